@@ -1,0 +1,208 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Geometry in numpy: frames, boxes from maps, overlaps.
+
+Every box is `(x0, y0, x1, y1)`, float, in pixels of the **original image**, origin at the image's top left corner,
+right and bottom exclusive: a box over the whole of an image of width W and height H is `(0, 0, W, H)`, and pixel
+(row 0, column 0) covers `(0, 0, 1, 1)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """How an image lies in the model's input: resized to `content` and placed at (`top`, `left`), the rest black.
+
+    All numbers are pixels; sizes are `(height, width)`. The resized content has whole pixels, so the two scales may
+    differ by a fraction of a percent; both directions use the true ones, which makes the round trip exact.
+
+    Attributes:
+        image: Size of the original image.
+        input: Size of the model's input.
+        content: Size of the image inside the input.
+        top: Black rows above the content.
+        left: Black columns left of the content.
+    """
+
+    image: tuple[int, int]
+    input: tuple[int, int]
+    content: tuple[int, int]
+    top: int
+    left: int
+
+    @classmethod
+    def fit(cls, image: tuple[int, int], input: tuple[int, int], keep_ratio: bool = True) -> Letterbox:
+        """Place an image in the model's input.
+
+        Args:
+            image: Size `(height, width)` of the original image.
+            input: Size `(height, width)` of the model's input.
+            keep_ratio: Whether to keep the image's proportions and pad (a cardiothoracic ratio survives), or to squash
+                the image to the input.
+
+        Raises:
+            ValueError: A side is under one pixel.
+        """
+        for name, size in (("image", image), ("input", input)):
+            if min(size) < 1:
+                raise ValueError(f"`{name}` must be (height, width) of at least 1 pixel, got {size}. Pass a whole image.")
+        if not keep_ratio:
+            return cls(image, input, input, 0, 0)
+        scale = min(input[0] / image[0], input[1] / image[1])
+        height = min(input[0], max(1, round(image[0] * scale)))
+        width = min(input[1], max(1, round(image[1] * scale)))
+        return cls(image, input, (height, width), (input[0] - height) // 2, (input[1] - width) // 2)
+
+    def to_input(self, boxes: np.ndarray) -> np.ndarray:
+        """Take boxes from the original image to the model's input.
+
+        Args:
+            boxes: `(..., 4)` xyxy in pixels of the original image.
+
+        Returns:
+            `(..., 4)` float64 xyxy in pixels of the model's input.
+        """
+        return np.asarray(boxes, dtype=np.float64) * self._scale + self._offset
+
+    def to_image(self, boxes: np.ndarray) -> np.ndarray:
+        """Take boxes from the model's input to the original image; the inverse of `to_input`.
+
+        Args:
+            boxes: `(..., 4)` xyxy in pixels of the model's input.
+
+        Returns:
+            `(..., 4)` float64 xyxy in pixels of the original image, clipped to it.
+        """
+        boxes = (np.asarray(boxes, dtype=np.float64) - self._offset) / self._scale
+        height, width = self.image
+        return np.clip(boxes, 0.0, np.array([width, height, width, height], dtype=np.float64))
+
+    @property
+    def _scale(self) -> np.ndarray:
+        x, y = self.content[1] / self.image[1], self.content[0] / self.image[0]
+        return np.array([x, y, x, y])
+
+    @property
+    def _offset(self) -> np.ndarray:
+        return np.array([self.left, self.top, self.left, self.top], dtype=np.float64)
+
+
+@lru_cache(maxsize=32)
+def bilinear_matrix(length: int, factor: int) -> np.ndarray:
+    """Weights that upsample a row of `length` values by a whole `factor`, pixel centres aligned.
+
+    Equal to `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)` along one axis.
+
+    Returns:
+        `(length * factor, length)` float32, read only.
+    """
+    centres = np.clip((np.arange(length * factor) + 0.5) / factor - 0.5, 0, length - 1)
+    low = np.floor(centres).astype(int)
+    high = np.minimum(low + 1, length - 1)
+    weights = np.zeros((length * factor, length), dtype=np.float32)
+    rows = np.arange(length * factor)
+    np.add.at(weights, (rows, low), 1 - (centres - low))
+    np.add.at(weights, (rows, high), centres - low)
+    weights.setflags(write=False)
+    return weights
+
+
+def boxes_from_map(
+    localization_map: np.ndarray,
+    letterbox: Letterbox,
+    threshold: float,
+    components: Literal["largest", "all"] = "largest",
+    upsampling: int = 8,
+) -> np.ndarray:
+    """Draw boxes around what a localization map marks.
+
+    The map is upsampled bilinearly before it is thresholded (on the 14×14 grid itself the best box of whole patches
+    overlaps a nodule by IoU > .5 in one case of four), what lies over the padding is ignored, and the threshold is a
+    share of the map's own peak.
+
+    Args:
+        localization_map: `(h, w)` values ≥ 0 on the patch grid, which covers the whole of the model's input.
+        letterbox: How the image lies in the model's input.
+        threshold: Share of the peak, in (0, 1), above which a pixel belongs to the finding.
+        components: `"largest"` keeps the connected region with the largest mass of map, `"all"` every region, sorted
+            by mass.
+        upsampling: Whole factor from the patch grid to the working grid.
+
+    Returns:
+        `(n, 4)` float64 xyxy in pixels of the original image, right and bottom exclusive; `(0, 4)` for a map that is
+        zero everywhere.
+
+    Raises:
+        ValueError: The map is not 2-D or has NaN, `threshold` is outside (0, 1), or `components` is unknown.
+    """
+    grid = np.asarray(localization_map, dtype=np.float32)
+    if grid.ndim != 2 or not np.isfinite(grid).all():
+        raise ValueError(f"`localization_map` must be (h, w) finite values, got shape {grid.shape}. Pass one map.")
+    if not 0 < threshold < 1:
+        raise ValueError(f"`threshold` must be inside (0, 1), got {threshold}. Give a share of the map's peak.")
+    if components not in ("largest", "all"):
+        raise ValueError(f"`components` must be 'largest' or 'all', got '{components}'. Choose one of them.")
+    working = bilinear_matrix(grid.shape[0], upsampling) @ grid @ bilinear_matrix(grid.shape[1], upsampling).T
+    pixels_y, pixels_x = letterbox.input[0] / working.shape[0], letterbox.input[1] / working.shape[1]
+    _blank_padding(working, letterbox, pixels_y, pixels_x)
+    peak = float(working.max())
+    if peak <= 0:
+        return np.zeros((0, 4))
+    regions, count = ndimage.label(working > threshold * peak, structure=np.ones((3, 3)))
+    mass = ndimage.sum_labels(working, regions, np.arange(1, count + 1))
+    order = np.argsort(-mass, kind="stable")[: 1 if components == "largest" else count]
+    slices = ndimage.find_objects(regions)
+    boxes = np.array(
+        [
+            (columns.start * pixels_x, rows.start * pixels_y, columns.stop * pixels_x, rows.stop * pixels_y)
+            for rows, columns in (slices[i] for i in order)
+        ]
+    )
+    boxes = letterbox.to_image(boxes)
+    return boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+
+
+def _blank_padding(working: np.ndarray, letterbox: Letterbox, pixels_y: float, pixels_x: float) -> None:
+    """Zero the working grid where its pixels' centres lie over the padding, in place."""
+    y = (np.arange(working.shape[0]) + 0.5) * pixels_y
+    x = (np.arange(working.shape[1]) + 0.5) * pixels_x
+    working[(y < letterbox.top) | (y > letterbox.top + letterbox.content[0])] = 0
+    working[:, (x < letterbox.left) | (x > letterbox.left + letterbox.content[1])] = 0
+
+
+def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of every pair.
+
+    Args:
+        boxes: `(n, 4)` xyxy.
+        others: `(m, 4)` xyxy in the same frame.
+
+    Returns:
+        `(n, m)` float64 in [0, 1]; a pair without any area has 0.
+    """
+    boxes, others = np.asarray(boxes, dtype=np.float64), np.asarray(others, dtype=np.float64)
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    intersection = np.prod(np.clip(high - low, 0, None), axis=-1)
+    union = box_area(boxes)[:, None] + box_area(others)[None] - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def box_area(boxes: np.ndarray) -> np.ndarray:
+    """Areas of boxes.
+
+    Args:
+        boxes: `(..., 4)` xyxy.
+
+    Returns:
+        `(...)` float64 in square pixels of the boxes' frame; 0 for a box whose sides are swapped.
+    """
+    sides = np.asarray(boxes, dtype=np.float64)
+    return np.clip(sides[..., 2] - sides[..., 0], 0, None) * np.clip(sides[..., 3] - sides[..., 1], 0, None)

@@ -1,0 +1,216 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Configuration of CLARiTy models (an independent reconstruction of arXiv 2512.16700)."""
+
+from __future__ import annotations
+
+import math
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+from .labels import FINDINGS
+
+RIM_FINDINGS: tuple[str, ...] = ("Effusion", "Pneumothorax", "Pleural_Thickening", "Hernia")
+"""Findings at the rim of the thorax, which masks of its extent under-cover: they are suppressed less."""
+
+PATCH_AXIS_ERROR = "`{name}` must be a multiple of `patch_size` ({patch}), got {size}. Resize or pad the image."
+
+
+@strict
+class ClarityConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`ClarityModel`] and [`ClarityForMultiLabelLocalization`]. The defaults are S-16-224: a ViT-S/16
+    with one class token for each of the 14 findings of NIH ChestX-ray14.
+
+    Symbols: B batch, F findings, D hidden size, N = h·w patches.
+
+    Args:
+        hidden_size (`int`, defaults to 384): Width D of the tokens; a multiple of `num_attention_heads` and of 8.
+        num_hidden_layers (`int`, defaults to 12): Number of blocks.
+        num_attention_heads (`int`, defaults to 6): Attention heads in a block and in the attention pooling.
+        intermediate_size (`int`, defaults to 1536): Width of the blocks' MLP.
+        hidden_act (`str`, defaults to `"gelu"`): Activation of the MLP.
+        hidden_dropout_prob (`float`, defaults to 0): Dropout on embeddings and residual branches.
+        attention_probs_dropout_prob (`float`, defaults to 0): Dropout on attention weights in the blocks.
+        drop_path_rate (`float`, defaults to 0): Stochastic depth of the last block, rising linearly from 0.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of the truncated normal initialisation.
+        layer_norm_eps (`float`, defaults to 1e-6): Epsilon of the LayerNorms (timm's and DINO's value).
+        image_size (`int` or `(height, width)`, defaults to 224): Size for which position embeddings are stored; other
+            sizes are interpolated.
+        patch_size (`int`, defaults to 16): Side of a patch.
+        num_channels (`int`, defaults to 3): Channels of `pixel_values`; grey films are repeated.
+        qkv_bias (`bool`, defaults to `True`): Whether query, key and value have a bias.
+        pooling (`str`, defaults to `"attention"`): How a class token becomes a logit: `"attention"` (the class tokens
+            attend once more over the patches, then a dot product with the finding's vector), `"linear"` (the dot
+            product alone) or `"mean"` (the mean over D of the token before the final LayerNorm, as in MCTformer).
+        layer_scale_init (`float`, defaults to 0.1): Initial LayerScale of the attention pooling.
+        class_attention_layers (`int`, defaults to 3): The last K blocks whose class-to-patch attention is kept; the
+            map uses its mean over the K blocks and the heads.
+        cam_size (`int`, defaults to 128): Channels of the SegmentCAM trunk.
+        cam_groups (`int`, defaults to 8): Groups of the trunk's GroupNorms.
+        map_fusion (`str`, defaults to `"geometric"`): `"geometric"` is √(N·a ⊙ ReLU(P)), `"attention"` N·a,
+            `"cam"` ReLU(P); a is the class attention, P the class activation map.
+        affinity_layers (`int`, defaults to 0): The last blocks whose patch-to-patch attention refines the map, 0 for
+            none.
+        background_suppression (`bool`, defaults to `True`): Whether maps are multiplied by ε + (1 − ε) S, S the
+            learnt foreground. To be switched off for a model trained without an anatomical prior.
+        suppression_floor (`float` or list of F, *optional*): ε in [0, 1], the share of the map that survives where S
+            is 0; one value or one per finding. By default 0.5 for the findings in `RIM_FINDINGS` and 0.1 for others.
+        score_thresholds (`float` or list of F, defaults to 0.5): Score from which a finding counts as present.
+        map_thresholds (`float` or list of F, defaults to 0.5): Share of a map's peak, in (0, 1), from which a pixel
+            belongs to the finding's box.
+        box_components (`str`, defaults to `"largest"`): Whether the `"largest"` region of a map or `"all"` get a box.
+        box_upsampling (`int`, defaults to 8): Factor from the patch grid to the grid on which maps are thresholded
+            (112 × 112 at 224).
+        prevalence (`float` or list of F, *optional*): Share of positive films, whose logit, clamped to ±4.6, is the
+            initial bias of both logits; `None` starts at 0.
+        orthogonal_loss_weight (`float`, defaults to 0.1): Weight of L_orth on the class tokens.
+        foreground_loss_weight (`float`, defaults to 0.3): Weight of L_seg of the foreground against the prior.
+        background_loss_weight (`float`, defaults to 0.1): Weight of L_bg, the class attention outside the prior.
+
+    Raises:
+        ValueError: A value is out of its range; the message names it and what to do.
+
+    Example:
+        >>> from clarity_hf import ClarityConfig
+        >>> config = ClarityConfig(image_size=512)
+        >>> config.num_labels, config.id2label[1], config.patch_grid
+        (14, 'Cardiomegaly', (32, 32))
+    """
+
+    model_type = "clarity"
+    keys_to_ignore_at_inference = [
+        "loss_parts",
+        "class_token_logits",
+        "patch_logits",
+        "localization_maps",
+        "foreground",
+        "activation_maps",
+        "class_attention",
+        "hidden_states",
+        "attentions",
+    ]
+
+    hidden_size: int = 384
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 6
+    intermediate_size: int = 1536
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    drop_path_rate: float | int = 0.0
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-6
+    image_size: int | list[int] | tuple[int, int] = 224
+    patch_size: int = 16
+    num_channels: int = 3
+    qkv_bias: bool = True
+    pooling: str = "attention"
+    layer_scale_init: float | int = 0.1
+    class_attention_layers: int = 3
+    cam_size: int = 128
+    cam_groups: int = 8
+    map_fusion: str = "geometric"
+    affinity_layers: int = 0
+    background_suppression: bool = True
+    suppression_floor: float | int | list[float] | tuple[float, ...] | None = None
+    score_thresholds: float | int | list[float] | tuple[float, ...] = 0.5
+    map_thresholds: float | int | list[float] | tuple[float, ...] = 0.5
+    box_components: str = "largest"
+    box_upsampling: int = 8
+    prevalence: float | int | list[float] | tuple[float, ...] | None = None
+    orthogonal_loss_weight: float | int = 0.1
+    foreground_loss_weight: float | int = 0.3
+    background_loss_weight: float | int = 0.1
+
+    def __post_init__(self, **kwargs):
+        if self.id2label is None and self.label2id is None and kwargs.get("num_labels") is None:
+            self.id2label = dict(enumerate(FINDINGS))
+            self.label2id = {finding: i for i, finding in enumerate(FINDINGS)}
+        if self.problem_type is None:
+            self.problem_type = "multi_label_classification"
+        super().__post_init__(**kwargs)
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Patches `(h, w)` of an image of `image_size`."""
+        height, width = _pair(self.image_size)
+        return height // self.patch_size, width // self.patch_size
+
+    @property
+    def findings(self) -> list[str]:
+        """Names of the F findings in the order of the logits."""
+        return [self.id2label[i] for i in range(self.num_labels)]
+
+    def per_finding(self, name: str) -> list[float]:
+        """Spread a field that is one number or a list over the findings.
+
+        Args:
+            name: `"score_thresholds"`, `"map_thresholds"`, `"suppression_floor"` or `"prevalence"`.
+
+        Returns:
+            F floats, one per finding.
+
+        Raises:
+            ValueError: The list has another length than there are findings.
+        """
+        value = getattr(self, name)
+        if value is None and name == "suppression_floor":
+            return [0.5 if finding in RIM_FINDINGS else 0.1 for finding in self.findings]
+        if value is None:
+            return [0.5] * self.num_labels  # a prevalence of one half is a bias of zero
+        if isinstance(value, int | float):
+            return [float(value)] * self.num_labels
+        if len(value) != self.num_labels:
+            raise ValueError(
+                f"`{name}` must have one value per finding ({self.num_labels}), got {len(value)}. "
+                "Give one number for all or a list in the order of `id2label`."
+            )
+        return [float(item) for item in value]
+
+    def prevalence_bias(self) -> list[float]:
+        """Initial bias per finding: the logit of `prevalence`, clamped to ±4.6 (one film in a hundred)."""
+        clamped = (min(max(share, 0.01), 0.99) for share in self.per_finding("prevalence"))
+        return [math.log(share / (1 - share)) for share in clamped]
+
+    def validate_architecture(self):
+        """Check every field that has a range or a set of values."""
+        _require_choice("pooling", self.pooling, ("attention", "linear", "mean"))
+        _require_choice("map_fusion", self.map_fusion, ("geometric", "attention", "cam"))
+        _require_choice("box_components", self.box_components, ("largest", "all"))
+        _require_choice("problem_type", self.problem_type, ("multi_label_classification",))
+        for name, divisor in (("hidden_size", self.num_attention_heads), ("cam_size", self.cam_groups)):
+            if getattr(self, name) % divisor:
+                raise ValueError(
+                    f"`{name}` must be a multiple of {divisor}, got {getattr(self, name)}. Change one of them."
+                )
+        for name, size in zip(("image_size height", "image_size width"), _pair(self.image_size), strict=True):
+            if size < self.patch_size or size % self.patch_size:
+                raise ValueError(PATCH_AXIS_ERROR.format(name=name, patch=self.patch_size, size=size))
+        for name, low in (("class_attention_layers", 1), ("affinity_layers", 0)):
+            if not low <= getattr(self, name) <= self.num_hidden_layers:
+                raise ValueError(
+                    f"`{name}` must be between {low} and `num_hidden_layers` ({self.num_hidden_layers}), "
+                    f"got {getattr(self, name)}. Lower it."
+                )
+        for name in ("suppression_floor", "score_thresholds", "prevalence"):
+            _require_range(name, self.per_finding(name), 0 <= min(self.per_finding(name)), max(self.per_finding(name)) <= 1)
+        thresholds = self.per_finding("map_thresholds")
+        _require_range("map_thresholds", thresholds, 0 < min(thresholds), max(thresholds) < 1)
+
+
+def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _require_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {list(choices)}, got {value!r}. Choose one of them.")
+
+
+def _require_range(name: str, values: list[float], low: bool, high: bool) -> None:
+    if not (low and high):
+        raise ValueError(f"`{name}` must lie between 0 and 1, got {values}. Give shares, not percent.")
+
+
+__all__ = ["ClarityConfig"]

@@ -1,0 +1,691 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""NIH ChestX-ray14 from its own folders, or from a resized copy of them.
+
+Wang et al., "ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks on Weakly-Supervised Classification and
+Localization of Common Thorax Diseases", CVPR 2017. The release is read as it was published:
+
+    DATA_DIR/
+      Data_Entry_2017_v2020.csv                     a row a film (or the older Data_Entry_2017.csv)
+      train_val_list.txt, test_list.txt             the official split, by patient
+      BBox_List_2017.csv, BBox_List_RSNA.csv, ...   boxes, optional
+      images/ or images_001/images/ ...             the films; any other folder is found too
+      original-1024/                                optional copies at full size; their patients go to validation
+      masks/                                        optional thorax masks, NAME.png
+
+`load_nih` gives the data set; `read_nih_tables` gives the rows and a report of all that was dropped; `split_films` is
+the split alone.
+
+Frames: boxes are xyxy pixels of the release's 1024x1024 films (`BOX_FRAME`), right and bottom exclusive, whatever the
+size of the image on disk. Multiply by `size / BOX_FRAME` for a copy resized to `size`, or ask the image processor for
+boxes with `target_sizes=[(BOX_FRAME, BOX_FRAME)]`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import PIL.Image
+
+from ..labels import FINDINGS, NO_FINDING, canonical_finding, encode_findings
+
+logger = logging.getLogger(__name__)
+
+BOX_FRAME = 1024
+"""Side, in pixels, of the square films of the release: the frame of every box."""
+
+OLDEST_AGE = 120
+"""Ages above this, in years, are errors of the older table (they reach 414) and are read as unknown."""
+
+TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+"""Names of the table of films, the preferred one first."""
+
+TRAIN_VALIDATION_LIST = "train_val_list.txt"
+TEST_LIST = "test_list.txt"
+BOX_LISTS = "BBox_List*.csv"
+ORIGINALS_FOLDER = "original-1024"
+MASKS_FOLDER = "masks"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+_RELEASE_URL = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
+_CITATION = (
+    "Wang X, Peng Y, Lu L, Lu Z, Bagheri M, Summers RM. ChestX-ray8: Hospital-scale Chest X-ray Database and "
+    "Benchmarks on Weakly-Supervised Classification and Localization of Common Thorax Diseases. CVPR 2017."
+)
+# What Pillow's decoders raise on damaged files; SyntaxError is its "broken PNG file".
+_DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    PIL.Image.DecompressionBombError,
+)
+
+
+@dataclass(slots=True)
+class NihFilm:
+    """One row of the release's table, with its boxes and its file.
+
+    Attributes:
+        image_id: File name without its extension, such as `00000061_012`.
+        patient_id: Eight digits, as at the beginning of the file name.
+        findings: Names of the findings that are present, none for a film without.
+        boxes: `(x0, y0, x1, y1)` each, pixels of the `BOX_FRAME` frame, right and bottom exclusive.
+        box_findings: Index into `FINDINGS` of each of `boxes`.
+        sex: `M`, `F`, or what the table says.
+        age: In years, `None` where it is not known.
+        view: `PA` or `AP`.
+        follow_up: Number of the visit, `None` where the table has no such column.
+        official_split: `train_val`, `test`, or `None` for a film in neither list.
+        path: Absolute path of the image, `None` where it is missing or does not decode.
+        mask_path: Absolute path of the thorax mask, `None` where there is none.
+        has_original: Whether `original-1024/` holds a copy of the film.
+    """
+
+    image_id: str
+    patient_id: str
+    findings: tuple[str, ...]
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    box_findings: tuple[int, ...] = ()
+    sex: str | None = None
+    age: float | None = None
+    view: str | None = None
+    follow_up: int | None = None
+    official_split: str | None = None
+    path: str | None = None
+    mask_path: str | None = None
+    has_original: bool = False
+
+
+@dataclass
+class NihReport:
+    """What was read, dropped and doubted; every list names its films by `image_id`, in the order of its source.
+
+    Attributes:
+        rows: Rows of the table, repeated ones included.
+        usable: Films that reach a split: a row, a file and an official list.
+        missing_files: Films of the table without an image. Dropped.
+        corrupt_files: Films whose image does not decode, with the reason; filled with `verify=True`. Dropped.
+        unlisted: Films of the table in neither official list. Dropped.
+        duplicate_rows: Films with a further row in the table; the first row stands.
+        files_without_row: Images without a row in the table. Not read.
+        duplicate_files: Further images of a film already found, as those of `original-1024/`. Not read.
+        listed_without_row: Films of the official lists that the table does not have.
+        boxes_without_row: Films of the box lists that the table does not have, once a box. Boxes dropped.
+        duplicate_boxes: Films for which a box list repeats a box, once a repetition. Repetitions dropped.
+        boxes_without_label: Films with a box for a finding that their labels do not have, once a box (the readers of
+            the RSNA boxes were not those of the labels). Kept.
+        unknown_ages: Films whose age is empty or above `OLDEST_AGE`. Kept, without an age.
+        missing_masks: Films without a thorax mask although there is a `masks/` folder. Kept, without a mask.
+        has_masks: Whether there is a `masks/` folder.
+        has_test_list: Whether `test_list.txt` is there; without it the test split is empty.
+    """
+
+    rows: int = 0
+    usable: int = 0
+    missing_files: list[str] = field(default_factory=list)
+    corrupt_files: dict[str, str] = field(default_factory=dict)
+    unlisted: list[str] = field(default_factory=list)
+    duplicate_rows: list[str] = field(default_factory=list)
+    files_without_row: list[str] = field(default_factory=list)
+    duplicate_files: list[str] = field(default_factory=list)
+    listed_without_row: list[str] = field(default_factory=list)
+    boxes_without_row: list[str] = field(default_factory=list)
+    duplicate_boxes: list[str] = field(default_factory=list)
+    boxes_without_label: list[str] = field(default_factory=list)
+    unknown_ages: list[str] = field(default_factory=list)
+    missing_masks: list[str] = field(default_factory=list)
+    has_masks: bool = False
+    has_test_list: bool = True
+
+    def messages(self) -> list[str]:
+        """One sentence for each thing that was dropped or doubted, with its count and the first few names."""
+        corrupt = [f"{name} ({reason})" for name, reason in self.corrupt_files.items()]
+        said = [
+            ("films of the table have no image file and are dropped", self.missing_files),
+            ("films do not decode and are dropped", corrupt),
+            ("films are in neither official list and are dropped", self.unlisted),
+            ("rows repeat a film; its first row stands", self.duplicate_rows),
+            ("images have no row in the table and are not read", self.files_without_row),
+            ("images are further copies of a film and are not read", self.duplicate_files),
+            ("films of the official lists have no row in the table", self.listed_without_row),
+            ("boxes are for films without a row in the table and are dropped", self.boxes_without_row),
+            ("boxes are repeated and are kept once", self.duplicate_boxes),
+            ("boxes are for a finding that the film's labels do not have and are kept", self.boxes_without_label),
+            (f"films have no age, or one above {OLDEST_AGE}, and are kept without an age", self.unknown_ages),
+            ("films have no thorax mask", self.missing_masks),
+        ]
+        messages = [f"{len(names)} {what}: {_first(names)}." for what, names in said if names]
+        if not self.has_test_list:
+            messages.append(f"There is no {TEST_LIST}: the test split is empty.")
+        return messages
+
+
+def load_nih(
+    data_dir: str | os.PathLike[str],
+    validation_fraction: float = 0.2,
+    seed: int = 0,
+    validation_patients: Iterable[str | int] = (),
+    verify: bool = False,
+) -> datasets.DatasetDict:
+    """Load NIH ChestX-ray14 with its official split and a validation split by patient.
+
+    Images are opened when they are looked at. Whatever is dropped is counted and named in a warning and in the
+    description of each split (`dataset["train"].info.description`); `read_nih_tables` returns the same as a report.
+
+    Args:
+        data_dir: Folder of the release, see the head of this module.
+        validation_fraction: Share of the patients of `train_val_list.txt` that goes to validation, in [0, 1).
+        seed: Draws the validation patients, see `split_films`.
+        validation_patients: Patients that go to validation in any case.
+        verify: Decode every image now, and drop those that do not decode by name. Without it only the files'
+            existence is checked.
+
+    Returns:
+        Splits `train`, `validation` and `test`, with the columns
+
+        - `image`: PIL image in the file's own mode and size (8-bit grey, RGBA for a few films, `I;16` for 16 bits).
+        - `image_id`, `patient_id`: strings.
+        - `labels`: `(14,)` float32, 1 present, 0 absent, in the order of `FINDINGS`.
+        - `boxes`: list of `[x0, y0, x1, y1]` float32, pixels of the 1024x1024 frame, right and bottom exclusive,
+          whatever the size of `image`.
+        - `box_findings`: index into `FINDINGS` of each box.
+        - `sex`, `age` (years or None), `view`, `follow_up`.
+        - `thorax_mask`: PIL image or None; only if `data_dir` has a `masks/` folder.
+
+        An image that is damaged raises Pillow's error when looked at, which does not always name the file. In
+        training, use `split.cast_column("image", datasets.Image(decode=False))` and `open_film`, which does.
+
+    Raises:
+        FileNotFoundError: `data_dir`, its table, its train list or all of its images are not there.
+        ValueError: A table cannot be read, a finding is not known, `validation_fraction` is out of range, or the
+            official lists share patients.
+    """
+    films, report = read_nih_tables(data_dir, verify=verify)
+    splits = split_films(films, validation_fraction, seed, validation_patients)
+    for message in report.messages():
+        logger.warning("%s", message)
+    return datasets.DatasetDict({name: _to_dataset(part, report) for name, part in splits.items()})
+
+
+def read_nih_tables(data_dir: str | os.PathLike[str], verify: bool = False) -> tuple[list[NihFilm], NihReport]:
+    """Read the tables of a release and find its images.
+
+    Args:
+        data_dir: Folder of the release, see the head of this module.
+        verify: Decode every image, and treat one that does not decode as missing.
+
+    Returns:
+        The films in the table's order, also those that no split can use (without a path, or without an official
+        split), and the report. Nothing is logged.
+
+    Raises:
+        FileNotFoundError: `data_dir`, its table, its train list or all of its images are not there.
+        ValueError: A table cannot be read, or a finding is not known; the message names file and line.
+    """
+    root = Path(data_dir)
+    table = _find_table(root)
+    report = NihReport()
+    films = _read_entries(table, report)
+    _join_lists(films, root, report)
+    _join_boxes(films, root, report)
+    _join_files(films, root, report)
+    _join_masks(films, root, report)
+    if verify:
+        _drop_corrupt(films, report)
+    report.usable = sum(film.path is not None and film.official_split is not None for film in films.values())
+    return list(films.values()), report
+
+
+def split_films(
+    films: Iterable[NihFilm],
+    validation_fraction: float = 0.2,
+    seed: int = 0,
+    validation_patients: Iterable[str | int] = (),
+) -> dict[str, list[NihFilm]]:
+    """Split films by patient: the official test list, and a validation part of the official train list.
+
+    To validation go, of the patients of the train list, first all with a box, with a film in `original-1024/` or
+    named in `validation_patients`; then, until `validation_fraction` of the patients is reached, those whose hash
+    with `seed` is lowest. The hash makes the split the same on every platform and for every order of the rows, and
+    films without a file count as well, so that a missing or corrupt file moves no patient.
+
+    Args:
+        films: Of `read_nih_tables`.
+        validation_fraction: Share of the patients of the train list that goes to validation, in [0, 1).
+        seed: Draws the validation patients.
+        validation_patients: Patients that go to validation in any case, with or without leading zeros; those outside
+            the train list are named in a warning and stay where they are.
+
+    Returns:
+        `train`, `validation` and `test`: the films that have a path, in the order given. No patient is in two.
+
+    Raises:
+        ValueError: `validation_fraction` is out of range, or a patient is in both official lists.
+        TypeError: `validation_patients` is a string.
+    """
+    if not 0 <= validation_fraction < 1:
+        raise ValueError(
+            f"`validation_fraction` must be in [0, 1), got {validation_fraction}. Pass a share of the patients."
+        )
+    if isinstance(validation_patients, str):
+        raise TypeError(
+            f"`validation_patients` must be an iterable of patient ids, got the string '{validation_patients}'. "
+            f"Pass ['{validation_patients}']."
+        )
+    listed = [film for film in films if film.official_split is not None]
+    _check_disjoint(listed)
+    candidates = [film for film in listed if film.official_split == "train_val"]
+    held_out = _draw_validation(
+        candidates, validation_fraction, seed, {_patient_id(str(patient)) for patient in validation_patients}
+    )
+    splits: dict[str, list[NihFilm]] = {"train": [], "validation": [], "test": []}
+    for film in listed:
+        if film.path is None:
+            continue
+        if film.official_split == "test":
+            splits["test"].append(film)
+        else:
+            splits["validation" if film.patient_id in held_out else "train"].append(film)
+    return splits
+
+
+def open_film(source: str | os.PathLike[str]) -> PIL.Image.Image:
+    """Open and decode an image whole, in its own mode and size.
+
+    Args:
+        source: Path of the image, as in `example["image"]["path"]` of a split cast to `datasets.Image(decode=False)`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: The file does not decode; the message names it.
+    """
+    try:
+        with PIL.Image.open(source) as image:
+            image.load()
+            return image
+    except FileNotFoundError:
+        raise
+    except _DECODING_ERRORS as error:
+        raise OSError(
+            f"`source` must be an image that decodes, got {os.fspath(source)} ({error}). Copy the file again, or drop "
+            "such films with `load_nih(..., verify=True)`."
+        ) from error
+
+
+# Tables
+
+
+def _find_table(root: Path) -> Path:
+    if root.is_dir():
+        for name in TABLES:
+            if (root / name).is_file():
+                return root / name
+    raise FileNotFoundError(
+        f"`data_dir` must be a folder with {' or '.join(TABLES)}, got {root}. Download the release from "
+        f"{_RELEASE_URL} or pass the folder that holds its tables."
+    )
+
+
+def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of each row that is not blank, the header first."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                yield reader.line_num, [cell.strip() for cell in row]
+
+
+def _read_entries(path: Path, report: NihReport) -> dict[str, NihFilm]:
+    rows = _read_rows(path)
+    _, header = next(rows, (0, []))
+    columns = {name: index for index, name in enumerate(header) if name}
+    for name in ("Image Index", "Finding Labels"):
+        if name not in columns:
+            raise ValueError(f"{path} must have the column '{name}', got {header}. Use the release's own table.")
+    films: dict[str, NihFilm] = {}
+    known: dict[str, tuple[str, ...]] = {}  # a few hundred combinations over 112,120 rows
+    for line, row in rows:
+        report.rows += 1
+        film = _read_entry(row, columns, known, f"{path}, line {line}")
+        if film.image_id in films:
+            report.duplicate_rows.append(film.image_id)
+            continue
+        films[film.image_id] = film
+        if film.age is None:
+            report.unknown_ages.append(film.image_id)
+    return films
+
+
+def _read_entry(row: list[str], columns: dict[str, int], known: dict[str, tuple[str, ...]], where: str) -> NihFilm:
+    def cell(name: str) -> str:
+        index = columns.get(name, len(row))
+        return row[index] if index < len(row) else ""
+
+    name, written = cell("Image Index"), cell("Finding Labels")
+    if not name or not written:
+        raise ValueError(f"{where}: a row must name its image and its findings, got {row}. Mend or remove the row.")
+    if written not in known:
+        known[written] = _read_findings(written, f"{where} ({name})")
+    image_id = _image_id(name)
+    return NihFilm(
+        image_id=image_id,
+        patient_id=_patient_id(cell("Patient ID") or image_id.split("_")[0]),
+        findings=known[written],
+        sex=cell("Patient Gender") or cell("Patient Sex") or None,
+        age=_read_age(cell("Patient Age"), f"{where} ({name})"),
+        view=cell("View Position") or None,
+        follow_up=_read_follow_up(cell("Follow-up #"), f"{where} ({name})"),
+    )
+
+
+def _read_findings(written: str, where: str) -> tuple[str, ...]:
+    names = [name for name in written.split("|") if name.strip() not in ("", NO_FINDING)]
+    return tuple(_finding(name, where) for name in names)
+
+
+def _finding(name: str, where: str) -> str:
+    try:
+        return canonical_finding(name)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _read_age(written: str, where: str) -> float | None:
+    """Years; the oldest tables write `058Y`, `011M` or `020D`."""
+    if not written:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([YMWD]?)", written)
+    if match is None:
+        raise ValueError(
+            f"{where}: an age must be a number of years, or one with Y, M, W or D, got '{written}'. Mend it."
+        )
+    years = float(match[1]) / {"": 1.0, "Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}[match[2]]
+    return years if years <= OLDEST_AGE else None
+
+
+def _read_follow_up(written: str, where: str) -> int | None:
+    if not written:
+        return None
+    try:
+        return int(written)
+    except ValueError as error:
+        raise ValueError(f"{where}: 'Follow-up #' must be a whole number, got '{written}'. Mend the row.") from error
+
+
+def _image_id(name: str) -> str:
+    # The lists and tables say `.png`; a resized copy may hold `.jpg`. The stem is what they share.
+    return os.path.splitext(os.path.basename(name))[0]
+
+
+def _patient_id(written: str) -> str:
+    """The table writes `61` and the file names `00000061`: the latter is used for both."""
+    return written.zfill(8) if written.isdigit() else written
+
+
+# What joins the table
+
+
+def _join_lists(films: dict[str, NihFilm], root: Path, report: NihReport) -> None:
+    train = root / TRAIN_VALIDATION_LIST
+    if not train.is_file():
+        raise FileNotFoundError(
+            f"`data_dir` must hold {TRAIN_VALIDATION_LIST}, got {root}. Copy it from {_RELEASE_URL}: without it test "
+            "films could not be told from training films."
+        )
+    report.has_test_list = (root / TEST_LIST).is_file()
+    found: dict[str, str] = {}
+    for split, path in (("train_val", train), ("test", root / TEST_LIST)):
+        if not path.is_file():
+            continue
+        for line in path.read_text(encoding="utf-8-sig").split():
+            image_id = _image_id(line)
+            if found.setdefault(image_id, split) != split:
+                raise ValueError(
+                    f"{TRAIN_VALIDATION_LIST} and {TEST_LIST} must share no film, got {image_id} in both. Copy the "
+                    "official lists again."
+                )
+    for image_id, split in found.items():
+        if image_id in films:
+            films[image_id].official_split = split
+        else:
+            report.listed_without_row.append(image_id)
+    report.unlisted = [film.image_id for film in films.values() if film.official_split is None]
+
+
+def _join_boxes(films: dict[str, NihFilm], root: Path, report: NihReport) -> None:
+    for path in sorted(root.glob(BOX_LISTS)):
+        rows = _read_rows(path)
+        next(rows, None)  # the header, whose own commas ("Bbox [x,y,w,h],,,") cut it into cells that mean nothing
+        for line, row in rows:
+            where = f"{path}, line {line}"
+            if len(row) < 6:
+                raise ValueError(f"{where}: a row must be film, finding, x, y, w, h, got {row}. Mend or remove it.")
+            image_id, finding, box = _image_id(row[0]), _finding(row[1], f"{where} ({row[0]})"), _read_box(row, where)
+            film = films.get(image_id)
+            if film is None:
+                report.boxes_without_row.append(image_id)
+                continue
+            index = FINDINGS.index(finding)
+            if (index, box) in zip(film.box_findings, film.boxes, strict=True):
+                report.duplicate_boxes.append(image_id)
+                continue
+            if finding not in film.findings:
+                report.boxes_without_label.append(image_id)
+            film.boxes += (box,)
+            film.box_findings += (index,)
+
+
+def _read_box(row: list[str], where: str) -> tuple[float, float, float, float]:
+    """From x, y, width and height to xyxy, both in pixels of the `BOX_FRAME` frame."""
+    try:
+        x, y, width, height = (float(cell) for cell in row[2:6])
+    except ValueError as error:
+        raise ValueError(f"{where}: x, y, w, h must be numbers, got {row[2:6]}. Mend or remove the row.") from error
+    # A pixel beyond the edge is rounding, and cut; more means another frame, and every box would be wrong.
+    inside = all(-1 <= edge <= BOX_FRAME + 1 for edge in (x, y, x + width, y + height))
+    if not (inside and width > 0 and height > 0):
+        raise ValueError(
+            f"{where}: a box must have a positive size and lie in the {BOX_FRAME}x{BOX_FRAME} frame of the release, "
+            f"got x, y, w, h {row[2:6]}. Scale the list to that frame, or remove the row."
+        )
+    return max(x, 0.0), max(y, 0.0), min(x + width, float(BOX_FRAME)), min(y + height, float(BOX_FRAME))
+
+
+def _join_files(films: dict[str, NihFilm], root: Path, report: NihReport) -> None:
+    paths: dict[str, str] = {}
+    originals: set[str] = set()
+    for rank, path in _image_files(root):
+        image_id = _image_id(path)
+        if image_id not in films:
+            report.files_without_row.append(image_id)
+            continue
+        if rank == _ORIGINALS_RANK:
+            originals.add(image_id)
+        if image_id in paths:
+            report.duplicate_files.append(image_id)
+        else:
+            paths[image_id] = path
+    if not paths:
+        raise FileNotFoundError(
+            f"`data_dir` must hold the films of its table in images/, images_001/images/ or another folder, got "
+            f"{root} without one. Download the images from {_RELEASE_URL} beside the tables."
+        )
+    for image_id, film in films.items():
+        if image_id in paths:
+            film.path, film.has_original = paths[image_id], image_id in originals
+        else:
+            report.missing_files.append(image_id)
+
+
+def _image_files(root: Path) -> list[tuple[int, str]]:
+    """Folder rank and absolute path of all images below `root` but the masks, those to be preferred first."""
+    top = str(root.absolute())
+    found: list[tuple[int, str]] = []
+    visited: set[str] = set()
+    for folder, folders, names in os.walk(top, followlinks=True):  # image folders are often links to another disk
+        real = os.path.realpath(folder)
+        if real in visited:  # a link that leads back up
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and not (folder == top and name == MASKS_FOLDER)
+        )
+        rank = _folder_rank(os.path.relpath(folder, top))
+        found.extend(
+            (rank, os.path.join(folder, name))
+            for name in names
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+        )
+    return sorted(found)
+
+
+_ORIGINALS_RANK = 3
+
+
+def _folder_rank(folder: str) -> int:
+    """Which folder wins where several hold a film: the release's own, flat, any other, and last the originals."""
+    if ORIGINALS_FOLDER in Path(folder).parts:
+        return _ORIGINALS_RANK
+    if re.fullmatch(r"images(_\d+)?([/\\]images)?", folder):
+        return 0
+    return 1 if folder == "." else 2
+
+
+def _join_masks(films: dict[str, NihFilm], root: Path, report: NihReport) -> None:
+    folder = root.absolute() / MASKS_FOLDER
+    report.has_masks = folder.is_dir()
+    if not report.has_masks:
+        return
+    masks = {path.stem: str(path) for path in folder.glob("*.png")}
+    for image_id, film in films.items():
+        if image_id in masks:
+            film.mask_path = masks[image_id]
+        elif film.path is not None:
+            report.missing_masks.append(image_id)
+
+
+def _drop_corrupt(films: dict[str, NihFilm], report: NihReport) -> None:
+    present = [film for film in films.values() if film.path is not None]
+    with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
+        reasons = list(pool.map(_decoding_error, [film.path for film in present]))
+    for film, reason in zip(present, reasons, strict=True):
+        if reason is not None:
+            report.corrupt_files[film.image_id] = reason
+            film.path = None
+
+
+def _decoding_error(path: str) -> str | None:
+    try:
+        open_film(path)
+    except OSError as error:
+        return str(error.__cause__ or error)
+    return None
+
+
+# Split
+
+
+def _check_disjoint(films: Sequence[NihFilm]) -> None:
+    patients = {name: {f.patient_id for f in films if f.official_split == name} for name in ("train_val", "test")}
+    shared = sorted(patients["train_val"] & patients["test"])
+    if shared:
+        raise ValueError(
+            f"{TRAIN_VALIDATION_LIST} and {TEST_LIST} must share no patient, got {len(shared)} in both: "
+            f"{_first(shared)}. Copy the official lists again."
+        )
+
+
+def _draw_validation(films: Sequence[NihFilm], fraction: float, seed: int, named: set[str]) -> set[str]:
+    """The patients of `films` that go to validation."""
+    patients = {film.patient_id for film in films}
+    absent = sorted(named - patients)
+    if absent:
+        logger.warning(
+            "%d of `validation_patients` are not in %s and stay where they are: %s.",
+            len(absent),
+            TRAIN_VALIDATION_LIST,
+            _first(absent),
+        )
+    chosen = {film.patient_id for film in films if film.boxes or film.has_original} | (named & patients)
+    target = round(fraction * len(patients))
+    if len(chosen) > target:
+        logger.warning(
+            "Validation takes %d of %d patients, more than the share of %g asked for: these are the patients with "
+            "boxes, with films in %s/ or named in `validation_patients`.",
+            len(chosen),
+            len(patients),
+            fraction,
+            ORIGINALS_FOLDER,
+        )
+    others = sorted(patients - chosen, key=lambda patient: hashlib.sha256(f"{seed}:{patient}".encode()).digest())
+    return chosen | set(others[: max(0, target - len(chosen))])
+
+
+# Data set
+
+
+def _to_dataset(films: Sequence[NihFilm], report: NihReport) -> datasets.Dataset:
+    columns: dict[str, Any] = {
+        "image": [film.path for film in films],
+        "image_id": [film.image_id for film in films],
+        "patient_id": [film.patient_id for film in films],
+        "labels": _encode(films),
+        "boxes": [list(map(list, film.boxes)) for film in films],
+        "box_findings": [list(film.box_findings) for film in films],
+        "sex": [film.sex for film in films],
+        "age": [film.age for film in films],
+        "view": [film.view for film in films],
+        "follow_up": [film.follow_up for film in films],
+    }
+    features = datasets.Features(
+        image=datasets.Image(),
+        image_id=datasets.Value("string"),
+        patient_id=datasets.Value("string"),
+        labels=datasets.List(datasets.Value("float32"), length=len(FINDINGS)),
+        boxes=datasets.List(datasets.List(datasets.Value("float32"), length=4)),
+        box_findings=datasets.List(datasets.ClassLabel(names=list(FINDINGS))),
+        sex=datasets.Value("string"),
+        age=datasets.Value("float32"),
+        view=datasets.Value("string"),
+        follow_up=datasets.Value("int32"),
+    )
+    if report.has_masks:
+        columns["thorax_mask"] = [film.mask_path for film in films]
+        features["thorax_mask"] = datasets.Image()
+    info = datasets.DatasetInfo(
+        description="\n".join(["NIH ChestX-ray14.", *report.messages()]),
+        citation=_CITATION,
+        homepage=_RELEASE_URL,
+        license="No restriction on use; the NIH Clinical Center asks for attribution and a citation.",
+        features=features,
+    )
+    return datasets.Dataset.from_dict(columns, features=features, info=info)
+
+
+def _encode(films: Sequence[NihFilm]) -> list[np.ndarray]:
+    encoded = {findings: encode_findings(findings) for findings in {film.findings for film in films}}
+    return [encoded[film.findings] for film in films]
+
+
+def _first(names: Iterable[str], count: int = 5) -> str:
+    names = list(names)
+    return ", ".join(names[:count]) + (", …" if len(names) > count else "")
+
+
+__all__ = ["BOX_FRAME", "NihFilm", "NihReport", "load_nih", "open_film", "read_nih_tables", "split_films"]

@@ -1,0 +1,224 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Image processor of CLARiTy: pixels in, boxes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torchvision.transforms.v2 import functional as tvF
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.image_processing_backends import TorchvisionBackend
+from transformers.image_utils import PILImageResampling, SizeDict
+from transformers.processing_utils import ImagesKwargs
+
+from .boxes import Letterbox, boxes_from_map
+from .image_reading import read_image
+
+FILM_MEAN = 0.5056
+FILM_STD = 0.252
+"""Mean and standard deviation of NIH films in [0, 1], as used by Medical_MAE (Xiao et al., WACV 2023)."""
+
+
+class ClarityImageProcessorKwargs(ImagesKwargs, total=False):
+    """
+    keep_ratio (`bool`, *optional*, defaults to `True`):
+        Whether a film keeps its proportions and is padded with black to `size`, or is squashed to it.
+    """
+
+    keep_ratio: bool
+
+
+class ClarityImageProcessor(TorchvisionBackend):
+    r"""
+    Prepares films for [`ClarityForMultiLabelLocalization`] and turns its outputs into boxes.
+
+    A film is read to one channel in [0, 255] (deep films are scaled, not clipped, see [`read_image`]), resized with
+    antialiasing to fit `size`, centred on black, scaled to [0, 1], normalised, and repeated to three channels last.
+
+    Args:
+        size (`dict`, defaults to `{"height": 224, "width": 224}`): Size of `pixel_values`.
+        keep_ratio (`bool`, defaults to `True`): Pad (the cardiothoracic ratio survives) or squash.
+        resample (`PILImageResampling`, defaults to `BILINEAR`): Filter of the resize.
+        do_resize, do_rescale, do_normalize (`bool`, default to `True`): Steps that can be left out.
+        rescale_factor (`float`, defaults to 1/255): Factor of the scaling.
+        image_mean, image_std (list of 3, default to 0.5056 and 0.252): Of the normalisation, on the [0, 1] scale.
+
+    Example:
+        >>> import numpy as np
+        >>> from clarity_hf import ClarityImageProcessor
+        >>> film = np.random.default_rng(0).integers(0, 4096, (2500, 2048), dtype=np.uint16)
+        >>> ClarityImageProcessor()(film, return_tensors="pt").pixel_values.shape
+        torch.Size([1, 3, 224, 224])
+    """
+
+    valid_kwargs = ClarityImageProcessorKwargs
+    resample = PILImageResampling.BILINEAR
+    image_mean = [FILM_MEAN] * 3
+    image_std = [FILM_STD] * 3
+    size = {"height": 224, "width": 224}
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+    keep_ratio = True
+    model_input_names = ["pixel_values"]
+
+    def letterbox(self, image_size: tuple[int, int], **kwargs: Any) -> Letterbox:
+        """How this processor places a film of `(height, width)` pixels in the model's input."""
+        size = kwargs.get("size", self.size)
+        keep_ratio = kwargs.get("keep_ratio", self.keep_ratio)
+        return Letterbox.fit(tuple(image_size), (size["height"], size["width"]), keep_ratio)
+
+    def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
+        """One film, a list of films or an array (B, ...) of them → a flat list."""
+        if isinstance(images, list | tuple):
+            if not images:
+                raise ValueError("`images` must hold at least one film, got an empty list. Pass a film.")
+            nested = [isinstance(image, list | tuple) for image in images]
+            return [film for image in images for film in image] if all(nested) else list(images)
+        if getattr(images, "ndim", 0) == 4:
+            return list(images)
+        return [images]
+
+    def process_image(self, image: Any, **kwargs: Any) -> torch.Tensor:
+        """Read one film: any source of [`read_image`] → `(1, H, W)` uint8 or float32 in [0, 255]."""
+        film = torch.from_numpy(read_image(image))[None]
+        device = kwargs.get("device")
+        return film if device is None else film.to(device)
+
+    def _preprocess(
+        self,
+        images: list[torch.Tensor],
+        do_resize: bool,
+        size: SizeDict,
+        resample: Any,
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean: float | Sequence[float] | None,
+        image_std: float | Sequence[float] | None,
+        keep_ratio: bool,
+        return_tensors: str | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Films `(1, H, W)` in [0, 255] → `pixel_values` `(B, 3, H, W)`."""
+        films = []
+        for film in images:
+            if do_resize:
+                film = self._fit(film, Letterbox.fit(film.shape[-2:], (size.height, size.width), keep_ratio), resample)
+            film = film.expand(3, -1, -1)
+            films.append(
+                self.rescale_and_normalize(film, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
+            )
+        stackable = return_tensors is not None or len({film.shape for film in films}) == 1
+        return BatchFeature(
+            {"pixel_values": torch.stack(films) if stackable else films}, tensor_type=return_tensors
+        )
+
+    def _fit(self, film: torch.Tensor, box: Letterbox, resample: Any) -> torch.Tensor:
+        height, width = box.content
+        film = self.resize(film, SizeDict(height=height, width=width), resample=resample, antialias=True)
+        right, bottom = box.input[1] - box.left - width, box.input[0] - box.top - height
+        return tvF.pad(film, [box.left, box.top, right, bottom], fill=0) if (height, width) != box.input else film
+
+    def post_process_localization(
+        self,
+        outputs: Any,
+        score_thresholds: float | Sequence[float] = 0.5,
+        map_thresholds: float | Sequence[float] = 0.5,
+        target_sizes: torch.Tensor | Sequence[tuple[int, int]] | None = None,
+        components: str = "largest",
+        upsampling: int = 8,
+    ) -> list[dict[str, torch.Tensor]]:
+        """Turn the model's outputs into boxes.
+
+        Args:
+            outputs: [`ClarityLocalizationOutput`] with `logits` `(B, F)` and `localization_maps` `(B, F, h, w)`.
+            score_thresholds: Score in [0, 1] from which a finding is present and gets boxes, one value or one per
+                finding; 0 gives every finding boxes.
+            map_thresholds: Share of a map's own peak, in (0, 1), from which a pixel is inside a box; one value or one
+                per finding.
+            target_sizes: `(height, width)` of the B original films; `None` leaves boxes in pixels of the model's
+                input.
+            components: `"largest"` region of a map or `"all"`.
+            upsampling: Factor from the patch grid to the grid on which maps are thresholded.
+
+        Returns:
+            One dict a film, its tensors on the CPU:
+            - `finding_scores` `(F,)` in [0, 1], every finding's score;
+            - `scores` `(n,)`, `labels` `(n,)` int64 and `boxes` `(n, 4)` float32: one row per box, xyxy in pixels of
+              the original film, right and bottom exclusive. A present finding whose map is zero has no box.
+
+        Raises:
+            ValueError: `target_sizes` has another length than the batch, or thresholds another than the findings.
+        """
+        scores = outputs.logits.detach().float().sigmoid().cpu()
+        maps = outputs.localization_maps.detach().float().cpu().numpy()
+        floors, shares = (
+            _per_finding(values, scores.shape[1], name)
+            for values, name in ((score_thresholds, "score_thresholds"), (map_thresholds, "map_thresholds"))
+        )
+        results = []
+        for row, box in enumerate(self._letterboxes(len(scores), target_sizes)):
+            labels, boxes = [], []
+            for finding in np.flatnonzero(scores[row].numpy() >= floors):
+                found = boxes_from_map(maps[row, finding], box, shares[finding], components, upsampling)  # type: ignore[arg-type]
+                labels += [int(finding)] * len(found)
+                boxes.extend(found)
+            index = torch.tensor(labels, dtype=torch.long)
+            results.append(
+                {
+                    "finding_scores": scores[row],
+                    "scores": scores[row][index],
+                    "labels": index,
+                    "boxes": torch.from_numpy(np.array(boxes, dtype=np.float32).reshape(-1, 4)),
+                }
+            )
+        return results
+
+    def post_process_maps(
+        self, outputs: Any, target_sizes: torch.Tensor | Sequence[tuple[int, int]] | None = None
+    ) -> list[torch.Tensor]:
+        """Lay localization maps over the films they belong to: padding cut away, upsampled bilinearly.
+
+        Args:
+            outputs: As in `post_process_localization`.
+            target_sizes: `(height, width)` of the B original films; `None` for the model's input.
+
+        Returns:
+            Per film a tensor `(F, H, W)` float32 of the maps' own scale, values ≥ 0.
+        """
+        maps = outputs.localization_maps.detach().float().cpu()
+        laid = []
+        for row, box in zip(maps, self._letterboxes(len(maps), target_sizes), strict=True):
+            over_input = F.interpolate(row[None], size=box.input, mode="bilinear", align_corners=False)
+            height, width = box.content
+            content = over_input[..., box.top : box.top + height, box.left : box.left + width]
+            if (height, width) != box.image:
+                content = F.interpolate(content, size=box.image, mode="bilinear", align_corners=False)
+            laid.append(content[0])
+        return laid
+
+    def _letterboxes(self, count: int, target_sizes: Any) -> list[Letterbox]:
+        if target_sizes is None:
+            target_sizes = [(self.size["height"], self.size["width"])] * count
+        if len(target_sizes) != count:
+            raise ValueError(
+                f"`target_sizes` must have one (height, width) per film ({count}), got {len(target_sizes)}. "
+                "Pass the sizes of this batch's films."
+            )
+        return [self.letterbox((int(height), int(width))) for height, width in target_sizes]
+
+
+def _per_finding(values: float | Sequence[float], count: int, name: str) -> np.ndarray:
+    spread = np.asarray(values, dtype=np.float64)
+    spread = np.full(count, float(spread)) if spread.ndim == 0 else spread
+    if spread.shape != (count,):
+        raise ValueError(f"`{name}` must be one number or {count}, got {spread.shape}. Give one per finding.")
+    return spread
+
+
+__all__ = ["ClarityImageProcessor"]

@@ -1,0 +1,178 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""From a file, bytes, a PIL image or an array to one channel of pixels.
+
+The library's own loaders clip 16-bit films to white and treat a stack as colour; here every source becomes
+`(H, W)` with its intensities scaled, never clipped, and what is no film is refused with the reason. Nothing is fetched
+over a network.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+"""File formats that are read, recognised by content."""
+
+MAX_PIXELS = 64_000_000
+"""Films beyond this many pixels are refused before they are decoded (a 43 × 43 cm plate at 50 µm has 74 M, a usual one
+under 25 M)."""
+
+MIN_SIDE = 16
+"""Films with a side under this many pixels are refused."""
+
+BIT_DEPTHS = (8, 10, 12, 14, 16)
+"""Depths that detectors deliver. An integer film of more than 8 bits is scaled by the smallest depth that holds its
+maximum, as 12-bit films are often stored in 16-bit files."""
+
+ImageSource = str | os.PathLike | bytes | Image.Image | np.ndarray | Any
+"""Path, encoded bytes, PIL image, numpy array or torch tensor."""
+
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601-2, as PIL converts to "L"
+
+
+def read_image(source: ImageSource, name: str = "image") -> np.ndarray:
+    """Read one film.
+
+    Args:
+        source: A path, the bytes of a file, a PIL image of any mode, or an array or tensor `(H, W)`, `(H, W, C)` or
+            `(C, H, W)` with C of 1, 3 or 4: boolean, unsigned integer of 8 or 16 bit values, or float in [0, 1] or
+            [0, 255].
+        name: What errors call the source.
+
+    Returns:
+        `(H, W)` in [0, 255]: uint8 for 8-bit sources, float32 for deeper ones; bones bright where the source has them
+        bright.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        TypeError: The source is of none of these kinds.
+        ValueError: The source is a URL, no readable image, has several frames, a wrong number of channels, values out
+            of range or not finite, the same value everywhere, or a size out of bounds.
+    """
+    if isinstance(source, str | os.PathLike | bytes):
+        pixels, name = _read_encoded(source, name)
+    elif isinstance(source, Image.Image):
+        pixels = _read_pil(source, name)
+    elif isinstance(source, np.ndarray) or hasattr(source, "__array__"):
+        pixels = _read_array(_to_numpy(source), name)
+    else:
+        raise TypeError(
+            f"`{name}` must be a path, bytes, a PIL image, an array or a tensor, got {type(source).__name__}. "
+            "Open it with PIL.Image.open first."
+        )
+    if min(pixels.shape) < MIN_SIDE:
+        raise ValueError(
+            f"`{name}` must be at least {MIN_SIDE} pixels on each side, got {pixels.shape}. Pass the whole film."
+        )
+    if pixels.min() == pixels.max():
+        raise ValueError(f"`{name}` must show something, got {pixels.min()} in every pixel. Check the export.")
+    return pixels
+
+
+def _read_encoded(source: str | os.PathLike | bytes, name: str) -> tuple[np.ndarray, str]:
+    if isinstance(source, bytes):
+        opened: Any = io.BytesIO(source)
+        start = source[:132]
+    else:
+        path = os.fspath(source)
+        if isinstance(path, str) and path.startswith(("http://", "https://", "ftp://", "data:")):
+            raise ValueError(f"`{name}` must be local, got a URL. Download the film and pass its path.")
+        name = str(path)
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"`{name}` must be a file, got nothing at this path. Check the path.")
+        if not os.path.isfile(path):
+            raise ValueError(f"`{name}` must be a regular file, got a folder or a device. Pass the film's own path.")
+        opened = Path(os.fsdecode(path))
+        with open(opened, "rb") as file:
+            start = file.read(132)
+    if start[128:] == b"DICM":
+        raise ValueError(f"`{name}` must be {', '.join(FORMATS)}, got DICOM. Export the film as a 16-bit PNG.")
+    try:
+        with Image.open(opened, formats=FORMATS) as image:
+            return _read_pil(image, name), name
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"`{name}` must be a {', '.join(FORMATS)} image, got something else. Check that the file is whole."
+        ) from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"`{name}` must be a whole image, got one that does not decode ({error}).") from error
+
+
+def _read_pil(image: Image.Image, name: str) -> np.ndarray:
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f"`{name}` must have at most {MAX_PIXELS} pixels, got {image.width}×{image.height}. Reduce the film."
+        )
+    if getattr(image, "n_frames", 1) > 1:
+        raise ValueError(f"`{name}` must be one image, got {image.n_frames} frames. Pass them one by one.")
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _read_array(np.asarray(image), name)
+    return np.array(image.convert("L"))
+
+
+def _to_numpy(array: Any) -> np.ndarray:
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+        if array.is_floating_point():
+            array = array.float()  # numpy has no bfloat16
+    return np.asarray(array)
+
+
+def _read_array(array: np.ndarray, name: str) -> np.ndarray:
+    return _to_255(_one_channel(array, name), name)
+
+
+def _one_channel(array: np.ndarray, name: str) -> np.ndarray:
+    channels = (1, 3, 4)
+    if array.ndim == 2:
+        return array
+    if array.ndim != 3 or (array.shape[0] not in channels and array.shape[-1] not in channels):
+        raise ValueError(
+            f"`{name}` must be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, got {array.shape}. "
+            "Pass films one by one or as a list."
+        )
+    # Where both ends could be the channels, the shorter one is meant: (3, 500, 4) does not occur among films.
+    first = array.shape[0] in channels and (array.shape[-1] not in channels or array.shape[0] <= array.shape[-1])
+    array = np.moveaxis(array, 0, -1) if first else array
+    if array.shape[-1] == 1:
+        return array[..., 0]
+    colour = array[..., :3]
+    if (colour[..., 0] == colour[..., 1]).all() and (colour[..., 1] == colour[..., 2]).all():
+        return np.ascontiguousarray(colour[..., 0])  # grey stored as colour: exact, and it keeps its integer type
+    luma = colour.astype(np.float32) @ _LUMA
+    return luma if array.dtype.kind == "f" else luma.round().astype(array.dtype)
+
+
+def _to_255(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"`{name}` must hold numbers, got dtype {array.dtype}. Convert it to uint8 or float32.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"`{name}` must be finite, got NaN or infinity. Fill or drop those pixels.")
+    low, high = array.min(initial=0), array.max(initial=0)
+    if array.dtype.kind == "f":
+        if low < 0 or high > 255:
+            raise ValueError(
+                f"`{name}` must lie in [0, 1] or [0, 255] if float, got [{low}, {high}]. Undo the normalisation."
+            )
+        return array.astype(np.float32) * np.float32(255 if high <= 1 else 1)
+    if low < 0 or high >= 2 ** BIT_DEPTHS[-1]:
+        raise ValueError(f"`{name}` must lie in [0, 65535] if integer, got [{low}, {high}]. Apply the rescale slope.")
+    depth = next(bits for bits in BIT_DEPTHS if high < 2**bits)
+    if depth == 8:
+        return array.astype(np.uint8)
+    return array.astype(np.float32) * np.float32(255 / (2**depth - 1))

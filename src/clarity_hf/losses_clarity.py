@@ -1,0 +1,137 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Losses as pure functions.
+
+Each is the **mean over images of a value per image**. A mean over the valid labels of a batch instead would make eight
+steps of one film differ from two of four, and two processes from one.
+Labels are 1 present, 0 absent, NaN not annotated; a NaN is replaced before the arithmetic, as masking only the loss
+leaves a NaN in the gradient. All arithmetic is in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def multilabel_classification_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    r"""Binary cross-entropy over findings, unannotated labels left out.
+
+    .. math:: L = \frac{1}{BF} \sum_{b,c} [y_{bc} \ne NaN] \; BCE(z_{bc}, y_{bc})
+
+    Args:
+        logits: `(B, F)`.
+        labels: `(B, F)` in [0, 1] or NaN.
+
+    Returns:
+        Scalar ≥ 0; 0 with a gradient path for a batch without any annotation.
+    """
+    labels = labels.to(device=logits.device, dtype=torch.float32)
+    annotated = ~labels.isnan()
+    targets = torch.where(annotated, labels, torch.zeros_like(labels))
+    losses = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
+    return torch.where(annotated, losses, torch.zeros_like(losses)).sum(-1).mean() / logits.shape[-1]
+
+
+def distillation_loss(logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    r"""Match a teacher's probabilities, finding by finding (softmax forms do not fit several labels at once).
+
+    .. math:: L = \frac{τ^2}{BF} \sum_{b,c} BCE(z_{bc}/τ, σ(z^t_{bc}/τ))
+
+    The teacher speaks on unannotated findings too. The minimum is the teacher's entropy, not 0.
+
+    Args:
+        logits: `(B, F)` of the student.
+        teacher_logits: `(B, F)` of the teacher, treated as constants.
+        temperature: τ > 0.
+
+    Returns:
+        Scalar ≥ 0.
+
+    Source: Hinton et al., arXiv 1503.02531, with sigmoids in place of the softmax.
+    """
+    targets = torch.sigmoid(teacher_logits.detach().float() / temperature)
+    return F.binary_cross_entropy_with_logits(logits.float() / temperature, targets) * temperature**2
+
+
+def orthogonality_loss(class_tokens: torch.Tensor) -> torch.Tensor:
+    r"""Keep the class tokens apart.
+
+    .. math:: L_{orth} = \frac{1}{B F (F-1)} \sum_b \sum_{c \ne c'} \cos^2(t_{bc}, t_{bc'})
+
+    Args:
+        class_tokens: `(B, F, D)`.
+
+    Returns:
+        Scalar in [0, 1]: 0 for orthogonal tokens and for a single finding, 1 for parallel ones.
+    """
+    num_findings = class_tokens.shape[1]
+    if num_findings == 1:
+        return class_tokens.float().sum() * 0.0
+    unit = F.normalize(class_tokens.float(), dim=-1)
+    cosines = unit @ unit.transpose(1, 2)
+    apart = 1.0 - torch.eye(num_findings, device=cosines.device)
+    return (cosines.square() * apart).sum((1, 2)).mean() / (num_findings * (num_findings - 1))
+
+
+def foreground_loss(foreground_logits: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+    r"""Teach the foreground the anatomical prior A: weighted cross-entropy plus soft Dice.
+
+    .. math:: L_{seg} = \frac{1}{N} \sum_p |2A_p - 1| \, BCE(s_p, A_p)
+        + 1 - \frac{2 \sum_p S_p A_p}{\sum_p S_p^2 + \sum_p A_p^2}, \quad S = σ(s)
+
+    The weight leaves the uncertain band of a soft prior free; the squared denominators (V-Net, arXiv 1606.04797) make
+    Dice 0 at S = A for soft priors too.
+
+    Args:
+        foreground_logits: `(B, 1, h, w)`.
+        prior: `(B, 1, h, w)` in [0, 1], or NaN throughout an image that has none.
+
+    Returns:
+        Scalar ≥ 0, images without a prior counting 0.
+    """
+    logits = foreground_logits.float().flatten(1)
+    prior = prior.to(logits).flatten(1)
+    known = ~prior.isnan().any(1)
+    prior = torch.where(known[:, None], prior, torch.zeros_like(prior))
+    entropy = F.binary_cross_entropy_with_logits(logits, prior, reduction="none")
+    entropy = ((2 * prior - 1).abs() * entropy).mean(1)
+    foreground = logits.sigmoid()
+    overlap = 2 * (foreground * prior).sum(1)
+    dice = 1 - overlap / (foreground.square().sum(1) + prior.square().sum(1)).clamp_min(1e-6)
+    return torch.where(known, entropy + dice, torch.zeros_like(dice)).mean()
+
+
+def background_attention_loss(
+    class_attention: torch.Tensor, prior: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    r"""Charge the class attention that present findings spend outside the body.
+
+    .. math:: L_{bg} = \frac{1}{B} \sum_b \frac{1}{\max(1, n_b)} \sum_{c: y_{bc} = 1} \sum_p ã_{bcp} (1 - A_{bp})
+
+    with ã normalised over the patches and n_b the number of present findings.
+
+    Args:
+        class_attention: `(B, F, h, w)` values ≥ 0.
+        prior: `(B, 1, h, w)` in [0, 1], or NaN throughout an image that has none.
+        labels: `(B, F)`, 1 present, others ignored.
+
+    Returns:
+        Scalar in [0, 1]; images without a prior or a present finding count 0.
+    """
+    attention = class_attention.float().flatten(2)
+    attention = attention / attention.sum(-1, keepdim=True).clamp_min(1e-12)
+    prior = prior.to(attention).flatten(2)
+    known = ~prior.isnan().any(-1)
+    outside = torch.where(known[..., None], 1 - prior, torch.zeros_like(prior))
+    present = (labels.to(attention) == 1).float()
+    charge = (attention * outside).sum(-1) * present
+    return (charge.sum(-1) / present.sum(-1).clamp_min(1)).mean()
+
+
+__all__ = [
+    "background_attention_loss",
+    "distillation_loss",
+    "foreground_loss",
+    "multilabel_classification_loss",
+    "orthogonality_loss",
+]

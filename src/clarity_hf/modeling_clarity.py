@@ -1,0 +1,629 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""CLARiTy: a ViT with one class token per finding and a SegmentCAM head.
+
+An independent reconstruction of CLARiTy (Statheros, Wang, Klein, arXiv 2512.16700), which has no public code. What the
+paper's abstract does not fix is taken from, or inspired by:
+- class tokens and their attention maps: MCTformer (Xu et al., CVPR 2022, arXiv 2203.02891);
+- attention pooling: class attention with LayerScale, CaiT (Touvron et al., ICCV 2021, arXiv 2103.17239);
+- ranking pooling: SEC (Kolesnikov and Lampert, ECCV 2016, arXiv 1603.06098);
+- class activation maps by a 1×1 convolution: Zhou et al., CVPR 2016, arXiv 1512.04150;
+- blocks: ViT as in transformers and timm, so that DINO weights fit.
+
+Symbols: B batch, F findings, D hidden size, h×w patch grid, N = h·w patches, K `class_attention_layers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.ops import StochasticDepth
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_clarity import PATCH_AXIS_ERROR, ClarityConfig
+from .losses_clarity import (
+    background_attention_loss,
+    foreground_loss,
+    multilabel_classification_loss,
+    orthogonality_loss,
+)
+
+
+@dataclass
+class ClarityModelOutput(ModelOutput):
+    """
+    Output of [`ClarityModel`].
+
+    Args:
+        last_hidden_state (`(B, F + N, D)`): Tokens after the final LayerNorm, class tokens first.
+        class_tokens (`(B, F, D)`): Class tokens of the last block, before the final LayerNorm.
+        class_attention (`(B, F, h, w)`): Class-to-patch attention, mean over heads and the last K blocks. Rows are the
+            softmax over all F + N keys, so they sum to less than 1.
+        affinity_states (tuple of `(query, key)`, each `(B, heads, F + N, d)`): Of the last `affinity_layers` blocks.
+        hidden_states (tuple of `(B, F + N, D)`): With `output_hidden_states=True`, embeddings and every block.
+        attentions (tuple of `(B, heads, F + N, F + N)`): With `output_attentions=True` under eager attention.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    class_tokens: torch.FloatTensor | None = None
+    class_attention: torch.FloatTensor | None = None
+    affinity_states: tuple | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class ClarityLocalizationOutput(ModelOutput):
+    """
+    Output of [`ClarityForMultiLabelLocalization`].
+
+    Args:
+        loss (scalar): With `labels`, the weighted sum of `loss_parts`.
+        logits (`(B, F)`): Mean of the two logits below; `sigmoid` gives the score (probability) of each finding.
+        localization_maps (`(B, F, h, w)`): Values ≥ 0 on the patch grid of the model's input, on a scale of their own
+            that is comparable between films: the map of an absent finding stays low. Without gradient.
+        foreground (`(B, 1, h, w)`): The learnt thorax S in [0, 1].
+        class_token_logits (`(B, F)`): From the class tokens.
+        patch_logits (`(B, F)`): From the class activation maps.
+        activation_maps (`(B, F, h, w)`): Class activation maps P, of either sign.
+        class_attention (`(B, F, h, w)`): Class-to-patch attention a in [0, 1].
+        loss_parts (`dict` of scalars): With `labels`, the unweighted losses `class_token` and `patch`, `orthogonal`,
+            and with a prior `foreground` and `background`.
+        hidden_states (tuple of `(B, F + N, D)`): With `output_hidden_states=True`, embeddings and every block.
+        attentions (tuple of `(B, heads, F + N, F + N)`): With `output_attentions=True` under eager attention.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    localization_maps: torch.FloatTensor | None = None
+    foreground: torch.FloatTensor | None = None
+    class_token_logits: torch.FloatTensor | None = None
+    patch_logits: torch.FloatTensor | None = None
+    activation_maps: torch.FloatTensor | None = None
+    class_attention: torch.FloatTensor | None = None
+    loss_parts: dict[str, torch.FloatTensor] | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+class ClarityEmbeddings(nn.Module):
+    """Patches and class tokens with their positions: `(B, C, H, W)` → `(B, F + N, D)`."""
+
+    def __init__(self, config: ClarityConfig):
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.patch_grid = config.patch_grid
+        patches = self.patch_grid[0] * self.patch_grid[1]
+        self.patch_projection = nn.Conv2d(
+            config.num_channels, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size
+        )
+        self.class_tokens = nn.Parameter(torch.zeros(1, config.num_labels, config.hidden_size))
+        self.class_positions = nn.Parameter(torch.zeros(1, config.num_labels, config.hidden_size))
+        self.patch_positions = nn.Parameter(torch.zeros(1, patches, config.hidden_size))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        self._check(pixel_values)
+        patches = self.patch_projection(pixel_values)
+        positions = self.positions_for(patches.shape[-2], patches.shape[-1])
+        patches = patches.flatten(2).transpose(1, 2) + positions
+        tokens = (self.class_tokens + self.class_positions).expand(patches.shape[0], -1, -1)
+        return self.dropout(torch.cat((tokens, patches), dim=1))
+
+    def positions_for(self, height: int, width: int) -> torch.Tensor:
+        """Position embeddings `(1, h·w, D)` of a grid, resampled bicubically where it is not the stored one."""
+        if (height, width) == self.patch_grid:
+            return self.patch_positions
+        dtype = self.patch_positions.dtype
+        grid = self.patch_positions.float().unflatten(1, self.patch_grid).permute(0, 3, 1, 2)
+        grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
+        return grid.flatten(2).transpose(1, 2).to(dtype)
+
+    def _check(self, pixel_values: torch.Tensor) -> None:
+        channels = self.patch_projection.in_channels
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
+            raise ValueError(
+                f"`pixel_values` must be (B, {channels}, H, W), got {tuple(pixel_values.shape)}. "
+                "Prepare films with ClarityImageProcessor."
+            )
+        for name, size in (("pixel_values height", pixel_values.shape[2]), ("pixel_values width", pixel_values.shape[3])):
+            if size < self.patch_size or size % self.patch_size:
+                raise ValueError(PATCH_AXIS_ERROR.format(name=name, patch=self.patch_size, size=size))
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention with materialised weights: `(B, heads, L, d)` → `(B, L, heads, d)` and `(B, heads, L, L)`."""
+    scores = torch.matmul(query, key.transpose(2, 3)) * (scaling if scaling is not None else query.shape[-1] ** -0.5)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = F.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+def class_attention_rows(query: torch.Tensor, key: torch.Tensor, num_tokens: int, scaling: float) -> torch.Tensor:
+    """The class-to-patch rows of an attention matrix, without the matrix.
+
+    Args:
+        query: `(B, heads, F + N, d)`, class tokens first.
+        key: `(B, heads, F + N, d)`.
+        num_tokens: F.
+        scaling: Factor on the scores.
+
+    Returns:
+        `(B, F, N)` float32: the softmax over all F + N keys, its patch columns, mean over heads.
+    """
+    scores = torch.matmul(query[:, :, :num_tokens], key.transpose(2, 3)) * scaling
+    return F.softmax(scores, dim=-1, dtype=torch.float32)[..., num_tokens:].mean(1)
+
+
+class ClarityAttention(nn.Module):
+    """Multi-head self-attention over class and patch tokens."""
+
+    def __init__(self, config: ClarityConfig):
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = False
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, hidden_states: torch.Tensor, **kwargs
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
+        """Attend: `(B, L, D)` → output `(B, L, D)`, weights under eager, query and key `(B, heads, L, d)`."""
+        shape = (*hidden_states.shape[:-1], self.num_heads, self.head_dim)
+        query = self.q_proj(hidden_states).view(shape).transpose(1, 2)
+        key = self.k_proj(hidden_states).view(shape).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(shape).transpose(1, 2)
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        output, weights = attention_interface(
+            self,
+            query,
+            key,
+            value,
+            None,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.o_proj(output.reshape(hidden_states.shape)), weights, query, key
+
+
+class ClarityMLP(nn.Module):
+    """The block's two-layer perceptron."""
+
+    def __init__(self, config: ClarityConfig):
+        super().__init__()
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+class ClarityLayer(GradientCheckpointingLayer):
+    """A pre-norm ViT block that can give away its class-to-patch attention and its queries and keys."""
+
+    def __init__(self, config: ClarityConfig, index: int):
+        super().__init__()
+        self.attention = ClarityAttention(config)
+        self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = ClarityMLP(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        depth = max(1, config.num_hidden_layers - 1)
+        self.drop_path = StochasticDepth(config.drop_path_rate * index / depth, mode="row")
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        num_tokens: int,
+        keep_class_attention: bool = False,
+        keep_affinity: bool = False,
+        **kwargs,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, tuple[torch.Tensor, torch.Tensor] | None]:
+        """`(B, F + N, D)` → the same; where asked the class rows `(B, F, N)` and `(query, key)`, else None."""
+        attended, _, query, key = self.attention(self.layernorm_before(hidden_states), **kwargs)
+        hidden_states = hidden_states + self.drop_path(self.dropout(attended))
+        mixed = self.mlp(self.layernorm_after(hidden_states))
+        hidden_states = hidden_states + self.drop_path(self.dropout(mixed))
+        rows = class_attention_rows(query, key, num_tokens, self.attention.scaling) if keep_class_attention else None
+        return hidden_states, rows, (query, key) if keep_affinity else None
+
+
+class ClarityPreTrainedModel(PreTrainedModel):
+    """Weights initialisation and what the library has to know of CLARiTy models."""
+
+    config: ClarityConfig
+    config_class = ClarityConfig
+    base_model_prefix = "clarity"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # the loss is a mean over images: the Trainer divides it by the accumulation steps
+    _no_split_modules = ["ClarityEmbeddings", "ClarityLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": ClarityLayer, "attentions": ClarityAttention}
+    _input_embed_layer = "patch_projection"
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, ClarityEmbeddings):
+            for parameter in (module.class_tokens, module.class_positions, module.patch_positions):
+                init.trunc_normal_(parameter, mean=0.0, std=std)
+        elif isinstance(module, ClarityAttentionPooling):
+            init.constant_(module.layer_scale, self.config.layer_scale_init)
+        elif isinstance(module, ClarityClassTokenHead):
+            if module.weight is not None:
+                init.trunc_normal_(module.weight, mean=0.0, std=std)
+            init.copy_(module.bias, torch.tensor(self.config.prevalence_bias()))
+        elif isinstance(module, ClarityRankingPooling):
+            init.copy_(module.bias, torch.tensor(self.config.prevalence_bias()))
+        elif isinstance(module, ClaritySegmentCam):
+            # A trunk at std 0.02 gives maps of 1e-3 that take thousands of steps to move.
+            for convolution in (module.project, module.mix):
+                init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+            for convolution in (module.cam, module.foreground):
+                init.normal_(convolution.weight, mean=0.0, std=convolution.in_channels**-0.5)
+
+
+class ClarityModel(ClarityPreTrainedModel):
+    """The encoder: films to class tokens, patch tokens and class attention, without a head."""
+
+    def __init__(self, config: ClarityConfig):
+        super().__init__(config)
+        self.embeddings = ClarityEmbeddings(config)
+        self.layers = nn.ModuleList([ClarityLayer(config, index) for index in range(config.num_hidden_layers)])
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(self, pixel_values: torch.Tensor | None = None, **kwargs) -> ClarityModelOutput:
+        """Encode films.
+
+        Args:
+            pixel_values: `(B, C, H, W)` normalised; H and W multiples of the patch size, of any proportion.
+            kwargs: `output_hidden_states`, `output_attentions` (eager attention only), `return_dict`, and what the
+                attention functions of the library take.
+
+        Returns:
+            [`ClarityModelOutput`].
+
+        Raises:
+            ValueError: `pixel_values` is missing, has another shape or a size that the patch does not divide.
+        """
+        if pixel_values is None:
+            raise ValueError("`pixel_values` must be given, got None. Prepare films with ClarityImageProcessor.")
+        config = self.config
+        pixel_values = pixel_values.to(self.embeddings.patch_projection.weight.dtype)
+        hidden_states = self.embeddings(pixel_values)
+        num_tokens = self.embeddings.class_tokens.shape[1]
+        rows, affinity_states = [], []
+        for index, layer in enumerate(self.layers):
+            following = config.num_hidden_layers - index
+            hidden_states, class_rows, states = layer(
+                hidden_states,
+                num_tokens=num_tokens,
+                keep_class_attention=following <= config.class_attention_layers,
+                keep_affinity=following <= config.affinity_layers,
+                **kwargs,
+            )
+            if class_rows is not None:
+                rows.append(class_rows)
+            if states is not None:
+                affinity_states.append(states)
+        grid = (pixel_values.shape[-2] // config.patch_size, pixel_values.shape[-1] // config.patch_size)
+        return ClarityModelOutput(
+            last_hidden_state=self.layernorm(hidden_states),
+            class_tokens=hidden_states[:, :num_tokens],
+            class_attention=torch.stack(rows).mean(0).unflatten(-1, grid),
+            affinity_states=tuple(affinity_states) or None,
+        )
+
+
+class ClarityAttentionPooling(nn.Module):
+    """Class tokens attend once more over the patches, with LayerScale (CaiT): `(B, F, D)` → `(B, F, D)`."""
+
+    def __init__(self, config: ClarityConfig):
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.layer_scale = nn.Parameter(torch.zeros(config.hidden_size))
+
+    def forward(self, class_tokens: torch.Tensor, patch_tokens: torch.Tensor) -> torch.Tensor:
+        query, key, value = (
+            projection(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for projection, tokens in (
+                (self.q_proj, class_tokens),
+                (self.k_proj, patch_tokens),
+                (self.v_proj, patch_tokens),
+            )
+        )
+        attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        return class_tokens + self.layer_scale * self.o_proj(attended)
+
+
+class ClarityClassTokenHead(nn.Module):
+    """From class tokens to one logit per finding, by the pooling of the config."""
+
+    def __init__(self, config: ClarityConfig):
+        super().__init__()
+        self.pooling = config.pooling
+        self.attention = ClarityAttentionPooling(config) if config.pooling == "attention" else None
+        shape = (config.num_labels, config.hidden_size)
+        self.weight = nn.Parameter(torch.zeros(shape)) if config.pooling != "mean" else None
+        self.bias = nn.Parameter(torch.zeros(config.num_labels))
+
+    def forward(self, encoded: ClarityModelOutput) -> torch.Tensor:
+        """Encoder output → logits `(B, F)`."""
+        tokens, num_tokens = encoded.last_hidden_state, encoded.class_tokens.shape[1]
+        if self.pooling == "mean":
+            # Before the final LayerNorm: after it the mean over D is the mean of its bias.
+            return encoded.class_tokens.mean(-1) + self.bias
+        class_tokens = tokens[:, :num_tokens]
+        if self.attention is not None:
+            class_tokens = self.attention(class_tokens, tokens[:, num_tokens:])
+        return (class_tokens * self.weight).sum(-1) + self.bias
+
+
+class ClaritySegmentCam(nn.Module):
+    """SegmentCAM: class activation maps and the thorax, from patch tokens by convolutions."""
+
+    def __init__(self, config: ClarityConfig):
+        super().__init__()
+        size = config.cam_size
+        self.project = nn.Conv2d(config.hidden_size, size, kernel_size=1)
+        self.norm_project = nn.GroupNorm(config.cam_groups, size)
+        self.mix = nn.Conv2d(size, size, kernel_size=3, padding=1)
+        self.norm_mix = nn.GroupNorm(config.cam_groups, size)
+        # Without bias: the prevalence inside P would push ReLU(P) to zero everywhere and blank the fused map.
+        self.cam = nn.Conv2d(size, config.num_labels, kernel_size=1, bias=False)
+        self.foreground = nn.Conv2d(size, 1, kernel_size=1)
+
+    def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Patch tokens `(B, D, h, w)` → activation maps P `(B, F, h, w)` and foreground logits `(B, 1, h, w)`."""
+        features = F.gelu(self.norm_project(self.project(patches)))
+        features = F.gelu(self.norm_mix(self.mix(features)))
+        return self.cam(features), self.foreground(features)
+
+
+class ClarityRankingPooling(nn.Module):
+    """Global weighted ranking: patch scores sorted, weighted by d^j and averaged, d = max(0, 1 − 1/(0.3 N))."""
+
+    def __init__(self, config: ClarityConfig):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(config.num_labels))
+
+    def forward(self, activation_maps: torch.Tensor) -> torch.Tensor:
+        """Activation maps `(B, F, h, w)` → logits `(B, F)`."""
+        scores = activation_maps.flatten(2).sort(dim=-1, descending=True).values
+        count = scores.shape[-1]
+        decay = max(0.0, 1 - 1 / (0.3 * count))
+        weights = decay ** torch.arange(count, device=scores.device, dtype=scores.dtype)
+        return (scores * (weights / weights.sum())).sum(-1) + self.bias  # a product sum: `@` breaks int8 export
+
+
+class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
+    """CLARiTy with its heads: a score and a localization map for every finding of a film.
+
+    Example:
+        >>> import torch
+        >>> from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization
+        >>> config = ClarityConfig(hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=96)
+        >>> model = ClarityForMultiLabelLocalization(config).eval()
+        >>> outputs = model(torch.zeros(1, 3, 224, 224))
+        >>> outputs.logits.shape, outputs.localization_maps.shape
+        (torch.Size([1, 14]), torch.Size([1, 14, 14, 14]))
+    """
+
+    def __init__(self, config: ClarityConfig):
+        super().__init__(config)
+        self.clarity = ClarityModel(config)
+        self.class_token_head = ClarityClassTokenHead(config)
+        self.segment_cam = ClaritySegmentCam(config)
+        self.ranking_pooling = ClarityRankingPooling(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        anatomical_prior: torch.Tensor | None = None,
+        **kwargs,
+    ) -> ClarityLocalizationOutput:
+        """Score and localize.
+
+        Args:
+            pixel_values: `(B, C, H, W)` normalised; H and W multiples of the patch size, of any proportion.
+            labels: `(B, F)`, 1 present, 0 absent, NaN not annotated; gives a loss.
+            anatomical_prior: `(B, 1, H', W')` of any size in [0, 1], the thorax A in the frame of `pixel_values`; NaN
+                throughout an image that has none. With `labels` it teaches the foreground and charges attention
+                outside it.
+            kwargs: `output_hidden_states`, `output_attentions` (eager attention only), `return_dict`.
+
+        Returns:
+            [`ClarityLocalizationOutput`].
+
+        Raises:
+            ValueError: A tensor has another shape than stated.
+        """
+        encoded = self.clarity(pixel_values, **kwargs)
+        class_attention = encoded.class_attention
+        grid = class_attention.shape[-2:]
+        num_tokens = class_attention.shape[1]
+        patches = encoded.last_hidden_state[:, num_tokens:].transpose(1, 2).unflatten(-1, grid)
+
+        class_token_logits = self.class_token_head(encoded)
+        activation_maps, foreground_logits = self.segment_cam(patches)
+        patch_logits = self.ranking_pooling(activation_maps)
+        foreground = foreground_logits.sigmoid()
+        maps = self.localize(
+            class_attention.detach(), activation_maps.detach(), foreground.detach(), encoded.affinity_states
+        )
+        loss, parts = None, None
+        if labels is not None:
+            parts = self.losses(encoded, class_token_logits, patch_logits, foreground_logits, labels, anatomical_prior)
+            loss = sum(self.loss_weights()[name] * part for name, part in parts.items())
+        return ClarityLocalizationOutput(
+            loss=loss,
+            logits=(class_token_logits + patch_logits) / 2,
+            localization_maps=maps,
+            foreground=foreground,
+            class_token_logits=class_token_logits,
+            patch_logits=patch_logits,
+            activation_maps=activation_maps,
+            class_attention=class_attention,
+            loss_parts=parts,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+
+    def localize(
+        self,
+        class_attention: torch.Tensor,
+        activation_maps: torch.Tensor,
+        foreground: torch.Tensor,
+        affinity_states: tuple | None = None,
+    ) -> torch.Tensor:
+        """Fuse attention and activation, refine by patch affinity, suppress the background.
+
+        Args:
+            class_attention: a `(B, F, h, w)`.
+            activation_maps: P `(B, F, h, w)`.
+            foreground: S `(B, 1, h, w)` in [0, 1].
+            affinity_states: `(query, key)` per block, or None for no refinement.
+
+        Returns:
+            `(B, F, h, w)` values ≥ 0.
+        """
+        patches = class_attention.shape[-2] * class_attention.shape[-1]
+        attention = class_attention * patches  # 1 where attention is even, at any image size
+        evidence = F.relu(activation_maps)
+        if self.config.map_fusion == "attention":
+            maps = attention
+        elif self.config.map_fusion == "cam":
+            maps = evidence
+        else:
+            maps = (attention * evidence).sqrt()
+        if affinity_states:
+            maps = refine_by_affinity(maps, affinity_states)
+        if self.config.background_suppression:
+            floor = maps.new_tensor(self.config.per_finding("suppression_floor"))[:, None, None]
+            maps = maps * (floor + (1 - floor) * foreground)
+        return maps
+
+    def loss_weights(self) -> dict[str, float]:
+        """Weight of every part of the loss, by name."""
+        return {
+            "class_token": 1.0,
+            "patch": 1.0,
+            "orthogonal": self.config.orthogonal_loss_weight,
+            "foreground": self.config.foreground_loss_weight,
+            "background": self.config.background_loss_weight,
+        }
+
+    def losses(
+        self,
+        encoded: ClarityModelOutput,
+        class_token_logits: torch.Tensor,
+        patch_logits: torch.Tensor,
+        foreground_logits: torch.Tensor,
+        labels: torch.Tensor,
+        anatomical_prior: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
+        """The unweighted parts of the loss, by name; shapes as in `forward`."""
+        if labels.shape != class_token_logits.shape:
+            raise ValueError(
+                f"`labels` must be (B, F) = {tuple(class_token_logits.shape)}, got {tuple(labels.shape)}. "
+                "Give 1, 0 or NaN for every finding of the config."
+            )
+        parts = {
+            "class_token": multilabel_classification_loss(class_token_logits, labels),
+            "patch": multilabel_classification_loss(patch_logits, labels),
+            "orthogonal": orthogonality_loss(encoded.class_tokens),
+        }
+        if anatomical_prior is not None:
+            if anatomical_prior.ndim != 4 or anatomical_prior.shape[:2] != (labels.shape[0], 1):
+                raise ValueError(
+                    f"`anatomical_prior` must be (B, 1, H, W) with B = {labels.shape[0]}, "
+                    f"got {tuple(anatomical_prior.shape)}. Add the channel axis."
+                )
+            prior = F.adaptive_avg_pool2d(anatomical_prior.float(), foreground_logits.shape[-2:])
+            parts["foreground"] = foreground_loss(foreground_logits, prior)
+            parts["background"] = background_attention_loss(encoded.class_attention, prior, labels)
+        return parts
+
+
+def refine_by_affinity(
+    maps: torch.Tensor, affinity_states: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+) -> torch.Tensor:
+    """Spread maps along patch-to-patch attention, Ā_pp M, without the N×N matrix.
+
+    The attention is the mean over heads and blocks, its rows renormalised over the patches. Class keys get zero values,
+    and a column of ones beside the maps gives each row's sum.
+
+    Args:
+        maps: M `(B, F, h, w)`.
+        affinity_states: Per block `(query, key)`, each `(B, heads, T + N, d)` with T class tokens first.
+
+    Returns:
+        `(B, F, h, w)`.
+    """
+    batch, findings, height, width = maps.shape
+    values = torch.cat((maps.flatten(2), maps.new_ones(batch, 1, height * width)), dim=1).transpose(1, 2)
+    columns = -(findings + 1) % 64  # a width that the fast kernels take
+    spread = maps.new_zeros(batch, height * width, findings + 1 + columns)
+    for query, key in affinity_states:
+        num_tokens = query.shape[2] - height * width
+        padded = F.pad(values, (0, columns, num_tokens, 0)).to(query.dtype)
+        padded = padded[:, None].expand(-1, query.shape[1], -1, -1)
+        spread = spread + F.scaled_dot_product_attention(query[:, :, num_tokens:], key, padded).mean(1)
+    refined = spread[..., :findings] / spread[..., findings : findings + 1]
+    return refined.transpose(1, 2).reshape(maps.shape)
+
+
+__all__ = [
+    "ClarityForMultiLabelLocalization",
+    "ClarityLocalizationOutput",
+    "ClarityModel",
+    "ClarityModelOutput",
+    "ClarityPreTrainedModel",
+]

@@ -1,0 +1,145 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The task `chest-xray-localization`: film in, findings with scores and boxes out."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from transformers import Pipeline
+from transformers.modeling_outputs import ModelOutput
+
+from .image_reading import read_image
+
+
+class ChestXrayLocalizationPipeline(Pipeline):
+    """
+    Pipeline that classifies and localizes the findings of chest radiographs with
+    [`ClarityForMultiLabelLocalization`].
+
+    Example:
+        >>> from transformers import pipeline
+        >>> import clarity_hf
+        >>> localizer = pipeline("chest-xray-localization")  # doctest: +SKIP
+        >>> localizer("film.png")[0]  # doctest: +SKIP
+        {'label': 'Effusion', 'score': 0.93, 'threshold': 0.5, 'present': True, 'boxes': [{'xmin': 96.0, ...}]}
+    """
+
+    _load_image_processor = True
+    _load_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = False
+    _load_video_processor = False
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        """Localize the findings of films.
+
+        Args:
+            inputs: A film, or a list, generator or dataset of films. A film is a path, the bytes of a PNG, JPEG, TIFF
+                or BMP file, a PIL image, or an array or tensor as in [`read_image`]. Nothing is fetched from URLs.
+            threshold (`float` or list of F, *optional*): Score in [0, 1] from which a finding is present and gets
+                boxes, instead of the config's `score_thresholds`.
+            map_threshold (`float` or list of F, *optional*): Share of a map's peak, in (0, 1), that a box encloses,
+                instead of the config's `map_thresholds`.
+            top_k (`int`, *optional*): Keep the findings with the highest scores; all by default.
+            return_maps (`bool`, defaults to `False`): Add to each finding `"map"`, its localization map over the film,
+                a numpy array `(H, W)` float32 of values ≥ 0 on the model's own scale.
+            batch_size (`int`, *optional*): Films per forward pass.
+
+        Returns:
+            For a film a list of one dict per finding, highest score first; for a list a list of those, also of one;
+            for a generator or dataset an iterator. A dict holds
+            - `label` (str) and `score` (float in [0, 1]);
+            - `threshold` (float) and `present` (bool, score ≥ threshold);
+            - `boxes`: list of `{"xmin", "ymin", "xmax", "ymax"}`, floats in pixels of the original film, right and
+              bottom exclusive; empty for an absent finding.
+            Without `return_maps` all of it is JSON.
+
+        Raises:
+            FileNotFoundError, TypeError, ValueError: An input is no film; the message names it and the reason.
+        """
+        if isinstance(inputs, list | tuple) and not inputs:
+            raise ValueError("`inputs` must hold at least one film, got an empty list. Pass a film.")
+        return super().__call__(list(inputs) if isinstance(inputs, tuple) else inputs, **kwargs)
+
+    def _sanitize_parameters(
+        self,
+        threshold: Any = None,
+        map_threshold: Any = None,
+        top_k: int | None = None,
+        return_maps: bool | None = None,
+    ) -> tuple[dict, dict, dict]:
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"`top_k` must be at least 1, got {top_k}. Leave it out for all findings.")
+        given = {"threshold": threshold, "map_threshold": map_threshold, "top_k": top_k, "return_maps": return_maps}
+        return {}, {}, {name: value for name, value in given.items() if value is not None}
+
+    def preprocess(self, film: Any) -> dict[str, torch.Tensor]:
+        """Read and prepare one film; its own size travels along."""
+        pixels = read_image(film)
+        inputs = dict(self.image_processor(images=pixels, return_tensors="pt"))
+        inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
+        inputs["film_sizes"] = torch.tensor([pixels.shape])
+        return inputs
+
+    def _forward(self, model_inputs: dict[str, torch.Tensor]) -> ModelOutput:
+        outputs = self.model(pixel_values=model_inputs["pixel_values"])
+        # Only what a result needs: a batch's outputs are split film by film afterwards.
+        return ModelOutput(
+            logits=outputs.logits,
+            localization_maps=outputs.localization_maps,
+            film_sizes=model_inputs["film_sizes"],
+        )
+
+    def postprocess(
+        self,
+        model_outputs: Any,
+        threshold: Any = None,
+        map_threshold: Any = None,
+        top_k: int | None = None,
+        return_maps: bool = False,
+    ) -> list[dict[str, Any]]:
+        """The outputs of one film to the result that `__call__` documents."""
+        config = self.model.config
+        thresholds = config.per_finding("score_thresholds") if threshold is None else threshold
+        result = self.image_processor.post_process_localization(
+            model_outputs,
+            score_thresholds=thresholds,
+            map_thresholds=config.per_finding("map_thresholds") if map_threshold is None else map_threshold,
+            target_sizes=model_outputs["film_sizes"],
+            components=config.box_components,
+            upsampling=config.box_upsampling,
+        )[0]
+        if isinstance(thresholds, int | float):
+            thresholds = [float(thresholds)] * config.num_labels
+        findings = []
+        for index in result["finding_scores"].argsort(descending=True, stable=True)[:top_k].tolist():
+            score = result["finding_scores"][index].item()
+            boxes = result["boxes"][result["labels"] == index].tolist()
+            findings.append(
+                {
+                    "label": config.id2label[index],
+                    "score": score,
+                    "threshold": thresholds[index],
+                    "present": score >= thresholds[index],
+                    "boxes": [dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)) for box in boxes],
+                }
+            )
+        if return_maps:
+            maps = self.image_processor.post_process_maps(model_outputs, model_outputs["film_sizes"])[0]
+            for finding in findings:
+                finding["map"] = maps[config.label2id[finding["label"]]].numpy()
+        return findings
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save model and image processor; the folder loads with `pipeline("chest-xray-localization", model=folder)`.
+
+        The base class would also write the pipeline's code into the config, and the folder would then refuse to load
+        without `trust_remote_code`.
+        """
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.image_processor.save_pretrained(save_directory, **kwargs)
+
+
+__all__ = ["ChestXrayLocalizationPipeline"]
