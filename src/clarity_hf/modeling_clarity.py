@@ -310,6 +310,22 @@ class ClarityModel(ClarityPreTrainedModel):
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
+    @torch.no_grad()
+    def resize_position_embeddings(self, image_size: int | tuple[int, int]) -> None:
+        """Store the position embeddings for another image size, resampled bicubically, in place.
+
+        Args:
+            image_size: Side or `(height, width)` in pixels; multiples of the patch size.
+
+        Raises:
+            ValueError: The patch does not divide the size.
+        """
+        self.config.image_size = image_size
+        self.config.validate_architecture()
+        embeddings = self.embeddings
+        embeddings.patch_positions = nn.Parameter(embeddings.positions_for(*self.config.patch_grid).clone())
+        embeddings.patch_grid = self.config.patch_grid
+
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(self, pixel_values: torch.Tensor | None = None, **kwargs) -> ClarityModelOutput:

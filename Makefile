@@ -1,0 +1,43 @@
+# Two commands: `make demo` (or `make demo FILM=film.png`) and `make test`. Both install into .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FILM ?=
+OUTPUT ?= demo-output
+
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test lint slow bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python examples/localize.py $(if $(FILM),"$(FILM)") --output_dir "$(OUTPUT)"
+
+test: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+slow: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python -m pytest -m "slow or network"
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/localization_cost.py
+
+clean:
+	rm -rf $(VENV) demo-output build dist .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: clarity_hf needs Python 3.11 or newer; run make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/python
+	@echo "installing clarity_hf and its dependencies into $(VENV) (several minutes the first time)"
+	$(BIN)/python -m pip install --quiet --progress-bar on -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e '.[test]'
+	@touch $@

@@ -1,0 +1,185 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Train CLARiTy on image labels, with anatomical priors and, where there is one, a teacher.
+
+    accelerate launch examples/train.py
+    accelerate launch examples/train.py --data_dir CHESTXRAY14_FOLDER --teacher TEACHER_FOLDER --num_train_epochs 30
+    accelerate launch examples/train.py --data_dir phantom CHESTXRAY14_FOLDER --film_repeats 4
+
+Without arguments it trains on synthetic phantoms, drawn as they are read. It evaluates on the validation split of each
+data set after every epoch, keeps the best epoch by mean AUROC on the last of them, resumes from the output folder where it was stopped, and leaves there a
+model that `pipeline("chest-xray-localization", model=FOLDER)` loads, with thresholds chosen on validation, the history
+of the run and a model card. Expected at the end of the output:
+
+    saved runs/clarity: validation AUROC 0.9.. (... films)
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from transformers import HfArgumentParser
+from transformers.trainer_utils import get_last_checkpoint
+
+from clarity_hf import FINDINGS, ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
+from clarity_hf.data.sources import PHANTOM, RepeatedRows, open_source
+from clarity_hf.data.transforms import FilmTransform, TransformedDataset
+from clarity_hf.deployment.model_card import write_model_card
+from clarity_hf.evaluation import MultilabelAuroc, youden_thresholds
+from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments, Teacher
+from clarity_hf.training.arguments import has_native_bf16
+
+DEFAULTS = {
+    "output_dir": "runs/clarity",
+    "num_train_epochs": 3,
+    "learning_rate": 3e-4,
+    "per_device_train_batch_size": 32,
+    "per_device_eval_batch_size": 64,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.05,
+    "logging_steps": 25,
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "auroc",
+    "greater_is_better": True,
+    "dataloader_num_workers": 1,
+    "dataloader_persistent_workers": True,
+    "report_to": "none",
+    "bf16": has_native_bf16(),
+    "use_cpu": not torch.accelerator.is_available(),
+}
+SIZES = {
+    "s16": {},
+    "ti16": {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768},
+}
+
+
+@dataclass
+class ScriptArguments:
+    """What is trained, and on what."""
+
+    data_dir: list[str] = field(
+        default_factory=lambda: ["phantom"],
+        metadata={"help": "Folders in the NIH release's layout, and 'phantom' for synthetic films without files."},
+    )
+    model: str | None = field(
+        default=None, metadata={"help": "Checkpoint to continue from (name, folder or Hub id); default: random weights."}
+    )
+    size: str = field(default="s16", metadata={"help": "Architecture of a new model: s16 or ti16."})
+    image_size: int = field(default=224, metadata={"help": "Side of the model's input; a multiple of 16."})
+    teacher: str | None = field(default=None, metadata={"help": "Image classifier with the same findings."})
+    phantom_count: int = field(default=20_000, metadata={"help": "Phantoms per epoch."})
+    film_repeats: int = field(
+        default=1, metadata={"help": "How often an epoch sees the films of a folder, to weigh them against phantoms."}
+    )
+    drop_path_rate: float = field(default=0.0, metadata={"help": "Stochastic depth; 0.1 to 0.2 on real films."})
+    min_positives: int = field(default=20, metadata={"help": "Findings with fewer are not in the mean AUROC."})
+    crop_scale: float = field(default=0.7, metadata={"help": "Smallest area of a random crop."})
+
+
+def main() -> None:
+    """Train, evaluate, save."""
+    parser = HfArgumentParser((ScriptArguments, ClarityTrainingArguments))
+    parser.set_defaults(**DEFAULTS)
+    script, args = parser.parse_args_into_dataclasses()
+    logging.basicConfig(level=logging.INFO if args.should_log else logging.WARNING, stream=sys.stdout)
+    transformers.set_seed(args.seed)
+
+    sources = {source_name(name): open_source(name, script.phantom_count, args.seed) for name in script.data_dir}
+    processor = ClarityImageProcessor(size={"height": script.image_size, "width": script.image_size})
+    films = torch.utils.data.ConcatDataset(
+        [
+            splits["train"] if name == PHANTOM else RepeatedRows(splits["train"], script.film_repeats)
+            for name, splits in sources.items()
+        ]
+    )
+    train = TransformedDataset(films, FilmTransform(processor, augment=True, crop_scale=script.crop_scale))
+    validations = {
+        name: TransformedDataset(splits["validation"], FilmTransform(processor)) for name, splits in sources.items()
+    }
+    # Mixed, films of two sources would be told apart by their look: each is measured by itself, and the last decides.
+    target, validation = list(validations.items())[-1]
+    if len(validations) > 1:
+        args.metric_for_best_model = f"{target}_{args.metric_for_best_model}"
+    model = build_model(script, train_labels(films))
+    teacher = Teacher.from_pretrained(script.teacher, model.config.findings, processor) if script.teacher else None
+    metric = MultilabelAuroc(model.config.findings, script.min_positives)
+
+    trainer = ClarityDistillationTrainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=validations if len(validations) > 1 else validation,
+        processing_class=processor,
+        teacher=teacher,
+        compute_metrics=lambda prediction: metric.compute(
+            predictions=prediction.predictions, references=prediction.label_ids
+        ),
+    )
+    resume_from = args.resume_from_checkpoint or get_last_checkpoint(args.output_dir) if has_runs(args) else None
+    if resume_from:
+        print(f"resuming from {resume_from}")
+    trainer.train(resume_from_checkpoint=resume_from)
+
+    prediction = trainer.predict(validation)
+    scores = 1 / (1 + np.exp(-prediction.predictions.astype(np.float64)))
+    model.config.score_thresholds = youden_thresholds(scores, prediction.label_ids).round(4).tolist()
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        trainer.state.save_to_json(str(Path(args.output_dir) / "trainer_state.json"))
+        write_model_card(
+            Path(args.output_dir),
+            model,
+            data=list(sources),
+            target=target,
+            train_films=len(train),
+            validation_labels=prediction.label_ids,
+            metrics=prediction.metrics,
+            history=trainer.state.log_history,
+        )
+        auroc = prediction.metrics["test_auroc"]
+        print(f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(validation)} films)")
+
+
+def build_model(script: ScriptArguments, labels: np.ndarray) -> ClarityForMultiLabelLocalization:
+    """A new model with the training films' prevalence in its biases, or a checkpoint at the wanted size."""
+    if script.model:
+        model = ClarityForMultiLabelLocalization.from_pretrained(
+            script.model, drop_path_rate=script.drop_path_rate, use_safetensors=True
+        )
+        if model.config.image_size != script.image_size:
+            model.clarity.resize_position_embeddings(script.image_size)
+        return model
+    config = ClarityConfig(
+        **SIZES[script.size],
+        image_size=script.image_size,
+        drop_path_rate=script.drop_path_rate,
+        prevalence=np.nanmean(labels, axis=0).round(4).tolist(),
+    )
+    return ClarityForMultiLabelLocalization(config)
+
+
+def train_labels(rows: Sequence, sample: int = 2000) -> np.ndarray:
+    """Labels `(n, 14)` of up to `sample` evenly spaced training films, for the prevalence."""
+    indices = np.unique(np.linspace(0, len(rows) - 1, sample).astype(int))
+    return np.array([rows[int(index)]["labels"] for index in indices], dtype=np.float64).reshape(-1, len(FINDINGS))
+
+
+def source_name(name: str) -> str:
+    """What a data set is called in metrics: the last part of a folder's path."""
+    return Path(name).expanduser().resolve().name.replace("-", "_") if name != PHANTOM else name
+
+
+def has_runs(args: ClarityTrainingArguments) -> bool:
+    """Whether the output folder exists, so that it may hold a checkpoint."""
+    return Path(args.output_dir).is_dir()
+
+
+if __name__ == "__main__":
+    main()

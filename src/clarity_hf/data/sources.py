@@ -1,0 +1,108 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Data sets by what a user names: the word `phantom`, or folders in the layout of the NIH release."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import datasets
+
+from .nih import load_nih
+from .phantoms import Phantom, draw_phantom
+
+PHANTOM = "phantom"
+"""Name of the data set that is drawn as it is read and needs no files."""
+
+SPLIT_SEEDS = {"train": 1, "validation": 2, "test": 3}
+"""Streams of phantoms, so that no film of a split occurs in another whatever their sizes."""
+
+
+class PhantomRows:
+    """Synthetic phantoms as a map-style data set: row i is the same film on every reading.
+
+    Args:
+        count: Number of films.
+        split: `train`, `validation` or `test`: disjoint streams.
+        seed: Of the whole set.
+        size: Side of the films in pixels.
+
+    Raises:
+        ValueError: `split` is unknown.
+    """
+
+    def __init__(self, count: int, split: str = "train", seed: int = 0, size: int = 256):
+        if split not in SPLIT_SEEDS:
+            raise ValueError(f"`split` must be one of {list(SPLIT_SEEDS)}, got '{split}'. Choose one of them.")
+        self.count, self.size = count, size
+        self.first_seed = (seed * len(SPLIT_SEEDS) + SPLIT_SEEDS[split]) << 32
+
+    def __len__(self) -> int:
+        """Number of films."""
+        return self.count
+
+    def phantom(self, index: int) -> Phantom:
+        """Draw film `index`.
+
+        Raises:
+            IndexError: There is no such film.
+        """
+        if not 0 <= index < self.count:
+            raise IndexError(f"`index` must be between 0 and {self.count - 1}, got {index}.")
+        return draw_phantom(self.first_seed + index, self.size)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Film `index` as a row: `image` `(H, W)` uint8, `labels` `(14,)`, `thorax_mask` `(H, W)` bool."""
+        phantom = self.phantom(index)
+        return {"image": phantom.image, "labels": phantom.labels, "thorax_mask": phantom.thorax}
+
+
+
+class RepeatedRows:
+    """A map-style data set seen `times` over in one epoch, so that a small one weighs more beside a large one."""
+
+    def __init__(self, rows: Any, times: int):
+        if times < 1:
+            raise ValueError(f"`times` must be at least 1, got {times}. 1 leaves the rows as they are.")
+        self.rows, self.times = rows, times
+
+    def __len__(self) -> int:
+        """Number of rows, repetitions counted."""
+        return len(self.rows) * self.times
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Row `index`, counted through the repetitions."""
+        return self.rows[index % len(self.rows)]
+
+
+def open_source(
+    name: str, phantom_count: int = 20_000, seed: int = 0, validation_fraction: float = 0.2
+) -> dict[str, Any]:
+    """Open one data set.
+
+    Args:
+        name: `phantom`, or a folder in the layout of the NIH release (see [`load_nih`]).
+        phantom_count: Training films of `phantom`; a tenth of it, at least 200, for validation and as many for test.
+        seed: Of the phantoms and of the validation split.
+        validation_fraction: Share of the train_val patients that go to validation.
+
+    Returns:
+        `train`, `validation` and `test`: map-style data sets of rows for [`FilmTransform`], possibly empty.
+
+    Raises:
+        FileNotFoundError: The folder is not there or holds no release.
+    """
+    if name == PHANTOM:
+        held_out = max(200, phantom_count // 10)
+        counts = {"train": phantom_count, "validation": held_out, "test": held_out}
+        return {split: PhantomRows(count, split, seed) for split, count in counts.items()}
+    release = load_nih(os.path.expanduser(name), validation_fraction=validation_fraction, seed=seed)
+    return {split: undecoded(rows) for split, rows in release.items()}
+
+
+def undecoded(rows: datasets.Dataset) -> datasets.Dataset:
+    """Leave the image columns undecoded, so that our reader opens them and its errors name the file."""
+    for column in ("image", "thorax_mask"):
+        if column in rows.column_names:
+            rows = rows.cast_column(column, datasets.Image(decode=False))
+    return rows

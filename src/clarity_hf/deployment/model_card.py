@@ -1,0 +1,92 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Model cards, filled from a run's own figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+
+TEMPLATE = Path(__file__).parent / "model_card_template.md"
+
+
+def write_model_card(
+    folder: Path,
+    model: ClarityForMultiLabelLocalization,
+    data: Sequence[str],
+    target: str,
+    train_films: int,
+    validation_labels: np.ndarray,
+    metrics: Mapping[str, float],
+    history: Sequence[Mapping[str, Any]],
+) -> Path:
+    """Write `README.md` beside a trained model.
+
+    Args:
+        folder: The model's folder.
+        model: The trained model; its config gives sizes, findings and thresholds.
+        data: Names of the training data sets, for the reader: no paths, which may say more than is meant.
+        target: The one whose validation split chose epoch and thresholds.
+        train_films: Number of training films.
+        validation_labels: `(n, F)` of 1, 0, NaN.
+        metrics: Of the validation split, with `test_auroc` and `test_auroc_FINDING` as the Trainer's `predict` names
+            them.
+        history: The Trainer's log history; its evaluations become the table of epochs.
+
+    Returns:
+        The card's path.
+    """
+    config = model.config
+    positives = (np.asarray(validation_labels) == 1).sum(axis=0)
+    rows = [
+        f"| {finding} | {int(count)} | {_figure(metrics.get(f'test_auroc_{finding}'))} | {threshold:.3f} |"
+        for finding, count, threshold in zip(
+            config.findings, positives, config.per_finding("score_thresholds"), strict=True
+        )
+    ]
+    prefix = f"eval_{target}" if len(data) > 1 else "eval"
+    epochs = [
+        f"| {entry['epoch']:.2f} | {entry['step']} | {_figure(entry[f'{prefix}_loss'])} "
+        f"| {_figure(entry[f'{prefix}_auroc'])} |"
+        for entry in history
+        if f"{prefix}_auroc" in entry
+    ]
+    result = EvalResult(
+        task_type="image-classification",
+        dataset_type="chest-radiographs",
+        dataset_name=f"{target} (validation patients)",
+        metric_type="roc_auc",
+        metric_value=round(float(metrics["test_auroc"]), 4),
+    )
+    card = ModelCard.from_template(
+        ModelCardData(
+            license="apache-2.0",
+            library_name="transformers",
+            pipeline_tag="image-classification",
+            tags=["chest-x-ray", "radiology", "localization", "clarity"],
+            model_name="clarity",
+            eval_results=[result],
+        ),
+        template_path=str(TEMPLATE),
+        names=" and ".join(data),
+        target=target,
+        train_films=f"{train_films:,}",
+        validation_films=f"{len(validation_labels):,}",
+        parameters=f"{model.num_parameters() / 1e6:.1f}",
+        image_size=config.image_size,
+        auroc=_figure(metrics["test_auroc"]),
+        findings="\n".join(rows),
+        epochs="\n".join(epochs),
+    )
+    path = folder / "README.md"
+    card.save(path)
+    return path
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None or np.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,14 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Evaluation: classification metrics, thresholds, and the share of boxes found."""
+
+from .classification import MultilabelAuroc, auroc_per_finding, mean_auroc, youden_thresholds
+from .localization import boxes_found, predicted_boxes
+
+__all__ = [
+    "MultilabelAuroc",
+    "auroc_per_finding",
+    "boxes_found",
+    "mean_auroc",
+    "predicted_boxes",
+    "youden_thresholds",
+]

@@ -1,0 +1,42 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Localization: the share of annotated boxes that are found, T(IoU)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from clarity_hf.boxes import box_iou
+
+
+def predicted_boxes(result: dict, finding: int) -> np.ndarray:
+    """Boxes `(n, 4)` of one finding in a result of `post_process_localization`."""
+    return result["boxes"][result["labels"] == finding].numpy().astype(np.float64)
+
+
+def boxes_found(
+    films: Iterable[tuple[int, np.ndarray, np.ndarray]],
+    thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+) -> dict[int, tuple[int, np.ndarray]]:
+    """T(IoU): the share of annotated boxes that a predicted box of the same finding overlaps by IoU > t.
+
+    Any predicted box may match; whether the finding's score passes a threshold is up to who predicts.
+
+    Args:
+        films: Per (film, finding) a tuple of the finding's index, annotated boxes `(m, 4)` and predicted boxes
+            `(n, 4)`, xyxy in one frame.
+        thresholds: The t.
+
+    Returns:
+        Per finding the number of annotated boxes and the shares `(len(thresholds),)` float64 in [0, 1].
+    """
+    best: dict[int, list[float]] = {}
+    for finding, annotated, predicted in films:
+        overlaps = box_iou(annotated, predicted).max(axis=1) if len(predicted) else np.zeros(len(annotated))
+        best.setdefault(finding, []).extend(overlaps.tolist())
+    levels = np.asarray(thresholds, dtype=np.float64)
+    return {
+        finding: (len(overlaps), (np.asarray(overlaps)[:, None] > levels).mean(axis=0))
+        for finding, overlaps in sorted(best.items())
+    }

@@ -1,0 +1,52 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Arguments of a CLARiTy training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+
+
+def has_native_bf16() -> bool:
+    """Whether this machine computes in bfloat16 natively: a GPU that does, or a CPU with AVX512-BF16 or AMX."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX512") and bool(
+        getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    )
+
+
+@dataclass
+class ClarityTrainingArguments(TrainingArguments):
+    """[`transformers.TrainingArguments`] with what CLARiTy adds, and the field's defaults for AdamW.
+
+    The weights of the other losses are part of the model: `ClarityConfig.orthogonal_loss_weight`,
+    `foreground_loss_weight` and `background_loss_weight`.
+    """
+
+    distillation_alpha: float = field(
+        default=0.5, metadata={"help": "Share α in [0, 1] of the teacher in each logit's loss; unused without a teacher."}
+    )
+    distillation_temperature: float = field(default=1.0, metadata={"help": "Temperature τ > 0 of the distillation."})
+    background_warmup_epochs: float = field(
+        default=1.0, metadata={"help": "Epochs over which L_bg rises linearly from 0 to its weight."}
+    )
+    weight_decay: float = field(default=0.05, metadata={"help": "AdamW's weight decay."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Rows are transformed when they are read."})
+
+    def __post_init__(self):
+        if not 0 <= self.distillation_alpha <= 1:
+            raise ValueError(
+                f"`distillation_alpha` must be inside [0, 1], got {self.distillation_alpha}. Give the teacher's share."
+            )
+        if self.distillation_temperature <= 0:
+            raise ValueError(
+                f"`distillation_temperature` must be above 0, got {self.distillation_temperature}. 1 changes nothing."
+            )
+        if self.background_warmup_epochs < 0:
+            raise ValueError(
+                f"`background_warmup_epochs` must be at least 0, got {self.background_warmup_epochs}. 0 switches it off."
+            )
+        super().__post_init__()

@@ -1,0 +1,93 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The teacher of a distillation: any image classifier with the student's findings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+
+class Teacher(nn.Module):
+    """A frozen classifier that sees the student's films at its own resolution and normalisation.
+
+    Args:
+        model: Any model with `logits` `(B, F')` in its output, such as ConvNeXtV2 from transformers or timm through
+            `AutoModelForImageClassification`. Its weights are frozen and it is put into evaluation mode for good.
+        findings: The student's findings; the teacher must know each of them by name.
+        student_mean, student_std: Normalisation of the student's `pixel_values`, on the [0, 1] scale.
+        mean, std: The teacher's own.
+        size: `(height, width)` of the teacher's input, or None for the student's.
+
+    Raises:
+        ValueError: The teacher lacks a finding.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        findings: Sequence[str],
+        student_mean: Sequence[float],
+        student_std: Sequence[float],
+        mean: Sequence[float],
+        std: Sequence[float],
+        size: tuple[int, int] | None = None,
+    ):
+        super().__init__()
+        known = {name: int(index) for index, name in model.config.id2label.items()}
+        missing = [finding for finding in findings if finding not in known]
+        if missing:
+            raise ValueError(
+                f"`model` must know every finding of the student, got a teacher without {missing} (it knows "
+                f"{sorted(known)}). Fine-tune it on the same labels or rename its `id2label`."
+            )
+        self.model = model.requires_grad_(False).eval()
+        self.size = size
+        self.register_buffer("order", torch.tensor([known[finding] for finding in findings]), persistent=False)
+        # (x · s_student + m_student − m) / s = x · scale + shift
+        student_mean_, student_std_, mean_, std_ = (
+            torch.tensor(list(values), dtype=torch.float32).view(1, -1, 1, 1)
+            for values in (student_mean, student_std, mean, std)
+        )
+        self.register_buffer("scale", student_std_ / std_, persistent=False)
+        self.register_buffer("shift", (student_mean_ - mean_) / std_, persistent=False)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str, findings: Sequence[str], student_processor: Any) -> Teacher:
+        """Load a teacher and its image processor from a folder or the Hub, safetensors only."""
+        model = AutoModelForImageClassification.from_pretrained(name_or_path, use_safetensors=True)
+        processor = AutoImageProcessor.from_pretrained(name_or_path)
+        return cls(
+            model,
+            findings,
+            student_processor.image_mean,
+            student_processor.image_std,
+            processor.image_mean,
+            processor.image_std,
+            _input_size(processor),
+        )
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stay in evaluation mode whatever is asked."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The student's `pixel_values` `(B, 3, H, W)` → logits `(B, F)` in the order of the student's findings."""
+        pixels = pixel_values * self.scale + self.shift
+        if self.size is not None and tuple(pixels.shape[-2:]) != self.size:
+            pixels = F.interpolate(pixels, size=self.size, mode="bilinear", align_corners=False, antialias=True)
+        return self.model(pixels).logits[:, self.order]
+
+
+def _input_size(processor: Any) -> tuple[int, int] | None:
+    """The input size `(height, width)` that an image processor makes, or None where it states none."""
+    size = dict(getattr(processor, "crop_size", None) or getattr(processor, "size", None) or {})
+    if size.get("height") and size.get("width"):
+        return int(size["height"]), int(size["width"])
+    edge = size.get("shortest_edge")
+    return (int(edge), int(edge)) if edge else None

@@ -1,0 +1,95 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The Trainer of CLARiTy: labels, anatomical prior and, where there is one, a teacher."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from clarity_hf.losses_clarity import distillation_loss
+
+from .arguments import ClarityTrainingArguments
+from .teacher import Teacher
+
+
+class ClarityDistillationTrainer(Trainer):
+    r"""[`transformers.Trainer`] for [`ClarityForMultiLabelLocalization`].
+
+    The loss of a step, with z the two logits and α = 0 without a teacher:
+
+    .. math:: L = \sum_{z} [(1-α) BCE(z, y) + α τ^2 BCE(z/τ, σ(z^t/τ))] + λ_o L_{orth} + λ_s L_{seg} + w(e) λ_b L_{bg}
+
+    w(e) rises linearly from 0 to 1 over `background_warmup_epochs`. Every part is logged by name, unweighted, as its
+    mean since the last log.
+
+    Args:
+        teacher: A [`Teacher`], kept off the student's checkpoint and out of the optimizer; None to train on labels.
+        args: [`ClarityTrainingArguments`].
+        kwargs: As for [`transformers.Trainer`]; rows hold `pixel_values`, `labels` and optionally `anatomical_prior`.
+    """
+
+    loss_is_scaled_for_ga = False  # a mean over images: dividing by the accumulation steps is right
+
+    def __init__(self, *args: Any, teacher: Teacher | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if not isinstance(self.args, ClarityTrainingArguments):
+            raise TypeError(
+                f"`args` must be ClarityTrainingArguments, got {type(self.args).__name__}. "
+                "It has the distillation's α and τ."
+            )
+        self.teacher = teacher.to(self.args.device) if teacher is not None else None
+        self._part_sums: dict[str, torch.Tensor] = {}
+        self._part_counts: dict[str, int] = defaultdict(int)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The loss of a batch, as in the class docstring; with `return_outputs` also the model's outputs."""
+        outputs = model(**inputs)
+        parts = outputs.loss_parts
+        loss = outputs.loss
+        if model.training and "background" in parts:
+            weight = self.accelerator.unwrap_model(model).config.background_loss_weight
+            loss = loss - (1 - self._background_warmup()) * weight * parts["background"]
+        if self.teacher is not None and self.args.distillation_alpha > 0:
+            parts = dict(parts) | self._distillation_parts(outputs, inputs["pixel_values"])
+            taught = parts["class_token_distillation"] + parts["patch_distillation"]
+            labelled = parts["class_token"] + parts["patch"]
+            loss = loss + self.args.distillation_alpha * (taught - labelled)
+        if model.training:
+            self._collect(parts)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the parts of the loss to the training logs."""
+        if "loss" in logs:
+            for name, total in self._part_sums.items():
+                logs[f"loss_{name}"] = round(total.item() / self._part_counts[name], 4)
+            self._part_sums.clear()
+            self._part_counts.clear()
+        super().log(logs, start_time)
+
+    def _background_warmup(self) -> float:
+        epochs = self.args.background_warmup_epochs
+        return 1.0 if epochs == 0 else min(1.0, (self.state.epoch or 0.0) / epochs)
+
+    def _distillation_parts(self, outputs: Any, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+        with self.compute_loss_context_manager():
+            teacher_logits = self.teacher(pixel_values)
+        temperature = self.args.distillation_temperature
+        return {
+            "class_token_distillation": distillation_loss(outputs.class_token_logits, teacher_logits, temperature),
+            "patch_distillation": distillation_loss(outputs.patch_logits, teacher_logits, temperature),
+        }
+
+    def _collect(self, parts: dict[str, torch.Tensor]) -> None:
+        for name, part in parts.items():
+            self._part_sums[name] = self._part_sums.get(name, 0.0) + part.detach()
+            self._part_counts[name] += 1
