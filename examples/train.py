@@ -75,6 +75,9 @@ class ScriptArguments:
     image_size: int = field(default=224, metadata={"help": "Side of the model's input; a multiple of 16."})
     teacher: str | None = field(default=None, metadata={"help": "Image classifier with the same findings."})
     phantom_count: int = field(default=20_000, metadata={"help": "Phantoms per epoch."})
+    finding_rate: float | None = field(
+        default=None, metadata={"help": "Probability of each finding in a training phantom; default: as in the release."}
+    )
     film_repeats: int = field(
         default=1, metadata={"help": "How often an epoch sees the films of a folder, to weigh them against phantoms."}
     )
@@ -91,17 +94,30 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO if args.should_log else logging.WARNING, stream=sys.stdout)
     transformers.set_seed(args.seed)
 
-    sources = {source_name(name): open_source(name, script.phantom_count, args.seed) for name in script.data_dir}
     processor = ClarityImageProcessor(size={"height": script.image_size, "width": script.image_size})
+    transforms = {
+        "train": FilmTransform(processor, augment=True, crop_scale=script.crop_scale),
+        "validation": FilmTransform(processor),
+    }
+    sources = {
+        source_name(name): open_source(
+            name,
+            phantom_count=script.phantom_count,
+            seed=args.seed,
+            finding_rate=script.finding_rate,
+            phantom_size=transforms["train"].canvas[0],
+        )
+        for name in script.data_dir
+    }
     films = torch.utils.data.ConcatDataset(
         [
             splits["train"] if name == PHANTOM else RepeatedRows(splits["train"], script.film_repeats)
             for name, splits in sources.items()
         ]
     )
-    train = TransformedDataset(films, FilmTransform(processor, augment=True, crop_scale=script.crop_scale))
+    train = TransformedDataset(films, transforms["train"])
     validations = {
-        name: TransformedDataset(splits["validation"], FilmTransform(processor)) for name, splits in sources.items()
+        name: TransformedDataset(splits["validation"], transforms["validation"]) for name, splits in sources.items()
     }
     # Mixed, films of two sources would be told apart by their look: each is measured by itself, and the last decides.
     target, validation = list(validations.items())[-1]
@@ -165,7 +181,7 @@ def build_model(script: ScriptArguments, labels: np.ndarray) -> ClarityForMultiL
     return ClarityForMultiLabelLocalization(config)
 
 
-def train_labels(rows: Sequence, sample: int = 2000) -> np.ndarray:
+def train_labels(rows: Sequence, sample: int = 500) -> np.ndarray:
     """Labels `(n, 14)` of up to `sample` evenly spaced training films, for the prevalence."""
     indices = np.unique(np.linspace(0, len(rows) - 1, sample).astype(int))
     return np.array([rows[int(index)]["labels"] for index in indices], dtype=np.float64).reshape(-1, len(FINDINGS))

@@ -52,7 +52,9 @@ class Letterbox:
         """
         for name, size in (("image", image), ("input", input)):
             if min(size) < 1:
-                raise ValueError(f"`{name}` must be (height, width) of at least 1 pixel, got {size}. Pass a whole image.")
+                raise ValueError(
+                    f"`{name}` must be (height, width) of at least 1 pixel, got {size}. Pass a whole image."
+                )
         if not keep_ratio:
             return cls(image, input, input, 0, 0)
         scale = min(input[0] / image[0], input[1] / image[1])

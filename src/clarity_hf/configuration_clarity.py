@@ -13,6 +13,20 @@ from .labels import FINDINGS
 RIM_FINDINGS: tuple[str, ...] = ("Effusion", "Pneumothorax", "Pleural_Thickening", "Hernia")
 """Findings at the rim of the thorax, which masks of its extent under-cover: they are suppressed less."""
 
+POSITIVE_FIELDS: tuple[str, ...] = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "patch_size",
+    "num_channels",
+    "num_labels",
+    "cam_size",
+    "cam_groups",
+    "box_upsampling",
+)
+"""Fields that count something of which there must be one."""
+
 PATCH_AXIS_ERROR = "`{name}` must be a multiple of `patch_size` ({patch}), got {size}. Resize or pad the image."
 
 
@@ -126,10 +140,14 @@ class ClarityConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if self.id2label is None and self.label2id is None and kwargs.get("num_labels") is None:
             self.id2label = dict(enumerate(FINDINGS))
-            self.label2id = {finding: i for i, finding in enumerate(FINDINGS)}
+        elif self.id2label is None and self.label2id is not None:
+            self.id2label = {i: finding for finding, i in self.label2id.items()}
+        if self.label2id is None and self.id2label is not None:
+            self.label2id = {finding: int(i) for i, finding in self.id2label.items()}
         if self.problem_type is None:
             self.problem_type = "multi_label_classification"
         super().__post_init__(**kwargs)
+        self.validate_architecture()  # here a ValueError; the library's own call wraps it in an error of its own
 
     @property
     def patch_grid(self) -> tuple[int, int]:
@@ -179,6 +197,9 @@ class ClarityConfig(PreTrainedConfig):
         _require_choice("map_fusion", self.map_fusion, ("geometric", "attention", "cam"))
         _require_choice("box_components", self.box_components, ("largest", "all"))
         _require_choice("problem_type", self.problem_type, ("multi_label_classification",))
+        for name in POSITIVE_FIELDS:
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}. Raise it.")
         for name, divisor in (("hidden_size", self.num_attention_heads), ("cam_size", self.cam_groups)):
             if getattr(self, name) % divisor:
                 raise ValueError(
@@ -194,13 +215,18 @@ class ClarityConfig(PreTrainedConfig):
                     f"got {getattr(self, name)}. Lower it."
                 )
         for name in ("suppression_floor", "score_thresholds", "prevalence"):
-            _require_range(name, self.per_finding(name), 0 <= min(self.per_finding(name)), max(self.per_finding(name)) <= 1)
-        thresholds = self.per_finding("map_thresholds")
-        _require_range("map_thresholds", thresholds, 0 < min(thresholds), max(thresholds) < 1)
+            values = self.per_finding(name)
+            _require_range(name, values, all(0 <= value <= 1 for value in values))
+        values = self.per_finding("map_thresholds")
+        _require_range("map_thresholds", values, all(0 < value < 1 for value in values))
 
 
 def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+    if isinstance(size, int):
+        return size, size
+    if len(size) != 2:
+        raise ValueError(f"`image_size` must be one side or (height, width), got {size}. Give one or two numbers.")
+    return size[0], size[1]
 
 
 def _require_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
@@ -208,8 +234,8 @@ def _require_choice(name: str, value: str | None, choices: tuple[str, ...]) -> N
         raise ValueError(f"`{name}` must be one of {list(choices)}, got {value!r}. Choose one of them.")
 
 
-def _require_range(name: str, values: list[float], low: bool, high: bool) -> None:
-    if not (low and high):
+def _require_range(name: str, values: list[float], inside: bool) -> None:
+    if not inside:
         raise ValueError(f"`{name}` must lie between 0 and 1, got {values}. Give shares, not percent.")
 
 

@@ -24,20 +24,19 @@ FILM_STD = 0.252
 
 
 class ClarityImageProcessorKwargs(ImagesKwargs, total=False):
-    """
-    keep_ratio (`bool`, *optional*, defaults to `True`):
-        Whether a film keeps its proportions and is padded with black to `size`, or is squashed to it.
+    """keep_ratio (`bool`, *optional*, defaults to `True`):
+    Whether a film keeps its proportions and is padded with black to `size`, or is squashed to it.
     """
 
     keep_ratio: bool
 
 
 class ClarityImageProcessor(TorchvisionBackend):
-    r"""
-    Prepares films for [`ClarityForMultiLabelLocalization`] and turns its outputs into boxes.
+    r"""Prepares films for [`ClarityForMultiLabelLocalization`] and turns its outputs into boxes.
 
     A film is read to one channel in [0, 255] (deep films are scaled, not clipped, see [`read_image`]), resized with
-    antialiasing to fit `size`, centred on black, scaled to [0, 1], normalised, and repeated to three channels last.
+    antialiasing to fit `size`, centred on black, scaled to [0, 1], normalised, and repeated to three channels (to as
+    many as `image_mean` has) last.
 
     Args:
         size (`dict`, defaults to `{"height": 224, "width": 224}`): Size of `pixel_values`.
@@ -45,7 +44,8 @@ class ClarityImageProcessor(TorchvisionBackend):
         resample (`PILImageResampling`, defaults to `BILINEAR`): Filter of the resize.
         do_resize, do_rescale, do_normalize (`bool`, default to `True`): Steps that can be left out.
         rescale_factor (`float`, defaults to 1/255): Factor of the scaling.
-        image_mean, image_std (list of 3, default to 0.5056 and 0.252): Of the normalisation, on the [0, 1] scale.
+        image_mean, image_std (list of C, default to 3 times 0.5056 and 0.252): Of the normalisation, on the [0, 1]
+            scale; their length is the number of channels C of `pixel_values`.
 
     Example:
         >>> import numpy as np
@@ -68,6 +68,8 @@ class ClarityImageProcessor(TorchvisionBackend):
 
     def letterbox(self, image_size: tuple[int, int], **kwargs: Any) -> Letterbox:
         """How this processor places a film of `(height, width)` pixels in the model's input."""
+        if not kwargs.get("do_resize", self.do_resize):
+            return Letterbox.fit(tuple(image_size), tuple(image_size))
         size = kwargs.get("size", self.size)
         keep_ratio = kwargs.get("keep_ratio", self.keep_ratio)
         return Letterbox.fit(tuple(image_size), (size["height"], size["width"]), keep_ratio)
@@ -104,12 +106,13 @@ class ClarityImageProcessor(TorchvisionBackend):
         return_tensors: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Films `(1, H, W)` in [0, 255] → `pixel_values` `(B, 3, H, W)`."""
+        """Films `(1, H, W)` in [0, 255] → `pixel_values` `(B, C, H, W)`, C the length of `image_mean`."""
+        channels = len(image_mean) if isinstance(image_mean, Sequence) else 3
         films = []
         for film in images:
             if do_resize:
                 film = self._fit(film, Letterbox.fit(film.shape[-2:], (size.height, size.width), keep_ratio), resample)
-            film = film.expand(3, -1, -1)
+            film = film.expand(channels, -1, -1)
             films.append(
                 self.rescale_and_normalize(film, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
             )

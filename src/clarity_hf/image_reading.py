@@ -33,6 +33,9 @@ maximum, as 12-bit films are often stored in 16-bit files."""
 ImageSource = str | os.PathLike | bytes | Image.Image | np.ndarray | Any
 """Path, encoded bytes, PIL image, numpy array or torch tensor."""
 
+# What Pillow raises on broken headers and streams, by format; a bare read of one would name neither film nor reason.
+_DECODING_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, RuntimeError, Image.DecompressionBombError)
+
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601-2, as PIL converts to "L"
 
 
@@ -94,14 +97,23 @@ def _read_encoded(source: str | os.PathLike | bytes, name: str) -> tuple[np.ndar
     if start[128:] == b"DICM":
         raise ValueError(f"`{name}` must be {', '.join(FORMATS)}, got DICOM. Export the film as a 16-bit PNG.")
     try:
-        with Image.open(opened, formats=FORMATS) as image:
-            return _read_pil(image, name), name
+        image = Image.open(opened, formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ValueError(
             f"`{name}` must be a {', '.join(FORMATS)} image, got something else. Check that the file is whole."
         ) from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"`{name}` must be a whole image, got one that does not decode ({error}).") from error
+    except _DECODING_ERRORS as error:
+        raise _does_not_decode(name, error) from error
+    with image:
+        return _read_pil(image, name), name
+
+
+def _does_not_decode(name: str, error: Exception) -> ValueError:
+    if isinstance(error, Image.DecompressionBombError):
+        return ValueError(f"`{name}` must have at most {MAX_PIXELS} pixels, got more ({error}). Reduce the film.")
+    return ValueError(
+        f"`{name}` must be a whole image, got one that does not decode ({error}). Check that the file is whole."
+    )
 
 
 def _read_pil(image: Image.Image, name: str) -> np.ndarray:
@@ -109,15 +121,21 @@ def _read_pil(image: Image.Image, name: str) -> np.ndarray:
         raise ValueError(
             f"`{name}` must have at most {MAX_PIXELS} pixels, got {image.width}×{image.height}. Reduce the film."
         )
-    if getattr(image, "n_frames", 1) > 1:
-        raise ValueError(f"`{name}` must be one image, got {image.n_frames} frames. Pass them one by one.")
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    try:
+        frames = getattr(image, "n_frames", 1)
+        image = ImageOps.exif_transpose(image) if frames == 1 else image  # this decodes
+    except _DECODING_ERRORS as error:
+        raise _does_not_decode(name, error) from error
+    if frames != 1:
+        raise ValueError(f"`{name}` must be one image, got {frames} frames. Pass them one by one.")
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _read_array(np.asarray(image), name)
+    if image.mode in ("LAB", "La"):
+        raise ValueError(f"`{name}` must be grey or colour, got PIL mode {image.mode}. Convert it to RGB.")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _read_array(np.asarray(image), name)
     return np.array(image.convert("L"))
 
 

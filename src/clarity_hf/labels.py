@@ -56,7 +56,9 @@ def canonical_finding(name: str, findings: Sequence[str] = FINDINGS) -> str:
         return mended
     close = difflib.get_close_matches(mended, findings, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
-    raise ValueError(f"`name` must be one of {list(findings)}, got '{name}'.{hint} Correct the name or add the finding.")
+    raise ValueError(
+        f"`name` must be one of {list(findings)}, got '{name}'.{hint} Correct the name or add the finding."
+    )
 
 
 def encode_findings(present: Iterable[str], findings: Sequence[str] = FINDINGS) -> np.ndarray:

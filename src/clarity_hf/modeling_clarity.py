@@ -12,8 +12,6 @@ paper's abstract does not fix is taken from, or inspired by:
 Symbols: B batch, F findings, D hidden size, h×w patch grid, N = h·w patches, K `class_attention_layers`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,6 +24,8 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -40,8 +40,7 @@ from .losses_clarity import (
 
 @dataclass
 class ClarityModelOutput(ModelOutput):
-    """
-    Output of [`ClarityModel`].
+    """Output of [`ClarityModel`].
 
     Args:
         last_hidden_state (`(B, F + N, D)`): Tokens after the final LayerNorm, class tokens first.
@@ -63,8 +62,7 @@ class ClarityModelOutput(ModelOutput):
 
 @dataclass
 class ClarityLocalizationOutput(ModelOutput):
-    """
-    Output of [`ClarityForMultiLabelLocalization`].
+    """Output of [`ClarityForMultiLabelLocalization`].
 
     Args:
         loss (scalar): With `labels`, the weighted sum of `loss_parts`.
@@ -135,7 +133,7 @@ class ClarityEmbeddings(nn.Module):
                 f"`pixel_values` must be (B, {channels}, H, W), got {tuple(pixel_values.shape)}. "
                 "Prepare films with ClarityImageProcessor."
             )
-        for name, size in (("pixel_values height", pixel_values.shape[2]), ("pixel_values width", pixel_values.shape[3])):
+        for name, size in zip(("pixel_values height", "pixel_values width"), pixel_values.shape[2:], strict=True):
             if size < self.patch_size or size % self.patch_size:
                 raise ValueError(PATCH_AXIS_ERROR.format(name=name, patch=self.patch_size, size=size))
 
@@ -328,7 +326,9 @@ class ClarityModel(ClarityPreTrainedModel):
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
-    def forward(self, pixel_values: torch.Tensor | None = None, **kwargs) -> ClarityModelOutput:
+    def forward(
+        self, pixel_values: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+    ) -> ClarityModelOutput:
         """Encode films.
 
         Args:
@@ -483,7 +483,7 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         anatomical_prior: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ClarityLocalizationOutput:
         """Score and localize.
 
@@ -613,8 +613,8 @@ def refine_by_affinity(
 ) -> torch.Tensor:
     """Spread maps along patch-to-patch attention, Ā_pp M, without the N×N matrix.
 
-    The attention is the mean over heads and blocks, its rows renormalised over the patches. Class keys get zero values,
-    and a column of ones beside the maps gives each row's sum.
+    The attention is the mean over heads and blocks, its rows renormalised over the patches. Class keys get zero
+    values, and a column of ones beside the maps gives each row's sum.
 
     Args:
         maps: M `(B, F, h, w)`.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import Pipeline
 from transformers.modeling_outputs import ModelOutput
@@ -111,8 +112,7 @@ class ChestXrayLocalizationPipeline(Pipeline):
             components=config.box_components,
             upsampling=config.box_upsampling,
         )[0]
-        if isinstance(thresholds, int | float):
-            thresholds = [float(thresholds)] * config.num_labels
+        thresholds = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), config.num_labels).tolist()
         findings = []
         for index in result["finding_scores"].argsort(descending=True, stable=True)[:top_k].tolist():
             score = result["finding_scores"][index].item()

@@ -1,10 +1,10 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Synthetic frontal chest films ("phantoms") with all 14 findings, exact boxes and a thorax mask: endless and seeded.
 
-A phantom is drawn in an attenuation domain (body, lungs, heart, bones and devices add up as they do on a film) and then
-shown through one tone curve. Findings add to the attenuation inside their boxes and nowhere else: **two films of one
-seed, with and without a finding, are equal outside that finding's boxes**, because anatomy, exposure, noise and devices
-come from random streams that do not know the findings, and each finding has a stream of its own.
+A phantom is drawn in an attenuation domain (body, lungs, heart, bones and devices add up as they do on a film) and
+then shown through one tone curve. Findings add to the attenuation inside their boxes and nowhere else: **two films of
+one seed, with and without a finding, are equal outside that finding's boxes**, because anatomy, exposure, noise and
+devices come from random streams that do not know the findings, and each finding has a stream of its own.
 
 `draw_phantom` draws one film, `iterate_phantoms` many, `write_phantoms` a folder in the layout of NIH ChestX-ray14.
 
@@ -30,6 +30,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -49,7 +50,7 @@ PREVALENCE_TEMPERING = 0.3
 COOCCURRENCE_GAIN = 1.35
 """Factor of the release's conditional frequencies when further findings are added to the first."""
 
-LEAST_SHARE = 0.06
+LEAST_SHARE = 0.07
 """Least share of a finding among the first findings: without it there would be hardly any hernia to learn from."""
 
 MAX_FINDINGS = 4
@@ -170,7 +171,8 @@ def generator_fingerprint() -> str:
     platform's mathematics does not matter, with labels and boxes.
     """
     digest = hashlib.sha256(GENERATOR_VERSION.encode())
-    for index, findings in enumerate([None, [], FINDINGS[:5], FINDINGS[5:10], FINDINGS[10:]]):
+    films: list[Sequence[str] | None] = [None, [], FINDINGS[:5], FINDINGS[5:10], FINDINGS[10:]]
+    for index, findings in enumerate(films):
         film = draw_phantom(1000 + index, 96, findings)
         blocks = film.image.reshape(12, 8, 12, 8).mean(axis=(1, 3))
         coarse = np.floor(blocks / 4.0).astype(np.uint8)
@@ -429,7 +431,7 @@ class _Exam:
         view = "AP" if u[0] < _AP_SHARE else "PA"
         ap = view == "AP"
         black = -0.06 - 0.40 * u[5] ** (1.0 if ap else 2.2)
-        white = 1.42 + 0.55 * u[6] if not ap else 1.25 + 0.45 * u[6]
+        white = 1.42 + 0.55 * u[6] if not ap else 1.36 + 0.45 * u[6]
         return cls(
             view=view,
             scale=float(np.clip(1.02 + 0.09 * z[0], 0.83, 1.22)),
@@ -456,6 +458,8 @@ def _chord(x: np.ndarray) -> np.ndarray:
 
 
 Window = tuple[slice, slice]
+Points = Sequence[float] | np.ndarray
+_FIELD = 48  # nodes along a side of a lesion's noise
 
 
 class _Scene:
@@ -464,7 +468,6 @@ class _Scene:
     def __init__(self, seed: int, person: _Person, exam: _Exam, height: int, width: int) -> None:
         self.person, self.exam, self.height, self.width = person, exam, height, width
         self.unit = min(height, width)
-        self.seed = seed
         y = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) / self.unit + 0.5
         x = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / self.unit + 0.5
         self.q = ((y - exam.center[1]) / exam.scale + 0.5).astype(np.float32)[:, None]
@@ -475,7 +478,6 @@ class _Scene:
         self.lung, self.lung_mask = lungs, silhouette
         ratio = person.ratio + (0.012 if exam.view == "AP" else 0.0)
         self.heart = self.heart_layer(ratio)
-        self.heart_ratio = ratio
         self.vessels = _draw_vessels(self, np.random.default_rng([seed, _VESSELS])) * np.sqrt(lungs)
         middle, self.mediastinum = self._mediastinum()
         self.thorax = silhouette | (self.heart > 0.05) | self.mediastinum
@@ -509,25 +511,25 @@ class _Scene:
             1: (0.080, person.apex + 0.50 * (dome - person.apex)),
         }
 
-    def outer(self, side: int, q: np.ndarray | float) -> np.ndarray:
+    def outer(self, side: int, q: Any) -> Any:
         """Distance of the lung's lateral border from the midline at `q`, on `side` (-1 right lung, 1 left lung)."""
         bottom = self.dome[side] + 0.02
         t = np.clip((q - self.apex[side]) / (bottom - self.apex[side]), 0.0, 1.3)
         return self.half[side] * (1.0 - 0.50 * np.clip(1.0 - t, 0.0, 1.0) ** 2.4 - 0.02 * t)
 
-    def floor(self, side: int, p: np.ndarray | float) -> np.ndarray:
+    def floor(self, side: int, p: Any) -> Any:
         """`q` of the diaphragm at the distance `p` from the midline."""
         middle = 0.46 * self.half[side]
         lateral = np.clip((p - middle) / (self.half[side] - middle), 0.0, 1.2)
         medial = np.clip((middle - p) / middle, 0.0, 1.0)
         return self.dome[side] + self.sulcus[side] * lateral**2.4 * (2.0 - lateral) + 0.032 * medial**2
 
-    def roof(self, side: int, p: np.ndarray | float) -> np.ndarray:
+    def roof(self, side: int, p: Any) -> Any:
         """`q` of the lung's top at the distance `p` from the midline."""
         return self.apex[side] + self.person.apex_pointed * (p - 0.36 * self.half[side]) ** 2
 
     def spot(self, side: int, across: float, along: float) -> tuple[float, float]:
-        """A point of a lung, `across` from its inner (0) to its outer border (1), `along` from its top to its floor."""
+        """A point of a lung: `across` from its inner (0) to its outer border (1), `along` from top to floor."""
         q = self.apex[side] + along * (self.dome[side] + 0.3 * self.sulcus[side] - self.apex[side])
         outer = float(self.outer(side, q))
         p = self.inner + across * (outer - self.inner)
@@ -556,9 +558,10 @@ class _Scene:
         """Smooth noise of about unit variance over a window; `grain` is the size of its clouds in patient units."""
         h, w = window[0].stop - window[0].start, window[1].stop - window[1].start
         step = grain * self.exam.scale * self.unit
-        rows, columns = math.ceil(h / step - 0.01) + 2, math.ceil(w / step - 0.01) + 2
-        coarse = rng.standard_normal((rows, columns), dtype=np.float32) * 1.35
-        return _enlarge(coarse, h, w)
+        # A fixed number of draws, and only as much of them as the window needs: the same at every size of film.
+        coarse = rng.standard_normal((_FIELD, _FIELD), dtype=np.float32) * np.float32(1.35)
+        part = (0.0, 0.0, min(w / step + 0.5, _FIELD), min(h / step + 0.5, _FIELD))
+        return _enlarge(coarse, h, w, part)
 
     # Layers ---------------------------------------------------------------------------------------------------------
     def _half_window(self, side: int) -> Window:
@@ -577,8 +580,10 @@ class _Scene:
             above = self.floor(side, p) - q
             below = q - self.roof(side, p)
             t = np.clip((q - self.apex[side]) / self.person.height, 0, 1)
-            part = _chord(lateral / 0.075) * (0.62 * _step((p - self.inner) / 0.02 + 0.3) + 0.38 * _step((p - self.inner) / 0.11)) * _step(below / 0.028)
-            part *= _step(above / 0.009) * (0.78 + 0.22 * _step(above / 0.12)) * (0.74 + 0.26 * t)
+            medial = p - self.inner
+            part = _chord(lateral / 0.075) * (0.62 * _step(medial / 0.02 + 0.3) + 0.38 * _step(medial / 0.11))
+            part *= _step(below / 0.028) * _step(above / 0.009)
+            part *= (0.78 + 0.22 * _step(above / 0.12)) * (0.74 + 0.26 * t)
             depth[window] += part.astype(np.float32)
             mask[window] |= (lateral > 0) & (above > 0) & (below > 0) & (p > self.inner)
         return depth, mask
@@ -641,7 +646,8 @@ class _Scene:
         # The shoulders run into the arms and, through the folds of the axillae, into the trunk.
         axilla = np.clip((q - person.apex - 0.08) / 0.6, 0.0, 1.0)
         shoulder = 0.075 + (0.46 - 0.24 * axilla) * slope
-        half = np.maximum(np.maximum(trunk * _step((q - person.apex + 0.02) / 0.16), shoulder), 0.082).astype(np.float32)
+        half = np.maximum(np.maximum(trunk * _step((q - person.apex + 0.02) / 0.16), shoulder), 0.082)
+        half = half.astype(np.float32)
         body = _chord((half - side) / 0.13)
         body *= (0.55 + 0.45 * _step((q + 0.06) / 0.26)).astype(np.float32)
         # Towards the shoulders' ends the body is thinner than the trunk.
@@ -658,7 +664,7 @@ class _Scene:
         person = self.person
         size = 0.11 + 0.05 * person.breast
         p, q = (side - 0.55 * person.half_width) / (1.15 * size), (self.q - (0.58 + 0.05 * person.breast)) / size
-        return (0.05 + 0.13 * person.breast) * _step((1.0 - p * p - np.where(q > 0, q * q, 0.45 * q * q)) / 0.35)
+        return (0.07 + 0.16 * person.breast) * _step((1.0 - p * p - np.where(q > 0, q * q, 0.45 * q * q)) / 0.35)
 
     def _texture(self, rng: np.random.Generator) -> np.ndarray:
         """Soft tissue is never even: clouds of two sizes, and the gas of the stomach in some."""
@@ -692,9 +698,12 @@ class _Scene:
         return (self.grey(attenuation) + 0.5).astype(np.uint8)
 
 
-def _enlarge(coarse: np.ndarray, height: int, width: int) -> np.ndarray:
+def _enlarge(
+    coarse: np.ndarray, height: int, width: int, part: tuple[float, float, float, float] | None = None
+) -> np.ndarray:
+    """Bicubic enlargement of a small field, or of the rectangle `part` of it (xyxy in its pixels)."""
     image = PIL.Image.fromarray(np.ascontiguousarray(coarse, dtype=np.float32))
-    return np.asarray(image.resize((width, height), PIL.Image.Resampling.BICUBIC))
+    return np.asarray(image.resize((width, height), PIL.Image.Resampling.BICUBIC, box=part))
 
 
 class _Canvas:
@@ -711,11 +720,11 @@ class _Canvas:
         self._y0 = ((exam.center[1] - 0.5) * scene.unit + scene.height / 2) * self.factor
         self._shear = exam.shear * scene.unit * self.factor
 
-    def points(self, p: Sequence[float], q: Sequence[float]) -> list[tuple[float, float]]:
+    def points(self, p: Points, q: Points) -> list[tuple[float, float]]:
         k, x0, y0, shear = self._k, self._x0, self._y0, self._shear
         return [(a * k + x0 + shear * (b - 0.5), (b - 0.5) * k + y0) for a, b in zip(p, q, strict=True)]
 
-    def line(self, p: Sequence[float], q: Sequence[float], width: float, value: float) -> None:
+    def line(self, p: Points, q: Points, width: float, value: float) -> None:
         pixels = width * self._k
         # Thinner than a pixel is drawn a pixel wide and fainter.
         value *= min(pixels, 1.0)
@@ -726,7 +735,7 @@ class _Canvas:
         r = max(radius * self._k, 1.0)
         self.pen.ellipse((x - r, y - r, x + r, y + r), fill=int(255 * value))
 
-    def polygon(self, p: Sequence[float], q: Sequence[float], value: float) -> None:
+    def polygon(self, p: Points, q: Points, value: float) -> None:
         self.pen.polygon(self.points(p, q), fill=int(255 * value))
 
     def layer(self) -> np.ndarray:
@@ -744,10 +753,11 @@ def _draw_vessels(scene: _Scene, rng: np.random.Generator) -> np.ndarray:
         directions = np.linspace(-1.40, 1.45, 8) + rng.normal(0, 0.13, 8)
         for (dp, dq), direction in zip(starts, directions, strict=True):
             reach = 0.14 + 0.08 * abs(direction) + 0.08 * rng.random()
-            _grow(strokes, rng, side, p0 + dp - 0.01, q0 + dq + 0.03 * math.sin(direction), float(direction), reach, 0.0125, 0)
+            root = (p0 + dp - 0.01, q0 + dq + 0.03 * math.sin(direction))
+            _grow(strokes, rng, side, *root, float(direction), reach, 0.0125, 0)
     strokes.sort(key=lambda stroke: stroke[0])
-    for width, p, q in strokes:
-        canvas.line(p, q, width, min(0.16 + 68 * width, 1.0))
+    for width, ps, qs in strokes:
+        canvas.line(ps, qs, width, min(0.16 + 68 * width, 1.0))
     layer = canvas.layer()
     for side in (-1, 1):
         # The hilum itself: a knot of vessels seen end on.
@@ -757,6 +767,9 @@ def _draw_vessels(scene: _Scene, rng: np.random.Generator) -> np.ndarray:
         knot = np.exp(-(((p - side * p0 + side * 0.012) / 0.03) ** 2) - ((q - q0) / 0.045) ** 2)
         layer[window] += 0.75 * knot
     return layer
+
+
+_FINEST_VESSEL = 0.0011  # thinner ones are not seen, and most of the strokes
 
 
 def _grow(
@@ -770,6 +783,7 @@ def _grow(
     width: float,
     depth: int,
 ) -> None:
+    """Append the strokes `(width, ps, qs)` of a vessel and of its branches; `p` and `side` as for the lungs."""
     steps = 5 if depth == 0 else 3
     bends, forks = rng.normal(0, 0.16, steps).tolist(), rng.random((steps, 2)).tolist()
     length = reach / steps
@@ -781,6 +795,8 @@ def _grow(
         qs.append(q)
         strokes.append((width, ps, qs))
         width *= 0.72
+        if width < _FINEST_VESSEL:
+            return
         if depth < 2 and forks[i][0] < (0.85 if depth == 0 else 0.5):
             turn = (0.35 + 0.5 * forks[i][1]) * (1 if (i + depth) % 2 else -1)
             _grow(strokes, rng, side, p, q, direction + turn, 0.55 * reach, width * 0.8, depth + 1)
@@ -799,7 +815,7 @@ def _draw_bones(scene: _Scene, rng: np.random.Generator) -> np.ndarray:
             end = float(scene.outer(side, q0 + person.rib_slope)) + 0.008
             p = 0.035 + (end - 0.035) * t
             drop = person.rib_slope + 0.014 * i
-            q = q0 - 0.035 * np.sin(np.pi * np.minimum(t * 1.25, 1)) + drop * t**2.2 + 0.03 * np.maximum(t - 0.85, 0) / 0.15
+            q = q0 - 0.035 * np.sin(np.pi * np.minimum(t * 1.25, 1)) + drop * t**2.2 + 0.2 * np.maximum(t - 0.85, 0)
             width = 0.0175 + 0.004 * u[10 + i]
             back.line(side * p, q, width, 0.95)
             back.line(side * p, q, width * 0.62, 0.62)
@@ -842,7 +858,7 @@ def _scapula(canvas: _Canvas, scene: _Scene, side: int, u: np.ndarray) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # What lies on films without being a finding
 # ---------------------------------------------------------------------------------------------------------------------
-_LETTERS = {
+_LETTERS: dict[str, list[tuple[tuple[float, float], ...]]] = {
     "L": [((0, 0), (0, 1), (0.6, 1))],
     "R": [((0, 1), (0, 0), (0.45, 0), (0.6, 0.2), (0.45, 0.45), (0, 0.45)), ((0.25, 0.45), (0.6, 1))],
     "A": [((0, 1), (0.3, 0), (0.6, 1)), ((0.12, 0.62), (0.48, 0.62))],
@@ -871,8 +887,8 @@ def _draw_devices(scene: _Scene, rng: np.random.Generator, base: np.ndarray) -> 
         _pacemaker(canvas, scene, u[14:20])
     if u[20] < 0.10:
         side, across, along = (-1 if u[21] < 0.5 else 1), 0.15 + 0.6 * u[22], 0.25 + 0.6 * u[23]
-        p, q = scene.spot(side, across, along)
-        canvas.disc(side * p, q, 0.0045 + 0.002 * u[24], 0.6)  # an old calcified scar: tiny and very dense
+        scar_p, scar_q = scene.spot(side, across, along)
+        canvas.disc(side * scar_p, scar_q, 0.0045 + 0.002 * u[24], 0.6)  # an old calcified scar: tiny and very dense
     if u[25] < 0.05:
         for k in range(5):
             canvas.line([-0.006, 0.006], [0.26 + 0.07 * k, 0.265 + 0.07 * k], 0.004, 0.8)  # sternal wires
@@ -1003,7 +1019,9 @@ def _lognormal(rng: np.random.Generator, median: float, spread: float, low: floa
     return float(np.clip(median * math.exp(spread * rng.standard_normal()), low, high))
 
 
-def _around(scene: _Scene, side: int, p0: float, q0: float, a: float, b: float) -> tuple[Window, np.ndarray, np.ndarray]:
+def _around(
+    scene: _Scene, side: int, p0: float, q0: float, a: float, b: float
+) -> tuple[Window, np.ndarray, np.ndarray]:
     """Window of half-sizes `a`, `b` about a point of a lung, with its mirrored `p` (positive laterally) and `q`."""
     window = scene.window(side * p0 - a, q0 - b, side * p0 + a, q0 + b)
     p, q = scene.coordinates(window)
@@ -1157,7 +1175,7 @@ def _pneumothorax(scene: _Scene, rng: np.random.Generator) -> list[_Lesion]:
     """Air between lung and wall: no vessels, darker, with the thin line of the lung's surface."""
     side = _side(rng)
     depth = _lognormal(rng, 0.15, 0.6, 0.06, 0.55)  # how far down it reaches
-    gap = _lognormal(rng, 0.055, 0.35, 0.025, 0.13)
+    gap = _lognormal(rng, 0.057, 0.35, 0.032, 0.13)
     top, end = scene.apex[side], scene.apex[side] + depth + 0.03
     p_low, p_high = sorted((side * 0.03, side * (scene.half[side] + 0.01)))
     window = scene.window(p_low, top - 0.02, p_high, end + 0.01)
@@ -1172,7 +1190,7 @@ def _pneumothorax(scene: _Scene, rng: np.random.Generator) -> list[_Lesion]:
     line = np.exp(-((inwards / 0.0035) ** 2)) * (q < end) * np.minimum(taper * 4, 1)
     dark = rng.uniform(0.10, 0.20)
     delta = -free * (dark * np.sqrt(scene.lung[window]) + 0.9 * _VESSEL * scene.vessels[window])
-    delta = delta + rng.uniform(0.14, 0.24) * line * _air(scene, window)
+    delta = delta + rng.uniform(0.18, 0.30) * line * _air(scene, window)
     return [_Lesion(window, delta.astype(np.float32))]
 
 

@@ -7,6 +7,9 @@ import os
 from typing import Any
 
 import datasets
+import numpy as np
+
+from clarity_hf.labels import FINDINGS
 
 from .nih import load_nih
 from .phantoms import Phantom, draw_phantom
@@ -26,15 +29,21 @@ class PhantomRows:
         split: `train`, `validation` or `test`: disjoint streams.
         seed: Of the whole set.
         size: Side of the films in pixels.
+        finding_rate: Probability with which a film has each finding, independently of the others; None draws findings
+            as they occur together in the release. A dense, uncorrelated mix teaches more per film.
 
     Raises:
-        ValueError: `split` is unknown.
+        ValueError: `split` is unknown, or `finding_rate` is outside [0, 1].
     """
 
-    def __init__(self, count: int, split: str = "train", seed: int = 0, size: int = 256):
+    def __init__(
+        self, count: int, split: str = "train", seed: int = 0, size: int = 256, finding_rate: float | None = None
+    ):
         if split not in SPLIT_SEEDS:
             raise ValueError(f"`split` must be one of {list(SPLIT_SEEDS)}, got '{split}'. Choose one of them.")
-        self.count, self.size = count, size
+        if finding_rate is not None and not 0 <= finding_rate <= 1:
+            raise ValueError(f"`finding_rate` must be inside [0, 1], got {finding_rate}. Give a probability.")
+        self.count, self.size, self.finding_rate = count, size, finding_rate
         self.first_seed = (seed * len(SPLIT_SEEDS) + SPLIT_SEEDS[split]) << 32
 
     def __len__(self) -> int:
@@ -49,7 +58,11 @@ class PhantomRows:
         """
         if not 0 <= index < self.count:
             raise IndexError(f"`index` must be between 0 and {self.count - 1}, got {index}.")
-        return draw_phantom(self.first_seed + index, self.size)
+        seed = self.first_seed + index
+        if self.finding_rate is None:
+            return draw_phantom(seed, self.size)
+        chosen = np.random.default_rng(seed).random(len(FINDINGS)) < self.finding_rate
+        return draw_phantom(seed, self.size, [name for name, drawn in zip(FINDINGS, chosen, strict=True) if drawn])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Film `index` as a row: `image` `(H, W)` uint8, `labels` `(14,)`, `thorax_mask` `(H, W)` bool."""
@@ -76,15 +89,23 @@ class RepeatedRows:
 
 
 def open_source(
-    name: str, phantom_count: int = 20_000, seed: int = 0, validation_fraction: float = 0.2
+    name: str,
+    phantom_count: int = 20_000,
+    seed: int = 0,
+    validation_fraction: float = 0.2,
+    finding_rate: float | None = None,
+    phantom_size: int = 256,
 ) -> dict[str, Any]:
     """Open one data set.
 
     Args:
         name: `phantom`, or a folder in the layout of the NIH release (see [`load_nih`]).
-        phantom_count: Training films of `phantom`; a tenth of it, at least 200, for validation and as many for test.
+        phantom_count: Training films of `phantom`; a tenth of it, between 200 and 1,000, for validation and as many for
+            test.
         seed: Of the phantoms and of the validation split.
         validation_fraction: Share of the train_val patients that go to validation.
+        finding_rate: Of the phantoms for training, see [`PhantomRows`].
+        phantom_size: Side of the phantoms in pixels.
 
     Returns:
         `train`, `validation` and `test`: map-style data sets of rows for [`FilmTransform`], possibly empty.
@@ -93,9 +114,12 @@ def open_source(
         FileNotFoundError: The folder is not there or holds no release.
     """
     if name == PHANTOM:
-        held_out = max(200, phantom_count // 10)
-        counts = {"train": phantom_count, "validation": held_out, "test": held_out}
-        return {split: PhantomRows(count, split, seed) for split, count in counts.items()}
+        held_out = min(max(200, phantom_count // 10), 1000)
+        return {
+            "train": PhantomRows(phantom_count, "train", seed, phantom_size, finding_rate),
+            "validation": PhantomRows(held_out, "validation", seed, phantom_size),
+            "test": PhantomRows(held_out, "test", seed, phantom_size),
+        }
     release = load_nih(os.path.expanduser(name), validation_fraction=validation_fraction, seed=seed)
     return {split: undecoded(rows) for split, rows in release.items()}
 

@@ -1,0 +1,175 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The configuration: defaults, what is refused, what survives a file."""
+
+import json
+import math
+
+import pytest
+from transformers import AutoConfig
+
+from clarity_hf import ClarityConfig
+from clarity_hf.labels import FINDINGS
+
+
+def test_the_defaults_are_s_16_224():
+    config = ClarityConfig()
+    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (384, 12, 6)
+    assert (config.intermediate_size, config.patch_size, config.image_size) == (1536, 16, 224)
+    assert config.patch_grid == (14, 14)
+    assert config.problem_type == "multi_label_classification"
+
+
+def test_the_defaults_are_the_findings_of_nih():
+    config = ClarityConfig()
+    assert config.num_labels == 14
+    assert config.findings == list(FINDINGS)
+    assert config.label2id == {finding: index for index, finding in enumerate(FINDINGS)}
+
+
+def test_another_number_of_findings():
+    config = ClarityConfig(num_labels=3)
+    assert config.num_labels == 3
+    assert len(config.findings) == len(config.per_finding("score_thresholds")) == 3
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"id2label": {0: "Mass", 1: "Effusion"}},
+        {"id2label": {"0": "Mass", "1": "Effusion"}},
+        {"label2id": {"Mass": 0, "Effusion": 1}},
+        {"id2label": {0: "Mass", 1: "Effusion"}, "label2id": {"Mass": 0, "Effusion": 1}},
+    ],
+    ids=["id2label", "id2label of strings", "label2id", "both"],
+)
+def test_own_findings_are_known_both_ways(names):
+    config = ClarityConfig(**names)
+    assert config.num_labels == 2
+    assert config.findings == ["Mass", "Effusion"]
+    assert config.label2id == {"Mass": 0, "Effusion": 1}
+    assert config.per_finding("suppression_floor") == [0.1, 0.5]  # Effusion sits at the rim
+
+
+def test_findings_are_in_the_order_of_their_index():
+    assert ClarityConfig(id2label={1: "b", 0: "a"}).findings == ["a", "b"]
+
+
+@pytest.mark.parametrize(("size", "grid"), [(512, (32, 32)), ((320, 224), (20, 14)), ([224, 320], (14, 20))])
+def test_image_size_may_be_one_side_or_two(size, grid):
+    assert ClarityConfig(image_size=size).patch_grid == grid
+
+
+def test_rim_findings_are_suppressed_less():
+    floors = dict(zip(FINDINGS, ClarityConfig().per_finding("suppression_floor"), strict=True))
+    assert {finding for finding, floor in floors.items() if floor == 0.5} == {
+        "Effusion",
+        "Pneumothorax",
+        "Pleural_Thickening",
+        "Hernia",
+    }
+    assert floors["Mass"] == 0.1
+
+
+@pytest.mark.parametrize("name", ["score_thresholds", "map_thresholds", "suppression_floor", "prevalence"])
+def test_one_number_is_spread_and_a_list_kept(name):
+    assert ClarityConfig(num_labels=3, **{name: 0.25}).per_finding(name) == [0.25] * 3
+    for values in ([0.1, 0.2, 0.3], (0.1, 0.2, 0.3)):
+        assert ClarityConfig(num_labels=3, **{name: values}).per_finding(name) == [0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize("name", ["score_thresholds", "map_thresholds", "suppression_floor", "prevalence"])
+def test_a_list_of_another_length_is_refused(name):
+    with pytest.raises(ValueError, match=rf"`{name}` must have one value per finding \(3\), got 2"):
+        ClarityConfig(num_labels=3, **{name: [0.1, 0.2]})
+
+
+def test_prevalence_gives_its_logit_clamped():
+    config = ClarityConfig(num_labels=4, prevalence=[0.2, 0.0, 1.0, 0.001])
+    low = math.log(0.01 / 0.99)
+    assert config.prevalence_bias() == pytest.approx([math.log(0.25), low, -low, low])
+    assert low == pytest.approx(-4.6, abs=0.01)
+
+
+def test_without_prevalence_the_bias_is_zero():
+    assert ClarityConfig(num_labels=2).prevalence_bias() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"pooling": "max"}, r"`pooling` must be one of \['attention', 'linear', 'mean'\], got 'max'"),
+        ({"map_fusion": "sum"}, "`map_fusion` must be one of"),
+        ({"box_components": "some"}, "`box_components` must be one of"),
+        ({"problem_type": "single_label_classification"}, "`problem_type` must be one of"),
+        ({"hidden_size": 100}, "`hidden_size` must be a multiple of 6, got 100"),
+        ({"cam_size": 100}, "`cam_size` must be a multiple of 8, got 100"),
+        ({"image_size": 225}, r"`image_size height` must be a multiple of `patch_size` \(16\), got 225"),
+        ({"image_size": (224, 100)}, "`image_size width` must be a multiple .* got 100"),
+        ({"image_size": 0}, "`image_size height` must be .* got 0"),
+        ({"image_size": -224}, "`image_size height` must be .* got -224"),
+        ({"image_size": [224]}, r"`image_size` must be one side or \(height, width\), got \[224\]"),
+        ({"image_size": [224, 224, 3]}, "`image_size` must be one side or"),
+        ({"class_attention_layers": 0}, "`class_attention_layers` must be between 1 and .* got 0"),
+        ({"class_attention_layers": 13}, r"between 1 and `num_hidden_layers` \(12\), got 13"),
+        ({"affinity_layers": -1}, "`affinity_layers` must be between 0 and .* got -1"),
+        ({"affinity_layers": 13}, "`affinity_layers` must be between 0 and .* got 13"),
+        ({"suppression_floor": -0.1}, "`suppression_floor` must lie between 0 and 1"),
+        ({"score_thresholds": 50}, "`score_thresholds` must lie between 0 and 1.*not percent"),
+        ({"score_thresholds": [0.5] * 13 + [math.nan]}, "`score_thresholds` must lie between 0 and 1"),
+        ({"prevalence": 1.1}, "`prevalence` must lie between 0 and 1"),
+        ({"map_thresholds": 0.0}, "`map_thresholds` must lie between 0 and 1"),
+        ({"map_thresholds": 1}, "`map_thresholds` must lie between 0 and 1"),
+        ({"map_thresholds": [math.nan] + [0.5] * 13}, "`map_thresholds` must lie between 0 and 1"),
+        ({"num_labels": 0}, "`num_labels` must be at least 1, got 0"),
+        ({"patch_size": 0}, "`patch_size` must be at least 1, got 0"),
+        ({"num_attention_heads": 0}, "`num_attention_heads` must be at least 1"),
+        ({"cam_groups": 0}, "`cam_groups` must be at least 1"),
+        ({"num_hidden_layers": 0}, "`num_hidden_layers` must be at least 1"),
+        ({"box_upsampling": 0}, "`box_upsampling` must be at least 1"),
+    ],
+)
+def test_values_out_of_range_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        ClarityConfig(**fields)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 1, 1.0])
+def test_the_ends_of_closed_ranges_are_accepted(value):
+    config = ClarityConfig(num_labels=1, score_thresholds=value, prevalence=value, suppression_floor=value)
+    assert config.per_finding("score_thresholds") == [float(value)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"image_size": (320, 224), "score_thresholds": (0.1,) * 14, "suppression_floor": [0.3] * 14},
+        {"id2label": {0: "Mass", 1: "Effusion"}, "prevalence": [0.1, 0.2], "box_components": "all"},
+    ],
+    ids=["defaults", "lists", "own findings"],
+)
+def test_a_config_survives_its_file(tmp_path, fields):
+    config = ClarityConfig(**fields)
+    config.save_pretrained(tmp_path)
+    for loader in (ClarityConfig, AutoConfig):
+        loaded = loader.from_pretrained(tmp_path)
+        assert isinstance(loaded, ClarityConfig)
+        assert loaded.to_json_string() == config.to_json_string()
+        assert loaded.findings == config.findings
+        assert loaded.label2id == config.label2id
+        assert loaded.patch_grid == config.patch_grid
+
+
+def test_the_file_names_type_and_findings(tmp_path):
+    ClarityConfig().save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["model_type"] == "clarity"
+    assert written["id2label"]["1"] == "Cardiomegaly"
+    assert written["problem_type"] == "multi_label_classification"
+
+
+def test_loading_for_other_findings_replaces_the_names(tmp_path):
+    ClarityConfig().save_pretrained(tmp_path)
+    loaded = ClarityConfig.from_pretrained(tmp_path, id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1})
+    assert (loaded.num_labels, loaded.findings) == (2, ["a", "b"])
+    assert ClarityConfig.from_pretrained(tmp_path, num_labels=3).num_labels == 3

@@ -1,0 +1,338 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The image processor: films to `pixel_values`, outputs to boxes and maps in the film's pixels."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor
+
+from clarity_hf import ClarityImageProcessor
+from clarity_hf.image_processing_clarity import FILM_MEAN, FILM_STD
+
+BLACK = (0 - FILM_MEAN) / FILM_STD
+
+
+@pytest.fixture
+def processor():
+    return ClarityImageProcessor(size={"height": 64, "width": 64})
+
+
+def pixels(processor, film, **kwargs):
+    return processor(film, return_tensors="pt", **kwargs).pixel_values
+
+
+def half_bright(shape, dtype=np.uint8, high=255):
+    film = np.zeros(shape, dtype)
+    film[:, : shape[1] // 2] = high
+    return film
+
+
+# Films to pixel_values
+
+
+def test_the_default_size_is_224(film):
+    assert pixels(ClarityImageProcessor(), film).shape == (1, 3, 224, 224)
+
+
+def test_the_three_channels_are_the_same_grey(processor, film):
+    values = pixels(processor, film)
+    assert values.dtype == torch.float32
+    assert torch.equal(values[:, 0], values[:, 1])
+    assert torch.equal(values[:, 0], values[:, 2])
+
+
+def test_values_are_normalised_as_computed_by_hand(processor):
+    values = pixels(processor, half_bright((64, 64), high=51))
+    assert values[0, 0, 10, 5].item() == pytest.approx((51 / 255 - 0.5056) / 0.252, abs=1e-5)
+    assert values[0, 0, 10, 60].item() == pytest.approx(-0.5056 / 0.252, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "content"),
+    [
+        ((128, 64), (slice(None), slice(16, 48))),
+        ((64, 128), (slice(16, 48), slice(None))),
+        ((64, 64), (slice(None), slice(None))),
+    ],
+    ids=["portrait", "landscape", "square"],
+)
+def test_the_film_is_centred_on_black(processor, shape, content):
+    film = np.full(shape, 200, np.uint8)
+    film[0, 0] = 199
+    values = pixels(processor, film)[0, 0]
+    inside = torch.zeros(64, 64, dtype=torch.bool)
+    inside[content] = True
+    assert (values[inside] > 0).all()
+    torch.testing.assert_close(values[~inside], torch.full_like(values[~inside], BLACK))
+
+
+def test_squashing_leaves_no_padding(processor):
+    film = np.full((128, 64), 200, np.uint8)
+    film[0, 0] = 199
+    assert (pixels(processor, film, keep_ratio=False) > 0).all()
+    assert (pixels(ClarityImageProcessor(keep_ratio=False), film) > 0).all()
+
+
+def test_16_bit_films_equal_their_8_bit_version(processor, film):
+    deep = film.astype(np.uint16) * 257
+    deep[0, 0], shallow = 65535, film.copy()
+    shallow[0, 0] = 255
+    difference = pixels(processor, deep) - pixels(processor, shallow)
+    assert difference.abs().max() <= 0.5 / 255 / FILM_STD + 1e-5  # 8-bit films are resized to whole grey values
+
+
+def test_every_container_gives_the_same_batch(processor, film):
+    expected = pixels(processor, film)
+    image = Image.fromarray(film)
+    for one in (image, [film], (film,), [[image]], torch.from_numpy(film.copy()), film[None, None]):
+        torch.testing.assert_close(pixels(processor, one), expected)
+    for two in ([film, image], (film, film), [[film], [film]], np.stack([film[None], film[None]])):
+        torch.testing.assert_close(pixels(processor, two), expected.expand(2, -1, -1, -1))
+
+
+def test_films_of_different_sizes_are_one_batch(processor, film):
+    assert pixels(processor, [film, film.T, film[:50]]).shape == (3, 3, 64, 64)
+
+
+def test_paths_and_bytes_are_read(processor, film, tmp_path):
+    Image.fromarray(film).save(tmp_path / "film.png")
+    expected = pixels(processor, film)
+    torch.testing.assert_close(pixels(processor, tmp_path / "film.png"), expected)
+    torch.testing.assert_close(pixels(processor, (tmp_path / "film.png").read_bytes()), expected)
+
+
+@pytest.mark.parametrize("empty", [[], (), [[]]])
+def test_no_film_is_refused(processor, empty):
+    with pytest.raises(ValueError, match="`images` must hold at least one film"):
+        processor(empty, return_tensors="pt")
+
+
+def test_a_url_is_refused(processor):
+    with pytest.raises(ValueError, match="got a URL"):
+        processor("https://example.org/film.png", return_tensors="pt")
+
+
+def test_size_may_change_per_call(processor, film):
+    values = pixels(processor, film, size={"height": 96, "width": 32})
+    assert values.shape == (1, 3, 96, 32)
+    assert pixels(processor, film).shape == (1, 3, 64, 64)
+
+
+def test_numpy_comes_back_where_asked(processor, film):
+    values = processor(film, return_tensors="np").pixel_values
+    assert isinstance(values, np.ndarray)
+    assert values.shape == (1, 3, 64, 64)
+
+
+def test_steps_can_be_left_out(processor, film):
+    raw = pixels(processor, film, do_resize=False, do_rescale=False, do_normalize=False)
+    assert raw.shape == (1, 3, 120, 90)
+    np.testing.assert_array_equal(raw[0, 1], film)
+    torch.testing.assert_close(pixels(processor, film, do_resize=False, do_normalize=False), raw / 255)
+    unscaled = pixels(processor, film, do_resize=False, do_rescale=False)
+    torch.testing.assert_close(unscaled, (raw - FILM_MEAN) / FILM_STD)
+
+
+def test_the_film_is_not_changed(processor, film):
+    before = film.astype(np.float32)
+    source = before.copy()
+    pixels(processor, source, do_resize=False)
+    np.testing.assert_array_equal(source, before)
+
+
+# Files
+
+
+def test_a_processor_survives_its_file(tmp_path, film):
+    processor = ClarityImageProcessor(
+        size={"height": 96, "width": 64}, keep_ratio=False, image_mean=[0.4] * 3, image_std=[0.2] * 3
+    )
+    processor.save_pretrained(tmp_path)
+    for loader in (ClarityImageProcessor, AutoImageProcessor):
+        loaded = loader.from_pretrained(tmp_path)
+        assert isinstance(loaded, ClarityImageProcessor)
+        assert loaded.to_dict() == processor.to_dict()
+        assert torch.equal(pixels(loaded, film), pixels(processor, film))
+    written = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert written["keep_ratio"] is False
+    assert written["size"] == {"height": 96, "width": 64}
+
+
+def test_the_auto_class_finds_the_checkpoint_s_processor(tiny_checkpoint):
+    loaded = AutoImageProcessor.from_pretrained(tiny_checkpoint)
+    assert isinstance(loaded, ClarityImageProcessor)
+    assert dict(loaded.size) == {"height": 64, "width": 64}
+
+
+# Geometry
+
+
+@pytest.mark.parametrize("keep_ratio", [True, False])
+@pytest.mark.parametrize("shape", [(500, 300), (300, 500), (411, 411), (1000, 701)])
+def test_what_is_drawn_on_the_film_comes_back_within_a_pixel(shape, keep_ratio):
+    processor = ClarityImageProcessor(size={"height": 224, "width": 224}, keep_ratio=keep_ratio)
+    drawn = np.array([0.25 * shape[1], 0.5 * shape[0], 0.6 * shape[1], 0.8 * shape[0]]).round()
+    x0, y0, x1, y1 = drawn.astype(int)
+    film = np.zeros(shape, np.float32)
+    film[y0:y1, x0:x1] = 1.0
+    seen = pixels(processor, film, do_normalize=False)[0, 0].numpy()
+    # The edges at sub-pixel precision: along the middle, the bright extent is the sum over the row or column.
+    row, column = seen[round(0.65 * seen.shape[0])], seen[:, seen.shape[1] // 2]
+    left, top = np.argmax(row > 0.5), np.argmax(column > 0.5)
+    right, bottom = seen.shape[1] - np.argmax(row[::-1] > 0.5), seen.shape[0] - np.argmax(column[::-1] > 0.5)
+    box = processor.letterbox(shape)
+    back = box.to_image([left, top, right, bottom])
+    pixel_of_input = [shape[1] / box.content[1], shape[0] / box.content[0]] * 2
+    assert (np.abs(back - drawn) <= np.maximum(1.0, np.array(pixel_of_input) / 2 + 1e-6)).all()
+
+
+def test_the_letterbox_of_an_unresized_film_is_the_film():
+    box = ClarityImageProcessor(do_resize=False).letterbox((120, 90))
+    np.testing.assert_array_equal(box.to_image([10, 20, 30, 40]), [10, 20, 30, 40])
+    assert box.input == (120, 90)
+
+
+# Outputs to boxes
+
+
+def outputs(maps, logits=None):
+    maps = torch.as_tensor(np.asarray(maps), dtype=torch.float32)
+    logits = torch.full(maps.shape[:2], 4.0) if logits is None else torch.tensor(logits, dtype=torch.float32)
+    return SimpleNamespace(logits=logits, localization_maps=maps)
+
+
+def spot(row, column, height=1.0):
+    grid = np.zeros((4, 4))
+    grid[row, column] = height
+    return grid
+
+
+def test_boxes_are_in_pixels_of_the_film(processor):
+    # A film of 100 × 200 fills rows 16 to 48 of 64 × 64; grid cell (1, 2) covers x 32–48, y 16–32 of it.
+    (result,) = processor.post_process_localization(
+        outputs([[spot(1, 2)]]), target_sizes=[(100, 200)], map_thresholds=0.5, upsampling=1
+    )
+    torch.testing.assert_close(result["boxes"], torch.tensor([[100.0, 0.0, 150.0, 50.0]]))
+    assert result["boxes"].dtype == torch.float32
+    assert result["labels"].tolist() == [0]
+    assert result["labels"].dtype == torch.int64
+    assert result["scores"].item() == pytest.approx(1 / (1 + np.exp(-4)))
+
+
+@pytest.mark.parametrize("sizes", [[(100, 200), (200, 100)], torch.tensor([[100, 200], [200, 100]])])
+def test_every_film_has_its_own_size(processor, sizes):
+    results = processor.post_process_localization(
+        outputs([[spot(1, 2)], [spot(1, 2)]]), target_sizes=sizes, upsampling=1
+    )
+    assert results[0]["boxes"].tolist() == [[100, 0, 150, 50]]
+    assert results[1]["boxes"].tolist() == [[50, 50, 100, 100]]
+
+
+def test_without_sizes_boxes_are_in_pixels_of_the_input(processor):
+    (result,) = processor.post_process_localization(outputs([[spot(1, 2)]]), upsampling=1)
+    assert result["boxes"].tolist() == [[32, 16, 48, 32]]
+
+
+def test_thresholds_are_per_finding(processor):
+    three = outputs([[spot(0, 0), spot(1, 1), spot(2, 2)]], logits=[[0.0, 0.0, 2.0]])
+    (result,) = processor.post_process_localization(three, score_thresholds=[0.5, 0.51, 0.9], upsampling=1)
+    assert result["labels"].tolist() == [0]  # scores .5, .5, .88
+    torch.testing.assert_close(result["finding_scores"], torch.tensor([0.5, 0.5, 0.880797]))
+
+
+def test_map_thresholds_are_per_finding(processor):
+    grid = spot(1, 1) + spot(1, 2, 0.4)
+    (result,) = processor.post_process_localization(outputs([[grid, grid]]), map_thresholds=[0.3, 0.5], upsampling=1)
+    assert result["boxes"].tolist() == [[16, 16, 48, 32], [16, 16, 32, 32]]
+
+
+def test_score_zero_boxes_every_finding(processor):
+    low = outputs([[spot(i // 4, i % 4) for i in range(14)]], logits=[[-20.0] * 14])
+    (result,) = processor.post_process_localization(low, score_thresholds=0)
+    assert result["labels"].tolist() == list(range(14))
+    assert processor.post_process_localization(low)[0]["boxes"].shape == (0, 4)
+
+
+def test_a_present_finding_with_a_zero_map_has_no_box(processor):
+    (result,) = processor.post_process_localization(outputs([[np.zeros((4, 4)), spot(3, 3)]]))
+    assert result["labels"].tolist() == [1]
+    assert len(result["finding_scores"]) == 2
+
+
+def test_all_components_give_a_row_each(processor):
+    (result,) = processor.post_process_localization(
+        outputs([[spot(0, 0) + spot(3, 3, 0.9)]]), components="all", upsampling=1
+    )
+    assert result["boxes"].tolist() == [[0, 0, 16, 16], [48, 48, 64, 64]]
+    assert result["labels"].tolist() == [0, 0]
+    assert len(result["scores"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"score_thresholds": [0.5, 0.5]}, r"`score_thresholds` must be one number or 1, got \(2,\)"),
+        ({"map_thresholds": [0.5, 0.5]}, "`map_thresholds` must be one number or 1"),
+        ({"target_sizes": [(10, 10), (10, 10)]}, r"`target_sizes` must have one .* per film \(1\), got 2"),
+        ({"target_sizes": torch.zeros(0, 2)}, r"`target_sizes` must have one .* per film \(1\), got 0"),
+        ({"map_thresholds": 1.5}, r"must be inside \(0, 1\), got 1.5"),
+    ],
+)
+def test_lengths_and_ranges_are_checked(processor, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        processor.post_process_localization(outputs([[spot(0, 0)]]), **arguments)
+
+
+def test_half_precision_outputs_are_taken(processor):
+    half = outputs([[spot(1, 2)]])
+    half.logits, half.localization_maps = half.logits.bfloat16(), half.localization_maps.bfloat16().requires_grad_()
+    (result,) = processor.post_process_localization(half, upsampling=1)
+    assert result["boxes"].tolist() == [[32, 16, 48, 32]]
+
+
+def test_an_unresized_batch_keeps_its_frame():
+    processor = ClarityImageProcessor(do_resize=False)
+    (result,) = processor.post_process_localization(outputs([[spot(1, 2)]]), target_sizes=[(128, 64)], upsampling=1)
+    assert result["boxes"].tolist() == [[32, 32, 48, 64]]
+
+
+# Maps over films
+
+
+@pytest.mark.parametrize("shape", [(100, 200), (200, 100), (90, 90)])
+def test_maps_lie_over_the_film(shape):
+    processor = ClarityImageProcessor(size={"height": 224, "width": 224})
+    target_x, target_y = 0.7 * shape[1], 0.4 * shape[0]
+    x, y = processor.letterbox(shape).to_input([target_x, target_y, target_x, target_y])[:2] / 16
+    rows, columns = np.mgrid[0:14, 0:14] + 0.5
+    grid = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 4)
+    (laid,) = processor.post_process_maps(outputs([[grid, 2 * grid]]), [shape])
+    assert laid.shape == (2, *shape)
+    assert laid.dtype == torch.float32
+    weight = laid[0].numpy() ** 4
+    centre_y, centre_x = (np.arange(side) + 0.5 for side in shape)
+    cell = 16 * shape[0] / processor.letterbox(shape).content[0]
+    assert (weight.sum(0) @ centre_x) / weight.sum() == pytest.approx(target_x, abs=cell / 4)
+    assert (weight.sum(1) @ centre_y) / weight.sum() == pytest.approx(target_y, abs=cell / 4)
+    assert laid[1].max() == pytest.approx(2 * laid[0].max().item())
+    assert laid[0].max().item() == pytest.approx(1.0, abs=0.1)
+
+
+def test_maps_without_sizes_cover_the_input(processor):
+    laid = processor.post_process_maps(outputs([[spot(1, 2)], [spot(0, 0)]]))
+    assert [maps.shape for maps in laid] == [(1, 64, 64)] * 2
+    row, column = divmod(int(laid[0][0].argmax()), 64)
+    assert (16 <= row < 32, 32 <= column < 48) == (True, True)
+
+
+def test_boxes_and_maps_agree(processor):
+    made = outputs([[spot(1, 2) + spot(2, 2, 0.7)]])
+    (result,) = processor.post_process_localization(made, target_sizes=[(300, 400)], map_thresholds=0.5)
+    (laid,) = processor.post_process_maps(made, [(300, 400)])
+    rows, columns = np.nonzero(laid[0].numpy() > 0.5 * laid[0].max().item())
+    pixels_of_map = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    np.testing.assert_allclose(result["boxes"][0], pixels_of_map, atol=2 * 400 / 64)

@@ -1,0 +1,421 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""One reader for every source: what is a film is scaled and never clipped, what is none is refused with the reason."""
+
+import io
+import os
+import re
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clarity_hf.image_reading import MAX_PIXELS, MIN_SIDE, read_image
+
+SHAPE = (24, 20)
+
+
+def ramp(high=255, dtype=np.uint8):
+    """(24, 20) from 0 to `high`, every row another."""
+    values = np.linspace(0, high, SHAPE[0] * SHAPE[1]).reshape(SHAPE)
+    return values.astype(dtype) if np.dtype(dtype).kind == "f" else values.round().astype(dtype)
+
+
+def encoded(image, image_format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def refusal(source, error=ValueError):
+    """The message, after checking that it says what must be, what was got and what to do."""
+    with pytest.raises(error) as caught:
+        read_image(source)
+    message = str(caught.value)
+    assert re.fullmatch(r"`.+` must .+, got .+\. [A-Z][^.]+.*\.", message, re.DOTALL), message
+    return message
+
+
+# PIL modes
+
+
+def test_grey_8_bit_is_passed_on():
+    read = read_image(Image.fromarray(ramp()))
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, ramp())
+
+
+def test_grey_stored_as_colour_is_exact():
+    np.testing.assert_array_equal(read_image(Image.fromarray(ramp()).convert("RGB")), ramp())
+
+
+def test_colour_becomes_luma():
+    image = Image.new("RGB", (20, 24), (200, 100, 50))
+    image.putpixel((0, 0), (0, 0, 0))
+    read = read_image(image)
+    assert read[0, 0] == 0
+    assert read[5, 5] == 124  # 0.299 · 200 + 0.587 · 100 + 0.114 · 50 = 124.2
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_transparent_pixels_are_black(mode):
+    image = Image.fromarray(ramp()).convert(mode)
+    alpha = np.full(SHAPE, 255, np.uint8)
+    alpha[:, :10] = 0
+    image.putalpha(Image.fromarray(alpha))
+    expected = ramp()
+    expected[:, :10] = 0
+    np.testing.assert_array_equal(read_image(image), expected)
+
+
+def test_half_transparent_pixels_are_half_as_bright():
+    image = Image.new("LA", (20, 24), (200, 128))
+    image.putpixel((0, 0), (0, 255))
+    assert read_image(image)[5, 5] == pytest.approx(200 * 128 / 255, abs=1)
+
+
+def palette():
+    """Indices 0, 1, 2 in thirds of 8 rows; colours 30, 250, 90."""
+    image = Image.fromarray(np.repeat(np.arange(3, dtype=np.uint8), 8)[:, None].repeat(20, axis=1), mode="P")
+    image.putpalette([30, 30, 30, 250, 250, 250, 90, 90, 90])
+    return image
+
+
+def test_palettes_give_their_colours_not_their_indices():
+    read = read_image(palette())
+    assert [read[row, 0] for row in (0, 8, 16)] == [30, 250, 90]
+
+
+def test_the_transparent_colour_of_a_palette_is_black():
+    read = read_image(encoded(palette(), "PNG", transparency=1))
+    assert [read[row, 0] for row in (0, 8, 16)] == [30, 0, 90]
+
+
+def test_one_bit_is_black_and_white():
+    read = read_image(Image.fromarray(ramp() > 127))
+    np.testing.assert_array_equal(read, (ramp() > 127) * 255)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
+def test_16_bit_files_are_scaled_not_clipped(image_format):
+    deep = ramp().astype(np.uint16) * 257
+    image = Image.fromarray(deep)
+    assert image.mode == "I;16"
+    read = read_image(encoded(image, image_format))
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, ramp())
+
+
+def test_16_bit_keeps_a_colour_declared_transparent():
+    deep = ramp().astype(np.uint16) * 257
+    np.testing.assert_array_equal(read_image(encoded(Image.fromarray(deep), "PNG", transparency=0)), ramp())
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_depth_is_the_smallest_that_holds_the_maximum(bits):
+    high = 2**bits - 1
+    read = read_image(encoded(Image.fromarray(ramp(high, np.uint16)), "PNG"))
+    assert read.max() == pytest.approx(255)
+    np.testing.assert_allclose(read, ramp(255, np.float64), atol=255 / high)
+
+
+def test_a_dim_12_bit_film_stays_dim():
+    assert read_image(ramp(2047, np.uint16)).max() == pytest.approx(255 * 2047 / 4095)
+
+
+def test_32_bit_integers_are_scaled():
+    np.testing.assert_array_equal(read_image(Image.fromarray(ramp().astype(np.int32) * 257)), ramp())
+
+
+@pytest.mark.parametrize(("high", "factor"), [(1.0, 255), (255.0, 1)])
+def test_float_tiff_spans_one_or_255(high, factor):
+    values = ramp(high, np.float32)
+    read = read_image(encoded(Image.fromarray(values), "TIFF"))
+    np.testing.assert_allclose(read, values * factor, rtol=1e-6)
+
+
+def test_cmyk_jpeg_is_read():
+    image = Image.fromarray(ramp()).convert("CMYK")
+    read = read_image(encoded(image, "JPEG", quality=100))
+    np.testing.assert_allclose(read.astype(int), ramp().astype(int), atol=6)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, lambda film: film),
+        (3, lambda film: film[::-1, ::-1]),
+        (6, lambda film: np.rot90(film, -1)),
+        (8, lambda film: np.rot90(film, 1)),
+    ],
+)
+def test_exif_rotation_is_applied(orientation, upright):
+    exif = Image.Exif()
+    exif[274] = orientation
+    read = read_image(encoded(Image.fromarray(ramp()), "PNG", exif=exif))
+    np.testing.assert_array_equal(read, upright(ramp()))
+
+
+def test_a_mode_without_grey_is_refused():
+    assert "LAB" in refusal(Image.new("LAB", (20, 24)))
+
+
+# Arrays and tensors
+
+
+def test_boolean_arrays_are_black_and_white():
+    np.testing.assert_array_equal(read_image(ramp() > 127), (ramp() > 127) * 255)
+
+
+def test_full_range_uint16_equals_its_uint8():
+    np.testing.assert_array_equal(read_image(ramp().astype(np.uint16) * 257), read_image(ramp()))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64, ">u2"])
+def test_8_bit_values_stay_whatever_integer_holds_them(dtype):
+    read = read_image(ramp().astype(dtype))
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, ramp())
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_unit_floats_are_scaled_to_255(dtype):
+    read = read_image(ramp(1.0, dtype))
+    assert read.dtype == np.float32
+    np.testing.assert_allclose(read, ramp(255, np.float64), atol=0.1)
+
+
+def test_floats_to_255_are_passed_on():
+    np.testing.assert_array_equal(read_image(ramp(255, np.float32)), ramp(255, np.float32))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.float32, torch.float64])
+def test_tensors_equal_arrays(dtype):
+    np.testing.assert_array_equal(read_image(torch.from_numpy(ramp()).to(dtype)), ramp())
+
+
+def test_bfloat16_tensors_are_read():
+    tensor = torch.from_numpy(ramp(1.0, np.float32)).to(torch.bfloat16)
+    np.testing.assert_allclose(read_image(tensor), ramp(255, np.float64), atol=255 / 256)
+
+
+def test_tensors_with_a_gradient_are_read():
+    tensor = torch.from_numpy(ramp(1.0, np.float32)).requires_grad_()
+    assert read_image(tensor).shape == SHAPE
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_channels_may_be_first_or_last(channels):
+    stack = np.repeat(ramp()[None], channels, axis=0)
+    np.testing.assert_array_equal(read_image(stack), ramp())
+    np.testing.assert_array_equal(read_image(np.moveaxis(stack, 0, -1)), ramp())
+
+
+def test_coloured_arrays_and_images_agree():
+    colour = np.random.default_rng(0).integers(0, 256, (*SHAPE, 3)).astype(np.uint8)
+    difference = read_image(colour).astype(int) - read_image(Image.fromarray(colour)).astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+def test_coloured_16_bit_arrays_are_scaled():
+    colour = np.stack([ramp(65535, np.uint16), np.zeros(SHAPE, np.uint16), np.zeros(SHAPE, np.uint16)])
+    assert read_image(colour).max() == pytest.approx(0.299 * 255, abs=0.01)
+
+
+def test_the_source_is_not_changed():
+    source = ramp(1.0, np.float32)
+    read_image(source)[:] = 7
+    np.testing.assert_array_equal(source, ramp(1.0, np.float32))
+
+
+@pytest.mark.parametrize("high", [255, 4095, 65535])
+def test_reading_what_was_read_changes_nothing(high):
+    once = read_image(ramp(high, np.uint16))
+    np.testing.assert_array_equal(read_image(once), once)
+
+
+# Files
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF", "BMP"])
+def test_bytes_and_paths_give_the_same_film(tmp_path, image_format):
+    content = encoded(Image.fromarray(ramp()), image_format)
+    path = tmp_path / "film.any"  # the format is told by content
+    path.write_bytes(content)
+    for source in (content, path, str(path)):
+        np.testing.assert_array_equal(read_image(source), ramp())
+
+
+def test_a_real_film_is_read(nih_folder):
+    path = next(iter(sorted((nih_folder / "images").rglob("*.png"))))
+    read = read_image(path)
+    assert read.dtype == np.uint8
+    assert read.shape == Image.open(path).size[::-1]
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("url", ["http://a.org/film.png", "https://a.org/film.png", "data:image/png;base64,AAAA"])
+def test_urls_are_never_fetched(url):
+    assert "got a URL" in refusal(url)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert "none.png" in refusal(tmp_path / "none.png", FileNotFoundError)
+
+
+def test_a_folder_is_no_film(tmp_path):
+    assert "folder" in refusal(tmp_path)
+
+
+def test_a_pipe_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "regular file" in refusal(tmp_path / "pipe")
+
+
+def test_a_device_is_not_read():
+    assert "regular file" in refusal("/dev/zero")
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"%PDF-1.7 and so on"], ids=["empty", "text", "pdf"])
+def test_what_is_no_image_is_refused(tmp_path, content):
+    assert "got something else" in refusal(content)
+    path = tmp_path / "film.png"
+    path.write_bytes(content)
+    assert "film.png" in refusal(path)
+
+
+def test_dicom_is_recognised():
+    assert "got DICOM" in refusal(bytes(128) + b"DICM" + bytes(50))
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "TIFF", "BMP"])
+def test_a_truncated_file_is_refused(tmp_path, image_format):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
+    content = encoded(Image.fromarray(noise), image_format)
+    path = tmp_path / "half"
+    path.write_bytes(content[: len(content) // 2])
+    message = refusal(path)
+    assert str(path) in message
+    assert "whole" in message
+
+
+def test_a_truncated_image_that_was_opened_elsewhere_is_refused():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
+    content = encoded(Image.fromarray(noise), "PNG")
+    assert "does not decode" in refusal(Image.open(io.BytesIO(content[:2000])))
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's own, about the damage
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "TIFF", "BMP"])
+def test_damaged_files_are_read_or_refused_but_never_crash(image_format):
+    generator = np.random.default_rng(0)
+    whole = encoded(Image.fromarray(ramp()), image_format)
+    refusals = []
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for place in generator.integers(0, min(len(whole), 200), 3):
+            damaged[place] = generator.integers(0, 256)
+        try:
+            read_image(bytes(damaged))
+        except ValueError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 10
+    assert [message for message in refusals if not message.startswith("`image` must ")] == []
+
+
+def test_animations_are_no_film():
+    frames = [Image.fromarray(ramp()), Image.fromarray(255 - ramp())]
+    gif = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert "got something else" in refusal(gif)
+
+
+@pytest.mark.parametrize("image_format", ["TIFF", "PNG"])
+def test_several_frames_are_refused(image_format):
+    frames = [Image.fromarray(ramp()), Image.fromarray(255 - ramp())]
+    assert "2 frames" in refusal(encoded(frames[0], image_format, save_all=True, append_images=frames[1:]))
+
+
+def png_header(width, height):
+    """A grey PNG that claims a size and holds a few bytes of pixels."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(100))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [60_000, 10_000, 8_001])  # Pillow's error, Pillow's warning, our own limit
+def test_a_claimed_size_is_refused_before_decoding(side):
+    message = refusal(png_header(side, side))  # decoding it would say "truncated"
+    assert f"at most {MAX_PIXELS} pixels" in message
+
+
+@pytest.mark.parametrize("shape", [(MIN_SIDE - 1, 200), (200, MIN_SIDE - 1), (0, 20)])
+def test_too_small_is_refused(shape):
+    assert f"at least {MIN_SIDE} pixels" in refusal(np.arange(np.prod(shape), dtype=np.uint8).reshape(shape))
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_a_constant_film_is_refused(value):
+    assert f"got {value} in every pixel" in refusal(np.full(SHAPE, value, np.uint8))
+    refusal(encoded(Image.new("L", (20, 24), value), "PNG"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_values_that_are_not_finite_are_refused(value, channels):
+    film = np.random.default_rng(0).uniform(size=(*SHAPE, *channels)).astype(np.float32)
+    film[3, 3] = value
+    assert "finite" in refusal(film)
+
+
+@pytest.mark.parametrize(
+    ("film", "reason"),
+    [
+        (ramp(1.0, np.float32) - 0.5, "Undo the normalisation"),
+        (ramp(4095, np.float32), "Undo the normalisation"),
+        (ramp(255, np.int32) - 1, "Apply the rescale slope"),
+        (ramp(65536, np.int32), "Apply the rescale slope"),
+    ],
+    ids=["negative float", "deep float", "negative integer", "over 16 bits"],
+)
+def test_values_out_of_range_are_refused(film, reason):
+    assert reason in refusal(film)
+
+
+@pytest.mark.parametrize("shape", [(480,), (2, 24, 20), (24, 20, 2), (5, 24, 20), (24, 20, 5), (1, 3, 24, 20)])
+def test_shapes_that_are_no_film_are_refused(shape):
+    assert "1, 3 or 4 channels" in refusal(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, object, "U1", "datetime64[s]"])
+def test_what_holds_no_numbers_is_refused(dtype):
+    assert "must hold numbers" in refusal(np.zeros(SHAPE, int).astype(dtype))
+
+
+@pytest.mark.parametrize("source", [None, 5, [[1, 2], [3, 4]], {"path": "film.png"}])
+def test_other_kinds_are_refused(source):
+    assert f"got {type(source).__name__}" in refusal(source, TypeError)
+
+
+def test_the_caller_names_the_source():
+    with pytest.raises(ValueError, match=r"^`mask` must"):
+        read_image(np.zeros(SHAPE, np.uint8), name="mask")
+
+
+def test_reading_needs_no_torch():
+    code = (
+        "import sys; sys.modules['torch'] = None; import importlib.util as u;"
+        f"s = u.spec_from_file_location('r', {read_image.__code__.co_filename!r});"
+        "m = u.module_from_spec(s); s.loader.exec_module(m)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
