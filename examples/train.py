@@ -6,9 +6,9 @@
     accelerate launch examples/train.py --data_dir phantom CHESTXRAY14_FOLDER --film_repeats 4
 
 Without arguments it trains on synthetic phantoms, drawn as they are read. It evaluates on the validation split of each
-data set after every epoch, keeps the best epoch by mean AUROC on the last of them, resumes from the output folder where it was stopped, and leaves there a
-model that `pipeline("chest-xray-localization", model=FOLDER)` loads, with thresholds chosen on validation, the history
-of the run and a model card. Expected at the end of the output:
+data set after every epoch, keeps the best epoch by mean AUROC on the last of them, resumes from the output folder
+where it was stopped, and leaves there a model that `pipeline("chest-xray-localization", model=FOLDER)` loads, with
+thresholds chosen on validation, the history of the run and a model card. Expected at the end of the output:
 
     saved runs/clarity: validation AUROC 0.9.. (... films)
 """
@@ -69,14 +69,14 @@ class ScriptArguments:
         metadata={"help": "Folders in the NIH release's layout, and 'phantom' for synthetic films without files."},
     )
     model: str | None = field(
-        default=None, metadata={"help": "Checkpoint to continue from (name, folder or Hub id); default: random weights."}
+        default=None, metadata={"help": "Checkpoint to continue from: a name, folder or Hub id. Default: new weights."}
     )
     size: str = field(default="s16", metadata={"help": "Architecture of a new model: s16 or ti16."})
     image_size: int = field(default=224, metadata={"help": "Side of the model's input; a multiple of 16."})
     teacher: str | None = field(default=None, metadata={"help": "Image classifier with the same findings."})
     phantom_count: int = field(default=20_000, metadata={"help": "Phantoms per epoch."})
     finding_rate: float | None = field(
-        default=None, metadata={"help": "Probability of each finding in a training phantom; default: as in the release."}
+        default=None, metadata={"help": "Probability of each finding in a training phantom; default: as in NIH."}
     )
     film_repeats: int = field(
         default=1, metadata={"help": "How often an epoch sees the films of a folder, to weigh them against phantoms."}

@@ -277,8 +277,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_the_losses_of_its_films(name):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_inputs_of_half_precision_are_computed_in_float32(dtype):
-    logits, teacher, labels = (random(3, 5, seed=i).to(dtype) for i in range(2)), None, labels_with_gaps(3, 5)
-    logits, teacher = logits
+    logits, teacher, labels = random(3, 5).to(dtype), random(3, 5, seed=1).to(dtype), labels_with_gaps(3, 5)
     tokens, patches = random(3, 5, 32).to(dtype), random(3, 1, 8, 8).to(dtype)
     attention, prior = (random(3, 5, 8, 8).exp() / 400).to(dtype), torch.rand(3, 1, 8, 8).to(dtype)
     for loss, inputs in (

@@ -1,9 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """clarity_hf: classify and localize findings on chest radiographs, trained on image-level labels only.
 
-An independent reconstruction of CLARiTy (arXiv 2512.16700) in the style of Hugging Face Transformers. For research; not
-a medical device. Importing it registers the classes, the task `chest-xray-localization` and the packaged checkpoints
-with transformers, and does nothing else.
+An independent reconstruction of CLARiTy (arXiv 2512.16700) in the style of Hugging Face Transformers. For research;
+not a medical device. Importing it registers the classes, the task `chest-xray-localization` and the packaged
+checkpoints with transformers, and does nothing else.
 """
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification

@@ -8,6 +8,7 @@ right and bottom exclusive: a box over the whole of an image of width W and heig
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -38,7 +39,7 @@ class Letterbox:
     left: int
 
     @classmethod
-    def fit(cls, image: tuple[int, int], input: tuple[int, int], keep_ratio: bool = True) -> Letterbox:
+    def fit(cls, image: Sequence[int], input: Sequence[int], keep_ratio: bool = True) -> Letterbox:
         """Place an image in the model's input.
 
         Args:
@@ -50,6 +51,7 @@ class Letterbox:
         Raises:
             ValueError: A side is under one pixel.
         """
+        image, input = (image[0], image[1]), (input[0], input[1])
         for name, size in (("image", image), ("input", input)):
             if min(size) < 1:
                 raise ValueError(

@@ -72,22 +72,24 @@ class ClarityImageProcessor(TorchvisionBackend):
             return Letterbox.fit(tuple(image_size), tuple(image_size))
         size = kwargs.get("size", self.size)
         keep_ratio = kwargs.get("keep_ratio", self.keep_ratio)
-        return Letterbox.fit(tuple(image_size), (size["height"], size["width"]), keep_ratio)
+        return Letterbox.fit(image_size, (size["height"], size["width"]), keep_ratio)
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
         """One film, a list of films or an array (B, ...) of them → a flat list."""
         if isinstance(images, list | tuple):
-            if not images:
+            nested = all(isinstance(image, list | tuple) for image in images)
+            films = [film for image in images for film in image] if nested else list(images)
+            if not films:
                 raise ValueError("`images` must hold at least one film, got an empty list. Pass a film.")
-            nested = [isinstance(image, list | tuple) for image in images]
-            return [film for image in images for film in image] if all(nested) else list(images)
+            return films
         if getattr(images, "ndim", 0) == 4:
             return list(images)
         return [images]
 
     def process_image(self, image: Any, **kwargs: Any) -> torch.Tensor:
         """Read one film: any source of [`read_image`] → `(1, H, W)` uint8 or float32 in [0, 255]."""
-        film = torch.from_numpy(read_image(image))[None]
+        pixels = read_image(image)  # may be the caller's own array, and a read-only one makes torch warn
+        film = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())[None]
         device = kwargs.get("device")
         return film if device is None else film.to(device)
 
@@ -166,7 +168,8 @@ class ClarityImageProcessor(TorchvisionBackend):
         )
         results = []
         for row, box in enumerate(self._letterboxes(len(scores), target_sizes)):
-            labels, boxes = [], []
+            labels: list[int] = []
+            boxes: list[np.ndarray] = []
             for finding in np.flatnonzero(scores[row].numpy() >= floors):
                 found = boxes_from_map(maps[row, finding], box, shares[finding], components, upsampling)  # type: ignore[arg-type]
                 labels += [int(finding)] * len(found)

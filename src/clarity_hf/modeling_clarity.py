@@ -52,12 +52,12 @@ class ClarityModelOutput(ModelOutput):
         attentions (tuple of `(B, heads, F + N, F + N)`): With `output_attentions=True` under eager attention.
     """
 
-    last_hidden_state: torch.FloatTensor | None = None
-    class_tokens: torch.FloatTensor | None = None
-    class_attention: torch.FloatTensor | None = None
+    last_hidden_state: torch.Tensor = None  # type: ignore[assignment]
+    class_tokens: torch.Tensor = None  # type: ignore[assignment]
+    class_attention: torch.Tensor = None  # type: ignore[assignment]
     affinity_states: tuple | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -80,17 +80,17 @@ class ClarityLocalizationOutput(ModelOutput):
         attentions (tuple of `(B, heads, F + N, F + N)`): With `output_attentions=True` under eager attention.
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    localization_maps: torch.FloatTensor | None = None
-    foreground: torch.FloatTensor | None = None
-    class_token_logits: torch.FloatTensor | None = None
-    patch_logits: torch.FloatTensor | None = None
-    activation_maps: torch.FloatTensor | None = None
-    class_attention: torch.FloatTensor | None = None
-    loss_parts: dict[str, torch.FloatTensor] | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    localization_maps: torch.Tensor | None = None
+    foreground: torch.Tensor | None = None
+    class_token_logits: torch.Tensor | None = None
+    patch_logits: torch.Tensor | None = None
+    activation_maps: torch.Tensor | None = None
+    class_attention: torch.Tensor | None = None
+    loss_parts: dict[str, torch.Tensor] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class ClarityEmbeddings(nn.Module):
@@ -318,8 +318,12 @@ class ClarityModel(ClarityPreTrainedModel):
         Raises:
             ValueError: The patch does not divide the size.
         """
-        self.config.image_size = image_size
-        self.config.validate_architecture()
+        previous, self.config.image_size = self.config.image_size, image_size
+        try:
+            self.config.validate_architecture()
+        except ValueError:
+            self.config.image_size = previous
+            raise
         embeddings = self.embeddings
         embeddings.patch_positions = nn.Parameter(embeddings.positions_for(*self.config.patch_grid).clone())
         embeddings.patch_grid = self.config.patch_grid
@@ -401,7 +405,6 @@ class ClarityClassTokenHead(nn.Module):
 
     def __init__(self, config: ClarityConfig):
         super().__init__()
-        self.pooling = config.pooling
         self.attention = ClarityAttentionPooling(config) if config.pooling == "attention" else None
         shape = (config.num_labels, config.hidden_size)
         self.weight = nn.Parameter(torch.zeros(shape)) if config.pooling != "mean" else None
@@ -410,7 +413,7 @@ class ClarityClassTokenHead(nn.Module):
     def forward(self, encoded: ClarityModelOutput) -> torch.Tensor:
         """Encoder output → logits `(B, F)`."""
         tokens, num_tokens = encoded.last_hidden_state, encoded.class_tokens.shape[1]
-        if self.pooling == "mean":
+        if self.weight is None:
             # Before the final LayerNorm: after it the mean over D is the mean of its bias.
             return encoded.class_tokens.mean(-1) + self.bias
         class_tokens = tokens[:, :num_tokens]
@@ -517,7 +520,7 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         loss, parts = None, None
         if labels is not None:
             parts = self.losses(encoded, class_token_logits, patch_logits, foreground_logits, labels, anatomical_prior)
-            loss = sum(self.loss_weights()[name] * part for name, part in parts.items())
+            loss = torch.stack([self.loss_weights()[name] * part for name, part in parts.items()]).sum()
         return ClarityLocalizationOutput(
             loss=loss,
             logits=(class_token_logits + patch_logits) / 2,
@@ -602,7 +605,7 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
                     f"`anatomical_prior` must be (B, 1, H, W) with B = {labels.shape[0]}, "
                     f"got {tuple(anatomical_prior.shape)}. Add the channel axis."
                 )
-            prior = F.adaptive_avg_pool2d(anatomical_prior.float(), foreground_logits.shape[-2:])
+            prior = F.adaptive_avg_pool2d(anatomical_prior.float(), foreground_logits.shape[-2:])  # type: ignore[arg-type]
             parts["foreground"] = foreground_loss(foreground_logits, prior)
             parts["background"] = background_attention_loss(encoded.class_attention, prior, labels)
         return parts

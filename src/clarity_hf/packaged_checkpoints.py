@@ -2,9 +2,9 @@
 """The checkpoints that ship inside the package, by name.
 
 A bare name such as `clarity-s16-224` is no folder and no repository of the Hub. Every loader of transformers
-(`from_pretrained` of our classes and of the Auto classes, `pipeline(model=...)`) looks its files up through one function,
-`transformers.utils.hub.cached_files`; it is wrapped to serve these names from the package. A folder of that name in the
-working directory goes first, every other name goes the usual way.
+(`from_pretrained` of our classes and of the Auto classes, `pipeline(model=...)`) looks its files up through one
+function, `transformers.utils.hub.cached_files`; it is wrapped to serve these names from the package. A folder of that
+name in the working directory goes first, every other name goes the usual way.
 """
 
 from __future__ import annotations

@@ -15,7 +15,16 @@ BOX_COLOURS = ("#ff7f0e", "#2ca02c", "#17becf", "#e377c2", "#bcbd22", "#9467bd",
 """Colours of the findings' boxes, in the order of the result."""
 
 _HEAT = np.array(
-    [(0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (250, 193, 39), (252, 255, 164)],
+    [
+        (0, 0, 4),
+        (40, 11, 84),
+        (101, 21, 110),
+        (159, 42, 99),
+        (212, 72, 66),
+        (245, 125, 21),
+        (250, 193, 39),
+        (252, 255, 164),
+    ],
     dtype=np.float64,
 )
 """Stops of the perceptually uniform colour map "inferno" (van der Walt and Smith, CC0), evenly spaced."""
@@ -52,7 +61,8 @@ def draw_findings(
         for box in finding["boxes"]:
             corners = [side * scale for side in (box["xmin"], box["ymin"], box["xmax"], box["ymax"])]
             draw.rectangle(_inside(corners, picture.size), outline=colour, width=max(2, size // 7))
-            _write_label(draw, f"{finding['label']} {finding['score']:.2f}", corners, colour, font, taken, picture.size)
+            text = f"{finding['label']} {finding['score']:.2f}"
+            _write_label(draw, text, corners, colour, font, taken, picture.size)
     return picture
 
 

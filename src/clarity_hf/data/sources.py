@@ -100,8 +100,8 @@ def open_source(
 
     Args:
         name: `phantom`, or a folder in the layout of the NIH release (see [`load_nih`]).
-        phantom_count: Training films of `phantom`; a tenth of it, between 200 and 1,000, for validation and as many for
-            test.
+        phantom_count: Training films of `phantom`; a tenth of it, between 200 and 1,000, for validation and as many
+            for test.
         seed: Of the phantoms and of the validation split.
         validation_fraction: Share of the train_val patients that go to validation.
         finding_rate: Of the phantoms for training, see [`PhantomRows`].

@@ -2,13 +2,16 @@
 """Evaluation: classification metrics, thresholds, and the share of boxes found."""
 
 from .classification import MultilabelAuroc, auroc_per_finding, mean_auroc, youden_thresholds
-from .localization import boxes_found, predicted_boxes
+from .localization import boxes_found, constant_box, predicted_boxes
+from .prediction import predict
 
 __all__ = [
     "MultilabelAuroc",
     "auroc_per_finding",
     "boxes_found",
+    "constant_box",
     "mean_auroc",
+    "predict",
     "predicted_boxes",
     "youden_thresholds",
 ]

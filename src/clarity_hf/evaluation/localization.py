@@ -29,14 +29,33 @@ def boxes_found(
         thresholds: The t.
 
     Returns:
-        Per finding the number of annotated boxes and the shares `(len(thresholds),)` float64 in [0, 1].
+        Per finding the number of annotated boxes and the shares `(len(thresholds),)` float64 in [0, 1], NaN for a
+        finding without annotated boxes.
     """
     best: dict[int, list[float]] = {}
     for finding, annotated, predicted in films:
         overlaps = box_iou(annotated, predicted).max(axis=1) if len(predicted) else np.zeros(len(annotated))
         best.setdefault(finding, []).extend(overlaps.tolist())
     levels = np.asarray(thresholds, dtype=np.float64)
+    undefined = np.full(len(levels), np.nan)
     return {
-        finding: (len(overlaps), (np.asarray(overlaps)[:, None] > levels).mean(axis=0))
+        finding: (len(overlaps), (np.asarray(overlaps)[:, None] > levels).mean(axis=0) if overlaps else undefined)
         for finding, overlaps in sorted(best.items())
     }
+
+
+def constant_box(boxes: np.ndarray) -> np.ndarray:
+    """The box that guesses best without seeing a film: the one with the highest mean IoU to all given boxes.
+
+    Args:
+        boxes: `(n, 4)` annotated boxes of one finding on the films that may be learnt from, n ≥ 1, xyxy in one frame.
+
+    Returns:
+        `(4,)`, one of the boxes.
+
+    Raises:
+        ValueError: There are no boxes.
+    """
+    if len(boxes) == 0:
+        raise ValueError("`boxes` must hold at least one box, got none. Give boxes of other films.")
+    return np.asarray(boxes)[box_iou(boxes, boxes).mean(axis=1).argmax()]

@@ -27,7 +27,7 @@ class ClarityTrainingArguments(TrainingArguments):
     """
 
     distillation_alpha: float = field(
-        default=0.5, metadata={"help": "Share α in [0, 1] of the teacher in each logit's loss; unused without a teacher."}
+        default=0.5, metadata={"help": "Share α in [0, 1] of the teacher in each logit's loss, if there is a teacher."}
     )
     distillation_temperature: float = field(default=1.0, metadata={"help": "Temperature τ > 0 of the distillation."})
     background_warmup_epochs: float = field(
@@ -47,6 +47,6 @@ class ClarityTrainingArguments(TrainingArguments):
             )
         if self.background_warmup_epochs < 0:
             raise ValueError(
-                f"`background_warmup_epochs` must be at least 0, got {self.background_warmup_epochs}. 0 switches it off."
+                f"`background_warmup_epochs` must be at least 0, got {self.background_warmup_epochs}. 0 is no warm-up."
             )
         super().__post_init__()

@@ -29,7 +29,7 @@ class Teacher(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         findings: Sequence[str],
         student_mean: Sequence[float],
         student_std: Sequence[float],
@@ -47,6 +47,9 @@ class Teacher(nn.Module):
             )
         self.model = model.requires_grad_(False).eval()
         self.size = size
+        self.order: torch.Tensor
+        self.scale: torch.Tensor
+        self.shift: torch.Tensor
         self.register_buffer("order", torch.tensor([known[finding] for finding in findings]), persistent=False)
         # (x · s_student + m_student − m) / s = x · scale + shift
         student_mean_, student_std_, mean_, std_ = (

@@ -59,7 +59,7 @@ class ClarityDistillationTrainer(Trainer):
             weight = self.accelerator.unwrap_model(model).config.background_loss_weight
             loss = loss - (1 - self._background_warmup()) * weight * parts["background"]
         if self.teacher is not None and self.args.distillation_alpha > 0:
-            parts = dict(parts) | self._distillation_parts(outputs, inputs["pixel_values"])
+            parts = dict(parts) | self._distillation_parts(self.teacher, outputs, inputs["pixel_values"])
             taught = parts["class_token_distillation"] + parts["patch_distillation"]
             labelled = parts["class_token"] + parts["patch"]
             loss = loss + self.args.distillation_alpha * (taught - labelled)
@@ -80,9 +80,11 @@ class ClarityDistillationTrainer(Trainer):
         epochs = self.args.background_warmup_epochs
         return 1.0 if epochs == 0 else min(1.0, (self.state.epoch or 0.0) / epochs)
 
-    def _distillation_parts(self, outputs: Any, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _distillation_parts(
+        self, teacher: Teacher, outputs: Any, pixel_values: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         with self.compute_loss_context_manager():
-            teacher_logits = self.teacher(pixel_values)
+            teacher_logits = teacher(pixel_values)
         temperature = self.args.distillation_temperature
         return {
             "class_token_distillation": distillation_loss(outputs.class_token_logits, teacher_logits, temperature),

@@ -1,0 +1,161 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The house: imports point one way, the files that travel with a checkpoint stay flat, what is public is explained."""
+
+import ast
+import graphlib
+from pathlib import Path
+
+import pytest
+
+import clarity_hf
+
+PACKAGE = Path(clarity_hf.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+ROWS = (
+    "labels",
+    "boxes",
+    "image_reading",
+    "configuration_clarity",
+    "losses_clarity",
+    "modeling_clarity",
+    "image_processing_clarity",
+    "pipeline_chest_xray_localization",
+    "packaged_checkpoints",
+    "data",
+    "training",
+    "evaluation",
+    "deployment",
+    "visualization",
+    "cli",
+    "app",
+    "__init__",
+)
+"""Top to bottom: a file may import only from the rows above its own; inside a folder anything without a circle."""
+
+FLAT = ROWS[: ROWS.index("packaged_checkpoints")]
+"""What `save_pretrained` may copy beside the weights, by the name after `from .`."""
+
+
+def imports(code: str, file: tuple[str, ...]) -> set[tuple[str, ...]]:
+    """Modules of the package that a file imports, as parts below the package.
+
+    Args:
+        code: Source of the file.
+        file: Its parts below the package, such as `("data", "nih")`.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            modules = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = ["clarity_hf", *file[: len(file) - node.level]] if node.level else []
+            module = start + (node.module.split(".") if node.module else [])
+            # `from . import x` imports the module x; `from .x import y` may, where x is a folder.
+            modules = [[*module, alias.name] for alias in node.names]
+        else:
+            continue
+        found |= {tuple(module[1:]) for module in modules if module[0] == "clarity_hf"}
+    return {parts or ("__init__",) for parts in found}
+
+
+def row(parts: tuple[str, ...]) -> str:
+    """Row of a module; what `clarity_hf` itself exports belongs to its last row."""
+    return parts[0] if parts[0] in ROWS else "__init__"
+
+
+def parts_of(path: Path) -> tuple[str, ...]:
+    return path.relative_to(PACKAGE).with_suffix("").parts
+
+
+def upward_arrows(code: str, file: tuple[str, ...]) -> list[str]:
+    own = ROWS.index(row(file))
+    inside = len(file) > 1  # a room may look around in itself
+    return [
+        ".".join(other)
+        for other in sorted(imports(code, file))
+        if ROWS.index(row(other)) > own or (ROWS.index(row(other)) == own and not inside)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "arrows"),
+    [
+        (("boxes",), "from .labels import FINDINGS", []),
+        (("labels",), "from .boxes import Letterbox", ["boxes.Letterbox"]),
+        (("labels",), "def f():\n    import clarity_hf.training", ["training"]),
+        (("labels",), "from . import boxes", ["boxes"]),
+        (("training", "trainer"), "from ..evaluation import mean_auroc", ["evaluation.mean_auroc"]),
+        (("training", "trainer"), "from clarity_hf.evaluation.classification import x", ["evaluation.classification.x"]),
+        (("training", "trainer"), "from .teacher import Teacher\nfrom clarity_hf.data import nih", []),
+        (("data", "nih"), "from clarity_hf import FINDINGS", ["FINDINGS"]),
+        (("data", "nih"), "import clarity_hf", ["__init__"]),
+        (("data", "__init__"), "from .nih import load_nih\nimport torch", []),
+    ],
+)
+def test_the_check_sees_upward_arrows(file, code, arrows):
+    assert upward_arrows(code, file) == arrows
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    assert parts_of(path)[0] in ROWS, "give the new file or folder a row"
+    assert upward_arrows(path.read_text(encoding="utf-8"), parts_of(path)) == []
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in FILES} - {PACKAGE}), ids=lambda path: path.name)
+def test_no_folder_imports_in_a_circle(folder):
+    files = {parts_of(path): path.read_text(encoding="utf-8") for path in folder.rglob("*.py")}
+    graph = {
+        file: {other for parts in imports(code, file) for other in (parts, parts[:-1]) if other in files}
+        for file, code in files.items()
+    }
+    tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_flat_files_import_flat_siblings_by_one_dot(name):
+    for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert [alias.name for alias in node.names if alias.name.split(".")[0] == "clarity_hf"] == []
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            assert node.level == 1
+            assert node.module in FLAT
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module.split(".")[0] != "clarity_hf"
+
+
+def undocumented(code: str) -> list[str]:
+    """Public classes, functions and methods without a docstring; `forward` is explained by its class."""
+    missing = []
+
+    def visit(node: ast.AST, prefix: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if not isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if child.name.startswith("_"):
+                continue
+            inherited = prefix and child.name == "forward"
+            if ast.get_docstring(child) is None and not inherited:
+                missing.append(prefix + child.name)
+            if isinstance(child, ast.ClassDef):
+                visit(child, f"{prefix}{child.name}.")
+
+    visit(ast.parse(code), "")
+    return missing
+
+
+def test_the_check_sees_what_is_undocumented():
+    code = "def f(): ...\ndef _g(): ...\nclass A:\n    'A.'\n    def m(self): ...\n    def forward(self): ..."
+    assert undocumented(code) == ["f", "A.m"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_is_public_has_a_docstring(path):
+    assert undocumented(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_file_names_its_licence(path):
+    code = path.read_text(encoding="utf-8")
+    assert not code or code.startswith("# Copyright 2026 The clarity_hf authors. Licensed under the Apache License")

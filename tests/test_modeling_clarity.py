@@ -1,0 +1,662 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+import copy
+import json
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import nn
+
+from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityModel
+from clarity_hf.modeling_clarity import ClarityRankingPooling, refine_by_affinity
+
+NAN = math.nan
+FINDINGS = 3
+SIZES = [(64, 64), (64, 96), (128, 32)]
+
+
+def settings(**changes) -> dict:
+    """A config of three blocks and three findings, a grid of 4 × 4 patches."""
+    return {
+        "num_labels": FINDINGS,
+        "hidden_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "intermediate_size": 64,
+        "image_size": 64,
+        "class_attention_layers": 2,
+        "cam_size": 16,
+        "cam_groups": 4,
+    } | changes
+
+
+def build(implementation: str = "eager", **changes) -> ClarityForMultiLabelLocalization:
+    """An evaluating model, the same at each call, with weights large enough that attention is far from even."""
+    torch.manual_seed(0)
+    config = ClarityConfig(**settings(**changes))
+    model = ClarityForMultiLabelLocalization._from_config(config, attn_implementation=implementation).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("q_proj.weight", "k_proj.weight")):
+                parameter.normal_(std=0.3)
+            elif "class_token" in name or "positions" in name:
+                parameter.normal_(std=0.5)
+    return model
+
+
+def films(count: int = 2, height: int = 64, width: int = 64, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def some_labels(count: int) -> torch.Tensor:
+    """0, 1 and NaN in turn, so that films differ in how many findings are annotated."""
+    return torch.tensor([0.0, 1.0, NAN, 1.0, 1.0, NAN, 0.0]).repeat(count)[: count * FINDINGS].view(count, FINDINGS)
+
+
+def some_priors(count: int, height: int = 64, width: int = 64) -> torch.Tensor:
+    """Soft priors; every third film has none."""
+    priors = torch.rand(count, 1, height, width, generator=torch.Generator().manual_seed(1))
+    priors[2::3] = NAN
+    return priors
+
+
+@torch.no_grad()
+def outputs_of(model: nn.Module, pixel_values: torch.Tensor, **kwargs):
+    return model(pixel_values=pixel_values, **kwargs)
+
+
+def assert_same_outputs(actual, expected, atol: float = 1e-5):
+    for name in ("logits", "localization_maps", "class_attention", "activation_maps", "foreground"):
+        torch.testing.assert_close(
+            actual[name], expected[name], atol=atol, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+# Class attention -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_class_attention_is_the_class_rows_of_eager_attention_averaged_over_heads_and_the_last_blocks(
+    height, width, blocks
+):
+    outputs = outputs_of(build(class_attention_layers=blocks), films(2, height, width), output_attentions=True)
+    attentions = torch.stack(outputs.attentions[-blocks:]).mean((0, 2))
+    rows = attentions[:, :FINDINGS, FINDINGS:].unflatten(-1, (height // 16, width // 16))
+    assert outputs.class_attention.shape == (2, FINDINGS, height // 16, width // 16)
+    torch.testing.assert_close(outputs.class_attention, rows, atol=1e-5, rtol=0)
+    assert rows.std() > 0.01  # far from even, or the comparison says little
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_sdpa_gives_what_eager_attention_gives(height, width):
+    pixel_values = films(2, height, width)
+    eager = outputs_of(build("eager", affinity_layers=1), pixel_values)
+    assert_same_outputs(outputs_of(build("sdpa", affinity_layers=1), pixel_values), eager)
+
+
+@pytest.mark.slow
+def test_flex_attention_gives_what_eager_attention_gives():
+    eager = build("eager")
+    flex = build("flex_attention")
+    assert flex.config._attn_implementation == "flex_attention"
+    assert_same_outputs(outputs_of(flex, films()), outputs_of(eager, films()))
+
+
+def test_the_attention_implementation_can_be_changed_on_a_model():
+    model = build("eager")
+    expected = outputs_of(model, films())
+    model.set_attn_implementation("sdpa")
+    assert model.clarity.layers[0].attention.config._attn_implementation == "sdpa"
+    assert_same_outputs(outputs_of(model, films()), expected)
+
+
+def test_hidden_states_are_the_embeddings_and_the_output_of_every_block():
+    outputs = outputs_of(build(), films(), output_hidden_states=True)
+    assert [tuple(states.shape) for states in outputs.hidden_states] == [(2, FINDINGS + 16, 48)] * 4
+    encoded = outputs_of(build().clarity, films(), output_hidden_states=True)
+    torch.testing.assert_close(encoded.hidden_states[-1][:, :FINDINGS], encoded.class_tokens)
+    torch.testing.assert_close(build().clarity.layernorm(encoded.hidden_states[-1]), encoded.last_hidden_state)
+
+
+# Training and precision ----------------------------------------------------------------------------------------------
+
+
+def gradients(model: nn.Module, **inputs) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    model(**inputs).loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing_leaves_the_gradients_as_they_are(reentrant):
+    model = build("sdpa").train()
+    inputs = {"pixel_values": films(), "labels": some_labels(2), "anatomical_prior": some_priors(2)}
+    expected = gradients(model, **inputs)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+    if reentrant:
+        model.enable_input_require_grads()
+    checkpointed = gradients(model, **inputs)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(checkpointed[name], gradient, atol=0, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_a_batch_gives_the_loss_and_gradient_of_its_films_one_by_one():
+    model = build("sdpa")
+    inputs = {"pixel_values": films(6), "labels": some_labels(6), "anatomical_prior": some_priors(6)}
+    whole = gradients(model, **inputs)
+    loss = model(**inputs).loss
+    singles = [{name: tensor[i : i + 1] for name, tensor in inputs.items()} for i in range(6)]
+    torch.testing.assert_close(loss, torch.stack([model(**single).loss for single in singles]).mean())
+    summed = [gradients(model, **single) for single in singles]
+    for name, gradient in whole.items():
+        mean = torch.stack([single[name] for single in summed]).mean(0)
+        torch.testing.assert_close(gradient, mean, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_bfloat16_autocast_is_finite_and_near_float32():
+    model = build("sdpa")
+    expected = outputs_of(model, films())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = model(films(), labels=some_labels(2), anatomical_prior=some_priors(2))
+        outputs.loss.backward()
+    assert outputs.loss.isfinite()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert (outputs.logits - expected.logits).abs().max() < 0.1
+    error = (outputs.localization_maps - expected.localization_maps).abs().mean()
+    assert error < 0.05 * expected.localization_maps.mean()
+
+
+def test_a_bfloat16_model_is_near_float32():
+    expected = outputs_of(build("sdpa"), films(2, 512, 512))
+    outputs = outputs_of(build("sdpa").bfloat16(), films(2, 512, 512))
+    assert outputs.logits.dtype == torch.bfloat16
+    assert (outputs.logits - expected.logits).abs().max() < 0.1
+
+
+def test_stochastic_depth_is_active_in_training_only_and_rises_with_depth():
+    model = build(drop_path_rate=0.5)
+    rates = [layer.drop_path.p for layer in model.clarity.layers]
+    assert rates == [0, 0.25, 0.5]
+    assert_same_outputs(outputs_of(model, films()), outputs_of(build(), films()), atol=0)
+    torch.manual_seed(0)
+    training = outputs_of(model.train(), films())
+    assert not torch.equal(training.logits, outputs_of(model, films()).logits)
+
+
+def test_dropout_is_active_in_training_only():
+    model = build(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
+    assert_same_outputs(outputs_of(model, films()), outputs_of(build(), films()), atol=0)
+    training = outputs_of(model.train(), films())
+    assert not torch.equal(training.logits, outputs_of(model, films()).logits)
+
+
+# Compilers -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_graph_is_captured_without_breaks():
+    model = build("sdpa", affinity_layers=1)
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    assert_same_outputs(outputs_of(compiled, films()), outputs_of(model, films()))
+
+
+@pytest.mark.slow
+def test_the_compiled_model_gives_what_the_model_gives():
+    model = build("sdpa")
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True)
+    assert_same_outputs(outputs_of(compiled, films()), outputs_of(model, films()))
+
+
+def test_the_exported_program_takes_any_number_of_films():
+    model = build("sdpa")
+    program = torch.export.export(
+        model,
+        (),
+        kwargs={"pixel_values": films(2)},
+        dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch", min=1, max=64)}},
+    )
+    for count in (1, 2, 5):
+        assert_same_outputs(
+            outputs_of(program.module(), films(count, seed=count)), outputs_of(model, films(count, seed=count))
+        )
+
+
+# Saving and loading --------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_model_is_config_and_safetensors_and_reloads_bit_for_bit(tmp_path):
+    model = build("sdpa")
+    model.save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    assert load_file(tmp_path / "model.safetensors").keys() == model.state_dict().keys()
+    loaded = ClarityForMultiLabelLocalization.from_pretrained(tmp_path)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    assert not loaded.training
+    assert_same_outputs(outputs_of(loaded, films()), outputs_of(model, films()), atol=0)
+
+
+def test_loading_with_other_findings_initialises_what_depends_on_their_number_and_nothing_else(tmp_path):
+    model = build()
+    model.save_pretrained(tmp_path)
+    with torch.device("cpu"):
+        loaded = ClarityForMultiLabelLocalization.from_pretrained(
+            tmp_path, num_labels=5, prevalence=0.2, ignore_mismatched_sizes=True
+        )
+    stds = {
+        "clarity.embeddings.class_tokens": 0.02,
+        "clarity.embeddings.class_positions": 0.02,
+        "class_token_head.weight": 0.02,
+        "segment_cam.cam.weight": 16**-0.5,
+    }
+    biases = {"class_token_head.bias", "ranking_pooling.bias"}
+    for name, tensor in loaded.state_dict().items():
+        if name in stds:
+            assert 0.5 * stds[name] < tensor.std() < 1.5 * stds[name], name
+        elif name in biases:
+            torch.testing.assert_close(tensor, torch.full((5,), math.log(0.2 / 0.8)), msg=name)
+        else:
+            assert torch.equal(tensor, model.state_dict()[name]), name
+    assert outputs_of(loaded, films()).logits.shape == (2, 5)
+
+
+def test_heads_that_a_checkpoint_lacks_are_initialised(tmp_path):
+    build().clarity.save_pretrained(tmp_path)
+    loaded = ClarityForMultiLabelLocalization.from_pretrained(tmp_path)
+    torch.testing.assert_close(loaded.class_token_head.attention.layer_scale, torch.full((48,), 0.1))
+    torch.testing.assert_close(loaded.segment_cam.norm_mix.weight, torch.ones(16))
+    assert (loaded.segment_cam.mix.bias == 0).all()
+    expected = math.sqrt(2 / (16 * 9))  # He et al., fan out
+    assert loaded.segment_cam.mix.weight.std().item() == pytest.approx(expected, rel=0.1)
+    for name, tensor in build().clarity.state_dict().items():
+        assert torch.equal(loaded.clarity.state_dict()[name], tensor), name
+
+
+def test_the_encoder_loads_from_a_checkpoint_with_heads(tmp_path):
+    model = build()
+    model.save_pretrained(tmp_path)
+    encoder = ClarityModel.from_pretrained(tmp_path)
+    expected = outputs_of(model.clarity, films()).last_hidden_state
+    torch.testing.assert_close(outputs_of(encoder, films()).last_hidden_state, expected, atol=1e-6, rtol=0)
+
+
+def test_a_half_precision_file_whose_config_says_float32_loads_as_float32(tmp_path):
+    build().half().save_pretrained(tmp_path)
+    assert next(iter(load_file(tmp_path / "model.safetensors").values())).dtype == torch.float16
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "float32"}))
+    loaded = ClarityForMultiLabelLocalization.from_pretrained(tmp_path)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    assert outputs_of(loaded, films()).logits.dtype == torch.float32
+
+
+def test_a_copy_of_a_model_is_independent_of_it():
+    model = build()
+    expected = outputs_of(model, films())
+    duplicate = copy.deepcopy(model)
+    nn.init.zeros_(duplicate.segment_cam.cam.weight)
+    assert_same_outputs(outputs_of(model, films()), expected, atol=0)
+
+
+# Sizes and errors ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (32, 80), (512, 512)])
+def test_any_multiple_of_the_patch_is_a_size(height, width):
+    outputs = outputs_of(build("sdpa"), films(1, height, width), labels=some_labels(1))
+    assert outputs.localization_maps.shape == (1, FINDINGS, height // 16, width // 16)
+    assert outputs.foreground.shape == (1, 1, height // 16, width // 16)
+    assert outputs.loss.isfinite()
+
+
+@pytest.mark.parametrize(("height", "width", "axis"), [(65, 64, "height"), (64, 56, "width"), (8, 64, "height")])
+def test_a_size_that_the_patch_does_not_divide_is_refused(height, width, axis):
+    with pytest.raises(ValueError, match=rf"`pixel_values {axis}` must be a multiple of `patch_size` \(16\), got \d+"):
+        build()(films(1, height, width))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 64, 64), (2, 4, 64, 64), (3, 64, 64)])
+def test_another_shape_of_film_is_refused(shape):
+    with pytest.raises(ValueError, match=r"`pixel_values` must be \(B, 3, H, W\), got"):
+        build()(torch.zeros(shape))
+
+
+def test_missing_films_are_refused():
+    with pytest.raises(ValueError, match="`pixel_values` must be given"):
+        build()(labels=some_labels(2))
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, FINDINGS + 1), (1, FINDINGS), (2, FINDINGS, 1)])
+def test_labels_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"`labels` must be \(B, F\) = \(2, 3\), got"):
+        build()(films(2), labels=torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(2, 64, 64), (1, 1, 64, 64), (2, FINDINGS, 64, 64)])
+def test_a_prior_of_another_shape_is_refused(shape):
+    with pytest.raises(ValueError, match=r"`anatomical_prior` must be \(B, 1, H, W\) with B = 2, got"):
+        build()(films(2), labels=some_labels(2), anatomical_prior=torch.zeros(shape))
+
+
+def test_films_of_one_channel_are_taken_by_a_model_of_one_channel():
+    model = build(num_channels=1)
+    assert outputs_of(model, films()[:, :1]).logits.shape == (2, FINDINGS)
+
+
+# Positions -----------------------------------------------------------------------------------------------------------
+
+
+def test_positions_of_the_stored_grid_are_the_stored_ones():
+    embeddings = build(image_size=224).clarity.embeddings
+    assert embeddings.positions_for(14, 14) is embeddings.patch_positions
+
+
+def test_resampled_positions_keep_what_is_constant_and_the_direction_of_what_is_not():
+    embeddings = build().clarity.embeddings
+    ramp = torch.arange(4.0).repeat_interleave(4)  # grows with the row
+    with torch.no_grad():
+        embeddings.patch_positions.fill_(0.7)
+        embeddings.patch_positions[..., 0] = ramp
+    positions = embeddings.positions_for(8, 6).unflatten(1, (8, 6))
+    torch.testing.assert_close(positions[..., 1:], torch.full_like(positions[..., 1:], 0.7))
+    rows = positions[0, :, 0, 0]
+    assert (rows.diff() > 0).all()
+    torch.testing.assert_close(positions[0, :, :, 0], rows[:, None].expand(8, 6))
+
+
+@pytest.mark.parametrize("size", [128, (96, 48)])
+def test_stored_positions_can_be_resampled_and_saved_for_another_size(tmp_path, size):
+    model = build()
+    height, width = (size, size) if isinstance(size, int) else size
+    pixel_values = films(1, height, width)
+    expected = outputs_of(model, pixel_values)
+    model.clarity.resize_position_embeddings(size)
+    assert model.config.patch_grid == (height // 16, width // 16)
+    assert model.clarity.embeddings.patch_positions.requires_grad
+    assert_same_outputs(outputs_of(model, pixel_values), expected)
+    model.save_pretrained(tmp_path)
+    loaded = ClarityForMultiLabelLocalization.from_pretrained(tmp_path)
+    assert loaded.config.patch_grid == (height // 16, width // 16)
+    assert_same_outputs(outputs_of(loaded, pixel_values), expected)
+
+
+def test_a_refused_size_leaves_the_model_as_it_was():
+    model = build()
+    with pytest.raises(ValueError, match="must be a multiple of `patch_size`"):
+        model.clarity.resize_position_embeddings(100)
+    assert model.config.image_size == 64
+    assert outputs_of(model, films()).logits.isfinite().all()
+
+
+def test_patch_tokens_run_along_rows():
+    embeddings = build().clarity.embeddings
+    dark, lit = films(1, 64, 96) * 0, films(1, 64, 96) * 0
+    lit[..., 32:48, 80:96] = 1  # the patch of row 2 and column 5
+    changed = (embeddings(lit) - embeddings(dark)).abs().sum(-1)[0].nonzero().flatten().tolist()
+    assert changed == [FINDINGS + 2 * 6 + 5]
+
+
+# Class token head ----------------------------------------------------------------------------------------------------
+
+
+def test_linear_pooling_is_a_dot_product_with_the_normalised_class_token():
+    model = build(pooling="linear")
+    encoded, head = outputs_of(model.clarity, films()), model.class_token_head
+    logits = torch.einsum("bfd,fd->bf", encoded.last_hidden_state[:, :FINDINGS], head.weight) + head.bias
+    torch.testing.assert_close(outputs_of(model, films()).class_token_logits, logits)
+    assert head.attention is None
+
+
+def test_mean_pooling_averages_the_class_token_before_the_final_layernorm():
+    model = build(pooling="mean")
+    nn.init.constant_(model.class_token_head.bias, 0.3)
+    expected = outputs_of(model.clarity, films(), output_hidden_states=True).hidden_states[-1]
+    logits = outputs_of(model, films()).class_token_logits
+    torch.testing.assert_close(logits, expected[:, :FINDINGS].mean(-1) + 0.3)
+    nn.init.zeros_(model.clarity.layernorm.weight)
+    assert torch.equal(outputs_of(model, films()).class_token_logits, logits)
+    assert model.class_token_head.weight is None
+
+
+def test_attention_pooling_lets_class_tokens_attend_over_patches_alone():
+    model = build(pooling="attention")
+    head, pool = model.class_token_head, model.class_token_head.attention
+    nn.init.uniform_(pool.layer_scale)
+    tokens = outputs_of(model.clarity, films()).last_hidden_state
+    class_tokens, patches = tokens[:, :FINDINGS], tokens[:, FINDINGS:]
+    query, key, value = (
+        projection(states).view(2, -1, 3, 16).transpose(1, 2)
+        for projection, states in ((pool.q_proj, class_tokens), (pool.k_proj, patches), (pool.v_proj, patches))
+    )
+    attended = (query @ key.transpose(2, 3) / 4).softmax(-1) @ value
+    pooled = class_tokens + pool.layer_scale * pool.o_proj(attended.transpose(1, 2).flatten(2))
+    logits = (pooled * head.weight).sum(-1) + head.bias
+    torch.testing.assert_close(outputs_of(model, films()).class_token_logits, logits)
+
+
+@pytest.mark.parametrize("pooling", ["attention", "linear", "mean"])
+def test_every_pooling_trains_all_its_weights(pooling):
+    found = gradients(build(pooling=pooling).train(), pixel_values=films(), labels=torch.ones(2, FINDINGS),
+                      anatomical_prior=torch.ones(2, 1, 64, 64))  # fmt: skip
+    assert all(gradient.abs().sum() > 0 for name, gradient in found.items() if "k_proj.bias" not in name)
+
+
+def test_logits_are_the_mean_of_both_logits():
+    outputs = outputs_of(build(), films())
+    torch.testing.assert_close(outputs.logits, (outputs.class_token_logits + outputs.patch_logits) / 2)
+
+
+@pytest.mark.parametrize("num_labels", [1, 3])
+def test_any_number_of_findings_is_possible(num_labels):
+    model = build(num_labels=num_labels)
+    outputs = model(films(), labels=torch.ones(2, num_labels), anatomical_prior=some_priors(2))
+    outputs.loss.backward()
+    assert outputs.logits.shape == (2, num_labels)
+    assert outputs.localization_maps.shape == (2, num_labels, 4, 4)
+    assert (outputs.loss_parts["orthogonal"] == 0) == (num_labels == 1)
+
+
+def test_both_biases_start_at_the_logit_of_the_prevalence():
+    model = build(prevalence=[0.5, 0.1, 0.0])
+    expected = torch.tensor([0.0, math.log(0.1 / 0.9), math.log(0.01 / 0.99)])
+    torch.testing.assert_close(model.class_token_head.bias, expected)
+    torch.testing.assert_close(model.ranking_pooling.bias, expected)
+    assert (build().ranking_pooling.bias == 0).all()
+
+
+# SegmentCAM ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 100])
+def test_ranking_pooling_is_the_weighted_mean_of_sorted_scores_plus_bias(count):
+    pooling = ClarityRankingPooling(ClarityConfig(**settings(num_labels=2)))
+    pooling.bias.data = torch.tensor([0.5, -1.0])
+    maps = torch.randn(3, 2, 1, count, generator=torch.Generator().manual_seed(count))
+    decay = max(0.0, 1 - 1 / (0.3 * count))
+    for film in range(3):
+        for finding, bias in enumerate((0.5, -1.0)):
+            scores = sorted(maps[film, finding].flatten().tolist(), reverse=True)
+            weights = [decay**rank for rank in range(count)]
+            mean = sum(s * w for s, w in zip(scores, weights, strict=True)) / sum(weights)
+            assert pooling(maps)[film, finding].item() == pytest.approx(mean + bias, abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_ranking_pooling_of_up_to_three_patches_is_their_maximum(count):
+    maps = torch.randn(2, FINDINGS, 1, count)
+    torch.testing.assert_close(ClarityRankingPooling(ClarityConfig(**settings()))(maps), maps.amax((2, 3)))
+
+
+def test_the_bias_comes_after_pooling_and_never_enters_the_activation_maps():
+    model = build()
+    before = outputs_of(model, films())
+    assert model.segment_cam.cam.bias is None
+    with torch.no_grad():
+        model.ranking_pooling.bias += 2
+    after = outputs_of(model, films())
+    torch.testing.assert_close(after.patch_logits, before.patch_logits + 2)
+    assert torch.equal(after.activation_maps, before.activation_maps)
+    assert torch.equal(after.localization_maps, before.localization_maps)
+
+
+def test_logits_do_not_depend_on_the_foreground():
+    model = build()
+    outputs = model(films())
+    outputs.logits.sum().backward()
+    assert model.segment_cam.foreground.weight.grad is None
+    assert model.segment_cam.cam.weight.grad.abs().sum() > 0
+    nn.init.normal_(model.segment_cam.foreground.weight)
+    changed = outputs_of(model, films())
+    assert torch.equal(changed.logits, outputs.logits)
+    assert not torch.equal(changed.localization_maps, outputs.localization_maps)
+
+
+# Maps ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fusion", ["geometric", "attention", "cam"])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_maps_follow_the_formula_of_their_fusion(fusion, height, width):
+    outputs = outputs_of(build(map_fusion=fusion, background_suppression=False), films(2, height, width))
+    attention = outputs.class_attention * (height // 16) * (width // 16)
+    evidence = outputs.activation_maps.clamp_min(0)
+    expected = {"geometric": (attention * evidence) ** 0.5, "attention": attention, "cam": evidence}[fusion]
+    torch.testing.assert_close(outputs.localization_maps, expected)
+    assert expected.std() > 0
+
+
+def test_background_suppression_keeps_each_findings_floor_outside_the_foreground():
+    floors = [0.0, 0.25, 1.0]
+    kept = outputs_of(build(background_suppression=False), films())
+    suppressed = outputs_of(build(suppression_floor=floors), films())
+    floor = torch.tensor(floors)[:, None, None]
+    expected = kept.localization_maps * (floor + (1 - floor) * kept.foreground)
+    torch.testing.assert_close(suppressed.localization_maps, expected)
+    assert torch.equal(suppressed.localization_maps[:, 2], kept.localization_maps[:, 2])
+    assert torch.equal(suppressed.logits, kept.logits)
+
+
+def test_by_default_findings_at_the_rim_are_suppressed_less(tiny_model):
+    maps = tiny_model.localize(torch.full((1, 14, 4, 4), 1 / 16), torch.ones(1, 14, 4, 4), torch.zeros(1, 1, 4, 4))
+    by_name = dict(zip(tiny_model.config.findings, maps.amax((0, 2, 3)).tolist(), strict=True))
+    assert by_name["Pneumothorax"] == pytest.approx(0.5)
+    assert by_name["Cardiomegaly"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (14, 14), (32, 32), (8, 3)])
+@pytest.mark.parametrize("fusion", ["geometric", "attention"])
+def test_the_scale_of_maps_carries_between_sizes(grid, fusion):
+    model = build(map_fusion=fusion, background_suppression=False)
+    even = torch.full((1, FINDINGS, *grid), 1 / (grid[0] * grid[1]))
+    maps = model.localize(even, torch.ones(1, FINDINGS, *grid), torch.ones(1, 1, *grid))
+    torch.testing.assert_close(maps, torch.ones_like(maps))
+
+
+def test_maps_are_not_negative_and_carry_no_gradient():
+    outputs = build("sdpa", affinity_layers=2).train()(films())
+    assert (outputs.localization_maps >= 0).all()
+    assert not outputs.localization_maps.requires_grad
+    assert outputs.activation_maps.requires_grad
+    assert outputs.class_attention.requires_grad
+    assert (outputs.activation_maps < 0).any()
+
+
+# Affinity ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_refinement_is_a_product_with_the_renormalised_patch_block_of_eager_attention(blocks, height, width):
+    model = build(affinity_layers=blocks)
+    encoded = outputs_of(model.clarity, films(2, height, width), output_attentions=True)
+    affinity = torch.stack(encoded.attentions[-blocks:]).mean((0, 2))[:, FINDINGS:, FINDINGS:]
+    affinity = affinity / affinity.sum(-1, keepdim=True)
+    maps = torch.rand(2, FINDINGS, height // 16, width // 16)
+    expected = torch.einsum("bij,bfj->bfi", affinity, maps.flatten(2)).view_as(maps)
+    assert len(encoded.affinity_states) == blocks
+    torch.testing.assert_close(refine_by_affinity(maps, encoded.affinity_states), expected, atol=1e-6, rtol=0)
+
+
+def test_refined_maps_are_the_refinement_of_the_fused_maps_before_suppression():
+    fused = outputs_of(build(background_suppression=False), films()).localization_maps
+    model = build(affinity_layers=2, suppression_floor=0.2)
+    outputs = outputs_of(model, films())
+    states = outputs_of(model.clarity, films()).affinity_states
+    expected = refine_by_affinity(fused, states) * (0.2 + 0.8 * outputs.foreground)
+    torch.testing.assert_close(outputs.localization_maps, expected)
+
+
+def test_refinement_keeps_an_even_map_even():
+    states = outputs_of(build(affinity_layers=2).clarity, films()).affinity_states
+    torch.testing.assert_close(
+        refine_by_affinity(torch.ones(2, FINDINGS, 4, 4), states), torch.ones(2, FINDINGS, 4, 4)
+    )
+
+
+# Loss of the forward -------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts():
+    model = build(orthogonal_loss_weight=0.5, foreground_loss_weight=0.25, background_loss_weight=2)
+    outputs = outputs_of(model, films(), labels=some_labels(2), anatomical_prior=some_priors(2))
+    parts = outputs.loss_parts
+    assert list(parts) == ["class_token", "patch", "orthogonal", "foreground", "background"]
+    expected = (
+        parts["class_token"]
+        + parts["patch"]
+        + 0.5 * parts["orthogonal"]
+        + 0.25 * parts["foreground"]
+        + 2 * parts["background"]
+    )
+    torch.testing.assert_close(outputs.loss, expected)
+
+
+def test_each_classification_part_is_the_cross_entropy_of_its_own_logits():
+    labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    outputs = outputs_of(build(), films(), labels=labels)
+    for part in ("class_token", "patch"):
+        expected = F.binary_cross_entropy_with_logits(outputs[f"{part}_logits"], labels)
+        torch.testing.assert_close(outputs.loss_parts[part], expected)
+
+
+def test_without_a_prior_the_foreground_and_background_cost_nothing():
+    outputs = outputs_of(build(), films(), labels=some_labels(2))
+    assert list(outputs.loss_parts) == ["class_token", "patch", "orthogonal"]
+
+
+def test_without_labels_there_is_no_loss():
+    outputs = outputs_of(build(), films())
+    assert outputs.loss is None
+    assert outputs.loss_parts is None
+
+
+def test_a_prior_of_the_films_size_is_averaged_over_each_patch():
+    model, labels = build(), torch.ones(1, FINDINGS)
+    fine = some_priors(1)
+    coarse = F.avg_pool2d(fine, 16)
+    expected = outputs_of(model, films(1), labels=labels, anatomical_prior=coarse).loss
+    torch.testing.assert_close(outputs_of(model, films(1), labels=labels, anatomical_prior=fine).loss, expected)
+
+
+def test_the_background_loss_reaches_the_queries_of_the_kept_blocks_only():
+    model = build(class_attention_layers=1)
+    prior = torch.zeros(2, 1, 64, 64)
+    prior[..., :32] = 1
+    part = model(films(), labels=torch.ones(2, FINDINGS), anatomical_prior=prior).loss_parts["background"]
+    part.backward()
+    assert model.clarity.layers[-1].attention.q_proj.weight.grad.abs().sum() > 0
+    assert model.clarity.layers[-1].attention.v_proj.weight.grad is None
+    assert model.segment_cam.foreground.weight.grad is None
+
+
+def test_outputs_come_as_a_tuple_on_request_without_what_is_missing():
+    model = build()
+    outputs, values = outputs_of(model, films()), outputs_of(model, films(), return_dict=False)
+    assert isinstance(values, tuple)
+    assert len(values) == len(outputs.to_tuple())
+    assert torch.equal(values[0], outputs.logits)
+    assert torch.equal(values[1], outputs.localization_maps)

@@ -1,0 +1,264 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The task `chest-xray-localization`, with random weights: what goes in, what comes out."""
+
+import json
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import pipeline
+from transformers.pipelines.pt_utils import KeyDataset
+
+from clarity_hf import FINDINGS, ChestXrayLocalizationPipeline
+
+TASK = "chest-xray-localization"
+
+
+@pytest.fixture(scope="module")
+def localizer(tiny_checkpoint):
+    return pipeline(TASK, model=str(tiny_checkpoint))
+
+
+def by_label(findings):
+    return {finding["label"]: finding for finding in findings}
+
+
+def assert_same(findings, others, score=1e-5, box=1.0):
+    """Scores to 1e-5 and boxes to a pixel, whatever the order of equal scores."""
+    assert len(findings) == len(others)
+    others = by_label(others)
+    for finding in findings:
+        other = others[finding["label"]]
+        assert finding["score"] == pytest.approx(other["score"], abs=score)
+        assert len(finding["boxes"]) == len(other["boxes"])
+        for one, two in zip(finding["boxes"], other["boxes"], strict=True):
+            assert one == pytest.approx(two, abs=box)
+
+
+# What comes out
+
+
+def test_a_film_gives_every_finding_highest_score_first(localizer, film):
+    findings = localizer(film)
+    assert isinstance(localizer, ChestXrayLocalizationPipeline)
+    assert {finding["label"] for finding in findings} == set(FINDINGS)
+    assert len(findings) == 14
+    scores = [finding["score"] for finding in findings]
+    assert scores == sorted(scores, reverse=True)
+    assert 0 <= min(scores) <= max(scores) <= 1
+    assert set(findings[0]) == {"label", "score", "threshold", "present", "boxes"}
+
+
+def test_scores_are_the_model_s(localizer, film):
+    values = localizer.image_processor(film, return_tensors="pt").pixel_values
+    with torch.no_grad():
+        scores = localizer.model(values).logits.sigmoid()[0]
+    found = by_label(localizer(film))
+    for index, label in enumerate(FINDINGS):
+        assert found[label]["score"] == pytest.approx(scores[index].item(), abs=1e-6)
+
+
+def test_present_findings_have_boxes_and_absent_ones_none(localizer, film):
+    median = float(np.median([finding["score"] for finding in localizer(film)]))
+    findings = localizer(film, threshold=median)
+    present = [finding for finding in findings if finding["present"]]
+    assert 0 < len(present) < 14
+    for finding in findings:
+        assert finding["threshold"] == median
+        assert finding["present"] is (finding["score"] >= median)
+        assert finding["present"] or finding["boxes"] == []
+
+
+@pytest.mark.parametrize("shape", [(120, 90), (90, 120), (300, 80)])
+def test_boxes_lie_inside_the_film(localizer, shape):
+    film = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    boxes = [box for finding in localizer(film, threshold=0) for box in finding["boxes"]]
+    assert boxes
+    for box in boxes:
+        assert list(box) == ["xmin", "ymin", "xmax", "ymax"]
+        assert 0 <= box["xmin"] < box["xmax"] <= shape[1]
+        assert 0 <= box["ymin"] < box["ymax"] <= shape[0]
+
+
+def test_the_result_is_json(localizer, film):
+    numbers = (None, 0, 0.3, np.float32(0.25))
+    for threshold in (*numbers, [0.1] * 14, (0.1,) * 14, np.full(14, 0.1), torch.full((14,), 0.1)):
+        findings = localizer(film, threshold=threshold)
+        assert json.loads(json.dumps(findings)) == findings
+        assert type(findings[0]["threshold"]) is float
+
+
+def test_thresholds_per_finding_are_in_the_config_s_order(localizer, film):
+    thresholds = [0.0 if label == "Mass" else 1.0 for label in FINDINGS]
+    findings = by_label(localizer(film, threshold=thresholds))
+    assert [label for label, finding in findings.items() if finding["present"]] == ["Mass"]
+    assert findings["Hernia"]["threshold"] == 1.0
+
+
+def test_the_config_s_thresholds_are_the_default(tiny_model, localizer, film):
+    tiny_model.config.score_thresholds = [0.0] * 7 + [1.0] * 7
+    own = ChestXrayLocalizationPipeline(model=tiny_model, image_processor=localizer.image_processor)
+    present = {finding["label"] for finding in own(film) if finding["present"]}
+    assert present == set(FINDINGS[:7])
+
+
+def test_a_higher_map_threshold_gives_smaller_boxes(localizer, film):
+    def area(share):
+        boxes = [box for finding in localizer(film, threshold=0, map_threshold=share) for box in finding["boxes"]]
+        return sum((box["xmax"] - box["xmin"]) * (box["ymax"] - box["ymin"]) for box in boxes)
+
+    assert area(0.2) > area(0.6) > area([0.9] * 14) > 0
+
+
+def test_top_k_keeps_the_highest_scores(localizer, film):
+    assert localizer(film, top_k=3) == localizer(film)[:3]
+    assert len(localizer(film, top_k=100)) == 14
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_top_k_below_one_is_refused(localizer, film, top_k):
+    with pytest.raises(ValueError, match=f"`top_k` must be at least 1, got {top_k}"):
+        localizer(film, top_k=top_k)
+
+
+@pytest.mark.parametrize("argument", ["threshold", "map_threshold"])
+def test_thresholds_of_another_length_are_refused(localizer, film, argument):
+    with pytest.raises(ValueError, match=rf"`{'score' if argument == 'threshold' else 'map'}_thresholds` must be"):
+        localizer(film, **{argument: [0.5, 0.5]})
+
+
+def test_maps_lie_over_the_film_where_asked(localizer, film):
+    findings = localizer(film, return_maps=True, threshold=0)
+    for finding in findings:
+        assert finding["map"].shape == film.shape
+        assert finding["map"].dtype == np.float32
+        assert finding["map"].min() >= 0
+    assert "map" not in localizer(film, threshold=0)[0]
+
+
+def test_each_finding_gets_its_own_map(localizer, film):
+    values = localizer.image_processor(film, return_tensors="pt").pixel_values
+    with torch.no_grad():
+        outputs = localizer.model(values)
+    (laid,) = localizer.image_processor.post_process_maps(outputs, [film.shape])
+    for finding in localizer(film, return_maps=True):
+        np.testing.assert_allclose(finding["map"], laid[FINDINGS.index(finding["label"])].numpy(), atol=1e-5)
+
+
+def test_own_findings_without_a_table_back_get_maps(tiny_config, film, localizer):
+    from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization
+
+    fields = {**tiny_config.to_dict(), "id2label": {0: "Mass", 1: "Fracture"}, "label2id": None}
+    model = ClarityForMultiLabelLocalization(ClarityConfig(**fields)).eval()
+    own = ChestXrayLocalizationPipeline(model=model, image_processor=localizer.image_processor)
+    assert {finding["label"] for finding in own(film, return_maps=True)} == {"Mass", "Fracture"}
+
+
+# What goes in
+
+
+def test_one_film_gives_a_result_and_a_list_a_list(localizer, film):
+    one = localizer(film)
+    assert isinstance(one[0], dict)
+    assert localizer([film]) == [one]
+    assert localizer((film,)) == [one]
+    assert localizer([film, film]) == [one, one]
+
+
+def test_a_generator_gives_an_iterator(localizer, film):
+    results = localizer(film for _ in range(2))
+    assert not isinstance(results, list)
+    assert [len(result) for result in results] == [14, 14]
+
+
+def test_a_dataset_gives_an_iterator(localizer, film):
+    data = datasets.Dataset.from_dict({"image": [Image.fromarray(film), Image.fromarray(film.T)]})
+    data = data.cast_column("image", datasets.Image())
+    results = list(localizer(KeyDataset(data, "image"), threshold=0))
+    assert len(results) == 2
+    assert_same(results[0], localizer(film, threshold=0))
+    assert_same(results[1], localizer(film.T, threshold=0))
+
+
+def test_batches_equal_single_films(localizer, film):
+    films = [film, film.T, film[:60], 255 - film, film[:, ::-1]]
+    singly = [localizer(one, threshold=0) for one in films]
+    for result, expected in zip(localizer(films, batch_size=3, threshold=0), singly, strict=True):
+        assert_same(result, expected)
+
+
+def test_every_source_gives_the_same_result(localizer, film, tmp_path):
+    path = tmp_path / "film.png"
+    Image.fromarray(film).save(path)
+    expected = localizer(film, threshold=0)
+    for source in (path, str(path), path.read_bytes(), Image.fromarray(film), torch.from_numpy(film.copy())):
+        assert localizer(source, threshold=0) == expected
+        assert localizer([source], threshold=0) == [expected]
+
+
+def test_16_bit_files_are_read_as_deep(localizer, film, tmp_path):
+    deep = film.astype(np.uint16) * 257
+    deep[0, 0] = 65535
+    path = tmp_path / "deep.png"
+    Image.fromarray(deep).save(path)
+    shallow = film.copy()
+    shallow[0, 0] = 255
+    # 8-bit films are resized to whole grey values; a box may move by a cell of the working grid, 120 / 32 pixels.
+    assert_same(localizer(path), localizer(shallow), score=2e-3, box=4)
+    assert_same(localizer(path), localizer(deep))
+
+
+@pytest.mark.parametrize("empty", [[], ()])
+def test_no_film_is_refused(localizer, empty):
+    with pytest.raises(ValueError, match="`inputs` must hold at least one film"):
+        localizer(empty)
+
+
+def test_a_bad_film_is_named(localizer, film, tmp_path):
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    Image.fromarray(film).save(good)
+    bad.write_bytes(good.read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"bad\.png"):
+        localizer([good, bad])
+    with pytest.raises(FileNotFoundError, match=r"none\.png"):
+        localizer(str(tmp_path / "none.png"))
+    with pytest.raises(ValueError, match="got a URL"):
+        localizer("https://example.org/film.png")
+
+
+def test_a_call_leaves_no_trace(localizer, film):
+    before = localizer(film)
+    localizer(film, threshold=0, top_k=1, return_maps=True)
+    assert localizer(film) == before
+
+
+def test_bfloat16_models_work(tiny_checkpoint, film):
+    half = pipeline(TASK, model=str(tiny_checkpoint), dtype=torch.bfloat16)
+    assert half.model.dtype == torch.bfloat16
+    assert_same(half(film), pipeline(TASK, model=str(tiny_checkpoint))(film), score=0.05, box=1e9)
+
+
+# Folders
+
+
+def test_a_saved_pipeline_loads_without_remote_code(localizer, film, tmp_path):
+    localizer.save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    ]
+    assert "custom_pipelines" not in (tmp_path / "config.json").read_text()
+    again = pipeline(TASK, model=str(tmp_path))
+    assert again(film, threshold=0) == localizer(film, threshold=0)
+
+
+def test_the_stock_classification_pipeline_works_with_sigmoid(tiny_checkpoint, localizer, film):
+    stock = pipeline("image-classification", model=str(tiny_checkpoint))
+    scores = {row["label"]: row["score"] for row in stock(Image.fromarray(film), top_k=14)}
+    expected = {finding["label"]: finding["score"] for finding in localizer(film)}
+    assert scores == pytest.approx(expected, abs=1e-5)
+
+
