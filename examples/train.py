@@ -83,6 +83,7 @@ class ScriptArguments:
     )
     drop_path_rate: float = field(default=0.0, metadata={"help": "Stochastic depth; 0.1 to 0.2 on real films."})
     min_positives: int = field(default=20, metadata={"help": "Findings with fewer are not in the mean AUROC."})
+    augment: bool = field(default=True, metadata={"help": "Random crops, flips, rotations, exposure."})
     crop_scale: float = field(default=0.7, metadata={"help": "Smallest area of a random crop."})
 
 
@@ -96,7 +97,7 @@ def main() -> None:
 
     processor = ClarityImageProcessor(size={"height": script.image_size, "width": script.image_size})
     transforms = {
-        "train": FilmTransform(processor, augment=True, crop_scale=script.crop_scale),
+        "train": FilmTransform(processor, augment=script.augment, crop_scale=script.crop_scale),
         "validation": FilmTransform(processor),
     }
     sources = {
@@ -138,7 +139,7 @@ def main() -> None:
             predictions=prediction.predictions, references=prediction.label_ids
         ),
     )
-    resume_from = args.resume_from_checkpoint or get_last_checkpoint(args.output_dir) if has_runs(args) else None
+    resume_from = args.resume_from_checkpoint or (get_last_checkpoint(args.output_dir) if has_runs(args) else None)
     if resume_from:
         print(f"resuming from {resume_from}")
     trainer.train(resume_from_checkpoint=resume_from)

@@ -86,7 +86,7 @@ def upward_arrows(code: str, file: tuple[str, ...]) -> list[str]:
         (("labels",), "def f():\n    import clarity_hf.training", ["training"]),
         (("labels",), "from . import boxes", ["boxes"]),
         (("training", "trainer"), "from ..evaluation import mean_auroc", ["evaluation.mean_auroc"]),
-        (("training", "trainer"), "from clarity_hf.evaluation.classification import x", ["evaluation.classification.x"]),
+        (("training", "trainer"), "from clarity_hf.evaluation.localization import x", ["evaluation.localization.x"]),
         (("training", "trainer"), "from .teacher import Teacher\nfrom clarity_hf.data import nih", []),
         (("data", "nih"), "from clarity_hf import FINDINGS", ["FINDINGS"]),
         (("data", "nih"), "import clarity_hf", ["__init__"]),

@@ -4,8 +4,6 @@
 import importlib
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -142,9 +140,6 @@ def test_importing_again_changes_nothing():
 
 
 def test_reloading_the_module_does_not_wrap_the_wrapper():
-    code = (
-        "import importlib, clarity_hf, transformers.utils.hub as hub; before = hub.cached_files;"
-        "importlib.reload(clarity_hf.packaged_checkpoints).register_checkpoint_names();"
-        "assert hub.cached_files is before"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    before = hub.cached_files
+    importlib.reload(packaged_checkpoints).register_checkpoint_names()
+    assert hub.cached_files is before

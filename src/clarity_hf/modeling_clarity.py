@@ -12,6 +12,7 @@ paper's abstract does not fix is taken from, or inspired by:
 Symbols: B batch, F findings, D hidden size, h×w patch grid, N = h·w patches, K `class_attention_layers`.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -136,6 +137,31 @@ class ClarityEmbeddings(nn.Module):
         for name, size in zip(("pixel_values height", "pixel_values width"), pixel_values.shape[2:], strict=True):
             if size < self.patch_size or size % self.patch_size:
                 raise ValueError(PATCH_AXIS_ERROR.format(name=name, patch=self.patch_size, size=size))
+
+
+def sine_positions(height: int, width: int, size: int) -> torch.Tensor:
+    """Two-dimensional sine and cosine position embeddings, from which training starts.
+
+    Noise of std 0.02 disappears beside patch contents of std 0.5, and a network that is trained from scratch first has
+    to find out where its patches are.
+
+    Args:
+        height: h of the patch grid.
+        width: w of the patch grid.
+        size: D; what exceeds a multiple of 4 stays 0.
+
+    Returns:
+        `(1, h·w, D)` in [−0.5, 0.5].
+
+    Source: Chen et al., arXiv 2104.02057; Beyer et al., "Better plain ViT baselines", arXiv 2205.01580.
+    """
+    quarter = size // 4
+    frequencies = 1.0 / 10_000 ** (torch.arange(quarter) / max(1, quarter - 1))
+    rows = torch.arange(height)[:, None, None] * frequencies
+    columns = torch.arange(width)[None, :, None] * frequencies
+    waves = [wave.expand(height, width, -1) for axis in (columns, rows) for wave in (axis.sin(), axis.cos())]
+    positions = F.pad(torch.cat(waves, dim=-1), (0, size - 4 * quarter))
+    return 0.5 * positions.reshape(1, height * width, size)
 
 
 def eager_attention_forward(
@@ -280,8 +306,9 @@ class ClarityPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         std = self.config.initializer_range
         if isinstance(module, ClarityEmbeddings):
-            for parameter in (module.class_tokens, module.class_positions, module.patch_positions):
+            for parameter in (module.class_tokens, module.class_positions):
                 init.trunc_normal_(parameter, mean=0.0, std=std)
+            init.copy_(module.patch_positions, sine_positions(*module.patch_grid, self.config.hidden_size))
         elif isinstance(module, ClarityAttentionPooling):
             init.constant_(module.layer_scale, self.config.layer_scale_init)
         elif isinstance(module, ClarityClassTokenHead):
@@ -290,12 +317,8 @@ class ClarityPreTrainedModel(PreTrainedModel):
             init.copy_(module.bias, torch.tensor(self.config.prevalence_bias()))
         elif isinstance(module, ClarityRankingPooling):
             init.copy_(module.bias, torch.tensor(self.config.prevalence_bias()))
-        elif isinstance(module, ClaritySegmentCam):
-            # A trunk at std 0.02 gives maps of 1e-3 that take thousands of steps to move.
-            for convolution in (module.project, module.mix):
-                init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-            for convolution in (module.cam, module.foreground):
-                init.normal_(convolution.weight, mean=0.0, std=convolution.in_channels**-0.5)
+        elif hasattr(module, "initial_std"):
+            init.normal_(module.weight, mean=0.0, std=module.initial_std)
 
 
 class ClarityModel(ClarityPreTrainedModel):
@@ -435,6 +458,12 @@ class ClaritySegmentCam(nn.Module):
         # Without bias: the prevalence inside P would push ReLU(P) to zero everywhere and blank the fused map.
         self.cam = nn.Conv2d(size, config.num_labels, kernel_size=1, bias=False)
         self.foreground = nn.Conv2d(size, 1, kernel_size=1)
+        # At std 0.02 the maps are of 1e-3 and take thousands of steps to move. The convolutions carry their own std:
+        # outside the library `_init_weights` is not called for a module without parameters of its own, like this one.
+        for convolution in (self.project, self.mix):  # He et al., fan out
+            convolution.initial_std = (2 / (size * math.prod(convolution.kernel_size))) ** 0.5
+        for convolution in (self.cam, self.foreground):
+            convolution.initial_std = size**-0.5
 
     def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Patch tokens `(B, D, h, w)` → activation maps P `(B, F, h, w)` and foreground logits `(B, 1, h, w)`."""
@@ -455,8 +484,10 @@ class ClarityRankingPooling(nn.Module):
         scores = activation_maps.flatten(2).sort(dim=-1, descending=True).values
         count = scores.shape[-1]
         decay = max(0.0, 1 - 1 / (0.3 * count))
-        weights = decay ** torch.arange(count, device=scores.device, dtype=scores.dtype)
-        return (scores * (weights / weights.sum())).sum(-1) + self.bias  # a product sum: `@` breaks int8 export
+        # In float32: bfloat16 holds no ranks beyond 256 and is off by a tenth at 32 × 32 patches.
+        weights = decay ** torch.arange(count, device=scores.device, dtype=torch.float32)
+        pooled = (scores * (weights / weights.sum())).sum(-1)  # a product sum: `@` breaks int8 export
+        return pooled.to(self.bias.dtype) + self.bias
 
 
 class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
@@ -514,9 +545,8 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         activation_maps, foreground_logits = self.segment_cam(patches)
         patch_logits = self.ranking_pooling(activation_maps)
         foreground = foreground_logits.sigmoid()
-        maps = self.localize(
-            class_attention.detach(), activation_maps.detach(), foreground.detach(), encoded.affinity_states
-        )
+        states = tuple((query.detach(), key.detach()) for query, key in encoded.affinity_states or ())
+        maps = self.localize(class_attention.detach(), activation_maps.detach(), foreground.detach(), states)
         loss, parts = None, None
         if labels is not None:
             parts = self.losses(encoded, class_token_logits, patch_logits, foreground_logits, labels, anatomical_prior)

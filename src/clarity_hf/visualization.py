@@ -97,7 +97,8 @@ def _write_label(
     width, height = right - left + 6, bottom - top + 6
     x = min(max(0.0, corners[0]), size[0] - width)
     places = [corners[1] - height, corners[3], corners[1]]
-    places += [corners[1] + step * height for step in range(1, 1 + int(size[1] // height))]
+    steps = range(1, 1 + int(size[1] // height))
+    places += [corners[1] + step * height for step in steps] + [corners[1] - step * height for step in steps[1:]]
     for y in places:
         place = (x, y, x + width, y + height)
         if y >= 0 and place[3] <= size[1] and not any(_overlap(place, other) for other in taken):

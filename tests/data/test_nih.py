@@ -238,7 +238,8 @@ def test_the_release_folder_wins_over_copies_and_originals_come_last(release):
 def test_no_patient_is_in_two_splits_and_the_test_list_is_kept(release):
     splits = load_nih(release, validation_fraction=0.3)
     train, validation, test = (patients(splits[name]) for name in ("train", "validation", "test"))
-    assert not train & validation and not (train | validation) & test
+    assert not train & validation
+    assert not (train | validation) & test
     assert test == {f"{patient:08d}" for patient in range(21, 25)}
     assert (len(train), len(validation)) == (14, 6)
     assert sum(len(split) for split in splits.values()) == 48
@@ -485,7 +486,8 @@ def test_the_real_subset_splits_as_its_readme_says():
     splits = load_nih(folder)
     train, validation = patients(splits["train"]), patients(splits["validation"])
     assert len(splits["test"]) == 0
-    assert len(train | validation) == 1119 and not train & validation
+    assert len(train | validation) == 1119
+    assert not train & validation
     assert len(validation) == round(0.2 * 1119)
     assert {film.patient_id for film in films if film.boxes} <= validation
     originals = {path.stem for path in (folder / "original-1024").glob("*.png")}

@@ -2,6 +2,7 @@
 """AUROC per finding, its mean, and thresholds."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -142,19 +143,21 @@ def test_the_metric_lists_rare_findings_but_leaves_them_out_of_the_mean(tmp_path
 
 
 def test_the_metric_gathers_two_processes(tmp_path):
-    # The processes meet in files, so that two metrics of one process do as well; the first computes.
-    first, second = (
-        MultilabelAuroc(
+    def run(process):
+        metric = MultilabelAuroc(
             ["Mass", "Nodule"],
             num_process=2,
             process_id=process,
             experiment_id="two",
             cache_dir=str(tmp_path),
-            timeout=20,
+            timeout=60,
         )
-        for process in range(2)
-    )
-    first.add_batch(predictions=SCORES[:2], references=LABELS[:2])
-    second.add_batch(predictions=SCORES[2:], references=LABELS[2:])
-    second._finalize()
-    assert first.compute() == pytest.approx(EXPECTED)
+        rows = slice(2 * process, 2 * process + 2)
+        metric.add_batch(predictions=SCORES[rows], references=LABELS[rows])
+        return metric.compute()
+
+    # The processes meet in locked files and nowhere else, so that two threads stand for them.
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(run, range(2))
+    assert first == pytest.approx(EXPECTED)
+    assert second is None

@@ -70,7 +70,6 @@ class PhantomRows:
         return {"image": phantom.image, "labels": phantom.labels, "thorax_mask": phantom.thorax}
 
 
-
 class RepeatedRows:
     """A map-style data set seen `times` over in one epoch, so that a small one weighs more beside a large one."""
 
@@ -85,6 +84,8 @@ class RepeatedRows:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Row `index`, counted through the repetitions."""
+        if not 0 <= index < len(self):  # without it a loop over the rows would never end
+            raise IndexError(f"`index` must be between 0 and {len(self) - 1}, got {index}.")
         return self.rows[index % len(self.rows)]
 
 

@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from clarity_hf.boxes import Letterbox
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.image_reading import read_image
+
+from .nih import open_film
 
 PRIOR_SIDE = 56
 """Side of the prior that a step carries; the model averages it to its patch grid."""
@@ -61,15 +66,15 @@ class FilmTransform:
 
         Args:
             row: `image`, any source of [`read_image`] or the `{"path", "bytes"}` of an undecoded `datasets.Image`;
-                `labels` `(F,)` of 1, 0, NaN; optionally `thorax_mask` of the image's size, bright inside, or None.
+                `labels` `(F,)` of 1, 0, NaN; optionally `thorax_mask` of the image's size, above 0 inside, or None.
 
         Returns:
             `pixel_values` `(3, H, W)`, `labels` `(F,)` float32 and `anatomical_prior` `(1, 56, 56)` in [0, 1], NaN
-            throughout where the row has no mask.
+            throughout where the row has no mask or an empty one.
         """
         film = tv_tensors.Image(torch.from_numpy(read_source(row["image"])).float()[None] / 255)
-        mask = row.get("thorax_mask")
-        thorax = tv_tensors.Mask(torch.from_numpy(_read_mask(mask))[None]) if mask is not None else None
+        mask = _read_mask(row.get("thorax_mask"))
+        thorax = tv_tensors.Mask(torch.from_numpy(mask)[None]) if mask is not None else None
         film, thorax = self._to_canvas(film), self._to_canvas(thorax)
         if self.augmentation is not None:
             film, thorax = self.augmentation(film, thorax) if thorax is not None else (self.augmentation(film), None)
@@ -108,11 +113,12 @@ def read_source(source: Any) -> np.ndarray:
     """Read a film from what a data set's cell holds: `(H, W)` in [0, 255].
 
     Args:
-        source: As in [`read_image`], or the `{"path", "bytes"}` of a `datasets.Image(decode=False)`; the path goes
-            first, as errors then name the file.
+        source: As in [`read_image`], or the `{"path", "bytes"}` of a `datasets.Image(decode=False)`; errors name the
+            path where there is one.
     """
     if isinstance(source, Mapping):
-        source = source["path"] if source.get("bytes") is None else source["bytes"]
+        name = source.get("path") or "image"
+        return read_image(source["path"] if source.get("bytes") is None else source["bytes"], name)
     return read_image(source)
 
 
@@ -138,7 +144,16 @@ def no_prior() -> torch.Tensor:
     return torch.full((1, PRIOR_SIDE, PRIOR_SIDE), float("nan"))
 
 
-def _read_mask(mask: Any) -> np.ndarray:
-    if isinstance(mask, np.ndarray):
-        return (mask > 0).astype(np.uint8)
-    return (read_source(mask) > 0).astype(np.uint8)
+def _read_mask(mask: Any) -> np.ndarray | None:
+    """The mask as 0 and 1, or None for an empty one: an atlas holds those for films that it could not segment."""
+    if mask is None:
+        return None
+    if isinstance(mask, Mapping):
+        mask = mask["path"] if mask.get("bytes") is None else io.BytesIO(mask["bytes"])
+    if isinstance(mask, str | os.PathLike):
+        mask = open_film(mask)
+    elif isinstance(mask, io.BytesIO):
+        mask = Image.open(mask)
+    # Not through the films' reader, which refuses an image of one grey: a mask may well be one.
+    inside = np.asarray(mask.convert("L") if isinstance(mask, Image.Image) else mask) > 0
+    return inside.astype(np.uint8) if inside.any() else None

@@ -56,13 +56,15 @@ def write_model_card(
         for entry in history
         if f"{prefix}_auroc" in entry
     ]
+    auroc = float(metrics["test_auroc"])
     result = EvalResult(
         task_type="image-classification",
         dataset_type="chest-radiographs",
         dataset_name=f"{target} (validation patients)",
         metric_type="roc_auc",
-        metric_value=round(float(metrics["test_auroc"]), 4),
+        metric_value=round(auroc, 4),
     )
+    height, width = (side * config.patch_size for side in config.patch_grid)
     card = ModelCard.from_template(
         ModelCardData(
             license="apache-2.0",
@@ -70,7 +72,7 @@ def write_model_card(
             pipeline_tag="image-classification",
             tags=["chest-x-ray", "radiology", "localization", "clarity"],
             model_name="clarity",
-            eval_results=[result],
+            eval_results=None if np.isnan(auroc) else [result],  # the Hub takes no NaN
         ),
         template_path=str(TEMPLATE),
         names=" and ".join(data),
@@ -78,8 +80,8 @@ def write_model_card(
         train_films=f"{train_films:,}",
         validation_films=f"{len(validation_labels):,}",
         parameters=f"{model.num_parameters() / 1e6:.1f}",
-        image_size=config.image_size,
-        auroc=_figure(metrics["test_auroc"]),
+        image_size=f"{height} × {width}",
+        auroc=_figure(auroc),
         findings="\n".join(rows),
         epochs="\n".join(epochs),
     )

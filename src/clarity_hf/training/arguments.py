@@ -41,11 +41,11 @@ class ClarityTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"`distillation_alpha` must be inside [0, 1], got {self.distillation_alpha}. Give the teacher's share."
             )
-        if self.distillation_temperature <= 0:
+        if not self.distillation_temperature > 0:
             raise ValueError(
                 f"`distillation_temperature` must be above 0, got {self.distillation_temperature}. 1 changes nothing."
             )
-        if self.background_warmup_epochs < 0:
+        if not self.background_warmup_epochs >= 0:
             raise ValueError(
                 f"`background_warmup_epochs` must be at least 0, got {self.background_warmup_epochs}. 0 is no warm-up."
             )

@@ -62,17 +62,12 @@ class Teacher(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str, findings: Sequence[str], student_processor: Any) -> Teacher:
         """Load a teacher and its image processor from a folder or the Hub, safetensors only."""
-        model = AutoModelForImageClassification.from_pretrained(name_or_path, use_safetensors=True)
-        processor = AutoImageProcessor.from_pretrained(name_or_path)
-        return cls(
-            model,
-            findings,
-            student_processor.image_mean,
-            student_processor.image_std,
-            processor.image_mean,
-            processor.image_std,
-            _input_size(processor),
+        # A file in half precision would compute in it, and films come in float32.
+        model = AutoModelForImageClassification.from_pretrained(
+            name_or_path, use_safetensors=True, dtype=torch.float32
         )
+        mean, std, size = _preprocessing(AutoImageProcessor.from_pretrained(name_or_path))
+        return cls(model, findings, student_processor.image_mean, student_processor.image_std, mean, std, size)
 
     def train(self, mode: bool = True) -> Teacher:
         """Stay in evaluation mode whatever is asked."""
@@ -87,10 +82,15 @@ class Teacher(nn.Module):
         return self.model(pixels).logits[:, self.order]
 
 
-def _input_size(processor: Any) -> tuple[int, int] | None:
-    """The input size `(height, width)` that an image processor makes, or None where it states none."""
+def _preprocessing(processor: Any) -> tuple[Sequence[float], Sequence[float], tuple[int, int] | None]:
+    """Mean, standard deviation and input size `(height, width)`, or None for no size, of an image processor."""
+    if hasattr(processor, "data_config"):  # timm's wrapper has timm's names
+        data = processor.data_config
+        return data["mean"], data["std"], tuple(data["input_size"][-2:])
     size = dict(getattr(processor, "crop_size", None) or getattr(processor, "size", None) or {})
     if size.get("height") and size.get("width"):
-        return int(size["height"]), int(size["width"])
-    edge = size.get("shortest_edge")
-    return (int(edge), int(edge)) if edge else None
+        height_width = int(size["height"]), int(size["width"])
+    else:
+        edge = size.get("shortest_edge")
+        height_width = (int(edge), int(edge)) if edge else None
+    return processor.image_mean, processor.image_std, height_width

@@ -71,7 +71,9 @@ class ClarityDistillationTrainer(Trainer):
         """Add the parts of the loss to the training logs."""
         if "loss" in logs:
             for name, total in self._part_sums.items():
-                logs[f"loss_{name}"] = round(total.item() / self._part_counts[name], 4)
+                # Over processes, as the loss beside it; every process logs.
+                mean = self.accelerator.gather(total / self._part_counts[name]).mean()
+                logs[f"loss_{name}"] = round(mean.item(), 4)
             self._part_sums.clear()
             self._part_counts.clear()
         super().log(logs, start_time)

@@ -1,0 +1,89 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""What all findings share: the part that gets a box, how it is made visible and boxed, and sizes and places."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .geometry import Window, step
+from .scene import Scene
+
+# A finding is visible when it changes the film by this many of 255 grey levels somewhere.
+_VISIBLE_CHANGE = 14.0
+# Share of a finding's largest change below which it fades out, and that at which its box ends.
+_FADE, _BOX_LEVEL = (0.08, 0.22), 0.14
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A finding's part that gets a box of its own.
+
+    Attributes:
+        window: The pixels that it may change.
+        delta: What it adds to the attenuation there, `(h, w)` float32.
+        extent: Where it lies when that is more than what it changes (the heart), `(h, w)` bool.
+        silhouette: What it adds to the thorax, `(h, w)` bool.
+    """
+
+    window: Window
+    delta: np.ndarray
+    extent: np.ndarray | None = None
+    silhouette: np.ndarray | None = None
+
+
+def settle(scene: Scene, lesion: Lesion) -> tuple[Window, np.ndarray, tuple[float, float, float, float]]:
+    """Make a lesion visible, fade out what is too faint to be seen, and box what remains.
+
+    Args:
+        scene: The normal film. Other findings do not count: a finding's box does not depend on its company.
+        lesion: As painted.
+
+    Returns:
+        The window; the change of the attenuation there, `(h, w)` float32, 0 outside the box; and the box, xyxy in
+        pixels of the film, right and bottom exclusive.
+    """
+    delta, normal = lesion.delta, scene.base[lesion.window]
+    grey = scene.grey(normal)
+    change = np.abs(scene.grey(normal + delta) - grey)
+    peak = float(change.max())
+    if peak < _VISIBLE_CHANGE:
+        delta = delta * min(_VISIBLE_CHANGE / max(peak, 1e-3), 4.0)
+        change = np.abs(scene.grey(normal + delta) - grey)
+        peak = float(change.max())
+    strength = np.abs(delta) / max(float(np.abs(delta).max()), 1e-6)
+    if lesion.extent is None:
+        delta = delta * step((strength - _FADE[0]) / (_FADE[1] - _FADE[0]))
+        seen = (change > _BOX_LEVEL * peak) & (strength > _BOX_LEVEL)
+    else:
+        seen = lesion.extent
+    if not seen.any():  # off the film: keep its strongest pixel, so that a finding never lacks a box
+        seen = strength >= strength.max()
+    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    inside = np.zeros_like(delta, dtype=np.float32)
+    inside[y0:y1, x0:x1] = delta[y0:y1, x0:x1]
+    top, left = lesion.window[0].start, lesion.window[1].start
+    return lesion.window, inside, (float(left + x0), float(top + y0), float(left + x1), float(top + y1))
+
+
+def random_side(rng: np.random.Generator) -> int:
+    """-1 for the right lung, a little more often, or 1 for the left."""
+    return -1 if rng.random() < 0.53 else 1
+
+
+def lognormal(rng: np.random.Generator, median: float, spread: float, low: float, high: float) -> float:
+    """A size of a median and a spread (of its logarithm), cut to `low` and `high`."""
+    return float(np.clip(median * math.exp(spread * rng.standard_normal()), low, high))
+
+
+def around(scene: Scene, side: int, p0: float, q0: float, a: float, b: float) -> tuple[Window, np.ndarray, np.ndarray]:
+    """Window of half-sizes `a`, `b` about a point of a lung, with its mirrored `p` (positive laterally) and `q`."""
+    return scene.mirrored(side, p0 - a, q0 - b, p0 + a, q0 + b)
+
+
+def air(scene: Scene, window: Window) -> np.ndarray:
+    """Share of a pixel's depth that is lung, 0 at its border; opacities of the lung are multiplied by it."""
+    return np.minimum(scene.lung[window] * 1.7, 1.0)

@@ -1,0 +1,170 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Strokes in the patient frame, and what is drawn with them: the vessels of the lungs and the bones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+
+from .geometry import Geometry
+
+Coordinates = Sequence[float] | np.ndarray
+"""`p` or `q` of the points of a stroke."""
+
+_RIB_ATTENUATION = 0.16  # in units of the trunk's soft tissue
+_FINEST_VESSEL = 0.0011  # thinner ones are not seen, and most of the strokes
+
+
+class Canvas:
+    """Strokes in the patient frame, drawn larger and reduced so that their edges are smooth; values 0 to 1."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        # On small films a stroke is a few pixels wide: they are drawn larger still.
+        self.factor = 2 if geometry.unit >= 160 else 4
+        self.image = PIL.Image.new("L", (geometry.width * self.factor, geometry.height * self.factor))
+        self.pen = PIL.ImageDraw.Draw(self.image)
+        exam = geometry.exam
+        self._k = exam.scale * geometry.unit * self.factor
+        self._x0 = ((exam.center[0] - 0.5) * geometry.unit + geometry.width / 2) * self.factor
+        self._y0 = ((exam.center[1] - 0.5) * geometry.unit + geometry.height / 2) * self.factor
+        self._shear = exam.shear * geometry.unit * self.factor
+
+    def points(self, p: Coordinates, q: Coordinates) -> list[tuple[float, float]]:
+        """Positions `(x, y)` in pixels of the enlarged image."""
+        k, x0, y0, shear = self._k, self._x0, self._y0, self._shear
+        return [(a * k + x0 + shear * (b - 0.5), (b - 0.5) * k + y0) for a, b in zip(p, q, strict=True)]
+
+    def line(self, p: Coordinates, q: Coordinates, width: float, value: float) -> None:
+        """Polyline of a width in units of the patient frame; replaces what lies under it."""
+        pixels = width * self._k
+        # Thinner than a pixel is drawn a pixel wide and fainter.
+        value *= min(pixels, 1.0)
+        self.pen.line(self.points(p, q), fill=int(255 * value), width=max(round(pixels), 1))
+
+    def bone(self, p: Coordinates, q: Coordinates, widths: tuple[float, float], values: tuple[float, float]) -> None:
+        """Polyline with a dense rim and a lighter middle: widths and values of the whole and of the middle."""
+        for width, value in zip(widths, values, strict=True):
+            self.line(p, q, width, value)
+
+    def disc(self, p: float, q: float, radius: float, value: float) -> None:
+        """Filled circle of a radius in units of the patient frame."""
+        ((x, y),) = self.points([p], [q])
+        r = max(radius * self._k, 1.0)
+        self.pen.ellipse((x - r, y - r, x + r, y + r), fill=int(255 * value))
+
+    def polygon(self, p: Coordinates, q: Coordinates, value: float) -> None:
+        """Filled polygon."""
+        self.pen.polygon(self.points(p, q), fill=int(255 * value))
+
+    def layer(self) -> np.ndarray:
+        """What was drawn, `(H, W)` float32 from 0 to 1."""
+        return np.asarray(self.image.reduce(self.factor), dtype=np.float32) * np.float32(1 / 255)
+
+
+def draw_vessels(geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
+    """Depth of the vessels of both lungs, `(H, W)` float32: trees that leave the hila, fork and taper."""
+    canvas = Canvas(geometry)
+    strokes: list[tuple[float, list[float], list[float]]] = []
+    for side in (-1, 1):
+        p0, q0 = geometry.hilum[side]
+        starts = rng.normal(0, 0.014, (8, 2)).tolist()
+        directions = np.linspace(-1.40, 1.45, 8) + rng.normal(0, 0.13, 8)
+        for (dp, dq), direction in zip(starts, directions, strict=True):
+            reach = 0.14 + 0.08 * abs(direction) + 0.08 * rng.random()
+            root = (p0 + dp - 0.01, q0 + dq + 0.03 * math.sin(direction))
+            _grow_vessel(strokes, rng, side, *root, float(direction), reach, 0.0125, 0)
+    strokes.sort(key=lambda stroke: stroke[0])
+    for width, ps, qs in strokes:
+        canvas.line(ps, qs, width, min(0.16 + 68 * width, 1.0))
+    layer = canvas.layer()
+    for side in (-1, 1):
+        # The hilum itself: a knot of vessels seen end on.
+        p0, q0 = geometry.hilum[side]
+        window, p, q = geometry.mirrored(side, p0 - 0.07, q0 - 0.09, p0 + 0.07, q0 + 0.09)
+        knot = np.exp(-(((p - p0 + 0.012) / 0.03) ** 2) - ((q - q0) / 0.045) ** 2)
+        layer[window] += 0.75 * knot
+    return layer
+
+
+def _grow_vessel(
+    strokes: list[tuple[float, list[float], list[float]]],
+    rng: np.random.Generator,
+    side: int,
+    p: float,
+    q: float,
+    direction: float,
+    reach: float,
+    width: float,
+    depth: int,
+) -> None:
+    """Append the strokes `(width, ps, qs)` of a vessel and of its branches; `p` and `side` as for the lungs."""
+    steps = 5 if depth == 0 else 3
+    bends, forks = rng.normal(0, 0.16, steps).tolist(), rng.random((steps, 2)).tolist()
+    length = reach / steps
+    for i in range(steps):
+        ps, qs = [side * p], [q]
+        direction += bends[i]
+        p, q = p + length * math.cos(direction), q + length * math.sin(direction)
+        ps.append(side * p)
+        qs.append(q)
+        strokes.append((width, ps, qs))
+        width *= 0.72
+        if width < _FINEST_VESSEL:
+            return
+        if depth < 2 and forks[i][0] < (0.85 if depth == 0 else 0.5):
+            turn = (0.35 + 0.5 * forks[i][1]) * (1 if (i + depth) % 2 else -1)
+            _grow_vessel(strokes, rng, side, p, q, direction + turn, 0.55 * reach, width * 0.8, depth + 1)
+
+
+def draw_bones(geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
+    """Attenuation of ribs, clavicles, scapulae and humeri, `(H, W)` float32."""
+    person = geometry.person
+    back, front = Canvas(geometry), Canvas(geometry)
+    spacing = (geometry.dome[-1] - person.apex) / 8.6
+    u = rng.random(40)
+    t = np.linspace(0, 1, 13)
+    for side in (-1, 1):
+        for i in range(10):
+            q0 = person.apex - 0.025 + i * spacing + side * geometry.exam.tilt + 0.004 * (u[i] - 0.5)
+            end = float(geometry.outer(side, q0 + person.rib_slope)) + 0.008
+            p = 0.035 + (end - 0.035) * t
+            drop = person.rib_slope + 0.014 * i
+            q = q0 - 0.035 * np.sin(np.pi * np.minimum(t * 1.25, 1)) + drop * t**2.2 + 0.2 * np.maximum(t - 0.85, 0)
+            width = 0.0175 + 0.004 * u[10 + i]
+            back.bone(side * p, q, (width, width * 0.62), (0.95, 0.62))
+            if 1 <= i < 8:
+                # The same rib on its way to the sternum, in front; its cartilage is not seen.
+                stop = 0.30 + 0.012 * i
+                pf = end + (end * stop - end) * t
+                qf = q[-1] + (0.10 + 0.008 * i) * t**0.8
+                front.bone(side * pf, qf, (width * 1.15, width * 0.7), (0.9, 0.68))
+    layer = _RIB_ATTENUATION * person.rib_density * (back.layer() + 0.32 * front.layer())
+    girdle = Canvas(geometry)
+    for side in (-1, 1):
+        _draw_scapula(girdle, geometry, side, u[22:26])
+        s = side * (1.0 + 0.05 * (u[20] - 0.5))
+        shift = geometry.exam.turn
+        lift = 0.03 * (u[21] - 0.5) + side * geometry.exam.tilt
+        p = np.array([0.025, 0.07, 0.13, 0.20, 0.27, 0.33]) * s + shift
+        q = person.apex + lift + np.array([0.075, 0.055, 0.04, 0.028, 0.008, -0.005]) + 0.012 * np.sin(np.arange(6))
+        girdle.bone(p, q, (0.024, 0.014), (0.85, 0.62))
+        arm = 0.475 + (0.06 if geometry.exam.view == "PA" else 0.0)
+        girdle.disc(side * (arm - 0.02), person.apex + 0.06, 0.035, 0.75)
+        humerus_p, humerus_q = [side * (arm - 0.01), side * (arm + 0.06)], [person.apex + 0.07, person.apex + 0.55]
+        girdle.bone(humerus_p, humerus_q, (0.032, 0.016), (0.8, 0.55))
+    return layer + 0.24 * girdle.layer()
+
+
+def _draw_scapula(canvas: Canvas, geometry: Geometry, side: int, u: np.ndarray) -> None:
+    """A faint triangle; on PA films it is turned out of the lung for the most part."""
+    out = 0.05 if geometry.exam.view == "PA" else 0.0
+    top = geometry.person.apex + 0.03 + 0.02 * u[0]
+    p = np.array([0.27, 0.36, 0.37, 0.32, 0.295]) + out + 0.02 * (u[1] - 0.5)
+    q = top + np.array([0.04, 0.0, 0.08, 0.27, 0.17]) + 0.01 * u[2]
+    canvas.polygon(side * p, q, 0.18)
+    canvas.line(side * p[[0, 4, 3]], q[[0, 4, 3]], 0.007, 0.38)
+    canvas.line(side * p[[3, 2]], q[[3, 2]], 0.009, 0.45)

@@ -1,0 +1,105 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""examples/localize.py: what it prints, what it writes and how it fails."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from clarity_hf import FINDINGS
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "localize.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("localize", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run(script, tiny_checkpoint, tmp_path, monkeypatch, capsys):
+    """Run the command in an empty folder: exit status, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments, model=str(tiny_checkpoint)):
+        monkeypatch.setattr(sys, "argv", ["localize.py", *arguments, "--model", model])
+        status = script.main()
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def boxes_of(record):
+    return [box for finding in record["findings"] for box in finding["boxes"]]
+
+
+def test_without_a_film_it_localizes_a_phantom(run, tmp_path):
+    status, out, err = run()
+    assert status == 0
+    assert "5/5" in err
+    lines = out.splitlines()
+    assert lines[0].split() == ["finding", "score", "threshold", "box", "(xmin,", "ymin,", "xmax,", "ymax)"]
+    assert {line.split()[0] for line in lines[1:15]} == set(FINDINGS)
+    scores = [float(line[20:].split()[0]) for line in lines[1:15]]
+    assert scores == sorted(scores, reverse=True)
+    assert lines[-1] == "wrote demo-output/phantom.overlay.png and demo-output/phantom.json"
+    assert Image.open(tmp_path / "demo-output" / "phantom.overlay.png").size == (512, 512)
+    record = json.loads((tmp_path / "demo-output" / "phantom.json").read_text())
+    assert record["film"] == "phantom"
+    assert [finding["label"] for finding in record["findings"]] == [line.split()[0] for line in lines[1:15]]
+
+
+def test_a_portrait_film_has_its_own_picture_and_record(run, film, tmp_path):
+    Image.fromarray(film).save(tmp_path / "portrait.png")
+    status, out, _ = run("portrait.png", "--output_dir", "results/today")
+    assert status == 0
+    assert "results/today/portrait.overlay.png" in out
+    # 120 × 90 pixels, enlarged until the shorter side has 512.
+    assert Image.open(tmp_path / "results" / "today" / "portrait.overlay.png").size == (512, 683)
+    record = json.loads((tmp_path / "results" / "today" / "portrait.json").read_text())
+    assert len(record["findings"]) == 14
+    for box in boxes_of(record):
+        assert 0 <= box["xmin"] < box["xmax"] <= 90
+        assert 0 <= box["ymin"] < box["ymax"] <= 120
+    for finding in record["findings"]:
+        assert set(finding) == {"label", "score", "threshold", "present", "boxes"}
+        assert finding["present"] == (finding["score"] >= finding["threshold"])
+
+
+def test_the_table_marks_what_is_present(script):
+    box = {"xmin": 96.4, "ymin": 151.0, "xmax": 170.0, "ymax": 215.2}
+    lines = script.table(
+        [
+            {"label": "Effusion", "score": 0.914, "threshold": 0.31, "present": True, "boxes": [box]},
+            {"label": "Mass", "score": 0.05, "threshold": 0.5, "present": False, "boxes": []},
+        ]
+    )
+    assert lines[1:] == [
+        "Effusion           *  0.91       0.31  (96, 151, 170, 215)",
+        "Mass                  0.05       0.50  ",
+    ]
+
+
+@pytest.mark.parametrize("content", [None, b"this is no film"])
+def test_a_bad_film_is_an_error_that_names_it(run, tmp_path, content):
+    if content is not None:
+        (tmp_path / "bad.png").write_bytes(content)
+    status, out, err = run("bad.png")
+    assert status == 1
+    assert out == ""
+    assert "error: `bad.png` must be" in err
+    assert not (tmp_path / "demo-output").exists()
+
+
+def test_a_model_that_is_not_there_is_an_error(run, tmp_path):
+    status, out, err = run(model=str(tmp_path / "nowhere"))
+    assert (status, out) == (1, "")
+    assert "error: " in err
+    assert "nowhere" in err

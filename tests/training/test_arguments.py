@@ -1,0 +1,75 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Arguments of a training run: defaults, ranges, and the ways to give them."""
+
+import json
+
+import pytest
+from transformers import HfArgumentParser
+
+from clarity_hf.training import ClarityTrainingArguments
+from clarity_hf.training.arguments import has_native_bf16
+
+
+def arguments(folder, **kwargs):
+    return ClarityTrainingArguments(output_dir=str(folder), use_cpu=True, report_to="none", **kwargs)
+
+
+def test_defaults_are_those_of_the_documentation(tmp_path):
+    args = arguments(tmp_path)
+    assert args.distillation_alpha == 0.5
+    assert args.distillation_temperature == 1.0
+    assert args.background_warmup_epochs == 1.0
+    assert args.weight_decay == 0.05
+    assert args.remove_unused_columns is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("distillation_alpha", -0.1),
+        ("distillation_alpha", 1.1),
+        ("distillation_alpha", float("nan")),
+        ("distillation_temperature", 0.0),
+        ("distillation_temperature", float("nan")),
+        ("background_warmup_epochs", -1.0),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        arguments(tmp_path, **{name: value})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"distillation_alpha": 0.0, "background_warmup_epochs": 0.0},
+        {"distillation_alpha": 1.0, "distillation_temperature": 0.01},
+    ],
+)
+def test_the_ends_of_the_ranges_are_inside(tmp_path, values):
+    args = arguments(tmp_path, **values)
+    assert {name: getattr(args, name) for name in values} == values
+
+
+def test_the_command_line_and_a_json_file_give_the_same_arguments(tmp_path):
+    given = {"distillation_alpha": 0.25, "distillation_temperature": 3.0}
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(given | {"output_dir": str(tmp_path), "use_cpu": True}))
+    parser = HfArgumentParser(ClarityTrainingArguments)
+    (from_file,) = parser.parse_json_file(str(file))
+    (from_line,) = parser.parse_args_into_dataclasses(
+        ["--output_dir", str(tmp_path), "--use_cpu", "--distillation_alpha", "0.25", "--distillation_temperature", "3"]
+    )
+    for args in (from_file, from_line):
+        assert (args.distillation_alpha, args.distillation_temperature, args.weight_decay) == (0.25, 3.0, 0.05)
+
+
+def test_bf16_is_native_where_a_gpu_or_the_cpu_computes_in_it(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for capability, supported, expected in (("AVX512", True, True), ("AVX512", False, False), ("AVX2", True, False)):
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda capability=capability: capability)
+        monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda s=supported: s, raising=False)
+        assert has_native_bf16() is expected
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: not including_emulation)
+    assert has_native_bf16() is True

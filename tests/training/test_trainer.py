@@ -1,0 +1,366 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The Trainer: its loss by hand, equal steps however they are cut, what it saves, stop and resume."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback, TrainingArguments
+
+from clarity_hf.evaluation import MultilabelAuroc, auroc_per_finding
+from clarity_hf.losses_clarity import distillation_loss
+from clarity_hf.training import ClarityDistillationTrainer
+
+SCRIPT = Path(__file__).with_name("tiny_run.py")
+_spec = importlib.util.spec_from_file_location("tiny_run", SCRIPT)
+tiny_run = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tiny_run)
+tiny_model, tiny_teacher, tiny_trainer = tiny_run.tiny_model, tiny_run.tiny_teacher, tiny_run.tiny_trainer
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return tiny_run.random_rows(16)
+
+
+def batch_of(rows):
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def weights(model):
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_same_weights(one, other, **tolerance):
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], msg=lambda text, name=name: f"{name}: {text}", **tolerance)
+
+
+def moved(model):
+    """Largest step that a weight has taken from where `tiny_model` starts."""
+    start = weights(tiny_model())
+    return max((tensor - start[name]).abs().max().item() for name, tensor in weights(model).items())
+
+
+def cross_entropy(logits, targets):
+    """By its definition, in numpy."""
+    share = 1 / (1 + np.exp(-logits))
+    return -targets * np.log(share) - (1 - targets) * np.log(1 - share)
+
+
+# The loss ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("alpha", "temperature"), [(0.3, 2.0), (1.0, 1.0), (0.5, 0.5)])
+def test_the_loss_is_its_formula(tmp_path, rows, alpha, temperature):
+    teacher = tiny_teacher()
+    trainer = tiny_trainer(
+        tmp_path,
+        rows,
+        teacher=teacher,
+        distillation_alpha=alpha,
+        distillation_temperature=temperature,
+        background_warmup_epochs=2.0,
+    )
+    trainer.state.epoch = 0.5
+    batch = batch_of(rows[:5])
+    trainer.model.train()
+    loss, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
+
+    labels = batch["labels"].double().numpy()
+    taught = 1 / (1 + np.exp(-teacher(batch["pixel_values"]).double().numpy() / temperature))
+    expected = 0.0
+    for logits in (outputs.class_token_logits, outputs.patch_logits):
+        logits = logits.detach().double().numpy()
+        labelled = np.nansum(cross_entropy(logits, labels)) / (5 * 3)
+        distilled = temperature**2 * cross_entropy(logits / temperature, taught).mean()
+        expected += (1 - alpha) * labelled + alpha * distilled
+    parts = {name: part.item() for name, part in outputs.loss_parts.items()}
+    # The defaults' weights; a quarter of the background's after half of one of two epochs.
+    expected += 0.1 * parts["orthogonal"] + 0.3 * parts["foreground"] + 0.25 * 0.1 * parts["background"]
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert parts["background"] > 0.01
+
+
+@pytest.mark.parametrize("teacher", [None, tiny_teacher()])
+def test_without_a_teacher_or_with_alpha_0_labels_alone_count(tmp_path, rows, teacher):
+    trainer = tiny_trainer(tmp_path, rows, teacher=teacher, distillation_alpha=0.0 if teacher else 0.5)
+    batch = batch_of(rows[:4])
+    loss = trainer.compute_loss(trainer.model.train(), batch)
+    assert loss.item() == pytest.approx(trainer.model(**batch).loss.item(), rel=1e-6)
+    assert teacher is None or teacher.model.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("warmup", "epoch", "share"), [(2.0, None, 0.0), (2.0, 0.5, 0.25), (2.0, 3.0, 1.0), (0.0, None, 1.0)]
+)
+def test_the_background_loss_rises_over_the_warm_up_of_training_alone(tmp_path, rows, warmup, epoch, share):
+    trainer = tiny_trainer(tmp_path, rows, background_warmup_epochs=warmup)
+    trainer.state.epoch = epoch
+    batch = batch_of(rows[:4])
+    model = trainer.model.eval()
+    whole = model(**batch)
+    assert trainer.compute_loss(model, batch).item() == pytest.approx(whole.loss.item(), rel=1e-6)
+    model.config.background_loss_weight = 5.0  # so that it shows
+    background = whole.loss_parts["background"].item()
+    without = whole.loss.item() - 0.1 * background
+    loss = trainer.compute_loss(model.train(), batch).item()
+    assert loss == pytest.approx(without + share * 5 * background, rel=1e-5)
+
+
+def test_rows_without_a_prior_train(tmp_path, rows):
+    bare = [{name: row[name] for name in ("pixel_values", "labels")} for row in rows]
+    trainer = tiny_trainer(tmp_path, bare, max_steps=1, background_warmup_epochs=1.0)
+    trainer.train()
+    assert "loss_background" not in trainer.state.log_history[0]
+    assert moved(trainer.model) > 0
+
+
+def test_parts_are_logged_by_name_as_their_mean_since_the_last_log(tmp_path, rows):
+    teacher = tiny_teacher()
+    # At a learning rate of 0 the two batches of an epoch together are the whole data.
+    trainer = tiny_trainer(
+        tmp_path,
+        rows[:8],
+        teacher=teacher,
+        learning_rate=0.0,
+        logging_steps=2,
+        max_steps=4,
+        distillation_alpha=0.25,
+    )
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    trainer.model.train()
+    batch = batch_of(rows[:8])
+    outputs = trainer.model(**batch)
+    taught = teacher(batch["pixel_values"])
+    expected = dict(outputs.loss_parts) | {
+        "class_token_distillation": distillation_loss(outputs.class_token_logits, taught),
+        "patch_distillation": distillation_loss(outputs.patch_logits, taught),
+    }
+    assert len(logs) == 2
+    for entry in logs:
+        logged = {name.removeprefix("loss_"): value for name, value in entry.items() if name.startswith("loss_")}
+        assert logged == pytest.approx({name: part.item() for name, part in expected.items()}, abs=1e-4)
+        total = 0.75 * (logged["class_token"] + logged["patch"]) + 0.1 * logged["orthogonal"]
+        total += 0.25 * (logged["class_token_distillation"] + logged["patch_distillation"])
+        total += 0.3 * logged["foreground"] + 0.1 * logged["background"]
+        assert entry["loss"] == pytest.approx(total, abs=5e-4)
+
+
+# Steps ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_is_the_same_however_its_films_are_accumulated(tmp_path, rows):
+    """8 × 1, 2 × 4 and 1 × 8 films, with unannotated labels and missing priors in unequal numbers."""
+    results = []
+    for batch_size, accumulation in ((8, 1), (4, 2), (1, 8)):
+        trainer = tiny_trainer(
+            tmp_path,
+            rows[:8],
+            teacher=tiny_teacher(),
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulation,
+            max_steps=1,
+        )
+        trainer.train()
+        assert moved(trainer.model) > 1e-2
+        results.append(weights(trainer.model))
+    for other in results[1:]:
+        assert_same_weights(results[0], other, rtol=1e-5, atol=1e-6)
+
+
+def test_gradient_checkpointing_takes_the_same_step(tmp_path, rows):
+    results = []
+    for checkpointing in (False, True):
+        trainer = tiny_trainer(tmp_path, rows[:8], max_steps=2, gradient_checkpointing=checkpointing)
+        trainer.train()
+        assert trainer.model.is_gradient_checkpointing is checkpointing
+        results.append(weights(trainer.model))
+    assert moved(trainer.model) > 1e-2
+    assert_same_weights(*results, rtol=1e-5, atol=1e-6)
+
+
+def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    run = subprocess.run(
+        [*launch, str(SCRIPT), str(tmp_path), "4"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    two = torch.load(tmp_path / "result.pt")
+    tiny_run.main(str(tmp_path), 8)
+    one = torch.load(tmp_path / "result.pt")
+    assert (two["processes"], one["processes"]) == (2, 1)
+    assert_same_weights(one["weights"], two["weights"], rtol=1e-5, atol=1e-6)
+    for alone, together in zip(one["logs"][:4], two["logs"][:4], strict=True):
+        losses = [name for name in alone if name.startswith("loss")]
+        assert len(losses) == 8
+        for name in losses:
+            assert together[name] == pytest.approx(alone[name], abs=2e-4), name
+
+
+# Stop and resume -----------------------------------------------------------------------------------------------------
+
+
+class ReadRows(torch.utils.data.Dataset):
+    """Rows that remember in which order they were read."""
+
+    def __init__(self, rows):
+        self.rows, self.order = rows, []
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        self.order.append(index)
+        return self.rows[index]
+
+
+class StopAfter(TrainerCallback):
+    """Saves and stops, as a machine that is taken away does."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            control.should_save = control.should_training_stop = True
+
+
+def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(tmp_path, rows):
+    """Stopped inside the second of three epochs, with a decaying rate, AdamW's moments, dropout and the warm-up."""
+    settings = {
+        "num_train_epochs": 3,
+        "optim": "adamw_torch",
+        "learning_rate": 1e-2,
+        "lr_scheduler_type": "cosine",
+        "background_warmup_epochs": 3.0,
+    }
+
+    def build(folder, callbacks=None):
+        read = ReadRows(rows)
+        model = tiny_model(hidden_dropout_prob=0.1)
+        trainer = tiny_trainer(folder, read, model, tiny_teacher(), callbacks, **settings)
+        return trainer, read
+
+    def curve(trainer):
+        history = trainer.state.log_history
+        return [{k: v for k, v in entry.items() if k.startswith("loss") or k == "step"} for entry in history[:12]]
+
+    whole, whole_read = build(tmp_path / "whole")
+    whole.train()
+    stopped, stopped_read = build(tmp_path / "stopped", [StopAfter(6)])
+    stopped.train()
+    assert stopped.state.global_step == 6
+    resumed, resumed_read = build(tmp_path / "stopped")
+    resumed.train(resume_from_checkpoint=True)
+
+    assert resumed.state.global_step == 12
+    assert curve(resumed) == curve(whole)
+    assert len({entry["loss_patch"] for entry in curve(whole)}) > 6  # a curve, not a line
+    # Steps 7 to 12 of four films each; what the stopped run read ahead is read again.
+    assert resumed_read.order == whole_read.order[24:]
+    assert stopped_read.order[:24] == whole_read.order[:24]
+    assert_same_weights(weights(whole.model), weights(resumed.model), rtol=0, atol=0)
+
+
+class WeightsAt(TrainerCallback):
+    """Keeps the weights of one step."""
+
+    def __init__(self, step):
+        self.step, self.weights = step, None
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step == self.step:
+            self.weights = weights(model)
+
+
+def test_the_best_step_is_loaded_at_the_end(tmp_path, rows):
+    figures = iter([0.6, 0.9, 0.7])
+    kept = WeightsAt(2)
+    trainer = tiny_trainer(
+        tmp_path,
+        rows[:8],
+        callbacks=[kept],
+        compute_metrics=lambda prediction: {"auroc": next(figures)},
+        max_steps=3,
+        eval_strategy="steps",
+        save_strategy="steps",
+        eval_steps=1,
+        save_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="auroc",
+        greater_is_better=True,
+    )
+    trainer.train()
+    assert trainer.state.best_metric == 0.9
+    assert trainer.state.global_step == 3
+    assert_same_weights(weights(trainer.model), kept.weights, rtol=0, atol=0)
+
+
+# What it saves, measures and refuses ---------------------------------------------------------------------------------
+
+
+def test_the_teacher_is_neither_saved_nor_trained(tmp_path, rows):
+    teacher = tiny_teacher()
+    before = teacher.model.weight.clone()
+    trainer = tiny_trainer(tmp_path, rows[:8], teacher=teacher, max_steps=1, save_strategy="steps", save_steps=1)
+    trainer.train()
+    folder = tmp_path / "checkpoint-1"
+    saved = load_file(folder / "model.safetensors")
+    assert saved.keys() == tiny_model().state_dict().keys()
+    optimized = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert len(optimized) == len(list(trainer.model.parameters()))
+    assert id(teacher.model.weight) not in optimized
+    assert torch.equal(teacher.model.weight, before)
+    assert teacher.model.calls == 1
+
+
+def test_weights_are_saved_as_safetensors_alone(tmp_path, rows):
+    trainer = tiny_trainer(tmp_path, rows)
+    trainer.save_model()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"model.safetensors", "config.json"} <= names
+    assert not [name for name in names if name.endswith((".pt", ".pth", ".ckpt")) or name == "pytorch_model.bin"]
+
+
+def test_evaluation_returns_the_auroc_of_the_models_logits(tmp_path, rows):
+    metric = MultilabelAuroc(tiny_run.FINDINGS)
+    trainer = tiny_trainer(
+        tmp_path,
+        rows,
+        compute_metrics=lambda prediction: metric.compute(
+            predictions=prediction.predictions, references=prediction.label_ids
+        ),
+    )
+    metrics = trainer.evaluate()
+    batch = batch_of(rows)
+    with torch.no_grad():
+        outputs = trainer.model.eval()(**batch)
+    areas = auroc_per_finding(outputs.logits.numpy(), batch["labels"].numpy())
+    assert np.isfinite(areas).all()
+    assert metrics["eval_auroc"] == pytest.approx(areas.mean(), abs=1e-9)
+    assert metrics["eval_auroc_Mass"] == pytest.approx(areas[1], abs=1e-9)
+    assert metrics["eval_loss"] == pytest.approx(outputs.loss.item(), rel=1e-4)
+
+
+def test_evaluation_leaves_the_training_log_alone(tmp_path, rows):
+    trainer = tiny_trainer(tmp_path, rows[:8], max_steps=1, eval_strategy="steps", eval_steps=1)
+    trainer.train()
+    evaluations = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert len(evaluations) == 1
+    assert not [name for name in evaluations[0] if name.startswith("loss")]
+
+
+def test_arguments_of_another_class_are_refused(tmp_path):
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    with pytest.raises(TypeError, match="must be ClarityTrainingArguments, got TrainingArguments"):
+        ClarityDistillationTrainer(model=tiny_model(), args=args)
