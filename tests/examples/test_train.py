@@ -92,16 +92,17 @@ def test_the_run_leaves_its_history_and_a_card(first_run):
 def test_a_second_call_goes_on_where_the_first_stopped(first_run, script, monkeypatch, capsys):
     folder, _ = first_run
     before = load_file(folder / "model.safetensors")
-    command = ["train.py", "--output_dir", str(folder), *SETTINGS, "--max_steps", "4"]
+    command = ["train.py", "--output_dir", str(folder), *SETTINGS, "--max_steps", "5"]
+    # In this process: a second launch would cost another ten seconds of imports.
     in_process = ["--dataloader_num_workers", "0", "--dataloader_persistent_workers", "False"]
     monkeypatch.setattr(sys, "argv", command + in_process)
     script.main()
     out = capsys.readouterr().out
     assert f"resuming from {folder / 'checkpoint-3'}" in out
-    state = json.loads((folder / "checkpoint-4" / "trainer_state.json").read_text())
-    assert state["global_step"] == 4
-    assert [entry["step"] for entry in state["log_history"] if "loss" in entry] == [1, 2, 3, 4]
-    after = load_file(folder / "checkpoint-4" / "model.safetensors")
+    state = json.loads((folder / "checkpoint-5" / "trainer_state.json").read_text())
+    assert state["global_step"] == 5
+    assert [entry["step"] for entry in state["log_history"] if "loss" in entry] == [1, 2, 3, 4, 5]
+    after = load_file(folder / "checkpoint-5" / "model.safetensors")
     assert any(not torch.equal(after[name], before[name]) for name in before)
 
 

@@ -88,9 +88,6 @@ def _preprocessing(processor: Any) -> tuple[Sequence[float], Sequence[float], tu
         data = processor.data_config
         return data["mean"], data["std"], tuple(data["input_size"][-2:])
     size = dict(getattr(processor, "crop_size", None) or getattr(processor, "size", None) or {})
-    if size.get("height") and size.get("width"):
-        height_width = int(size["height"]), int(size["width"])
-    else:
-        edge = size.get("shortest_edge")
-        height_width = (int(edge), int(edge)) if edge else None
-    return processor.image_mean, processor.image_std, height_width
+    edge = size.get("shortest_edge")
+    height, width = size.get("height") or edge, size.get("width") or edge
+    return processor.image_mean, processor.image_std, (int(height), int(width)) if height and width else None
