@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from transformers import HfArgumentParser
 from transformers.trainer_utils import get_last_checkpoint
 
 from clarity_hf import FINDINGS, ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
-from clarity_hf.data.sources import PHANTOM, RepeatedRows, open_source
+from clarity_hf.data.sources import PHANTOM, RepeatedRows, carries_prior, open_source
 from clarity_hf.data.transforms import FilmTransform, TransformedDataset
 from clarity_hf.deployment.model_card import write_model_card
 from clarity_hf.evaluation import MultilabelAuroc, youden_thresholds
@@ -71,7 +72,7 @@ class ScriptArguments:
     model: str | None = field(
         default=None, metadata={"help": "Checkpoint to continue from: a name, folder or Hub id. Default: new weights."}
     )
-    size: str = field(default="s16", metadata={"help": "Architecture of a new model: s16 or ti16."})
+    size: Literal["s16", "ti16"] = field(default="s16", metadata={"help": "Architecture of a new model."})
     image_size: int = field(default=224, metadata={"help": "Side of the model's input; a multiple of 16."})
     teacher: str | None = field(default=None, metadata={"help": "Image classifier with the same findings."})
     phantom_count: int = field(default=20_000, metadata={"help": "Phantoms per epoch."})
@@ -124,7 +125,8 @@ def main() -> None:
     target, validation = list(validations.items())[-1]
     if len(validations) > 1:
         args.metric_for_best_model = f"{target}_{args.metric_for_best_model}"
-    model = build_model(script, train_labels(films))
+    has_prior = any(carries_prior(splits["train"]) for splits in sources.values())
+    model = build_model(script, train_labels(films), has_prior)
     teacher = Teacher.from_pretrained(script.teacher, model.config.findings, processor) if script.teacher else None
     metric = MultilabelAuroc(model.config.findings, script.min_positives)
 
@@ -159,12 +161,15 @@ def main() -> None:
             validation_labels=prediction.label_ids,
             metrics=prediction.metrics,
             history=trainer.state.log_history,
+            teacher=Path(script.teacher).name if script.teacher else None,
         )
         auroc = prediction.metrics["test_auroc"]
         print(f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(validation)} films)")
 
 
-def build_model(script: ScriptArguments, labels: np.ndarray) -> ClarityForMultiLabelLocalization:
+def build_model(
+    script: ScriptArguments, labels: np.ndarray, has_prior: bool
+) -> ClarityForMultiLabelLocalization:
     """A new model with the training films' prevalence in its biases, or a checkpoint at the wanted size."""
     if script.model:
         model = ClarityForMultiLabelLocalization.from_pretrained(
@@ -178,6 +183,7 @@ def build_model(script: ScriptArguments, labels: np.ndarray) -> ClarityForMultiL
         image_size=script.image_size,
         drop_path_rate=script.drop_path_rate,
         prevalence=np.nanmean(labels, axis=0).round(4).tolist(),
+        background_suppression=has_prior,  # without a prior the foreground is never taught
     )
     return ClarityForMultiLabelLocalization(config)
 

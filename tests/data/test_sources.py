@@ -6,7 +6,7 @@ import pytest
 
 from clarity_hf import FINDINGS, ClarityImageProcessor
 from clarity_hf.data.phantoms import write_phantoms
-from clarity_hf.data.sources import PHANTOM, PhantomRows, RepeatedRows, open_source
+from clarity_hf.data.sources import PHANTOM, PhantomRows, RepeatedRows, carries_prior, open_source
 from clarity_hf.data.transforms import FilmTransform
 
 
@@ -111,6 +111,13 @@ def test_errors_of_a_release_name_the_file(release, tmp_path):
     transform = FilmTransform(ClarityImageProcessor(size={"height": 64, "width": 64}))
     with pytest.raises(ValueError, match=f"{rows[0]['image_id']}"):
         transform(rows[0])
+
+
+def test_rows_with_masks_carry_a_prior_and_others_do_not(release):
+    rows = open_source(str(release))["train"]
+    assert carries_prior(rows)
+    assert carries_prior(PhantomRows(1, size=64))
+    assert not carries_prior(rows.remove_columns("thorax_mask"))
 
 
 def test_a_release_without_test_films_has_an_empty_split(tmp_path):

@@ -118,3 +118,11 @@ def test_no_path_of_this_machine_is_in_the_card(tiny_model, labels, tmp_path):
     _, text = write(tmp_path, tiny_model, labels)
     assert str(tmp_path) not in text
     assert "{{" not in text
+
+
+def test_a_teacher_and_the_licence_question_are_named(tiny_model, labels, tmp_path):
+    _, without = write(tmp_path, tiny_model, labels)
+    _, taught = write(tmp_path, tiny_model, labels, teacher="convnextv2-nano-films")
+    assert "No teacher" in without
+    assert "Distilled from convnextv2-nano-films." in taught
+    assert "CC-BY-NC-4.0" in taught

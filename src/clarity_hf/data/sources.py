@@ -125,6 +125,11 @@ def open_source(
     return {split: undecoded(rows) for split, rows in release.items()}
 
 
+def carries_prior(rows: Any) -> bool:
+    """Whether rows have a thorax mask, from which a model can learn its foreground."""
+    return isinstance(rows, PhantomRows) or "thorax_mask" in rows.column_names
+
+
 def undecoded(rows: datasets.Dataset) -> datasets.Dataset:
     """Leave the image columns undecoded, so that our reader opens them and its errors name the file."""
     for column in ("image", "thorax_mask"):

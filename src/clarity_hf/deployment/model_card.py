@@ -24,6 +24,7 @@ def write_model_card(
     validation_labels: np.ndarray,
     metrics: Mapping[str, float],
     history: Sequence[Mapping[str, Any]],
+    teacher: str | None = None,
 ) -> Path:
     """Write `README.md` beside a trained model.
 
@@ -37,6 +38,7 @@ def write_model_card(
         metrics: Of the validation split, with `test_auroc` and `test_auroc_FINDING` as the Trainer's `predict` names
             them.
         history: The Trainer's log history; its evaluations become the table of epochs.
+        teacher: Name of the teacher, if there was one: no path.
 
     Returns:
         The card's path.
@@ -84,6 +86,7 @@ def write_model_card(
         auroc=_figure(auroc),
         findings="\n".join(rows),
         epochs="\n".join(epochs),
+        teacher=teacher,
     )
     path = folder / "README.md"
     card.save(path)
