@@ -19,7 +19,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 slow: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python -m pip install --quiet -e '.[test,suites]'
 	$(BIN)/python -m pytest -m "slow or network"
 
 bench: $(VENV)/.installed-test

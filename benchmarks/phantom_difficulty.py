@@ -22,7 +22,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
+from clarity_hf.boxes import box_iou
 from clarity_hf.data.phantoms import GENERATOR_VERSION, Phantom, generator_fingerprint, iterate_phantoms
+from clarity_hf.evaluation import constant_box
 from clarity_hf.labels import BOXED_FINDINGS, FINDINGS
 
 SIZE = 256
@@ -31,19 +33,9 @@ MAP_GRID = 14
 MAP_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of every box of `a` `(n, 4)` with every box of `b` `(m, 4)`, xyxy."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    inter = np.clip(high - low, 0, None).prod(axis=2)
-    area_a, area_b = (a[:, 2:] - a[:, :2]).prod(axis=1), (b[:, 2:] - b[:, :2]).prod(axis=1)
-    return inter / (area_a[:, None] + area_b[None, :] - inter)
-
-
 def constant_box_hits(train: np.ndarray, test: np.ndarray) -> list[float]:
     """Share of the test boxes that the most central training box meets at each threshold."""
-    train = train[:1500]
-    best = train[iou_matrix(train, train).mean(axis=1).argmax()]
-    ious = iou_matrix(test, best[None])[:, 0]
+    ious = box_iou(test, constant_box(train[:1500])[None])[:, 0]
     return [float((ious > t).mean()) for t in THRESHOLDS]
 
 
@@ -61,7 +53,7 @@ def random_map_hits(train: np.ndarray, test: np.ndarray, rng: np.random.Generato
     train, test = train[:200], test[:400]
 
     def best(boxes: np.ndarray, level: float) -> np.ndarray:
-        return np.array([iou_matrix(box[None], random_map_boxes(rng, level)).max() for box in boxes])
+        return np.array([box_iou(box[None], random_map_boxes(rng, level)).max() for box in boxes])
 
     level = max(MAP_LEVELS, key=lambda candidate: best(train, candidate).mean())
     ious = best(test, level)

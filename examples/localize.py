@@ -19,7 +19,6 @@ import sys
 import time
 from pathlib import Path
 
-from PIL import Image
 from tqdm import tqdm
 
 STEPS = ("loading libraries", "loading the model", "reading the film", "localizing", "drawing")
@@ -58,18 +57,16 @@ def localize(film: str | None, model: str | None, output_dir: Path) -> str:
         localizer = pipeline(clarity_hf.TASK, model=model)
         advance(progress, STEPS[2])
         name = Path(film).stem if film else "phantom"
-        source = film or Image.fromarray(draw_phantom(DEMO_SEED, findings=DEMO_FINDINGS).image)
-        clarity_hf.read_image(source)
+        pixels = clarity_hf.read_image(film or draw_phantom(DEMO_SEED, findings=DEMO_FINDINGS).image)
         advance(progress, STEPS[3])
         start = time.perf_counter()
-        findings = localizer(source, return_maps=True)
+        findings = localizer(pixels)
         seconds = time.perf_counter() - start
         advance(progress, STEPS[4])
         output_dir.mkdir(parents=True, exist_ok=True)
         picture, record = output_dir / f"{name}.overlay.png", output_dir / f"{name}.json"
-        draw_findings(source, findings, heat_of=findings[0]["label"]).save(picture)
-        results = [{key: value for key, value in finding.items() if key != "map"} for finding in findings]
-        record.write_text(json.dumps({"film": name, "findings": results}, indent=2) + "\n", encoding="utf-8")
+        draw_findings(pixels, *with_map_of_first_present(findings, localizer, pixels)).save(picture)
+        record.write_text(json.dumps({"film": name, "findings": findings}, indent=2) + "\n", encoding="utf-8")
         advance(progress, "done")
     return "\n".join(
         [
@@ -78,6 +75,18 @@ def localize(film: str | None, model: str | None, output_dir: Path) -> str:
             f"wrote {picture} and {record}",
         ]
     )
+
+
+def with_map_of_first_present(findings: list[dict], localizer, pixels) -> tuple[list[dict], str | None]:
+    """The findings with the map of the first present one, and its name; none present, no map.
+
+    An absent finding's map is low on its own scale; drawn relative to its peak, as maps are, it would glow.
+    """
+    rank = next((rank for rank, finding in enumerate(findings) if finding["present"]), None)
+    if rank is None:
+        return findings, None
+    mapped = localizer(pixels, top_k=rank + 1, return_maps=True)[rank]
+    return [*findings[:rank], mapped, *findings[rank + 1 :]], mapped["label"]
 
 
 def table(findings: list[dict]) -> list[str]:

@@ -2,8 +2,8 @@
 """Train CLARiTy on image labels, with anatomical priors and, where there is one, a teacher.
 
     accelerate launch examples/train.py
-    accelerate launch examples/train.py --data_dir CHESTXRAY14_FOLDER --teacher TEACHER_FOLDER --num_train_epochs 30
-    accelerate launch examples/train.py --data_dir phantom CHESTXRAY14_FOLDER --film_repeats 4
+    accelerate launch examples/train.py --data_dir NIH_FOLDER --teacher TEACHER --output_dir runs/nih
+    accelerate launch examples/train.py --data_dir phantom NIH_FOLDER --film_repeats 4 --output_dir runs/mixed
 
 Without arguments it trains on synthetic phantoms, drawn as they are read. It evaluates on the validation split of each
 data set after every epoch, keeps the best epoch by mean AUROC on the last of them, resumes from the output folder
@@ -13,10 +13,11 @@ thresholds chosen on validation, the history of the run and a model card. Expect
     saved runs/clarity: validation AUROC 0.9.. (... films)
 """
 
+import json
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +28,7 @@ from transformers import HfArgumentParser
 from transformers.trainer_utils import get_last_checkpoint
 
 from clarity_hf import FINDINGS, ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
-from clarity_hf.data.sources import PHANTOM, RepeatedRows, carries_prior, open_source
+from clarity_hf.data.sources import PHANTOM, JoinedRows, RepeatedRows, carries_prior, open_source
 from clarity_hf.data.transforms import FilmTransform, TransformedDataset
 from clarity_hf.deployment.model_card import write_model_card
 from clarity_hf.evaluation import MultilabelAuroc, youden_thresholds
@@ -50,7 +51,6 @@ DEFAULTS = {
     "metric_for_best_model": "auroc",
     "greater_is_better": True,
     "dataloader_num_workers": 1,
-    "dataloader_persistent_workers": True,
     "report_to": "none",
     "bf16": has_native_bf16(),
     "use_cpu": not torch.accelerator.is_available(),
@@ -74,6 +74,9 @@ class ScriptArguments:
     )
     size: Literal["s16", "ti16"] = field(default="s16", metadata={"help": "Architecture of a new model."})
     image_size: int = field(default=224, metadata={"help": "Side of the model's input; a multiple of 16."})
+    config: str | None = field(
+        default=None, metadata={"help": "JSON of ClarityConfig fields to change, such as '{\"pooling\": \"linear\"}'."}
+    )
     teacher: str | None = field(default=None, metadata={"help": "Image classifier with the same findings."})
     phantom_count: int = field(default=20_000, metadata={"help": "Phantoms per epoch."})
     finding_rate: float | None = field(
@@ -86,6 +89,9 @@ class ScriptArguments:
     min_positives: int = field(default=20, metadata={"help": "Findings with fewer are not in the mean AUROC."})
     augment: bool = field(default=True, metadata={"help": "Random crops, flips, rotations, exposure."})
     crop_scale: float = field(default=0.7, metadata={"help": "Smallest area of a random crop."})
+    verify: bool = field(
+        default=False, metadata={"help": "Decode every film once before training and leave out the corrupt, by name."}
+    )
 
 
 def main() -> None:
@@ -101,6 +107,9 @@ def main() -> None:
         "train": FilmTransform(processor, augment=script.augment, crop_scale=script.crop_scale),
         "validation": FilmTransform(processor),
     }
+    names = [source_name(name) for name in script.data_dir]
+    if len(set(names)) < len(names):
+        raise ValueError(f"`data_dir` must hold data sets of different names, got {names}. Rename a folder.")
     sources = {
         source_name(name): open_source(
             name,
@@ -108,16 +117,17 @@ def main() -> None:
             seed=args.seed,
             finding_rate=script.finding_rate,
             phantom_size=transforms["train"].canvas[0],
+            verify=script.verify,
         )
         for name in script.data_dir
     }
-    films = torch.utils.data.ConcatDataset(
+    films = JoinedRows(
         [
             splits["train"] if name == PHANTOM else RepeatedRows(splits["train"], script.film_repeats)
-            for name, splits in sources.items()
+            for name, splits in zip(script.data_dir, sources.values(), strict=True)
         ]
     )
-    train = TransformedDataset(films, transforms["train"])
+    train = TransformedDataset(films, transforms["train"], args.seed)
     validations = {
         name: TransformedDataset(splits["validation"], transforms["validation"]) for name, splits in sources.items()
     }
@@ -141,14 +151,14 @@ def main() -> None:
             predictions=prediction.predictions, references=prediction.label_ids
         ),
     )
-    resume_from = args.resume_from_checkpoint or (get_last_checkpoint(args.output_dir) if has_runs(args) else None)
+    resume_from = args.resume_from_checkpoint or last_checkpoint(args, script)
     if resume_from:
         print(f"resuming from {resume_from}")
     trainer.train(resume_from_checkpoint=resume_from)
 
-    prediction = trainer.predict(validation)
+    prediction = trainer.predict(validation, metric_key_prefix="validation")
     scores = 1 / (1 + np.exp(-prediction.predictions.astype(np.float64)))
-    model.config.score_thresholds = youden_thresholds(scores, prediction.label_ids).round(4).tolist()
+    model.config.score_thresholds = youden_thresholds(scores, prediction.label_ids).tolist()
     trainer.save_model()
     if trainer.is_world_process_zero():
         trainer.state.save_to_json(str(Path(args.output_dir) / "trainer_state.json"))
@@ -161,9 +171,9 @@ def main() -> None:
             validation_labels=prediction.label_ids,
             metrics=prediction.metrics,
             history=trainer.state.log_history,
-            teacher=Path(script.teacher).name if script.teacher else None,
+            teacher=published_name(script.teacher) if script.teacher else None,
         )
-        auroc = prediction.metrics["test_auroc"]
+        auroc = prediction.metrics["validation_auroc"]
         print(f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(validation)} films)")
 
 
@@ -171,21 +181,20 @@ def build_model(
     script: ScriptArguments, labels: np.ndarray, has_prior: bool
 ) -> ClarityForMultiLabelLocalization:
     """A new model with the training films' prevalence in its biases, or a checkpoint at the wanted size."""
+    changes = {"drop_path_rate": script.drop_path_rate} | json.loads(script.config or "{}")
     if script.model:
-        model = ClarityForMultiLabelLocalization.from_pretrained(
-            script.model, drop_path_rate=script.drop_path_rate, use_safetensors=True
-        )
+        # Suppression stays as the checkpoint has it: its foreground was taught where it was trained.
+        model = ClarityForMultiLabelLocalization.from_pretrained(script.model, use_safetensors=True, **changes)
+        model.config.validate_architecture()
         if model.config.image_size != script.image_size:
             model.clarity.resize_position_embeddings(script.image_size)
         return model
-    config = ClarityConfig(
-        **SIZES[script.size],
-        image_size=script.image_size,
-        drop_path_rate=script.drop_path_rate,
-        prevalence=np.nanmean(labels, axis=0).round(4).tolist(),
-        background_suppression=has_prior,  # without a prior the foreground is never taught
-    )
-    return ClarityForMultiLabelLocalization(config)
+    settings = SIZES[script.size] | {
+        "image_size": script.image_size,
+        "prevalence": np.nanmean(labels, axis=0).round(4).tolist(),
+        "background_suppression": has_prior,  # without a prior the foreground is never taught
+    }
+    return ClarityForMultiLabelLocalization(ClarityConfig(**settings | changes))
 
 
 def train_labels(rows: Sequence, sample: int = 500) -> np.ndarray:
@@ -194,14 +203,33 @@ def train_labels(rows: Sequence, sample: int = 500) -> np.ndarray:
     return np.array([rows[int(index)]["labels"] for index in indices], dtype=np.float64).reshape(-1, len(FINDINGS))
 
 
+def published_name(name: str) -> str:
+    """A model's name for the reader: a Hub id as it is, the last part of a folder's path."""
+    return Path(name).expanduser().resolve().name if Path(name).expanduser().is_dir() else name
+
+
 def source_name(name: str) -> str:
     """What a data set is called in metrics: the last part of a folder's path."""
     return Path(name).expanduser().resolve().name.replace("-", "_") if name != PHANTOM else name
 
 
-def has_runs(args: ClarityTrainingArguments) -> bool:
-    """Whether the output folder exists, so that it may hold a checkpoint."""
-    return Path(args.output_dir).is_dir()
+def last_checkpoint(args: ClarityTrainingArguments, script: ScriptArguments) -> str | None:
+    """The last checkpoint of this run in the output folder, if it was stopped; another run's is refused."""
+    folder, described = Path(args.output_dir), asdict(script)
+    record = folder / "run.json"
+    if record.is_file() and (checkpoint := get_last_checkpoint(args.output_dir)):
+        earlier = json.loads(record.read_text(encoding="utf-8"))
+        changed = sorted(name for name in described if earlier.get(name) != described[name])
+        if changed:
+            raise ValueError(
+                f"`output_dir` must be of the same run, got {folder} of a run that differs in {changed}. "
+                "Give another --output_dir or delete the folder."
+            )
+        return checkpoint
+    if args.should_save:
+        folder.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    return None
 
 
 if __name__ == "__main__":

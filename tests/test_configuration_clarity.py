@@ -125,6 +125,8 @@ def test_without_prevalence_the_bias_is_zero():
         ({"num_attention_heads": 0}, "`num_attention_heads` must be at least 1"),
         ({"cam_groups": 0}, "`cam_groups` must be at least 1"),
         ({"num_hidden_layers": 0}, "`num_hidden_layers` must be at least 1"),
+        ({"ranking_share": 0}, "`ranking_share` must be inside"),
+        ({"ranking_share": 1.5}, "`ranking_share` must be inside"),
         ({"box_upsampling": 0}, "`box_upsampling` must be at least 1"),
     ],
 )
@@ -173,3 +175,27 @@ def test_loading_for_other_findings_replaces_the_names(tmp_path):
     loaded = ClarityConfig.from_pretrained(tmp_path, id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1})
     assert (loaded.num_labels, loaded.findings) == (2, ["a", "b"])
     assert ClarityConfig.from_pretrained(tmp_path, num_labels=3).num_labels == 3
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_labels": 3}, {"id2label": {0: "A", 1: "B", 2: "C"}}, {"label2id": {"A": 0, "B": 1, "C": 2}}]
+)
+def test_lists_of_values_per_finding_give_way_to_other_findings(tmp_path, change):
+    ClarityConfig(score_thresholds=[0.3] * 14, prevalence=[0.1] * 14, map_thresholds=0.2).save_pretrained(tmp_path)
+    config = ClarityConfig.from_pretrained(tmp_path, **change)
+    assert config.num_labels == 3
+    assert config.per_finding("score_thresholds") == [0.5] * 3
+    assert config.per_finding("map_thresholds") == [0.2] * 3
+    assert config.prevalence is None
+    assert sorted(config.label2id) == sorted(config.findings)
+    given = ClarityConfig.from_pretrained(tmp_path, score_thresholds=[0.1, 0.2, 0.3], **change)
+    assert given.score_thresholds == [0.1, 0.2, 0.3]
+
+
+def test_renamed_findings_keep_their_values(tmp_path):
+    ClarityConfig(score_thresholds=[0.3] * 14).save_pretrained(tmp_path)
+    names = {index: f"finding {index}" for index in range(14)}
+    config = ClarityConfig.from_pretrained(tmp_path, id2label=names)
+    assert config.score_thresholds == [0.3] * 14
+    assert config.findings == list(names.values())
+    assert config.label2id == {name: index for index, name in names.items()}

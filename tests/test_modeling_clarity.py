@@ -494,6 +494,15 @@ def test_ranking_pooling_is_the_weighted_mean_of_sorted_scores_plus_bias(count):
             assert pooling(maps)[film, finding].item() == pytest.approx(mean + bias, abs=1e-5)
 
 
+def test_a_smaller_ranking_share_weighs_the_highest_patches_more():
+    maps = torch.tensor([3.0] + [0.0] * 99).view(1, 1, 10, 10)
+    for share in (0.3, 0.05):
+        decay = 1 - 1 / (share * 100)
+        expected = 3 / sum(decay**rank for rank in range(100))
+        pooling = ClarityRankingPooling(ClarityConfig(**settings(num_labels=1, ranking_share=share)))
+        assert pooling(maps).item() == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_ranking_pooling_of_up_to_three_patches_is_their_maximum(count):
     maps = torch.randn(2, FINDINGS, 1, count)

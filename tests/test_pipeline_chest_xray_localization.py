@@ -167,6 +167,14 @@ def test_one_film_gives_a_result_and_a_list_a_list(localizer, film):
     assert localizer([film, film]) == [one, one]
 
 
+def test_other_iterables_give_an_iterator(localizer, film):
+    column = datasets.Dataset.from_dict({"image": [Image.fromarray(film)] * 2})["image"]
+    for films in (iter([film, film]), column):
+        results = localizer(films)
+        assert not isinstance(results, list)
+        assert [result[0]["score"] for result in results] == pytest.approx([localizer(film)[0]["score"]] * 2)
+
+
 def test_a_generator_gives_an_iterator(localizer, film):
     results = localizer(film for _ in range(2))
     assert not isinstance(results, list)
@@ -262,3 +270,14 @@ def test_the_stock_classification_pipeline_works_with_sigmoid(tiny_checkpoint, l
     assert scores == pytest.approx(expected, abs=1e-5)
 
 
+
+
+def test_real_films_of_full_size_get_boxes_inside_them(localizer, nih_folder):
+    paths = sorted(str(path) for path in (nih_folder / "original-1024").glob("*.png"))
+    results = localizer(paths, batch_size=8, threshold=0)
+    assert len(results) == len(paths) == 28  # four of them RGBA
+    for findings in results:
+        assert len(findings) == 14
+        for box in (box for finding in findings for box in finding["boxes"]):
+            assert 0 <= box["xmin"] < box["xmax"] <= 1024
+            assert 0 <= box["ymin"] < box["ymax"] <= 1024

@@ -27,6 +27,9 @@ POSITIVE_FIELDS: tuple[str, ...] = (
 )
 """Fields that count something of which there must be one."""
 
+PER_FINDING_FIELDS = ("suppression_floor", "score_thresholds", "map_thresholds", "prevalence")
+"""Fields that are one number for all findings or a list with one for each."""
+
 PATCH_AXIS_ERROR = "`{name}` must be a multiple of `patch_size` ({patch}), got {size}. Resize or pad the image."
 
 
@@ -39,7 +42,7 @@ class ClarityConfig(PreTrainedConfig):
     Symbols: B batch, F findings, D hidden size, N = h·w patches.
 
     Args:
-        hidden_size (`int`, defaults to 384): Width D of the tokens; a multiple of `num_attention_heads` and of 8.
+        hidden_size (`int`, defaults to 384): Width D of the tokens; a multiple of `num_attention_heads`.
         num_hidden_layers (`int`, defaults to 12): Number of blocks.
         num_attention_heads (`int`, defaults to 6): Attention heads in a block and in the attention pooling.
         intermediate_size (`int`, defaults to 1536): Width of the blocks' MLP.
@@ -62,6 +65,8 @@ class ClarityConfig(PreTrainedConfig):
             map uses its mean over the K blocks and the heads.
         cam_size (`int`, defaults to 128): Channels of the SegmentCAM trunk.
         cam_groups (`int`, defaults to 8): Groups of the trunk's GroupNorms.
+        ranking_share (`float`, defaults to 0.3): Share of the patches, in (0, 1], over which the ranking pooling of
+            the patch logit averages in effect: its decay is d = max(0, 1 − 1/(share · N)).
         map_fusion (`str`, defaults to `"geometric"`): `"geometric"` is √(N·a ⊙ ReLU(P)), `"attention"` N·a,
             `"cam"` ReLU(P); a is the class attention, P the class activation map.
         affinity_layers (`int`, defaults to 0): The last blocks whose patch-to-patch attention refines the map, 0 for
@@ -124,6 +129,7 @@ class ClarityConfig(PreTrainedConfig):
     class_attention_layers: int = 3
     cam_size: int = 128
     cam_groups: int = 8
+    ranking_share: float | int = 0.3
     map_fusion: str = "geometric"
     affinity_layers: int = 0
     background_suppression: bool = True
@@ -148,6 +154,26 @@ class ClarityConfig(PreTrainedConfig):
             self.problem_type = "multi_label_classification"
         super().__post_init__(**kwargs)
         self.validate_architecture()  # here a ValueError; the library's own call wraps it in an error of its own
+
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs):
+        """Build from a dict, as every `from_pretrained` does.
+
+        Lists with a value per finding (thresholds, prevalence, ε) do not fit another set of findings: where `kwargs`
+        bring one of another length, they fall back to their defaults unless `kwargs` bring them too.
+        """
+        labels = kwargs.get("id2label") or kwargs.get("label2id")
+        count = len(labels) if labels else kwargs.get("num_labels")
+        if count is not None:
+            fitting = {
+                name: value
+                for name, value in config_dict.items()
+                if name not in PER_FINDING_FIELDS or not isinstance(value, list | tuple) or len(value) == count
+            }
+            changed = {name: kwargs.pop(name) for name in PER_FINDING_FIELDS if name in kwargs}
+            config_dict = fitting | changed | ({"id2label": None, "label2id": None} if labels else {})
+            config_dict |= {name: kwargs.pop(name) for name in ("id2label", "label2id") if name in kwargs}
+        return super().from_dict(config_dict, **kwargs)
 
     @property
     def patch_grid(self) -> tuple[int, int]:
@@ -192,7 +218,7 @@ class ClarityConfig(PreTrainedConfig):
         return [math.log(share / (1 - share)) for share in clamped]
 
     def validate_architecture(self):
-        """Check every field that has a range or a set of values."""
+        """Check sizes, choices, shares and thresholds; called on construction."""
         _require_choice("pooling", self.pooling, ("attention", "linear", "mean"))
         _require_choice("map_fusion", self.map_fusion, ("geometric", "attention", "cam"))
         _require_choice("box_components", self.box_components, ("largest", "all"))
@@ -217,6 +243,8 @@ class ClarityConfig(PreTrainedConfig):
         for name in ("suppression_floor", "score_thresholds", "prevalence"):
             values = self.per_finding(name)
             _require_range(name, values, all(0 <= value <= 1 for value in values))
+        if not 0 < self.ranking_share <= 1:
+            raise ValueError(f"`ranking_share` must be inside (0, 1], got {self.ranking_share}. 0.3 is the default.")
         values = self.per_finding("map_thresholds")
         _require_range("map_thresholds", values, all(0 < value < 1 for value in values))
 

@@ -140,6 +140,9 @@ class ClarityImageProcessor(TorchvisionBackend):
     ) -> list[dict[str, torch.Tensor]]:
         """Turn the model's outputs into boxes.
 
+        The films are taken to have been prepared with this processor's own `size`, `keep_ratio` and `do_resize`; a
+        call that overrode one of them needs a processor that has it for itself.
+
         Args:
             outputs: [`ClarityLocalizationOutput`] with `logits` `(B, F)` and `localization_maps` `(B, F, h, w)`.
             score_thresholds: Score in [0, 1] from which a finding is present and gets boxes, one value or one per
@@ -186,18 +189,27 @@ class ClarityImageProcessor(TorchvisionBackend):
         return results
 
     def post_process_maps(
-        self, outputs: Any, target_sizes: torch.Tensor | Sequence[tuple[int, int]] | None = None
+        self,
+        outputs: Any,
+        target_sizes: torch.Tensor | Sequence[tuple[int, int]] | None = None,
+        findings: Sequence[int] | None = None,
     ) -> list[torch.Tensor]:
         """Lay localization maps over the films they belong to: padding cut away, upsampled bilinearly.
+
+        As for `post_process_localization`, the films are taken to be prepared with this processor's own settings.
 
         Args:
             outputs: As in `post_process_localization`.
             target_sizes: `(height, width)` of the B original films; `None` for the model's input.
+            findings: Indices of the findings whose maps are wanted, in that order; all by default. A map of a film of
+                25 megapixels takes 100 MB.
 
         Returns:
-            Per film a tensor `(F, H, W)` float32 of the maps' own scale, values ≥ 0.
+            Per film a tensor `(F, H, W)` float32 of the maps' own scale, values ≥ 0, F the number of maps wanted.
         """
         maps = outputs.localization_maps.detach().float().cpu()
+        if findings is not None:
+            maps = maps[:, list(findings)]
         laid = []
         for row, box in zip(maps, self._letterboxes(len(maps), target_sizes), strict=True):
             over_input = F.interpolate(row[None], size=box.input, mode="bilinear", align_corners=False)

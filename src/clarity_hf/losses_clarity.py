@@ -67,8 +67,9 @@ def orthogonality_loss(class_tokens: torch.Tensor) -> torch.Tensor:
     num_findings = class_tokens.shape[1]
     if num_findings == 1:
         return class_tokens.float().sum() * 0.0
-    unit = F.normalize(class_tokens.float(), dim=-1)
-    cosines = unit @ unit.transpose(1, 2)
+    with torch.autocast(class_tokens.device.type, enabled=False):  # autocast would multiply in half precision
+        unit = F.normalize(class_tokens.float(), dim=-1)
+        cosines = unit @ unit.transpose(1, 2)
     apart = 1.0 - torch.eye(num_findings, device=cosines.device)
     return (cosines.square() * apart).sum((1, 2)).mean() / (num_findings * (num_findings - 1))
 

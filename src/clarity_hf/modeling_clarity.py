@@ -386,7 +386,7 @@ class ClarityModel(ClarityPreTrainedModel):
                 **kwargs,
             )
             if class_rows is not None:
-                rows.append(class_rows)
+                rows.append(class_rows.to(hidden_states.device))
             if states is not None:
                 affinity_states.append(states)
         grid = (pixel_values.shape[-2] // config.patch_size, pixel_values.shape[-1] // config.patch_size)
@@ -473,17 +473,18 @@ class ClaritySegmentCam(nn.Module):
 
 
 class ClarityRankingPooling(nn.Module):
-    """Global weighted ranking: patch scores sorted, weighted by d^j and averaged, d = max(0, 1 − 1/(0.3 N))."""
+    """Global weighted ranking: patch scores sorted, weighted by d^j and averaged, d = max(0, 1 − 1/(share · N))."""
 
     def __init__(self, config: ClarityConfig):
         super().__init__()
+        self.share = config.ranking_share
         self.bias = nn.Parameter(torch.zeros(config.num_labels))
 
     def forward(self, activation_maps: torch.Tensor) -> torch.Tensor:
         """Activation maps `(B, F, h, w)` → logits `(B, F)`."""
         scores = activation_maps.flatten(2).sort(dim=-1, descending=True).values
         count = scores.shape[-1]
-        decay = max(0.0, 1 - 1 / (0.3 * count))
+        decay = max(0.0, 1 - 1 / (self.share * count))
         # In float32: bfloat16 holds no ranks beyond 256 and is off by a tenth at 32 × 32 patches.
         weights = decay ** torch.arange(count, device=scores.device, dtype=torch.float32)
         pooled = (scores * (weights / weights.sum())).sum(-1)  # a product sum: `@` breaks int8 export
@@ -550,6 +551,9 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         loss, parts = None, None
         if labels is not None:
             parts = self.losses(encoded, class_token_logits, patch_logits, foreground_logits, labels, anatomical_prior)
+            if anatomical_prior is None:
+                # Every head takes part in the graph: DDP waits for the gradients of all.
+                parts["patch"] = parts["patch"] + 0.0 * foreground_logits.sum()
             loss = torch.stack([self.loss_weights()[name] * part for name, part in parts.items()]).sum()
         return ClarityLocalizationOutput(
             loss=loss,

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import types
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -62,7 +64,11 @@ class ChestXrayLocalizationPipeline(Pipeline):
         """
         if isinstance(inputs, list | tuple) and not inputs:
             raise ValueError("`inputs` must hold at least one film, got an empty list. Pass a film.")
-        return super().__call__(list(inputs) if isinstance(inputs, tuple) else inputs, **kwargs)
+        if isinstance(inputs, tuple):
+            inputs = list(inputs)
+        elif _is_many(inputs):
+            inputs = (film for film in inputs)  # the base class takes iterators of other types for one film
+        return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(
         self,
@@ -113,8 +119,9 @@ class ChestXrayLocalizationPipeline(Pipeline):
             upsampling=config.box_upsampling,
         )[0]
         thresholds = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), config.num_labels).tolist()
-        findings = []
-        for index in result["finding_scores"].argsort(descending=True, stable=True)[:top_k].tolist():
+        findings: list[dict[str, Any]] = []
+        order = result["finding_scores"].argsort(descending=True, stable=True)[:top_k].tolist()
+        for index in order:
             score = result["finding_scores"][index].item()
             boxes = result["boxes"][result["labels"] == index].tolist()
             findings.append(
@@ -127,9 +134,9 @@ class ChestXrayLocalizationPipeline(Pipeline):
                 }
             )
         if return_maps:
-            maps = self.image_processor.post_process_maps(model_outputs, model_outputs["film_sizes"])[0]
-            for finding in findings:
-                finding["map"] = maps[config.label2id[finding["label"]]].numpy()
+            maps = self.image_processor.post_process_maps(model_outputs, model_outputs["film_sizes"], order)[0]
+            for finding, localization_map in zip(findings, maps.numpy(), strict=True):
+                finding["map"] = localization_map
         return findings
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -140,6 +147,12 @@ class ChestXrayLocalizationPipeline(Pipeline):
         """
         self.model.save_pretrained(save_directory, **kwargs)
         self.image_processor.save_pretrained(save_directory, **kwargs)
+
+
+def _is_many(inputs: Any) -> bool:
+    """Whether inputs are an iterable of films of a type that the base class does not know, such as a column."""
+    films = (str, bytes, os.PathLike, list, torch.utils.data.Dataset, types.GeneratorType)
+    return isinstance(inputs, Iterable) and not isinstance(inputs, films) and not hasattr(inputs, "__array__")
 
 
 __all__ = ["ChestXrayLocalizationPipeline"]

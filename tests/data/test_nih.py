@@ -23,15 +23,6 @@ HEADER = (
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
 )
 BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def real_subset() -> Path:
-    """Folder of the real subset; skips the test where there is none."""
-    folder = Path(os.environ.get("CLARITY_HF_NIH_DIR", REPOSITORY.parent / "shared" / "nih-subset"))
-    if not folder.is_dir():
-        pytest.skip("no real NIH films here: set CLARITY_HF_NIH_DIR")
-    return folder
 
 
 def row(name: str, findings: str = "No Finding", age: str = "50") -> str:
@@ -475,8 +466,8 @@ def test_a_release_without_its_train_list_or_images_is_refused(release):
 # Real films
 
 
-def test_the_real_subset_splits_as_its_readme_says():
-    folder = real_subset()
+def test_the_real_subset_splits_as_its_readme_says(nih_folder):
+    folder = nih_folder
     films, report = read_nih_tables(folder)
     assert (report.rows, report.usable) == (1381, 1381)
     assert sum(len(film.boxes) for film in films) == 155
@@ -497,13 +488,13 @@ def test_the_real_subset_splits_as_its_readme_says():
 
 
 @pytest.mark.slow
-def test_every_film_of_the_real_subset_decodes():
-    assert read_nih_tables(real_subset(), verify=True)[1].corrupt_files == {}
+def test_every_film_of_the_real_subset_decodes(nih_folder):
+    assert read_nih_tables(nih_folder, verify=True)[1].corrupt_files == {}
 
 
 @pytest.mark.slow
-def test_the_tables_of_the_whole_release_load_in_seconds(tmp_path):
-    metadata = real_subset() / "full-release-metadata"
+def test_the_tables_of_the_whole_release_load_in_seconds(nih_folder, tmp_path):
+    metadata = nih_folder / "full-release-metadata"
     for packed in metadata.glob("*.gz"):
         with gzip.open(packed) as source, (tmp_path / packed.stem).open("wb") as target:
             shutil.copyfileobj(source, target)

@@ -8,8 +8,8 @@ from huggingface_hub import ModelCard
 from clarity_hf import FINDINGS
 from clarity_hf.deployment import write_model_card
 
-METRICS = {"test_auroc": 0.81234, "test_loss": 0.5} | {
-    f"test_auroc_{finding}": 0.7 + index / 100 for index, finding in enumerate(FINDINGS)
+METRICS = {"validation_auroc": 0.81234, "test_loss": 0.5} | {
+    f"validation_auroc_{finding}": 0.7 + index / 100 for index, finding in enumerate(FINDINGS)
 }
 
 
@@ -103,8 +103,8 @@ def test_with_two_sources_the_targets_evaluations_are_told(tiny_model, labels, t
 
 
 def test_what_is_undefined_is_said_and_kept_from_the_metadata(tiny_model, labels, tmp_path):
-    metrics = METRICS | {"test_auroc": float("nan"), "test_auroc_Hernia": float("nan")}
-    del metrics["test_auroc_Edema"]
+    metrics = METRICS | {"validation_auroc": float("nan"), "validation_auroc_Hernia": float("nan")}
+    del metrics["validation_auroc_Edema"]
     path, text = write(tmp_path, tiny_model, labels, metrics=metrics)
     areas = {row[0]: row[2] for row in table(text, "Validation")}
     assert (areas["Hernia"], areas["Edema"], areas["Mass"]) == ("undefined", "undefined", "0.740")

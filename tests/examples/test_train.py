@@ -94,7 +94,7 @@ def test_a_second_call_goes_on_where_the_first_stopped(first_run, script, monkey
     before = load_file(folder / "model.safetensors")
     command = ["train.py", "--output_dir", str(folder), *SETTINGS, "--max_steps", "5"]
     # In this process: a second launch would cost another ten seconds of imports.
-    in_process = ["--dataloader_num_workers", "0", "--dataloader_persistent_workers", "False"]
+    in_process = ["--dataloader_num_workers", "0"]
     monkeypatch.setattr(sys, "argv", command + in_process)
     script.main()
     out = capsys.readouterr().out
@@ -110,15 +110,39 @@ def test_a_new_model_starts_at_the_prevalence_of_its_films(script):
     labels = np.zeros((4, 14))
     labels[0] = 1  # a quarter of the films has every finding
     labels[1, 5] = np.nan  # and a third of the annotated ones Nodule
-    model = script.build_model(script.ScriptArguments(size="ti16", image_size=32), labels)
+    model = script.build_model(script.ScriptArguments(size="ti16", image_size=32), labels, has_prior=True)
     bias = model.ranking_pooling.bias.tolist()
     assert bias[0] == pytest.approx(math.log(1 / 3), abs=1e-3)
     assert bias[5] == pytest.approx(math.log(1 / 2), abs=1e-3)
 
 
+def test_without_a_prior_a_new_model_suppresses_no_background(script):
+    arguments = script.ScriptArguments(size="ti16", image_size=32)
+    for has_prior in (True, False):
+        model = script.build_model(arguments, np.zeros((1, 14)), has_prior)
+        assert model.config.background_suppression is has_prior
+
+
+def test_fields_of_the_config_are_changed_by_json_and_checked(script, tiny_checkpoint):
+    labels = np.zeros((1, 14))
+    for model in (None, str(tiny_checkpoint)):
+        arguments = script.ScriptArguments(model=model, size="ti16", image_size=64, config='{"ranking_share": 0.1}')
+        assert script.build_model(arguments, labels, True).config.ranking_share == 0.1
+        arguments.config = '{"ranking_share": 2}'
+        with pytest.raises(ValueError, match="ranking_share"):
+            script.build_model(arguments, labels, True)
+
+
+def test_another_runs_folder_is_not_resumed(script, first_run):
+    folder, _ = first_run
+    args = script.ClarityTrainingArguments(output_dir=str(folder), report_to="none", use_cpu=True)
+    with pytest.raises(ValueError, match=r"differs in \['image_size'"):
+        script.last_checkpoint(args, script.ScriptArguments(image_size=512))
+
+
 def test_a_checkpoint_is_continued_at_another_size(script, tiny_checkpoint):
     arguments = script.ScriptArguments(model=str(tiny_checkpoint), image_size=96, drop_path_rate=0.1)
-    model = script.build_model(arguments, np.zeros((1, 14)))
+    model = script.build_model(arguments, np.zeros((1, 14)), has_prior=True)
     assert model.config.image_size == 96
     assert model.clarity.embeddings.patch_positions.shape == (1, 36, 48)
     assert model.config.drop_path_rate == 0.1

@@ -9,7 +9,8 @@ Localization of Common Thorax Diseases", CVPR 2017. The release is read as it wa
       train_val_list.txt, test_list.txt             the official split, by patient
       BBox_List_2017.csv, BBox_List_RSNA.csv, ...   boxes, optional
       images/ or images_001/images/ ...             the films; any other folder is found too
-      original-1024/                                optional copies at full size; their patients go to validation
+      original-1024/                                not of the release: a subset's copies at full size, whose
+                                                    patients go to validation
       masks/                                        optional thorax masks, NAME.png
 
 `load_nih` gives the data set; `read_nih_tables` gives the rows and a report of all that was dropped; `split_films` is

@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
 
 from clarity_hf.labels import FINDINGS
 
@@ -22,7 +23,9 @@ SPLIT_SEEDS = {"train": 1, "validation": 2, "test": 3}
 
 
 class PhantomRows:
-    """Synthetic phantoms as a map-style data set: row i is the same film on every reading.
+    """Synthetic phantoms as a map-style data set: row i is the same film on every reading in an epoch.
+
+    `set_epoch` goes on to films that no earlier epoch had, so that training is endless.
 
     Args:
         count: Number of films.
@@ -43,7 +46,7 @@ class PhantomRows:
             raise ValueError(f"`split` must be one of {list(SPLIT_SEEDS)}, got '{split}'. Choose one of them.")
         if finding_rate is not None and not 0 <= finding_rate <= 1:
             raise ValueError(f"`finding_rate` must be inside [0, 1], got {finding_rate}. Give a probability.")
-        self.count, self.size, self.finding_rate = count, size, finding_rate
+        self.count, self.size, self.finding_rate, self.epoch = count, size, finding_rate, 0
         self.first_seed = (seed * len(SPLIT_SEEDS) + SPLIT_SEEDS[split]) << 32
 
     def __len__(self) -> int:
@@ -58,16 +61,30 @@ class PhantomRows:
         """
         if not 0 <= index < self.count:
             raise IndexError(f"`index` must be between 0 and {self.count - 1}, got {index}.")
-        seed = self.first_seed + index
+        seed = self.first_seed + self.epoch * self.count + index
         if self.finding_rate is None:
             return draw_phantom(seed, self.size)
         chosen = np.random.default_rng(seed).random(len(FINDINGS)) < self.finding_rate
         return draw_phantom(seed, self.size, [name for name, drawn in zip(FINDINGS, chosen, strict=True) if drawn])
 
+    def set_epoch(self, epoch: int) -> None:
+        """Go on to the films of an epoch; 0 is the first."""
+        self.epoch = epoch
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Film `index` as a row: `image` `(H, W)` uint8, `labels` `(14,)`, `thorax_mask` `(H, W)` bool."""
         phantom = self.phantom(index)
         return {"image": phantom.image, "labels": phantom.labels, "thorax_mask": phantom.thorax}
+
+
+class JoinedRows(torch.utils.data.ConcatDataset):
+    """Map-style data sets one after the other, each told of the epoch that it can be told of."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Pass the epoch on."""
+        for rows in self.datasets:
+            if hasattr(rows, "set_epoch"):
+                rows.set_epoch(epoch)
 
 
 class RepeatedRows:
@@ -96,6 +113,7 @@ def open_source(
     validation_fraction: float = 0.2,
     finding_rate: float | None = None,
     phantom_size: int = 256,
+    verify: bool = False,
 ) -> dict[str, Any]:
     """Open one data set.
 
@@ -103,10 +121,12 @@ def open_source(
         name: `phantom`, or a folder in the layout of the NIH release (see [`load_nih`]).
         phantom_count: Training films of `phantom`; a tenth of it, between 200 and 1,000, for validation and as many
             for test.
-        seed: Of the phantoms and of the validation split.
+        seed: Of the phantoms. The validation patients of a folder are the same under every seed: a film that one run
+            trains on is never another's validation.
         validation_fraction: Share of the train_val patients that go to validation.
         finding_rate: Of the phantoms for training, see [`PhantomRows`].
         phantom_size: Side of the phantoms in pixels.
+        verify: Decode every film of a folder once and leave out those that do not, by name.
 
     Returns:
         `train`, `validation` and `test`: map-style data sets of rows for [`FilmTransform`], possibly empty.
@@ -121,7 +141,7 @@ def open_source(
             "validation": PhantomRows(held_out, "validation", seed, phantom_size),
             "test": PhantomRows(held_out, "test", seed, phantom_size),
         }
-    release = load_nih(os.path.expanduser(name), validation_fraction=validation_fraction, seed=seed)
+    release = load_nih(os.path.expanduser(name), validation_fraction=validation_fraction, verify=verify)
     return {split: undecoded(rows) for split, rows in release.items()}
 
 

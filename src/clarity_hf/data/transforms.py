@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Mapping
@@ -25,8 +26,8 @@ PRIOR_SIDE = 56
 """Side of the prior that a step carries; the model averages it to its patch grid."""
 
 PRIOR_DILATION = 1 / 24
-"""Share of the image's side by which a thorax mask is dilated: findings sit at its rim, and a tight mask destroys them
-(0.65 of the area of NIH's pneumothorax boxes lies inside the lungs' outline, 0.91–1.0 inside the dilated one)."""
+"""Share of the image's side by which a thorax mask is dilated: findings sit at its rim, and a tight mask destroys
+them."""
 
 
 class FilmTransform:
@@ -34,22 +35,31 @@ class FilmTransform:
 
     Args:
         image_processor: Gives size, proportions and normalisation, so that training sees what inference sees.
-        augment: Random crops, flips, small rotations and exposure (recipe of Medical_MAE and EVA-X), from torch's
-            random state, which the Trainer seeds and restores.
+        augment: Random crops, flips, small rotations and exposure (recipe of Medical_MAE and EVA-X), drawn from
+            torch's global random state; [`TransformedDataset`] sets it for each row.
         crop_scale: Smallest share of the area that a random crop keeps, in (0, 1].
 
     Raises:
-        ValueError: `crop_scale` is outside (0, 1].
+        ValueError: `crop_scale` is outside (0, 1], or the processor leaves out a step or treats channels differently,
+            which training would not repeat.
     """
 
     def __init__(self, image_processor: ClarityImageProcessor, augment: bool = False, crop_scale: float = 0.7):
         if not 0 < crop_scale <= 1:
             raise ValueError(f"`crop_scale` must be inside (0, 1], got {crop_scale}. Give a share of the area.")
+        processor = image_processor
+        if not (processor.do_resize and processor.do_rescale and processor.do_normalize) or any(
+            len(set(values)) > 1 for values in (processor.image_mean, processor.image_std)
+        ):
+            raise ValueError(
+                "`image_processor` must resize, rescale and normalize all channels alike, got one that does not. "
+                "Use the defaults of ClarityImageProcessor."
+            )
         self.size = (image_processor.size["height"], image_processor.size["width"])
         # Augmented films lie on a larger canvas, so that a crop of 3/4 of its area has the resolution of the input.
         self.canvas = tuple(side * 8 // 7 for side in self.size) if augment else self.size
         self.keep_ratio = image_processor.keep_ratio
-        # One channel: the three of the processor are the same grey.
+        self.channels = len(image_processor.image_mean)
         self.mean, self.std = float(image_processor.image_mean[0]), float(image_processor.image_std[0])
         steps: list[Any] = []
         if augment:
@@ -69,7 +79,7 @@ class FilmTransform:
                 `labels` `(F,)` of 1, 0, NaN; optionally `thorax_mask` of the image's size, above 0 inside, or None.
 
         Returns:
-            `pixel_values` `(3, H, W)`, `labels` `(F,)` float32 and `anatomical_prior` `(1, 56, 56)` in [0, 1], NaN
+            `pixel_values` `(C, H, W)`, `labels` `(F,)` float32 and `anatomical_prior` `(1, 56, 56)` in [0, 1], NaN
             throughout where the row has no mask or an empty one.
         """
         film = tv_tensors.Image(torch.from_numpy(read_source(row["image"])).float()[None] / 255)
@@ -80,7 +90,7 @@ class FilmTransform:
             film, thorax = self.augmentation(film, thorax) if thorax is not None else (self.augmentation(film), None)
         pixels = (torch.as_tensor(film).clamp(0, 1) - self.mean) / self.std
         return {
-            "pixel_values": pixels.expand(3, -1, -1).contiguous(),
+            "pixel_values": pixels.expand(self.channels, -1, -1).contiguous(),
             "labels": torch.as_tensor(np.asarray(row["labels"], dtype=np.float32)),
             "anatomical_prior": soft_prior(thorax) if thorax is not None else no_prior(),
         }
@@ -95,10 +105,19 @@ class FilmTransform:
 
 
 class TransformedDataset(torch.utils.data.Dataset):
-    """A map-style data set seen through a transform; `set_epoch` and the like stay with the data set below."""
+    """A map-style data set seen through a transform.
 
-    def __init__(self, rows: Any, transform: FilmTransform):
-        self.rows, self.transform = rows, transform
+    The randomness of a row depends on seed, epoch and index alone, not on the worker that reads it or on what was read
+    before: a run that is resumed sees the crops that it would have seen.
+
+    Args:
+        rows: The data set.
+        transform: Applied to each row.
+        seed: Of the augmentation.
+    """
+
+    def __init__(self, rows: Any, transform: FilmTransform, seed: int = 0):
+        self.rows, self.transform, self.seed, self.epoch = rows, transform, seed, 0
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -106,7 +125,19 @@ class TransformedDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Row `index`, transformed."""
-        return self.transform(self.rows[index])
+        row = self.rows[index]
+        if self.transform.augmentation is None:
+            return self.transform(row)
+        digest = hashlib.blake2b(f"{self.seed} {self.epoch} {index}".encode(), digest_size=8).digest()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int.from_bytes(digest) >> 1)
+            return self.transform(row)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw anew in every epoch, here and in a data set below that can."""
+        self.epoch = epoch
+        if hasattr(self.rows, "set_epoch"):
+            self.rows.set_epoch(epoch)
 
 
 def read_source(source: Any) -> np.ndarray:

@@ -35,8 +35,8 @@ def write_model_card(
         target: The one whose validation split chose epoch and thresholds.
         train_films: Number of training films.
         validation_labels: `(n, F)` of 1, 0, NaN.
-        metrics: Of the validation split, with `test_auroc` and `test_auroc_FINDING` as the Trainer's `predict` names
-            them.
+        metrics: Of the validation split: `validation_auroc` and `validation_auroc_FINDING`, as the Trainer's `predict`
+            names them under the prefix `validation`.
         history: The Trainer's log history; its evaluations become the table of epochs.
         teacher: Name of the teacher, if there was one: no path.
 
@@ -46,7 +46,7 @@ def write_model_card(
     config = model.config
     positives = (np.asarray(validation_labels) == 1).sum(axis=0)
     rows = [
-        f"| {finding} | {int(count)} | {_figure(metrics.get(f'test_auroc_{finding}'))} | {threshold:.3f} |"
+        f"| {finding} | {int(count)} | {_figure(metrics.get(f'validation_auroc_{finding}'))} | {threshold:.3f} |"
         for finding, count, threshold in zip(
             config.findings, positives, config.per_finding("score_thresholds"), strict=True
         )
@@ -58,7 +58,7 @@ def write_model_card(
         for entry in history
         if f"{prefix}_auroc" in entry
     ]
-    auroc = float(metrics["test_auroc"])
+    auroc = float(metrics["validation_auroc"])
     result = EvalResult(
         task_type="image-classification",
         dataset_type="chest-radiographs",

@@ -7,12 +7,21 @@ from collections import defaultdict
 from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from clarity_hf.losses_clarity import distillation_loss
 
 from .arguments import ClarityTrainingArguments
 from .teacher import Teacher
+
+
+class _TellEpoch(TrainerCallback):
+    """Tells the training data which epoch begins; accelerate does so only for some samplers."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        dataset = kwargs["train_dataloader"].dataset
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(int((state.epoch or 0) + 1e-6))
 
 
 class ClarityDistillationTrainer(Trainer):
@@ -40,6 +49,7 @@ class ClarityDistillationTrainer(Trainer):
                 f"`args` must be ClarityTrainingArguments, got {type(self.args).__name__}. "
                 "It has the distillation's α and τ."
             )
+        self.add_callback(_TellEpoch())
         self.teacher = teacher.to(self.args.device) if teacher is not None else None
         self._part_sums: dict[str, torch.Tensor] = {}
         self._part_counts: dict[str, int] = defaultdict(int)
@@ -66,6 +76,11 @@ class ClarityDistillationTrainer(Trainer):
         if model.training:
             self._collect(parts)
         return (loss, outputs) if return_outputs else loss
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """Weights that decay: matrices and convolutions, but no tokens and no positions."""
+        kept = ("class_tokens", "class_positions", "patch_positions")
+        return [name for name, weight in model.named_parameters() if weight.ndim >= 2 and not name.endswith(kept)]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss to the training logs."""
