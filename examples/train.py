@@ -175,6 +175,7 @@ def main() -> None:
         )
         auroc = prediction.metrics["validation_auroc"]
         print(f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(validation)} films)")
+    trainer.accelerator.end_training()
 
 
 def build_model(

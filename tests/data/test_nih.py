@@ -4,7 +4,6 @@
 import csv
 import gzip
 import logging
-import os
 import random
 import shutil
 import time

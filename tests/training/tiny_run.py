@@ -114,6 +114,7 @@ def main(folder, batch_size):
         state = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
         result = {"processes": trainer.args.world_size, "weights": state, "logs": trainer.state.log_history}
         torch.save(result, Path(folder) / "result.pt")
+    trainer.accelerator.end_training()  # a process that leaves its group open may abort the other as it exits
 
 
 if __name__ == "__main__":
