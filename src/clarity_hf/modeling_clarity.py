@@ -497,7 +497,7 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
     Example:
         >>> import torch
         >>> from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization
-        >>> config = ClarityConfig(hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=96)
+        >>> config = ClarityConfig(hidden_size=48, num_hidden_layers=3, num_attention_heads=3, intermediate_size=96)
         >>> model = ClarityForMultiLabelLocalization(config).eval()
         >>> outputs = model(torch.zeros(1, 3, 224, 224))
         >>> outputs.logits.shape, outputs.localization_maps.shape
