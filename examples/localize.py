@@ -22,7 +22,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 STEPS = ("loading libraries", "loading the model", "reading the film", "localizing", "drawing")
-DEMO_SEED, DEMO_FINDINGS = 7, ("Effusion", "Mass")
+DEMO_SEED, DEMO_FINDINGS = 11, ("Cardiomegaly",)
 
 
 def main() -> int:
