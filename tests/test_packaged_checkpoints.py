@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers.utils.hub as hub
@@ -26,6 +27,8 @@ from clarity_hf import (
     checkpoint_names,
     packaged_checkpoints,
 )
+from clarity_hf.boxes import box_iou
+from clarity_hf.data.phantoms import draw_phantom
 
 NAME = "clarity-s16-224"
 
@@ -143,3 +146,15 @@ def test_reloading_the_module_does_not_wrap_the_wrapper():
     before = hub.cached_files
     importlib.reload(packaged_checkpoints).register_checkpoint_names()
     assert hub.cached_files is before
+
+
+def test_the_checkpoint_of_the_package_finds_a_large_heart_where_it_is():
+    localizer = pipeline(clarity_hf.TASK)
+    assert localizer.model.dtype == torch.float32
+    phantom = draw_phantom(11, findings=["Cardiomegaly"])
+    first = localizer(phantom.image)[0]
+    assert first["label"] == "Cardiomegaly"
+    assert first["present"]
+    assert first["score"] == pytest.approx(0.99, abs=0.02)
+    (box,), truth = first["boxes"], np.array([phantom.boxes[0][1]])
+    assert box_iou(truth, np.array([list(box.values())]))[0, 0] > 0.4
