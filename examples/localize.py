@@ -8,7 +8,7 @@
 Expected output: the findings as a table, those above their threshold marked, then the two files written:
 
     finding              score  threshold  box (xmin, ymin, xmax, ymax)
-    Effusion           *  0.91       0.31  (96, 151, 170, 215)
+    Cardiomegaly       *  0.99       0.16  (126, 123, 226, 208)
     ...
     wrote demo-output/phantom.overlay.png and demo-output/phantom.json
 """

@@ -16,6 +16,9 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
+BOX_FRAME = 1024
+"""Side, in pixels, of the films of the NIH release, in whose frame its box files are, whatever the size on disk."""
+
 
 @dataclass(frozen=True)
 class Letterbox:

@@ -53,7 +53,7 @@ def test_the_card_is_the_folders_readme_with_metadata_that_parses(tiny_model, la
     assert path == tmp_path / "README.md"
     data = ModelCard.load(path).data
     assert data.license == "apache-2.0"
-    assert data.library_name == "transformers"
+    assert data.to_dict()["library_name"] == "transformers"
     assert data.pipeline_tag == "image-classification"
     assert "localization" in data.tags
     (result,) = data.eval_results

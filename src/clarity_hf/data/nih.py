@@ -40,12 +40,10 @@ import datasets
 import numpy as np
 import PIL.Image
 
+from ..boxes import BOX_FRAME
 from ..labels import FINDINGS, NO_FINDING, canonical_finding, encode_findings
 
 logger = logging.getLogger(__name__)
-
-BOX_FRAME = 1024
-"""Side, in pixels, of the square films of the release: the frame of every box."""
 
 OLDEST_AGE = 120
 """Ages above this, in years, are errors of the older table (they reach 414) and are read as unknown."""

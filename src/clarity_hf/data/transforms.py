@@ -47,10 +47,8 @@ class FilmTransform:
     def __init__(self, image_processor: ClarityImageProcessor, augment: bool = False, crop_scale: float = 0.7):
         if not 0 < crop_scale <= 1:
             raise ValueError(f"`crop_scale` must be inside (0, 1], got {crop_scale}. Give a share of the area.")
-        processor = image_processor
-        if not (processor.do_resize and processor.do_rescale and processor.do_normalize) or any(
-            len(set(values)) > 1 for values in (processor.image_mean, processor.image_std)
-        ):
+        steps = (image_processor.do_resize, image_processor.do_rescale, image_processor.do_normalize)
+        if not all(steps) or len(set(image_processor.image_mean)) > 1 or len(set(image_processor.image_std)) > 1:
             raise ValueError(
                 "`image_processor` must resize, rescale and normalize all channels alike, got one that does not. "
                 "Use the defaults of ClarityImageProcessor."
@@ -61,15 +59,15 @@ class FilmTransform:
         self.keep_ratio = image_processor.keep_ratio
         self.channels = len(image_processor.image_mean)
         self.mean, self.std = float(image_processor.image_mean[0]), float(image_processor.image_std[0])
-        steps: list[Any] = []
+        augmentation: list[Any] = []
         if augment:
-            steps = [
+            augmentation = [
                 v2.RandomAffine(degrees=7, translate=(0.03, 0.03), fill=0),
                 v2.RandomResizedCrop(self.size, scale=(crop_scale, 1.0), ratio=(0.85, 1.18), antialias=True),
                 v2.RandomHorizontalFlip(),
                 v2.ColorJitter(brightness=0.2, contrast=0.25),
             ]
-        self.augmentation = v2.Compose(steps) if steps else None
+        self.augmentation = v2.Compose(augmentation) if augmentation else None
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """Transform one row.

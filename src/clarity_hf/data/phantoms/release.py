@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from clarity_hf.boxes import BOX_FRAME
 from clarity_hf.labels import FINDINGS, NO_FINDING
 
 from .film import Phantom, checked_seed, draw_film, film_seed
-
-BOX_FRAME = 1024
-"""Side, in pixels, of the frame of the boxes that `write_phantoms` writes: that of the release."""
 
 _COLUMNS = (
     "Image Index",
