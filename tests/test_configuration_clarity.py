@@ -8,6 +8,7 @@ import pytest
 from transformers import AutoConfig
 
 from clarity_hf import ClarityConfig
+from clarity_hf.configuration_clarity import PER_FINDING_FIELDS
 from clarity_hf.labels import FINDINGS
 
 
@@ -70,14 +71,14 @@ def test_rim_findings_are_suppressed_less():
     assert floors["Mass"] == 0.1
 
 
-@pytest.mark.parametrize("name", ["score_thresholds", "map_thresholds", "suppression_floor", "prevalence"])
+@pytest.mark.parametrize("name", PER_FINDING_FIELDS)
 def test_one_number_is_spread_and_a_list_kept(name):
     assert ClarityConfig(num_labels=3, **{name: 0.25}).per_finding(name) == [0.25] * 3
     for values in ([0.1, 0.2, 0.3], (0.1, 0.2, 0.3)):
         assert ClarityConfig(num_labels=3, **{name: values}).per_finding(name) == [0.1, 0.2, 0.3]
 
 
-@pytest.mark.parametrize("name", ["score_thresholds", "map_thresholds", "suppression_floor", "prevalence"])
+@pytest.mark.parametrize("name", PER_FINDING_FIELDS)
 def test_a_list_of_another_length_is_refused(name):
     with pytest.raises(ValueError, match=rf"`{name}` must have one value per finding \(3\), got 2"):
         ClarityConfig(num_labels=3, **{name: [0.1, 0.2]})
@@ -100,6 +101,9 @@ def test_without_prevalence_the_bias_is_zero():
         ({"pooling": "max"}, r"`pooling` must be one of \['attention', 'linear', 'mean'\], got 'max'"),
         ({"map_fusion": "sum"}, "`map_fusion` must be one of"),
         ({"box_components": "some"}, "`box_components` must be one of"),
+        ({"positive_weights": 0.0}, "`positive_weights` must be above 0"),
+        ({"segment_cam": False}, "Set them so, or set segment_cam=True"),
+        ({"segment_cam": False, "map_fusion": "attention"}, "`background_suppression` False without SegmentCAM"),
         ({"problem_type": "single_label_classification"}, "`problem_type` must be one of"),
         ({"hidden_size": 100}, "`hidden_size` must be a multiple of 6, got 100"),
         ({"cam_size": 100}, "`cam_size` must be a multiple of 8, got 100"),
@@ -127,6 +131,9 @@ def test_without_prevalence_the_bias_is_zero():
         ({"num_hidden_layers": 0}, "`num_hidden_layers` must be at least 1"),
         ({"ranking_share": 0}, "`ranking_share` must be inside"),
         ({"ranking_share": 1.5}, "`ranking_share` must be inside"),
+        ({"positive_weights": 0.0}, "`positive_weights` must be above 0"),
+        ({"segment_cam": False}, "Set them so, or set segment_cam=True"),
+        ({"segment_cam": False, "map_fusion": "attention"}, "`background_suppression` False without SegmentCAM"),
         ({"box_upsampling": 0}, "`box_upsampling` must be at least 1"),
     ],
 )

@@ -6,6 +6,7 @@ import torch
 
 from clarity_hf.losses_clarity import (
     background_attention_loss,
+    balanced_positive_weights,
     distillation_loss,
     foreground_loss,
     multilabel_classification_loss,
@@ -74,6 +75,35 @@ def test_extreme_logits_have_a_finite_loss_and_gradient():
     loss.backward()
     assert loss.item() == pytest.approx(1e4)
     assert logits.grad.isfinite().all()
+
+
+def test_positive_weights_multiply_the_positives_alone():
+    logits = torch.tensor([[0.5, -1.0, 2.0]])
+    labels = torch.tensor([[1.0, 0.0, NAN]])
+    loss = multilabel_classification_loss(logits, labels, torch.tensor([3.0, 5.0, 7.0]))
+    assert loss.item() == pytest.approx((3 * cross_entropy(0.5, 1) + cross_entropy(-1.0, 0)) / 3, abs=1e-6)
+
+
+def test_positive_weights_of_one_change_nothing():
+    logits, labels = random(4, 5), labels_with_gaps(4, 5)
+    weighted = multilabel_classification_loss(logits, labels, torch.ones(5))
+    assert weighted.item() == pytest.approx(multilabel_classification_loss(logits, labels).item(), abs=1e-7)
+
+
+def test_balanced_weights_make_both_classes_count_alike():
+    labels = torch.tensor([[1, 1, 0, NAN], [0, 1, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0], [NAN, 0, 0, 0]])
+    # 3 negatives to 1 positive; 2 to 3; no positive; 3 to 1.
+    torch.testing.assert_close(balanced_positive_weights(labels), torch.tensor([3.0, 2 / 3, 1.0, 3.0]))
+    torch.testing.assert_close(balanced_positive_weights(labels, limit=2.0), torch.tensor([2.0, 2 / 3, 1.0, 2.0]))
+    # At logit 0 both sides of a balanced finding pull alike: the gradient vanishes.
+    logits = torch.zeros(5, 4, requires_grad=True)
+    multilabel_classification_loss(logits, labels, balanced_positive_weights(labels)).backward()
+    torch.testing.assert_close(logits.grad.sum(0)[[0, 1, 3]], torch.zeros(3), rtol=0, atol=1e-7)
+
+
+def test_balanced_weights_refuse_a_limit_below_one():
+    with pytest.raises(ValueError, match="`limit` must be at least 1, got 0.5"):
+        balanced_positive_weights(torch.ones(2, 2), limit=0.5)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float64])

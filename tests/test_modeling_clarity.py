@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityModel
+from clarity_hf.losses_clarity import multilabel_classification_loss
 from clarity_hf.modeling_clarity import ClarityRankingPooling, refine_by_affinity
 
 NAN = math.nan
@@ -457,6 +458,37 @@ def test_every_pooling_trains_all_its_weights(pooling):
 def test_logits_are_the_mean_of_both_logits():
     outputs = outputs_of(build(), films())
     torch.testing.assert_close(outputs.logits, (outputs.class_token_logits + outputs.patch_logits) / 2)
+
+
+def test_without_segmentcam_the_class_tokens_alone_score_and_localize():
+    model = build(segment_cam=False, map_fusion="attention", background_suppression=False)
+    assert not [name for name, _ in model.named_parameters() if name.startswith(("segment_cam", "ranking_pooling"))]
+    outputs = outputs_of(model, films(), labels=some_labels(2), anatomical_prior=some_priors(2))
+    torch.testing.assert_close(outputs.logits, outputs.class_token_logits)
+    patches = outputs.class_attention.shape[-2] * outputs.class_attention.shape[-1]
+    torch.testing.assert_close(outputs.localization_maps, outputs.class_attention * patches)
+    assert (outputs.patch_logits, outputs.activation_maps, outputs.foreground) == (None, None, None)
+    assert set(outputs.loss_parts) == {"class_token", "orthogonal", "background"}
+
+
+def test_a_model_without_segmentcam_trains_all_its_weights_and_survives_its_file(tmp_path):
+    model = build(segment_cam=False, map_fusion="attention", background_suppression=False)
+    found = gradients(model, pixel_values=films(), labels=some_labels(2))
+    assert all(gradient.abs().sum() > 0 for name, gradient in found.items() if "k_proj.bias" not in name)
+    model.save_pretrained(tmp_path)
+    reloaded = ClarityForMultiLabelLocalization.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(outputs_of(reloaded, films()).logits, outputs_of(model.eval(), films()).logits)
+
+
+def test_positive_weights_of_the_config_weigh_both_cross_entropies():
+    weights = [1.0 + index for index in range(FINDINGS)]
+    plain, weighted = build(), build(positive_weights=weights)
+    labels = some_labels(2)
+    outputs = outputs_of(weighted, films(), labels=labels)
+    for name in ("class_token", "patch"):
+        expected = multilabel_classification_loss(outputs[f"{name}_logits"], labels, torch.tensor(weights))
+        torch.testing.assert_close(outputs.loss_parts[name], expected)
+        assert outputs.loss_parts[name] > outputs_of(plain, films(), labels=labels).loss_parts[name]
 
 
 @pytest.mark.parametrize("num_labels", [1, 3])

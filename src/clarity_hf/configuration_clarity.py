@@ -27,7 +27,7 @@ POSITIVE_FIELDS: tuple[str, ...] = (
 )
 """Fields that count something of which there must be one."""
 
-PER_FINDING_FIELDS = ("suppression_floor", "score_thresholds", "map_thresholds", "prevalence")
+PER_FINDING_FIELDS = ("suppression_floor", "score_thresholds", "map_thresholds", "prevalence", "positive_weights")
 """Fields that are one number for all findings or a list with one for each."""
 
 PATCH_AXIS_ERROR = "`{name}` must be a multiple of `patch_size` ({patch}), got {size}. Resize or pad the image."
@@ -63,6 +63,8 @@ class ClarityConfig(PreTrainedConfig):
         layer_scale_init (`float`, defaults to 0.1): Initial LayerScale of the attention pooling.
         class_attention_layers (`int`, defaults to 3): The last K blocks whose class-to-patch attention is kept; the
             map uses its mean over the K blocks and the heads.
+        segment_cam (`bool`, defaults to `True`): Whether there is a SegmentCAM head. Without it a logit is the class
+            token's alone and the map its attention: `map_fusion` must be `"attention"`, `background_suppression` off.
         cam_size (`int`, defaults to 128): Channels of the SegmentCAM trunk.
         cam_groups (`int`, defaults to 8): Groups of the trunk's GroupNorms.
         ranking_share (`float`, defaults to 0.3): Share of the patches, in (0, 1], over which the ranking pooling of
@@ -83,6 +85,8 @@ class ClarityConfig(PreTrainedConfig):
             (112 × 112 at 224).
         prevalence (`float` or list of F, *optional*): Share of positive films, whose logit, clamped to ±4.6, is the
             initial bias of both logits; `None` starts at 0.
+        positive_weights (`float` or list of F, *optional*): How much more a positive label counts than a negative one
+            in the cross-entropies, above 0; `None` is 1. See [`balanced_positive_weights`].
         orthogonal_loss_weight (`float`, defaults to 0.1): Weight of L_orth on the class tokens.
         foreground_loss_weight (`float`, defaults to 0.3): Weight of L_seg of the foreground against the prior.
         background_loss_weight (`float`, defaults to 0.1): Weight of L_bg, the class attention outside the prior.
@@ -127,6 +131,7 @@ class ClarityConfig(PreTrainedConfig):
     pooling: str = "attention"
     layer_scale_init: float | int = 0.1
     class_attention_layers: int = 3
+    segment_cam: bool = True
     cam_size: int = 128
     cam_groups: int = 8
     ranking_share: float | int = 0.3
@@ -139,6 +144,7 @@ class ClarityConfig(PreTrainedConfig):
     box_components: str = "largest"
     box_upsampling: int = 8
     prevalence: float | int | list[float] | tuple[float, ...] | None = None
+    positive_weights: float | int | list[float] | tuple[float, ...] | None = None
     orthogonal_loss_weight: float | int = 0.1
     foreground_loss_weight: float | int = 0.3
     background_loss_weight: float | int = 0.1
@@ -190,7 +196,7 @@ class ClarityConfig(PreTrainedConfig):
         """Spread a field that is one number or a list over the findings.
 
         Args:
-            name: `"score_thresholds"`, `"map_thresholds"`, `"suppression_floor"` or `"prevalence"`.
+            name: One of `PER_FINDING_FIELDS`.
 
         Returns:
             F floats, one per finding.
@@ -202,7 +208,8 @@ class ClarityConfig(PreTrainedConfig):
         if value is None and name == "suppression_floor":
             return [0.5 if finding in RIM_FINDINGS else 0.1 for finding in self.findings]
         if value is None:
-            return [0.5] * self.num_labels  # a prevalence of one half is a bias of zero
+            # A prevalence of one half is a bias of zero.
+            return [1.0 if name == "positive_weights" else 0.5] * self.num_labels
         if isinstance(value, int | float):
             return [float(value)] * self.num_labels
         if len(value) != self.num_labels:
@@ -218,7 +225,7 @@ class ClarityConfig(PreTrainedConfig):
         return [math.log(share / (1 - share)) for share in clamped]
 
     def validate_architecture(self):
-        """Check sizes, choices, shares and thresholds; called on construction."""
+        """Check sizes, choices, shares, weights and thresholds; called on construction."""
         _require_choice("pooling", self.pooling, ("attention", "linear", "mean"))
         _require_choice("map_fusion", self.map_fusion, ("geometric", "attention", "cam"))
         _require_choice("box_components", self.box_components, ("largest", "all"))
@@ -243,6 +250,14 @@ class ClarityConfig(PreTrainedConfig):
         for name in ("suppression_floor", "score_thresholds", "prevalence"):
             values = self.per_finding(name)
             _require_range(name, values, all(0 <= value <= 1 for value in values))
+        weights = self.per_finding("positive_weights")
+        if not all(0 < weight < math.inf for weight in weights):
+            raise ValueError(f"`positive_weights` must be above 0, got {weights}. 1 weighs positives as negatives.")
+        if not self.segment_cam and (self.map_fusion != "attention" or self.background_suppression):
+            raise ValueError(
+                "`map_fusion` must be 'attention' and `background_suppression` False without SegmentCAM, got "
+                f"'{self.map_fusion}' and {self.background_suppression}. Set them so, or set segment_cam=True."
+            )
         if not 0 < self.ranking_share <= 1:
             raise ValueError(f"`ranking_share` must be inside (0, 1], got {self.ranking_share}. 0.3 is the default.")
         values = self.per_finding("map_thresholds")

@@ -13,14 +13,18 @@ import torch
 import torch.nn.functional as F
 
 
-def multilabel_classification_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def multilabel_classification_loss(
+    logits: torch.Tensor, labels: torch.Tensor, positive_weights: torch.Tensor | None = None
+) -> torch.Tensor:
     r"""Binary cross-entropy over findings, unannotated labels left out.
 
-    .. math:: L = \frac{1}{BF} \sum_{b,c} [y_{bc} \ne NaN] \; BCE(z_{bc}, y_{bc})
+    .. math:: L = \frac{1}{BF} \sum_{b,c} [y_{bc} \ne NaN] \;
+        \bigl(-w_c \, y_{bc} \log σ(z_{bc}) - (1 - y_{bc}) \log(1 - σ(z_{bc}))\bigr)
 
     Args:
         logits: `(B, F)`.
         labels: `(B, F)` in [0, 1] or NaN.
+        positive_weights: `(F,)` w > 0, how much more a positive counts than a negative; None for 1 everywhere.
 
     Returns:
         Scalar ≥ 0; 0 with a gradient path for a batch without any annotation.
@@ -28,8 +32,33 @@ def multilabel_classification_loss(logits: torch.Tensor, labels: torch.Tensor) -
     labels = labels.to(device=logits.device, dtype=torch.float32)
     annotated = ~labels.isnan()
     targets = torch.where(annotated, labels, torch.zeros_like(labels))
-    losses = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
+    losses = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none", pos_weight=positive_weights)
     return torch.where(annotated, losses, torch.zeros_like(losses)).sum(-1).mean() / logits.shape[-1]
+
+
+def balanced_positive_weights(labels: torch.Tensor, limit: float = 10.0) -> torch.Tensor:
+    r"""Weights under which positives and negatives of a finding count alike in its cross-entropy.
+
+    .. math:: w_c = \mathrm{clip}(n^-_c / n^+_c, 1/limit, limit)
+
+    They improve no ranking by themselves and move all scores upwards: thresholds and calibration have to follow.
+
+    Args:
+        labels: `(n, F)`, 1 present, 0 absent, NaN not annotated, of the training films.
+        limit: Largest weight, ≥ 1; the rarest findings would otherwise outweigh all others.
+
+    Returns:
+        `(F,)` float32; 1 for a finding without positives or without negatives.
+
+    Raises:
+        ValueError: `limit` is below 1.
+    """
+    if not limit >= 1:
+        raise ValueError(f"`limit` must be at least 1, got {limit}. 1 weighs nothing.")
+    positives, negatives = (labels == 1).sum(0), (labels == 0).sum(0)
+    ratio = negatives / positives.clamp_min(1)
+    known = (positives > 0) & (negatives > 0)
+    return torch.where(known, ratio.clamp(1 / limit, limit), torch.ones_like(ratio))
 
 
 def distillation_loss(logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
@@ -131,6 +160,7 @@ def background_attention_loss(
 
 __all__ = [
     "background_attention_loss",
+    "balanced_positive_weights",
     "distillation_loss",
     "foreground_loss",
     "multilabel_classification_loss",

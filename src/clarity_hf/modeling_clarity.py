@@ -67,13 +67,14 @@ class ClarityLocalizationOutput(ModelOutput):
 
     Args:
         loss (scalar): With `labels`, the weighted sum of `loss_parts`.
-        logits (`(B, F)`): Mean of the two logits below; `sigmoid` gives the score (probability) of each finding.
+        logits (`(B, F)`): Mean of the two logits below (without SegmentCAM the first alone); `sigmoid` gives the score
+            (probability) of each finding.
         localization_maps (`(B, F, h, w)`): Values ≥ 0 on the patch grid of the model's input, on a scale of their own
             that is comparable between films: the map of an absent finding stays low. Without gradient.
-        foreground (`(B, 1, h, w)`): The learnt thorax S in [0, 1].
+        foreground (`(B, 1, h, w)`): The learnt thorax S in [0, 1]; None without SegmentCAM.
         class_token_logits (`(B, F)`): From the class tokens.
-        patch_logits (`(B, F)`): From the class activation maps.
-        activation_maps (`(B, F, h, w)`): Class activation maps P, of either sign.
+        patch_logits (`(B, F)`): From the class activation maps; None without SegmentCAM.
+        activation_maps (`(B, F, h, w)`): Class activation maps P, of either sign; None without SegmentCAM.
         class_attention (`(B, F, h, w)`): Class-to-patch attention a in [0, 1].
         loss_parts (`dict` of scalars): With `labels`, the unweighted losses `class_token` and `patch`, `orthogonal`,
             and with a prior `foreground` and `background`.
@@ -508,8 +509,8 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         super().__init__(config)
         self.clarity = ClarityModel(config)
         self.class_token_head = ClarityClassTokenHead(config)
-        self.segment_cam = ClaritySegmentCam(config)
-        self.ranking_pooling = ClarityRankingPooling(config)
+        self.segment_cam = ClaritySegmentCam(config) if config.segment_cam else None
+        self.ranking_pooling = ClarityRankingPooling(config) if config.segment_cam else None
         self.post_init()
 
     @can_return_tuple
@@ -542,26 +543,25 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         num_tokens = class_attention.shape[1]
         patches = encoded.last_hidden_state[:, num_tokens:].transpose(1, 2).unflatten(-1, grid)
 
-        class_token_logits = self.class_token_head(encoded)
-        activation_maps, foreground_logits = self.segment_cam(patches)
-        patch_logits = self.ranking_pooling(activation_maps)
-        foreground = foreground_logits.sigmoid()
-        states = tuple((query.detach(), key.detach()) for query, key in encoded.affinity_states or ())
-        maps = self.localize(class_attention.detach(), activation_maps.detach(), foreground.detach(), states)
+        logits = {"class_token": self.class_token_head(encoded)}
+        activation_maps = foreground_logits = foreground = None
+        if self.segment_cam is not None and self.ranking_pooling is not None:
+            activation_maps, foreground_logits = self.segment_cam(patches)
+            logits["patch"] = self.ranking_pooling(activation_maps)
+            foreground = foreground_logits.sigmoid()
+        with torch.no_grad():
+            maps = self.localize(class_attention, activation_maps, foreground, encoded.affinity_states)
         loss, parts = None, None
         if labels is not None:
-            parts = self.losses(encoded, class_token_logits, patch_logits, foreground_logits, labels, anatomical_prior)
-            if anatomical_prior is None:
-                # Every head takes part in the graph: DDP waits for the gradients of all.
-                parts["patch"] = parts["patch"] + 0.0 * foreground_logits.sum()
+            parts = self.losses(encoded, logits, foreground_logits, labels, anatomical_prior)
             loss = torch.stack([self.loss_weights()[name] * part for name, part in parts.items()]).sum()
         return ClarityLocalizationOutput(
             loss=loss,
-            logits=(class_token_logits + patch_logits) / 2,
+            logits=sum(logits.values()) / len(logits),
             localization_maps=maps,
             foreground=foreground,
-            class_token_logits=class_token_logits,
-            patch_logits=patch_logits,
+            class_token_logits=logits["class_token"],
+            patch_logits=logits.get("patch"),
             activation_maps=activation_maps,
             class_attention=class_attention,
             loss_parts=parts,
@@ -572,16 +572,16 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
     def localize(
         self,
         class_attention: torch.Tensor,
-        activation_maps: torch.Tensor,
-        foreground: torch.Tensor,
+        activation_maps: torch.Tensor | None = None,
+        foreground: torch.Tensor | None = None,
         affinity_states: tuple | None = None,
     ) -> torch.Tensor:
         """Fuse attention and activation, refine by patch affinity, suppress the background.
 
         Args:
             class_attention: a `(B, F, h, w)`.
-            activation_maps: P `(B, F, h, w)`.
-            foreground: S `(B, 1, h, w)` in [0, 1].
+            activation_maps: P `(B, F, h, w)`; not needed for `map_fusion="attention"`.
+            foreground: S `(B, 1, h, w)` in [0, 1]; not needed without `background_suppression`.
             affinity_states: `(query, key)` per block, or None for no refinement.
 
         Returns:
@@ -589,16 +589,15 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         """
         patches = class_attention.shape[-2] * class_attention.shape[-1]
         attention = class_attention * patches  # 1 where attention is even, at any image size
-        evidence = F.relu(activation_maps)
-        if self.config.map_fusion == "attention":
+        if self.config.map_fusion == "attention" or activation_maps is None:
             maps = attention
         elif self.config.map_fusion == "cam":
-            maps = evidence
+            maps = F.relu(activation_maps)
         else:
-            maps = (attention * evidence).sqrt()
+            maps = (attention * F.relu(activation_maps)).sqrt()
         if affinity_states:
             maps = refine_by_affinity(maps, affinity_states)
-        if self.config.background_suppression:
+        if self.config.background_suppression and foreground is not None:
             floor = maps.new_tensor(self.config.per_finding("suppression_floor"))[:, None, None]
             maps = maps * (floor + (1 - floor) * foreground)
         return maps
@@ -616,31 +615,36 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
     def losses(
         self,
         encoded: ClarityModelOutput,
-        class_token_logits: torch.Tensor,
-        patch_logits: torch.Tensor,
-        foreground_logits: torch.Tensor,
+        logits: dict[str, torch.Tensor],
+        foreground_logits: torch.Tensor | None,
         labels: torch.Tensor,
         anatomical_prior: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
-        """The unweighted parts of the loss, by name; shapes as in `forward`."""
-        if labels.shape != class_token_logits.shape:
+        """The unweighted parts of the loss, by name; `logits` by the name of their part, shapes as in `forward`."""
+        expected = logits["class_token"].shape
+        if labels.shape != expected:
             raise ValueError(
-                f"`labels` must be (B, F) = {tuple(class_token_logits.shape)}, got {tuple(labels.shape)}. "
+                f"`labels` must be (B, F) = {tuple(expected)}, got {tuple(labels.shape)}. "
                 "Give 1, 0 or NaN for every finding of the config."
             )
-        parts = {
-            "class_token": multilabel_classification_loss(class_token_logits, labels),
-            "patch": multilabel_classification_loss(patch_logits, labels),
-            "orthogonal": orthogonality_loss(encoded.class_tokens),
-        }
+        weights = None
+        if self.config.positive_weights is not None:
+            weights = torch.tensor(self.config.per_finding("positive_weights"), device=labels.device)
+        parts = {name: multilabel_classification_loss(values, labels, weights) for name, values in logits.items()}
+        parts["orthogonal"] = orthogonality_loss(encoded.class_tokens)
+        if foreground_logits is not None:
+            # Every head takes part in the graph, also without a prior: DDP waits for the gradients of all.
+            parts["patch"] = parts["patch"] + 0.0 * foreground_logits.sum()
         if anatomical_prior is not None:
             if anatomical_prior.ndim != 4 or anatomical_prior.shape[:2] != (labels.shape[0], 1):
                 raise ValueError(
                     f"`anatomical_prior` must be (B, 1, H, W) with B = {labels.shape[0]}, "
                     f"got {tuple(anatomical_prior.shape)}. Add the channel axis."
                 )
-            prior = F.adaptive_avg_pool2d(anatomical_prior.float(), foreground_logits.shape[-2:])  # type: ignore[arg-type]
-            parts["foreground"] = foreground_loss(foreground_logits, prior)
+            grid = encoded.class_attention.shape[-2:]
+            prior = F.adaptive_avg_pool2d(anatomical_prior.float(), grid)  # type: ignore[arg-type]
+            if foreground_logits is not None:
+                parts["foreground"] = foreground_loss(foreground_logits, prior)
             parts["background"] = background_attention_loss(encoded.class_attention, prior, labels)
         return parts
 
