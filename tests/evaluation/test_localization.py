@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from clarity_hf.evaluation import boxes_found, constant_box, predicted_boxes
+from clarity_hf.boxes import Letterbox
+from clarity_hf.evaluation import boxes_found, constant_box, predicted_boxes, tune_map_thresholds
 
 NONE = np.zeros((0, 4))
 TARGET = np.array([[0, 0, 10, 10]])
@@ -87,3 +88,23 @@ def test_the_constant_box_is_the_one_nearest_to_the_others():
 def test_there_is_no_constant_box_of_none():
     with pytest.raises(ValueError, match="`boxes` must hold at least one box, got none"):
         constant_box(NONE)
+
+
+def hill(width):
+    """A map of 8 × 8 patches that falls linearly from its middle column to 0 over `width` patches."""
+    distance = np.abs(np.arange(8) - 3.5)
+    return np.tile(np.clip(1 - distance / width, 0, None), (8, 1))
+
+
+def test_the_map_threshold_of_the_best_boxes_is_chosen_per_finding():
+    letterbox = Letterbox.fit((64, 64), (64, 64))
+    narrow, wide = np.array([[28.0, 0, 36, 64]]), np.array([[6.0, 0, 58, 64]])
+    films = [(0, narrow, hill(4), letterbox), (2, wide, hill(4), letterbox)]
+    chosen = tune_map_thresholds(films, num_findings=3, candidates=(0.2, 0.5, 0.9), default=0.4)
+    assert chosen.tolist() == [0.9, 0.4, 0.2]
+
+
+def test_a_map_of_nothing_gets_a_threshold_all_the_same():
+    letterbox = Letterbox.fit((64, 64), (64, 64))
+    films = [(0, np.array([[0.0, 0, 8, 8]]), np.zeros((8, 8)), letterbox)]
+    assert tune_map_thresholds(films, 1, candidates=(0.3, 0.6)).tolist() == [0.3]

@@ -2,7 +2,7 @@
 """Evaluation: classification metrics, thresholds, and the share of boxes found."""
 
 from .classification import MultilabelAuroc, auroc_per_finding, mean_auroc, youden_thresholds
-from .localization import boxes_found, constant_box, predicted_boxes
+from .localization import boxes_found, constant_box, predicted_boxes, tune_map_thresholds
 from .prediction import predict
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "mean_auroc",
     "predict",
     "predicted_boxes",
+    "tune_map_thresholds",
     "youden_thresholds",
 ]

@@ -7,7 +7,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from clarity_hf.boxes import box_iou
+from clarity_hf.boxes import Letterbox, box_iou, boxes_from_map
+
+MAP_THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7)
+"""Shares of a map's peak that are tried as its threshold."""
 
 
 def predicted_boxes(result: dict, finding: int) -> np.ndarray:
@@ -59,3 +62,34 @@ def constant_box(boxes: np.ndarray) -> np.ndarray:
     if len(boxes) == 0:
         raise ValueError("`boxes` must hold at least one box, got none. Give boxes of other films.")
     return np.asarray(boxes)[box_iou(boxes, boxes).mean(axis=1).argmax()]
+
+
+def tune_map_thresholds(
+    films: Iterable[tuple[int, np.ndarray, np.ndarray, Letterbox]],
+    num_findings: int,
+    candidates: Sequence[float] = MAP_THRESHOLDS,
+    default: float = 0.5,
+) -> np.ndarray:
+    """Choose each finding's map threshold: that of the highest mean IoU between annotated boxes and the map's box.
+
+    To be chosen on validation films, never on the films that are reported.
+
+    Args:
+        films: Per (film, finding) a tuple of the finding's index, annotated boxes `(m, 4)` xyxy in pixels of the film,
+            localization map `(h, w)` and how the film lies in the model's input.
+        num_findings: F.
+        candidates: Thresholds that are tried, each in (0, 1); of equal ones the first is taken.
+        default: Threshold of a finding without annotated boxes.
+
+    Returns:
+        `(F,)` float64.
+    """
+    overlaps: dict[int, list[np.ndarray]] = {}
+    for finding, annotated, localization_map, letterbox in films:
+        boxes = [boxes_from_map(localization_map, letterbox, threshold) for threshold in candidates]
+        best = [box_iou(annotated, found).max(axis=1, initial=0.0) for found in boxes]
+        overlaps.setdefault(finding, []).append(np.stack(best, axis=1))
+    thresholds = np.full(num_findings, default)
+    for finding, found in overlaps.items():
+        thresholds[finding] = candidates[int(np.concatenate(found).mean(axis=0).argmax())]
+    return thresholds
