@@ -33,6 +33,10 @@ class ClarityTrainingArguments(TrainingArguments):
     background_warmup_epochs: float = field(
         default=1.0, metadata={"help": "Epochs over which L_bg rises linearly from 0 to its weight."}
     )
+    layer_decay: float = field(
+        default=1.0,
+        metadata={"help": "Factor in (0, 1] on the learning rate from a layer to the one below; 0.65 after pretraining."},
+    )
     weight_decay: float = field(default=0.05, metadata={"help": "AdamW's weight decay."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Rows are transformed when they are read."})
 
@@ -49,4 +53,6 @@ class ClarityTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"`background_warmup_epochs` must be at least 0, got {self.background_warmup_epochs}. 0 is no warm-up."
             )
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"`layer_decay` must be inside (0, 1], got {self.layer_decay}. 1 decays nothing.")
         super().__post_init__()

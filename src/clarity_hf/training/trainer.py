@@ -12,6 +12,7 @@ from transformers import Trainer, TrainerCallback
 from clarity_hf.losses_clarity import distillation_loss
 
 from .arguments import ClarityTrainingArguments
+from .optimization import decaying_parameters, parameter_groups
 from .teacher import Teacher
 
 
@@ -37,7 +38,8 @@ class ClarityDistillationTrainer(Trainer):
     Args:
         teacher: A [`Teacher`], kept off the student's checkpoint and out of the optimizer; None to train on labels.
         args: [`ClarityTrainingArguments`].
-        kwargs: As for [`transformers.Trainer`]; rows hold `pixel_values`, `labels` and optionally `anatomical_prior`.
+        kwargs: As for [`transformers.Trainer`]; rows hold `pixel_values`, `labels` and optionally `anatomical_prior`
+            and `teacher_logits` `(F,)`, a teacher's cached answer to just these pixels, for which no teacher is asked.
     """
 
     loss_is_scaled_for_ga = False  # a mean over images: dividing by the accumulation steps is right
@@ -62,25 +64,45 @@ class ClarityDistillationTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """The loss of a batch, as in the class docstring; with `return_outputs` also the model's outputs."""
+        inputs = dict(inputs)
+        teacher_logits = inputs.pop("teacher_logits", None)
         outputs = model(**inputs)
         parts = outputs.loss_parts
         loss = outputs.loss
         if model.training and "background" in parts:
             weight = self.accelerator.unwrap_model(model).config.background_loss_weight
             loss = loss - (1 - self._background_warmup()) * weight * parts["background"]
-        if self.teacher is not None and self.args.distillation_alpha > 0:
-            parts = dict(parts) | self._distillation_parts(self.teacher, outputs, inputs["pixel_values"])
-            taught = parts["class_token_distillation"] + parts["patch_distillation"]
-            labelled = parts["class_token"] + parts["patch"]
-            loss = loss + self.args.distillation_alpha * (taught - labelled)
+        alpha = self.args.distillation_alpha
+        if alpha > 0 and teacher_logits is None and self.teacher is not None:
+            with self.compute_loss_context_manager():
+                teacher_logits = self.teacher(inputs["pixel_values"])
+        if alpha > 0 and teacher_logits is not None:
+            parts = dict(parts)
+            for name in ("class_token", "patch"):
+                logits = getattr(outputs, f"{name}_logits")
+                if logits is not None:
+                    taught = distillation_loss(logits, teacher_logits, self.args.distillation_temperature)
+                    parts[f"{name}_distillation"] = taught
+                    loss = loss + alpha * (taught - parts[name])
         if model.training:
             self._collect(parts)
         return (loss, outputs) if return_outputs else loss
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """Weights that decay: matrices and convolutions, but no tokens and no positions."""
-        kept = ("class_tokens", "class_positions", "patch_positions")
-        return [name for name, weight in model.named_parameters() if weight.ndim >= 2 and not name.endswith(kept)]
+        return decaying_parameters(model)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """The library's optimizer, with a learning rate per layer where `layer_decay` is below 1."""
+        if self.optimizer is None and self.args.layer_decay < 1:  # type: ignore[has-type]
+            model = self.model if model is None else model
+            layers = self.accelerator.unwrap_model(model).config.num_hidden_layers
+            groups = parameter_groups(
+                model, layers, self.args.learning_rate, self.args.weight_decay, self.args.layer_decay
+            )
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer_class(groups, **settings)
+        return super().create_optimizer(model)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss to the training logs."""
@@ -96,17 +118,6 @@ class ClarityDistillationTrainer(Trainer):
     def _background_warmup(self) -> float:
         epochs = self.args.background_warmup_epochs
         return 1.0 if epochs == 0 else min(1.0, (self.state.epoch or 0.0) / epochs)
-
-    def _distillation_parts(
-        self, teacher: Teacher, outputs: Any, pixel_values: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        with self.compute_loss_context_manager():
-            teacher_logits = teacher(pixel_values)
-        temperature = self.args.distillation_temperature
-        return {
-            "class_token_distillation": distillation_loss(outputs.class_token_logits, teacher_logits, temperature),
-            "patch_distillation": distillation_loss(outputs.patch_logits, teacher_logits, temperature),
-        }
 
     def _collect(self, parts: dict[str, torch.Tensor]) -> None:
         for name, part in parts.items():
