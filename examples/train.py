@@ -1,9 +1,11 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Train CLARiTy on image labels, with anatomical priors and, where there is one, a teacher.
+r"""Train CLARiTy on image labels, with anatomical priors and, where there is one, a teacher.
 
     accelerate launch examples/train.py
-    accelerate launch examples/train.py --data_dir NIH_FOLDER --teacher TEACHER --output_dir runs/nih
+    accelerate launch examples/train.py --data_dir NIH_FOLDER --init facebook/dino-vits16 --layer_decay 0.65 \
+        --teacher TEACHER --teacher_cache runs/logits --augment flip --output_dir runs/nih
     accelerate launch examples/train.py --data_dir phantom NIH_FOLDER --film_repeats 4 --output_dir runs/mixed
+    accelerate launch examples/train.py --data_dir films.csv --model clarity-s16-224 --output_dir runs/own
 
 Without arguments it trains on synthetic phantoms, drawn as they are read. It evaluates on the validation split of each
 data set after every epoch, keeps the best epoch by mean AUROC on the last of them, resumes from the output folder
@@ -19,46 +21,32 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import transformers
 from transformers import HfArgumentParser
-from transformers.trainer_utils import get_last_checkpoint
 
-from clarity_hf import FINDINGS, ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
-from clarity_hf.data.sources import PHANTOM, JoinedRows, RepeatedRows, carries_prior, open_source
+from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
+from clarity_hf.configuration_clarity import PER_FINDING_FIELDS
+from clarity_hf.data.sources import JoinedRows, Source, open_sources, prevalence_of, sample_labels
+from clarity_hf.data.streaming import TransformedStream
 from clarity_hf.data.transforms import FilmTransform, TransformedDataset
 from clarity_hf.deployment.model_card import write_model_card
 from clarity_hf.evaluation import MultilabelAuroc, youden_thresholds
+from clarity_hf.losses_clarity import balanced_positive_weights
 from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments, Teacher
-from clarity_hf.training.arguments import has_native_bf16
+from clarity_hf.training.initialization import adapt_findings, config_from_vit, initialize_from_vit
+from clarity_hf.training.runs import default_arguments, drop_pickle, last_checkpoint, published_name
+from clarity_hf.training.teacher_cache import cache_teacher_logits
 
-DEFAULTS = {
-    "output_dir": "runs/clarity",
-    "num_train_epochs": 3,
-    "learning_rate": 3e-4,
-    "per_device_train_batch_size": 32,
-    "per_device_eval_batch_size": 64,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0.05,
-    "logging_steps": 25,
-    "eval_strategy": "epoch",
-    "save_strategy": "epoch",
-    "save_total_limit": 2,
-    "load_best_model_at_end": True,
-    "metric_for_best_model": "auroc",
-    "greater_is_better": True,
-    "dataloader_num_workers": 1,
-    "report_to": "none",
-    "bf16": has_native_bf16(),
-    "use_cpu": not torch.accelerator.is_available(),
-}
-SIZES = {
+DEFAULTS = default_arguments() | {"output_dir": "runs/clarity", "learning_rate": 3e-4}
+SIZES: dict[str, dict[str, Any]] = {
     "s16": {},
     "ti16": {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768},
 }
+SHUFFLE_BUFFER = 1000
 
 
 @dataclass
@@ -67,31 +55,66 @@ class ScriptArguments:
 
     data_dir: list[str] = field(
         default_factory=lambda: ["phantom"],
-        metadata={"help": "Folders in the NIH release's layout, and 'phantom' for synthetic films without files."},
+        metadata={
+            "help": "'phantom' for synthetic films without files, folders in the NIH release's layout, tables of own "
+            "films, folders of images, Hub data sets."
+        },
     )
+    findings: list[str] | None = field(default=None, metadata={"help": "Columns of own labels; default: all."})
+    uncertain: Literal["nan", "negative", "positive"] = field(
+        default="nan", metadata={"help": "What a label of -1 in own labels is read as."}
+    )
+    masks_dir: str | None = field(default=None, metadata={"help": "Thorax masks of a release, if not in its masks/."})
+    prior: Literal["auto", "masks", "atlas", "none"] = field(
+        default="auto", metadata={"help": "Anatomical prior: a film's mask or else the atlas; one of them; none."}
+    )
+    streaming: bool = field(default=False, metadata={"help": "Read films as a stream; give --max_steps."})
     model: str | None = field(
         default=None, metadata={"help": "Checkpoint to continue from: a name, folder or Hub id. Default: new weights."}
     )
+    init: str | None = field(
+        default=None, metadata={"help": "ViT whose encoder a new model starts from, such as facebook/dino-vits16."}
+    )
     size: Literal["s16", "ti16"] = field(default="s16", metadata={"help": "Architecture of a new model."})
-    image_size: int = field(default=224, metadata={"help": "Side of the model's input; a multiple of 16."})
+    image_size: int = field(default=224, metadata={"help": "Side of the model's input; a multiple of the patch."})
     config: str | None = field(
         default=None, metadata={"help": "JSON of ClarityConfig fields to change, such as '{\"pooling\": \"linear\"}'."}
     )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention of the blocks; 'eager' trains faster on CPUs."}
+    )
     teacher: str | None = field(default=None, metadata={"help": "Image classifier with the same findings."})
+    teacher_cache: str | None = field(
+        default=None, metadata={"help": "Folder for the teacher's logits, each film asked once; with --augment flip."}
+    )
     phantom_count: int = field(default=20_000, metadata={"help": "Phantoms per epoch."})
     finding_rate: float | None = field(
         default=None, metadata={"help": "Probability of each finding in a training phantom; default: as in NIH."}
     )
     film_repeats: int = field(
-        default=1, metadata={"help": "How often an epoch sees the films of a folder, to weigh them against phantoms."}
+        default=1, metadata={"help": "How often an epoch sees films that are no phantoms, to weigh them more."}
+    )
+    balance_positives: bool = field(
+        default=False, metadata={"help": "Weigh positives so that both classes of a finding count alike."}
     )
     drop_path_rate: float = field(default=0.0, metadata={"help": "Stochastic depth; 0.1 to 0.2 on real films."})
     min_positives: int = field(default=20, metadata={"help": "Findings with fewer are not in the mean AUROC."})
-    augment: bool = field(default=True, metadata={"help": "Random crops, flips, rotations, exposure."})
+    augment: Literal["full", "flip", "none"] = field(
+        default="full", metadata={"help": "Crops, rotations, exposure and flips; flips alone; or nothing."}
+    )
     crop_scale: float = field(default=0.7, metadata={"help": "Smallest area of a random crop."})
     verify: bool = field(
         default=False, metadata={"help": "Decode every film once before training and leave out the corrupt, by name."}
     )
+
+    def __post_init__(self):
+        if self.teacher_cache and (self.teacher is None or self.augment == "full"):
+            raise ValueError(
+                "`teacher_cache` must come with --teacher and --augment flip or none, got "
+                f"--teacher {self.teacher} --augment {self.augment}. A crop needs the teacher's own look at it."
+            )
+        if self.model and self.init:
+            raise ValueError(f"`init` must be left out with --model, got {self.init}. A checkpoint has its encoder.")
 
 
 def main() -> None:
@@ -103,42 +126,37 @@ def main() -> None:
     transformers.set_seed(args.seed)
 
     processor = ClarityImageProcessor(size={"height": script.image_size, "width": script.image_size})
-    transforms = {
-        "train": FilmTransform(processor, augment=script.augment, crop_scale=script.crop_scale),
-        "validation": FilmTransform(processor),
-    }
-    names = [source_name(name) for name in script.data_dir]
-    if len(set(names)) < len(names):
-        raise ValueError(f"`data_dir` must hold data sets of different names, got {names}. Rename a folder.")
-    sources = {
-        source_name(name): open_source(
-            name,
-            phantom_count=script.phantom_count,
-            seed=args.seed,
-            finding_rate=script.finding_rate,
-            phantom_size=transforms["train"].canvas[0],
-            verify=script.verify,
-        )
-        for name in script.data_dir
-    }
-    films = JoinedRows(
-        [
-            splits["train"] if name == PHANTOM else RepeatedRows(splits["train"], script.film_repeats)
-            for name, splits in zip(script.data_dir, sources.values(), strict=True)
-        ]
+    see = FilmTransform(processor, augment=script.augment, crop_scale=script.crop_scale, prior=script.prior)
+    sources = open_sources(
+        script.data_dir,
+        script.film_repeats,
+        phantom_count=script.phantom_count,
+        seed=args.seed,
+        finding_rate=script.finding_rate,
+        phantom_size=see.canvas[0],
+        verify=script.verify,
+        findings=script.findings,
+        uncertain=script.uncertain,
+        masks_dir=script.masks_dir,
+        streaming=script.streaming,
     )
-    train = TransformedDataset(films, transforms["train"], args.seed)
-    validations = {
-        name: TransformedDataset(splits["validation"], transforms["validation"]) for name, splits in sources.items()
-    }
+    films = join_films(script, sources, args.seed)
+    findings = next(iter(sources.values())).findings
+    model = build_model(script, findings, sample_labels(films))
+    teacher = Teacher.from_pretrained(script.teacher, findings, processor) if script.teacher else None
+    if teacher is not None and script.teacher_cache:
+        views = ("identity", "mirror") if script.augment == "flip" else ("identity",)
+        films = cache_teacher_logits(films, teacher.to(args.device), processor, script.teacher_cache, views)
+        teacher = None
+    transformed = TransformedStream if script.streaming else TransformedDataset
+    train = transformed(films, see, args.seed)
+    plain = FilmTransform(processor, prior=script.prior)
+    validations = {name: transformed(source.validation, plain) for name, source in sources.items()}
     # Mixed, films of two sources would be told apart by their look: each is measured by itself, and the last decides.
     target, validation = list(validations.items())[-1]
     if len(validations) > 1:
         args.metric_for_best_model = f"{target}_{args.metric_for_best_model}"
-    has_prior = any(carries_prior(splits["train"]) for splits in sources.values())
-    model = build_model(script, train_labels(films), has_prior)
-    teacher = Teacher.from_pretrained(script.teacher, model.config.findings, processor) if script.teacher else None
-    metric = MultilabelAuroc(model.config.findings, script.min_positives)
+    metric = MultilabelAuroc(findings, script.min_positives)
 
     trainer = ClarityDistillationTrainer(
         model=model,
@@ -151,7 +169,7 @@ def main() -> None:
             predictions=prediction.predictions, references=prediction.label_ids
         ),
     )
-    resume_from = args.resume_from_checkpoint or last_checkpoint(args, script)
+    resume_from = args.resume_from_checkpoint or last_checkpoint(args, asdict(script))
     if resume_from:
         print(f"resuming from {resume_from}")
     trainer.train(resume_from_checkpoint=resume_from)
@@ -161,76 +179,86 @@ def main() -> None:
     model.config.score_thresholds = youden_thresholds(scores, prediction.label_ids).tolist()
     trainer.save_model()
     if trainer.is_world_process_zero():
+        drop_pickle(args.output_dir)
         trainer.state.save_to_json(str(Path(args.output_dir) / "trainer_state.json"))
         write_model_card(
             Path(args.output_dir),
             model,
             data=list(sources),
             target=target,
-            train_films=len(train),
+            train_films=None if script.streaming else len(train),
             validation_labels=prediction.label_ids,
             metrics=prediction.metrics,
             history=trainer.state.log_history,
             teacher=published_name(script.teacher) if script.teacher else None,
         )
         auroc = prediction.metrics["validation_auroc"]
-        print(f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(validation)} films)")
+        print(f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(prediction.label_ids)} films)")
     trainer.accelerator.end_training()
 
 
+def join_films(script: ScriptArguments, sources: dict[str, Source], seed: int) -> Any:
+    """The training films of all data sets one after the other, or the stream of one, shuffled."""
+    if not script.streaming:
+        return JoinedRows([source.train for source in sources.values()])
+    if len(sources) > 1 or script.film_repeats > 1 or script.teacher_cache:
+        raise ValueError(
+            f"`streaming` must be of one data set, without --film_repeats and --teacher_cache, got {list(sources)}. "
+            "Leave --streaming out: rows with an index are read from disk too."
+        )
+    stream = next(iter(sources.values())).train
+    return stream.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
+
+
 def build_model(
-    script: ScriptArguments, labels: np.ndarray, has_prior: bool
+    script: ScriptArguments, findings: Sequence[str], labels: np.ndarray
 ) -> ClarityForMultiLabelLocalization:
-    """A new model with the training films' prevalence in its biases, or a checkpoint at the wanted size."""
+    """A new model with the training films' prevalence in its biases, or a checkpoint at the wanted size.
+
+    Args:
+        script: Arguments.
+        findings: Names of the F findings.
+        labels: `(n, F)` of training films, 1, 0, NaN.
+    """
     changes = {"drop_path_rate": script.drop_path_rate} | json.loads(script.config or "{}")
+    if script.balance_positives:
+        changes["positive_weights"] = balanced_positive_weights(torch.from_numpy(labels)).tolist()
     if script.model:
-        # Suppression stays as the checkpoint has it: its foreground was taught where it was trained.
-        model = ClarityForMultiLabelLocalization.from_pretrained(script.model, use_safetensors=True, **changes)
-        model.config.validate_architecture()
-        if model.config.image_size != script.image_size:
-            model.clarity.resize_position_embeddings(script.image_size)
-        return model
-    settings = SIZES[script.size] | {
-        "image_size": script.image_size,
-        "prevalence": np.nanmean(labels, axis=0).round(4).tolist(),
-        "background_suppression": has_prior,  # without a prior the foreground is never taught
-    }
-    return ClarityForMultiLabelLocalization(ClarityConfig(**settings | changes))
+        model = continued_model(script, findings, changes)
+    else:
+        settings = {
+            "image_size": script.image_size,
+            "id2label": dict(enumerate(findings)),
+            "prevalence": prevalence_of(labels).round(4).tolist(),
+            "background_suppression": script.prior != "none",  # without a prior the foreground is never taught
+        } | changes
+        if script.init:
+            model = ClarityForMultiLabelLocalization(config_from_vit(script.init, **settings))
+            print(initialize_from_vit(model, script.init))
+        else:
+            model = ClarityForMultiLabelLocalization(ClarityConfig(**SIZES[script.size] | settings))
+    if script.attn_implementation:
+        model.set_attn_implementation(script.attn_implementation)
+    return model
 
 
-def train_labels(rows: Sequence, sample: int = 500) -> np.ndarray:
-    """Labels `(n, 14)` of up to `sample` evenly spaced training films, for the prevalence."""
-    indices = np.unique(np.linspace(0, len(rows) - 1, sample).astype(int))
-    return np.array([rows[int(index)]["labels"] for index in indices], dtype=np.float64).reshape(-1, len(FINDINGS))
-
-
-def published_name(name: str) -> str:
-    """A model's name for the reader: a Hub id as it is, the last part of a folder's path."""
-    return Path(name).expanduser().resolve().name if Path(name).expanduser().is_dir() else name
-
-
-def source_name(name: str) -> str:
-    """What a data set is called in metrics: the last part of a folder's path."""
-    return Path(name).expanduser().resolve().name.replace("-", "_") if name != PHANTOM else name
-
-
-def last_checkpoint(args: ClarityTrainingArguments, script: ScriptArguments) -> str | None:
-    """The last checkpoint of this run in the output folder, if it was stopped; another run's is refused."""
-    folder, described = Path(args.output_dir), asdict(script)
-    record = folder / "run.json"
-    if record.is_file() and (checkpoint := get_last_checkpoint(args.output_dir)):
-        earlier = json.loads(record.read_text(encoding="utf-8"))
-        changed = sorted(name for name in described if earlier.get(name) != described[name])
-        if changed:
-            raise ValueError(
-                f"`output_dir` must be of the same run, got {folder} of a run that differs in {changed}. "
-                "Give another --output_dir or delete the folder."
-            )
-        return checkpoint
-    if args.should_save:
-        folder.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-    return None
+def continued_model(
+    script: ScriptArguments, findings: Sequence[str], changes: dict[str, Any]
+) -> ClarityForMultiLabelLocalization:
+    """A checkpoint with fields of its config changed, at the wanted size and for the wanted findings."""
+    # Lists with a value per finding wait for the findings to be there; the rest shapes the layers.
+    late = {name: changes[name] for name in PER_FINDING_FIELDS if name in changes}
+    early = {name: value for name, value in changes.items() if name not in late}
+    # Suppression stays as the checkpoint has it: its foreground was taught where it was trained.
+    model = ClarityForMultiLabelLocalization.from_pretrained(script.model, use_safetensors=True, **early)
+    if model.config.findings != list(findings):
+        model, report = adapt_findings(model, findings)
+        print(report)
+    model.config.update(late)
+    model.config.validate_architecture()
+    if model.config.image_size != script.image_size:
+        model.clarity.resize_position_embeddings(script.image_size)
+    return model
 
 
 if __name__ == "__main__":

@@ -4,7 +4,17 @@
 import numpy as np
 import pytest
 
-from clarity_hf.labels import ALIASES, BOXED_FINDINGS, FINDINGS, NO_FINDING, canonical_finding, encode_findings
+from clarity_hf.labels import (
+    ALIASES,
+    BOXED_FINDINGS,
+    CHEXPERT_TO_NIH,
+    FINDINGS,
+    NO_FINDING,
+    canonical_finding,
+    encode_findings,
+    harmonised_finding,
+    loose_name,
+)
 
 
 def test_the_order_is_that_of_the_nih_release():
@@ -54,3 +64,32 @@ def test_other_findings_give_their_own_order():
 def test_an_unknown_label_is_refused_rather_than_dropped():
     with pytest.raises(ValueError, match="got 'Fracture'"):
         encode_findings(["Mass", "Fracture"])
+
+
+def test_a_name_that_is_known_as_it_is_is_not_mended():
+    assert canonical_finding("Pleural Effusion", ["Pleural Effusion", "Edema"]) == "Pleural Effusion"
+    assert canonical_finding("Pleural Effusion") == "Effusion"
+
+
+@pytest.mark.parametrize(
+    ("written", "finding"),
+    [("cardiomegaly", "Cardiomegaly"), ("Pleural-Thickening", "Pleural_Thickening"), ("INFILTRATE ", "Infiltration")],
+)
+def test_another_spelling_of_a_finding_is_harmonised(written, finding):
+    assert harmonised_finding(written) == finding
+
+
+@pytest.mark.parametrize("name", ["Cardiomegali", "Lung Lesion", "rib_fracture"])
+def test_a_name_that_is_merely_close_or_wider_keeps_itself(name):
+    assert harmonised_finding(f" {name} ") == name
+
+
+def test_the_observations_of_chexpert_become_the_findings_that_mean_the_same():
+    assert len(CHEXPERT_TO_NIH) == 14
+    for observation, finding in CHEXPERT_TO_NIH.items():
+        assert harmonised_finding(observation) == (finding or observation)
+        assert finding is None or finding in FINDINGS
+
+
+def test_names_compare_without_capitals_and_separators():
+    assert loose_name(" Pleural__Thickening-X ") == "pleural thickening x"

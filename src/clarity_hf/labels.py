@@ -36,8 +36,32 @@ BOXED_FINDINGS: tuple[str, ...] = FINDINGS[:8]
 NO_FINDING = "No Finding"
 """What the NIH table writes for a film without any of the 14 findings."""
 
-ALIASES: dict[str, str] = {"Infiltrate": "Infiltration", "Pleural Thickening": "Pleural_Thickening"}
-"""Other spellings in the release (its box file says `Infiltrate`) and its mirrors, and the name used here."""
+ALIASES: dict[str, str] = {
+    "Infiltrate": "Infiltration",
+    "Pleural Thickening": "Pleural_Thickening",
+    "Pleural Effusion": "Effusion",
+}
+"""Other spellings in the release (its box file says `Infiltrate`), its mirrors and CheXpert, and the one used here."""
+
+CHEXPERT_TO_NIH: dict[str, str | None] = {
+    "No Finding": None,  # no finding of its own: it says that the others are absent
+    "Enlarged Cardiomediastinum": None,  # wider than Cardiomegaly: the mediastinum as well
+    "Cardiomegaly": "Cardiomegaly",
+    "Lung Opacity": None,  # the parent of five others; Infiltration is narrower
+    "Lung Lesion": None,  # Nodule and Mass together
+    "Edema": "Edema",
+    "Consolidation": "Consolidation",
+    "Pneumonia": "Pneumonia",
+    "Atelectasis": "Atelectasis",
+    "Pneumothorax": "Pneumothorax",
+    "Pleural Effusion": "Effusion",
+    "Pleural Other": None,  # Pleural_Thickening among others
+    "Fracture": None,
+    "Support Devices": None,
+}
+"""The observations of CheXpert (Irvin et al., AAAI 2019) and MIMIC-CXR-JPG, and the NIH finding that means the same.
+
+None where no NIH finding does: such an observation keeps its own name, as a finding of its own."""
 
 
 def canonical_finding(name: str, findings: Sequence[str] = FINDINGS) -> str:
@@ -51,7 +75,7 @@ def canonical_finding(name: str, findings: Sequence[str] = FINDINGS) -> str:
         ValueError: `name` is none of them; the message names the closest.
     """
     stripped = name.strip()
-    mended = ALIASES.get(stripped, stripped)
+    mended = stripped if stripped in findings else ALIASES.get(stripped, stripped)
     if mended in findings:
         return mended
     close = difflib.get_close_matches(mended, findings, n=1)
@@ -59,6 +83,34 @@ def canonical_finding(name: str, findings: Sequence[str] = FINDINGS) -> str:
     raise ValueError(
         f"`name` must be one of {list(findings)}, got '{name}'.{hint} Correct the name or add the finding."
     )
+
+
+def harmonised_finding(name: str) -> str:
+    """Return the NIH spelling of a finding that means the same, or the name itself.
+
+    Capitals, blanks, hyphens and underscores do not matter, and the spellings of `ALIASES` are mended. Nothing is
+    guessed: a name that is merely close stays as it is, and so does an observation of another data set that is wider
+    or narrower than any NIH finding (`CHEXPERT_TO_NIH`).
+
+    Args:
+        name: A finding's name, such as the head of a column.
+
+    >>> [harmonised_finding(name) for name in ("pleural_effusion", "Lung Opacity", " HERNIA ")]
+    ['Effusion', 'Lung Opacity', 'Hernia']
+    """
+    return _NIH_SPELLINGS.get(loose_name(name), name.strip())
+
+
+def loose_name(name: str) -> str:
+    """Reduce a name to what a comparison should see: without capitals, with single blanks for `_`, `-` and the like.
+
+    >>> loose_name(" Pleural_Thickening")
+    'pleural thickening'
+    """
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+_NIH_SPELLINGS = {loose_name(name): name for name in FINDINGS} | {loose_name(name): ALIASES[name] for name in ALIASES}
 
 
 def encode_findings(present: Iterable[str], findings: Sequence[str] = FINDINGS) -> np.ndarray:

@@ -168,6 +168,38 @@ def test_masks_become_a_column_and_missing_ones_are_none(release):
     assert len(read_nih_tables(release)[1].missing_masks) == 47
 
 
+def test_masks_may_have_any_size_and_be_jpegs_a_png_first(release):
+    (release / "masks").mkdir()
+    for name, size in (("00000021_000.jpg", 8), ("00000021_000.png", 24), ("00000021_001.JPG", 8)):
+        PIL.Image.fromarray(np.full((size, size + 1), 255, dtype=np.uint8)).save(release / "masks" / name)
+    test = load_nih(release)["test"]
+    assert find(test, "00000021_000")["thorax_mask"].size == (25, 24)
+    assert find(test, "00000021_001")["thorax_mask"].size == (9, 8)
+    assert len(read_nih_tables(release)[1].missing_masks) == 46
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_masks_of_another_folder_are_read_and_are_no_films(release, tmp_path_factory, inside):
+    """Also below the release, where the search for films must not take them for further copies."""
+    folder = release / "segmented" if inside else tmp_path_factory.mktemp("segmented")
+    write_film(folder / "00000021_000.png")
+    write_film(release / "masks" / "00000021_001.png")
+    films, report = read_nih_tables(release, masks_dir=folder)
+    assert {film.image_id: film.mask_path for film in films if film.mask_path} == {
+        "00000021_000": str(folder / "00000021_000.png")
+    }
+    assert len(report.missing_masks) == 47
+    assert report.duplicate_files == []
+    test = load_nih(release, masks_dir=str(folder))["test"]
+    assert find(test, "00000021_000")["thorax_mask"].size == (16, 16)
+    assert find(test, "00000021_001")["thorax_mask"] is None
+
+
+def test_a_folder_of_masks_that_is_not_there_is_an_error(release, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"`masks_dir` must be a folder of masks, got .*nowhere"):
+        load_nih(release, masks_dir=tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize(
     ("written", "years"), [("058Y", 58.0), ("018M", 1.5), ("414", None), ("", None), ("120", 120.0), ("95", 95.0)]
 )

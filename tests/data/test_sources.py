@@ -1,12 +1,23 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Data sets by name: phantoms drawn as they are read, and folders in the layout of the release."""
+"""Data sets by name: phantoms, the release, own tables and folders, the Hub."""
 
+import shutil
+
+import datasets
 import numpy as np
 import pytest
 
 from clarity_hf import FINDINGS, ClarityImageProcessor
 from clarity_hf.data.phantoms import write_phantoms
-from clarity_hf.data.sources import PHANTOM, PhantomRows, RepeatedRows, carries_prior, open_source
+from clarity_hf.data.rows import AlignedRows
+from clarity_hf.data.sources import (
+    PHANTOM,
+    JoinedRows,
+    PhantomRows,
+    RepeatedRows,
+    carries_prior,
+    open_source,
+)
 from clarity_hf.data.transforms import FilmTransform
 
 
@@ -76,7 +87,9 @@ def test_rows_cannot_be_repeated_less_than_once():
 
 
 def test_phantoms_have_three_splits_of_which_training_alone_is_dense():
-    splits = open_source(PHANTOM, phantom_count=30, finding_rate=0.0, phantom_size=64)
+    source = open_source(PHANTOM, phantom_count=30, finding_rate=0.0, phantom_size=64)
+    assert (source.name, source.findings, source.has_prior) == (PHANTOM, FINDINGS, True)
+    splits = source.splits()
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 30, "validation": 200, "test": 200}
     assert all(splits["train"][i]["labels"].sum() == 0 for i in range(5))
     assert sum(splits["validation"][i]["labels"].sum() for i in range(20)) > 0
@@ -85,14 +98,16 @@ def test_phantoms_have_three_splits_of_which_training_alone_is_dense():
 
 @pytest.mark.parametrize(("count", "held_out"), [(100, 200), (5000, 500), (50_000, 1000)])
 def test_a_tenth_of_the_phantoms_within_bounds_is_held_out(count, held_out):
-    splits = open_source(PHANTOM, phantom_count=count)
-    assert len(splits["validation"]) == len(splits["test"]) == held_out
+    source = open_source(PHANTOM, phantom_count=count)
+    assert len(source.validation) == len(source.test) == held_out
 
 
 def test_a_release_opens_with_films_masks_and_labels_for_the_transform(release):
-    splits = open_source(str(release), validation_fraction=0.3)
+    source = open_source(str(release), validation_fraction=0.3)
+    assert (source.name, source.findings, source.has_prior) == (release.name, FINDINGS, True)
+    splits = source.splits()
     assert sum(map(len, splits.values())) == 12
-    transform = FilmTransform(ClarityImageProcessor(size={"height": 64, "width": 64}), augment=True)
+    transform = FilmTransform(ClarityImageProcessor(size={"height": 64, "width": 64}), augment="full")
     for rows in splits.values():
         assert len(rows) > 0
         example = transform(rows[0])
@@ -104,7 +119,7 @@ def test_a_release_opens_with_films_masks_and_labels_for_the_transform(release):
 
 def test_errors_of_a_release_name_the_file(release, tmp_path):
     write_phantoms(tmp_path, 3, seed=1, size=64, test_fraction=0.0)
-    rows = open_source(str(tmp_path), validation_fraction=0.0)["train"]
+    rows = open_source(str(tmp_path), validation_fraction=0.0).train
     name = rows[0]["image"]["path"]
     with open(name, "r+b") as file:
         file.truncate(200)
@@ -114,15 +129,112 @@ def test_errors_of_a_release_name_the_file(release, tmp_path):
 
 
 def test_rows_with_masks_carry_a_prior_and_others_do_not(release):
-    rows = open_source(str(release))["train"]
+    rows = open_source(str(release)).train
+    unmasked = rows.remove_columns("thorax_mask")
     assert carries_prior(rows)
     assert carries_prior(PhantomRows(1, size=64))
-    assert not carries_prior(rows.remove_columns("thorax_mask"))
+    assert not carries_prior(unmasked)
+    assert carries_prior(RepeatedRows(AlignedRows(rows, FINDINGS, [*FINDINGS, "Rib"]), 2))
+    assert carries_prior(JoinedRows([unmasked, rows]))
+    assert not carries_prior(JoinedRows([unmasked, RepeatedRows(unmasked, 2)]))
 
 
 def test_a_release_without_test_films_has_an_empty_split(tmp_path):
     write_phantoms(tmp_path, 3, seed=1, size=64, test_fraction=0.0)
-    assert len(open_source(str(tmp_path))["test"]) == 0
+    assert len(open_source(str(tmp_path)).test) == 0
+
+
+def test_what_was_dropped_from_a_release_is_in_its_messages(tmp_path):
+    write_phantoms(tmp_path, 4, seed=1, size=64, test_fraction=0.0)
+    lost = sorted((tmp_path / "images").iterdir())[0]
+    lost.unlink()
+    (message, *_) = open_source(str(tmp_path)).messages
+    assert message == f"1 films of the table have no image file and are dropped: {lost.stem}."
+
+
+def test_masks_of_a_release_may_lie_elsewhere(release, tmp_path):
+    shutil.copytree(release, tmp_path / "release")
+    (tmp_path / "release" / "masks").rename(tmp_path / "elsewhere")
+    assert not open_source(str(tmp_path / "release")).has_prior
+    source = open_source(str(tmp_path / "release"), masks_dir=tmp_path / "elsewhere")
+    assert source.has_prior
+    assert "elsewhere" in source.train[0]["thorax_mask"]["path"]
+
+
+@pytest.fixture
+def own(release, tmp_path):
+    """A table and films of one's own."""
+    shutil.copytree(release / "images", tmp_path / "films")
+    names = sorted(path.name for path in (tmp_path / "films").iterdir())
+    rows = [f"films/{name},{name[:8]},{i % 2},{-1 if i == 0 else i % 2}" for i, name in enumerate(names)]
+    (tmp_path / "own.csv").write_text("\n".join(["path,patient_id,Effusion,Rib", *rows]))
+    return tmp_path
+
+
+def test_a_table_opens_with_the_options_of_its_labels(own):
+    source = open_source(str(own / "own.csv"), findings=["Rib"], uncertain="positive", validation_fraction=0.3)
+    assert (source.name, source.findings) == ("own", ("Rib",))
+    assert sum(len(rows) for rows in source.splits().values()) == 12
+    values = [row["labels"][0] for rows in source.splits().values() for row in rows]
+    assert sum(values) == 7  # six of twelve, and the uncertain one
+
+
+def test_a_folder_of_images_opens_and_one_with_a_table_asks_for_it(own):
+    with pytest.raises(FileNotFoundError, match=r"must be the table itself .* Name .*own.csv"):
+        open_source(str(own))
+    for kind in ("Mass", "normal"):
+        (own / "sorted" / kind).mkdir(parents=True)
+    for i, path in enumerate(sorted((own / "films").iterdir())):
+        shutil.copy(path, own / "sorted" / ("Mass", "normal")[i % 2] / path.name)
+    source = open_source(str(own / "sorted"))
+    assert (source.name, source.findings) == ("sorted", ("Mass",))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_folder_of_parquet_opens_as_the_hub_would(own, streaming, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", own / "cache")
+    path = next((own / "films").iterdir())
+    features = datasets.Features(image=datasets.Image(), labels=datasets.List(datasets.Value("string")))
+    rows = datasets.Dataset.from_dict({"image": [str(path)], "labels": [["Mass"]]}, features=features)
+    (own / "hub").mkdir()
+    rows.to_parquet(own / "hub" / "train-0.parquet")
+    source = open_source(str(own / "hub"), validation_fraction=0, streaming=streaming)
+    assert (source.name, source.findings) == ("hub", FINDINGS)
+    assert next(iter(source.train))["labels"][FINDINGS.index("Mass")] == 1
+
+
+def test_a_table_and_a_release_stream_too(own, release):
+    for name in (own / "own.csv", release):
+        whole, stream = (open_source(str(name), streaming=streaming) for streaming in (False, True))
+        assert isinstance(stream.train, datasets.IterableDataset)
+        assert [row["patient_id"] for row in stream.train] == whole.train["patient_id"][:]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"findings": ["Mass"]}, "`findings` must be left out"),
+        ({"masks_dir": "masks"}, "`masks_dir` must be left out"),
+        ({"streaming": True}, "`streaming` must be False for phantoms"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        open_source(PHANTOM, **options)
+
+
+def test_a_name_that_is_nothing_says_what_is_accepted_and_what_was_meant(own):
+    with pytest.raises(FileNotFoundError, match=r"got 'phantm', .* Did you mean 'phantom'\?"):
+        open_source("phantm")
+    with pytest.raises(FileNotFoundError, match=r"a table \(.csv, .tsv, .parquet\).*Did you mean '.*films'\?"):
+        open_source(str(own / "filmes"))
+    with pytest.raises(FileNotFoundError, match=r"got 'nobody/nothing', .* The Hub says: "):
+        open_source("nobody/nothing")
+    with pytest.raises(FileNotFoundError, match=r"`table` must be a file"):
+        open_source(str(own / "nowhere.csv"))
+    (own / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="without any of them"):
+        open_source(str(own / "empty"))
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):

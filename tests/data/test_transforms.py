@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""From row to tensors: one geometry for film and mask, the processor's pixels, priors and labels."""
+"""From row to tensors: one geometry for film, thorax and boxes, the processor's pixels, priors and labels."""
 
 import io
 
@@ -7,16 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from clarity_hf import ClarityImageProcessor
-from clarity_hf.data.transforms import (
-    PRIOR_SIDE,
-    FilmTransform,
-    TransformedDataset,
-    no_prior,
-    read_source,
-    soft_prior,
-)
+from clarity_hf.boxes import BOX_FRAME, Letterbox
+from clarity_hf.data.priors import PRIOR_SIDE, load_atlas, soft_prior
+from clarity_hf.data.transforms import FilmTransform, TransformedDataset, read_source
 
 LABELS = np.array([1.0, 0.0, np.nan], dtype=np.float32)
 
@@ -44,39 +41,154 @@ def png(pixels):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (160, 96), (80, 200)])
-@pytest.mark.parametrize("seed", range(4))
-def test_film_and_mask_go_through_the_same_geometry(shape, seed):
-    processor = ClarityImageProcessor(size={"height": 224, "width": 224})
-    film, mask = block(*shape)
-    seen = []
-    transform = FilmTransform(processor, augment=True)
-    # The mask as it leaves the augmentation, before the prior dilates it.
-    augmentation = transform.augmentation
-    transform.augmentation = lambda *pair: seen.append(augmentation(*pair)) or seen[-1]
+def bounds(inside):
+    """Box xyxy around what is set in `(H, W)`, right and bottom exclusive."""
+    rows, columns = torch.nonzero(inside.any(1)), torch.nonzero(inside.any(0))
+    return torch.stack([columns[0, 0], rows[0, 0], columns[-1, 0] + 1, rows[-1, 0] + 1]).float()
+
+
+# View
+
+
+@pytest.mark.parametrize("augment", ["none", "flip", "full"])
+@pytest.mark.parametrize("shape", [(256, 256), (320, 192), (160, 400)])
+@pytest.mark.parametrize("seed", range(6))
+def test_film_mask_and_box_go_through_the_same_geometry(shape, augment, seed):
+    """A bright rectangle, its mask and its box: after the view each of them bounds the other two."""
+    height, width = shape
+    film = np.full(shape, 40, dtype=np.uint8)
+    box = [width * 3 // 8, height // 4, width * 3 // 4, height * 5 // 8]
+    film[box[1] : box[3], box[0] : box[2]] = 220
+    row = {"image": film, "thorax_mask": film == 220, "boxes": [box]}
+    transform = FilmTransform(ClarityImageProcessor(size={"height": 224, "width": 224}), augment, crop_scale=0.8)
     torch.manual_seed(seed)
-    prior = transform({"image": film, "labels": LABELS, "thorax_mask": mask})["anatomical_prior"]
-    film, mask = seen[0][0][0], seen[0][1][0] > 0
-    bright = film > (film.max() + film[film > 0].min()) / 2
-    # The mask is resampled to the nearest pixel, the film with a filter; a pixel of the source is up to 2 of these.
-    assert (bright & mask).sum() / (bright | mask).sum() > 0.9
-    centres = [torch.argwhere(inside).float().mean(0) for inside in (bright, mask)]
-    torch.testing.assert_close(*centres, rtol=0, atol=1.5)
-    assert prior.max() == 1
+    view = transform.view(row)
+    image, thorax = view["image"][0], view["thorax"][0]
+    assert image.shape == thorax.shape == (224, 224)
+    bright, inside = image > (image.max() + image[image > 0.05].min()) / 2, thorax > 0.5
+    assert (bright & inside).sum() / (bright | inside).sum() > 0.95
+    found = view["boxes"].as_subclass(torch.Tensor)[0]
+    torch.testing.assert_close(bounds(inside), bounds(bright), rtol=0, atol=2)
+    torch.testing.assert_close(bounds(inside), found, rtol=0, atol=2)
+    assert view["kept"].tolist() == [0]
+
+
+@pytest.mark.parametrize("keep_ratio", [True, False])
+def test_without_augmentation_boxes_lie_as_the_image_processor_places_them(keep_ratio):
+    processor = ClarityImageProcessor(size={"height": 64, "width": 96}, keep_ratio=keep_ratio)
+    boxes = np.array([[10.0, 20.0, 50.0, 90.0], [0.0, 0.0, 60.0, 150.0]])
+    view = FilmTransform(processor).view({"image": noise(150, 60), "boxes": boxes})
+    expected = Letterbox.fit((150, 60), (64, 96), keep_ratio).to_input(boxes)
+    np.testing.assert_allclose(view["boxes"].as_subclass(torch.Tensor).numpy(), expected, rtol=0, atol=1e-4)
+    assert view["boxes"].canvas_size == (64, 96)
+    assert not view["mirrored"]
+
+
+def test_boxes_of_another_frame_are_scaled_to_the_film():
+    transform = FilmTransform(ClarityImageProcessor(size={"height": 64, "width": 64}))
+    seen = [
+        transform.view({"image": noise(256, 256), "boxes": [[x * 4 for x in (10, 20, 30, 60)]]}, box_frame=BOX_FRAME),
+        transform.view({"image": noise(256, 256), "boxes": [[10, 20, 30, 60]]}),
+        transform.view({"image": noise(256, 256), "boxes": [[20, 20, 60, 60]]}, box_frame=(256, 512)),
+    ]
+    for view in seen:
+        torch.testing.assert_close(view["boxes"].as_subclass(torch.Tensor), torch.tensor([[2.5, 5.0, 7.5, 15.0]]))
+
+
+@pytest.mark.parametrize("boxes", [[[0, 0, 1024, 1024]], [[5, 5, 5, 9]], [[9, 5, 5, 9]], [[-3, 0, 5, 5]], [[1, 2, 3]]])
+def test_boxes_outside_their_frame_are_refused(boxes):
+    transform = FilmTransform(ClarityImageProcessor(size={"height": 64, "width": 64}))
+    with pytest.raises(ValueError, match=r"`boxes` must be .* inside 64×80 pixels"):
+        transform.view({"image": noise(80, 64), "boxes": boxes})
+
+
+def test_boxes_are_cut_to_the_view_and_those_of_which_little_is_left_are_dropped(processor):
+    """A crop that keeps the left half of the film: a box across its edge is kept where a quarter of it is left."""
+    transform = FilmTransform(processor, augment="full")
+    transform.crops = lambda parts: {
+        name: None if part is None else v2.functional.crop(part, 0, 0, 64, 64) for name, part in parts.items()
+    }
+    side = transform.canvas[0]  # as the film's, so that canvas and film have one scale; the crop ends at column 64
+    boxes = [[0, 0, 10, 10], [54, 8, 74, 28], [61, 8, 71, 28], [62, 8, 72, 28], [66, 0, 70, 9]]
+    torch.manual_seed(0)
+    views = [transform.view({"image": noise(side, side), "boxes": boxes}) for _ in range(8)]
+    assert {view["mirrored"] for view in views} == {True, False}
+    for view in views:
+        assert view["kept"].tolist() == [0, 1, 2]
+        expected = torch.tensor([[0.0, 0, 10, 10], [54, 8, 64, 28], [61, 8, 64, 28]])
+        if view["mirrored"]:
+            expected[:, [0, 2]] = 64 - expected[:, [2, 0]]
+        torch.testing.assert_close(view["boxes"].as_subclass(torch.Tensor), expected)
+
+
+def test_a_row_without_boxes_has_none_and_one_with_an_empty_list_has_none_left(processor):
+    transform = FilmTransform(processor, augment="full")
+    view = transform.view({"image": noise(64, 64)})
+    assert view["boxes"] is view["kept"] is None
+    view = transform.view({"image": noise(64, 64), "boxes": []})
+    assert view["boxes"].shape == (0, 4)
+    assert view["kept"].shape == (0,)
+
+
+def test_the_view_is_what_a_call_normalises(processor):
+    row = {"image": noise(80, 64), "labels": LABELS, "thorax_mask": block(80, 64)[1]}
+    transform = FilmTransform(processor, augment="full")
+    torch.manual_seed(5)
+    view = transform.view(row)
+    torch.manual_seed(5)
+    out = transform(row)
+    assert isinstance(view["image"], tv_tensors.Image)
+    assert isinstance(view["thorax"], tv_tensors.Mask)
+    assert view["image"].min() >= 0
+    assert view["image"].max() <= 1
+    expected = (view["image"].as_subclass(torch.Tensor) - processor.image_mean[0]) / processor.image_std[0]
+    torch.testing.assert_close(out["pixel_values"][:1], expected)
+    assert torch.equal(out["anatomical_prior"], soft_prior(view["thorax"].as_subclass(torch.Tensor)))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (160, 96)])
+def test_flip_is_the_film_as_it_is_or_mirrored_and_nothing_else(processor, shape):
+    film, mask = block(*shape)
+    row = {"image": film, "labels": LABELS, "thorax_mask": mask}
+    plain, mirrored = FilmTransform(processor)(row), FilmTransform(processor)(row | {"image": film[:, ::-1].copy()})
+    torch.manual_seed(0)
+    transform = FilmTransform(processor, augment="flip")
+    drawn = [transform(row)["pixel_values"] for _ in range(40)]
+    as_it_is = [torch.equal(pixels, plain["pixel_values"]) for pixels in drawn]
+    assert 8 < sum(as_it_is) < 32
+    for pixels, same in zip(drawn, as_it_is, strict=True):
+        torch.testing.assert_close(pixels, (plain if same else mirrored)["pixel_values"], rtol=0, atol=1e-5)
+
+
+def test_flip_mirrors_mask_and_atlas_with_the_film(processor):
+    film, mask = block(64, 64)
+    for prior in ("masks", "atlas"):
+        row = {"image": film, "labels": LABELS, "thorax_mask": mask}
+        plain = FilmTransform(processor, prior=prior)(row)
+        torch.manual_seed(0)
+        transform = FilmTransform(processor, augment="flip", prior=prior)
+        for _ in range(6):
+            out = transform(row)
+            moved = not torch.equal(out["pixel_values"], plain["pixel_values"])
+            expected = plain["anatomical_prior"].flip(-1) if moved else plain["anatomical_prior"]
+            torch.testing.assert_close(out["anatomical_prior"], expected, rtol=0, atol=1e-5)
+
+
+# Augmentation
 
 
 def test_augmentation_moves_the_film(processor):
     film, mask = block(96, 96)
     row = {"image": film, "labels": LABELS, "thorax_mask": mask}
     torch.manual_seed(0)
-    transform = FilmTransform(processor, augment=True)
+    transform = FilmTransform(processor, augment="full")
     first, second = transform(row), transform(row)
     assert not torch.equal(first["pixel_values"], second["pixel_values"])
     assert not torch.equal(first["anatomical_prior"], second["anatomical_prior"])
 
 
 def test_augmentation_follows_the_seed(processor):
-    transform = FilmTransform(processor, augment=True)
+    transform = FilmTransform(processor, augment="full")
     films = []
     for _ in range(2):
         torch.manual_seed(3)
@@ -117,18 +229,73 @@ def test_sixteen_bit_pixels_are_those_of_the_image_processor(processor):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("augment", [False, True])
+# Priors
+
+
+@pytest.mark.parametrize("augment", ["none", "flip", "full"])
 @pytest.mark.parametrize("row", [{}, {"thorax_mask": None}, {"thorax_mask": np.zeros((80, 64), dtype=bool)}])
-def test_without_a_mask_or_with_an_empty_one_the_prior_is_unknown(processor, row, augment):
-    prior = FilmTransform(processor, augment=augment)({"image": noise(80, 64), "labels": LABELS} | row)[
-        "anatomical_prior"
-    ]
-    assert prior.shape == (1, PRIOR_SIDE, PRIOR_SIDE)
-    assert prior.isnan().all()
+def test_without_a_mask_or_with_an_empty_one_the_prior_is_unknown_or_the_atlas(processor, row, augment):
+    row = {"image": noise(80, 64), "labels": LABELS} | row
+    priors = {}
+    for source in ("masks", "auto", "atlas"):
+        torch.manual_seed(0)
+        priors[source] = FilmTransform(processor, augment, prior=source)(row)["anatomical_prior"]
+        assert priors[source].shape == (1, PRIOR_SIDE, PRIOR_SIDE)
+    assert priors["masks"].isnan().all()
+    assert torch.equal(priors["auto"], priors["atlas"])
+    assert priors["atlas"].max() > 0.95
+
+
+def test_a_rows_own_mask_comes_before_the_atlas(processor):
+    row = {"image": noise(80, 64), "labels": LABELS, "thorax_mask": block(80, 64)[1]}
+    own, auto, atlas = (
+        FilmTransform(processor, prior=source)(row)["anatomical_prior"] for source in ("masks", "auto", "atlas")
+    )
+    assert torch.equal(own, auto)
+    assert not torch.equal(auto, atlas)
+
+
+def test_without_a_prior_there_is_no_key_and_no_mask_is_read(processor, tmp_path):
+    row = {"image": noise(80, 64), "labels": LABELS, "thorax_mask": str(tmp_path / "gone.png")}
+    transform = FilmTransform(processor, augment="full", prior="none")
+    assert set(transform(row)) == {"pixel_values", "labels"}
+    assert transform.view(row)["thorax"] is None
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (256, 128), (60, 120)])
+def test_the_atlas_lies_on_the_films_content_not_on_the_padding(shape):
+    processor = ClarityImageProcessor(size={"height": 128, "width": 128})
+    thorax = FilmTransform(processor, prior="atlas").view({"image": noise(*shape)})["thorax"].as_subclass(torch.Tensor)
+    box = Letterbox.fit(shape, (128, 128))
+    content = thorax[:, box.top : box.top + box.content[0], box.left : box.left + box.content[1]]
+    assert content.sum() == pytest.approx(thorax.sum().item())
+    torch.testing.assert_close(content.mean(), load_atlas().mean(), rtol=0.02, atol=0)
+    torch.testing.assert_close(content[0].amax(0)[[0, -1]], load_atlas()[0].amax(0)[[0, -1]], rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("augment", ["none", "full"])
+@pytest.mark.parametrize("shape", [(240, 240), (300, 180), (120, 270)])
+@pytest.mark.parametrize("mask_shape", [(512, 512), (60, 60), (90, 240)])
+def test_a_mask_of_any_size_lies_where_one_of_the_films_size_lies(shape, mask_shape, augment):
+    """Both cover the film's field of view: an edge at 3/8 is an edge at 3/8, whatever the pixels between."""
+    processor = ClarityImageProcessor(size={"height": 96, "width": 96})
+
+    def mask_of(height, width):
+        mask = np.zeros((height, width), dtype=np.uint8)
+        mask[round(height / 6) : round(height * 5 / 6), round(width / 6) : round(width * 2 / 3)] = 1
+        return mask
+
+    seen = []
+    for mask in (mask_of(*shape), mask_of(*mask_shape)):
+        torch.manual_seed(1)
+        transform = FilmTransform(processor, augment)
+        seen.append(transform.view({"image": noise(*shape), "thorax_mask": mask})["thorax"][0] > 0.5)
+    assert (seen[0] & seen[1]).sum() / (seen[0] | seen[1]).sum() > 0.95
+    torch.testing.assert_close(bounds(seen[0]), bounds(seen[1]), rtol=0, atol=1.5)
 
 
 def test_a_mask_file_may_be_empty_or_full(processor, tmp_path):
-    transform = FilmTransform(processor)
+    transform = FilmTransform(processor, prior="masks")
     priors = []
     for name, grey in (("empty", 0), ("full", 255)):
         path = tmp_path / f"{name}.png"
@@ -149,32 +316,6 @@ def test_outside_the_film_there_is_no_thorax(processor):
     assert (prior[:, 45:] == 0).all()
 
 
-def test_the_prior_is_dilated_by_a_24th_of_the_side():
-    mask = torch.zeros(1, 168, 168, dtype=torch.uint8)
-    mask[0, 84, 84] = 1
-    prior = soft_prior(mask)
-    # Radius 168 / 24 = 7: rows 77 to 91, of which a cell of 3 has all from 26 (78–80) to 29 (87–89); 77 is a third of
-    # cell 25 and 90, 91 two thirds of cell 30.
-    profile = torch.tensor([0, 1 / 3, 1, 1, 1, 1, 2 / 3, 0])
-    torch.testing.assert_close(prior[0, 24:32, 27], profile)
-    torch.testing.assert_close(prior[0, 27, 24:32], profile)
-    assert prior.sum().item() == pytest.approx(15 * 15 / 9, rel=1e-6)
-
-
-def test_the_prior_lies_between_0_and_1_whatever_the_masks_values():
-    mask = torch.from_numpy(noise(100, 60))[None]
-    prior = soft_prior(mask)
-    assert prior.dtype == torch.float32
-    assert prior.shape == (1, PRIOR_SIDE, PRIOR_SIDE)
-    assert prior.min() >= 0
-    assert prior.max() <= 1
-
-
-def test_no_prior_has_the_shape_of_a_prior():
-    assert no_prior().shape == soft_prior(torch.ones(1, 64, 64)).shape
-    assert no_prior().isnan().all()
-
-
 @pytest.mark.parametrize("labels", [LABELS, LABELS.astype(np.float64), LABELS.tolist()])
 def test_labels_are_float32_and_stay_unannotated(processor, labels):
     out = FilmTransform(processor)({"image": noise(64, 64), "labels": labels})["labels"]
@@ -185,17 +326,85 @@ def test_labels_are_float32_and_stay_unannotated(processor, labels):
 
 def test_pixel_values_are_three_equal_channels_of_the_processors_size():
     processor = ClarityImageProcessor(size={"height": 64, "width": 96})
-    for augment in (False, True):
+    for augment in ("none", "full"):
         pixels = FilmTransform(processor, augment)({"image": noise(80, 64), "labels": LABELS})["pixel_values"]
         assert pixels.shape == (3, 64, 96)
         assert pixels.is_contiguous()
         assert torch.equal(pixels[0], pixels[2])
 
 
+def test_channels_are_normalised_each_by_its_own_mean_and_deviation():
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    processor = ClarityImageProcessor(size={"height": 64, "width": 64}, image_mean=mean, image_std=std)
+    film = noise(64, 64)
+    ours = FilmTransform(processor)({"image": film, "labels": LABELS})["pixel_values"]
+    torch.testing.assert_close(ours, processor(film, return_tensors="pt").pixel_values[0], rtol=0, atol=1e-5)
+    assert ours[1, 3, 4].item() == pytest.approx((film[3, 4] / 255 - 0.456) / 0.224, abs=1e-5)
+
+
+@pytest.mark.parametrize("step", ["do_resize", "do_rescale", "do_normalize"])
+def test_a_processor_that_leaves_out_a_step_is_refused(step):
+    with pytest.raises(ValueError, match="must resize, rescale and normalize"):
+        FilmTransform(ClarityImageProcessor(**{step: False}))
+
+
+# Teacher
+
+
+def teacher_row(views):
+    logits = np.arange(views, dtype=np.float64)[:, None] + np.array([0.25, 0.5, 0.75])
+    return {"image": block(64, 64)[0], "labels": LABELS, "teacher_logits": logits}
+
+
+def test_teacher_logits_are_those_of_the_view_that_was_drawn(processor):
+    row = teacher_row(2)
+    plain = FilmTransform(processor)(row)
+    assert plain["teacher_logits"].tolist() == [0.25, 0.5, 0.75]
+    assert plain["teacher_logits"].dtype == torch.float32
+    torch.manual_seed(0)
+    transform = FilmTransform(processor, augment="flip")
+    seen = set()
+    for _ in range(12):
+        out = transform(row)
+        moved = not torch.equal(out["pixel_values"], plain["pixel_values"])
+        assert out["teacher_logits"].tolist() == [0.25 + moved, 0.5 + moved, 0.75 + moved]
+        seen.add(moved)
+    assert seen == {True, False}
+
+
+def test_one_view_of_a_teacher_serves_the_film_as_it_is(processor):
+    assert FilmTransform(processor)(teacher_row(1))["teacher_logits"].tolist() == [0.25, 0.5, 0.75]
+    assert "teacher_logits" not in FilmTransform(processor)(teacher_row(1) | {"teacher_logits": None})
+
+
+def test_teacher_logits_that_the_views_do_not_have_are_refused(processor):
+    with pytest.raises(ValueError, match="cached logits serve fixed views"):
+        FilmTransform(processor, augment="full")(teacher_row(2))
+    with pytest.raises(ValueError, match=r"`teacher_logits` must be \(V, F\) with V = 2 .* got \(1, 3\)"):
+        FilmTransform(processor, augment="flip")(teacher_row(1))
+    for logits in (np.zeros(3), np.zeros((3, 3)), np.zeros((0, 3))):
+        with pytest.raises(ValueError, match=r"`teacher_logits` must be \(V, F\) with V = 1 or 2"):
+            FilmTransform(processor)(teacher_row(1) | {"teacher_logits": logits})
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("augment", [True, False, "crop", None])
+def test_an_unknown_augmentation_is_refused(processor, augment):
+    with pytest.raises(ValueError, match=r"`augment` must be one of \['full', 'flip', 'none'\], got"):
+        FilmTransform(processor, augment=augment)
+
+
+def test_an_unknown_prior_is_refused(processor):
+    with pytest.raises(ValueError, match=r"`prior` must be one of \['auto', 'masks', 'atlas', 'none'\], got 'mask'"):
+        FilmTransform(processor, prior="mask")
+
+
 @pytest.mark.parametrize("crop_scale", [0, -0.1, 1.1])
 def test_crop_scale_out_of_range_is_refused(processor, crop_scale):
     with pytest.raises(ValueError, match="crop_scale"):
-        FilmTransform(processor, augment=True, crop_scale=crop_scale)
+        FilmTransform(processor, augment="full", crop_scale=crop_scale)
 
 
 def test_a_missing_file_is_named(processor, tmp_path):
@@ -245,3 +454,18 @@ def test_a_transformed_dataset_has_the_rows_of_the_one_below(processor):
     assert dataset[1]["labels"][0] == 0
     expected = FilmTransform(processor)(rows[1])["pixel_values"]
     assert torch.equal(dataset[1]["pixel_values"], expected)
+
+
+@pytest.mark.parametrize("augment", ["flip", "full"])
+def test_the_randomness_of_a_row_is_of_seed_epoch_and_index(processor, augment):
+    rows = [{"image": noise(64, 64), "labels": LABELS}] * 12
+    dataset, again = (TransformedDataset(rows, FilmTransform(processor, augment), seed=3) for _ in range(2))
+    state = torch.random.get_rng_state()
+    first = [dataset[i]["pixel_values"] for i in range(12)]
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(99)
+    for i in (7, 2):
+        assert torch.equal(again[i]["pixel_values"], first[i])
+    assert any(not torch.equal(first[0], other) for other in first[1:])
+    dataset.set_epoch(1)
+    assert any(not torch.equal(dataset[i]["pixel_values"], first[i]) for i in range(12))

@@ -1,10 +1,12 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """examples/train.py: from nothing to a folder that the pipeline loads, and on from where it was stopped."""
 
+import dataclasses
 import importlib.util
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +16,11 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
-from transformers import pipeline
+from transformers import ConvNextV2Config, ConvNextV2ForImageClassification, ViTConfig, ViTModel, pipeline
 
 import clarity_hf
-from clarity_hf.data.phantoms import draw_phantom
+from clarity_hf import FINDINGS, ClarityImageProcessor
+from clarity_hf.data.phantoms import draw_phantom, write_phantoms
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train.py"
 SETTINGS = [
@@ -110,50 +113,129 @@ def test_a_new_model_starts_at_the_prevalence_of_its_films(script):
     labels = np.zeros((4, 14))
     labels[0] = 1  # a quarter of the films has every finding
     labels[1, 5] = np.nan  # and a third of the annotated ones Nodule
-    model = script.build_model(script.ScriptArguments(size="ti16", image_size=32), labels, has_prior=True)
+    model = script.build_model(script.ScriptArguments(size="ti16", image_size=32), FINDINGS, labels)
     bias = model.ranking_pooling.bias.tolist()
     assert bias[0] == pytest.approx(math.log(1 / 3), abs=1e-3)
     assert bias[5] == pytest.approx(math.log(1 / 2), abs=1e-3)
 
 
-def test_without_a_prior_a_new_model_suppresses_no_background(script):
-    arguments = script.ScriptArguments(size="ti16", image_size=32)
-    for has_prior in (True, False):
-        model = script.build_model(arguments, np.zeros((1, 14)), has_prior)
-        assert model.config.background_suppression is has_prior
+@pytest.mark.parametrize(("prior", "suppresses"), [("auto", True), ("atlas", True), ("none", False)])
+def test_without_a_prior_a_new_model_suppresses_no_background(script, prior, suppresses):
+    arguments = script.ScriptArguments(size="ti16", image_size=32, prior=prior)
+    model = script.build_model(arguments, FINDINGS, np.zeros((1, 14)))
+    assert model.config.background_suppression is suppresses
 
 
 def test_fields_of_the_config_are_changed_by_json_and_checked(script, tiny_checkpoint):
     labels = np.zeros((1, 14))
     for model in (None, str(tiny_checkpoint)):
         arguments = script.ScriptArguments(model=model, size="ti16", image_size=64, config='{"ranking_share": 0.1}')
-        assert script.build_model(arguments, labels, True).config.ranking_share == 0.1
+        assert script.build_model(arguments, FINDINGS, labels).ranking_pooling.share == 0.1
         arguments.config = '{"ranking_share": 2}'
         with pytest.raises(ValueError, match="ranking_share"):
-            script.build_model(arguments, labels, True)
+            script.build_model(arguments, FINDINGS, labels)
+
+
+def test_a_checkpoint_is_continued_at_another_size(script, tiny_checkpoint):
+    arguments = script.ScriptArguments(model=str(tiny_checkpoint), image_size=96, drop_path_rate=0.1)
+    model = script.build_model(arguments, FINDINGS, np.zeros((1, 14)))
+    assert model.config.image_size == 96
+    assert model.clarity.embeddings.patch_positions.shape == (1, 36, 48)
+    assert model.clarity.layers[-1].drop_path.p == 0.1
+
+
+def test_a_checkpoint_takes_other_findings_and_keeps_those_it_knows(script, tiny_checkpoint, capsys):
+    arguments = script.ScriptArguments(model=str(tiny_checkpoint), image_size=64, balance_positives=True)
+    labels = np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    model = script.build_model(arguments, ["Rib_Fracture", "Effusion"], labels)
+    before = script.ClarityForMultiLabelLocalization.from_pretrained(str(tiny_checkpoint))
+    own, old = (m.segment_cam.cam.weight for m in (model, before))
+    torch.testing.assert_close(own[1], old[before.config.findings.index("Effusion")])
+    assert model.config.positive_weights == [3.0, 1.0]
+    assert "Rib_Fracture" in capsys.readouterr().out
+
+
+def test_the_encoder_starts_from_a_vit_of_transformers(script, tmp_path, capsys):
+    vit = ViTModel(
+        ViTConfig(hidden_size=48, num_hidden_layers=3, num_attention_heads=3, intermediate_size=96, image_size=64)
+    )
+    vit.save_pretrained(tmp_path)
+    arguments = script.ScriptArguments(init=str(tmp_path), image_size=96)
+    model = script.build_model(arguments, FINDINGS, np.zeros((1, 14)))
+    torch.testing.assert_close(
+        model.clarity.embeddings.patch_projection.weight,
+        vit.embeddings.patch_embeddings.projection.weight,
+    )
+    assert model.config.image_size == 96
+    assert "resampled" in capsys.readouterr().out
 
 
 def test_another_runs_folder_is_not_resumed(script, first_run):
     folder, _ = first_run
     args = script.ClarityTrainingArguments(output_dir=str(folder), report_to="none", use_cpu=True)
     with pytest.raises(ValueError, match=r"differs in \['image_size'"):
-        script.last_checkpoint(args, script.ScriptArguments(image_size=512))
+        script.last_checkpoint(args, dataclasses.asdict(script.ScriptArguments(image_size=512)))
 
 
-def test_a_checkpoint_is_continued_at_another_size(script, tiny_checkpoint):
-    arguments = script.ScriptArguments(model=str(tiny_checkpoint), image_size=96, drop_path_rate=0.1)
-    model = script.build_model(arguments, np.zeros((1, 14)), has_prior=True)
-    assert model.config.image_size == 96
-    assert model.clarity.embeddings.patch_positions.shape == (1, 36, 48)
-    assert model.config.drop_path_rate == 0.1
+def test_a_cache_of_logits_refuses_random_crops(script):
+    with pytest.raises(ValueError, match="`teacher_cache` must come with --teacher and --augment flip or none"):
+        script.ScriptArguments(teacher="folder", teacher_cache="cache")
 
 
-def test_labels_are_sampled_evenly_and_each_once(script):
-    rows = [{"labels": np.full(14, index)} for index in range(10)]
-    assert script.train_labels(rows, 4)[:, 0].tolist() == [0, 3, 6, 9]
-    assert script.train_labels(rows)[:, 0].tolist() == list(range(10))
+def test_a_checkpoint_is_not_initialised_a_second_time(script):
+    with pytest.raises(ValueError, match="`init` must be left out with --model"):
+        script.ScriptArguments(model="clarity-s16-224", init="facebook/dino-vits16")
 
 
-def test_sources_are_called_by_their_last_part(script, tmp_path):
-    assert script.source_name("phantom") == "phantom"
-    assert script.source_name(f"{tmp_path}/nih-subset/") == "nih_subset"
+def save_teacher(folder):
+    """A ConvNeXtV2 of a few weights for the 14 findings."""
+    names = dict(enumerate(FINDINGS))
+    config = ConvNextV2Config(
+        hidden_sizes=[8] * 4, depths=[1] * 4, id2label=names, label2id={name: i for i, name in names.items()}
+    )
+    ConvNextV2ForImageClassification(config).save_pretrained(folder)
+    ClarityImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+
+
+def run(script, monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["train.py", *SETTINGS, *map(str, options)])
+    script.main()
+
+
+def logged_parts(folder):
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return {name for entry in history for name in entry if name.startswith("loss_")}
+
+
+def test_cached_logits_distil_with_the_atlas_from_a_folder_of_films(script, tmp_path, monkeypatch, capsys):
+    write_phantoms(tmp_path / "films", 40, seed=3, size=64)
+    shutil.rmtree(tmp_path / "films" / "masks")  # so that the atlas is the prior
+    save_teacher(tmp_path / "teacher")
+    options = (
+        *("--data_dir", tmp_path / "films", "--teacher", tmp_path / "teacher", "--teacher_cache", tmp_path / "logits"),
+        *("--augment", "flip", "--max_steps", "2", "--output_dir", tmp_path / "out", "--layer_decay", "0.65"),
+    )
+    run(script, monkeypatch, *options)
+    assert "saved" in capsys.readouterr().out
+    assert logged_parts(tmp_path / "out") == {
+        *("loss_class_token", "loss_patch", "loss_orthogonal", "loss_foreground", "loss_background"),
+        *("loss_class_token_distillation", "loss_patch_distillation"),
+    }
+    assert list((tmp_path / "logits").rglob("*.safetensors"))
+    assert not list(tmp_path.glob("out/*.bin"))
+
+
+def test_films_are_streamed_from_a_folder(script, tmp_path, monkeypatch, capsys):
+    write_phantoms(tmp_path / "films", 40, seed=3, size=64)
+    options = ("--data_dir", tmp_path / "films", "--streaming", "--max_steps", "3", "--output_dir", tmp_path / "out")
+    run(script, monkeypatch, *options)
+    assert "saved" in capsys.readouterr().out
+    assert "a stream of" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_only_one_data_set_is_streamed(script, tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        write_phantoms(tmp_path / name, 20, seed=3, size=64)
+    options = ("--data_dir", tmp_path / "one", tmp_path / "two", "--streaming", "--max_steps", "3")
+    with pytest.raises(ValueError, match="`streaming` must be of one data set"):
+        run(script, monkeypatch, *options, "--output_dir", tmp_path / "out")

@@ -133,6 +133,38 @@ def test_a_convnext_loads_with_its_own_preprocessing(tmp_path, dtype):
     torch.testing.assert_close(teacher(pixels), logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("side", ["teacher", "student"])
+def test_who_does_not_normalise_is_left_alone(tmp_path, side):
+    model = save_convnext(tmp_path)
+    plain = {"image_mean": TEACHER[0], "image_std": TEACHER[1], "do_normalize": False}
+    normal = plain | {"do_normalize": True}
+    of_teacher, of_student = (plain, normal) if side == "teacher" else (normal, plain)
+    ConvNextImageProcessor(size={"shortest_edge": 384}, **of_teacher).save_pretrained(tmp_path)
+    student = ClarityImageProcessor(size={"height": 384, "width": 384}, **of_student)
+    teacher = Teacher.from_pretrained(str(tmp_path), FINDINGS, student)
+    film = films(384, 384)
+    seen = film if side == "student" else normalised(film, *TEACHER)
+    expected = film if side == "teacher" else normalised(film, *TEACHER)
+    with torch.no_grad():
+        logits = model(expected).logits[:, [2, 1, 0]]
+    torch.testing.assert_close(teacher(seen), logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "got"),
+    [
+        ({"do_rescale": False, "do_normalize": False}, "got False and 0.0039"),
+        ({"do_rescale": False}, "got False and 0.0039"),
+        ({"rescale_factor": 1 / 127.5}, "got True and 0.0078"),
+    ],
+)
+def test_films_on_another_scale_than_0_to_1_are_refused(tmp_path, settings, got):
+    save_convnext(tmp_path)
+    ConvNextImageProcessor(**settings).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=rf"`do_rescale`.*{got}.*preprocessor_config\.json"):
+        Teacher.from_pretrained(str(tmp_path), FINDINGS, ClarityImageProcessor())
+
+
 def test_a_timm_model_loads_through_the_wrapper(tmp_path):
     pytest.importorskip("timm")
     from transformers import TimmWrapperConfig, TimmWrapperForImageClassification

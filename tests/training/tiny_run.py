@@ -1,9 +1,10 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""A training run of a second, for tests; as a script, one of the processes of such a run.
+"""A training run of a second, for tests; as a script, one of the processes of such runs.
 
-    python -m torch.distributed.run --nproc_per_node 2 tests/training/tiny_run.py FOLDER BATCH_SIZE_PER_PROCESS
+    python -m torch.distributed.run --nproc_per_node 2 tests/training/tiny_run.py FOLDER CUT [CUT ...]
 
-Process 0 leaves weights and logs in FOLDER.
+A CUT such as 4x1 is the films of a forward pass in a process, by the passes that a step accumulates; 4x1-bare is of
+films without priors, 4x1-fsdp asks the Trainer for FSDP. Process 0 leaves weights and logs of each in FOLDER/CUT.pt.
 """
 
 import os
@@ -98,24 +99,44 @@ def tiny_trainer(folder, rows, model=None, teacher=None, callbacks=None, compute
     )
 
 
-def main(folder, batch_size):
-    """Four steps over 16 films with a teacher; process 0 saves what the test compares."""
+def run_cut(folder, cut):
+    """Four steps over 16 films with a teacher, cut as above; process 0 saves what the tests compare."""
+    size, _, kind = cut.partition("-")
+    batch_size, accumulation = (int(part) for part in size.split("x"))
+    rows = random_rows(16)
+    if kind == "bare":
+        rows = [{name: row[name] for name in ("pixel_values", "labels")} for row in rows]
     trainer = tiny_trainer(
         folder,
-        random_rows(16),
+        rows,
         teacher=tiny_teacher(),
         per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
         max_steps=4,
         ddp_backend="gloo" if "WORLD_SIZE" in os.environ else None,
         background_warmup_epochs=1.0,
+        ddp_find_unused_parameters=False,  # every weight takes part in every loss
+        fsdp=kind == "fsdp" or None,
     )
     trainer.train()
     if trainer.is_world_process_zero():
         state = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
-        result = {"processes": trainer.args.world_size, "weights": state, "logs": trainer.state.log_history}
-        torch.save(result, Path(folder) / "result.pt")
+        result = {
+            "processes": trainer.args.world_size,
+            "distributed_type": trainer.accelerator.distributed_type.value,
+            "weights": state,
+            "logs": trainer.state.log_history,
+        }
+        torch.save(result, Path(folder) / f"{cut}.pt")
+    return trainer
+
+
+def main(folder, *cuts):
+    """The runs of a process, one after the other."""
+    for cut in cuts:
+        trainer = run_cut(folder, cut)
     trainer.accelerator.end_training()  # a process that leaves its group open may abort the other as it exits
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(*sys.argv[1:])

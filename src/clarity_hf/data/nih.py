@@ -11,7 +11,7 @@ Localization of Common Thorax Diseases", CVPR 2017. The release is read as it wa
       images/ or images_001/images/ ...             the films; any other folder is found too
       original-1024/                                not of the release: a subset's copies at full size, whose
                                                     patients go to validation
-      masks/                                        optional thorax masks, NAME.png
+      masks/                                        optional thorax masks, NAME.png or .jpg, of any size
 
 `load_nih` gives the data set; `read_nih_tables` gives the rows and a report of all that was dropped; `split_films` is
 the split alone.
@@ -129,8 +129,8 @@ class NihReport:
         boxes_without_label: Films with a box for a finding that their labels do not have, once a box (the readers of
             the RSNA boxes were not those of the labels). Kept.
         unknown_ages: Films whose age is empty or above `OLDEST_AGE`. Kept, without an age.
-        missing_masks: Films without a thorax mask although there is a `masks/` folder. Kept, without a mask.
-        has_masks: Whether there is a `masks/` folder.
+        missing_masks: Films without a thorax mask although there is a folder of masks. Kept, without a mask.
+        has_masks: Whether there is a folder of masks.
         has_test_list: Whether `test_list.txt` is there; without it the test split is empty.
     """
 
@@ -180,6 +180,7 @@ def load_nih(
     seed: int = 0,
     validation_patients: Iterable[str | int] = (),
     verify: bool = False,
+    masks_dir: str | os.PathLike[str] | None = None,
 ) -> datasets.DatasetDict:
     """Load NIH ChestX-ray14 with its official split and a validation split by patient.
 
@@ -193,6 +194,7 @@ def load_nih(
         validation_patients: Patients that go to validation in any case.
         verify: Decode every image now, and drop those that do not decode by name. Without it only the files'
             existence is checked.
+        masks_dir: Folder of thorax masks, see `read_nih_tables`.
 
     Returns:
         Splits `train`, `validation` and `test`, with the columns
@@ -204,36 +206,41 @@ def load_nih(
           whatever the size of `image`.
         - `box_findings`: index into `FINDINGS` of each box.
         - `sex`, `age` (years or None), `view`, `follow_up`.
-        - `thorax_mask`: PIL image or None; only if `data_dir` has a `masks/` folder.
+        - `thorax_mask`: PIL image over the film's field of view, of its own size, or None; only if there is a folder
+          of masks.
 
         An image that is damaged raises Pillow's error when looked at, which does not always name the file. In
         training, use `split.cast_column("image", datasets.Image(decode=False))` and `open_film`, which does.
 
     Raises:
-        FileNotFoundError: `data_dir`, its table, its train list or all of its images are not there.
+        FileNotFoundError: `data_dir`, its table, its train list, all of its images or `masks_dir` are not there.
         ValueError: A table cannot be read, a finding is not known, `validation_fraction` is out of range, or the
             official lists share patients.
     """
-    films, report = read_nih_tables(data_dir, verify=verify)
+    films, report = read_nih_tables(data_dir, verify=verify, masks_dir=masks_dir)
     splits = split_films(films, validation_fraction, seed, validation_patients)
     for message in report.messages():
         logger.warning("%s", message)
     return datasets.DatasetDict({name: _to_dataset(part, report) for name, part in splits.items()})
 
 
-def read_nih_tables(data_dir: str | os.PathLike[str], verify: bool = False) -> tuple[list[NihFilm], NihReport]:
+def read_nih_tables(
+    data_dir: str | os.PathLike[str], verify: bool = False, masks_dir: str | os.PathLike[str] | None = None
+) -> tuple[list[NihFilm], NihReport]:
     """Read the tables of a release and find its images.
 
     Args:
         data_dir: Folder of the release, see the head of this module.
         verify: Decode every image, and treat one that does not decode as missing.
+        masks_dir: Folder of thorax masks, NAME.png, NAME.jpg or NAME.jpeg for a film NAME, a PNG first; any size, over
+            the film's field of view, above 0 inside. By default `masks/` of `data_dir`, if it is there.
 
     Returns:
         The films in the table's order, also those that no split can use (without a path, or without an official
         split), and the report. Nothing is logged.
 
     Raises:
-        FileNotFoundError: `data_dir`, its table, its train list or all of its images are not there.
+        FileNotFoundError: `data_dir`, its table, its train list, all of its images or `masks_dir` are not there.
         ValueError: A table cannot be read, or a finding is not known; the message names file and line.
     """
     root = Path(data_dir)
@@ -242,8 +249,11 @@ def read_nih_tables(data_dir: str | os.PathLike[str], verify: bool = False) -> t
     films = _read_entries(table, report)
     _join_lists(films, root, report)
     _join_boxes(films, root, report)
-    _join_files(films, root, report)
-    _join_masks(films, root, report)
+    masks = (root / MASKS_FOLDER if masks_dir is None else Path(masks_dir)).absolute()
+    if masks_dir is not None and not masks.is_dir():
+        raise FileNotFoundError(f"`masks_dir` must be a folder of masks, got {masks_dir}. Write masks there first.")
+    _join_files(films, root, masks, report)
+    _join_masks(films, masks, report)
     if verify:
         _drop_corrupt(films, report)
     report.usable = sum(film.path is not None and film.official_split is not None for film in films.values())
@@ -505,10 +515,10 @@ def _read_box(row: list[str], where: str) -> tuple[float, float, float, float]:
     return max(x, 0.0), max(y, 0.0), min(x + width, float(BOX_FRAME)), min(y + height, float(BOX_FRAME))
 
 
-def _join_files(films: dict[str, NihFilm], root: Path, report: NihReport) -> None:
+def _join_files(films: dict[str, NihFilm], root: Path, masks: Path, report: NihReport) -> None:
     paths: dict[str, str] = {}
     originals: set[str] = set()
-    for rank, path in _image_files(root):
+    for rank, path in _image_files(root, masks):
         image_id = _image_id(path)
         if image_id not in films:
             report.files_without_row.append(image_id)
@@ -531,11 +541,11 @@ def _join_files(films: dict[str, NihFilm], root: Path, report: NihReport) -> Non
             report.missing_files.append(image_id)
 
 
-def _image_files(root: Path) -> list[tuple[int, str]]:
+def _image_files(root: Path, masks: Path) -> list[tuple[int, str]]:
     """Folder rank and absolute path of all images below `root` but the masks, those to be preferred first."""
     top = str(root.absolute())
     found: list[tuple[int, str]] = []
-    visited: set[str] = set()
+    visited = {os.path.realpath(masks)}
     for folder, folders, names in os.walk(top, followlinks=True):  # image folders are often links to another disk
         real = os.path.realpath(folder)
         if real in visited:  # a link that leads back up
@@ -566,12 +576,15 @@ def _folder_rank(folder: str) -> int:
     return 1 if folder == "." else 2
 
 
-def _join_masks(films: dict[str, NihFilm], root: Path, report: NihReport) -> None:
-    folder = root.absolute() / MASKS_FOLDER
+def _join_masks(films: dict[str, NihFilm], folder: Path, report: NihReport) -> None:
     report.has_masks = folder.is_dir()
     if not report.has_masks:
         return
-    masks = {path.stem: str(path) for path in folder.glob("*.png")}
+    masks: dict[str, str] = {}
+    for suffix in IMAGE_SUFFIXES:
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() == suffix:
+                masks.setdefault(path.stem, str(path))
     for image_id, film in films.items():
         if image_id in masks:
             film.mask_path = masks[image_id]

@@ -1,9 +1,14 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Data sets by what a user names: the word `phantom`, or folders in the layout of the NIH release."""
+"""Data sets by what a user names: phantoms, the NIH release, own tables and folders, the Hub."""
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -12,11 +17,20 @@ import torch
 
 from clarity_hf.labels import FINDINGS
 
-from .nih import load_nih
+from .hub import METADATA_FILES, load_hub, load_imagefolder
+from .label_columns import Uncertain
+from .nih import TABLES, load_nih
 from .phantoms import Phantom, draw_phantom
+from .rows import AlignedRows, Source, align_source, streamed, undecoded, union_of_findings
+from .tables import TABLE_SUFFIXES, load_table
 
 PHANTOM = "phantom"
 """Name of the data set that is drawn as it is read and needs no files."""
+
+FILM_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+"""Files by which a folder of images is known."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 SPLIT_SEEDS = {"train": 1, "validation": 2, "test": 3}
 """Streams of phantoms, so that no film of a split occurs in another whatever their sizes."""
@@ -114,45 +128,202 @@ def open_source(
     finding_rate: float | None = None,
     phantom_size: int = 256,
     verify: bool = False,
-) -> dict[str, Any]:
-    """Open one data set.
+    findings: Sequence[str] | Mapping[str, str] | None = None,
+    uncertain: Uncertain = "nan",
+    masks_dir: str | os.PathLike[str] | None = None,
+    streaming: bool = False,
+) -> Source:
+    """Open one data set, by what its name is.
 
     Args:
-        name: `phantom`, or a folder in the layout of the NIH release (see [`load_nih`]).
+        name: One of
+
+            - `phantom`: synthetic films;
+            - a folder in the layout of the NIH release, see [`load_nih`];
+            - a table `.csv`, `.tsv` or `.parquet` of own films, see [`load_table`], which has more options;
+            - a folder of parquet in the form of a Hub data set, see [`load_hub`];
+            - a folder of images, see [`load_imagefolder`];
+            - a Hub id `owner/name`, see [`load_hub`]. A file or folder of that name goes first.
         phantom_count: Training films of `phantom`; a tenth of it, between 200 and 1,000, for validation and as many
             for test.
-        seed: Of the phantoms. The validation patients of a folder are the same under every seed: a film that one run
+        seed: Of the phantoms. The validation patients of films are the same under every seed: a film that one run
             trains on is never another's validation.
-        validation_fraction: Share of the train_val patients that go to validation.
+        validation_fraction: Share of the training patients that goes to validation, where the data set does not say.
         finding_rate: Of the phantoms for training, see [`PhantomRows`].
         phantom_size: Side of the phantoms in pixels.
-        verify: Decode every film of a folder once and leave out those that do not, by name.
+        verify: Decode every film of a release or a table once and leave out those that do not, by name.
+        findings: Of own labels, see [`load_table`]; phantoms and the release have the 14 of `FINDINGS`.
+        uncertain: Of own labels: what −1 is read as, `nan`, `negative` or `positive`.
+        masks_dir: Of a release: its folder of thorax masks, see [`load_nih`]. A table has a column of masks.
+        streaming: Give streams for [`TransformedStream`] instead of rows with an index.
 
     Returns:
-        `train`, `validation` and `test`: map-style data sets of rows for [`FilmTransform`], possibly empty.
+        A [`Source`]; its rows are what [`FilmTransform`] takes.
 
     Raises:
-        FileNotFoundError: The folder is not there or holds no release.
+        FileNotFoundError: The name is nothing of these; the message lists what is there.
+        ValueError: An option does not fit this kind of data set, or as for its loader.
     """
+    path = Path(name).expanduser()
+    kind = _kind(name, path)
+    _check_options(name, kind, findings, masks_dir, streaming)
+    if kind == "phantom":
+        return _phantoms(phantom_count, seed, finding_rate, phantom_size)
+    if kind == "hub":
+        return _open_hub(name, path, findings, uncertain, validation_fraction, streaming)
+    own: dict[str, Any] = {"findings": findings, "uncertain": uncertain, "validation_fraction": validation_fraction}
+    if kind == "images":
+        return load_imagefolder(path, **own, streaming=streaming)
+    if kind == "table":
+        source = load_table(path, **own, verify=verify)
+    else:
+        source = _release(path, validation_fraction, verify, masks_dir)
+    return streamed(source) if streaming else source
+
+
+def open_sources(names: Sequence[str], film_repeats: int = 1, **options: Any) -> dict[str, Source]:
+    """Open several data sets to be trained on together.
+
+    Args:
+        names: Of each, see [`open_source`].
+        film_repeats: How often an epoch sees the training rows of all but `phantom`, to weigh them against phantoms.
+        options: As for [`open_source`], for all of them; the findings of own labels are for those that have them.
+
+    Returns:
+        The data sets by the name that they have in metrics (letters, digits and `_`), in the order given, their labels
+        in one order of findings: NaN for what a data set does not annotate.
+
+    Raises:
+        FileNotFoundError, ValueError: As [`open_source`], or two data sets have the same name.
+    """
+    opened = [open_source(name, **options) for name in names]
+    findings = union_of_findings(opened)
+    sources = {re.sub(r"\W", "_", source.name): align_source(source, findings) for source in opened}
+    if len(sources) < len(opened):
+        raise ValueError(f"`names` must be of data sets with different names, got {list(names)}. Rename one.")
+    if film_repeats == 1:
+        return sources
+    return {
+        name: source if source.name == PHANTOM else replace(source, train=RepeatedRows(source.train, film_repeats))
+        for name, source in sources.items()
+    }
+
+
+def sample_labels(rows: Any, count: int = 500) -> np.ndarray:
+    """Labels `(n, F)` float64 of up to `count` evenly spaced rows, or of a stream's first, for the prevalence."""
+    if isinstance(rows, datasets.IterableDataset):
+        return np.array([row["labels"] for row in rows.take(count)], dtype=np.float64)
+    indices = np.unique(np.linspace(0, len(rows) - 1, count).astype(int))
+    return np.array([rows[int(index)]["labels"] for index in indices], dtype=np.float64)
+
+
+def prevalence_of(labels: np.ndarray) -> np.ndarray:
+    """Share `(F,)` of positives among the annotated labels `(n, F)` of each finding; 0.5 where none is annotated."""
+    annotated = ~np.isnan(labels)
+    shares = (labels == 1).sum(0) / np.maximum(annotated.sum(0), 1)
+    return np.where(annotated.any(0), shares, 0.5)
+
+
+def _check_options(name: str, kind: str, findings: Any, masks_dir: Any, streaming: bool) -> None:
+    if findings is not None and kind in ("phantom", "release"):
+        raise ValueError(f"`findings` must be left out for {name}, got {list(findings)}. It has the 14 of FINDINGS.")
+    if masks_dir is not None and kind != "release":
+        raise ValueError(f"`masks_dir` must be left out for {name}, got {masks_dir}. Only a release has one.")
+    if streaming and kind == "phantom":
+        raise ValueError("`streaming` must be False for phantoms, got True. They are drawn as they are read.")
+
+
+def _kind(name: str, path: Path) -> str:
     if name == PHANTOM:
-        held_out = min(max(200, phantom_count // 10), 1000)
-        return {
-            "train": PhantomRows(phantom_count, "train", seed, phantom_size, finding_rate),
-            "validation": PhantomRows(held_out, "validation", seed, phantom_size),
-            "test": PhantomRows(held_out, "test", seed, phantom_size),
-        }
-    release = load_nih(os.path.expanduser(name), validation_fraction=validation_fraction, verify=verify)
-    return {split: undecoded(rows) for split, rows in release.items()}
+        return "phantom"
+    if path.is_file() or path.suffix.lower() in TABLE_SUFFIXES:
+        return "table"
+    if path.is_dir():
+        return _folder_kind(path)
+    if _HUB_ID.fullmatch(name):
+        return "hub"
+    raise FileNotFoundError(_not_found(name, path))
+
+
+def _folder_kind(path: Path) -> str:
+    if any((path / table).is_file() for table in TABLES):
+        return "release"
+    if any(path.rglob("*.parquet")) and not (path / METADATA_FILES[-1]).is_file():
+        return "hub"
+    if any(file.suffix.lower() in FILM_SUFFIXES for file in path.rglob("*")):
+        tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in TABLE_SUFFIXES)
+        if tables and not set(tables) & set(METADATA_FILES):
+            raise FileNotFoundError(
+                f"`name` must be the table itself where a folder of films has one of its own, got {path}. "
+                f"Name {path / tables[0]}."
+            )
+        return "images"
+    raise FileNotFoundError(
+        f"`name` must be a folder with {' or '.join(TABLES)}, with parquet or with images, got {path} without any of "
+        "them. Name the folder that holds them, or a table."
+    )
+
+
+def _not_found(name: str, path: Path) -> str:
+    beside = [str(file.relative_to(path.parent)) for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, [*beside, PHANTOM], n=1)
+    hint = f" Did you mean '{PHANTOM if close[0] == PHANTOM else path.parent / close[0]}'?" if close else ""
+    return (
+        f"`name` must be '{PHANTOM}', a folder in the layout of the NIH release, a table "
+        f"({', '.join(TABLE_SUFFIXES)}), a folder of images or of parquet, or a Hub id 'owner/name', got '{name}', "
+        f"which is none of them.{hint} Correct the name."
+    )
+
+
+def _open_hub(
+    name: str,
+    path: Path,
+    findings: Sequence[str] | Mapping[str, str] | None,
+    uncertain: Uncertain,
+    validation_fraction: float,
+    streaming: bool,
+) -> Source:
+    try:
+        return load_hub(
+            path if path.is_dir() else name,
+            findings,
+            uncertain=uncertain,
+            validation_fraction=validation_fraction,
+            streaming=streaming,
+        )
+    except (datasets.exceptions.DatasetNotFoundError, ConnectionError) as error:
+        raise FileNotFoundError(f"{_not_found(name, path)} The Hub says: {error}") from error
+
+
+def _phantoms(count: int, seed: int, finding_rate: float | None, size: int) -> Source:
+    held_out = min(max(200, count // 10), 1000)
+    return Source(
+        PHANTOM,
+        FINDINGS,
+        train=PhantomRows(count, "train", seed, size, finding_rate),
+        validation=PhantomRows(held_out, "validation", seed, size),
+        test=PhantomRows(held_out, "test", seed, size),
+        has_prior=True,
+    )
+
+
+def _release(
+    path: Path, validation_fraction: float, verify: bool, masks_dir: str | os.PathLike[str] | None
+) -> Source:
+    release = load_nih(path, validation_fraction=validation_fraction, verify=verify, masks_dir=masks_dir)
+    return Source(
+        path.resolve().name,
+        FINDINGS,
+        **{split: undecoded(rows) for split, rows in release.items()},
+        has_prior="thorax_mask" in release["train"].column_names,
+        messages=tuple(release["train"].info.description.splitlines()[1:]),  # after the data set's own name
+    )
 
 
 def carries_prior(rows: Any) -> bool:
-    """Whether rows have a thorax mask, from which a model can learn its foreground."""
+    """Whether rows, wrapped or not, have a thorax mask, from which a model can learn its foreground."""
+    if isinstance(rows, AlignedRows | RepeatedRows):
+        return carries_prior(rows.rows)
+    if isinstance(rows, JoinedRows):
+        return any(carries_prior(part) for part in rows.datasets)
     return isinstance(rows, PhantomRows) or "thorax_mask" in rows.column_names
-
-
-def undecoded(rows: datasets.Dataset) -> datasets.Dataset:
-    """Leave the image columns undecoded, so that our reader opens them and its errors name the file."""
-    for column in ("image", "thorax_mask"):
-        if column in rows.column_names:
-            rows = rows.cast_column(column, datasets.Image(decode=False))
-    return rows

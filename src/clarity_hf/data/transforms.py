@@ -1,18 +1,19 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""From a row of a data set to the tensors of a training step, film and thorax mask through the same geometry."""
+"""From a row of a data set to the tensors of a training step: film, thorax and boxes through one geometry.
+
+Frames: a film lies in the input as [`Letterbox`] says, its *content*, the rest black. A mask and the atlas cover the
+film's field of view whatever their size in pixels, so they are laid over the content, not over the padded input.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -20,86 +21,167 @@ from clarity_hf.boxes import Letterbox
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.image_reading import read_image
 
-from .nih import open_film
+from .priors import load_atlas, no_prior, read_mask, soft_prior
 
-PRIOR_SIDE = 56
-"""Side of the prior that a step carries; the model averages it to its patch grid."""
+Augmentation = Literal["full", "flip", "none"]
+PriorSource = Literal["auto", "masks", "atlas", "none"]
 
-PRIOR_DILATION = 1 / 24
-"""Share of the image's side by which a thorax mask is dilated: findings sit at its rim, and a tight mask destroys
-them."""
+KEPT_BOX_SHARE = 0.25
+"""Share of a box's own area that must stay in the view; of what is left of a smaller part no reader could say what it
+is a part of."""
 
 
 class FilmTransform:
     """Turns `{"image", "labels", "thorax_mask"}` into the arguments of [`ClarityForMultiLabelLocalization`].
 
+    The recipes of the field (Medical_MAE, EVA-X) add a light RandAugment to random crops and flips. Torchvision's
+    moves images alone: a film sheared or rotated by it would leave its mask and boxes behind. Here one affine
+    transform, crop and flip is drawn for film, thorax and boxes together, and exposure, RandAugment's other half,
+    changes the film alone.
+
     Args:
-        image_processor: Gives size, proportions and normalisation, so that training sees what inference sees.
-        augment: Random crops, flips, small rotations and exposure (recipe of Medical_MAE and EVA-X), drawn from
-            torch's global random state; [`TransformedDataset`] sets it for each row.
+        image_processor: Gives size, proportions and normalisation, so that training sees what inference sees. Its
+            channels may be normalised each by its own mean and standard deviation, as a teacher's are.
+        augment: `"full"`, small rotations and shifts, random crops, flips and exposure; `"flip"`, the film as it is or
+            mirrored, two fixed views for which a teacher's logits can be kept; `"none"`. Drawn from torch's global
+            random state; [`TransformedDataset`] sets it for each row.
         crop_scale: Smallest share of the area that a random crop keeps, in (0, 1].
+        prior: Where the thorax comes from: `"auto"`, the row's own mask, else the atlas; `"masks"`, the row's own
+            mask, else unknown; `"atlas"`, the atlas always; `"none"`, nowhere. An empty mask counts as no mask.
 
     Raises:
-        ValueError: `crop_scale` is outside (0, 1], or the processor leaves out a step or treats channels differently,
-            which training would not repeat.
+        ValueError: `augment` or `prior` is unknown, `crop_scale` is outside (0, 1], or the processor leaves out a step
+            of preprocessing, which training would not repeat.
     """
 
-    def __init__(self, image_processor: ClarityImageProcessor, augment: bool = False, crop_scale: float = 0.7):
+    def __init__(
+        self,
+        image_processor: ClarityImageProcessor,
+        augment: Augmentation = "none",
+        crop_scale: float = 0.7,
+        prior: PriorSource = "auto",
+    ):
+        for name, value, choices in (
+            ("augment", augment, get_args(Augmentation)),
+            ("prior", prior, get_args(PriorSource)),
+        ):
+            if value not in choices:
+                raise ValueError(f"`{name}` must be one of {list(choices)}, got {value!r}. Choose one of them.")
         if not 0 < crop_scale <= 1:
             raise ValueError(f"`crop_scale` must be inside (0, 1], got {crop_scale}. Give a share of the area.")
-        steps = (image_processor.do_resize, image_processor.do_rescale, image_processor.do_normalize)
-        if not all(steps) or len(set(image_processor.image_mean)) > 1 or len(set(image_processor.image_std)) > 1:
+        if not (image_processor.do_resize and image_processor.do_rescale and image_processor.do_normalize):
             raise ValueError(
-                "`image_processor` must resize, rescale and normalize all channels alike, got one that does not. "
+                "`image_processor` must resize, rescale and normalize, got one that leaves out a step. "
                 "Use the defaults of ClarityImageProcessor."
             )
+        self.augment, self.prior = augment, prior
         self.size = (image_processor.size["height"], image_processor.size["width"])
-        # Augmented films lie on a larger canvas, so that a crop of 3/4 of its area has the resolution of the input.
-        self.canvas = tuple(side * 8 // 7 for side in self.size) if augment else self.size
+        # Cropped films lie on a larger canvas, so that a crop of 3/4 of its area has the resolution of the input.
+        self.canvas = tuple(side * 8 // 7 for side in self.size) if augment == "full" else self.size
         self.keep_ratio = image_processor.keep_ratio
-        self.channels = len(image_processor.image_mean)
-        self.mean, self.std = float(image_processor.image_mean[0]), float(image_processor.image_std[0])
-        augmentation: list[Any] = []
-        if augment:
-            augmentation = [
+        self.mean = torch.tensor(image_processor.image_mean, dtype=torch.float32)[:, None, None]
+        self.std = torch.tensor(image_processor.image_std, dtype=torch.float32)[:, None, None]
+        self.crops = v2.Compose(
+            [
                 v2.RandomAffine(degrees=7, translate=(0.03, 0.03), fill=0),
                 v2.RandomResizedCrop(self.size, scale=(crop_scale, 1.0), ratio=(0.85, 1.18), antialias=True),
-                v2.RandomHorizontalFlip(),
                 v2.ColorJitter(brightness=0.2, contrast=0.25),
             ]
-        self.augmentation = v2.Compose(augmentation) if augmentation else None
+        )
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """Transform one row.
 
         Args:
             row: `image`, any source of [`read_image`] or the `{"path", "bytes"}` of an undecoded `datasets.Image`;
-                `labels` `(F,)` of 1, 0, NaN; optionally `thorax_mask` of the image's size, above 0 inside, or None.
+                `labels` `(F,)` of 1, 0, NaN; optionally `thorax_mask`, see [`read_mask`], over the same field of view
+                as the film and of any size, or None; optionally `teacher_logits` `(V, F)` of the fixed views, V = 2
+                for the film as it is and mirrored, V = 1 for the first alone.
 
         Returns:
-            `pixel_values` `(C, H, W)`, `labels` `(F,)` float32 and `anatomical_prior` `(1, 56, 56)` in [0, 1], NaN
-            throughout where the row has no mask or an empty one.
-        """
-        film = tv_tensors.Image(torch.from_numpy(read_source(row["image"])).float()[None] / 255)
-        mask = _read_mask(row.get("thorax_mask"))
-        thorax = tv_tensors.Mask(torch.from_numpy(mask)[None]) if mask is not None else None
-        film, thorax = self._to_canvas(film), self._to_canvas(thorax)
-        if self.augmentation is not None:
-            film, thorax = self.augmentation(film, thorax) if thorax is not None else (self.augmentation(film), None)
-        pixels = (torch.as_tensor(film).clamp(0, 1) - self.mean) / self.std
-        return {
-            "pixel_values": pixels.expand(self.channels, -1, -1).contiguous(),
-            "labels": torch.as_tensor(np.asarray(row["labels"], dtype=np.float32)),
-            "anatomical_prior": soft_prior(thorax) if thorax is not None else no_prior(),
-        }
+            `pixel_values` `(C, H, W)`, `labels` `(F,)` float32; unless `prior` is `"none"`, `anatomical_prior`
+            `(1, 56, 56)` in [0, 1], NaN throughout where it is unknown; and for a row with teacher logits
+            `teacher_logits` `(F,)` float32 of the view that was drawn.
 
-    def _to_canvas(self, image: Any) -> Any:
-        if image is None:
+        Raises:
+            ValueError: The row has teacher logits that `augment` has no use for, or of another shape.
+        """
+        view = self.view({"image": row["image"], "thorax_mask": row.get("thorax_mask")})
+        result = {
+            "pixel_values": (torch.as_tensor(view["image"]) - self.mean) / self.std,
+            "labels": torch.as_tensor(np.asarray(row["labels"], dtype=np.float32)),
+        }
+        if self.prior != "none":
+            thorax = view["thorax"]
+            result["anatomical_prior"] = no_prior() if thorax is None else soft_prior(thorax)
+        if row.get("teacher_logits") is not None:
+            result["teacher_logits"] = self._logits_of_view(row["teacher_logits"], view["mirrored"])
+        return result
+
+    def view(self, row: Mapping[str, Any], box_frame: int | tuple[int, int] | None = None) -> dict[str, Any]:
+        """Draw a view of one row: its geometry before anything is normalised, dilated or averaged.
+
+        Args:
+            row: `image` and optionally `thorax_mask` as in a call, and `boxes` `(n, 4)` xyxy, right and bottom
+                exclusive.
+            box_frame: Frame of `boxes`, over the same field of view as the film: a side, or `(height, width)`, in
+                pixels. By default the film's own pixels; for rows of [`load_nih`] `BOX_FRAME`, whatever the size of
+                the file.
+
+        Returns:
+            - `image`: `tv_tensors.Image` `(1, H, W)` float32 in [0, 1];
+            - `thorax`: `tv_tensors.Mask` `(1, H, W)` float32 in [0, 1], 0 and 1 for a mask, or None;
+            - `boxes`: `tv_tensors.BoundingBoxes` `(n, 4)` float32 xyxy in pixels of the view, or None for a row
+              without `boxes`. A rotated box becomes the upright box around it. Boxes are cut to the view, and those
+              of which less than a quarter of their own area is in it are left out;
+            - `kept`: `(n,)` int64, which of the row's boxes these are, or None;
+            - `mirrored`: whether the film's left is on the view's right.
+
+        Raises:
+            ValueError: The boxes are not `(n, 4)` with a positive size inside their frame.
+        """
+        film = torch.from_numpy(np.divide(read_source(row["image"]), 255, dtype=np.float32))[None]
+        box = Letterbox.fit(tuple(film.shape[-2:]), self.canvas, self.keep_ratio)
+        parts: dict[str, Any] = {
+            "image": tv_tensors.Image(_pad(v2.functional.resize(film, list(box.content), antialias=True), box)),
+            "thorax": self._thorax(row.get("thorax_mask"), box),
+            "boxes": _lay_boxes(row["boxes"], box_frame, box) if row.get("boxes") is not None else None,
+        }
+        if self.augment == "full":
+            parts = self.crops(parts)
+        mirrored = self.augment != "none" and bool(torch.rand(()) < 0.5)
+        if mirrored:
+            parts = {name: part if part is None else v2.functional.hflip(part) for name, part in parts.items()}
+        boxes, kept = _cut_to_view(parts["boxes"], self.size)
+        image = tv_tensors.Image(torch.as_tensor(parts["image"]).clamp(0, 1))
+        return parts | {"image": image, "boxes": boxes, "kept": kept, "mirrored": mirrored}
+
+    def _thorax(self, cell: Any, box: Letterbox) -> tv_tensors.Mask | None:
+        """The prior's source laid over the film's content on the canvas."""
+        mask = read_mask(cell) if self.prior in ("auto", "masks") else None
+        if mask is not None:
+            laid = F.interpolate(torch.from_numpy(mask)[None, None], size=box.content, mode="nearest-exact")[0].float()
+        elif self.prior in ("auto", "atlas"):
+            laid = F.interpolate(load_atlas()[None], size=box.content, mode="bilinear", antialias=True)[0]
+        else:
             return None
-        box = Letterbox.fit(tuple(image.shape[-2:]), self.canvas, self.keep_ratio)
-        image = v2.functional.resize(image, list(box.content), antialias=True)
-        right, bottom = self.canvas[1] - box.left - box.content[1], self.canvas[0] - box.top - box.content[0]
-        return v2.functional.pad(image, [box.left, box.top, right, bottom], fill=0)
+        return tv_tensors.Mask(_pad(laid, box))
+
+    def _logits_of_view(self, logits: Any, mirrored: bool) -> torch.Tensor:
+        views = torch.as_tensor(np.asarray(logits, dtype=np.float32))
+        if self.augment == "full":
+            raise ValueError(
+                "`augment` must be 'flip' or 'none' for rows with `teacher_logits`, got 'full': cached logits serve "
+                "fixed views. Change it, or run the teacher on each view."
+            )
+        needed = 2 if self.augment == "flip" else 1
+        if views.ndim != 2 or not needed <= len(views) <= 2:
+            raise ValueError(
+                f"`teacher_logits` must be (V, F) with V = {'2' if needed == 2 else '1 or 2'} for augment "
+                f"'{self.augment}', got {tuple(views.shape)}. Give the logits of the film as it is"
+                f"{' and mirrored' if needed == 2 else ', and mirrored if you like'}."
+            )
+        return views[int(mirrored)]
 
 
 class TransformedDataset(torch.utils.data.Dataset):
@@ -124,7 +206,7 @@ class TransformedDataset(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Row `index`, transformed."""
         row = self.rows[index]
-        if self.transform.augmentation is None:
+        if self.transform.augment == "none":
             return self.transform(row)
         digest = hashlib.blake2b(f"{self.seed} {self.epoch} {index}".encode(), digest_size=8).digest()
         with torch.random.fork_rng(devices=[]):
@@ -151,38 +233,45 @@ def read_source(source: Any) -> np.ndarray:
     return read_image(source)
 
 
-def soft_prior(thorax: torch.Tensor) -> torch.Tensor:
-    """Dilate a thorax mask and soften its rim.
-
-    Args:
-        thorax: `(1, H, W)`, 0 outside, above 0 inside.
-
-    Returns:
-        `(1, 56, 56)` float32 in [0, 1].
-    """
-    mask = (torch.as_tensor(thorax) > 0).float()
-    radius = round(max(mask.shape[-2:]) * PRIOR_DILATION)
-    # Two passes of a flat kernel, first along one axis, then along the other: the same square at a tenth of the cost.
-    mask = F.max_pool2d(mask, (2 * radius + 1, 1), stride=1, padding=(radius, 0))
-    mask = F.max_pool2d(mask, (1, 2 * radius + 1), stride=1, padding=(0, radius))
-    return F.adaptive_avg_pool2d(mask, PRIOR_SIDE)
+def _pad(content: torch.Tensor, box: Letterbox) -> torch.Tensor:
+    """From the content's size to the input's, black around it."""
+    right, bottom = box.input[1] - box.left - box.content[1], box.input[0] - box.top - box.content[0]
+    return F.pad(content, (box.left, right, box.top, bottom))
 
 
-def no_prior() -> torch.Tensor:
-    """The prior of a film without a mask: `(1, 56, 56)` of NaN, which the losses leave out."""
-    return torch.full((1, PRIOR_SIDE, PRIOR_SIDE), float("nan"))
+def _lay_boxes(
+    boxes: Any, frame: int | tuple[int, int] | None, letterbox: Letterbox
+) -> tv_tensors.BoundingBoxes:
+    """Boxes `(n, 4)` of a frame over the film, as they lie on the canvas."""
+    laid = np.asarray(boxes, dtype=np.float64)
+    laid = laid.reshape(-1, 4) if laid.size == 0 else laid
+    height, width = letterbox.image if frame is None else (frame, frame) if isinstance(frame, int) else frame
+    shaped = laid.ndim == 2 and laid.shape[1] == 4
+    # A pixel beyond the edge is rounding; more means another frame, and every box would lie elsewhere.
+    if not shaped or not (
+        (laid[:, :2] >= -1).all()
+        and (laid[:, 2:] > laid[:, :2]).all()
+        and (laid[:, 2:] <= np.array([width, height]) + 1).all()
+    ):
+        raise ValueError(
+            f"`boxes` must be (n, 4) xyxy of positive size inside {width}×{height} pixels, got {laid.tolist()}. Give "
+            "their frame as `box_frame` (BOX_FRAME for rows of load_nih)."
+        )
+    laid = letterbox.to_input(laid * (np.array(letterbox.image[::-1] * 2) / np.array([width, height] * 2)))
+    # Not cut on the way: what an affine transform moves out of the canvas is part of the box that is measured last.
+    return tv_tensors.BoundingBoxes(
+        torch.from_numpy(laid).float(), format="XYXY", canvas_size=letterbox.input, clamping_mode=None
+    )
 
 
-def _read_mask(mask: Any) -> np.ndarray | None:
-    """The mask as 0 and 1, or None for an empty one: an atlas holds those for films that it could not segment."""
-    if mask is None:
-        return None
-    if isinstance(mask, Mapping):
-        mask = mask["path"] if mask.get("bytes") is None else io.BytesIO(mask["bytes"])
-    if isinstance(mask, str | os.PathLike):
-        mask = open_film(mask)
-    elif isinstance(mask, io.BytesIO):
-        mask = Image.open(mask)
-    # Not through the films' reader, which refuses an image of one grey: a mask may well be one.
-    inside = np.asarray(mask.convert("L") if isinstance(mask, Image.Image) else mask) > 0
-    return inside.astype(np.uint8) if inside.any() else None
+def _cut_to_view(
+    boxes: tv_tensors.BoundingBoxes | None, size: tuple[int, int]
+) -> tuple[tv_tensors.BoundingBoxes | None, torch.Tensor | None]:
+    """Boxes cut to the view without those of which too little is left, and their indices."""
+    if boxes is None:
+        return None, None
+    whole = boxes.as_subclass(torch.Tensor)
+    cut = torch.minimum(whole.clamp_min(0), torch.tensor([size[1], size[0]] * 2, dtype=whole.dtype))
+    areas, left = ((b[:, 2:] - b[:, :2]).prod(-1) for b in (whole, cut))
+    kept = torch.nonzero(left >= KEPT_BOX_SHARE * areas)[:, 0]
+    return tv_tensors.BoundingBoxes(cut[kept], format="XYXY", canvas_size=size), kept

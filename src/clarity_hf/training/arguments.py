@@ -35,7 +35,7 @@ class ClarityTrainingArguments(TrainingArguments):
     )
     layer_decay: float = field(
         default=1.0,
-        metadata={"help": "Factor in (0, 1] on the learning rate from a layer to the one below; 0.65 after pretraining."},
+        metadata={"help": "Factor in (0, 1] on the learning rate from a layer to the one below; 0.65 after DINO."},
     )
     weight_decay: float = field(default=0.05, metadata={"help": "AdamW's weight decay."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Rows are transformed when they are read."})

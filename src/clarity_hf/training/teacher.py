@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,13 +62,23 @@ class Teacher(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str, findings: Sequence[str], student_processor: Any) -> Teacher:
-        """Load a teacher and its image processor from a folder or the Hub, safetensors only."""
+        """Load a teacher and its image processor from a folder or the Hub, safetensors only.
+
+        Args:
+            name_or_path: Folder or Hub id, model and image processor.
+            findings: The student's findings.
+            student_processor: The student's image processor; its normalisation is undone before the teacher's is done.
+
+        Raises:
+            ValueError: The teacher lacks a finding, or one of the image processors leaves films outside [0, 1] before
+                it normalises.
+        """
         # A file in half precision would compute in it, and films come in float32.
         model = AutoModelForImageClassification.from_pretrained(
             name_or_path, use_safetensors=True, dtype=torch.float32
         )
         mean, std, size = _preprocessing(AutoImageProcessor.from_pretrained(name_or_path))
-        return cls(model, findings, student_processor.image_mean, student_processor.image_std, mean, std, size)
+        return cls(model, findings, *_normalisation(student_processor), mean, std, size)
 
     def train(self, mode: bool = True) -> Teacher:
         """Stay in evaluation mode whatever is asked."""
@@ -90,4 +101,17 @@ def _preprocessing(processor: Any) -> tuple[Sequence[float], Sequence[float], tu
     size = dict(getattr(processor, "crop_size", None) or getattr(processor, "size", None) or {})
     edge = size.get("shortest_edge")
     height, width = size.get("height") or edge, size.get("width") or edge
-    return processor.image_mean, processor.image_std, (int(height), int(width)) if height and width else None
+    return *_normalisation(processor), (int(height), int(width)) if height and width else None
+
+
+def _normalisation(processor: Any) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation on the [0, 1] scale of an image processor: 0 and 1 where it does not normalise."""
+    rescale, factor = getattr(processor, "do_rescale", True), getattr(processor, "rescale_factor", 1 / 255)
+    if not rescale or not math.isclose(factor, 1 / 255, rel_tol=1e-3):
+        raise ValueError(
+            f"`do_rescale` of the image processor must be True with a `rescale_factor` of 1/255, got {rescale} and "
+            f"{factor}. Films would come on another scale than [0, 1]: correct the preprocessor_config.json."
+        )
+    if not getattr(processor, "do_normalize", True):
+        return [0.0], [1.0]
+    return processor.image_mean, processor.image_std

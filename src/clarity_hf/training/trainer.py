@@ -7,22 +7,14 @@ from collections import defaultdict
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 
 from clarity_hf.losses_clarity import distillation_loss
 
 from .arguments import ClarityTrainingArguments
 from .optimization import decaying_parameters, parameter_groups
+from .runs import EpochTeller
 from .teacher import Teacher
-
-
-class _TellEpoch(TrainerCallback):
-    """Tells the training data which epoch begins; accelerate does so only for some samplers."""
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        dataset = kwargs["train_dataloader"].dataset
-        if hasattr(dataset, "set_epoch"):
-            dataset.set_epoch(int((state.epoch or 0) + 1e-6))
 
 
 class ClarityDistillationTrainer(Trainer):
@@ -51,7 +43,7 @@ class ClarityDistillationTrainer(Trainer):
                 f"`args` must be ClarityTrainingArguments, got {type(self.args).__name__}. "
                 "It has the distillation's α and τ."
             )
-        self.add_callback(_TellEpoch())
+        self.add_callback(EpochTeller())
         self.teacher = teacher.to(self.args.device) if teacher is not None else None
         self._part_sums: dict[str, torch.Tensor] = {}
         self._part_counts: dict[str, int] = defaultdict(int)

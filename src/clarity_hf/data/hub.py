@@ -1,0 +1,480 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Own labels in the forms that `datasets` opens: repositories of the Hub, folders of parquet, folders of images.
+
+What a column means is told by its name and type, never by the repository's name. Known without being told are the
+mirrors of NIH ChestX-ray14:
+
+| repository | labels | patients | splits |
+|---|---|---|---|
+| alkzar90/NIH-Chest-X-ray-dataset | `labels`, numbers: 0 No Finding, 1 to 14 | in the file names | official |
+| BahaaEldin0/NIH-Chest-Xray-14 | `label`, names | `Patient ID` | not the official ones |
+| chehablab/NIHChestXR | `labels` | `patient_id` | as published |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow.compute
+
+from clarity_hf.labels import FINDINGS, NO_FINDING, loose_name
+
+from .label_columns import (
+    LATERAL_VIEWS,
+    MASK_COLUMNS,
+    NAME_COLUMNS,
+    PATIENT_COLUMNS,
+    VIEW_COLUMNS,
+    Empty,
+    LabelReader,
+    NameLabels,
+    Uncertain,
+    cell_text,
+    choose_labels,
+    find_column,
+    named_findings,
+    ordered_names,
+)
+from .rows import (
+    SPLITS,
+    Source,
+    as_stream,
+    check_validation_fraction,
+    draws_patient,
+    first_names,
+    label_feature,
+    row_features,
+    streamed,
+)
+from .tables import SPLIT_NAMES, load_table
+
+logger = logging.getLogger(__name__)
+
+NUMBERED_LABELS = (NO_FINDING, *FINDINGS)
+"""What the numbers of the first mirror stand for."""
+
+METADATA_FILES = ("metadata.csv", "metadata.parquet")
+"""Tables that may lie in a folder of images."""
+
+_NIH_FILE = re.compile(r"(\d{8})_\d{3}\.\w+$")
+
+
+def load_hub(
+    name: str | os.PathLike[str],
+    findings: Sequence[str] | Mapping[str, str] | None = None,
+    image_column: str | None = None,
+    patient_column: str | None = None,
+    uncertain: Uncertain = "nan",
+    empty: Empty = "nan",
+    validation_fraction: float = 0.2,
+    seed: int = 0,
+    streaming: bool = False,
+    revision: str | None = None,
+) -> Source:
+    """Load a data set of the Hub, or a local folder of parquet in the same form.
+
+    Labels are names (strings, class labels, or lists of them) in one of `NAME_COLUMNS`, or a column a finding of 1, 0,
+    −1 and nothing, as in [`load_table`]. What is dropped or doubted is logged and in `Source.messages`.
+
+    Args:
+        name: Hub id such as `owner/name`, or a folder.
+        findings: As for [`load_table`]. By default the class labels' own names; for names that are written out, and
+            for lists of plain numbers, the 14 findings of NIH; otherwise all columns of labels, which a stream cannot
+            know before it is read.
+        image_column: By default the only column of images.
+        patient_column: By default the first of `PATIENT_COLUMNS` that there is.
+        uncertain: As for [`load_table`].
+        empty: As for [`load_table`].
+        validation_fraction: Probability, in [0, 1), with which a training patient goes to validation where the data
+            set has no validation split. It is decided patient by patient, so that a stream is split as the whole is.
+        seed: Of that draw.
+        streaming: Read films as they are needed instead of fetching all first. Shuffle the rows of such a split with
+            `rows.shuffle(seed, buffer_size)` and train on them through [`TransformedStream`].
+        revision: Commit or tag of the repository; by default its newest.
+
+    Returns:
+        A [`Source`]; its splits are `datasets.Dataset` or, for a stream, `datasets.IterableDataset`. A split that the
+        data set does not have is empty.
+
+    Raises:
+        ValueError: Columns or labels are not known, an argument is out of range; in a stream, labels are read, and
+            refused, as rows come.
+        datasets.exceptions.DatasetNotFoundError: There is no such data set.
+    """
+    check_validation_fraction(validation_fraction)
+    data = datasets.load_dataset(os.fspath(name), streaming=streaming, revision=revision)
+    wanted = _Wanted(findings, image_column, patient_column, uncertain, empty, validation_fraction, seed)
+    return _open(Path(name).resolve().name if os.path.isdir(name) else str(name), data, wanted)
+
+
+def load_imagefolder(
+    folder: str | os.PathLike[str],
+    findings: Sequence[str] | Mapping[str, str] | None = None,
+    patient_column: str | None = None,
+    uncertain: Uncertain = "nan",
+    empty: Empty = "nan",
+    validation_fraction: float = 0.2,
+    seed: int = 0,
+    streaming: bool = False,
+) -> Source:
+    """Load a folder of images as the `imagefolder` of `datasets` does.
+
+    Either a subfolder a finding: its films have that finding and none of the others, and those in `No Finding` or
+    `normal` have none; `train/`, `validation/` and `test/` may stand above. Or images with a `metadata.csv` whose
+    column `file_name` names them: in the folder itself it is read by [`load_table`], in the folders of splits as
+    columns of [`load_hub`]. Films of subfolders have no patients.
+
+    Args:
+        folder: The folder.
+        findings: As for [`load_hub`]; a mapping renames subfolders.
+        patient_column: As for [`load_hub`].
+        uncertain: As for [`load_table`].
+        empty: As for [`load_table`].
+        validation_fraction: As for [`load_hub`].
+        seed: As for [`load_hub`].
+        streaming: Give the splits as streams. Labels and paths are read at once in any case.
+
+    Returns:
+        A [`Source`], as [`load_hub`].
+
+    Raises:
+        FileNotFoundError: The folder is not there.
+        ValueError: It holds no labels, or as for [`load_hub`].
+    """
+    check_validation_fraction(validation_fraction)
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise FileNotFoundError(f"`folder` must be a folder of images, got nothing at {path}. Check the path.")
+    table = next((path / name for name in METADATA_FILES if (path / name).is_file()), None)
+    if table is not None:
+        source = load_table(
+            table,
+            findings=findings,
+            patient_column=patient_column,
+            uncertain=uncertain,
+            empty=empty,
+            validation_fraction=validation_fraction,
+            seed=seed,
+        )
+    else:
+        data = datasets.load_dataset("imagefolder", data_dir=str(path))
+        wanted = _Wanted(findings, None, patient_column, uncertain, empty, validation_fraction, seed)
+        source = _open(path.name, data, wanted)
+    source = replace(source, name=path.name)
+    return streamed(source) if streaming else source
+
+
+@dataclass
+class _Wanted:
+    """What the user said."""
+
+    findings: Sequence[str] | Mapping[str, str] | None
+    image_column: str | None
+    patient_column: str | None
+    uncertain: Uncertain
+    empty: Empty
+    validation_fraction: float
+    seed: int
+
+
+@dataclass
+class _Schema:
+    """Where a row's parts stand, and the way from a row to labels; callable, so that workers can be sent it."""
+
+    image: str
+    patient: str | None
+    mask: str | None
+    view: str | None
+    labels: LabelReader
+    label_columns: list[str]
+    features: datasets.Features
+    nih_files: bool
+    doubts: list[str] = field(default_factory=list)
+
+    def cells(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """The label columns as text, as [`LabelReader`] takes them."""
+        return {column: label_text(row[column], self.features[column]) for column in self.label_columns}
+
+    def patient_of(self, image: Mapping[str, Any] | None, written: Any, fallback: str) -> str:
+        """The patient's id: as written, from an NIH file's name, or one of the film's own."""
+        path = (image or {}).get("path") or ""
+        match = _NIH_FILE.search(path) if self.nih_files else None
+        return cell_text(written) or (match[1] if match else path or fallback)
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row of a stream as [`row_features`] has it."""
+        image = row[self.image]
+        digest = hashlib.sha256(image.get("bytes") or b"").hexdigest()
+        result = {
+            "image": image,
+            "labels": self.labels.read(self.cells(row), f"film {image.get('path') or digest[:12]}").labels,
+            "patient_id": self.patient_of(image, row[self.patient] if self.patient else None, digest),
+        }
+        return result | ({"thorax_mask": row[self.mask]} if self.mask else {})
+
+
+def label_text(value: Any, feature: Any) -> str:
+    """A label of any type as a table would write it: names joined by `|`, or a number.
+
+    Raises:
+        ValueError: A number stands for none of `NUMBERED_LABELS`.
+    """
+    if value is None:
+        return ""
+    if isinstance(feature, datasets.ClassLabel):
+        return feature.int2str(value)
+    if not isinstance(feature, datasets.List | datasets.LargeList):
+        return cell_text(value)
+    if isinstance(feature.feature, datasets.ClassLabel):
+        return "|".join(feature.feature.int2str(value))
+    if feature.feature.dtype == "string":
+        return "|".join(value)
+    unknown = [number for number in value if number not in range(len(NUMBERED_LABELS))]
+    if unknown:
+        raise ValueError(
+            f"a numbered label must be between 0 ({NO_FINDING}) and {len(FINDINGS)} ({FINDINGS[-1]}), got {unknown}. "
+            "Give the data set names, or a column a finding."
+        )
+    return "|".join(NUMBERED_LABELS[int(number)] for number in value)
+
+
+# Schema
+
+
+def _open(name: str, data: Mapping[str, Any], wanted: _Wanted) -> Source:
+    data = _named_splits(data)
+    schema = _find_schema(data, wanted)
+    streaming = isinstance(next(iter(data.values())), datasets.IterableDataset)
+    splits, doubts = (_stream if streaming else _load)(data, schema, wanted)
+    messages = (*schema.doubts, *doubts)
+    logger.info("%s: labels from %s; findings %s.", name, schema.labels.described, ", ".join(schema.labels.names))
+    for message in messages:
+        logger.warning("%s: %s", name, message)
+    return Source(name, schema.labels.names, **splits, has_prior=schema.mask is not None, messages=messages)
+
+
+def _named_splits(data: Mapping[str, Any]) -> dict[str, Any]:
+    names = [SPLIT_NAMES.get(str(split).casefold()) for split in data]
+    if names == [None]:  # `full` and the like
+        return {"train": next(iter(data.values()))}
+    if None in names or len(set(names)) < len(names):
+        raise ValueError(
+            f"the splits of a data set must be {', '.join(SPLITS)}, got {[str(split) for split in data]}. Rename them."
+        )
+    return {str(name): rows for name, rows in zip(names, data.values(), strict=True)}
+
+
+def _find_schema(data: Mapping[str, Any], wanted: _Wanted) -> _Schema:
+    features = next(iter(data.values())).features
+    if features is None:
+        raise ValueError("a stream's columns must be known, got a data set without features. Convert it to parquet.")
+    header = list(features)
+    image = _image_column(features, wanted.image_column)
+    labels, label_columns = _find_labels(data, features, wanted)
+    patient = find_column(header, wanted.patient_column, "patient_column", PATIENT_COLUMNS)
+    schema = _Schema(
+        image=image,
+        patient=patient,
+        mask=find_column(header, None, "mask", MASK_COLUMNS),
+        view=find_column(header, None, "view", VIEW_COLUMNS),
+        labels=labels,
+        label_columns=label_columns,
+        features=features,
+        nih_files=patient is None and _is_numbered(features[label_columns[0]]),
+    )
+    if isinstance(labels, NameLabels) and patient == "Patient ID" and _is_list_of(features[labels.column], "string"):
+        schema.doubts.append(
+            "These are the columns of a mirror of NIH ChestX-ray14 (names and 'Patient ID') that does not have the "
+            "official split: figures on its test split compare with no published ones."
+        )
+    if schema.nih_files:
+        schema.doubts.append("No column names patients: they are read from file names such as 00000001_000.png.")
+    elif patient is None:
+        schema.doubts.append(
+            "No column names patients: films of one patient may be on both sides of a split, and figures may be too "
+            "high. Give `patient_column`."
+        )
+    return schema
+
+
+def _image_column(features: datasets.Features, given: str | None) -> str:
+    images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    images = [name for name in images if loose_name(name) not in MASK_COLUMNS]
+    if given is not None and given not in images:
+        raise ValueError(f"`image_column` must be one of the columns of images {images}, got '{given}'. Correct it.")
+    if given is None and len(images) != 1:
+        raise ValueError(
+            f"`image_column` must be given unless there is one column of images, got {images} among {list(features)}. "
+            "Name the films' column."
+        )
+    return given or images[0]
+
+
+def _find_labels(
+    data: Mapping[str, Any], features: datasets.Features, wanted: _Wanted
+) -> tuple[LabelReader, list[str]]:
+    """The reader of labels and the columns that it reads."""
+    column = find_column(list(features), None, "labels", NAME_COLUMNS)
+    by_column = wanted.findings is not None and set(wanted.findings) <= set(features)
+    if column is not None and not by_column and _holds_names(features[column]):
+        known = ordered_names(_class_names(features[column]) or FINDINGS)
+        return NameLabels(column, named_findings(known if wanted.findings is None else wanted.findings)), [column]
+    scalars = [name for name, feature in features.items() if isinstance(feature, datasets.Value)]
+    cells: dict[str, list[str]] = {name: [] for name in scalars}
+    for rows in data.values():
+        if isinstance(rows, datasets.Dataset):
+            for name in scalars:
+                cells[name].extend(cell_text(value) for value in rows.select_columns(name)[:][name])
+    reader = choose_labels(cells, wanted.findings, wanted.uncertain, wanted.empty)
+    if isinstance(reader, NameLabels):
+        return reader, [reader.column]
+    return reader, [*reader.columns, *([reader.normal_column] if reader.normal_column else [])]
+
+
+def _holds_names(feature: Any) -> bool:
+    if isinstance(feature, datasets.ClassLabel) or (isinstance(feature, datasets.Value) and feature.dtype == "string"):
+        return True
+    return _class_names(feature) is not None or _is_list_of(feature, "string") or _is_list_of(feature, "int")
+
+
+def _class_names(feature: Any) -> list[str] | None:
+    inner = feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
+    return list(inner.names) if isinstance(inner, datasets.ClassLabel) else None
+
+
+def _is_list_of(feature: Any, kind: str) -> bool:
+    is_list = isinstance(feature, datasets.List | datasets.LargeList)
+    return is_list and getattr(feature.feature, "dtype", "").startswith(kind)
+
+
+def _is_numbered(feature: Any) -> bool:
+    """Whether labels are the numbers of the first mirror, with or without the names of their classes."""
+    names = _class_names(feature)
+    return _is_list_of(feature, "int") and (names is None or tuple(names) == NUMBERED_LABELS)
+
+
+# Rows
+
+
+def _load(
+    data: Mapping[str, datasets.Dataset], schema: _Schema, wanted: _Wanted
+) -> tuple[dict[str, datasets.Dataset], list[str]]:
+    uncertain: Counter[str] = Counter()
+    laterals: list[str] = []
+    splits: dict[str, datasets.Dataset] = {}
+    for split, rows in data.items():
+        rows, read = _load_split(split, rows, schema, laterals)
+        uncertain.update(finding for row in read for finding in row.uncertain)
+        splits[split] = rows
+    doubts = _leaks(splits) if schema.patient or schema.nih_files else []
+    if uncertain:
+        counts = ", ".join(f"{finding} {count}" for finding, count in uncertain.items())
+        doubts.append(f"{uncertain.total()} labels are uncertain (−1): {counts}.")
+    if laterals:
+        doubts.append(f"{len(laterals)} lateral films are dropped: {first_names(laterals)}.")
+    if "validation" not in splits and "train" in splits:
+        rows = splits["train"]
+        drawn = [draws_patient(p, wanted.validation_fraction, wanted.seed) for p in rows["patient_id"]]
+        for split, held_out in (("train", False), ("validation", True)):
+            splits[split] = rows.select(np.flatnonzero(np.array(drawn, dtype=bool) == held_out))
+    empty = _empty(_features_of(schema))
+    return {split: splits.get(split, empty) for split in SPLITS}, doubts
+
+
+def _load_split(
+    split: str, rows: datasets.Dataset, schema: _Schema, laterals: list[str]
+) -> tuple[datasets.Dataset, list[Any]]:
+    """One split in our columns, its films left where they are, and what was read of its labels."""
+    views = [loose_name(cell_text(view)) for view in rows[schema.view]] if schema.view else []
+    lateral = {i for i, view in enumerate(views) if view in LATERAL_VIEWS}
+    laterals.extend(f"{split} row {i}" for i in sorted(lateral))
+    frontal = [i for i in range(len(rows)) if i not in lateral]
+    labels = rows.select_columns(schema.label_columns)
+    read = [schema.labels.read(schema.cells(row), f"{split}, row {i}") for i, row in enumerate(labels)]
+    patients = rows[schema.patient] if schema.patient else [None] * len(rows)
+    # The paths alone: the films' bytes beside them would be gigabytes.
+    paths = pyarrow.compute.struct_field(rows.data.column(schema.image), "path").to_pylist()
+    ids = [
+        schema.patient_of({"path": path}, written, f"{split}-{i}")
+        for i, (path, written) in enumerate(zip(paths, patients, strict=True))
+    ]
+    kept = {"image": schema.image} | ({"thorax_mask": schema.mask} if schema.mask else {})
+    renamed = {own: name for name, own in kept.items() if own != name}
+    rows = rows.select_columns(list(kept.values())).rename_columns(renamed)
+    for name in kept:
+        rows = rows.cast_column(name, datasets.Image(decode=False))
+    values = [row.labels for row in read]
+    rows = rows.add_column("labels", values, feature=label_feature(len(schema.labels.names)))
+    rows = rows.add_column("patient_id", ids, feature=datasets.Value("string"))
+    return rows.select(frontal) if lateral else rows, [read[i] for i in frontal]
+
+
+def _leaks(splits: Mapping[str, datasets.Dataset]) -> list[str]:
+    patients = {split: set(rows["patient_id"]) for split, rows in splits.items()}
+    names = list(patients)
+    shared = {(a, b): sorted(patients[a] & patients[b]) for i, a in enumerate(names) for b in names[i + 1 :]}
+    return [
+        f"{one} and {other} share {len(found)} patients: {first_names(found)}. Figures on them are too high."
+        for (one, other), found in shared.items()
+        if found
+    ]
+
+
+def _stream(
+    data: Mapping[str, datasets.IterableDataset], schema: _Schema, wanted: _Wanted
+) -> tuple[dict[str, datasets.IterableDataset], list[str]]:
+    features = _features_of(schema)
+    doubts = ["Lateral films are left out of the stream."] if schema.view else []
+    splits = {}
+    for split, rows in data.items():
+        for column in filter(None, (schema.image, schema.mask)):
+            rows = rows.cast_column(column, datasets.Image(decode=False))
+        if schema.view:
+            rows = rows.filter(_IsFrontal(schema.view))
+        splits[split] = rows.map(schema, remove_columns=list(schema.features), features=features)
+    if "validation" not in splits and "train" in splits:
+        rows = splits["train"]
+        for split, held_out in (("train", False), ("validation", True)):
+            splits[split] = rows.filter(_IsDrawn(wanted.validation_fraction, wanted.seed, held_out))
+    empty = as_stream(_empty(features))
+    return {split: splits.get(split, empty) for split in SPLITS}, doubts
+
+
+def _empty(features: datasets.Features) -> datasets.Dataset:
+    return datasets.Dataset.from_dict({name: [] for name in features}, features=features)
+
+
+def _features_of(schema: _Schema) -> datasets.Features:
+    return row_features(len(schema.labels.names), schema.mask is not None)
+
+
+@dataclass
+class _IsFrontal:
+    """Whether a row is no lateral film."""
+
+    column: str
+
+    def __call__(self, row: Mapping[str, Any]) -> bool:
+        return loose_name(cell_text(row[self.column])) not in LATERAL_VIEWS
+
+
+@dataclass
+class _IsDrawn:
+    """Whether a row's patient is on one side of the draw."""
+
+    fraction: float
+    seed: int
+    held_out: bool
+
+    def __call__(self, row: Mapping[str, Any]) -> bool:
+        return draws_patient(row["patient_id"], self.fraction, self.seed) == self.held_out

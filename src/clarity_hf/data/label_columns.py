@@ -1,0 +1,301 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Where a table's labels stand, and how a cell is read: a column a finding, or one column of names.
+
+Labels are 1 present, 0 absent, NaN not annotated; a table may also say −1 for uncertain.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from clarity_hf.labels import FINDINGS, harmonised_finding, loose_name
+
+# What columns are usually called; see `loose_name`. The first that a table has is taken.
+IMAGE_COLUMNS = ("path", "image path", "file name", "filename", "image", "image index", "file")
+PATIENT_COLUMNS = ("patient id", "patientid", "subject id", "patient", "subject")
+SPLIT_COLUMNS = ("split", "partition")
+MASK_COLUMNS = ("thorax mask",)
+VIEW_COLUMNS = ("frontal/lateral", "view position", "viewposition", "view")
+NAME_COLUMNS = ("finding labels", "labels", "findings", "label")
+OTHER_COLUMNS = ("sex", "gender", "patient sex", "patient gender", "age", "patient age", "ap/pa", "follow up #")
+"""Columns of 0 and 1 that are no findings even where they look like it."""
+
+LATERAL_VIEWS = ("lateral", "ll", "rl", "lat")
+NORMAL_NAMES = ("no finding", "no findings", "normal")
+"""What stands for a film without any finding, as a column, a label or the name of a folder."""
+
+INDEPENDENT_FINDINGS = ("support devices",)
+"""Observations of which `No Finding` says nothing: CheXpert's labeller ignores devices when it sets it."""
+
+MAX_NAMES, MAX_NAME_LENGTH = 200, 60
+"""A column of more or longer names is no column of findings."""
+
+Uncertain = Literal["nan", "negative", "positive"]
+Empty = Literal["nan", "negative"]
+
+_VALUES = {"nan": np.nan, "negative": 0.0, "positive": 1.0}
+_LABEL_VALUES = {"": None, "nan": None, "na": None, "none": None, "null": None, "true": 1, "false": 0}
+
+
+def find_column(header: Sequence[str], given: str | None, argument: str, usual: Sequence[str]) -> str | None:
+    """The column that the user named, else the first with one of the usual names, else None.
+
+    Raises:
+        ValueError: The column that the user named is not there; the message names the closest.
+    """
+    if given is None:
+        by_name = {loose_name(name): name for name in reversed(header)}
+        return next((by_name[name] for name in usual if name in by_name), None)
+    if given not in header:
+        raise ValueError(
+            f"`{argument}` must be one of the columns {list(header)}, got '{given}'.{_hint(given, header)} Correct "
+            "the name."
+        )
+    return given
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+class LabelRow(NamedTuple):
+    """Labels of one film.
+
+    Attributes:
+        labels: `(F,)` float32 of 1, 0, NaN.
+        uncertain: Findings that are uncertain (−1); in `labels` they are what the reader makes of that.
+        contradicts: Whether the row has both `No Finding` and a finding.
+    """
+
+    labels: np.ndarray
+    uncertain: tuple[str, ...] = ()
+    contradicts: bool = False
+
+
+class ColumnLabels:
+    """Reads a column a finding.
+
+    Args:
+        columns: The findings' names by column.
+        normal_column: Column of `No Finding`, if there is one: where it is 1, empty cells are 0.
+        uncertain: What −1 is read as: `nan`, `negative` or `positive`.
+        empty: What an empty cell is read as: `nan` or `negative`.
+    """
+
+    def __init__(self, columns: Mapping[str, str], normal_column: str | None, uncertain: Uncertain, empty: Empty):
+        self.columns, self.normal_column = dict(columns), normal_column
+        self.names, self.described = tuple(columns.values()), ", ".join(columns)
+        self.uncertain_value, self.empty_value = _VALUES[uncertain], _VALUES[empty]
+        self.independent = {name for name in self.names if loose_name(name) in INDEPENDENT_FINDINGS}
+
+    def read(self, cells: Mapping[str, str], where: str) -> LabelRow:
+        """Read one row.
+
+        Args:
+            cells: Text by column.
+            where: File and line, for errors.
+
+        Raises:
+            ValueError: A cell is no label.
+        """
+        normal = self.normal_column is not None and read_label(cells[self.normal_column], where, "No Finding") == 1
+        labels = np.empty(len(self.names), dtype=np.float32)
+        uncertain, contradicts = [], False
+        for index, (column, name) in enumerate(self.columns.items()):
+            value = read_label(cells[column], where, column)
+            excluded = normal and name not in self.independent
+            if value is None:
+                labels[index] = 0.0 if excluded else self.empty_value
+            elif value == -1:
+                labels[index] = self.uncertain_value
+                uncertain.append(name)
+            else:
+                labels[index] = value
+            contradicts |= excluded and value == 1
+        return LabelRow(labels, tuple(uncertain), contradicts)
+
+
+class NameLabels:
+    """Reads one column of names joined by `|`, as in the table of the NIH release.
+
+    Args:
+        column: The column.
+        vocabulary: The finding by the name that may be written, itself or in another of its spellings.
+    """
+
+    def __init__(self, column: str, vocabulary: Mapping[str, str]):
+        self.column, self.described, self.vocabulary = column, column, dict(vocabulary)
+        self.names = tuple(dict.fromkeys(vocabulary.values()))
+        self.places = {harmonised_finding(name): self.names.index(finding) for name, finding in vocabulary.items()}
+
+    def read(self, cells: Mapping[str, str], where: str) -> LabelRow:
+        """Read one row, as [`ColumnLabels`]; an empty cell is a film that nobody annotated."""
+        written = split_names(cells[self.column])
+        present = [name for name in written if loose_name(name) not in NORMAL_NAMES]
+        labels = np.full(len(self.names), 0.0 if written else np.nan, dtype=np.float32)
+        for name in present:
+            place = self.places.get(harmonised_finding(name))
+            if place is None:
+                known = list(self.vocabulary)
+                raise ValueError(
+                    f"{where}: '{self.column}' must hold names of {known}, got '{name}'.{_hint(name, known)} Correct "
+                    "the name or add the finding."
+                )
+            labels[place] = 1.0
+        return LabelRow(labels, contradicts=0 < len(present) < len(written))
+
+
+LabelReader = ColumnLabels | NameLabels
+
+
+def split_names(written: str) -> list[str]:
+    """The names in a cell such as `Effusion|Mass`."""
+    return [name.strip() for name in written.split("|") if name.strip()]
+
+
+def cell_text(value: Any) -> str:
+    """A value of a typed table as a text file has it: nothing for None and NaN, whole numbers without a point."""
+    if value is None or value != value:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def read_label(written: str, where: str, column: str) -> int | None:
+    """Read one label: 1, 0, −1 for uncertain, None for an empty cell.
+
+    Raises:
+        ValueError: The cell is something else.
+    """
+    label = _label(written)
+    if label is not _NO_LABEL:
+        return label
+    raise ValueError(f"{where}: '{column}' must be 1, 0, −1 or empty, got '{written}'. Mend the cell.")
+
+
+_NO_LABEL: Any = object()
+
+
+def _label(written: str) -> Any:
+    if written.lower() in _LABEL_VALUES:
+        return _LABEL_VALUES[written.lower()]
+    try:
+        value = float(written)
+    except ValueError:
+        return _NO_LABEL
+    return int(value) if value in (1.0, 0.0, -1.0) else _NO_LABEL
+
+
+def choose_labels(
+    columns: Mapping[str, Sequence[str]],
+    findings: Sequence[str] | Mapping[str, str] | None,
+    uncertain: Uncertain,
+    empty: Empty,
+) -> LabelReader:
+    """Decide where a table's labels stand.
+
+    Args:
+        columns: Cells as text, by column.
+        findings: Columns, or names that occur in the one column of names; None for all that there are.
+        uncertain: As for [`ColumnLabels`].
+        empty: As for [`ColumnLabels`].
+
+    Returns:
+        A reader of rows; its `names` are the findings.
+
+    Raises:
+        TypeError: `findings` is a string.
+        ValueError: There are no labels, or `findings` names columns that are not there.
+    """
+    check_choice("uncertain", uncertain, ("nan", "negative", "positive"))
+    check_choice("empty", empty, ("nan", "negative"))
+    normal_column = find_column(list(columns), None, "labels", NORMAL_NAMES)
+    name_column = find_column(list(columns), None, "labels", NAME_COLUMNS)
+    if name_column is not None and not _is_names(columns[name_column]):
+        name_column = None  # a report, or a column of 0 and 1 that is called `label`
+    reader: LabelReader
+    if findings is not None:
+        chosen = named_findings(findings)
+        absent = [name for name in chosen if name not in columns]
+        if not absent:
+            reader = ColumnLabels(chosen, normal_column, uncertain, empty)
+        elif name_column is not None:
+            reader = NameLabels(name_column, chosen)
+        else:
+            raise ValueError(
+                f"`findings` must name columns of the table, {list(columns)}, got '{absent[0]}'."
+                f"{_hint(absent[0], columns)} Correct the name."
+            )
+    elif name_column is not None:
+        reader = NameLabels(name_column, named_findings(ordered_names(columns[name_column])))
+    else:
+        reader = ColumnLabels(named_findings(_label_columns(columns)), normal_column, uncertain, empty)
+    _check_names(reader, columns)
+    return reader
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {list(choices)}, got '{value}'. Choose one of them.")
+
+
+def _check_names(reader: LabelReader, columns: Iterable[str]) -> None:
+    if not reader.names:
+        raise ValueError(
+            f"`findings` must be given where no column holds labels (1, 0, −1 or empty), got the columns "
+            f"{list(columns)}. Name those of the findings."
+        )
+    repeated = [name for name, count in Counter(reader.names).items() if count > 1]
+    if repeated:
+        raise ValueError(
+            f"`findings` must give each column a finding of its own, got {repeated} twice. Leave one out, or rename "
+            "it with a mapping {column: name}."
+        )
+
+
+def named_findings(findings: Iterable[str] | Mapping[str, str]) -> dict[str, str]:
+    """The finding by the name that is written: its NIH spelling where it has one; a mapping stands as it is.
+
+    Raises:
+        TypeError: `findings` is a string.
+    """
+    if isinstance(findings, str):
+        raise TypeError(f"`findings` must be a list or a mapping, got the string '{findings}'. Pass ['{findings}'].")
+    if isinstance(findings, Mapping):
+        return dict(findings)
+    return {name: harmonised_finding(name) for name in findings}
+
+
+def ordered_names(cells: Iterable[str]) -> list[str]:
+    """A spelling of each finding that occurs: those of NIH in the order of the release, then the others."""
+    places = {name: place for place, name in enumerate(FINDINGS)}
+    written = {name for cell in set(cells) for name in split_names(cell)}
+    spellings = {harmonised_finding(name): name for name in sorted(written) if loose_name(name) not in NORMAL_NAMES}
+    return [spellings[name] for name in sorted(spellings, key=lambda name: (places.get(name, len(places)), name))]
+
+
+def _label_columns(columns: Mapping[str, Sequence[str]]) -> list[str]:
+    used = {*IMAGE_COLUMNS, *PATIENT_COLUMNS, *SPLIT_COLUMNS, *MASK_COLUMNS, *VIEW_COLUMNS, *NORMAL_NAMES}
+    return [
+        name
+        for name, cells in columns.items()
+        if loose_name(name) not in used | set(OTHER_COLUMNS) and _is_labels(cells)
+    ]
+
+
+def _is_labels(cells: Sequence[str]) -> bool:
+    """Whether a column holds nothing but 1, 0, −1 and empty cells, and not only the latter."""
+    values = [_label(cell) for cell in set(cells)]
+    return _NO_LABEL not in values and any(value is not None for value in values)
+
+
+def _is_names(cells: Sequence[str]) -> bool:
+    """Whether a column holds names of findings rather than 0 and 1 or the text of reports."""
+    names = {name for cell in set(cells) for name in split_names(cell)}
+    return not _is_labels(cells) and len(names) <= MAX_NAMES and all(len(name) <= MAX_NAME_LENGTH for name in names)

@@ -1,0 +1,132 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Anatomical priors: where the thorax is, from a film's own mask or from the packaged atlas.
+
+Both go one way: laid over the film, moved as the film is moved, dilated, and averaged to the grid that a training step
+carries. A tight prior destroys the findings at the rim of the thorax (pneumothorax, effusion), so it is dilated; a
+hard edge would claim more than is known, so it is soft. `docs/priors.md` has the sources and what they cover.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from .nih import open_film
+
+PRIOR_SIDE = 56
+"""Side of the prior that a step carries; the model averages it to its patch grid."""
+
+PRIOR_DILATION = 1 / 24
+"""Share of the view's longer side by which a prior is dilated: findings sit at the rim of the thorax, and a tight mask
+destroys them."""
+
+ATLAS_FILE = Path(__file__).with_name("thorax_atlas.png")
+"""The packaged atlas; `thorax_atlas.md` beside it names source and licence."""
+
+
+def load_atlas() -> torch.Tensor:
+    """Load the packaged atlas of the thorax: how often a place of a frontal film lies inside it.
+
+    The mean of the 435 manual lung masks, the mediastinum between the lungs filled, that `examples/build_atlas.py`
+    reads (V7 Labs COVID-19 X-ray data set, CC BY 4.0).
+
+    Returns:
+        `(1, S, S)` float32 in [0, 1] over the whole of a film, in its usual orientation: the patient's left is on the
+        right. S is 128.
+    """
+    return _atlas().clone()
+
+
+@functools.cache
+def _atlas() -> torch.Tensor:
+    with Image.open(ATLAS_FILE) as image:
+        return torch.from_numpy(np.array(image, dtype=np.float32))[None] / 255
+
+
+def soft_prior(thorax: torch.Tensor) -> torch.Tensor:
+    """Dilate a thorax mask or atlas and average it to the prior's grid.
+
+    The dilation is a grey one (the largest value within `PRIOR_DILATION` of the longer side, a square), so that a hard
+    mask and a soft atlas take the same way.
+
+    Args:
+        thorax: `(1, H, W)`; bool or integer, 0 outside and above 0 inside, or float in [0, 1].
+
+    Returns:
+        `(1, 56, 56)` float32 in [0, 1].
+    """
+    mask = torch.as_tensor(thorax)
+    mask = mask.float() if mask.is_floating_point() else (mask > 0).float()
+    radius = round(max(mask.shape[-2:]) * PRIOR_DILATION)
+    for axis in (-2, -1):
+        mask = _dilate(mask, radius, axis)
+    return F.adaptive_avg_pool2d(mask, PRIOR_SIDE)
+
+
+def _dilate(values: torch.Tensor, radius: int, axis: int) -> torch.Tensor:
+    """Largest value ≥ 0 within `radius` along an axis.
+
+    A window of 2w is the maximum of two windows of w, one shifted: log2 passes instead of the 2·radius + 1 comparisons
+    of a max-pool, a fortieth of its time at 224 pixels.
+    """
+    values = F.pad(values, (radius, radius) if axis == -1 else (0, 0, radius, radius))
+    width = 1
+    while width < 2 * radius + 1:
+        shift = min(width, 2 * radius + 1 - width)
+        length = values.shape[axis] - shift
+        values = torch.maximum(values.narrow(axis, 0, length), values.narrow(axis, shift, length))
+        width += shift
+    return values
+
+
+def no_prior() -> torch.Tensor:
+    """The prior of a film without one: `(1, 56, 56)` of NaN, which the losses leave out."""
+    return torch.full((1, PRIOR_SIDE, PRIOR_SIDE), float("nan"))
+
+
+def read_mask(mask: Any) -> np.ndarray | None:
+    """Read a thorax mask from what a data set's cell holds.
+
+    Args:
+        mask: None, an array `(h, w)`, a PIL image, a path, or the `{"path", "bytes"}` of a
+            `datasets.Image(decode=False)`; above 0 inside, in a JPEG (whose zeros ring) above 127.
+
+    Returns:
+        `(h, w)` uint8 of 0 and 1, of the mask's own size; None for no mask and for an empty one, which is what
+        segmentation leaves of a film that it could not segment.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: The file does not decode; the message names it.
+        ValueError: The mask is not two-dimensional.
+    """
+    if mask is None:
+        return None
+    if isinstance(mask, Mapping):
+        mask = mask["path"] if mask.get("bytes") is None else io.BytesIO(mask["bytes"])
+    if isinstance(mask, str | os.PathLike):
+        mask = open_film(mask)
+    elif isinstance(mask, io.BytesIO):
+        mask = Image.open(mask)
+    # Not through the films' reader, which refuses an image of one grey: a mask may well be one.
+    threshold = 0
+    if isinstance(mask, Image.Image):
+        threshold = 127 if mask.format == "JPEG" else 0
+        # Grey ones stay as they are: the way to 8 bits would take a share under 1 for outside.
+        mask = mask if mask.mode in ("1", "L", "I", "I;16", "F") else mask.convert("L")
+    inside = np.asarray(mask) > threshold
+    if inside.ndim != 2:
+        raise ValueError(f"`thorax_mask` must be (h, w), got {inside.shape}. Pass one channel.")
+    return inside.astype(np.uint8) if inside.any() else None
+
+
+__all__ = ["ATLAS_FILE", "PRIOR_DILATION", "PRIOR_SIDE", "load_atlas", "no_prior", "read_mask", "soft_prior"]

@@ -1,0 +1,398 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The teacher's logits, computed once per film for fixed views and kept in a folder.
+
+A training step then costs no forward of the teacher. It serves views that do not change: the whole film and its
+mirror image. Random crops and endless phantoms need the teacher online.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from tqdm.auto import tqdm
+
+from clarity_hf.data.transforms import FilmTransform
+from clarity_hf.image_processing_clarity import ClarityImageProcessor
+
+from .teacher import Teacher
+
+FORMAT_VERSION = 1
+"""Part of every fingerprint: raise it when the files or the way from a film to `pixel_values` change."""
+
+KEY_BYTES = 16
+
+VIEWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "identity": lambda pixel_values: pixel_values,
+    "mirror": lambda pixel_values: pixel_values.flip(-1),
+}
+"""Fixed views of `pixel_values` `(B, C, H, W)`, in the order of the V axis."""
+
+logger = logging.getLogger(__name__)
+
+
+class CachedTeacherRows:
+    """A map-style data set whose rows also hold `teacher_logits` `(V, F)` float32, one line a view.
+
+    The logits lie in memory as one array (112,000 films, two views and 14 findings take 13 MB), so a row costs no look
+    into a file.
+
+    Args:
+        rows: The data set, in the order of the logits.
+        logits: `(n, V, F)` float32.
+
+    Raises:
+        ValueError: There are not as many logits as rows.
+    """
+
+    def __init__(self, rows: Any, logits: np.ndarray):
+        if logits.ndim != 3 or len(logits) != len(rows):
+            raise ValueError(f"`logits` must be ({len(rows)}, V, F), got {logits.shape}. Give one entry per row.")
+        self.rows, self.logits = rows, logits
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Row `index` and its `teacher_logits` `(V, F)`."""
+        if not 0 <= index < len(self):  # a negative one would pair a row with another film's logits
+            raise IndexError(f"`index` must be between 0 and {len(self) - 1}, got {index}.")
+        return {**self.rows[index], "teacher_logits": self.logits[index]}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Pass the epoch on."""
+        if hasattr(self.rows, "set_epoch"):
+            self.rows.set_epoch(epoch)
+
+
+class TeacherLogits:
+    """A folder of logits, for one teacher, one preprocessing and one set of views.
+
+    Files are named `FINGERPRINT-DIGEST.safetensors`. The fingerprint covers the teacher's weights, its preprocessing,
+    the order of the findings, the student's preprocessing and the views: another teacher or another view uses other
+    files. The digest covers the content, which is checked on reading. Films are found by their content, so that a
+    changed film is another film, wherever it lies.
+
+    Args:
+        folder: Made when the first file is written.
+        teacher: Gives logits `(B, F)` in the student's order.
+        image_processor: The student's.
+        views: `("identity",)` or `("identity", "mirror")`.
+
+    Raises:
+        ValueError: `views` is something else.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        teacher: Teacher,
+        image_processor: ClarityImageProcessor,
+        views: Sequence[str] = tuple(VIEWS),
+    ):
+        names = tuple(VIEWS)
+        if not views or tuple(views) != names[: len(views)]:
+            raise ValueError(f"`views` must be {names[:1]} or {names}, got {tuple(views)}. Their order is fixed.")
+        self.folder, self.teacher, self.views = Path(folder).expanduser(), teacher, tuple(views)
+        self.transform = FilmTransform(image_processor, prior="none")
+        self.fingerprint = fingerprint(teacher, image_processor, self.views)
+        self.known: dict[bytes, np.ndarray] = {}
+
+    def read(self) -> None:
+        """Read what is in the folder; a damaged file is deleted with a warning and its films are computed anew."""
+        for path in sorted(self.folder.glob(f"{self.fingerprint}-*.safetensors")):
+            try:
+                keys, logits = _read_part(path)
+            except (SafetensorError, ValueError) as error:
+                logger.warning("%s is damaged and is deleted, its films are computed anew: %s", path, error)
+                path.unlink(missing_ok=True)  # another run may have seen it too
+                continue
+            self.known.update(zip(map(bytes, keys), logits, strict=True))
+
+    def add(self, keys: Sequence[bytes], pixel_values: torch.Tensor) -> None:
+        """Compute the logits of films by their keys; kept in memory until [`write`].
+
+        Args:
+            keys: B keys of [`film_key`].
+            pixel_values: `(B, C, H, W)` as the student sees them.
+
+        Raises:
+            ValueError: The teacher answers with NaN or infinity.
+        """
+        device = self.teacher.scale.device
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            pixel_values = pixel_values.to(device)
+            logits = torch.stack([self.teacher(VIEWS[view](pixel_values)) for view in self.views], dim=1)
+        if not logits.isfinite().all():
+            raise ValueError(
+                f"`teacher` must answer with finite logits, got NaN or infinity in a batch of {len(keys)} films. "
+                "Look for a diverged teacher."
+            )
+        self.known.update(zip(keys, logits.float().cpu().numpy(), strict=True))
+
+    def write(self, keys: Sequence[bytes]) -> Path:
+        """Write the logits of films as one file, whole or not at all.
+
+        Args:
+            keys: Of films that are in memory; at least one.
+
+        Returns:
+            The file's path.
+        """
+        tensors = {
+            "keys": np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES),
+            "logits": np.stack([self.known[key] for key in keys]),
+        }
+        digest = _digest_of(tensors)
+        metadata = {"format": "np", "digest": digest, "fingerprint": self.fingerprint, "views": " ".join(self.views)}
+        path = self.folder / f"{self.fingerprint}-{digest}.safetensors"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(suffix=".tmp", dir=self.folder)
+        os.close(handle)
+        try:
+            save_file(tensors, temporary, metadata)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        return path
+
+
+def cache_teacher_logits(
+    rows: Any,
+    teacher: Teacher,
+    image_processor: ClarityImageProcessor,
+    folder: str | os.PathLike,
+    views: Sequence[str] = tuple(VIEWS),
+    batch_size: int = 32,
+    part_size: int = 4096,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> CachedTeacherRows:
+    """Give every row the teacher's logits, computing those that the folder lacks.
+
+    Every film's file is read once, to know it by its content; only unknown films are decoded and pass the teacher, on
+    the device where it is. Of several processes (known once the training arguments are made) the first does it all and
+    the others wait for the result, so a first pass over many films may need a longer `ddp_timeout` or a run of its own
+    in one process. Logits are computed in float32, also where training uses a lower precision.
+
+    Args:
+        rows: Map-style rows for [`FilmTransform`], before it; `image` at least.
+        teacher: As the Trainer would use it online.
+        image_processor: The student's: another one is another cache.
+        folder: Of the files; it may be shared by teachers, data sets and runs.
+        views: `("identity",)` or `("identity", "mirror")`; the second serves training with flips.
+        batch_size: Films in a forward of the teacher.
+        part_size: New films after which a file is written: so many are lost at most when the run is stopped.
+        num_workers: Processes that read and decode.
+        progress: Whether to show a bar.
+
+    Returns:
+        The rows with `teacher_logits` `(V, F)`.
+
+    Raises:
+        ValueError: The rows are a stream, change from epoch to epoch or have no `image`; `views` is unknown; or the
+            teacher's logits are not finite.
+    """
+    _require_fixed(rows)
+    together = dist.is_available() and dist.is_initialized()
+    result: list[Any] = [None]
+    if not together or dist.get_rank() == 0:
+        cache = TeacherLogits(folder, teacher, image_processor, views)
+        cache.read()
+        result = [_fill(cache, rows, batch_size, part_size, num_workers, progress)]
+    if together:
+        dist.broadcast_object_list(result)
+    return CachedTeacherRows(rows, result[0])
+
+
+def film_key(image: Any) -> bytes:
+    """Key of a film by its content.
+
+    Args:
+        image: What a row's `image` holds: the `{"path", "bytes"}` of an undecoded `datasets.Image`, a path, the bytes
+            of a file (for all three the file's bytes count), a PIL image, an array or a tensor (the pixels, their
+            shape and their type count).
+
+    Returns:
+        16 bytes.
+    """
+    encoded = _encoded(image)
+    if encoded is not None:
+        return hashlib.blake2b(encoded, digest_size=KEY_BYTES).digest()
+    pixels = np.asarray(image)
+    digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype.str}".encode(), digest_size=KEY_BYTES)
+    if isinstance(image, Image.Image):
+        digest.update(image.mode.encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
+
+
+def fingerprint(teacher: Teacher, image_processor: ClarityImageProcessor, views: Sequence[str]) -> str:
+    """What logits depend on beside the film, as 16 hexadecimal digits.
+
+    Args:
+        teacher: Weights, architecture, own size and normalisation, and the order of the student's findings in it.
+        image_processor: The student's: size, proportions and normalisation.
+        views: Names from `VIEWS`.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    # Where a model was loaded from and by which release says nothing about what it computes.
+    volatile = {"_name_or_path", "transformers_version", "dtype", "architectures"}
+    config = teacher.model.config
+    fields = config.to_dict() if hasattr(config, "to_dict") else vars(config)
+    described = {
+        "version": FORMAT_VERSION,
+        "views": list(views),
+        "model": type(teacher.model).__name__,
+        "config": {name: value for name, value in fields.items() if name not in volatile},
+        "size": teacher.size,
+        "processor": image_processor.to_dict(),
+    }
+    digest.update(json.dumps(described, sort_keys=True, default=str).encode())
+    preprocessing = {"order": teacher.order, "scale": teacher.scale, "shift": teacher.shift}
+    for name, tensor in sorted({**teacher.model.state_dict(), **preprocessing}.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class _Films(torch.utils.data.Dataset):
+    """Key of each row's film and, where it is not known, what the student sees of it: `(key, pixel_values | None)`."""
+
+    def __init__(self, rows: Any, transform: FilmTransform, known: set[bytes]):
+        self.rows, self.transform, self.known = rows, transform, known
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[bytes, torch.Tensor | None]:
+        row = self.rows[index]
+        if "image" not in row:
+            raise ValueError(
+                f"`rows` must hold films under 'image', got {sorted(row)}. Give the rows before they are transformed."
+            )
+        image = row["image"]
+        encoded = _encoded(image)
+        if encoded is not None:  # read once: what is hashed is what the teacher sees
+            image = {"path": _path_of(image), "bytes": encoded}
+        key = film_key(image)
+        if key in self.known:
+            return key, None
+        return key, self.transform({"image": image, "labels": row.get("labels", [])})["pixel_values"]
+
+
+def _fill(
+    cache: TeacherLogits, rows: Any, batch_size: int, part_size: int, num_workers: int, progress: bool
+) -> np.ndarray:
+    """Logits `(n, V, F)` of all rows; new ones go to the folder, `part_size` films to a file."""
+    before = len(cache.known)
+    films = torch.utils.data.DataLoader(
+        _Films(rows, cache.transform, set(cache.known)),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=list,
+    )
+    keys: list[bytes] = []
+    waiting: dict[bytes, torch.Tensor] = {}
+    unwritten: list[bytes] = []
+
+    def compute() -> None:
+        if waiting:
+            cache.add(list(waiting), torch.stack(list(waiting.values())))
+            unwritten.extend(waiting)
+            waiting.clear()
+
+    for batch in tqdm(films, desc="teacher", unit="batch", disable=not progress):
+        for key, pixel_values in batch:
+            keys.append(key)
+            if pixel_values is not None and key not in cache.known:
+                waiting[key] = pixel_values
+                if len(waiting) == batch_size:
+                    compute()
+        if len(unwritten) >= part_size:
+            cache.write(unwritten)
+            unwritten.clear()
+    compute()
+    if unwritten:
+        cache.write(unwritten)
+    logger.info("teacher's logits of %d films: %d computed, %d cached", len(rows), len(cache.known) - before, before)
+    shape = (0, len(cache.views), len(cache.teacher.order))
+    return np.stack([cache.known[key] for key in keys]) if keys else np.zeros(shape, np.float32)
+
+
+def _require_fixed(rows: Any) -> None:
+    """Refuse rows without an index, and rows that are other films in another epoch."""
+    if not (hasattr(rows, "__getitem__") and hasattr(rows, "__len__")):
+        raise ValueError(
+            f"`rows` must be map-style, got {type(rows).__name__}, a stream. Open the data set without streaming, or "
+            "give the Trainer the teacher itself."
+        )
+    for part in _epoch_dependent(rows):
+        if not getattr(part, "epoch_fixed", False):
+            raise ValueError(
+                f"`rows` must be the same films in every epoch, got {type(part).__name__}, which draws new ones. "
+                "Give the Trainer the teacher itself, or write the films to a folder once (write_phantoms)."
+            )
+
+
+def _epoch_dependent(rows: Any) -> Iterator[Any]:
+    """The innermost data sets that are told of the epoch."""
+    if not hasattr(rows, "set_epoch"):
+        return
+    inner = getattr(rows, "datasets", None) or ([rows.rows] if hasattr(rows, "rows") else None)
+    if inner is None:
+        yield rows
+        return
+    for part in inner:
+        yield from _epoch_dependent(part)
+
+
+def _encoded(image: Any) -> bytes | None:
+    """The bytes of a film's file, or None for pixels."""
+    if isinstance(image, Mapping) and image.get("bytes") is not None:
+        return image["bytes"]
+    if isinstance(image, bytes):
+        return image
+    path = _path_of(image)
+    return Path(path).read_bytes() if path is not None else None
+
+
+def _path_of(image: Any) -> str | os.PathLike | None:
+    if isinstance(image, Mapping):
+        return image.get("path")
+    return image if isinstance(image, str | os.PathLike) else None
+
+
+def _read_part(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Keys `(n, 16)` uint8 and logits `(n, V, F)` float32 of a file whose content is what its digest says."""
+    with safe_open(path, framework="np") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        expected = (file.metadata() or {}).get("digest")
+    if tensors.keys() != {"keys", "logits"} or _digest_of(tensors) != expected:
+        raise ValueError("its content is not what its digest says")
+    return tensors["keys"], tensors["logits"]
+
+
+def _digest_of(tensors: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].shape} {tensors[name].dtype.str}".encode())
+        digest.update(np.ascontiguousarray(tensors[name]).data)
+    return digest.hexdigest()
+
+
+__all__ = ["VIEWS", "CachedTeacherRows", "TeacherLogits", "cache_teacher_logits", "film_key", "fingerprint"]

@@ -1,0 +1,280 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Data sets in the forms of the Hub's NIH mirrors, written here as folders of parquet, and folders of images."""
+
+import io
+import os
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from clarity_hf import FINDINGS, ClarityImageProcessor
+from clarity_hf.data.hub import NUMBERED_LABELS, label_text, load_hub, load_imagefolder
+from clarity_hf.data.rows import row_features
+from clarity_hf.data.streaming import TransformedStream
+from clarity_hf.data.transforms import FilmTransform
+
+NAN = np.nan
+STRINGS = datasets.List(datasets.Value("string"))
+NUMBERS = datasets.List(datasets.Value("int64"))
+TEXT = datasets.Value("string")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def png(seed):
+    file = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (16, 16), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def write(folder, split, columns, names=None, **features):
+    """A split as parquet, its images with the given file names."""
+    count = len(next(iter(columns.values())))
+    names = names or [f"{i:05d}.png" for i in range(count)]
+    images = [{"path": name, "bytes": png(i)} for i, name in enumerate(names)]
+    typed = datasets.Features({"image": datasets.Image(), **features})
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    rows = datasets.Dataset.from_dict({"image": images, **columns}, features=typed)
+    rows.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def vector(*present, findings=FINDINGS):
+    return [float(finding in present) for finding in findings]
+
+
+def labels_of(rows):
+    return {row["patient_id"]: list(row["labels"]) for row in rows}
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """As alkzar90/NIH-Chest-X-ray-dataset: numbers, no patients but in the file names."""
+    names = [f"{i // 2 + 1:08d}_{i % 2:03d}.png" for i in range(8)]
+    write(tmp_path / "alk", "train", {"labels": [[0], [14]] * 4}, names, labels=NUMBERS)
+    return write(tmp_path / "alk", "test", {"labels": [[1, 2]]}, ["00000099_000.png"], labels=NUMBERS)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """As BahaaEldin0/NIH-Chest-Xray-14: lists of names, patients as whole numbers."""
+    features = {"label": STRINGS, "Patient ID": datasets.Value("int64")}
+    rows = {"label": [["No Finding"], ["Effusion", "Pleural_Thickening"]], "Patient ID": [1, 2]}
+    write(tmp_path / "baha", "train", rows, **features)
+    write(tmp_path / "baha", "valid", {"label": [["Mass"]], "Patient ID": [3]}, **features)
+    return write(tmp_path / "baha", "test", {"label": [["Hernia"]], "Patient ID": [2]}, **features)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_numbered_labels_and_patients_in_file_names(numbered, streaming):
+    source = load_hub(numbered, validation_fraction=0.5, streaming=streaming)
+    assert source.name == "alk"
+    assert source.findings == FINDINGS
+    assert labels_of(source.test) == {"00000099": vector("Atelectasis", "Cardiomegaly")}
+    rows = [*source.train, *source.validation]
+    assert len(rows) == 8
+    assert [list(row["labels"]) for row in rows].count(vector("Hernia")) == 4
+    assert {row["patient_id"] for row in rows} == {f"{i:08d}" for i in range(1, 5)}
+    assert any("read from file names" in message for message in source.messages)
+
+
+def test_a_stream_is_split_as_the_whole_is(numbered):
+    whole, stream = (load_hub(numbered, validation_fraction=0.5, streaming=streaming) for streaming in (False, True))
+    for split in ("train", "validation"):
+        patients = [row["patient_id"] for row in whole.splits()[split]]
+        assert patients
+        assert [row["patient_id"] for row in stream.splits()[split]] == patients
+    assert not set(whole.train["patient_id"]) & set(whole.validation["patient_id"])
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_rows_are_those_of_every_source(numbered, streaming):
+    source = load_hub(numbered, streaming=streaming)
+    assert all(rows.features == row_features(14) for rows in source.splits().values())
+    transform = FilmTransform(ClarityImageProcessor(size={"height": 32, "width": 32}), prior="none")
+    example = transform(next(iter(source.train)))
+    assert example["pixel_values"].shape == (3, 32, 32)
+    assert example["labels"].shape == (14,)
+
+
+def test_a_stream_of_the_hub_trains(numbered):
+    transform = FilmTransform(ClarityImageProcessor(size={"height": 32, "width": 32}), augment="full")
+    stream = load_hub(numbered, validation_fraction=0, streaming=True).train.shuffle(seed=0, buffer_size=4)
+    assert len(list(TransformedStream(stream, transform))) == 8
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_lists_of_names_with_another_split_than_the_official_one(written, streaming):
+    source = load_hub(written, streaming=streaming)
+    assert source.findings == FINDINGS
+    assert labels_of(source.train) == {"1": vector(), "2": vector("Effusion", "Pleural_Thickening")}
+    assert labels_of(source.validation) == {"3": vector("Mass")}
+    assert any("does not have the official split" in message for message in source.messages)
+
+
+def test_patients_in_two_splits_are_named(written):
+    assert "train and test share 1 patients: 2. Figures on them are too high." in load_hub(written).messages
+
+
+@pytest.mark.parametrize(
+    ("feature", "labels"),
+    [
+        (STRINGS, [["Mass"], ["No Finding"]]),
+        (datasets.List(datasets.ClassLabel(names=list(NUMBERED_LABELS))), [[5], [0]]),
+        (TEXT, ["Mass", "No Finding"]),
+    ],
+)
+def test_labels_of_any_type_with_scans_and_patients(tmp_path, feature, labels):
+    """As chehablab/NIHChestXR: `patient_id`, `scan_id`, `image`, `labels`."""
+    columns = {"labels": labels, "patient_id": ["00000007", "00000008"], "scan_id": ["a", "b"]}
+    folder = write(tmp_path / "che", "train", columns, labels=feature, patient_id=TEXT, scan_id=TEXT)
+    source = load_hub(folder, validation_fraction=0)
+    assert source.findings == FINDINGS
+    assert labels_of(source.train) == {"00000007": vector("Mass"), "00000008": vector()}
+    assert source.messages == ()
+
+
+def test_a_column_a_finding_is_found_in_the_whole_and_named_for_a_stream(tmp_path):
+    columns = {"Pleural Effusion": [1.0, -1.0], "Rib": [None, 0.0], "patient_id": ["a", "b"], "age": [61, 35]}
+    number = datasets.Value("float32")
+    features = {"Pleural Effusion": number, "Rib": number, "patient_id": TEXT, "age": datasets.Value("int32")}
+    folder = write(tmp_path / "own", "train", columns, **features)
+    source = load_hub(folder, validation_fraction=0)
+    assert source.findings == ("Effusion", "Rib")
+    np.testing.assert_array_equal(source.train["labels"][:], [[1, NAN], [NAN, 0]])
+    assert "1 labels are uncertain (−1): Effusion 1." in source.messages
+    with pytest.raises(ValueError, match="`findings` must be given"):
+        load_hub(folder, streaming=True)
+    stream = load_hub(folder, ["Pleural Effusion", "Rib"], uncertain="positive", validation_fraction=0, streaming=True)
+    np.testing.assert_array_equal([row["labels"] for row in stream.train], [[1, NAN], [1, 0]])
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_masks_and_laterals(tmp_path, streaming):
+    masks = [{"path": "m.png", "bytes": png(9)}, None, None]
+    columns = {"labels": [["Mass"]] * 3, "thorax_mask": masks, "View Position": ["PA", "LL", "AP"]}
+    features = {"labels": STRINGS, "thorax_mask": datasets.Image(), "View Position": TEXT}
+    folder = write(tmp_path / "own", "full", columns, **features)
+    source = load_hub(folder, ["Mass"], validation_fraction=0, streaming=streaming)
+    assert source.has_prior
+    first, second = source.train
+    assert first["thorax_mask"]["bytes"] == png(9)
+    assert second["thorax_mask"] is None
+    assert any("lateral" in message.lower() for message in source.messages)
+    assert any("No column names patients" in message for message in source.messages)
+
+
+def test_an_unknown_name_asks_for_the_finding(tmp_path):
+    folder = write(tmp_path / "own", "train", {"labels": [["Rib"]]}, labels=STRINGS)
+    with pytest.raises(ValueError, match=r"train, row 0: 'labels' must hold names of .*got 'Rib'"):
+        load_hub(folder)
+    assert load_hub(folder, ["Rib"], validation_fraction=0).train["labels"][:] == [[1.0]]
+
+
+def test_a_number_beyond_the_labels_is_refused(tmp_path):
+    folder = write(tmp_path / "own", "train", {"labels": [[15]]}, labels=NUMBERS)
+    with pytest.raises(ValueError, match=r"between 0 \(No Finding\) and 14 \(Hernia\), got \[15\]"):
+        load_hub(folder)
+
+
+def test_labels_are_written_as_a_table_would(tmp_path):
+    assert label_text(None, NUMBERS) == ""
+    assert label_text([14, 1], NUMBERS) == "Hernia|Atelectasis"
+    assert label_text([], STRINGS) == ""
+    assert label_text(1.0, datasets.Value("float32")) == "1"
+    assert label_text(1, datasets.ClassLabel(names=["a", "b"])) == "b"
+
+
+def test_columns_and_splits_that_do_not_fit_are_errors(tmp_path):
+    features = {"labels": STRINGS, "other": datasets.Image()}
+    two = write(tmp_path / "two", "train", {"labels": [["Mass"]], "other": [None]}, **features)
+    with pytest.raises(ValueError, match=r"one column of images, got \['image', 'other'\]"):
+        load_hub(two)
+    assert len(load_hub(two, image_column="image", validation_fraction=0).train) == 1
+    with pytest.raises(ValueError, match="`image_column` must be one of the columns of images"):
+        load_hub(two, image_column="labels")
+    with pytest.raises(ValueError, match="`patient_column` must be one of the columns"):
+        load_hub(two, image_column="image", patient_column="nowhere")
+    with pytest.raises(TypeError, match="Pass"):
+        load_hub(two, "Mass", image_column="image")
+    with pytest.raises(ValueError, match="validation_fraction"):
+        load_hub(two, validation_fraction=2)
+    for split in ("fold1", "fold2"):
+        write(tmp_path / "folds", split, {"labels": [["Mass"]]}, labels=STRINGS)
+    with pytest.raises(ValueError, match=r"must be train, validation, test, got \['fold1', 'fold2'\]"):
+        load_hub(tmp_path / "folds")
+
+
+# Folders of images
+
+
+def save(folder, name, seed=0):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(seed))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_subfolder_is_a_finding(tmp_path, streaming):
+    for i, name in enumerate(["No Finding/a", "cardiomegaly/b", "Rib/c"]):
+        save(tmp_path / "films", f"{name}.png", i)
+    source = load_imagefolder(tmp_path / "films", validation_fraction=0, streaming=streaming)
+    assert source.name == "films"
+    assert source.findings == ("Cardiomegaly", "Rib")
+    labels = {os.path.basename(row["image"]["path"]): list(row["labels"]) for row in source.train}
+    assert labels == {"a.png": [0, 0], "b.png": [1, 0], "c.png": [0, 1]}
+    assert any("No column names patients" in message for message in source.messages)
+    assert isinstance(source.train, datasets.IterableDataset) == streaming
+    assert list(source.test) == []
+
+
+def test_folders_of_splits_are_kept(tmp_path):
+    for name in ("train/normal/a", "train/Mass/b", "test/Mass/c", "test/normal/d"):
+        save(tmp_path / "films", f"{name}.png")
+    source = load_imagefolder(tmp_path / "films", validation_fraction=0)
+    assert (len(source.train), len(source.test)) == (2, 2)
+    assert sorted(source.test["labels"][:]) == [[0.0], [1.0]]
+
+
+def test_subfolders_are_renamed_by_a_mapping(tmp_path):
+    for name in ("normal/a", "kardio/b"):
+        save(tmp_path / "films", f"{name}.png")
+    source = load_imagefolder(tmp_path / "films", {"kardio": "Cardiomegaly"}, validation_fraction=0)
+    assert source.findings == ("Cardiomegaly",)
+    assert sorted(source.train["labels"][:]) == [[0.0], [1.0]]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_metadata_in_the_folder_is_read_as_a_table(tmp_path, streaming):
+    for i in range(4):
+        save(tmp_path / "films", f"{i}.png")
+    rows = "".join(f"{i}.png,p{i // 2},{i % 2},{['', -1][i % 2]}\n" for i in range(4))
+    (tmp_path / "films" / "metadata.csv").write_text("file_name,patient_id,Mass,Edema\n" + rows)
+    source = load_imagefolder(
+        tmp_path / "films", uncertain="positive", empty="negative", validation_fraction=0.5, streaming=streaming
+    )
+    assert (source.name, source.findings) == ("films", ("Mass", "Edema"))
+    assert [len({row["patient_id"] for row in rows}) for rows in source.splits().values()] == [1, 1, 0]
+    assert sorted(list(row["labels"]) for row in source.train) == [[0, 0], [1, 1]]
+
+
+def test_metadata_in_the_folders_of_splits_is_read_as_columns(tmp_path):
+    for split in ("train", "test"):
+        for i in range(2):
+            save(tmp_path / "films" / split, f"{i}.png")
+        text = f"file_name,patient_id,Mass\n0.png,{split}0,0\n1.png,{split}1,1\n"
+        (tmp_path / "films" / split / "metadata.csv").write_text(text)
+    source = load_imagefolder(tmp_path / "films", validation_fraction=0)
+    assert source.findings == ("Mass",)
+    assert labels_of(source.test) == {"test0": [0], "test1": [1]}
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="`folder` must be a folder of images, got nothing at"):
+        load_imagefolder(tmp_path / "nowhere")

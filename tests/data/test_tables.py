@@ -1,0 +1,399 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Own films with own labels from a table, on tables written here."""
+
+import logging
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from clarity_hf import ClarityImageProcessor
+from clarity_hf.data.rows import row_features
+from clarity_hf.data.tables import check_disjoint, load_table, read_table
+from clarity_hf.data.transforms import FilmTransform
+
+NAN = np.nan
+
+
+def write_film(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16), dtype=np.uint8)).save(path)
+
+
+@pytest.fixture
+def films(tmp_path):
+    """Ten films, films/0.png to films/9.png."""
+    for i in range(10):
+        write_film(tmp_path / "films" / f"{i}.png", i)
+    return tmp_path
+
+
+def write(folder, text, name="own.csv"):
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def table_of(folder, header="path,patient_id,Effusion,Rib", rows=None):
+    """Two films of each patient; without `rows`, every other film with an effusion."""
+    rows = rows or [f"films/{i}.png,p{i // 2},{i % 2},{1 - i % 2}" for i in range(10)]
+    return write(folder, "\n".join([header, *rows]) + "\n")
+
+
+def by_name(source):
+    rows = [row for rows in source.splits().values() for row in rows]
+    return {row["image"]["path"].rsplit("/", 1)[1]: row for row in rows}
+
+
+def labels_of(source, name):
+    return by_name(source)[name]["labels"]
+
+
+# What comes out
+
+
+def test_a_table_becomes_splits_of_rows_for_training(films):
+    source = load_table(table_of(films))
+    assert source.name == "own"
+    assert source.findings == ("Effusion", "Rib")
+    assert not source.has_prior
+    assert source.messages == ()
+    assert [len(rows) for rows in source.splits().values()] == [8, 2, 0]
+    assert all(rows.features == row_features(2) for rows in source.splits().values())
+    row = by_name(source)["3.png"]
+    assert row == {
+        "image": {"path": str(films / "films" / "3.png"), "bytes": None},
+        "labels": [1.0, 0.0],
+        "patient_id": "p1",
+    }
+    example = FilmTransform(ClarityImageProcessor(size={"height": 32, "width": 32}), prior="none")(row)
+    assert example["labels"].tolist() == [1, 0]
+
+
+def test_each_split_describes_itself(films):
+    rows = ["films/0.png,p0,1,-1", "films/1.png,p1,0,1", "films/2.png,p1,0,0"]
+    source = load_table(table_of(films, rows=rows))
+    assert source.train.info.description == (
+        "Findings: Effusion, Rib.\n1 labels are uncertain (−1): Rib 1."
+    )
+
+
+def test_what_was_taken_for_what_is_said(films, caplog):
+    with caplog.at_level(logging.INFO):
+        load_table(table_of(films))
+    assert "image from 'path', patient from 'patient_id', labels from 'Effusion, Rib'" in caplog.text
+    assert "findings Effusion, Rib." in caplog.text
+
+
+def test_names_joined_by_a_bar_are_read_as_nih_writes_them(films):
+    rows = ["films/0.png,p0,Pleural Effusion|Rib", "films/1.png,p1,No Finding", "films/2.png,p2,"]
+    source = load_table(table_of(films, "Image Index,Patient ID,Finding Labels", rows))
+    assert source.findings == ("Effusion", "Rib")
+    assert labels_of(source, "0.png") == [1, 1]
+    assert labels_of(source, "1.png") == [0, 0]
+    assert np.isnan(labels_of(source, "2.png")).all()
+
+
+@pytest.mark.parametrize(("uncertain", "label"), [("nan", NAN), ("negative", 0), ("positive", 1)])
+def test_uncertain_labels_are_read_as_asked_and_counted(films, uncertain, label):
+    rows = ["films/0.png,p0,-1,1", "films/1.png,p1,1,0", "films/2.png,p2,0,-1"]
+    source = load_table(table_of(films, rows=rows), uncertain=uncertain)
+    np.testing.assert_array_equal(labels_of(source, "0.png"), [label, 1])
+    assert "2 labels are uncertain (−1): Effusion 1, Rib 1." in source.messages
+
+
+def test_empty_cells_are_not_annotated_unless_asked(films):
+    table = table_of(films, rows=["films/0.png,p0,,1", "films/1.png,p1,1,0", "films/2.png,p1,0,0"])
+    np.testing.assert_array_equal(labels_of(load_table(table), "0.png"), [NAN, 1])
+    np.testing.assert_array_equal(labels_of(load_table(table, empty="negative"), "0.png"), [0, 1])
+
+
+def test_findings_choose_and_rename_columns(films):
+    source = load_table(table_of(films), findings={"Rib": "Fracture"})
+    assert source.findings == ("Fracture",)
+    assert labels_of(source, "2.png") == [1]
+
+
+def test_a_tab_a_semicolon_and_parquet_read_alike(films):
+    expected = by_name(load_table(table_of(films)))
+    text = (films / "own.csv").read_text()
+    write(films, text.replace(",", "\t"), "tabs.tsv")
+    write(films, "\ufeff" + text.replace(",", ";"), "semicolons.csv")
+    columns = {
+        "path": [f"films/{i}.png" for i in range(10)],
+        "patient_id": [f"p{i // 2}" for i in range(10)],
+        "Effusion": [float(i % 2) for i in range(10)],
+        "Rib": [i % 2 == 0 for i in range(10)],
+        "embedding": [[1.0]] * 10,
+    }
+    datasets.Dataset.from_dict(columns).to_parquet(films / "table.parquet")
+    for name in ("tabs.tsv", "semicolons.csv", "table.parquet"):
+        assert by_name(load_table(films / name)) == expected
+
+
+def test_paths_begin_at_the_image_dir(films, tmp_path):
+    table = write(films, "file,patient,Mass\n0.png,a,1\n1.png,b,0\n", "elsewhere.csv")
+    assert set(by_name(load_table(table, image_dir=films / "films"))) == {"0.png", "1.png"}
+
+
+def test_windows_paths_are_understood(films):
+    table = write(films, "path,patient_id,Mass\nfilms\\0.png,a,1\nfilms\\1.png,b,0\n")
+    assert set(by_name(load_table(table))) == {"0.png", "1.png"}
+
+
+def test_masks_make_a_prior(films):
+    write_film(films / "masks" / "0.png")
+    rows = ["films/0.png,a,1,masks/0.png", "films/1.png,b,0,", "films/2.png,c,0,masks/2.png"]
+    source = load_table(table_of(films, "path,patient_id,Mass,mask", rows), mask_column="mask")
+    assert source.has_prior
+    assert source.findings == ("Mass",)
+    assert by_name(source)["0.png"]["thorax_mask"]["path"] == str(films / "masks" / "0.png")
+    assert by_name(source)["1.png"]["thorax_mask"] is None
+    assert "2 films have no thorax mask: films/1.png, films/2.png." in source.messages
+
+
+# Patients and splits
+
+
+def test_validation_is_drawn_by_patient_and_the_same_for_every_order(films):
+    table = table_of(films)
+    source = load_table(table, validation_fraction=0.4, seed=3)
+    train, validation = set(source.train["patient_id"]), set(source.validation["patient_id"])
+    assert (len(train), len(validation)) == (3, 2)
+    assert not train & validation
+    header, *rows = table.read_text().splitlines()
+    again = load_table(write(films, "\n".join([header, *reversed(rows)])), validation_fraction=0.4, seed=3)
+    assert set(again.validation["patient_id"]) == validation
+    assert len(load_table(table, validation_fraction=0).validation) == 0
+
+
+def test_a_lost_file_moves_no_patient(films):
+    table = table_of(films)
+    before = load_table(table)
+    (films / "films" / "0.png").unlink()
+    after = load_table(table)
+    for one, other in zip(before.splits().values(), after.splits().values(), strict=True):
+        assert set(other["patient_id"]) == set(one["patient_id"])
+
+
+def test_without_patients_films_are_drawn_and_a_warning_says_so(films, caplog):
+    # Names as in the NIH release do not make patients.
+    rows = [f"films/{i}.png,{i % 2}" for i in range(10)]
+    source = load_table(table_of(films, "path,Mass", rows))
+    assert len(source.validation) == 2
+    assert source.train[0]["patient_id"].startswith("films/")
+    assert "No column names patients: films of one patient may be on both sides" in caplog.text
+
+
+def test_a_film_without_a_patient_counts_as_one(films):
+    rows = ["films/0.png,,1,0", "films/1.png,p,0,1", "films/2.png,p,1,1"]
+    source = load_table(table_of(films, rows=rows))
+    assert by_name(source)["0.png"]["patient_id"] == "films/0.png"
+    assert "1 films name no patient and count as one patient each: films/0.png." in source.messages
+
+
+def test_a_column_of_splits_is_used_as_given(films):
+    rows = [f"films/{i}.png,{i},{i % 2},{split}" for i, split in enumerate(["train"] * 4 + ["Val"] * 3 + ["TEST"] * 3)]
+    source = load_table(table_of(films, "path,patient_id,Mass,split", rows))
+    assert [sorted(rows["patient_id"]) for rows in source.splits().values()] == [
+        ["0", "1", "2", "3"],
+        ["4", "5", "6"],
+        ["7", "8", "9"],
+    ]
+
+
+def test_validation_is_drawn_from_train_where_the_column_names_none(films):
+    rows = [f"films/{i}.png,{i},{i % 2},{'test' if i > 6 else 'train'}" for i in range(10)]
+    table = table_of(films, "path,patient_id,Mass,split", rows)
+    source = load_table(table)
+    assert [len(rows) for rows in source.splits().values()] == [6, 1, 3]
+    assert "names no validation films: they are drawn from the training films" in " ".join(source.messages)
+    assert len(load_table(table, validation_fraction=0).train) == 7
+
+
+def test_a_patient_in_two_splits_is_an_error_that_names_the_patient(films):
+    rows = ["films/0.png,p0,1,train", "films/1.png,p0,0,test", "films/2.png,p1,0,valid"]
+    with pytest.raises(ValueError, match="train and test must share no patient, got 1 in both: p0"):
+        load_table(table_of(films, "path,patient_id,Mass,split", rows))
+    check_disjoint({"train": {"a"}, "validation": {"b"}, "test": {"c"}})
+
+
+def test_an_unknown_split_is_an_error_with_its_line(films):
+    rows = ["films/0.png,p0,1,train", "films/1.png,p1,0,holdout"]
+    with pytest.raises(ValueError, match=r"own.csv, line 3: 'split' must be one of .*got 'holdout'"):
+        load_table(table_of(films, "path,patient_id,Mass,split", rows))
+
+
+# What is dropped or doubted
+
+
+def test_missing_films_are_dropped_by_name(films):
+    rows = ["films/0.png,a,1,0", "films/nowhere.png,b,1,0", "films/1.png,c,0,1"]
+    table = table_of(films, rows=rows)
+    read, findings, report = read_table(table)
+    assert [film.path is None for film in read] == [False, True, False]
+    assert findings == ("Effusion", "Rib")
+    assert (report.rows, report.usable, report.missing_files) == (3, 2, ["films/nowhere.png"])
+    assert "1 films of the table have no file and are dropped: films/nowhere.png." in report.messages()
+    assert set(by_name(load_table(table))) == {"0.png", "1.png"}
+
+
+def test_a_table_without_any_film_asks_for_the_image_dir(films):
+    with pytest.raises(FileNotFoundError, match=r"got none of 1 films there \(0.png\)\. Give `image_dir`"):
+        load_table(write(films, "path,Mass\n0.png,1\n"))
+
+
+def test_unreadable_films_are_dropped_by_name_if_asked(films):
+    (films / "films" / "0.png").write_bytes(b"no film")
+    Image.new("L", (16, 16)).save(films / "films" / "1.png")
+    table = table_of(films)
+    assert len(by_name(load_table(table))) == 10
+    source = load_table(table, verify=True)
+    assert set(by_name(source)) == {f"{i}.png" for i in range(2, 10)}
+    (message,) = (message for message in source.messages if "cannot be read" in message)
+    assert "films/0.png" in message
+    assert "must show something" in message
+
+
+def test_repeated_rows_are_counted_and_the_first_stands(films):
+    rows = ["films/0.png,a,1,0", "./films/0.png,a,1,0", "films/0.png,a,0,0", "films/1.png,b,0,1", "films/1.png,b,0,1"]
+    _, _, report = read_table(table_of(films, rows=rows))
+    assert report.duplicate_rows == ["./films/0.png", "films/1.png"]
+    assert report.conflicting_rows == ["films/0.png"]
+    assert labels_of(load_table(films / "own.csv"), "0.png") == [1, 0]
+
+
+@pytest.mark.parametrize("written", ["../secret.png", "films/../../secret.png", "/etc/secret.png"])
+def test_a_path_out_of_the_folder_is_refused_with_its_line(films, written):
+    table = table_of(films, rows=["films/0.png,a,1,0", f"{written},b,0,0"])
+    with pytest.raises(ValueError, match=rf"own.csv, line 3: 'path' must lead to a file in .*, got '{written}'"):
+        load_table(table)
+
+
+def test_a_mask_out_of_the_folder_is_refused(films):
+    with pytest.raises(ValueError, match="line 2: 'thorax_mask' must lead to a file in"):
+        load_table(table_of(films, "path,patient_id,Mass,thorax_mask", ["films/0.png,a,1,../m.png"]))
+
+
+def test_absolute_paths_inside_the_folder_are_read(films):
+    rows = [f"{films}/films/0.png,a,1,0", f"{films}/films/1.png,b,0,1"]
+    assert set(by_name(load_table(table_of(films, rows=rows)))) == {"0.png", "1.png"}
+
+
+def test_lateral_films_are_dropped_and_counted(films):
+    rows = ["films/0.png,a,LL,1", "films/1.png,a,AP,1", "films/2.png,b,PA,0"]
+    source = load_table(table_of(films, "path,patient_id,ViewPosition,Mass", rows))
+    assert set(by_name(source)) == {"1.png", "2.png"}
+    assert "1 lateral films are dropped: films/0.png." in source.messages
+
+
+def test_no_finding_beside_a_finding_is_counted(films):
+    rows = ["films/0.png,a,1,1", "films/1.png,b,1,", "films/2.png,c,0,1"]
+    source = load_table(table_of(films, "path,patient_id,No Finding,Mass", rows))
+    assert "1 films have both No Finding and a finding, which stands: films/0.png." in source.messages
+    assert labels_of(source, "1.png") == [0]
+
+
+def test_a_finding_that_cannot_be_learned_is_named(films):
+    rows = ["films/0.png,a,1,1", "films/1.png,b,0,", "films/2.png,c,0,1"]
+    source = load_table(table_of(films, rows=rows))
+    assert "1 findings lack positive or negative labels and cannot be learned: Rib." in source.messages
+
+
+def test_a_name_that_resembles_one_of_the_14_is_doubted_and_kept(films):
+    rows = ["films/0.png,a,1,0", "films/1.png,b,0,1"]
+    source = load_table(table_of(films, "path,patient_id,Cardiomegali,pleural_thickening", rows))
+    assert source.findings == ("Cardiomegali", "Pleural_Thickening")
+    (message,) = source.messages
+    assert "'Cardiomegali' ('Cardiomegaly'?)" in message
+
+
+# CheXpert
+
+CHEXPERT = (
+    "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,"
+    "Edema,Consolidation,Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices"
+)
+
+
+@pytest.fixture
+def chexpert(tmp_path):
+    """Two frontal films and a lateral one, as they are published: paths begin with the folder's own name."""
+    folder = tmp_path / "CheXpert-v1.0-small"
+    names = ["train/patient00001/study1/view1_frontal.jpg", "train/patient00001/study1/view2_lateral.jpg"]
+    names.append("train/patient00002/study2/view1_frontal.jpg")
+    for name in names:
+        write_film(folder / name)
+    rows = [
+        f"CheXpert-v1.0-small/{names[0]},Female,68,Frontal,AP,1.0,,,,,,,,,0.0,,,,1.0",
+        f"CheXpert-v1.0-small/{names[1]},Female,68,Lateral,,1.0,,,,,,,,,0.0,,,,1.0",
+        f"CheXpert-v1.0-small/{names[2]},Male,87,Frontal,AP,,,-1.0,1.0,,-1.0,-1.0,,-1.0,,-1.0,,1.0,",
+    ]
+    return write(folder, "\n".join([CHEXPERT, *rows]), "train.csv")
+
+
+def test_the_table_of_chexpert_is_read_as_it_is_published(chexpert):
+    source = load_table(chexpert, validation_fraction=0)
+    # In the order of the columns; those without a label in the whole table are no findings.
+    assert source.findings == (
+        *("Cardiomegaly", "Lung Opacity", "Edema", "Consolidation", "Atelectasis", "Pneumothorax", "Effusion"),
+        *("Fracture", "Support Devices"),
+    )
+    assert sorted(source.train["patient_id"]) == ["patient00001", "patient00002"]
+    assert any("1 lateral films are dropped" in message for message in source.messages)
+    assert any("5 labels are uncertain" in message for message in source.messages)
+
+
+def test_labels_of_chexpert_take_nih_names_and_no_finding_makes_absent(chexpert):
+    findings = ["Pleural Effusion", "Edema", "Lung Opacity", "Support Devices"]
+    source = load_table(chexpert, findings=findings, validation_fraction=0)
+    assert source.findings == ("Effusion", "Edema", "Lung Opacity", "Support Devices")
+    rows = {row["patient_id"]: row["labels"] for row in source.train}
+    assert rows["patient00001"] == [0, 0, 0, 1]
+    np.testing.assert_array_equal(rows["patient00002"], [NAN, NAN, 1, NAN])
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must have a row of column names, got the empty"),
+        ("name,Mass\na,1\n", "`image_column` must be given where no column is called one of"),
+        ("path,Mass,Mass\na,1,0\n", r"must name each column once, got \['Mass'\] twice"),
+        ("path,Mass\na,1,0\n", "line 2: a row must have 2 cells, got 3"),
+        ("path,patient_id,Mass\n,p,1\n", "line 2: 'path' must be a path, got an empty cell"),
+        ("path,age\nfilms/0.png,61\n", "`findings` must be given"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_an_error(films, text, message):
+    with pytest.raises(ValueError, match=message):
+        load_table(write(films, text))
+
+
+def test_a_label_that_is_none_is_an_error_with_its_line(films):
+    table = table_of(films, rows=["films/0.png,a,1,0", "films/1.png,b,2,0"])
+    with pytest.raises(ValueError, match=r"own.csv, line 3: 'Effusion' must be 1, 0, −1 or empty, got '2'"):
+        load_table(table, findings=["Effusion"])
+
+
+def test_a_table_of_another_encoding_or_kind_is_an_error(films):
+    (films / "own.csv").write_bytes("path,Ödem\na,1\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="must be UTF-8"):
+        load_table(films / "own.csv")
+    with pytest.raises(ValueError, match=r"must end in .csv, .tsv, .parquet"):
+        load_table(write(films, "x", "own.xlsx"))
+    with pytest.raises(FileNotFoundError, match="got nothing at"):
+        load_table(films / "nowhere.csv")
+
+
+def test_a_column_that_is_not_there_is_an_error(films):
+    for argument in ("image_column", "patient_column", "split_column", "mask_column"):
+        with pytest.raises(ValueError, match=f"`{argument}` must be one of the columns"):
+            load_table(table_of(films), **{argument: "nowhere"})
+
+
+def test_the_validation_fraction_is_checked(films):
+    with pytest.raises(ValueError, match="validation_fraction"):
+        load_table(table_of(films), validation_fraction=1)
