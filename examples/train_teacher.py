@@ -1,0 +1,376 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Fine-tune a ConvNeXtV2 on the same labels as CLARiTy, to be its teacher.
+
+    accelerate launch examples/train_teacher.py --size atto
+    accelerate launch examples/train_teacher.py --data_dir NIH_FOLDER --model facebook/convnextv2-base-22k-224
+    accelerate launch examples/train_teacher.py --data_dir NIH_FOLDER --model timm/convnextv2_tiny.fcmae
+
+The plain Trainer of transformers with labels that may be unannotated. It evaluates on the validation split of each
+data set after every epoch, keeps the best epoch by mean AUROC on the last of them, resumes from the output folder
+where it was stopped, and leaves there a model and an image processor for `examples/train.py --teacher FOLDER`, with a
+card that names the licence of its weights: those published for ConvNeXtV2 are CC-BY-NC-4.0. Expected at the end of the
+output:
+
+    saved runs/teacher: validation AUROC 0.8.. (... films), licence of the weights apache-2.0
+"""
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import transformers
+from huggingface_hub import ModelCard, ModelCardData
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    ConvNextV2Config,
+    ConvNextV2ForImageClassification,
+    HfArgumentParser,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from clarity_hf import ClarityImageProcessor
+from clarity_hf.data.sources import JoinedRows, open_sources, prevalence_of, sample_labels
+from clarity_hf.data.transforms import FilmTransform, TransformedDataset
+from clarity_hf.evaluation import MultilabelAuroc
+from clarity_hf.losses_clarity import multilabel_classification_loss
+from clarity_hf.training.runs import EpochTeller, default_arguments, drop_pickle, last_checkpoint, published_name
+
+DEFAULTS = default_arguments() | {"output_dir": "runs/teacher", "learning_rate": 2e-4, "weight_decay": 0.05}
+SIZES = {
+    "atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
+    "femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
+    "pico": ((2, 2, 6, 2), (64, 128, 256, 512)),
+    "nano": ((2, 2, 8, 2), (80, 160, 320, 640)),
+    "tiny": ((3, 3, 9, 3), (96, 192, 384, 768)),
+    "base": ((3, 3, 27, 3), (128, 256, 512, 1024)),
+}
+"""Blocks and widths of the four stages (Woo et al., arXiv 2301.00808)."""
+
+TAG = "clarity-teacher"
+"""By which a card of this script is known again; its licence is that of the weights."""
+
+CARD = """---
+{{ card_data }}
+---
+
+# A teacher for CLARiTy: {{ findings | length }} findings on chest radiographs, classified
+
+**For research. Not a medical device; not for diagnosis.** {{ architecture }}, {{ parameters }} M parameters, input
+{{ image_size }}, trained with `clarity_hf` on image-level labels. `examples/train.py --teacher FOLDER` learns from it.
+
+```python
+import clarity_hf  # its image processor
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+processor = AutoImageProcessor.from_pretrained("FOLDER_OR_HUB_ID")
+teacher = AutoModelForImageClassification.from_pretrained("FOLDER_OR_HUB_ID")
+```
+
+## Licence of the weights
+
+{{ licence_note }}
+
+## Data
+
+Trained on {{ train_films }} films of {{ names }}; the epoch was chosen on {{ validation_films }} validation films of
+{{ target }}, on which the figures below are too: they are optimistic by that choice.
+
+## Validation
+
+Mean AUROC {{ auroc }}.
+
+| finding | positives | AUROC |
+|---|---|---|
+{{ table }}
+"""
+
+
+@dataclass
+class ScriptArguments:
+    """What is trained, and on what."""
+
+    data_dir: list[str] = field(
+        default_factory=lambda: ["phantom"],
+        metadata={"help": "Data sets: folders, tables or Hub ids, and 'phantom' for films without files."},
+    )
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Image classifier to fine-tune, a folder or Hub id: ConvNeXtV2 of transformers or timm."},
+    )
+    size: Literal["atto", "femto", "pico", "nano", "tiny", "base"] = field(
+        default="nano", metadata={"help": "Architecture of a ConvNeXtV2 with random weights, without --model."}
+    )
+    image_size: int = field(default=224, metadata={"help": "Side of the teacher's input; need not be the student's."})
+    image_mean: list[float] = field(
+        default_factory=lambda: list(IMAGENET_DEFAULT_MEAN), metadata={"help": "Of the normalisation, by channel."}
+    )
+    image_std: list[float] = field(
+        default_factory=lambda: list(IMAGENET_DEFAULT_STD), metadata={"help": "Of the normalisation, by channel."}
+    )
+    findings: list[str] | None = field(default=None, metadata={"help": "Columns of own labels; default: all."})
+    uncertain: Literal["nan", "negative", "positive"] = field(
+        default="nan", metadata={"help": "What a label of -1 in own labels is read as."}
+    )
+    phantom_count: int = field(default=20_000, metadata={"help": "Phantoms per epoch."})
+    finding_rate: float | None = field(
+        default=None, metadata={"help": "Probability of each finding in a training phantom; default: as in NIH."}
+    )
+    film_repeats: int = field(
+        default=1, metadata={"help": "How often an epoch sees films that are no phantoms, to weigh them more."}
+    )
+    drop_path_rate: float = field(default=0.0, metadata={"help": "Stochastic depth; 0.1 to 0.2 on real films."})
+    min_positives: int = field(default=20, metadata={"help": "Findings with fewer are not in the mean AUROC."})
+    augment: Literal["full", "flip", "none"] = field(
+        default="full", metadata={"help": "Crops, rotations, exposure and flips; flips alone; or nothing."}
+    )
+    crop_scale: float = field(default=0.7, metadata={"help": "Smallest area of a random crop."})
+    verify: bool = field(
+        default=False, metadata={"help": "Decode every film once before training and leave out the corrupt, by name."}
+    )
+
+
+def main() -> None:
+    """Train, evaluate, save."""
+    parser = HfArgumentParser((ScriptArguments, TrainingArguments))
+    parser.set_defaults(**DEFAULTS)
+    script, args = parser.parse_args_into_dataclasses()
+    logging.basicConfig(level=logging.INFO if args.should_log else logging.WARNING, stream=sys.stdout)
+    transformers.set_seed(args.seed)
+
+    processor = build_processor(script)
+    see = FilmTransform(processor, augment=script.augment, crop_scale=script.crop_scale, prior="none")
+    sources = open_sources(
+        script.data_dir,
+        script.film_repeats,
+        phantom_count=script.phantom_count,
+        seed=args.seed,
+        finding_rate=script.finding_rate,
+        phantom_size=see.canvas[0],
+        verify=script.verify,
+        findings=script.findings,
+        uncertain=script.uncertain,
+    )
+    films = JoinedRows([source.train for source in sources.values()])
+    findings = next(iter(sources.values())).findings
+    train = TransformedDataset(films, see, args.seed)
+    plain = FilmTransform(processor, prior="none")
+    validations = {name: TransformedDataset(source.validation, plain) for name, source in sources.items()}
+    target, validation = list(validations.items())[-1]
+    if len(validations) > 1:
+        args.metric_for_best_model = f"{target}_{args.metric_for_best_model}"
+    model = build_model(script, findings, prevalence_of(sample_labels(films)))
+    metric = MultilabelAuroc(findings, script.min_positives)
+
+    trainer = Trainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=validations if len(validations) > 1 else validation,
+        processing_class=processor,
+        compute_loss_func=annotated_loss,
+        callbacks=[EpochTeller()],
+        compute_metrics=lambda prediction: metric.compute(
+            predictions=prediction.predictions, references=prediction.label_ids
+        ),
+    )
+    resume_from = args.resume_from_checkpoint or last_checkpoint(args, asdict(script))
+    if resume_from:
+        print(f"resuming from {resume_from}")
+    trainer.train(resume_from_checkpoint=resume_from)
+
+    prediction = trainer.predict(validation, metric_key_prefix="validation")
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        folder = Path(args.output_dir)
+        drop_pickle(folder)
+        trainer.state.save_to_json(str(folder / "trainer_state.json"))
+        licence, note = licence_of_weights(script.model)
+        write_card(
+            folder,
+            model,
+            script,
+            names=[source.name for source in sources.values()],
+            counts=(len(train), len(validation)),
+            positives=(prediction.label_ids == 1).sum(0),
+            metrics=prediction.metrics,
+            licence=licence,
+            note=note,
+        )
+        auroc = prediction.metrics["validation_auroc"]
+        print(
+            f"saved {folder}: validation AUROC {auroc:.3f} ({len(validation)} films), "
+            f"licence of the weights {licence}"
+        )
+    trainer.accelerator.end_training()
+
+
+def annotated_loss(
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Mean over images of the cross-entropy of their annotated findings, as `compute_loss_func` of the Trainer.
+
+    Args:
+        outputs: With `logits` `(B, F)`.
+        labels: `(B, F)` of 1, 0, NaN.
+        num_items_in_batch: Labels, NaN among them, of all the batches whose gradients are added up before a step: the
+            Trainer divides such a loss by nothing else.
+    """
+    loss = multilabel_classification_loss(outputs.logits, labels)
+    return loss if num_items_in_batch is None else loss * (labels.numel() / num_items_in_batch)
+
+
+def build_processor(script: ScriptArguments) -> ClarityImageProcessor:
+    """The teacher's own preprocessing; [`Teacher`] reads size and normalisation from where it is saved."""
+    return ClarityImageProcessor(
+        size={"height": script.image_size, "width": script.image_size},
+        image_mean=script.image_mean,
+        image_std=script.image_std,
+    )
+
+
+def build_model(script: ScriptArguments, findings: Sequence[str], prevalence: np.ndarray) -> PreTrainedModel:
+    """A ConvNeXtV2 with random weights, or a checkpoint; a new head starts at the films' prevalence.
+
+    Args:
+        script: Arguments.
+        findings: Names of the F logits.
+        prevalence: `(F,)` shares of positives among the training films, clamped to [0.01, 0.99].
+    """
+    names = {
+        "id2label": dict(enumerate(findings)),
+        "label2id": {finding: index for index, finding in enumerate(findings)},
+        "problem_type": "multi_label_classification",
+    }
+    if script.model:
+        config = AutoConfig.from_pretrained(script.model)
+        model = AutoModelForImageClassification.from_pretrained(
+            script.model,
+            use_safetensors=True,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # ImageNet's head makes room for one with our findings
+            num_labels=len(findings),
+            **names,
+            **drop_path_settings(config, script.drop_path_rate),
+        )
+        if hasattr(model.config, "pretrained_cfg"):
+            # It has the preprocessing of the original; where it stands, the image processor beside it is not read.
+            del model.config.pretrained_cfg
+        if [config.id2label[index] for index in sorted(config.id2label)] == list(findings):
+            return model
+    else:
+        depths, widths = SIZES[script.size]
+        model = ConvNextV2ForImageClassification(
+            ConvNextV2Config(
+                depths=list(depths),
+                hidden_sizes=list(widths),
+                image_size=script.image_size,
+                drop_path_rate=script.drop_path_rate,
+                **names,
+            )
+        )
+    with torch.no_grad():
+        classifier_of(model).bias.copy_(torch.logit(torch.from_numpy(prevalence), eps=0.01))
+    return model
+
+
+def drop_path_settings(config: PreTrainedConfig, rate: float) -> dict[str, Any]:
+    """How a model of this config is told its stochastic depth."""
+    if config.model_type == "timm_wrapper":
+        return {"model_args": (config.model_args or {}) | {"drop_path_rate": rate}} if rate else {}
+    if rate and not hasattr(config, "drop_path_rate"):
+        raise ValueError(f"`drop_path_rate` must be 0 for {config.model_type}, got {rate}. It has no such field.")
+    return {"drop_path_rate": rate} if hasattr(config, "drop_path_rate") else {}
+
+
+def classifier_of(model: PreTrainedModel) -> nn.Linear:
+    """The layer whose outputs are the logits."""
+    wrapped = getattr(model, "timm_model", None)
+    head = wrapped.get_classifier() if wrapped is not None else getattr(model, "classifier", None)
+    if not isinstance(head, nn.Linear) or head.bias is None:
+        raise ValueError(
+            f"`model` must end in a linear layer with a bias, got {type(model).__name__}. Take a ConvNeXtV2 of "
+            "transformers or a model of timm."
+        )
+    return head
+
+
+def licence_of_weights(name: str | None) -> tuple[str, str]:
+    """Licence of a model fine-tuned from `name`, None for random weights: its identifier on the Hub and a sentence."""
+    if name is None:
+        return "apache-2.0", "Trained from random weights with `clarity_hf`, under the same licence, Apache-2.0."
+    start = published_name(name)
+    readme = Path(name).expanduser() / "README.md"
+    card = ModelCard.load(readme).data if readme.is_file() else ModelCardData()
+    if TAG in (card.tags or []) and card.license:
+        return card.license, f"Fine-tuned from {start}, whose weights are under {card.license}."
+    config, _ = PreTrainedConfig.get_config_dict(name)
+    if "convnextv2" in f"{config.get('model_type')} {config.get('architecture')}":
+        # Whatever a card says: this is the licence of the authors' release.
+        return (
+            "cc-by-nc-4.0",
+            f"Fine-tuned from {start}. The weights published for ConvNeXtV2 are under CC-BY-NC-4.0, which excludes "
+            "commercial use, and so are these.",
+        )
+    licence = (config.get("pretrained_cfg") or {}).get("license") or card.license
+    if licence:
+        return licence, f"Fine-tuned from {start}, whose weights are under {licence}."
+    return "unknown", f"Fine-tuned from {start}, whose licence was not found: look it up before these are handed on."
+
+
+def write_card(
+    folder: Path,
+    model: PreTrainedModel,
+    script: ScriptArguments,
+    names: Sequence[str],
+    counts: tuple[int, int],
+    positives: np.ndarray,
+    metrics: Mapping[str, float],
+    licence: str,
+    note: str,
+) -> None:
+    """Write `README.md` beside the model; `counts` are films for training and for validation."""
+    findings = [model.config.id2label[index] for index in range(len(positives))]
+
+    def figure(value: float) -> str:
+        return "undefined" if np.isnan(value) else f"{value:.3f}"
+
+    rows = [
+        f"| {finding} | {int(count)} | {figure(metrics[f'validation_auroc_{finding}'])} |"
+        for finding, count in zip(findings, positives, strict=True)
+    ]
+    card = ModelCard.from_template(
+        ModelCardData(
+            license=licence,
+            library_name="transformers",
+            pipeline_tag="image-classification",
+            tags=["chest-x-ray", "radiology", TAG],
+        ),
+        template_str=CARD,
+        findings=findings,
+        architecture=getattr(model.config, "architecture", None) or type(model).__name__,
+        parameters=f"{model.num_parameters() / 1e6:.1f}",
+        image_size=f"{script.image_size} × {script.image_size}",
+        licence_note=note,
+        train_films=f"{counts[0]:,}",
+        validation_films=f"{counts[1]:,}",
+        names=" and ".join(names),
+        target=names[-1],
+        auroc=figure(metrics["validation_auroc"]),
+        table="\n".join(rows),
+    )
+    card.save(folder / "README.md")
+
+
+if __name__ == "__main__":
+    main()
