@@ -102,7 +102,7 @@ def test_balanced_weights_make_both_classes_count_alike():
 
 
 def test_balanced_weights_refuse_a_limit_below_one():
-    with pytest.raises(ValueError, match="`limit` must be at least 1, got 0.5"):
+    with pytest.raises(ValueError, match=r"`limit` must be at least 1, got 0\.5"):
         balanced_positive_weights(torch.ones(2, 2), limit=0.5)
 
 
