@@ -10,9 +10,7 @@ Every pass of process R adds a line to FOLDER/record-R.jsonl: step, films, a dig
 
 import json
 import os
-import re
 import sys
-import zipfile
 from hashlib import blake2b
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from clarity_hf import ClarityImageProcessor
 from clarity_hf.data.sources import PhantomRows
 from clarity_hf.data.transforms import FilmTransform, TransformedDataset
 from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments
+from clarity_hf.training.runs import last_whole_checkpoint
 
 FILMS, BATCH, EPOCHS = 24, 4, 3
 STEPS = EPOCHS * FILMS // BATCH
@@ -58,26 +57,6 @@ class RecordingTrainer(ClarityDistillationTrainer):
         with record.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(entry) + "\n")
         return loss
-
-
-def is_whole(checkpoint, processes):
-    """Whether all of a checkpoint was written: the state comes last, the other processes' random states when they may.
-
-    The library writes checkpoints in place, so a kill can leave a part of one.
-    """
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{index}.pth" for index in range(processes)]
-    return all(zipfile.is_zipfile(checkpoint / name) for name in names)
-
-
-def last_whole_checkpoint(folder, processes):
-    """The last checkpoint that is whole, or None."""
-    checkpoints = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    whole = [path for path in checkpoints if is_whole(path, processes)]
-    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
 def main(folder, save_steps=4, workers=0):

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from clarity_hf import ClarityForMultiLabelLocalization
 from clarity_hf.training import ClarityTrainingArguments
-from clarity_hf.training.runs import last_checkpoint
+from clarity_hf.training.runs import is_whole, last_checkpoint, last_whole_checkpoint
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "train.py"
@@ -314,19 +314,16 @@ def test_two_processes_of_which_one_is_killed_go_on(tmp_path):
 
 
 def test_checkpoints_that_a_kill_left_unfinished_are_seen(tmp_path, whole_run):
-    checkpoint = killed_run.last_whole_checkpoint(whole_run, processes=1)
+    checkpoint = last_whole_checkpoint(whole_run, processes=1)
     assert checkpoint.name == f"checkpoint-{killed_run.STEPS}"
-    assert not killed_run.is_whole(checkpoint, processes=2)  # no random states of two processes
+    assert not is_whole(checkpoint, processes=2)  # no random states of two processes
     torn = tmp_path / "checkpoint-99"
     torn.mkdir()
-    assert killed_run.last_whole_checkpoint(tmp_path, processes=1) is None
+    assert last_whole_checkpoint(tmp_path, processes=1) is None
     (torn / "trainer_state.json").write_text('{"epoch": 1.0,')
-    assert killed_run.last_whole_checkpoint(tmp_path, processes=1) is None
+    assert last_whole_checkpoint(tmp_path, processes=1) is None
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="runs.last_checkpoint takes a checkpoint that a kill left unfinished"
-)
 def test_the_scripts_go_on_from_the_last_checkpoint_that_is_whole(tmp_path, whole_run):
     args = ClarityTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
     assert last_checkpoint(args, {}) is None

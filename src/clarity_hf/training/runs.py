@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from .arguments import has_native_bf16
+
+logger = logging.getLogger(__name__)
 
 
 def default_arguments() -> dict[str, Any]:
@@ -51,7 +55,9 @@ class EpochTeller(TrainerCallback):
 
 
 def last_checkpoint(args: TrainingArguments, described: Mapping[str, Any]) -> str | None:
-    """The last checkpoint in the output folder, if this very run was stopped there.
+    """The last whole checkpoint in the output folder, if this very run was stopped there.
+
+    The Trainer writes checkpoints in place: what a kill inside a save left is passed over with a warning.
 
     Args:
         args: Name the folder; the process that saves writes `run.json` into it.
@@ -65,7 +71,7 @@ def last_checkpoint(args: TrainingArguments, described: Mapping[str, Any]) -> st
     """
     folder = Path(args.output_dir)
     record = folder / "run.json"
-    if record.is_file() and (checkpoint := get_last_checkpoint(args.output_dir)):
+    if record.is_file() and (checkpoint := last_whole_checkpoint(folder, args.world_size)):
         earlier = json.loads(record.read_text(encoding="utf-8"))
         changed = sorted(name for name in described if earlier.get(name) != described[name])
         if changed:
@@ -73,10 +79,35 @@ def last_checkpoint(args: TrainingArguments, described: Mapping[str, Any]) -> st
                 f"`output_dir` must be of the same run, got {folder} of a run that differs in {changed}. "
                 "Give another --output_dir or delete the folder."
             )
-        return checkpoint
+        return str(checkpoint)
     if args.should_save:
         folder.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps(dict(described), indent=2) + "\n", encoding="utf-8")
+    return None
+
+
+def is_whole(checkpoint: Path, processes: int) -> bool:
+    """Whether all of a checkpoint was written: its state, which comes last, and the random state of each process."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{index}.pth" for index in range(processes)]
+    return all(zipfile.is_zipfile(checkpoint / name) for name in names)
+
+
+def last_whole_checkpoint(folder: str | Path, processes: int = 1) -> Path | None:
+    """The last checkpoint of a folder that is whole, or None; those after it are named in a warning.
+
+    Args:
+        folder: Output folder of a run.
+        processes: Of the run; a checkpoint of another number of processes cannot be resumed exactly.
+    """
+    found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    for checkpoint in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        if is_whole(checkpoint, processes):
+            return checkpoint
+        logger.warning("%s is not whole, or of another number of processes than %d.", checkpoint, processes)
     return None
 
 
