@@ -37,7 +37,8 @@ from clarity_hf.deployment.model_card import write_model_card
 from clarity_hf.evaluation import MultilabelAuroc, youden_thresholds
 from clarity_hf.losses_clarity import balanced_positive_weights
 from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments, Teacher
-from clarity_hf.training.initialization import adapt_findings, config_from_vit, initialize_from_vit
+from clarity_hf.training.initialization import config_from_vit, initialize_from_vit
+from clarity_hf.training.other_findings import adapt_findings
 from clarity_hf.training.runs import default_arguments, drop_pickle, last_checkpoint, published_name
 from clarity_hf.training.teacher_cache import cache_teacher_logits
 

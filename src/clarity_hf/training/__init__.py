@@ -1,8 +1,19 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Training: the distillation Trainer, its arguments and the teacher."""
+"""Training: the distillation Trainer and its arguments, the teacher and its kept logits, and where training starts."""
 
 from .arguments import ClarityTrainingArguments
+from .initialization import config_from_vit, initialize_from_vit
+from .other_findings import adapt_findings
 from .teacher import Teacher
+from .teacher_cache import cache_teacher_logits
 from .trainer import ClarityDistillationTrainer
 
-__all__ = ["ClarityDistillationTrainer", "ClarityTrainingArguments", "Teacher"]
+__all__ = [
+    "ClarityDistillationTrainer",
+    "ClarityTrainingArguments",
+    "Teacher",
+    "adapt_findings",
+    "cache_teacher_logits",
+    "config_from_vit",
+    "initialize_from_vit",
+]

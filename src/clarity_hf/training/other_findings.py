@@ -1,0 +1,207 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""A CLARiTy model for other findings: what is known by name is kept, the rest starts sensibly.
+
+Class tokens, heads and config values have a row for each finding; everything else serves all of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from clarity_hf.configuration_clarity import PER_FINDING_FIELDS, ClarityConfig
+from clarity_hf.modeling_clarity import ClarityPreTrainedModel
+
+PreTrained = TypeVar("PreTrained", bound=ClarityPreTrainedModel)
+
+PER_FINDING_WEIGHTS = {
+    "embeddings.class_tokens": 1,
+    "embeddings.class_positions": 1,
+    "class_token_head.weight": 0,
+    "class_token_head.bias": 0,
+    "segment_cam.cam.weight": 0,
+    "ranking_pooling.bias": 0,
+}
+"""Weights with a row for each finding, and their axis of findings."""
+
+
+@dataclass
+class AdaptationReport:
+    """What became of the findings when a checkpoint met another list of them.
+
+    Args:
+        kept: Findings whose weights were carried over, in the new order.
+        new: Findings that the checkpoint did not know, in the new order.
+        dropped: Findings of the checkpoint that are gone.
+    """
+
+    kept: list[str]
+    new: list[str]
+    dropped: list[str]
+
+    def __str__(self) -> str:
+        parts = (("kept", self.kept), ("new", self.new), ("dropped", self.dropped))
+        return "Findings: " + "; ".join(f"{len(names)} {word}{listed(names)}" for word, names in parts)
+
+
+@torch.no_grad()
+def adapt_findings(
+    model: PreTrained,
+    findings: Sequence[str],
+    class_token_noise: float = 0.02,
+    generator: torch.Generator | None = None,
+) -> tuple[PreTrained, AdaptationReport]:
+    """A model for other findings that keeps what the given one knows.
+
+    Encoder, SegmentCAM's trunk and the foreground are copied, and the rows and config values of findings that both
+    know, by name. A new finding's class token starts as the mean of the given model's plus noise: the blocks have
+    learnt to serve such tokens, and a random one would first have to become one of them. Its head starts from the
+    usual initialisation and its bias at its prevalence, for a mean of heads is evidence for no finding. Its config
+    values are the defaults.
+
+    Args:
+        model: Left as it is.
+        findings: Names in the order of the new logits, at least one, each once.
+        class_token_noise: Standard deviation of the noise on new class tokens and positions, at least 0.
+        generator: Source of noise and of new heads, on the CPU; by default one with seed 0. Global random state
+            stays as it is.
+
+    Returns:
+        The new model, of the same class, dtype, device and mode, and an [`AdaptationReport`]. The same findings in
+        another order give the same outputs in that order.
+
+    Raises:
+        TypeError: `findings` is a string.
+        ValueError: It is empty or names a finding twice, or the noise is below 0.
+    """
+    findings = _checked_findings(findings)
+    noise = TokenNoise(class_token_noise, generator)
+    config = copy.deepcopy(model.config)
+    _set_findings(config, findings)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(noise.seed())
+        adapted = type(model)(config)
+    adapted = adapted.to(device=model.device, dtype=model.dtype).train(model.training)
+    own, known = state_by_short_name(adapted), model.config.findings
+    for name, tensor in rows_by_finding(state_by_short_name(model), known, findings, own, noise).items():
+        own[name].copy_(tensor)
+    return adapted, match_findings(known, findings)
+
+
+def state_by_short_name(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights of a CLARiTy, shared with it, by names that are the same with heads and without."""
+    return {name.removeprefix("clarity."): tensor for name, tensor in model.state_dict().items()}
+
+
+class TokenNoise:
+    """Gaussian noise for class tokens and class positions, from a generator of its own.
+
+    Args:
+        std: Standard deviation, at least 0.
+        generator: By default one with seed 0, on the CPU.
+
+    Raises:
+        ValueError: `std` is below 0 or not finite.
+    """
+
+    def __init__(self, std: float, generator: torch.Generator | None):
+        if not 0 <= std < math.inf:
+            raise ValueError(f"`class_token_noise` must be at least 0, got {std}. 0.02 is the default.")
+        self.std = std
+        self.generator = generator if generator is not None else torch.Generator().manual_seed(0)
+
+    def add_to(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor, of any shape, plus noise."""
+        noise = torch.randn(tensor.shape, generator=self.generator, device=self.generator.device)
+        return tensor + self.std * noise.to(tensor)
+
+    def seed(self) -> int:
+        """A seed for a generator that cannot be passed."""
+        device = self.generator.device
+        return int(torch.randint(2**62, (), generator=self.generator, device=device).item())
+
+
+def rows_by_finding(
+    state: Mapping[str, torch.Tensor],
+    known: Sequence[str],
+    findings: Sequence[str],
+    own: Mapping[str, torch.Tensor],
+    noise: TokenNoise,
+) -> dict[str, torch.Tensor]:
+    """A state dict for other findings: known ones' rows by name, new tokens the noisy mean, new heads from `own`.
+
+    Args:
+        state: Weights by the names of [`state_by_short_name`]; those with a row for each finding, such as class tokens
+            `(1, F, D)` and `class_token_head.weight` `(F, D)`, have one for each of `known`.
+        known: Findings of `state`.
+        findings: Findings of the result, in its order.
+        own: Weights of the model that takes it, with a row for each of `findings`.
+        noise: For the tokens of new findings.
+    """
+    rows = [known.index(finding) if finding in known else None for finding in findings]
+    adapted = dict(state)
+    for name, axis in PER_FINDING_WEIGHTS.items():
+        if name not in state or name not in own:
+            continue
+        stored = state[name].detach().movedim(axis, 0)
+        if name.startswith("embeddings."):
+            fresh = noise.add_to(stored.mean(0).expand(len(findings), *stored.shape[1:]))
+        else:
+            fresh = own[name].movedim(axis, 0).to(stored)
+        if fresh.shape[1:] == stored.shape[1:]:  # else the head has another width and does not fit anyway
+            chosen = [fresh[i] if row is None else stored[row] for i, row in enumerate(rows)]
+            adapted[name] = torch.stack(chosen).movedim(0, axis)
+    return adapted
+
+
+def match_findings(known: Sequence[str], findings: Sequence[str]) -> AdaptationReport:
+    """What becomes of the findings `known` when the model is to have `findings`; matched by name."""
+    return AdaptationReport(
+        kept=[finding for finding in findings if finding in known],
+        new=[finding for finding in findings if finding not in known],
+        dropped=[finding for finding in known if finding not in findings],
+    )
+
+
+def _checked_findings(findings: Sequence[str]) -> list[str]:
+    if isinstance(findings, str):
+        raise TypeError(f"`findings` must be a list of names, got the string {findings!r}. Put it in a list.")
+    findings = list(findings)
+    if not findings or len(set(findings)) < len(findings):
+        raise ValueError(f"`findings` must be names, at least one and each once, got {findings}. Correct the list.")
+    return findings
+
+
+def _set_findings(config: ClarityConfig, findings: list[str]) -> None:
+    """Name other findings in a config; its lists of a value per finding follow by name, new ones at their defaults."""
+    lists = {name: config.per_finding(name) for name in PER_FINDING_FIELDS if _is_list(getattr(config, name))}
+    known = config.findings
+    defaults = ClarityConfig(id2label=dict(enumerate(findings)))
+    config.id2label = dict(enumerate(findings))
+    config.label2id = {finding: i for i, finding in enumerate(findings)}
+    for name, values in lists.items():
+        stored = dict(zip(known, values, strict=True))
+        fresh = zip(findings, defaults.per_finding(name), strict=True)
+        setattr(config, name, [stored.get(finding, default) for finding, default in fresh])
+    config.validate_architecture()
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def listed(names: Sequence[str], limit: int = 6) -> str:
+    """The first names in brackets after a blank, for a message; nothing where there are none."""
+    if not names:
+        return ""
+    more = f", … {len(names) - limit} more" if len(names) > limit else ""
+    return f" ({', '.join(names[:limit])}{more})"
+
+
+__all__ = ["AdaptationReport", "adapt_findings"]
