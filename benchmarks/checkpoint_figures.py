@@ -50,7 +50,7 @@ def main() -> None:
     report(model, results, np.array([film.labels for film in phantoms]), boxes, [constants] * len(boxes))
 
     if arguments.data_dir:
-        films = open_source(arguments.data_dir)["validation"]
+        films = open_source(arguments.data_dir).validation
         pixels = [read_source(cell) for cell in films["image"]]
         scale = [np.array([image.shape[1], image.shape[0]] * 2) / BOX_FRAME for image in pixels]
         boxes = [

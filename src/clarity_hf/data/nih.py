@@ -24,7 +24,6 @@ boxes with `target_sizes=[(BOX_FRAME, BOX_FRAME)]`.
 from __future__ import annotations
 
 import csv
-import hashlib
 import logging
 import os
 import re
@@ -42,6 +41,7 @@ import PIL.Image
 
 from ..boxes import BOX_FRAME
 from ..labels import FINDINGS, NO_FINDING, canonical_finding, encode_findings
+from .rows import check_validation_fraction, first_names, in_drawing_order
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class NihReport:
             (f"films have no age, or one above {OLDEST_AGE}, and are kept without an age", self.unknown_ages),
             ("films have no thorax mask", self.missing_masks),
         ]
-        messages = [f"{len(names)} {what}: {_first(names)}." for what, names in said if names]
+        messages = [f"{len(names)} {what}: {first_names(names)}." for what, names in said if names]
         if not self.has_test_list:
             messages.append(f"There is no {TEST_LIST}: the test split is empty.")
         return messages
@@ -287,10 +287,7 @@ def split_films(
         ValueError: `validation_fraction` is out of range, or a patient is in both official lists.
         TypeError: `validation_patients` is a string.
     """
-    if not 0 <= validation_fraction < 1:
-        raise ValueError(
-            f"`validation_fraction` must be in [0, 1), got {validation_fraction}. Pass a share of the patients."
-        )
+    check_validation_fraction(validation_fraction)
     if isinstance(validation_patients, str):
         raise TypeError(
             f"`validation_patients` must be an iterable of patient ids, got the string '{validation_patients}'. "
@@ -619,7 +616,7 @@ def _check_disjoint(films: Sequence[NihFilm]) -> None:
     if shared:
         raise ValueError(
             f"{TRAIN_VALIDATION_LIST} and {TEST_LIST} must share no patient, got {len(shared)} in both: "
-            f"{_first(shared)}. Copy the official lists again."
+            f"{first_names(shared)}. Copy the official lists again."
         )
 
 
@@ -632,7 +629,7 @@ def _draw_validation(films: Sequence[NihFilm], fraction: float, seed: int, named
             "%d of `validation_patients` are not in %s and stay where they are: %s.",
             len(absent),
             TRAIN_VALIDATION_LIST,
-            _first(absent),
+            first_names(absent),
         )
     chosen = {film.patient_id for film in films if film.boxes or film.has_original} | (named & patients)
     target = round(fraction * len(patients))
@@ -645,8 +642,7 @@ def _draw_validation(films: Sequence[NihFilm], fraction: float, seed: int, named
             fraction,
             ORIGINALS_FOLDER,
         )
-    others = sorted(patients - chosen, key=lambda patient: hashlib.sha256(f"{seed}:{patient}".encode()).digest())
-    return chosen | set(others[: max(0, target - len(chosen))])
+    return chosen | set(in_drawing_order(patients - chosen, seed)[: max(0, target - len(chosen))])
 
 
 # Data set
@@ -693,11 +689,6 @@ def _to_dataset(films: Sequence[NihFilm], report: NihReport) -> datasets.Dataset
 def _encode(films: Sequence[NihFilm]) -> list[np.ndarray]:
     encoded = {findings: encode_findings(findings) for findings in {film.findings for film in films}}
     return [encoded[film.findings] for film in films]
-
-
-def _first(names: Iterable[str], count: int = 5) -> str:
-    names = list(names)
-    return ", ".join(names[:count]) + (", …" if len(names) > count else "")
 
 
 __all__ = ["BOX_FRAME", "NihFilm", "NihReport", "load_nih", "open_film", "read_nih_tables", "split_films"]

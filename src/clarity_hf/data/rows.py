@@ -202,7 +202,12 @@ def draw_patients(patients: Iterable[str], fraction: float, seed: int) -> set[st
         seed: Of the draw.
     """
     known = set(patients)
-    return set(sorted(known, key=lambda patient: _hash(patient, seed))[: round(fraction * len(known))])
+    return set(in_drawing_order(known, seed)[: round(fraction * len(known))])
+
+
+def in_drawing_order(patients: Iterable[str], seed: int) -> list[str]:
+    """Patients in the order in which a draw with `seed` takes them: by their hash with it."""
+    return sorted(patients, key=lambda patient: _hash(patient, seed))
 
 
 def draws_patient(patient: str, fraction: float, seed: int) -> bool:
