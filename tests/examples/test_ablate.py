@@ -1,0 +1,92 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""examples/ablate.py: runs are kept, the table is written, and every variant is a model."""
+
+import importlib.util
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
+
+from clarity_hf import FINDINGS, ClarityConfig, ClarityImageProcessor
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "ablate.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("ablate_example", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    threads = torch.get_num_threads()
+    yield module
+    torch.set_num_threads(threads)  # drawing sets it, in processes of its own outside tests
+    del sys.modules[spec.name]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher")
+    names = dict(enumerate(FINDINGS))
+    config = ConvNextV2Config(
+        hidden_sizes=[8] * 4, depths=[1] * 4, id2label=names, label2id={name: index for index, name in names.items()}
+    )
+    ConvNextV2ForImageClassification(config).save_pretrained(folder)
+    ClarityImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def test_runs_are_kept_and_their_table_is_put_into_the_report(script, teacher, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "VALIDATION_FILMS", 6)
+    monkeypatch.setattr(script, "ProcessPoolExecutor", lambda mp_context: ThreadPoolExecutor(1))
+    report = tmp_path / "report.md"
+    marks = ("<!-- table: written by examples/ablate.py -->", "<!-- end of the table -->")
+    report.write_text(f"Before.\n{marks[0]}\nold\n{marks[1]}\nAfter.\n")
+    command = [
+        *("ablate.py", "--films", "4", "--test_films", "30", "--seeds", "2", "--variants", "full", "no_prior"),
+        *("--teacher", str(teacher), "--output_dir", str(tmp_path / "runs"), "--report", str(report)),
+    ]
+    monkeypatch.setattr(sys, "argv", command)
+    script.main()
+    assert f"wrote {report} (2 variants, 2 seeds)" in capsys.readouterr().out
+    text = report.read_text()
+    assert text.startswith("Before.\n")
+    assert text.endswith("\nAfter.\n")
+    assert "old" not in text
+    for row in ("| everything |", "| no prior |", "| attention alone |", "| atlas only at inference |"):
+        assert row in text
+    stored = json.loads((tmp_path / "runs" / "full" / "seed-1.json").read_text())
+    assert stored["everything"]["AUROC"] == stored["attention alone"]["AUROC"]  # another map, the same weights
+    assert stored["everything"]["mass outside"] != stored["attention alone"]["mass outside"]
+
+    def fail(*_):
+        raise AssertionError("a finished run was run again")
+
+    monkeypatch.setattr(script, "fit", fail)
+    script.main()
+    assert report.read_text() == text
+
+
+def test_every_variant_is_a_model_of_its_own(script):
+    configs = [ClarityConfig(**script.MODEL | variant.config).to_dict() for variant in script.VARIANTS.values()]
+    settings = [
+        json.dumps([config, variant.prior, variant.alpha], sort_keys=True, default=str)
+        for config, variant in zip(configs, script.VARIANTS.values(), strict=True)
+    ]
+    assert len(set(settings)) == len(script.VARIANTS)
+    for variant in script.VARIANTS.values():
+        for changes in variant.maps.values():
+            ClarityConfig(**script.MODEL | variant.config | changes)
+
+
+def test_differences_are_taken_seed_by_seed(script):
+    metrics = {name: 0.0 for name in script.METRICS}
+    reference = [metrics | {"AUROC": 0.6}, metrics | {"AUROC": 0.8}]
+    other = [metrics | {"AUROC": 0.5}, metrics | {"AUROC": 0.7}]
+    lines = script.table("trained", {"everything": reference, "less": other}, reference)
+    assert "| everything | 0.700 ± 0.141 |" in lines[2]
+    assert "| less | 0.600 ± 0.141<br>-0.100 ± 0.000 |" in lines[3]
