@@ -53,6 +53,7 @@ MODEL = {
     "num_channels": 1,
     "cam_size": 64,
     "ranking_share": 0.08,
+    "background_loss_weight": 0.1,
     "prevalence": FINDING_RATE,
 }
 METRICS = ("AUROC", *(f"T(IoU) > {level}" for level in LEVELS), "mass outside")

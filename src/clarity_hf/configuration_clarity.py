@@ -89,7 +89,8 @@ class ClarityConfig(PreTrainedConfig):
             in the cross-entropies, above 0; `None` is 1. See [`balanced_positive_weights`].
         orthogonal_loss_weight (`float`, defaults to 0.1): Weight of L_orth on the class tokens.
         foreground_loss_weight (`float`, defaults to 0.3): Weight of L_seg of the foreground against the prior.
-        background_loss_weight (`float`, defaults to 0.1): Weight of L_bg, the class attention outside the prior.
+        background_loss_weight (`float`, defaults to 0): Weight of L_bg, the class attention outside the prior. In the
+            ablations maps were better without it; 0.1 is a value to try.
 
     Raises:
         ValueError: A value is out of its range; the message names it and what to do.
@@ -147,7 +148,7 @@ class ClarityConfig(PreTrainedConfig):
     positive_weights: float | int | list[float] | tuple[float, ...] | None = None
     orthogonal_loss_weight: float | int = 0.1
     foreground_loss_weight: float | int = 0.3
-    background_loss_weight: float | int = 0.1
+    background_loss_weight: float | int = 0.0
 
     def __post_init__(self, **kwargs):
         if self.id2label is None and self.label2id is None and kwargs.get("num_labels") is None:

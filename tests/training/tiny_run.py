@@ -36,7 +36,7 @@ def tiny_model(**settings):
             class_attention_layers=2,
             cam_size=16,
             cam_groups=4,
-            **settings,
+            **{"background_loss_weight": 0.1} | settings,
         )
         return ClarityForMultiLabelLocalization(config)
 
