@@ -32,7 +32,8 @@ def multilabel_classification_loss(
     labels = labels.to(device=logits.device, dtype=torch.float32)
     annotated = ~labels.isnan()
     targets = torch.where(annotated, labels, torch.zeros_like(labels))
-    losses = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none", pos_weight=positive_weights)
+    weights = None if positive_weights is None else positive_weights.to(logits.device, torch.float32)
+    losses = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none", pos_weight=weights)
     return torch.where(annotated, losses, torch.zeros_like(losses)).sum(-1).mean() / logits.shape[-1]
 
 

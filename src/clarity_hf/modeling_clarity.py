@@ -586,7 +586,16 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
 
         Returns:
             `(B, F, h, w)` values ≥ 0.
+
+        Raises:
+            ValueError: The config needs activation maps or a foreground, and there is none.
         """
+        for name, given, wanted in (
+            ("activation_maps", activation_maps, self.config.map_fusion != "attention"),
+            ("foreground", foreground, self.config.background_suppression),
+        ):
+            if wanted and given is None:
+                raise ValueError(f"`{name}` must be given, got None. Pass it, or change `map_fusion` and suppression.")
         patches = class_attention.shape[-2] * class_attention.shape[-1]
         attention = class_attention * patches  # 1 where attention is even, at any image size
         if self.config.map_fusion == "attention" or activation_maps is None:

@@ -342,11 +342,10 @@ def _require_fixed(rows: Any) -> None:
             "give the Trainer the teacher itself."
         )
     for part in _epoch_dependent(rows):
-        if not getattr(part, "epoch_fixed", False):
-            raise ValueError(
-                f"`rows` must be the same films in every epoch, got {type(part).__name__}, which draws new ones. "
-                "Give the Trainer the teacher itself, or write the films to a folder once (write_phantoms)."
-            )
+        raise ValueError(
+            f"`rows` must be the same films in every epoch, got {type(part).__name__}, which draws new ones. "
+            "Give the Trainer the teacher itself, or write the films to a folder once (write_phantoms)."
+        )
 
 
 def _epoch_dependent(rows: Any) -> Iterator[Any]:
