@@ -720,3 +720,12 @@ def test_outputs_come_as_a_tuple_on_request_without_what_is_missing():
     assert len(values) == len(outputs.to_tuple())
     assert torch.equal(values[0], outputs.logits)
     assert torch.equal(values[1], outputs.localization_maps)
+
+
+@pytest.mark.parametrize("missing", ["activation_maps", "foreground"])
+def test_a_map_is_not_made_without_what_its_config_needs(missing):
+    model = build()
+    grid = torch.ones(1, FINDINGS, 4, 4)
+    given = {"activation_maps": grid, "foreground": grid[:, :1]} | {missing: None}
+    with pytest.raises(ValueError, match=f"`{missing}` must be given, got None"):
+        model.localize(grid, **given)

@@ -183,6 +183,56 @@ def test_a_number_beyond_the_labels_is_refused(tmp_path):
         load_hub(folder)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("label", [[0, 0, 1], [0, 5], [5, 5], [1, 1]])
+def test_a_multi_hot_list_is_not_taken_for_numbers(tmp_path, label, streaming):
+    folder = write(tmp_path / "own", "train", {"labels": [[5], label]}, labels=NUMBERS)
+    with pytest.raises(ValueError, match=r"0 \(No Finding\) alone, got .*multi-hot, give `findings`"):
+        list(load_hub(folder, validation_fraction=0, streaming=streaming).train)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_multi_hot_list_is_read_with_a_name_for_each_place(tmp_path, streaming):
+    columns = {"labels": [[0, 1, 0], [0, 0, 0], None, [1, 0, 1]], "patient_id": list("abcd")}
+    folder = write(tmp_path / "own", "train", columns, labels=NUMBERS, patient_id=TEXT)
+    options = {"validation_fraction": 0, "streaming": streaming}
+    source = load_hub(folder, ["Rib", "Pleural Effusion", "Mass"], **options)
+    assert source.findings == ("Rib", "Effusion", "Mass")
+    np.testing.assert_array_equal([r["labels"] for r in source.train], [[0, 1, 0], [0, 0, 0], [NAN] * 3, [1, 0, 1]])
+    normal = load_hub(folder, ["No Finding", "Rib", "Mass"], **options)
+    assert normal.findings == ("Rib", "Mass")
+    np.testing.assert_array_equal([r["labels"] for r in normal.train], [[1, 0], [0, 0], [NAN, NAN], [0, 1]])
+    assert streaming or "1 films have both No Finding and a finding, which stands: train row 3." in normal.messages
+    with pytest.raises(ValueError, match="each number once"):
+        list(load_hub(folder, ["Rib", "Mass"], **options).train)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_labels_of_two_forms_are_refused(tmp_path, streaming):
+    labels = [[0, 1]] * 20 + [[5]]
+    folder = write(tmp_path / "own", "train", {"labels": labels}, labels=NUMBERS)
+    message = r"a 0 or 1 for each of the 2 `findings`, got \[5\]" if streaming else "each number"
+    with pytest.raises(ValueError, match=message):
+        list(load_hub(folder, ["Rib", "Mass"], validation_fraction=0, streaming=streaming).train)
+
+
+def test_one_number_a_film_stays_a_number_with_one_finding(tmp_path):
+    folder = write(tmp_path / "own", "train", {"labels": [[1], [0]]}, labels=NUMBERS)
+    assert load_hub(folder, ["Atelectasis"], validation_fraction=0).train["labels"][:] == [[1.0], [0.0]]
+    with pytest.raises(ValueError, match="got 'Atelectasis'"):
+        load_hub(folder, ["Mass"], validation_fraction=0)
+
+
+def test_films_with_no_finding_and_a_finding_are_counted(tmp_path):
+    labels = [["No Finding", "Mass"], ["No Finding"], ["Mass"]]
+    source = load_hub(write(tmp_path / "own", "train", {"labels": labels}, labels=STRINGS), validation_fraction=0)
+    assert "1 films have both No Finding and a finding, which stands: train row 0." in source.messages
+
+
+def test_a_stream_says_that_it_does_not_look_for_patients_in_two_splits(written):
+    assert "Patients in two splits are not looked for in a stream." in load_hub(written, streaming=True).messages
+
+
 def test_labels_are_written_as_a_table_would(tmp_path):
     assert label_text(None, NUMBERS) == ""
     assert label_text([14, 1], NUMBERS) == "Hernia|Atelectasis"

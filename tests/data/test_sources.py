@@ -9,14 +9,16 @@ import pytest
 
 from clarity_hf import FINDINGS, ClarityImageProcessor
 from clarity_hf.data.phantoms import write_phantoms
-from clarity_hf.data.rows import AlignedRows
+from clarity_hf.data.rows import AlignedRows, label_feature
 from clarity_hf.data.sources import (
     PHANTOM,
     JoinedRows,
     PhantomRows,
     RepeatedRows,
-    carries_prior,
     open_source,
+    open_sources,
+    prevalence_of,
+    sample_labels,
 )
 from clarity_hf.data.transforms import FilmTransform
 
@@ -128,17 +130,6 @@ def test_errors_of_a_release_name_the_file(release, tmp_path):
         transform(rows[0])
 
 
-def test_rows_with_masks_carry_a_prior_and_others_do_not(release):
-    rows = open_source(str(release)).train
-    unmasked = rows.remove_columns("thorax_mask")
-    assert carries_prior(rows)
-    assert carries_prior(PhantomRows(1, size=64))
-    assert not carries_prior(unmasked)
-    assert carries_prior(RepeatedRows(AlignedRows(rows, FINDINGS, [*FINDINGS, "Rib"]), 2))
-    assert carries_prior(JoinedRows([unmasked, rows]))
-    assert not carries_prior(JoinedRows([unmasked, RepeatedRows(unmasked, 2)]))
-
-
 def test_a_release_without_test_films_has_an_empty_split(tmp_path):
     write_phantoms(tmp_path, 3, seed=1, size=64, test_fraction=0.0)
     assert len(open_source(str(tmp_path)).test) == 0
@@ -240,3 +231,94 @@ def test_a_name_that_is_nothing_says_what_is_accepted_and_what_was_meant(own):
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         open_source(str(tmp_path / "nowhere"))
+
+
+# Several data sets
+
+
+def test_several_data_sets_come_by_name_with_labels_in_one_order(own):
+    sources = open_sources(["phantom", str(own / "own.csv")], phantom_count=3, phantom_size=64)
+    assert list(sources) == [PHANTOM, "own"]
+    assert all(source.findings == (*FINDINGS, "Rib") for source in sources.values())
+    for source in sources.values():
+        assert len(source.train[0]["labels"]) == 15
+    phantom, film = (source.train[0]["labels"] for source in sources.values())
+    assert np.flatnonzero(np.isnan(phantom)).tolist() == [14]
+    assert np.isnan(film[FINDINGS.index("Mass")])
+    assert not np.isnan(film[FINDINGS.index("Effusion")])
+
+
+def test_options_of_some_kinds_go_to_those_among_several_data_sets(own, release):
+    names = [PHANTOM, str(release), str(own / "own.csv")]
+    sources = open_sources(names, phantom_count=3, phantom_size=64, findings=["Rib"], masks_dir=release / "masks")
+    assert all(source.findings == (*FINDINGS, "Rib") for source in sources.values())
+    own_labels = np.asarray(sources["own"].train[0]["labels"])
+    assert np.isnan(own_labels[:14]).all()  # Effusion of the table was not asked for
+    assert sources[release.name].has_prior
+
+
+def test_an_option_that_none_of_several_data_sets_takes_is_refused(own, release):
+    with pytest.raises(ValueError, match="`findings` must be left out for phantom"):
+        open_sources([PHANTOM, str(release)], findings=["Mass"])
+    with pytest.raises(ValueError, match="`masks_dir` must be left out for phantom"):
+        open_sources([PHANTOM, str(own / "own.csv")], masks_dir="masks")
+
+
+def test_films_are_repeated_and_phantoms_are_not(own):
+    once, thrice = (
+        open_sources(["phantom", str(own / "own.csv")], times, phantom_count=3, phantom_size=64) for times in (1, 3)
+    )
+    assert len(thrice["own"].train) == 3 * len(once["own"].train)
+    assert len(thrice["own"].validation) == len(once["own"].validation)
+    assert len(thrice[PHANTOM].train) == 3
+
+
+def test_two_data_sets_of_one_name_are_refused(own):
+    (own / "copy").mkdir()
+    shutil.copytree(own / "films", own / "copy" / "films")
+    shutil.copy(own / "own.csv", own / "copy")
+    with pytest.raises(ValueError, match="`names` must be of data sets with different names"):
+        open_sources([str(own / "own.csv"), str(own / "copy" / "own.csv")])
+
+
+# Labels
+
+
+def labels_alone(labels):
+    """A data set of labels, which breaks if a film is read with them."""
+    features = datasets.Features(image=datasets.Image(), labels=label_feature(len(labels[0])))
+    lost = [{"path": "nowhere.png", "bytes": None}] * len(labels)
+    return datasets.Dataset.from_dict({"image": lost, "labels": labels}, features=features)
+
+
+def test_the_labels_of_films_are_read_whole_and_without_the_films():
+    labels = np.zeros((2000, 2))
+    labels[[3, 1234], 1] = 1  # a rare finding, between the rows of any coarse sample
+    labels[7, 0] = np.nan
+    rows = labels_alone(labels.tolist())
+    np.testing.assert_array_equal(sample_labels(rows), labels)
+    np.testing.assert_array_equal(sample_labels(rows.select([1234, 7])), labels[[1234, 7]])
+    moved = sample_labels(RepeatedRows(AlignedRows(rows, ["a", "b"], ["b", "c", "a"]), 2))
+    assert moved.shape == (4000, 3)
+    np.testing.assert_array_equal(moved[2000:, [2, 0]], labels)
+    assert np.isnan(moved[:, 1]).all()
+
+
+def test_phantoms_are_sampled_and_keep_their_weight_beside_films():
+    phantoms, read = PhantomRows(30, size=64, finding_rate=1.0), []
+    phantoms.phantom = lambda index: read.append(index) or PhantomRows.phantom(phantoms, index)
+    rows = JoinedRows([labels_alone([[0.0] * 14] * 10), phantoms, labels_alone([[0.0] * 14]).select([])])
+    labels = sample_labels(rows, count=4)
+    assert read == [0, 9, 19, 29]
+    assert labels.shape == (40, 14)
+    np.testing.assert_allclose(prevalence_of(labels), 30 / 40)
+
+
+def test_fewer_phantoms_than_wanted_are_read_once_each():
+    rows = PhantomRows(3, size=64, finding_rate=0.3)
+    np.testing.assert_array_equal(sample_labels(rows), [rows[i]["labels"] for i in range(3)])
+
+
+def test_a_stream_is_sampled_at_its_head():
+    rows = labels_alone([[float(i % 2)] for i in range(20)]).cast_column("image", datasets.Image(decode=False))
+    np.testing.assert_array_equal(sample_labels(rows.to_iterable_dataset(), count=3), [[0], [1], [0]])

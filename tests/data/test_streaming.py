@@ -17,8 +17,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from clarity_hf import ClarityImageProcessor
+from clarity_hf.data import streaming
 from clarity_hf.data.rows import row_features
-from clarity_hf.data.streaming import TransformedStream, film_key
+from clarity_hf.data.streaming import TransformedStream
 from clarity_hf.data.transforms import FilmTransform
 
 SCRIPT = Path(__file__).with_name("streamed_run.py")
@@ -131,8 +132,8 @@ def test_rows_with_an_index_are_refused(rows, transform):
         TransformedStream(rows, transform)
 
 
-def test_a_film_is_known_by_its_bytes_or_else_by_its_path():
-    assert film_key({"path": "a.png", "bytes": b"film"}) == b"film"
-    assert film_key({"path": "a.png", "bytes": None}) == b"a.png"
+def test_draws_depend_on_a_films_bytes_or_else_on_its_path():
+    assert streaming._draw_key({"path": "a.png", "bytes": b"film"}) == b"film"
+    assert streaming._draw_key({"path": "a.png", "bytes": None}) == b"a.png"
     with pytest.raises(TypeError, match="undecoded"):
-        film_key(Image.new("L", (16, 16)))
+        streaming._draw_key(Image.new("L", (16, 16)))

@@ -50,6 +50,19 @@ def bounds(inside):
 # View
 
 
+def test_a_rotated_ramp_is_smooth(processor):
+    """Nearest neighbour would shift a rotated ramp by whole pixels: steps of none and of two instead of one."""
+    ramp = torch.arange(72.0).expand(72, 72)[None] / 71
+    affine = FilmTransform(processor, augment="full").crops.transforms[0]
+    assert isinstance(affine, v2.RandomAffine)
+    torch.manual_seed(0)
+    for _ in range(5):
+        steps = affine(tv_tensors.Image(ramp))[0, 20:52, 20:52].diff(dim=1) * 71
+        assert 0.9 < steps.min() <= steps.max() < 1.1  # cos 7° = 0.993
+        inside = affine(tv_tensors.Mask((ramp > 0.5).float()))
+        assert set(inside.unique().tolist()) == {0, 1}
+
+
 @pytest.mark.parametrize("augment", ["none", "flip", "full"])
 @pytest.mark.parametrize("shape", [(256, 256), (320, 192), (160, 400)])
 @pytest.mark.parametrize("seed", range(6))

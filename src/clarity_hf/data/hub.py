@@ -33,6 +33,7 @@ from .label_columns import (
     LATERAL_VIEWS,
     MASK_COLUMNS,
     NAME_COLUMNS,
+    NORMAL_NAMES,
     PATIENT_COLUMNS,
     VIEW_COLUMNS,
     Empty,
@@ -66,6 +67,9 @@ NUMBERED_LABELS = (NO_FINDING, *FINDINGS)
 METADATA_FILES = ("metadata.csv", "metadata.parquet")
 """Tables that may lie in a folder of images."""
 
+_PEEKED = 16
+"""Rows of a stream by which the form of its labels is known."""
+
 _NIH_FILE = re.compile(r"(\d{8})_\d{3}\.\w+$")
 
 
@@ -88,8 +92,9 @@ def load_hub(
 
     Args:
         name: Hub id such as `owner/name`, or a folder.
-        findings: As for [`load_table`]. By default the class labels' own names; for names that are written out, and
-            for lists of plain numbers, the 14 findings of NIH; otherwise all columns of labels, which a stream cannot
+        findings: As for [`load_table`]; for multi-hot lists, of 0 and 1 in `int64` and the like, a name for each
+            place. By default the class labels' own names; for names that are written out, and for lists of plain
+            numbers, the 14 findings of NIH; otherwise all columns of labels, which a stream cannot
             know before it is read.
         image_column: By default the only column of images.
         patient_column: By default the first of `PATIENT_COLUMNS` that there is.
@@ -199,11 +204,14 @@ class _Schema:
     label_columns: list[str]
     features: datasets.Features
     nih_files: bool
+    multi_hot: tuple[str, ...] = ()
     doubts: list[str] = field(default_factory=list)
 
     def cells(self, row: Mapping[str, Any]) -> dict[str, str]:
         """The label columns as text, as [`LabelReader`] takes them."""
-        return {column: label_text(row[column], self.features[column]) for column in self.label_columns}
+        return {
+            column: label_text(row[column], self.features[column], self.multi_hot) for column in self.label_columns
+        }
 
     def patient_of(self, image: Mapping[str, Any] | None, written: Any, fallback: str) -> str:
         """The patient's id: as written, from an NIH file's name, or one of the film's own."""
@@ -223,11 +231,18 @@ class _Schema:
         return result | ({"thorax_mask": row[self.mask]} if self.mask else {})
 
 
-def label_text(value: Any, feature: Any) -> str:
+def label_text(value: Any, feature: Any, multi_hot: Sequence[str] = ()) -> str:
     """A label of any type as a table would write it: names joined by `|`, or a number.
 
+    Args:
+        value: The label.
+        feature: Its type.
+        multi_hot: The names of a list of plain numbers that has a 0 or 1 for each of them; without it they are numbers
+            of `NUMBERED_LABELS`.
+
     Raises:
-        ValueError: A number stands for none of `NUMBERED_LABELS`.
+        ValueError: A number stands for none of `NUMBERED_LABELS`, or the list is multi-hot where it should not be, or
+            the other way round.
     """
     if value is None:
         return ""
@@ -239,6 +254,20 @@ def label_text(value: Any, feature: Any) -> str:
         return "|".join(feature.feature.int2str(value))
     if feature.feature.dtype == "string":
         return "|".join(value)
+    if multi_hot:
+        if not _is_multi_hot(value, len(multi_hot)):
+            raise ValueError(
+                f"a multi-hot label must have a 0 or 1 for each of the {len(multi_hot)} `findings`, got "
+                f"{list(value)}. Give the data set one form of labels."
+            )
+        present = [name for name, number in zip(multi_hot, value, strict=True) if number]
+        return "|".join(present) or NO_FINDING
+    if len(set(value)) < len(value) or (len(value) > 1 and 0 in value):
+        raise ValueError(
+            f"a list of numbered labels must have each number once and 0 ({NO_FINDING}) alone, got {list(value)}. If "
+            "it is multi-hot, give `findings`, a name for each of its places; or give the data set a column a "
+            "finding, or names."
+        )
     unknown = [number for number in value if number not in range(len(NUMBERED_LABELS))]
     if unknown:
         raise ValueError(
@@ -246,6 +275,11 @@ def label_text(value: Any, feature: Any) -> str:
             "Give the data set names, or a column a finding."
         )
     return "|".join(NUMBERED_LABELS[int(number)] for number in value)
+
+
+def _is_multi_hot(value: Sequence[Any], count: int) -> bool:
+    """Whether a list is `count` times 0 or 1; from two on no list of numbered labels is, as it would repeat or mix."""
+    return len(value) == count > 1 and set(value) <= {0, 1}
 
 
 # Schema
@@ -280,7 +314,7 @@ def _find_schema(data: Mapping[str, Any], wanted: _Wanted) -> _Schema:
         raise ValueError("a stream's columns must be known, got a data set without features. Convert it to parquet.")
     header = list(features)
     image = _image_column(features, wanted.image_column)
-    labels, label_columns = _find_labels(data, features, wanted)
+    labels, label_columns, multi_hot = _find_labels(data, features, wanted)
     patient = find_column(header, wanted.patient_column, "patient_column", PATIENT_COLUMNS)
     schema = _Schema(
         image=image,
@@ -290,7 +324,8 @@ def _find_schema(data: Mapping[str, Any], wanted: _Wanted) -> _Schema:
         labels=labels,
         label_columns=label_columns,
         features=features,
-        nih_files=patient is None and _is_numbered(features[label_columns[0]]),
+        nih_files=patient is None and not multi_hot and _is_numbered(features[label_columns[0]]),
+        multi_hot=multi_hot,
     )
     if isinstance(labels, NameLabels) and patient == "Patient ID" and _is_list_of(features[labels.column], "string"):
         schema.doubts.append(
@@ -322,13 +357,17 @@ def _image_column(features: datasets.Features, given: str | None) -> str:
 
 def _find_labels(
     data: Mapping[str, Any], features: datasets.Features, wanted: _Wanted
-) -> tuple[LabelReader, list[str]]:
-    """The reader of labels and the columns that it reads."""
+) -> tuple[LabelReader, list[str], tuple[str, ...]]:
+    """The reader of labels, the columns that it reads, and the names of a multi-hot list."""
     column = find_column(list(features), None, "labels", NAME_COLUMNS)
     by_column = wanted.findings is not None and set(wanted.findings) <= set(features)
     if column is not None and not by_column and _holds_names(features[column]):
         known = ordered_names(_class_names(features[column]) or FINDINGS)
-        return NameLabels(column, named_findings(known if wanted.findings is None else wanted.findings)), [column]
+        chosen = named_findings(known if wanted.findings is None else wanted.findings)
+        multi_hot = _multi_hot_names(data, column, wanted)
+        if multi_hot:
+            chosen = {name: finding for name, finding in chosen.items() if loose_name(name) not in NORMAL_NAMES}
+        return NameLabels(column, chosen), [column], multi_hot
     scalars = [name for name, feature in features.items() if isinstance(feature, datasets.Value)]
     cells: dict[str, list[str]] = {name: [] for name in scalars}
     for rows in data.values():
@@ -337,8 +376,25 @@ def _find_labels(
                 cells[name].extend(cell_text(value) for value in rows.select_columns(name)[:][name])
     reader = choose_labels(cells, wanted.findings, wanted.uncertain, wanted.empty)
     if isinstance(reader, NameLabels):
-        return reader, [reader.column]
-    return reader, [*reader.columns, *([reader.normal_column] if reader.normal_column else [])]
+        return reader, [reader.column], ()
+    return reader, [*reader.columns, *([reader.normal_column] if reader.normal_column else [])], ()
+
+
+def _multi_hot_names(data: Mapping[str, Any], column: str, wanted: _Wanted) -> tuple[str, ...]:
+    """The findings given, if there is one for each place of lists of plain 0 and 1, else nothing.
+
+    A stream is known by its first labels; later ones in another form are refused as they come.
+    """
+    feature = next(iter(data.values())).features[column]
+    if wanted.findings is None or _class_names(feature) is not None or not _is_list_of(feature, "int"):
+        return ()
+    names = tuple(wanted.findings)
+    lists: list[Sequence[Any]] = []
+    for rows in data.values():
+        labels = rows.select_columns(column)
+        read = labels[:][column] if isinstance(rows, datasets.Dataset) else [r[column] for r in labels.take(_PEEKED)]
+        lists.extend(value for value in read if value is not None)
+    return names if lists and all(_is_multi_hot(value, len(names)) for value in lists) else ()
 
 
 def _holds_names(feature: Any) -> bool:
@@ -371,15 +427,19 @@ def _load(
 ) -> tuple[dict[str, datasets.Dataset], list[str]]:
     uncertain: Counter[str] = Counter()
     laterals: list[str] = []
+    contradictory: list[str] = []
     splits: dict[str, datasets.Dataset] = {}
     for split, rows in data.items():
-        rows, read = _load_split(split, rows, schema, laterals)
+        rows, read = _load_split(split, rows, schema, laterals, contradictory)
         uncertain.update(finding for row in read for finding in row.uncertain)
         splits[split] = rows
     doubts = _leaks(splits) if schema.patient or schema.nih_files else []
     if uncertain:
         counts = ", ".join(f"{finding} {count}" for finding, count in uncertain.items())
         doubts.append(f"{uncertain.total()} labels are uncertain (−1): {counts}.")
+    if contradictory:
+        named = first_names(contradictory)
+        doubts.append(f"{len(contradictory)} films have both No Finding and a finding, which stands: {named}.")
     if laterals:
         doubts.append(f"{len(laterals)} lateral films are dropped: {first_names(laterals)}.")
     if "validation" not in splits and "train" in splits:
@@ -392,7 +452,7 @@ def _load(
 
 
 def _load_split(
-    split: str, rows: datasets.Dataset, schema: _Schema, laterals: list[str]
+    split: str, rows: datasets.Dataset, schema: _Schema, laterals: list[str], contradictory: list[str]
 ) -> tuple[datasets.Dataset, list[Any]]:
     """One split in our columns, its films left where they are, and what was read of its labels."""
     views = [loose_name(cell_text(view)) for view in rows[schema.view]] if schema.view else []
@@ -401,6 +461,7 @@ def _load_split(
     frontal = [i for i in range(len(rows)) if i not in lateral]
     labels = rows.select_columns(schema.label_columns)
     read = [schema.labels.read(schema.cells(row), f"{split}, row {i}") for i, row in enumerate(labels)]
+    contradictory.extend(f"{split} row {i}" for i in frontal if read[i].contradicts)
     patients = rows[schema.patient] if schema.patient else [None] * len(rows)
     # The paths alone: the films' bytes beside them would be gigabytes.
     paths = pyarrow.compute.struct_field(rows.data.column(schema.image), "path").to_pylist()
@@ -435,6 +496,8 @@ def _stream(
 ) -> tuple[dict[str, datasets.IterableDataset], list[str]]:
     features = _features_of(schema)
     doubts = ["Lateral films are left out of the stream."] if schema.view else []
+    if len(data) > 1 and (schema.patient or schema.nih_files):
+        doubts.append("Patients in two splits are not looked for in a stream.")
     splits = {}
     for split, rows in data.items():
         for column in filter(None, (schema.image, schema.mask)):

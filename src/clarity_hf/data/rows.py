@@ -103,9 +103,13 @@ class _Alignment:
                 f"`labels` must have one value per finding ({len(self.places)}), got {own.shape}. Name the data "
                 "set's findings in the order of its labels."
             )
-        labels = np.full(self.count, np.nan, dtype=np.float32)
-        labels[self.places] = own
-        return {**row, "labels": labels}
+        return {**row, "labels": self.move(own)}
+
+    def move(self, own: np.ndarray) -> np.ndarray:
+        """Labels `(..., len(own))` to `(..., len(findings))` float32, NaN where the data set has none."""
+        labels = np.full((*own.shape[:-1], self.count), np.nan, dtype=np.float32)
+        labels[..., self.places] = own
+        return labels
 
 
 def align_labels(rows: Any, own: Sequence[str], findings: Sequence[str]) -> Any:

@@ -30,6 +30,9 @@ PHANTOM = "phantom"
 FILM_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """Files by which a folder of images is known."""
 
+OPTION_KINDS = {"findings": ("hub", "images", "table"), "masks_dir": ("release",)}
+"""Options that only some kinds of data sets take."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 SPLIT_SEEDS = {"train": 1, "validation": 2, "test": 3}
@@ -187,16 +190,18 @@ def open_sources(names: Sequence[str], film_repeats: int = 1, **options: Any) ->
     Args:
         names: Of each, see [`open_source`].
         film_repeats: How often an epoch sees the training rows of all but `phantom`, to weigh them against phantoms.
-        options: As for [`open_source`], for all of them; the findings of own labels are for those that have them.
+        options: As for [`open_source`], for all of them; `findings` and `masks_dir` go to those that take them.
 
     Returns:
         The data sets by the name that they have in metrics (letters, digits and `_`), in the order given, their labels
         in one order of findings: NaN for what a data set does not annotate.
 
     Raises:
-        FileNotFoundError, ValueError: As [`open_source`], or two data sets have the same name.
+        FileNotFoundError, ValueError: As [`open_source`], or two data sets have the same name, or none of them takes
+            an option.
     """
-    opened = [open_source(name, **options) for name in names]
+    kinds = [_kind(name, Path(name).expanduser()) for name in names]
+    opened = [open_source(name, **_own_options(kind, kinds, options)) for name, kind in zip(names, kinds, strict=True)]
     findings = union_of_findings(opened)
     sources = {re.sub(r"\W", "_", source.name): align_source(source, findings) for source in opened}
     if len(sources) < len(opened):
@@ -210,11 +215,31 @@ def open_sources(names: Sequence[str], film_repeats: int = 1, **options: Any) ->
 
 
 def sample_labels(rows: Any, count: int = 500) -> np.ndarray:
-    """Labels `(n, F)` float64 of up to `count` evenly spaced rows, or of a stream's first, for the prevalence."""
+    """Labels for the prevalence: all that can be read without the films, so that rare findings are among them.
+
+    Args:
+        rows: Map-style, as the wrappers of this module, or a stream.
+        count: Rows that are read where labels come with films alone: of a stream the first, of phantoms evenly spaced
+            ones, each standing for as many rows as the data set has of them.
+
+    Returns:
+        `(n, F)` float64 of 1, 0, NaN: a row a film, repetitions counted; of a stream at most `count`.
+    """
     if isinstance(rows, datasets.IterableDataset):
         return np.array([row["labels"] for row in rows.take(count)], dtype=np.float64)
+    if isinstance(rows, JoinedRows):  # an empty part does not know its number of findings
+        parts: list[Any] = rows.datasets
+        return np.concatenate([sample_labels(part, count) for part in parts if len(part)])
+    if isinstance(rows, RepeatedRows):
+        return np.tile(sample_labels(rows.rows, count), (rows.times, 1))
+    if isinstance(rows, AlignedRows):
+        return rows.align.move(sample_labels(rows.rows, count)).astype(np.float64)
+    if isinstance(rows, datasets.Dataset):
+        return np.array(rows.select_columns("labels").with_format("numpy")[:]["labels"], dtype=np.float64)
     indices = np.unique(np.linspace(0, len(rows) - 1, count).astype(int))
-    return np.array([rows[int(index)]["labels"] for index in indices], dtype=np.float64)
+    drawn = np.array([rows[int(index)]["labels"] for index in indices], dtype=np.float64)
+    # As many as there are rows: beside films that are read whole, phantoms keep their weight.
+    return drawn[np.arange(len(rows)) * len(drawn) // len(rows)]
 
 
 def prevalence_of(labels: np.ndarray) -> np.ndarray:
@@ -224,10 +249,16 @@ def prevalence_of(labels: np.ndarray) -> np.ndarray:
     return np.where(annotated.any(0), shares, 0.5)
 
 
+def _own_options(kind: str, kinds: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without those for other data sets; what none of `kinds` takes stays and is refused later."""
+    others = {name for name, takers in OPTION_KINDS.items() if kind not in takers and set(takers) & set(kinds)}
+    return {name: value for name, value in options.items() if name not in others}
+
+
 def _check_options(name: str, kind: str, findings: Any, masks_dir: Any, streaming: bool) -> None:
-    if findings is not None and kind in ("phantom", "release"):
+    if findings is not None and kind not in OPTION_KINDS["findings"]:
         raise ValueError(f"`findings` must be left out for {name}, got {list(findings)}. It has the 14 of FINDINGS.")
-    if masks_dir is not None and kind != "release":
+    if masks_dir is not None and kind not in OPTION_KINDS["masks_dir"]:
         raise ValueError(f"`masks_dir` must be left out for {name}, got {masks_dir}. Only a release has one.")
     if streaming and kind == "phantom":
         raise ValueError("`streaming` must be False for phantoms, got True. They are drawn as they are read.")
@@ -318,12 +349,3 @@ def _release(
         has_prior="thorax_mask" in release["train"].column_names,
         messages=tuple(release["train"].info.description.splitlines()[1:]),  # after the data set's own name
     )
-
-
-def carries_prior(rows: Any) -> bool:
-    """Whether rows, wrapped or not, have a thorax mask, from which a model can learn its foreground."""
-    if isinstance(rows, AlignedRows | RepeatedRows):
-        return carries_prior(rows.rows)
-    if isinstance(rows, JoinedRows):
-        return any(carries_prior(part) for part in rows.datasets)
-    return isinstance(rows, PhantomRows) or "thorax_mask" in rows.column_names

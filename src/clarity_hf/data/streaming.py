@@ -55,7 +55,7 @@ class TransformedStream(torch.utils.data.IterableDataset):
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         """All rows of this worker, transformed."""
         for row in self.rows:
-            key = f"{self.seed} {self.rows.epoch} ".encode() + film_key(row["image"])
+            key = f"{self.seed} {self.rows.epoch} ".encode() + _draw_key(row["image"])
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) >> 1)
                 example = self.transform(row)
@@ -66,8 +66,8 @@ class TransformedStream(torch.utils.data.IterableDataset):
         self.rows.set_epoch(epoch)
 
 
-def film_key(image: Any) -> bytes:
-    """What tells a film from others: the bytes of an undecoded image, its path where it has none.
+def _draw_key(image: Any) -> bytes:
+    """What a film's draws depend on: the bytes of an undecoded image, its path where it has none.
 
     Args:
         image: `{"path", "bytes"}`.

@@ -83,7 +83,10 @@ class FilmTransform:
         self.std = torch.tensor(image_processor.image_std, dtype=torch.float32)[:, None, None]
         self.crops = v2.Compose(
             [
-                v2.RandomAffine(degrees=7, translate=(0.03, 0.03), fill=0),
+                # The default, nearest, leaves stairs in a rotated film; masks are moved by nearest in any case.
+                v2.RandomAffine(
+                    degrees=7, translate=(0.03, 0.03), interpolation=v2.InterpolationMode.BILINEAR, fill=0
+                ),
                 v2.RandomResizedCrop(self.size, scale=(crop_scale, 1.0), ratio=(0.85, 1.18), antialias=True),
                 v2.ColorJitter(brightness=0.2, contrast=0.25),
             ]
