@@ -15,9 +15,9 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,8 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--report", type=Path, default=Path("docs/ablations.md"))
     arguments = parser.parse_args()
+    if "full" not in arguments.variants:
+        parser.error("argument --variants: `full` must be among them: differences are taken from it")
     transformers.utils.logging.disable_progress_bar()
 
     processor = ClarityImageProcessor(
@@ -174,7 +176,7 @@ def main() -> None:
         (name, seed)
         for seed in range(arguments.seeds)
         for name in arguments.variants
-        if not result_file(arguments.output_dir, name, seed).is_file()
+        if not is_kept(result_file(arguments.output_dir, name, seed), settings_of(VARIANTS[name], arguments))
     ]
     if missing:
         atlas = FilmTransform(processor, prior="atlas")(PhantomRows(1, size=SIZE)[0])["anatomical_prior"]
@@ -187,9 +189,10 @@ def main() -> None:
             print(f"{name}, seed {seed}", flush=True)
             model = fit(VARIANTS[name], seed, TrainingRows(train, VARIANTS[name].prior, atlas), arguments.output_dir)
             results = measure_all(model, VARIANTS[name], validation, test, atlas)
+            stored = {"settings": settings_of(VARIANTS[name], arguments), "figures": results}
             path = result_file(arguments.output_dir, name, seed)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_suffix(".part").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+            path.with_suffix(".part").write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
             path.with_suffix(".part").replace(path)
     write_report(arguments)
 
@@ -197,6 +200,30 @@ def main() -> None:
 def result_file(folder: Path, name: str, seed: int) -> Path:
     """Where the figures of a run are kept."""
     return folder / name / f"seed-{seed}.json"
+
+
+def settings_of(variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the figures of a variant depend on beside the seed, as JSON gives it back."""
+    settings = {
+        "films": arguments.films,
+        "test_films": arguments.test_films,
+        "model": MODEL,
+        "variant": asdict(variant),
+        "learning_rate": LEARNING_RATE,
+        "batch_size": BATCH_SIZE,
+    }
+    return json.loads(json.dumps(settings))
+
+
+def is_kept(path: Path, settings: dict[str, Any]) -> bool:
+    """Whether a run of these settings is kept; one of other settings is named and to be made anew."""
+    if not path.is_file():
+        return False
+    kept = json.loads(path.read_text(encoding="utf-8")).get("settings")
+    if kept != settings:
+        changed = sorted(name for name in settings if (kept or {}).get(name) != settings[name])
+        print(f"{path} is of other settings ({', '.join(changed)}) and is made anew", flush=True)
+    return kept == settings
 
 
 def draw_films(split: str, count: int, processor: ClarityImageProcessor) -> Films:
@@ -336,23 +363,29 @@ def predict_maps(
 
 def write_report(arguments: argparse.Namespace) -> None:
     """Put the tables into the report, between its marks; the text around them stays."""
-    results: dict[str, list[dict[str, float]]] = {}
-    for name in arguments.variants:
-        for seed in range(arguments.seeds):
-            stored = json.loads(result_file(arguments.output_dir, name, seed).read_text(encoding="utf-8"))
-            for text, figures in stored.items():
-                results.setdefault(text, []).append(figures)
-    trained = {VARIANTS[name].text: results.pop(VARIANTS[name].text) for name in arguments.variants}
-    reference = next(iter(trained.values()))
+    trained: dict[str, list[dict[str, float]]] = {}
+    maps: dict[str, list[dict[str, float]]] = {}
+    weights_of: dict[str, list[dict[str, float]]] = {}
+    for variant, files in (
+        (VARIANTS[name], [result_file(arguments.output_dir, name, seed) for seed in range(arguments.seeds)])
+        for name in arguments.variants
+    ):
+        stored = [json.loads(file.read_text(encoding="utf-8"))["figures"] for file in files]
+        trained[variant.text] = [figures[variant.text] for figures in stored]
+        for text in variant.maps:
+            row = f"{variant.text}: {text}"
+            maps[row] = [figures[text] for figures in stored]
+            weights_of[row] = trained[variant.text]
+    full = trained[VARIANTS["full"].text]
     lines = [
-        f"{arguments.seeds} seeds; mean ± standard deviation over them, and below it the difference from the first",
-        "row ± the standard deviation of the differences seed by seed.",
+        f"{arguments.seeds} seeds; mean ± standard deviation over them, and below it a difference ± the standard",
+        f"deviation of the differences seed by seed: from \"{VARIANTS['full'].text}\" where the model was trained in",
+        "another way, from the trained row named before the colon where another map was made of its weights.",
         f"{arguments.films} training films, {arguments.test_films} test films; torch {torch.__version__},",
         f"transformers {transformers.__version__}, clarity_hf {clarity_hf.__version__}, {platform.machine()}.",
         "",
-        *table("trained", trained, reference),
-        "",
-        *table("maps of the same weights", results, reference),
+        *table("trained", trained, dict.fromkeys(trained, full)),
+        *(["", *table("maps of the same weights", maps, weights_of)] if maps else []),
     ]
     start, end = "<!-- table: written by examples/ablate.py -->", "<!-- end of the table -->"
     before, after = "# Ablations\n\n", "\n"
@@ -363,15 +396,25 @@ def write_report(arguments: argparse.Namespace) -> None:
     print(f"wrote {arguments.report} ({len(trained)} variants, {arguments.seeds} seeds)")
 
 
-def table(title: str, rows: dict[str, list[dict[str, float]]], reference: list[dict[str, float]]) -> list[str]:
-    """A Markdown table: a row a variant, a column a metric."""
+def table(
+    title: str,
+    rows: Mapping[str, Sequence[Mapping[str, float]]],
+    references: Mapping[str, Sequence[Mapping[str, float]]],
+) -> list[str]:
+    """A Markdown table: a row a variant, a column a metric.
+
+    Args:
+        title: Of the first column.
+        rows: Metrics of each seed, by variant.
+        references: For each row the metrics of the same seeds from which its difference is taken; itself for none.
+    """
     lines = [f"| {title} | {' | '.join(METRICS)} |", "|---" * (len(METRICS) + 1) + "|"]
     for text, runs in rows.items():
-        cells = []
+        cells, reference = [], references[text]
         for metric in METRICS:
             values = np.array([run[metric] for run in runs])
             cell = f"{values.mean():.3f} ± {values.std(ddof=1) if len(values) > 1 else 0:.3f}"
-            if runs is not reference and len(runs) == len(reference):
+            if runs is not reference:
                 change = values - [run[metric] for run in reference]
                 cell += f"<br>{change.mean():+.3f} ± {change.std(ddof=1) if len(change) > 1 else 0:.3f}"
             cells.append(cell)

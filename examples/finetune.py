@@ -29,6 +29,7 @@ from clarity_hf.data.transforms import FilmTransform, TransformedDataset
 from clarity_hf.evaluation import MultilabelAuroc, youden_thresholds
 from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments
 from clarity_hf.training.other_findings import adapt_findings
+from clarity_hf.training.runs import drop_pickle
 
 MODEL, OUTPUT_DIR, EPOCHS = "clarity-s16-224", "runs/finetuned", 2
 BATCH_SIZE, LEARNING_RATE, VALIDATION_FRACTION = 8, 5e-5, 0.25
@@ -49,6 +50,11 @@ def main() -> None:
 
     table = options.table or write_made_up_table(options.output_dir)
     films = load_table(table, validation_fraction=VALIDATION_FRACTION)
+    if not len(films.validation):
+        raise ValueError(
+            f"`table` must leave films for validation, got none of {len(films.train)} in {table}. Add patients, or a "
+            "column `split` with `validation` in it."
+        )
     processor = ClarityImageProcessor.from_pretrained(options.model)
     model = ClarityForMultiLabelLocalization.from_pretrained(options.model, use_safetensors=True)
     model, report = adapt_findings(model, films.findings)
@@ -82,6 +88,7 @@ def main() -> None:
     scores = 1 / (1 + np.exp(-prediction.predictions.astype(np.float64)))
     model.config.score_thresholds = youden_thresholds(scores, prediction.label_ids).tolist()
     trainer.save_model()
+    drop_pickle(options.output_dir)
     auroc = prediction.metrics["validation_auroc"]
     print(f"saved {options.output_dir}: validation AUROC {auroc:.3f} ({len(films.validation)} films)")
 

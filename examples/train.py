@@ -65,19 +65,33 @@ class ScriptArguments:
     uncertain: Literal["nan", "negative", "positive"] = field(
         default="nan", metadata={"help": "What a label of -1 in own labels is read as."}
     )
-    masks_dir: str | None = field(default=None, metadata={"help": "Thorax masks of a release, if not in its masks/."})
+    masks_dir: str | None = field(
+        default=None,
+        metadata={"help": "Thorax masks of a release, if not in its masks/; with --prior auto or masks."},
+    )
     prior: Literal["auto", "masks", "atlas", "none"] = field(
         default="auto", metadata={"help": "Anatomical prior: a film's mask or else the atlas; one of them; none."}
     )
-    streaming: bool = field(default=False, metadata={"help": "Read films as a stream; give --max_steps."})
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read films as a stream; give --max_steps. They are one epoch, so --background_warmup_epochs is a "
+            "share of the whole run: 0.1 for its first tenth."
+        },
+    )
     model: str | None = field(
         default=None, metadata={"help": "Checkpoint to continue from: a name, folder or Hub id. Default: new weights."}
     )
     init: str | None = field(
         default=None, metadata={"help": "ViT whose encoder a new model starts from, such as facebook/dino-vits16."}
     )
-    size: Literal["s16", "ti16"] = field(default="s16", metadata={"help": "Architecture of a new model."})
-    image_size: int = field(default=224, metadata={"help": "Side of the model's input; a multiple of the patch."})
+    size: Literal["s16", "ti16"] | None = field(
+        default=None, metadata={"help": "Architecture of a new model without --init; default: s16."}
+    )
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "Side of the model's input, a multiple of the patch; default: the checkpoint's, or 224."},
+    )
     config: str | None = field(
         default=None, metadata={"help": "JSON of ClarityConfig fields to change, such as '{\"pooling\": \"linear\"}'."}
     )
@@ -116,6 +130,17 @@ class ScriptArguments:
             )
         if self.model and self.init:
             raise ValueError(f"`init` must be left out with --model, got {self.init}. A checkpoint has its encoder.")
+        if self.size and (self.model or self.init):
+            raise ValueError(
+                f"`size` must be left out with --model and --init, got {self.size}. Their weights have their size."
+            )
+        if not (self.size or self.model or self.init):
+            self.size = "s16"
+        if self.masks_dir and self.prior in ("atlas", "none"):
+            raise ValueError(
+                f"`masks_dir` must come with --prior auto or masks, got --prior {self.prior}. Its masks would not be "
+                "read."
+            )
 
 
 def main() -> None:
@@ -126,7 +151,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO if args.should_log else logging.WARNING, stream=sys.stdout)
     transformers.set_seed(args.seed)
 
-    processor = ClarityImageProcessor(size={"height": script.image_size, "width": script.image_size})
+    processor = build_processor(script)
+    script.image_size = processor.size["height"]
     see = FilmTransform(processor, augment=script.augment, crop_scale=script.crop_scale, prior=script.prior)
     sources = open_sources(
         script.data_dir,
@@ -141,13 +167,26 @@ def main() -> None:
         masks_dir=script.masks_dir,
         streaming=script.streaming,
     )
+    if script.prior == "masks" and not any(source.has_prior for source in sources.values()):
+        raise ValueError(
+            f"`prior` must be auto, atlas or none where no film has a mask, got masks for {list(sources)}. Nothing "
+            "would teach the foreground: give --masks_dir or another --prior."
+        )
     films = join_films(script, sources, args.seed)
     findings = next(iter(sources.values())).findings
     model = build_model(script, findings, sample_labels(films))
     teacher = Teacher.from_pretrained(script.teacher, findings, processor) if script.teacher else None
     if teacher is not None and script.teacher_cache:
         views = ("identity", "mirror") if script.augment == "flip" else ("identity",)
-        films = cache_teacher_logits(films, teacher.to(args.device), processor, script.teacher_cache, views)
+        films = cache_teacher_logits(
+            films,
+            teacher.to(args.device),
+            processor,
+            script.teacher_cache,
+            views,
+            batch_size=args.per_device_eval_batch_size,
+            num_workers=args.dataloader_num_workers,
+        )
         teacher = None
     transformed = TransformedStream if script.streaming else TransformedDataset
     train = transformed(films, see, args.seed)
@@ -198,6 +237,20 @@ def main() -> None:
     trainer.accelerator.end_training()
 
 
+def build_processor(script: ScriptArguments) -> ClarityImageProcessor:
+    """The checkpoint's preprocessing at the wanted size, or that of a new model with as many channels."""
+    if script.model:
+        side = script.image_size or ClarityConfig.from_pretrained(script.model).image_size
+        return ClarityImageProcessor.from_pretrained(script.model, size={"height": side, "width": side})
+    side = script.image_size or ClarityConfig().image_size
+    channels = json.loads(script.config or "{}").get("num_channels", len(ClarityImageProcessor.image_mean))
+    return ClarityImageProcessor(
+        size={"height": side, "width": side},
+        image_mean=ClarityImageProcessor.image_mean[:1] * channels,
+        image_std=ClarityImageProcessor.image_std[:1] * channels,
+    )
+
+
 def join_films(script: ScriptArguments, sources: dict[str, Source], seed: int) -> Any:
     """The training films of all data sets one after the other, or the stream of one, shuffled."""
     if not script.streaming:
@@ -228,7 +281,7 @@ def build_model(
         model = continued_model(script, findings, changes)
     else:
         settings = {
-            "image_size": script.image_size,
+            "image_size": script.image_size or ClarityConfig().image_size,
             "id2label": dict(enumerate(findings)),
             "prevalence": prevalence_of(labels).round(4).tolist(),
             "background_suppression": script.prior != "none",  # without a prior the foreground is never taught
@@ -237,7 +290,7 @@ def build_model(
             model = ClarityForMultiLabelLocalization(config_from_vit(script.init, **settings))
             print(initialize_from_vit(model, script.init))
         else:
-            model = ClarityForMultiLabelLocalization(ClarityConfig(**SIZES[script.size] | settings))
+            model = ClarityForMultiLabelLocalization(ClarityConfig(**SIZES[script.size or "s16"] | settings))
     if script.attn_implementation:
         model.set_attn_implementation(script.attn_implementation)
     return model
@@ -257,7 +310,7 @@ def continued_model(
         print(report)
     model.config.update(late)
     model.config.validate_architecture()
-    if model.config.image_size != script.image_size:
+    if script.image_size and model.config.image_size != script.image_size:
         model.clarity.resize_position_embeddings(script.image_size)
     return model
 

@@ -1,6 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """examples/ablate.py: runs are kept, the table is written, and every variant is a model."""
 
+import argparse
 import importlib.util
 import json
 import sys
@@ -57,9 +58,10 @@ def test_runs_are_kept_and_their_table_is_put_into_the_report(script, teacher, t
     assert text.startswith("Before.\n")
     assert text.endswith("\nAfter.\n")
     assert "old" not in text
-    for row in ("| everything |", "| no prior |", "| attention alone |", "| atlas only at inference |"):
-        assert row in text
-    stored = json.loads((tmp_path / "runs" / "full" / "seed-1.json").read_text())
+    for row in ("everything", "no prior", "everything: attention alone", "no prior: atlas only at inference"):
+        assert f"| {row} |" in text
+    kept = tmp_path / "runs" / "full" / "seed-1.json"
+    stored = json.loads(kept.read_text())["figures"]
     assert stored["everything"]["AUROC"] == stored["attention alone"]["AUROC"]  # another map, the same weights
     assert stored["everything"]["mass outside"] != stored["attention alone"]["mass outside"]
 
@@ -69,6 +71,70 @@ def test_runs_are_kept_and_their_table_is_put_into_the_report(script, teacher, t
     monkeypatch.setattr(script, "fit", fail)
     script.main()
     assert report.read_text() == text
+
+    capsys.readouterr()
+    monkeypatch.setattr(script, "LEARNING_RATE", 1e-3)
+    with pytest.raises(AssertionError, match="was run again"):
+        script.main()
+    assert f"{kept} is of other settings (learning_rate) and is made anew" in capsys.readouterr().out
+
+
+def test_only_figures_of_the_same_settings_are_kept(script, tmp_path, capsys):
+    arguments = argparse.Namespace(films=4, test_films=30)
+    settings = script.settings_of(script.VARIANTS["full"], arguments)
+    path = tmp_path / "seed-0.json"
+    assert not script.is_kept(path, settings)
+    path.write_text(json.dumps({"settings": settings, "figures": {}}))
+    assert script.is_kept(path, settings)
+    assert capsys.readouterr().out == ""
+    arguments.films = 5
+    assert not script.is_kept(path, script.settings_of(script.VARIANTS["full"], arguments))
+    assert not script.is_kept(path, script.settings_of(script.VARIANTS["no_prior"], arguments))
+    assert capsys.readouterr().out.splitlines() == [
+        f"{path} is of other settings (films) and is made anew",
+        f"{path} is of other settings (films, variant) and is made anew",
+    ]
+    path.write_text(json.dumps({"everything": {"AUROC": 0.7}}))
+    assert not script.is_kept(path, settings)
+
+
+def test_the_whole_method_is_among_the_variants(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ablate.py", "--variants", "no_prior"])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "argument --variants: `full` must be among them" in capsys.readouterr().err
+
+
+def write_figures(script, folder, name, aurocs):
+    """A kept run with these AUROCs of the variant and of its maps."""
+    zeros = dict.fromkeys(script.METRICS, 0.0)
+    path = script.result_file(folder, name, 0)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"figures": {text: zeros | {"AUROC": auroc} for text, auroc in aurocs.items()}}))
+
+
+def test_a_map_is_compared_with_the_map_of_its_own_weights(script, tmp_path):
+    maps = dict.fromkeys(script.VARIANTS["full"].maps, 0.85)
+    write_figures(script, tmp_path, "full", {"everything": 0.8} | maps)
+    write_figures(script, tmp_path, "no_prior", {"no prior": 0.5, script.ATLAS_AT_INFERENCE: 0.6})
+    report = tmp_path / "report.md"
+    values = {"films": 4, "test_films": 30, "seeds": 1, "output_dir": tmp_path, "report": report}
+    script.write_report(argparse.Namespace(variants=["no_prior", "full"], **values))
+    text = report.read_text()
+    assert "| everything | 0.800 ± 0.000 |" in text
+    assert "| no prior | 0.500 ± 0.000<br>-0.300 ± 0.000 |" in text  # the order of --variants changes nothing
+    assert "| everything: attention alone | 0.850 ± 0.000<br>+0.050 ± 0.000 |" in text
+    assert "| no prior: atlas only at inference | 0.600 ± 0.000<br>+0.100 ± 0.000 |" in text
+
+
+def test_a_table_without_rows_is_left_out(script, tmp_path, monkeypatch):
+    monkeypatch.setitem(script.VARIANTS, "full", script.Variant("everything"))
+    write_figures(script, tmp_path, "full", {"everything": 0.8})
+    report = tmp_path / "report.md"
+    values = {"films": 4, "test_films": 30, "seeds": 1, "output_dir": tmp_path, "report": report}
+    script.write_report(argparse.Namespace(variants=["full"], **values))
+    assert "| trained |" in report.read_text()
+    assert "maps of the same weights" not in report.read_text()
 
 
 def test_every_variant_is_a_model_of_its_own(script):
@@ -87,6 +153,7 @@ def test_differences_are_taken_seed_by_seed(script):
     metrics = {name: 0.0 for name in script.METRICS}
     reference = [metrics | {"AUROC": 0.6}, metrics | {"AUROC": 0.8}]
     other = [metrics | {"AUROC": 0.5}, metrics | {"AUROC": 0.7}]
-    lines = script.table("trained", {"everything": reference, "less": other}, reference)
+    rows = {"everything": reference, "less": other}
+    lines = script.table("trained", rows, dict.fromkeys(rows, reference))
     assert "| everything | 0.700 ± 0.141 |" in lines[2]
     assert "| less | 0.600 ± 0.141<br>-0.100 ± 0.000 |" in lines[3]

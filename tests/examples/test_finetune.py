@@ -48,6 +48,7 @@ def test_without_a_table_it_makes_one_up_and_trains_on_it(run, tiny_checkpoint):
     assert out.strip().splitlines()[-1].startswith(f"saved {folder}: validation AUROC ")
     assert out.strip().endswith("(4 films)")
 
+    assert not list(folder.rglob("*.bin"))
     localizer = pipeline(clarity_hf.TASK, model=str(folder), device="cpu")
     findings = localizer(draw_phantom(0, 64).image)
     assert {finding["label"] for finding in findings} == {"Cardiomegaly", "Effusion", "Opacity"}
@@ -67,3 +68,14 @@ def test_a_table_of_ones_own_gives_its_findings(run, script, tmp_path):
     model = clarity_hf.ClarityForMultiLabelLocalization.from_pretrained(folder)
     assert model.config.findings == ["Cardiomegaly", "Effusion", "Own_Finding"]
     assert not (folder / "films.csv").exists()
+
+
+def test_a_table_without_films_for_validation_is_refused(run, script, tmp_path):
+    table = script.write_made_up_table(tmp_path / "own")
+    rows = list(csv.DictReader(table.open()))
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(row | {"patient_id": "one"} for row in rows)
+    with pytest.raises(ValueError, match="`table` must leave films for validation, got none of 16 in"):
+        run(str(table))

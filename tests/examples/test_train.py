@@ -21,6 +21,7 @@ from transformers import ConvNextV2Config, ConvNextV2ForImageClassification, ViT
 import clarity_hf
 from clarity_hf import FINDINGS, ClarityImageProcessor
 from clarity_hf.data.phantoms import draw_phantom, write_phantoms
+from clarity_hf.training.teacher_cache import cache_teacher_logits
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train.py"
 SETTINGS = [
@@ -129,7 +130,8 @@ def test_without_a_prior_a_new_model_suppresses_no_background(script, prior, sup
 def test_fields_of_the_config_are_changed_by_json_and_checked(script, tiny_checkpoint):
     labels = np.zeros((1, 14))
     for model in (None, str(tiny_checkpoint)):
-        arguments = script.ScriptArguments(model=model, size="ti16", image_size=64, config='{"ranking_share": 0.1}')
+        size = None if model else "ti16"
+        arguments = script.ScriptArguments(model=model, size=size, image_size=64, config='{"ranking_share": 0.1}')
         assert script.build_model(arguments, FINDINGS, labels).ranking_pooling.share == 0.1
         arguments.config = '{"ranking_share": 2}'
         with pytest.raises(ValueError, match="ranking_share"):
@@ -187,6 +189,48 @@ def test_a_checkpoint_is_not_initialised_a_second_time(script):
         script.ScriptArguments(model="clarity-s16-224", init="facebook/dino-vits16")
 
 
+@pytest.mark.parametrize("start", [{"model": "clarity-s16-224"}, {"init": "facebook/dino-vits16"}])
+def test_weights_that_are_given_have_their_size(script, start):
+    with pytest.raises(ValueError, match="`size` must be left out with --model and --init, got ti16"):
+        script.ScriptArguments(size="ti16", **start)
+    assert script.ScriptArguments(**start).size is None
+    assert script.ScriptArguments().size == "s16"
+
+
+@pytest.mark.parametrize("prior", ["atlas", "none"])
+def test_masks_that_would_not_be_read_are_refused(script, prior):
+    with pytest.raises(ValueError, match=f"`masks_dir` must come with --prior auto or masks, got --prior {prior}"):
+        script.ScriptArguments(masks_dir="masks", prior=prior)
+
+
+def test_masks_alone_are_no_prior_for_films_without_any(script, tmp_path, monkeypatch):
+    write_phantoms(tmp_path / "films", 20, seed=3, size=64)
+    shutil.rmtree(tmp_path / "films" / "masks")
+    options = ("--data_dir", tmp_path / "films", "--prior", "masks", "--output_dir", tmp_path / "out")
+    with pytest.raises(ValueError, match="`prior` must be auto, atlas or none where no film has a mask, got masks"):
+        run(script, monkeypatch, *options)
+
+
+def test_a_checkpoint_keeps_its_preprocessing_but_for_the_size(script, tiny_checkpoint, tmp_path):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "own")
+    own = {"image_mean": (0.4, 0.5, 0.6), "image_std": (0.1, 0.2, 0.3), "keep_ratio": False}
+    ClarityImageProcessor(size={"height": 64, "width": 64}, **own).save_pretrained(folder)
+    for side in (None, 96):
+        processor = script.build_processor(script.ScriptArguments(model=str(folder), image_size=side))
+        assert {name: getattr(processor, name) for name in own} == own
+        assert dict(processor.size) == {"height": side or 64, "width": side or 64}
+    model = script.build_model(script.ScriptArguments(model=str(folder)), FINDINGS, np.zeros((1, 14)))
+    assert model.config.image_size == 64
+
+
+def test_a_new_model_is_given_as_many_channels_as_it_has(script):
+    processor = script.build_processor(script.ScriptArguments(config='{"num_channels": 1}'))
+    assert (processor.image_mean, processor.image_std) == ((0.5056,), (0.252,))
+    assert dict(processor.size) == {"height": 224, "width": 224}
+    assert processor(draw_phantom(0, 64).image, return_tensors="pt").pixel_values.shape == (1, 1, 224, 224)
+    assert script.build_processor(script.ScriptArguments()).image_mean == (0.5056,) * 3
+
+
 def save_teacher(folder):
     """A ConvNeXtV2 of a few weights for the 14 findings."""
     names = dict(enumerate(FINDINGS))
@@ -215,7 +259,15 @@ def test_cached_logits_distil_with_the_atlas_from_a_folder_of_films(script, tmp_
         *("--data_dir", tmp_path / "films", "--teacher", tmp_path / "teacher", "--teacher_cache", tmp_path / "logits"),
         *("--augment", "flip", "--max_steps", "2", "--output_dir", tmp_path / "out", "--layer_decay", "0.65"),
     )
+    asked = {}
+
+    def cache(*arguments, **settings):
+        asked.update(settings)
+        return cache_teacher_logits(*arguments, **settings)
+
+    monkeypatch.setattr(script, "cache_teacher_logits", cache)
     run(script, monkeypatch, *options)
+    assert asked == {"batch_size": 50, "num_workers": 1}
     assert "saved" in capsys.readouterr().out
     assert logged_parts(tmp_path / "out") == {
         *("loss_class_token", "loss_patch", "loss_orthogonal", "loss_foreground", "loss_background"),

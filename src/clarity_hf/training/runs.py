@@ -18,6 +18,19 @@ from .arguments import has_native_bf16
 
 logger = logging.getLogger(__name__)
 
+COMPARED = (
+    "seed",
+    "data_seed",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "weight_decay",
+    "layer_decay",
+    "distillation_alpha",
+    "distillation_temperature",
+)
+"""Arguments of the Trainer that make another run. Its length is not among them: a run may be prolonged."""
+
 
 def default_arguments() -> dict[str, Any]:
     """Defaults of a training script: evaluation and a checkpoint every epoch, the best epoch by AUROC at the end."""
@@ -60,54 +73,100 @@ def last_checkpoint(args: TrainingArguments, described: Mapping[str, Any]) -> st
     The Trainer writes checkpoints in place: what a kill inside a save left is passed over with a warning.
 
     Args:
-        args: Name the folder; the process that saves writes `run.json` into it.
+        args: Name the folder; the process that saves writes `run.json` into it. Those in `COMPARED` must be the same.
         described: What the run is, JSON values by name: all but the arguments of the Trainer.
 
     Returns:
-        The checkpoint's path, or None where there is none to go on from.
+        The checkpoint's path, or None where there is none, or none that was finished, to go on from.
 
     Raises:
-        ValueError: The folder holds checkpoints of another run.
+        ValueError: The folder holds checkpoints of another run, of another number of processes, or of weights alone.
     """
     folder = Path(args.output_dir)
     record = folder / "run.json"
-    if record.is_file() and (checkpoint := last_whole_checkpoint(folder, args.world_size)):
-        earlier = json.loads(record.read_text(encoding="utf-8"))
-        changed = sorted(name for name in described if earlier.get(name) != described[name])
+    earlier = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    checkpoint = last_whole_checkpoint(folder, args.world_size, earlier.get("processes"))
+    settings = {name: getattr(args, name, None) for name in COMPARED}
+    if record.is_file() and checkpoint:
+        changed = [name for name in described if earlier.get(name) != described[name]]
+        # A folder of an earlier version has no record of these.
+        changed += [name for name in settings if name in earlier and earlier[name] != settings[name]]
         if changed:
             raise ValueError(
-                f"`output_dir` must be of the same run, got {folder} of a run that differs in {changed}. "
+                f"`output_dir` must be of the same run, got {folder} of a run that differs in {sorted(changed)}. "
                 "Give another --output_dir or delete the folder."
             )
         return str(checkpoint)
     if args.should_save:
         folder.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps(dict(described), indent=2) + "\n", encoding="utf-8")
+        described = {**described, **settings, "processes": args.world_size}
+        # The other processes may be reading it.
+        record.with_suffix(".part").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        record.with_suffix(".part").replace(record)
     return None
 
 
 def is_whole(checkpoint: Path, processes: int) -> bool:
     """Whether all of a checkpoint was written: its state, which comes last, and the random state of each process."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    if not has_state(checkpoint):
         return False
     names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{index}.pth" for index in range(processes)]
     return all(zipfile.is_zipfile(checkpoint / name) for name in names)
 
 
-def last_whole_checkpoint(folder: str | Path, processes: int = 1) -> Path | None:
-    """The last checkpoint of a folder that is whole, or None; those after it are named in a warning.
+def has_state(checkpoint: Path) -> bool:
+    """Whether the Trainer's state, which the main process writes last, was written to its end."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return True
+
+
+def processes_of(checkpoint: Path, recorded: int | None = None) -> int | None:
+    """How many processes wrote a checkpoint that has its state, or None where a kill left too little to tell.
+
+    Args:
+        checkpoint: Its folder.
+        recorded: By the run, if known: a kill may have left fewer random states.
+
+    Raises:
+        ValueError: It holds weights alone, as the Trainer saves them with `save_only_model`.
+    """
+    names = {path.name for path in checkpoint.glob("rng_state*.pth")}
+    if not names and not (checkpoint / "optimizer.pt").exists():
+        raise ValueError(
+            f"`output_dir` must hold checkpoints with an optimizer, got {checkpoint} with weights alone: it cannot be "
+            "resumed. Leave --save_only_model out and give another --output_dir or delete the folder."
+        )
+    if "rng_state.pth" in names:
+        return 1
+    return recorded or (len(names) if len(names) > 1 else None)
+
+
+def last_whole_checkpoint(folder: str | Path, processes: int = 1, recorded: int | None = None) -> Path | None:
+    """The last checkpoint of a folder that is whole, or None; unfinished ones after it are named in a warning.
 
     Args:
         folder: Output folder of a run.
         processes: Of the run; a checkpoint of another number of processes cannot be resumed exactly.
+        recorded: Number of processes with which the folder's run was started, if known.
+
+    Raises:
+        ValueError: A checkpoint is of another number of processes, or of weights alone.
     """
     found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     for checkpoint in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
-        if is_whole(checkpoint, processes):
-            return checkpoint
-        logger.warning("%s is not whole, or of another number of processes than %d.", checkpoint, processes)
+        if has_state(checkpoint):
+            written = processes_of(checkpoint, recorded)
+            if written not in (None, processes):
+                raise ValueError(
+                    f"`output_dir` must be of a run with {processes} processes, got {checkpoint} of {written}. "
+                    "Start as many processes as before, or give another --output_dir."
+                )
+            if is_whole(checkpoint, processes):
+                return checkpoint
+        logger.warning("%s is not whole and is passed over.", checkpoint)
     return None
 
 

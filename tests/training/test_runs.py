@@ -1,0 +1,115 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Which checkpoint a run goes on from, and which folders are refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from clarity_hf.training import ClarityTrainingArguments
+from clarity_hf.training.runs import is_whole, last_checkpoint, last_whole_checkpoint
+
+
+class Arguments(ClarityTrainingArguments):
+    """Of one of several processes that are not there."""
+
+    processes = 1
+    world_size = property(lambda self: self.processes)
+    should_save = True
+
+
+def arguments(folder, processes=1, **changes):
+    args = Arguments(output_dir=str(folder), use_cpu=True, report_to="none", **changes)
+    args.processes = processes
+    return args
+
+
+def write_checkpoint(folder, step, random_states, state="{}", optimizer=True):
+    """A checkpoint with the files that are looked at."""
+    checkpoint = Path(folder) / f"checkpoint-{step}"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "model.safetensors").touch()
+    if optimizer:
+        (checkpoint / "optimizer.pt").touch()
+    for name in random_states:
+        torch.save({}, checkpoint / f"rng_state{name}.pth")
+    (checkpoint / "trainer_state.json").write_text(state)
+    return checkpoint
+
+
+ONE, TWO, FOUR = [""], ["_0", "_1"], ["_0", "_1", "_2", "_3"]
+
+
+@pytest.mark.parametrize(("before", "states", "now"), [(1, ONE, 2), (2, TWO, 1), (2, TWO, 4), (4, FOUR, 2)])
+def test_a_run_of_another_number_of_processes_is_refused(tmp_path, before, states, now):
+    assert last_checkpoint(arguments(tmp_path, before), {}) is None
+    checkpoint = write_checkpoint(tmp_path, 4, states)
+    assert last_checkpoint(arguments(tmp_path, before), {}) == str(checkpoint)
+    text = f"with {now} processes, got .*checkpoint-4 of {before}. Start as many processes as before, or give another"
+    with pytest.raises(ValueError, match=text):
+        last_checkpoint(arguments(tmp_path, now), {})
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(ValueError, match=text):
+        last_whole_checkpoint(tmp_path, now)
+
+
+def test_a_checkpoint_that_lacks_a_killed_processs_random_state_is_passed_over(tmp_path):
+    args = arguments(tmp_path, 4)
+    assert last_checkpoint(args, {}) is None
+    whole = write_checkpoint(tmp_path, 4, FOUR)
+    write_checkpoint(tmp_path, 6, TWO)
+    assert last_checkpoint(args, {}) == str(whole)
+    with pytest.raises(ValueError, match="checkpoint-6 of 4"):  # two are there: it is no run of two for that
+        last_checkpoint(arguments(tmp_path, 2), {})
+
+
+def test_where_no_checkpoint_was_finished_the_run_starts_from_scratch(tmp_path):
+    args = arguments(tmp_path, 2)
+    assert last_checkpoint(args, {}) is None
+    write_checkpoint(tmp_path, 4, TWO, state='{"epoch": 1.0,')
+    checkpoint = write_checkpoint(tmp_path, 6, ["_0"])
+    assert not is_whole(checkpoint, 2)
+    assert last_checkpoint(args, {}) is None
+
+
+def test_weights_alone_are_not_resumed(tmp_path):
+    args = arguments(tmp_path)
+    assert last_checkpoint(args, {}) is None
+    write_checkpoint(tmp_path, 4, [], optimizer=False)
+    with pytest.raises(ValueError, match=r"with weights alone: it cannot be resumed\. Leave --save_only_model out"):
+        last_checkpoint(args, {})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"data_seed": 1},
+        {"per_device_train_batch_size": 4},
+        {"gradient_accumulation_steps": 2},
+        {"learning_rate": 1e-3},
+        {"weight_decay": 0.0},
+        {"layer_decay": 0.65},
+        {"distillation_alpha": 0.1},
+        {"distillation_temperature": 2.0},
+    ],
+)
+def test_other_settings_of_the_trainer_are_another_run(tmp_path, change):
+    assert last_checkpoint(arguments(tmp_path), {"image_size": 64}) is None
+    checkpoint = write_checkpoint(tmp_path, 4, ONE)
+    assert last_checkpoint(arguments(tmp_path), {"image_size": 64}) == str(checkpoint)
+    with pytest.raises(ValueError, match=rf"a run that differs in \['{next(iter(change))}'\]"):
+        last_checkpoint(arguments(tmp_path, **change), {"image_size": 64})
+
+
+def test_a_run_may_be_prolonged(tmp_path):
+    assert last_checkpoint(arguments(tmp_path, max_steps=4), {}) is None
+    checkpoint = write_checkpoint(tmp_path, 4, ONE)
+    assert last_checkpoint(arguments(tmp_path, max_steps=8, num_train_epochs=9), {}) == str(checkpoint)
+
+
+def test_a_record_without_the_trainers_settings_is_of_an_earlier_version_and_goes_on(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"image_size": 64}))
+    checkpoint = write_checkpoint(tmp_path, 4, ONE)
+    assert last_checkpoint(arguments(tmp_path, seed=3), {"image_size": 64}) == str(checkpoint)
