@@ -78,9 +78,7 @@ def main() -> None:
         train_dataset=TransformedDataset(films.train, FilmTransform(processor, augment="full")),
         eval_dataset=TransformedDataset(films.validation, FilmTransform(processor)),
         processing_class=processor,
-        compute_metrics=lambda prediction: metric.compute(
-            predictions=prediction.predictions, references=prediction.label_ids
-        ),
+        compute_metrics=metric.of_prediction,
     )
     trainer.train()
 

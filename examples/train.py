@@ -205,9 +205,7 @@ def main() -> None:
         eval_dataset=validations if len(validations) > 1 else validation,
         processing_class=processor,
         teacher=teacher,
-        compute_metrics=lambda prediction: metric.compute(
-            predictions=prediction.predictions, references=prediction.label_ids
-        ),
+        compute_metrics=metric.of_prediction,
     )
     resume_from = args.resume_from_checkpoint or last_checkpoint(args, asdict(script))
     if resume_from:

@@ -180,9 +180,7 @@ def main() -> None:
         processing_class=processor,
         compute_loss_func=annotated_loss,
         callbacks=[EpochTeller()],
-        compute_metrics=lambda prediction: metric.compute(
-            predictions=prediction.predictions, references=prediction.label_ids
-        ),
+        compute_metrics=metric.of_prediction,
     )
     resume_from = args.resume_from_checkpoint or last_checkpoint(args, asdict(script))
     if resume_from:

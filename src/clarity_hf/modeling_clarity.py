@@ -590,25 +590,18 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         Raises:
             ValueError: The config needs activation maps or a foreground, and there is none.
         """
-        for name, given, wanted in (
-            ("activation_maps", activation_maps, self.config.map_fusion != "attention"),
-            ("foreground", foreground, self.config.background_suppression),
-        ):
-            if wanted and given is None:
-                raise ValueError(f"`{name}` must be given, got None. Pass it, or change `map_fusion` and suppression.")
         patches = class_attention.shape[-2] * class_attention.shape[-1]
         attention = class_attention * patches  # 1 where attention is even, at any image size
-        if self.config.map_fusion == "attention" or activation_maps is None:
+        if self.config.map_fusion == "attention":
             maps = attention
-        elif self.config.map_fusion == "cam":
-            maps = F.relu(activation_maps)
         else:
-            maps = (attention * F.relu(activation_maps)).sqrt()
+            evidence = F.relu(_required("activation_maps", activation_maps))
+            maps = evidence if self.config.map_fusion == "cam" else (attention * evidence).sqrt()
         if affinity_states:
             maps = refine_by_affinity(maps, affinity_states)
-        if self.config.background_suppression and foreground is not None:
+        if self.config.background_suppression:
             floor = maps.new_tensor(self.config.per_finding("suppression_floor"))[:, None, None]
-            maps = maps * (floor + (1 - floor) * foreground)
+            maps = maps * (floor + (1 - floor) * _required("foreground", foreground))
         return maps
 
     def loss_weights(self) -> dict[str, float]:
@@ -656,6 +649,12 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
                 parts["foreground"] = foreground_loss(foreground_logits, prior)
             parts["background"] = background_attention_loss(encoded.class_attention, prior, labels)
         return parts
+
+
+def _required(name: str, tensor: torch.Tensor | None) -> torch.Tensor:
+    if tensor is None:
+        raise ValueError(f"`{name}` must be given, got None. Pass it, or change `map_fusion` and suppression.")
+    return tensor
 
 
 def refine_by_affinity(

@@ -338,9 +338,7 @@ def test_evaluation_returns_the_auroc_of_the_models_logits(tmp_path, rows):
     trainer = tiny_trainer(
         tmp_path,
         rows,
-        compute_metrics=lambda prediction: metric.compute(
-            predictions=prediction.predictions, references=prediction.label_ids
-        ),
+        compute_metrics=metric.of_prediction,
     )
     metrics = trainer.evaluate()
     batch = batch_of(rows)

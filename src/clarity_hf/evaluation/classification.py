@@ -10,6 +10,7 @@ import datasets
 import evaluate
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
+from transformers import EvalPrediction
 
 
 def auroc_per_finding(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -116,6 +117,10 @@ class MultilabelAuroc(evaluate.Metric):
             inputs_description="predictions: (n, F) scores; references: (n, F) of 1, 0 or NaN.",
             features=datasets.Features({"predictions": row, "references": row}),
         )
+
+    def of_prediction(self, prediction: EvalPrediction) -> dict[str, float]:
+        """The metric as `compute_metrics` of a [`transformers.Trainer`]."""
+        return self.compute(predictions=prediction.predictions, references=prediction.label_ids)
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         scores, labels = np.asarray(predictions), np.asarray(references)
