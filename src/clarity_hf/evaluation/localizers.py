@@ -1,0 +1,82 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""What an evaluation asks of a method: scores and maps for a batch of films; and the model as such a method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from clarity_hf.boxes import Letterbox
+from clarity_hf.image_processing_clarity import ClarityImageProcessor
+from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+
+
+@dataclass(frozen=True)
+class LocalizerOutput:
+    """Scores and maps of B films.
+
+    Attributes:
+        scores: `(B, F)` float64 in [0, 1].
+        maps: `(B, F, h, w)` float32 values ≥ 0 on a grid over the whole of the method's input.
+        letterboxes: How each film lies in that input.
+    """
+
+    scores: np.ndarray
+    maps: np.ndarray
+    letterboxes: list[Letterbox]
+
+
+class Localizer(Protocol):
+    """A method that scores and localizes findings.
+
+    Attributes:
+        name: As tables say it.
+        findings: Names of the F findings, in the order of scores and maps.
+    """
+
+    name: str
+    findings: tuple[str, ...]
+
+    def __call__(
+        self, films: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
+    ) -> LocalizerOutput:
+        """Score and localize.
+
+        Args:
+            films: Pixels `(H, W)` in [0, 255] as [`read_image`] gives them, of any sizes.
+            wanted: Per film the indices of the findings whose maps are needed; a method whose maps cost a backward
+                pass each may leave the others zero. None: all.
+        """
+
+
+class ModelLocalizer:
+    """[`ClarityForMultiLabelLocalization`] as a method to evaluate.
+
+    Args:
+        model: In evaluation mode, on the device on which it shall run.
+        image_processor: The one it was trained with.
+        name: As tables say it.
+    """
+
+    def __init__(
+        self, model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor, name: str = "CLARiTy"
+    ):
+        self.model, self.image_processor, self.name = model, image_processor, name
+        self.findings = tuple(model.config.findings)
+
+    @torch.inference_mode()
+    def __call__(
+        self, films: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
+    ) -> LocalizerOutput:
+        """Scores and all maps, whatever is `wanted`: one forward pass gives them."""
+        inputs = self.image_processor(list(films), return_tensors="pt").to(self.model.device)
+        outputs = self.model(**inputs)
+        return LocalizerOutput(
+            scores=outputs.logits.double().sigmoid().cpu().numpy(),
+            maps=outputs.localization_maps.float().cpu().numpy(),
+            letterboxes=[self.image_processor.letterbox((film.shape[0], film.shape[1])) for film in films],
+        )

@@ -1,0 +1,152 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""What is kept of a film once it has been evaluated: all that a metric needs, and no map.
+
+A map is measured while it is there, at every threshold of `MAP_THRESHOLDS`; protocols that tune thresholds on one half
+of the patients and score the other then work on records alone. A record is a line of JSON of one or two kilobytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+MAP_THRESHOLDS: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in range(1, 20))
+"""Shares of a map's peak, .05 to .95, at which every map beside an annotated box is measured."""
+
+WANG_THRESHOLDS = (60, 180)
+"""Thresholds of Wang et al. (CVPR 2017) on a map brought to [0, 255]."""
+
+
+@dataclass(frozen=True)
+class AnnotationRecord:
+    """The annotated boxes of one finding of a film, and what its map says there.
+
+    Boxes are xyxy in pixels of the film, right and bottom exclusive.
+
+    Attributes:
+        finding: Index of the finding.
+        boxes: `(m, 4)` annotated boxes, m ≥ 1.
+        own: `(n, 4)` boxes at the method's own map threshold and components, whatever the finding's score.
+        regions: Per threshold of `MAP_THRESHOLDS` the boxes `(n, 4)` of all connected regions, by mass of map, the
+            largest first.
+        mask_ious: `(len(MAP_THRESHOLDS),)` IoU of the thresholded map with the filled annotated boxes, as masks.
+        hit: Whether the map's largest value lies inside an annotated box.
+        wang_regions: Per threshold of `WANG_THRESHOLDS` the boxes `(n, 4)` of all regions of the map brought to
+            [0, 255] by its own minimum and maximum.
+    """
+
+    finding: int
+    boxes: np.ndarray
+    own: np.ndarray
+    regions: tuple[np.ndarray, ...]
+    mask_ious: np.ndarray
+    hit: bool
+    wang_regions: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class FilmRecord:
+    """One film, evaluated.
+
+    Attributes:
+        name: Unique in its data set.
+        patient: Films of one patient are drawn together by every bootstrap and split.
+        size: `(height, width)` of the film in pixels.
+        labels: `(F,)` float64, 1 present, 0 absent, NaN not annotated.
+        scores: `(F,)` float64 in [0, 1].
+        peaks: `(F,)` largest value of each map over the film, on the method's own scale.
+        shown: `(finding, box)` of every box that a user sees: findings at or above their score threshold, at the
+            method's map thresholds.
+        annotations: One per finding with annotated boxes.
+        mass_outside: `(F,)` share of each map's mass outside the thorax, in [0, 1]; None where no mask is known.
+        sex: `M`, `F`, or None where it is not known.
+        age: In years, or None.
+        view: `PA`, `AP`, or None.
+    """
+
+    name: str
+    patient: str
+    size: tuple[int, int]
+    labels: np.ndarray
+    scores: np.ndarray
+    peaks: np.ndarray
+    shown: tuple[tuple[int, np.ndarray], ...] = ()
+    annotations: tuple[AnnotationRecord, ...] = ()
+    mass_outside: np.ndarray | None = None
+    sex: str | None = None
+    age: float | None = None
+    view: str | None = None
+
+
+def to_json(record: FilmRecord) -> dict[str, Any]:
+    """A record as JSON can hold it: NaN as None, figures rounded to a thousandth of a pixel or six decimals."""
+    return {
+        "name": record.name,
+        "patient": record.patient,
+        "size": list(record.size),
+        "labels": _numbers(record.labels),
+        "scores": _numbers(record.scores),
+        "peaks": _numbers(record.peaks),
+        "shown": [[finding, *_boxes(box[None])[0]] for finding, box in record.shown],
+        "annotations": [
+            {
+                "finding": annotation.finding,
+                "boxes": _boxes(annotation.boxes),
+                "own": _boxes(annotation.own),
+                "regions": [_boxes(boxes) for boxes in annotation.regions],
+                "mask_ious": _numbers(annotation.mask_ious),
+                "hit": annotation.hit,
+                "wang_regions": [_boxes(boxes) for boxes in annotation.wang_regions],
+            }
+            for annotation in record.annotations
+        ],
+        "mass_outside": None if record.mass_outside is None else _numbers(record.mass_outside),
+        "sex": record.sex,
+        "age": record.age,
+        "view": record.view,
+    }
+
+
+def from_json(stored: dict[str, Any]) -> FilmRecord:
+    """The record that [`to_json`] wrote."""
+    return FilmRecord(
+        name=stored["name"],
+        patient=stored["patient"],
+        size=(stored["size"][0], stored["size"][1]),
+        labels=_array(stored["labels"]),
+        scores=_array(stored["scores"]),
+        peaks=_array(stored["peaks"]),
+        shown=tuple((int(row[0]), _array(row[1:])) for row in stored["shown"]),
+        annotations=tuple(
+            AnnotationRecord(
+                finding=part["finding"],
+                boxes=_array(part["boxes"], 4),
+                own=_array(part["own"], 4),
+                regions=tuple(_array(boxes, 4) for boxes in part["regions"]),
+                mask_ious=_array(part["mask_ious"]),
+                hit=part["hit"],
+                wang_regions=tuple(_array(boxes, 4) for boxes in part["wang_regions"]),
+            )
+            for part in stored["annotations"]
+        ),
+        mass_outside=None if stored["mass_outside"] is None else _array(stored["mass_outside"]),
+        sex=stored["sex"],
+        age=stored["age"],
+        view=stored["view"],
+    )
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else round(float(value), 6) for value in values]
+
+
+def _boxes(boxes: np.ndarray) -> list[list[float]]:
+    return np.round(np.asarray(boxes, dtype=np.float64), 3).tolist()
+
+
+def _array(values: Sequence[Any], columns: int | None = None) -> np.ndarray:
+    array = np.array(values, dtype=np.float64)  # None becomes NaN
+    return array if columns is None else array.reshape(-1, columns)
