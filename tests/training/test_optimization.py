@@ -5,9 +5,16 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import TrainerCallback
 
-from clarity_hf.training.optimization import decaying_parameters, layer_of, parameter_groups
+from clarity_hf.training.optimization import (
+    MuonWithAdamW,
+    block_matrices,
+    decaying_parameters,
+    layer_of,
+    parameter_groups,
+)
 
 _spec = importlib.util.spec_from_file_location("tiny_run", Path(__file__).with_name("tiny_run.py"))
 tiny_run = importlib.util.module_from_spec(_spec)
@@ -100,3 +107,83 @@ def test_the_trainer_keeps_the_ratio_of_the_layers_through_its_schedule(tmp_path
     for step in moving:
         assert step[-1] / step[0] == pytest.approx(0.125)
         assert step[0] == max(step)
+
+
+def two_layers():
+    """A matrix and a bias, the same every time."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.nn.Parameter(torch.randn(size, generator=generator)) for size in ((4, 3), (4,))]
+
+
+def stepped(optimizers, matrix, bias, count):
+    """Descend a fixed quadratic."""
+    for _ in range(count):
+        ((matrix - 1) ** 2).sum().add(((bias + 2) ** 2).sum()).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def joined(matrix, bias):
+    """Both parameters in two groups of different rates."""
+    groups = [
+        {"params": [bias], "lr": 0.02, "weight_decay": 0.0},
+        {"params": [matrix], "lr": 0.01, "weight_decay": 0.1},
+    ]
+    return MuonWithAdamW(groups, [matrix])
+
+
+def test_the_joint_optimizer_steps_as_torchs_muon_and_adamw_would_apart():
+    matrix, bias = two_layers()
+    stepped([joined(matrix, bias)], matrix, bias, 5)
+    other, other_bias = two_layers()
+    muon = torch.optim.Muon([other], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW([other_bias], lr=0.02, weight_decay=0.0, betas=(0.9, 0.95))
+    stepped([muon, adamw], other, other_bias, 5)
+    torch.testing.assert_close(matrix, other, rtol=0, atol=0)
+    torch.testing.assert_close(bias, other_bias, rtol=0, atol=0)
+
+
+def test_a_stored_state_goes_on_bit_for_bit():
+    matrix, bias = two_layers()
+    stepped([joined(matrix, bias)], matrix, bias, 6)
+    other, other_bias = two_layers()
+    first = joined(other, other_bias)
+    stepped([first], other, other_bias, 3)
+    second = joined(other, other_bias)
+    second.load_state_dict(first.state_dict())
+    stepped([second], other, other_bias, 3)
+    torch.testing.assert_close(matrix, other, rtol=0, atol=0)
+    torch.testing.assert_close(bias, other_bias, rtol=0, atol=0)
+
+
+def test_a_scheduler_moves_the_rates_of_both_parts():
+    matrix, bias = two_layers()
+    optimizer = joined(matrix, bias)
+    start = [matrix.detach().clone(), bias.detach().clone()]
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0)
+    stepped([optimizer], matrix, bias, 2)
+    torch.testing.assert_close([matrix.detach(), bias.detach()], start, rtol=0, atol=0)
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else():
+    model = tiny_model()
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    taken = {names[id(weight)] for weight in block_matrices(model)}
+    per_block = ("attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj", "mlp.fc1", "mlp.fc2")
+    assert taken == {f"clarity.layers.{block}.{name}.weight" for block in range(2) for name in per_block}
+
+
+def test_an_optimizer_without_any_matrix_for_muon_is_refused():
+    matrix, bias = two_layers()
+    with pytest.raises(ValueError, match="`matrices` must be among the parameters"):
+        MuonWithAdamW([{"params": [bias], "lr": 0.1}], [matrix])
+
+
+def test_the_trainer_uses_muon_where_it_is_asked_for_and_every_weight_moves(tmp_path):
+    trainer = tiny_trainer(tmp_path, random_rows(8), matrix_optimizer="muon", max_steps=2, learning_rate=1e-2)
+    before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+    trainer.train()
+    assert isinstance(trainer.optimizer.optimizer, MuonWithAdamW)
+    still = [name for name, weight in trainer.model.named_parameters() if torch.equal(weight, before[name])]
+    assert not still

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from transformers import TrainingArguments
@@ -37,6 +38,13 @@ class ClarityTrainingArguments(TrainingArguments):
         default=1.0,
         metadata={"help": "Factor in (0, 1] on the learning rate from a layer to the one below; 0.65 after DINO."},
     )
+    matrix_optimizer: Literal["adamw", "muon"] = field(
+        default="adamw",
+        metadata={
+            "help": "Optimizer of the blocks' matrices, beside AdamW for the rest; 'muon' learns from fewer films "
+            "when a ViT starts from random weights."
+        },
+    )
     weight_decay: float = field(default=0.05, metadata={"help": "AdamW's weight decay."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Rows are transformed when they are read."})
 
@@ -55,4 +63,8 @@ class ClarityTrainingArguments(TrainingArguments):
             )
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"`layer_decay` must be inside (0, 1], got {self.layer_decay}. 1 decays nothing.")
+        if self.matrix_optimizer not in ("adamw", "muon"):
+            raise ValueError(
+                f"`matrix_optimizer` must be adamw or muon, got {self.matrix_optimizer}. Choose one of them."
+            )
         super().__post_init__()

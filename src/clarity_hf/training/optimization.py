@@ -1,11 +1,13 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Which weights decay, and which layer learns how fast."""
+"""Which weights decay, which layer learns how fast, and Muon for the matrices of the blocks."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 UNDECAYED = ("class_tokens", "class_positions", "patch_positions")
@@ -71,3 +73,78 @@ def parameter_groups(
         )
         group["params"].append(weight)
     return [groups[key] for key in sorted(groups)]
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    r"""Muon for the matrices of the blocks, AdamW for everything else, as one optimizer.
+
+    Muon replaces a matrix's momentum by its nearest orthogonal matrix, scaled so that one learning rate serves both
+    (the update's root mean square is AdamW's). A ViT from random weights learns from about half as many films with it.
+
+    Args:
+        groups: Dicts with `params`, `lr` and `weight_decay`, as of [`parameter_groups`].
+        matrices: The parameters that Muon takes, each `(rows, columns)`; those of [`block_matrices`].
+        betas: Of AdamW.
+        momentum: Of Muon.
+
+    Raises:
+        ValueError: None of the parameters of `groups` is in `matrices`.
+
+    Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024),
+    https://kellerjordan.github.io/posts/muon; the scale is that of Liu et al., arXiv 2502.16982; the step is
+    [`torch.optim.Muon`].
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Mapping[str, Any]],
+        matrices: Sequence[nn.Parameter],
+        betas: tuple[float, float] = (0.9, 0.95),
+        momentum: float = 0.95,
+    ):
+        chosen = {id(matrix) for matrix in matrices}
+        others, hidden = (
+            [
+                {**group, "params": params}
+                for group in groups
+                if (params := [weight for weight in group["params"] if (id(weight) in chosen) == wanted])
+            ]
+            for wanted in (False, True)
+        )
+        if not hidden:
+            raise ValueError("`matrices` must be among the parameters of `groups`, got none. Use AdamW alone.")
+        self._parts: list[torch.optim.Optimizer] = []
+        if others:
+            self._parts.append(torch.optim.AdamW(others, betas=betas))
+        self._parts.append(torch.optim.Muon(hidden, momentum=momentum, adjust_lr_fn="match_rms_adamw"))
+        super().__init__([group for part in self._parts for group in part.param_groups], {})
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One step of both; `closure` evaluates the loss anew, as for every optimizer."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self._parts:
+            part.step()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a stored state, as every optimizer does."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def _share(self) -> None:
+        """Let the parts work on this optimizer's groups and state: a scheduler and a checkpoint see only these."""
+        first = 0
+        for part in self._parts:
+            part.param_groups = self.param_groups[first : first + len(part.param_groups)]
+            part.state = self.state
+            first += len(part.param_groups)
+
+
+def block_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The matrices `(rows, columns)` of a model's blocks, which Muon takes."""
+    return [weight for name, weight in model.named_parameters() if weight.ndim == 2 and ".layers." in name]

@@ -12,7 +12,7 @@ from transformers import Trainer
 from clarity_hf.losses_clarity import distillation_loss
 
 from .arguments import ClarityTrainingArguments
-from .optimization import decaying_parameters, parameter_groups
+from .optimization import MuonWithAdamW, block_matrices, decaying_parameters, parameter_groups
 from .runs import EpochTeller
 from .teacher import Teacher
 
@@ -85,15 +85,19 @@ class ClarityDistillationTrainer(Trainer):
         return decaying_parameters(model)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """The library's optimizer, with a learning rate per layer where `layer_decay` is below 1."""
-        if self.optimizer is None and self.args.layer_decay < 1:  # type: ignore[has-type]
+        """The library's optimizer, with a learning rate per layer where `layer_decay` is below 1, or Muon."""
+        muon = self.args.matrix_optimizer == "muon"
+        if self.optimizer is None and (muon or self.args.layer_decay < 1):  # type: ignore[has-type]
             model = self.model if model is None else model
             layers = self.accelerator.unwrap_model(model).config.num_hidden_layers
             groups = parameter_groups(
                 model, layers, self.args.learning_rate, self.args.weight_decay, self.args.layer_decay
             )
-            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
-            self.optimizer = optimizer_class(groups, **settings)
+            if muon:
+                self.optimizer = MuonWithAdamW(groups, block_matrices(model))
+            else:
+                optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
+                self.optimizer = optimizer_class(groups, **settings)
         return super().create_optimizer(model)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
