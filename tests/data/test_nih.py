@@ -285,17 +285,28 @@ def test_the_split_is_the_same_on_every_platform(release):
     assert {film.patient_id for film in split_films(films)["validation"]} == expected
 
 
-def test_patients_with_boxes_originals_or_named_go_to_validation(release):
+def test_patients_with_boxes_originals_or_named_go_to_validation_first(release):
     write_film(release / "original-1024" / "00000011_001.png")
-    splits = load_nih(release, validation_fraction=0.0, validation_patients=["12", 13, "00000014"])
+    splits = load_nih(release, validation_fraction=0.25, validation_patients=["12", 13, "00000014"])
     expected = {"00000003", "00000011", "00000012", "00000013", "00000014"}
     assert patients(splits["validation"]) == expected
     assert len(splits["validation"]) == 10
 
 
-def test_more_must_go_to_validation_than_asked_for_is_said(release, caplog):
-    load_nih(release, validation_fraction=0.0)
-    assert "Validation takes 1 of 20 patients" in caplog.text
+def test_where_more_patients_have_boxes_than_are_asked_for_only_so_many_go_to_validation(release):
+    for patient in range(1, 12):
+        write_film(release / "original-1024" / f"{patient:08d}_001.png")
+    splits = load_nih(release, validation_fraction=0.2)
+    first = patients(splits["validation"])
+    assert len(first) == 4
+    assert max(first) <= "00000011"
+    assert patients(load_nih(release, validation_fraction=0.0)["validation"]) == set()
+
+
+def test_more_named_patients_than_the_share_asked_for_are_all_taken_and_it_is_said(release, caplog):
+    splits = load_nih(release, validation_fraction=0.0, validation_patients=[12, 13])
+    assert patients(splits["validation"]) == {"00000012", "00000013"}
+    assert "Validation takes the 2 patients named" in caplog.text
 
 
 def test_named_patients_outside_the_train_list_stay_and_are_said(release, caplog):

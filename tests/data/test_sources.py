@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from clarity_hf import FINDINGS, ClarityImageProcessor
+from clarity_hf.data.named_splits import named_split
 from clarity_hf.data.phantoms import write_phantoms
 from clarity_hf.data.rows import AlignedRows, label_feature
 from clarity_hf.data.sources import (
@@ -206,6 +207,7 @@ def test_a_table_and_a_release_stream_too(own, release):
     [
         ({"findings": ["Mass"]}, "`findings` must be left out"),
         ({"masks_dir": "masks"}, "`masks_dir` must be left out"),
+        ({"validation_split": "nih-validation"}, "`validation_split` must be left out"),
         ({"streaming": True}, "`streaming` must be False for phantoms"),
     ],
 )
@@ -262,6 +264,18 @@ def test_an_option_that_none_of_several_data_sets_takes_is_refused(own, release)
         open_sources([PHANTOM, str(release)], findings=["Mass"])
     with pytest.raises(ValueError, match="`masks_dir` must be left out for phantom"):
         open_sources([PHANTOM, str(own / "own.csv")], masks_dir="masks")
+
+
+def test_a_release_is_validated_on_a_committed_list_beside_phantoms_and_own_tables(own, tmp_path):
+    folder = tmp_path / "release"
+    write_phantoms(folder, 24, seed=0, size=32)
+    present = {line[:8] for line in (folder / "train_val_list.txt").read_text().split()}
+    options = {"phantom_count": 3, "phantom_size": 64, "validation_split": "nih-validation"}
+    source = open_sources([PHANTOM, str(folder), str(own / "own.csv")], **options)["release"]
+    validation, train = ({row["patient_id"] for row in rows} for rows in (source.validation, source.train))
+    assert validation == present & named_split("nih-validation")
+    assert train == present - validation
+    assert len(validation) > 0
 
 
 def test_films_are_repeated_and_phantoms_are_not(own):

@@ -41,6 +41,7 @@ import PIL.Image
 
 from ..boxes import BOX_FRAME
 from ..labels import FINDINGS, NO_FINDING, canonical_finding, encode_findings
+from .named_splits import named_split
 from .rows import check_validation_fraction, first_names, in_drawing_order
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,9 @@ BOX_LISTS = "BBox_List*.csv"
 ORIGINALS_FOLDER = "original-1024"
 MASKS_FOLDER = "masks"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+VALIDATION_FRACTION = 0.2
+"""Share of the patients of the train list that goes to validation, unless another is asked for."""
 
 _RELEASE_URL = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
 _CITATION = (
@@ -176,11 +180,12 @@ class NihReport:
 
 def load_nih(
     data_dir: str | os.PathLike[str],
-    validation_fraction: float = 0.2,
+    validation_fraction: float = VALIDATION_FRACTION,
     seed: int = 0,
     validation_patients: Iterable[str | int] = (),
     verify: bool = False,
     masks_dir: str | os.PathLike[str] | None = None,
+    validation_split: str | None = None,
 ) -> datasets.DatasetDict:
     """Load NIH ChestX-ray14 with its official split and a validation split by patient.
 
@@ -195,6 +200,8 @@ def load_nih(
         verify: Decode every image now, and drop those that do not decode by name. Without it only the files'
             existence is checked.
         masks_dir: Folder of thorax masks, see `read_nih_tables`.
+        validation_split: A committed list that is the validation split instead of a draw, such as `nih-validation`,
+            see `split_films`.
 
     Returns:
         Splits `train`, `validation` and `test`, with the columns
@@ -214,11 +221,14 @@ def load_nih(
 
     Raises:
         FileNotFoundError: `data_dir`, its table, its train list, all of its images or `masks_dir` are not there.
-        ValueError: A table cannot be read, a finding is not known, `validation_fraction` is out of range, or the
-            official lists share patients.
+        ValueError: A table cannot be read, a finding is not known, `validation_fraction` is out of range, the
+            official lists share patients, or `validation_split` is no list, comes with another option or has no
+            patient in the train list.
     """
+    if validation_split is not None:
+        named_split(validation_split)  # a name that is none is said before thousands of files are looked at
     films, report = read_nih_tables(data_dir, verify=verify, masks_dir=masks_dir)
-    splits = split_films(films, validation_fraction, seed, validation_patients)
+    splits = split_films(films, validation_fraction, seed, validation_patients, validation_split)
     for message in report.messages():
         logger.warning("%s", message)
     return datasets.DatasetDict({name: _to_dataset(part, report) for name, part in splits.items()})
@@ -262,16 +272,22 @@ def read_nih_tables(
 
 def split_films(
     films: Iterable[NihFilm],
-    validation_fraction: float = 0.2,
+    validation_fraction: float = VALIDATION_FRACTION,
     seed: int = 0,
     validation_patients: Iterable[str | int] = (),
+    validation_split: str | None = None,
 ) -> dict[str, list[NihFilm]]:
     """Split films by patient: the official test list, and a validation part of the official train list.
 
-    To validation go, of the patients of the train list, first all with a box, with a film in `original-1024/` or
-    named in `validation_patients`; then, until `validation_fraction` of the patients is reached, those whose hash
-    with `seed` is lowest. The hash makes the split the same on every platform and for every order of the rows, and
+    To validation go, of the patients of the train list, all named in `validation_patients`; then, until
+    `validation_fraction` of the patients is reached, first those with a box or with a film in `original-1024/`, then
+    the others, among equals those whose hash with `seed` is lowest. The hash makes the split the same on every platform and for every order of the rows, and
     films without a file count as well, so that a missing or corrupt file moves no patient.
+
+    With `validation_split` nothing is drawn and nobody goes to validation in any case: of the patients of the train
+    list, those of the named list are validation and all others are train. On the whole release with its own box list
+    the draw without any option is `nih-validation`; a further box list or `original-1024/` changes the draw, and not
+    the list.
 
     Args:
         films: Of `read_nih_tables`.
@@ -279,12 +295,16 @@ def split_films(
         seed: Draws the validation patients.
         validation_patients: Patients that go to validation in any case, with or without leading zeros; those outside
             the train list are named in a warning and stay where they are.
+        validation_split: Name of a committed list, one of `clarity_hf.data.named_splits.SPLITS`, that is the
+            validation split. How many of it are not in the train list, as in a part of the release, is said in a
+            warning. The other options must be left as they are.
 
     Returns:
         `train`, `validation` and `test`: the films that have a path, in the order given. No patient is in two.
 
     Raises:
-        ValueError: `validation_fraction` is out of range, or a patient is in both official lists.
+        ValueError: `validation_fraction` is out of range, a patient is in both official lists, or `validation_split`
+            is no list, comes with another option or has no patient in the train list.
         TypeError: `validation_patients` is a string.
     """
     check_validation_fraction(validation_fraction)
@@ -296,9 +316,12 @@ def split_films(
     listed = [film for film in films if film.official_split is not None]
     _check_disjoint(listed)
     candidates = [film for film in listed if film.official_split == "train_val"]
-    held_out = _draw_validation(
-        candidates, validation_fraction, seed, {_patient_id(str(patient)) for patient in validation_patients}
-    )
+    named = {_patient_id(str(patient)) for patient in validation_patients}
+    if validation_split is None:
+        held_out = _draw_validation(candidates, validation_fraction, seed, named)
+    else:
+        _check_undrawn(validation_split, validation_fraction, seed, named)
+        held_out = _listed_validation(candidates, validation_split)
     splits: dict[str, list[NihFilm]] = {"train": [], "validation": [], "test": []}
     for film in listed:
         if film.path is None:
@@ -631,18 +654,50 @@ def _draw_validation(films: Sequence[NihFilm], fraction: float, seed: int, named
             TRAIN_VALIDATION_LIST,
             first_names(absent),
         )
-    chosen = {film.patient_id for film in films if film.boxes or film.has_original} | (named & patients)
+    chosen = named & patients
+    first = {film.patient_id for film in films if film.boxes or film.has_original} - chosen
     target = round(fraction * len(patients))
     if len(chosen) > target:
         logger.warning(
-            "Validation takes %d of %d patients, more than the share of %g asked for: these are the patients with "
-            "boxes, with films in %s/ or named in `validation_patients`.",
+            "Validation takes the %d patients named in `validation_patients`, more than the share of %g of the %d "
+            "patients asked for.",
             len(chosen),
-            len(patients),
             fraction,
-            ORIGINALS_FOLDER,
+            len(patients),
         )
-    return chosen | set(in_drawing_order(patients - chosen, seed)[: max(0, target - len(chosen))])
+    # Not all with boxes where there are more of them: in a folder of phantoms, training would get the normal films.
+    drawn = [*in_drawing_order(first, seed), *in_drawing_order(patients - chosen - first, seed)]
+    return chosen | set(drawn[: max(0, target - len(chosen))])
+
+
+def _check_undrawn(split: str, fraction: float, seed: int, named: set[str]) -> None:
+    if named or (fraction, seed) != (VALIDATION_FRACTION, 0):
+        raise ValueError(
+            "`validation_split` must come without `validation_fraction`, `seed` and `validation_patients`, got "
+            f"'{split}' with {fraction}, {seed} and {len(named)} patients. Leave them out: the list alone says who is "
+            "validation."
+        )
+
+
+def _listed_validation(films: Sequence[NihFilm], split: str) -> set[str]:
+    """The patients of `films` that a committed list has."""
+    listed, patients = named_split(split), {film.patient_id for film in films}
+    chosen, absent = patients & listed, sorted(listed - patients)
+    if not chosen:
+        raise ValueError(
+            f"`validation_split` must have patients of {TRAIN_VALIDATION_LIST}, got '{split}', none of whose "
+            f"{len(listed)} patients is in it. Choose another list, or leave it out for a draw."
+        )
+    if absent:
+        logger.warning(
+            "Validation takes %d of the %d patients of %s: the others are not in %s: %s.",
+            len(chosen),
+            len(listed),
+            split,
+            TRAIN_VALIDATION_LIST,
+            first_names(absent),
+        )
+    return chosen
 
 
 # Data set

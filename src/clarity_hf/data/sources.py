@@ -30,7 +30,7 @@ PHANTOM = "phantom"
 FILM_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """Files by which a folder of images is known."""
 
-OPTION_KINDS = {"findings": ("hub", "images", "table"), "masks_dir": ("release",)}
+OPTION_KINDS = {"findings": ("hub", "images", "table"), "masks_dir": ("release",), "validation_split": ("release",)}
 """Options that only some kinds of data sets take."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -135,6 +135,7 @@ def open_source(
     uncertain: Uncertain = "nan",
     masks_dir: str | os.PathLike[str] | None = None,
     streaming: bool = False,
+    validation_split: str | None = None,
 ) -> Source:
     """Open one data set, by what its name is.
 
@@ -159,6 +160,8 @@ def open_source(
         uncertain: Of own labels: what −1 is read as, `nan`, `negative` or `positive`.
         masks_dir: Of a release: its folder of thorax masks, see [`load_nih`]. A table has a column of masks.
         streaming: Give streams for [`TransformedStream`] instead of rows with an index.
+        validation_split: Of a release: the committed list of its validation patients, such as `nih-validation`, in
+            place of a draw, see [`load_nih`]. A table has a column of splits.
 
     Returns:
         A [`Source`]; its rows are what [`FilmTransform`] takes.
@@ -169,7 +172,7 @@ def open_source(
     """
     path = Path(name).expanduser()
     kind = _kind(name, path)
-    _check_options(name, kind, findings, masks_dir, streaming)
+    _check_options(name, kind, findings, masks_dir, streaming, validation_split)
     if kind == "phantom":
         return _phantoms(phantom_count, seed, finding_rate, phantom_size)
     if kind == "hub":
@@ -180,7 +183,7 @@ def open_source(
     if kind == "table":
         source = load_table(path, **own, verify=verify)
     else:
-        source = _release(path, validation_fraction, verify, masks_dir)
+        source = _release(path, validation_fraction, verify, masks_dir, validation_split)
     return streamed(source) if streaming else source
 
 
@@ -190,7 +193,8 @@ def open_sources(names: Sequence[str], film_repeats: int = 1, **options: Any) ->
     Args:
         names: Of each, see [`open_source`].
         film_repeats: How often an epoch sees the training rows of all but `phantom`, to weigh them against phantoms.
-        options: As for [`open_source`], for all of them; `findings` and `masks_dir` go to those that take them.
+        options: As for [`open_source`], for all of them; `findings`, `masks_dir` and `validation_split` go to those
+            that take them.
 
     Returns:
         The data sets by the name that they have in metrics (letters, digits and `_`), in the order given, their labels
@@ -255,11 +259,18 @@ def _own_options(kind: str, kinds: Sequence[str], options: Mapping[str, Any]) ->
     return {name: value for name, value in options.items() if name not in others}
 
 
-def _check_options(name: str, kind: str, findings: Any, masks_dir: Any, streaming: bool) -> None:
+def _check_options(
+    name: str, kind: str, findings: Any, masks_dir: Any, streaming: bool, validation_split: str | None
+) -> None:
     if findings is not None and kind not in OPTION_KINDS["findings"]:
         raise ValueError(f"`findings` must be left out for {name}, got {list(findings)}. It has the 14 of FINDINGS.")
     if masks_dir is not None and kind not in OPTION_KINDS["masks_dir"]:
         raise ValueError(f"`masks_dir` must be left out for {name}, got {masks_dir}. Only a release has one.")
+    if validation_split is not None and kind not in OPTION_KINDS["validation_split"]:
+        raise ValueError(
+            f"`validation_split` must be left out for {name}, got '{validation_split}'. Its lists are of patients of "
+            "the NIH release."
+        )
     if streaming and kind == "phantom":
         raise ValueError("`streaming` must be False for phantoms, got True. They are drawn as they are read.")
 
@@ -339,9 +350,19 @@ def _phantoms(count: int, seed: int, finding_rate: float | None, size: int) -> S
 
 
 def _release(
-    path: Path, validation_fraction: float, verify: bool, masks_dir: str | os.PathLike[str] | None
+    path: Path,
+    validation_fraction: float,
+    verify: bool,
+    masks_dir: str | os.PathLike[str] | None,
+    validation_split: str | None,
 ) -> Source:
-    release = load_nih(path, validation_fraction=validation_fraction, verify=verify, masks_dir=masks_dir)
+    release = load_nih(
+        path,
+        validation_fraction=validation_fraction,
+        verify=verify,
+        masks_dir=masks_dir,
+        validation_split=validation_split,
+    )
     return Source(
         path.resolve().name,
         FINDINGS,

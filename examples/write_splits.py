@@ -1,0 +1,108 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Write the lists of patients that `clarity_hf.data.named_splits` names, from the tables of the NIH release.
+
+    python examples/write_splits.py RELEASE_FOLDER --subset SUBSET_FOLDER
+
+RELEASE_FOLDER holds train_val_list.txt and BBox_List_2017.csv; no film is read. SUBSET_FOLDER is the folder in the
+release's layout that the packaged checkpoint was trained on; without it its two lists are left as they are. The lists
+go into the package, and into the same bytes on every machine. Expected output:
+
+    nih-validation.txt: 5,602 patients
+    nih-boxes-tuning-0.txt: 363 patients
+    ...
+    clarity-s16-224-validation.txt: 224 patients
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from clarity_hf.data import named_splits
+from clarity_hf.data.nih import TRAIN_VALIDATION_LIST, VALIDATION_FRACTION, read_nih_tables, split_films
+from clarity_hf.data.rows import draw_patients
+
+BOX_LIST = "BBox_List_2017.csv"
+SEED = 0
+
+
+def main() -> int:
+    """Draw the lists, write them; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("release", type=Path, help="folder of the whole release's tables")
+    parser.add_argument("--subset", type=Path, help="folder that the packaged checkpoint was trained on")
+    parser.add_argument("--output_dir", type=Path, default=named_splits.SPLIT_FOLDER)
+    arguments = parser.parse_args()
+    try:
+        lists = release_lists(arguments.release)
+        if arguments.subset:
+            lists |= checkpoint_lists(arguments.subset)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    for name, (patients, about) in lists.items():
+        path = arguments.output_dir / f"{name}.txt"
+        path.write_bytes(list_text(name, patients, about).encode())
+        print(f"{path.name}: {len(patients):,} patients")
+    return 0
+
+
+def release_lists(folder: Path) -> dict[str, tuple[set[str], str]]:
+    """Patients, and what they are, by the name of their list: what the whole release's tables give."""
+    listed = patients_of(folder / TRAIN_VALIDATION_LIST)
+    boxed = patients_of(folder / BOX_LIST, header_lines=1)
+    lists = {
+        named_splits.NIH_VALIDATION: (
+            draw_patients(listed, VALIDATION_FRACTION, SEED),
+            f"Validation patients of NIH ChestX-ray14: {VALIDATION_FRACTION:.0%} of the {len(listed):,} patients of\n"
+            f"{TRAIN_VALIDATION_LIST}, those whose SHA-256 of '{SEED}:PATIENT' is lowest.",
+        )
+    }
+    for seed, name in enumerate(named_splits.TUNING_HALVES):
+        lists[name] = (
+            draw_patients(boxed, 0.5, seed),
+            f"Patients on whom map thresholds are tuned: half of the {len(boxed):,} patients of {BOX_LIST},\n"
+            f"those whose SHA-256 of '{seed}:PATIENT' is lowest. The other half is scored.",
+        )
+    return lists
+
+
+def checkpoint_lists(folder: Path) -> dict[str, tuple[set[str], str]]:
+    """The same of the packaged checkpoint's patients, as `load_nih` splits the folder that it was trained on."""
+    splits = split_films(read_nih_tables(folder)[0])
+    train, validation = ({film.patient_id for film in splits[name]} for name in ("train", "validation"))
+    return {
+        named_splits.CHECKPOINT_TRAIN: (
+            train,
+            "Patients of NIH ChestX-ray14 on whom the packaged checkpoint clarity-s16-224 was trained.",
+        ),
+        named_splits.CHECKPOINT_VALIDATION: (
+            validation,
+            "Patients of NIH ChestX-ray14 on whom the packaged checkpoint clarity-s16-224 was validated; it was\n"
+            "never trained on them. All are of the official train list. Patients with boxes of the RSNA\n"
+            "challenge's readers are among them by choice: their share of Pneumonia is not the release's.",
+        ),
+    }
+
+
+def patients_of(table: Path, header_lines: int = 0) -> set[str]:
+    """Patients of a table whose rows begin with a film's file name, such as `00000061_012.png`."""
+    if not table.is_file():
+        raise FileNotFoundError(f"`release` must hold {table.name}, got {table.parent}. Pass the tables' folder.")
+    rows = table.read_text(encoding="utf-8-sig").splitlines()[header_lines:]
+    return {row.split("_")[0] for row in rows if row.strip()}
+
+
+def list_text(name: str, patients: Iterable[str], about: str) -> str:
+    """A list as it is filed: what it is behind `#`, then a patient a line, sorted."""
+    patients = sorted(patients)
+    command = "python examples/write_splits.py RELEASE_FOLDER"
+    if name in (named_splits.CHECKPOINT_TRAIN, named_splits.CHECKPOINT_VALIDATION):
+        command += " --subset SUBSET_FOLDER"
+    head = [name, *about.splitlines(), f"{len(patients):,} patients, one a line. Made by: {command}"]
+    return "".join([*(f"# {line}\n" for line in head), *(f"{patient}\n" for patient in patients)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Patients of the NIH release by the name of a list that is committed with the package.
+
+A draw by seed is only as fixed as the code and the tables it reads; a list is fixed. Each is a text file in `splits/`:
+lines that begin with `#` say what it is and how it was made, every other line is a patient of eight digits.
+`examples/write_splits.py` writes them from the release's own tables.
+
+- `nih-validation`: the validation patients of the whole release, a fifth of those of `train_val_list.txt`.
+- `nih-boxes-tuning-0` to `nih-boxes-tuning-4`: half of the patients of `BBox_List_2017.csv`, all of them of the test
+  list. Map thresholds are tuned on them, and T(IoU) is counted on the other half. 0 is the one filed by name.
+- `clarity-s16-224-train` and `clarity-s16-224-validation`: the patients of a subset of the train list on which the
+  packaged checkpoint was trained, and those on which it was validated and never trained.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SPLIT_FOLDER = Path(__file__).parent / "splits"
+"""Folder of the lists, `NAME.txt` each."""
+
+NIH_VALIDATION = "nih-validation"
+TUNING_HALVES = tuple(f"nih-boxes-tuning-{seed}" for seed in range(5))
+"""By their seed."""
+CHECKPOINT_TRAIN = "clarity-s16-224-train"
+CHECKPOINT_VALIDATION = "clarity-s16-224-validation"
+
+SPLITS = (NIH_VALIDATION, *TUNING_HALVES, CHECKPOINT_TRAIN, CHECKPOINT_VALIDATION)
+"""Names of all lists."""
+
+
+def named_split(name: str) -> frozenset[str]:
+    """Patients of a list.
+
+    Args:
+        name: One of `SPLITS`.
+
+    Returns:
+        Their ids, eight digits each, as in the column `patient_id` of [`load_nih`].
+
+    Raises:
+        ValueError: There is no list of that name; the message names those that there are.
+
+    Example:
+        >>> len(named_split("nih-validation"))
+        5602
+        >>> sorted(named_split("clarity-s16-224-train") & named_split("clarity-s16-224-validation"))
+        []
+    """
+    if name not in SPLITS:
+        raise ValueError(f"`name` must be one of {', '.join(SPLITS)}, got '{name}'. Choose one of them.")
+    lines = (SPLIT_FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return frozenset(line for line in lines if line and not line.startswith("#"))
