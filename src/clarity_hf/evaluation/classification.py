@@ -1,16 +1,55 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Classification: AUROC per finding, as numpy functions and as an `evaluate.Metric`, and score thresholds."""
+"""Classification: ranking, calibration, thresholds and what they lead to, per finding and as `evaluate.Metric`.
+
+Everywhere a score is present where it is ≥ its threshold, a label that is NaN leaves its film out of that finding, and
+a figure that does not exist is NaN, never 0 or 1; [`support`] says on how many films each figure stands.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
-from sklearn.metrics import roc_auc_score, roc_curve
+from scipy.special import expit
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from transformers import EvalPrediction
+
+
+def support(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """How many films a finding's figures stand on.
+
+    Args:
+        labels: `(n, F)`, 1 present, 0 absent, NaN not annotated.
+
+    Returns:
+        `positives` and `negatives`, each `(F,)` int64.
+    """
+    labels = np.asarray(labels)
+    return {"positives": (labels == 1).sum(axis=0), "negatives": (labels == 0).sum(axis=0)}
+
+
+def macro(values: np.ndarray, labels: np.ndarray, min_positives: int = 20) -> float:
+    """Mean of a figure over the findings with enough positives.
+
+    Args:
+        values: `(F,)`, a figure per finding; undefined ones (NaN) are left out.
+        labels: `(n, F)`, 1, 0 or NaN: what the figures were computed from.
+        min_positives: Findings with fewer are left out of the mean.
+
+    Returns:
+        Float; NaN where no finding qualifies.
+
+    Raises:
+        ValueError: There is not one value a finding.
+    """
+    values, labels = np.asarray(values, dtype=np.float64), np.asarray(labels)
+    if values.shape != labels.shape[1:]:
+        raise ValueError(f"`values` must be {labels.shape[1:]}, got {values.shape}. Give one for every finding.")
+    counted = (support(labels)["positives"] >= min_positives) & ~np.isnan(values)
+    return float(values[counted].mean()) if counted.any() else float("nan")
 
 
 def auroc_per_finding(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -24,16 +63,9 @@ def auroc_per_finding(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         `(F,)` float64 in [0, 1]; NaN for a finding without positives or without negatives.
 
     Raises:
-        ValueError: The shapes differ or a score is not finite.
+        ValueError: The shapes differ, a score is not finite, or a label is neither 1, 0 nor NaN.
     """
-    scores, labels = _checked(scores, labels)
-    areas = np.full(labels.shape[1], np.nan)
-    for finding in range(labels.shape[1]):
-        annotated = ~np.isnan(labels[:, finding])
-        truth = labels[annotated, finding] == 1
-        if truth.any() and not truth.all():
-            areas[finding] = roc_auc_score(truth, scores[annotated, finding])
-    return areas
+    return _per_finding(roc_auc_score, scores, labels, undefined=np.nan)
 
 
 def mean_auroc(scores: np.ndarray, labels: np.ndarray, min_positives: int = 1) -> float:
@@ -47,9 +79,88 @@ def mean_auroc(scores: np.ndarray, labels: np.ndarray, min_positives: int = 1) -
     Returns:
         Float in [0, 1]; NaN where no finding qualifies.
     """
-    areas = auroc_per_finding(scores, labels)
-    counted = ((np.asarray(labels) == 1).sum(0) >= min_positives) & ~np.isnan(areas)
-    return float(areas[counted].mean()) if counted.any() else float("nan")
+    return macro(auroc_per_finding(scores, labels), labels, min_positives)
+
+
+def average_precision_per_finding(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Average precision of every finding: Σ (recall gained at a threshold) × (precision at it), over all thresholds.
+
+    Films of equal score pass a threshold together. Scores without information reach the share of positives.
+
+    Args:
+        scores: `(n, F)`, any monotone scale.
+        labels: `(n, F)`, 1, 0 or NaN.
+
+    Returns:
+        `(F,)` float64 in [0, 1]; NaN for a finding without positives or without negatives.
+
+    Raises:
+        ValueError: As for [`auroc_per_finding`].
+    """
+    return _per_finding(average_precision_score, scores, labels, undefined=np.nan)
+
+
+def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = 10) -> dict[str, np.ndarray]:
+    """How often a finding is present where its score says so: the reliability curve of one finding.
+
+    Args:
+        scores: `(n,)` probabilities.
+        labels: `(n,)`, 1, 0 or NaN.
+        bins: Number of bins of equal width over [0, 1]; a bin includes its upper edge, the first also 0.
+
+    Returns:
+        `mean_score` and `share_present`, each `(bins,)` float64 in [0, 1], NaN in a bin without films, and `count`
+        `(bins,)` int64.
+
+    Raises:
+        ValueError: The shapes differ, a score is no probability, a label is neither 1, 0 nor NaN, or there are no
+            bins.
+
+    Source: DeGroot and Fienberg, The Statistician 32 (1983) 12–22.
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    if scores.ndim != 1 or labels.shape != scores.shape:
+        raise ValueError(
+            f"`scores` and `labels` must both be (n,), got {scores.shape} and {labels.shape}. Pick one finding."
+        )
+    scores, labels = _checked_probabilities(scores[:, None], labels[:, None])
+    if bins < 1:
+        raise ValueError(f"`bins` must be at least 1, got {bins}. Ten are usual.")
+    annotated = ~np.isnan(labels[:, 0])
+    known, present = scores[annotated, 0], labels[annotated, 0]
+    place = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], known)
+    count = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin is the NaN that is wanted
+        mean_score = np.bincount(place, known, minlength=bins) / count
+        share_present = np.bincount(place, present, minlength=bins) / count
+    return {"mean_score": mean_score, "share_present": share_present, "count": count}
+
+
+def calibration_error_per_finding(scores: np.ndarray, labels: np.ndarray, bins: int = 15) -> np.ndarray:
+    """Expected calibration error of every finding: the mean over films of |mean score − share present| of their bin.
+
+    Args:
+        scores: `(n, F)` probabilities.
+        labels: `(n, F)`, 1, 0 or NaN.
+        bins: Number of bins of equal width over [0, 1].
+
+    Returns:
+        `(F,)` float64 in [0, 1]; NaN for a finding without annotated films. A finding without positives has one: its
+        scores should be low.
+
+    Raises:
+        ValueError: As for [`reliability`].
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
+    """
+    scores, labels = _checked_probabilities(scores, labels)
+    errors = np.full(labels.shape[1], np.nan)
+    for finding in range(labels.shape[1]):
+        curve = reliability(scores[:, finding], labels[:, finding], bins)
+        if curve["count"].any():
+            gaps = np.abs(curve["mean_score"] - curve["share_present"])
+            errors[finding] = np.nansum(gaps * curve["count"]) / curve["count"].sum()
+    return errors
 
 
 def youden_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0.5) -> np.ndarray:
@@ -67,20 +178,117 @@ def youden_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0
 
     Source: Youden, Cancer 3 (1950) 32–35.
     """
-    scores, labels = _checked(scores, labels)
-    thresholds = np.full(labels.shape[1], default)
-    for finding in range(labels.shape[1]):
-        annotated = ~np.isnan(labels[:, finding])
-        truth = labels[annotated, finding] == 1
-        if truth.any() and not truth.all():
-            false_rate, true_rate, cuts = roc_curve(truth, scores[annotated, finding])
-            # The first cut is infinite, "nothing is present": it is no threshold.
-            best = 1 + int(np.argmax((true_rate - false_rate)[1:]))
-            thresholds[finding] = cuts[best]
-    return thresholds
+
+    def best(truth: np.ndarray, known: np.ndarray) -> float:
+        false_rate, true_rate, cuts = roc_curve(truth, known)
+        # The first cut is infinite, "nothing is present": it is no threshold.
+        return cuts[1 + int(np.argmax((true_rate - false_rate)[1:]))]
+
+    return _per_finding(best, scores, labels, undefined=default)
 
 
-def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def sensitivity_thresholds(
+    scores: np.ndarray, labels: np.ndarray, target: float = 0.9, default: float = 0.5
+) -> np.ndarray:
+    """The highest score thresholds that still find the wanted share of the positives among the given films.
+
+    To be chosen on validation films, never on the films that are reported.
+
+    Args:
+        scores: `(n, F)` probabilities.
+        labels: `(n, F)`, 1, 0 or NaN.
+        target: Sensitivity to reach, in (0, 1].
+        default: Threshold of a finding whose AUROC is undefined.
+
+    Returns:
+        `(F,)` float64, each the score of a positive film.
+
+    Raises:
+        ValueError: As for [`auroc_per_finding`], or the target is no such share.
+    """
+    if not 0 < target <= 1:
+        raise ValueError(f"`target` must be in (0, 1], got {target}. Give a sensitivity such as 0.9.")
+
+    def highest(truth: np.ndarray, known: np.ndarray) -> float:
+        positives = np.sort(known[truth])[::-1]
+        found = np.arange(1, len(positives) + 1) / len(positives)
+        return positives[int(np.argmax(found >= target))]
+
+    return _per_finding(highest, scores, labels, undefined=default)
+
+
+def f1_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0.5) -> np.ndarray:
+    """Score thresholds that maximise F1 = 2 TP / (2 TP + FP + FN) on the given films, the highest of equal ones.
+
+    To be chosen on validation films, never on the films that are reported.
+
+    Args:
+        scores: `(n, F)` probabilities.
+        labels: `(n, F)`, 1, 0 or NaN.
+        default: Threshold of a finding whose AUROC is undefined.
+
+    Returns:
+        `(F,)` float64, each a score that occurs.
+
+    Raises:
+        ValueError: As for [`auroc_per_finding`].
+    """
+
+    def best(truth: np.ndarray, known: np.ndarray) -> float:
+        order = np.argsort(-known, kind="stable")
+        cuts = known[order]
+        f1 = 2 * np.cumsum(truth[order]) / (np.arange(1, len(cuts) + 1) + truth.sum())
+        # Films of equal score are flagged together: only the last of them is a threshold's count.
+        f1[:-1][cuts[:-1] == cuts[1:]] = -1
+        return cuts[int(np.argmax(f1))]
+
+    return _per_finding(best, scores, labels, undefined=default)
+
+
+def operating_points(scores: np.ndarray, labels: np.ndarray, thresholds: np.ndarray) -> dict[str, np.ndarray]:
+    """What follows from flagging every film whose score reaches its finding's threshold.
+
+    Args:
+        scores: `(n, F)`, on the scale of the thresholds.
+        labels: `(n, F)`, 1, 0 or NaN.
+        thresholds: `(F,)`, chosen on other films.
+
+    Returns:
+        Each `(F,)` float64 in [0, 1], NaN where its denominator is zero: `sensitivity`, `specificity`,
+        `positive_predictive_value`, `negative_predictive_value` (both hold for the prevalence of these films) and
+        `flagged`, the share of annotated films at or above the threshold.
+
+    Raises:
+        ValueError: As for [`auroc_per_finding`], or the thresholds are not one number a finding.
+    """
+    scores, labels = checked_scores(scores, labels)
+    thresholds = np.asarray(thresholds, dtype=np.float64)
+    if thresholds.shape != labels.shape[1:] or np.isnan(thresholds).any():
+        raise ValueError(
+            f"`thresholds` must be {labels.shape[1:]} numbers, got {thresholds.tolist()}. Give one for every finding."
+        )
+    flagged = scores >= thresholds
+    true_positive, false_positive = (flagged & (labels == 1)).sum(axis=0), (flagged & (labels == 0)).sum(axis=0)
+    counts = support(labels)
+    true_negative = counts["negatives"] - false_positive
+    annotated = counts["positives"] + counts["negatives"]
+    all_flagged = true_positive + false_positive
+    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN that is wanted
+        return {
+            "sensitivity": true_positive / counts["positives"],
+            "specificity": true_negative / counts["negatives"],
+            "positive_predictive_value": true_positive / all_flagged,
+            "negative_predictive_value": true_negative / (annotated - all_flagged),
+            "flagged": all_flagged / annotated,
+        }
+
+
+def checked_scores(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and labels as float64 `(n, F)`, refused where they cannot be evaluated.
+
+    Raises:
+        ValueError: The shapes differ, a score is not finite or a label is neither 1, 0 nor NaN.
+    """
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if scores.shape != labels.shape or scores.ndim != 2:
         raise ValueError(
@@ -88,10 +296,74 @@ def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
         )
     if not np.isfinite(scores).all():
         raise ValueError("`scores` must be finite, got NaN or infinity. Look for a diverged model.")
+    strange = labels[(labels != 0) & (labels != 1) & ~np.isnan(labels)]
+    if len(strange):
+        raise ValueError(f"`labels` must be 1, 0 or NaN, got {strange[0]:g}. Write uncertain labels as NaN.")
     return scores, labels
 
 
-class MultilabelAuroc(evaluate.Metric):
+def _checked_probabilities(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scores, labels = checked_scores(scores, labels)
+    outside = scores[(scores < 0) | (scores > 1)]
+    if len(outside):
+        raise ValueError(f"`scores` must be probabilities in [0, 1], got {outside[0]:g}. Apply the sigmoid to logits.")
+    return scores, labels
+
+
+def _per_finding(
+    function: Callable[[np.ndarray, np.ndarray], float], scores: np.ndarray, labels: np.ndarray, undefined: float
+) -> np.ndarray:
+    """`function(truth, scores)` of the annotated films of every finding that has positives and negatives: `(F,)`."""
+    scores, labels = checked_scores(scores, labels)
+    values = np.full(labels.shape[1], undefined, dtype=np.float64)
+    for finding in range(labels.shape[1]):
+        annotated = ~np.isnan(labels[:, finding])
+        truth = labels[annotated, finding] == 1
+        if truth.any() and not truth.all():
+            values[finding] = function(truth, scores[annotated, finding])
+    return values
+
+
+class _MultilabelMetric(evaluate.Metric):
+    """A figure per finding and its mean; a subclass names the figure and computes it."""
+
+    figure: str
+    description: str
+
+    def __init__(self, findings: Sequence[str], min_positives: int = 1, **kwargs: Any):
+        self.findings, self.min_positives = list(findings), min_positives
+        super().__init__(config_name="multilabel", **kwargs)
+
+    def _info(self) -> evaluate.MetricInfo:
+        row = datasets.Sequence(datasets.Value("float64"))  # float32 would tie scores near 1
+        return evaluate.MetricInfo(
+            description=f"{self.description} per finding, and its mean; undefined is NaN.",
+            citation="",
+            inputs_description="predictions: (n, F) scores; references: (n, F) of 1, 0 or NaN.",
+            features=datasets.Features({"predictions": row, "references": row}),
+        )
+
+    def of_prediction(self, prediction: EvalPrediction) -> dict[str, float]:
+        """The metric as `compute_metrics` of a [`transformers.Trainer`], whose predictions are logits."""
+        return self.compute(predictions=prediction.predictions, references=prediction.label_ids)
+
+    def _values(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        scores, labels = np.asarray(predictions), np.asarray(references)
+        values = self._values(scores, labels)
+        if len(values) != len(self.findings):
+            raise ValueError(
+                f"`predictions` must have {len(self.findings)} columns, one a finding, got {len(values)}. "
+                "Name the findings of these columns."
+            )
+        mean = macro(values, labels, self.min_positives)
+        named = {f"{self.figure}_{name}": float(value) for name, value in zip(self.findings, values, strict=True)}
+        return {self.figure: mean} | named
+
+
+class MultilabelAuroc(_MultilabelMetric):
     """AUROC per finding and their mean, as a local `evaluate.Metric`: works offline and over processes.
 
     Args:
@@ -105,25 +377,59 @@ class MultilabelAuroc(evaluate.Metric):
         {'auroc': 1.0, 'auroc_Mass': 1.0, 'auroc_Nodule': nan}
     """
 
-    def __init__(self, findings: Sequence[str], min_positives: int = 1, **kwargs: Any):
-        self.findings, self.min_positives = list(findings), min_positives
-        super().__init__(config_name="multilabel", **kwargs)
+    figure, description = "auroc", "Area under the ROC curve"
 
-    def _info(self) -> evaluate.MetricInfo:
-        row = datasets.Sequence(datasets.Value("float32"))
-        return evaluate.MetricInfo(
-            description="Area under the ROC curve per finding, and its mean; undefined is NaN.",
-            citation="",
-            inputs_description="predictions: (n, F) scores; references: (n, F) of 1, 0 or NaN.",
-            features=datasets.Features({"predictions": row, "references": row}),
-        )
+    def _values(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return auroc_per_finding(scores, labels)
+
+
+class MultilabelAveragePrecision(_MultilabelMetric):
+    """Average precision per finding and their mean, as a local `evaluate.Metric`: works offline and over processes.
+
+    Args:
+        findings: Names in the order of the columns.
+        min_positives: Findings with fewer positives are listed but not in the mean.
+        kwargs: As for [`evaluate.Metric`], such as `num_process` and `process_id`.
+
+    Example:
+        >>> metric = MultilabelAveragePrecision(["Mass", "Nodule"])
+        >>> metric.compute(predictions=[[0.3, 0.2], [0.2, 0.1]], references=[[0, 0], [1, 0]])
+        {'average_precision': 0.5, 'average_precision_Mass': 0.5, 'average_precision_Nodule': nan}
+    """
+
+    figure, description = "average_precision", "Average precision"
+
+    def _values(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return average_precision_per_finding(scores, labels)
+
+
+class MultilabelCalibrationError(_MultilabelMetric):
+    """Expected calibration error per finding and their mean, as a local `evaluate.Metric`.
+
+    Works offline and over processes. Predictions are probabilities, except in `of_prediction`, which takes the logits
+    of a Trainer.
+
+    Args:
+        findings: Names in the order of the columns.
+        min_positives: Findings with fewer positives are listed but not in the mean.
+        bins: Number of bins of equal width over [0, 1].
+        kwargs: As for [`evaluate.Metric`], such as `num_process` and `process_id`.
+
+    Example:
+        >>> metric = MultilabelCalibrationError(["Mass"])
+        >>> metric.compute(predictions=[[0.25], [0.75]], references=[[0], [1]])
+        {'calibration_error': 0.25, 'calibration_error_Mass': 0.25}
+    """
+
+    figure, description = "calibration_error", "Expected calibration error"
+
+    def __init__(self, findings: Sequence[str], min_positives: int = 1, bins: int = 15, **kwargs: Any):
+        self.bins = bins
+        super().__init__(findings, min_positives, **kwargs)
 
     def of_prediction(self, prediction: EvalPrediction) -> dict[str, float]:
-        """The metric as `compute_metrics` of a [`transformers.Trainer`]."""
-        return self.compute(predictions=prediction.predictions, references=prediction.label_ids)
+        """The metric as `compute_metrics` of a [`transformers.Trainer`], whose predictions are logits."""
+        return self.compute(predictions=expit(prediction.predictions), references=prediction.label_ids)
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        scores, labels = np.asarray(predictions), np.asarray(references)
-        areas = auroc_per_finding(scores, labels)
-        result = {"auroc": mean_auroc(scores, labels, self.min_positives)}
-        return result | {f"auroc_{name}": float(area) for name, area in zip(self.findings, areas, strict=True)}
+    def _values(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return calibration_error_per_finding(scores, labels, self.bins)
