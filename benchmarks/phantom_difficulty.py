@@ -25,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from clarity_hf.boxes import box_iou
 from clarity_hf.data.phantoms import GENERATOR_VERSION, Phantom, generator_fingerprint, iterate_phantoms
 from clarity_hf.evaluation import constant_box
+from clarity_hf.evaluation.baselines import random_map
 from clarity_hf.labels import BOXED_FINDINGS, FINDINGS
 
 SIZE = 256
@@ -41,8 +42,7 @@ def constant_box_hits(train: np.ndarray, test: np.ndarray) -> list[float]:
 
 def random_map_boxes(rng: np.random.Generator, level: float) -> np.ndarray:
     """Boxes `(k, 4)` of the components of a random map above `level` of its largest value."""
-    noise = scipy.ndimage.gaussian_filter(rng.random((MAP_GRID, MAP_GRID)), 1.0)
-    noise = (noise - noise.min()) / (noise.max() - noise.min())
+    noise = random_map(rng, (MAP_GRID, MAP_GRID))
     found = scipy.ndimage.find_objects(scipy.ndimage.label(noise > level)[0])
     boxes = [(x.start, y.start, x.stop, y.stop) for y, x in found]
     return np.array(boxes, dtype=np.float64) * SIZE / MAP_GRID

@@ -62,6 +62,10 @@ class ScriptArguments:
         },
     )
     findings: list[str] | None = field(default=None, metadata={"help": "Columns of own labels; default: all."})
+    validation_split: str | None = field(
+        default=None,
+        metadata={"help": "Committed list of a release's validation patients, such as nih-validation; else drawn."},
+    )
     uncertain: Literal["nan", "negative", "positive"] = field(
         default="nan", metadata={"help": "What a label of -1 in own labels is read as."}
     )
@@ -164,6 +168,7 @@ def main() -> None:
         verify=script.verify,
         findings=script.findings,
         uncertain=script.uncertain,
+        validation_split=script.validation_split,
         masks_dir=script.masks_dir,
         streaming=script.streaming,
     )

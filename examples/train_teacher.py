@@ -119,6 +119,10 @@ class ScriptArguments:
         default_factory=lambda: list(IMAGENET_DEFAULT_STD), metadata={"help": "Of the normalisation, by channel."}
     )
     findings: list[str] | None = field(default=None, metadata={"help": "Columns of own labels; default: all."})
+    validation_split: str | None = field(
+        default=None,
+        metadata={"help": "Committed list of a release's validation patients, such as nih-validation; else drawn."},
+    )
     uncertain: Literal["nan", "negative", "positive"] = field(
         default="nan", metadata={"help": "What a label of -1 in own labels is read as."}
     )
@@ -160,6 +164,7 @@ def main() -> None:
         verify=script.verify,
         findings=script.findings,
         uncertain=script.uncertain,
+        validation_split=script.validation_split,
     )
     films = JoinedRows([source.train for source in sources.values()])
     findings = next(iter(sources.values())).findings

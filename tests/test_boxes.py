@@ -7,7 +7,7 @@ import torch
 import torchvision
 from scipy import ndimage
 
-from clarity_hf.boxes import Letterbox, bilinear_matrix, box_area, box_iou, boxes_from_map
+from clarity_hf.boxes import Letterbox, UpsampledMap, bilinear_matrix, box_area, box_iou, boxes_from_map
 
 SIZES = [(1024, 1024), (2500, 2048), (300, 997), (17, 1601), (224, 224), (101, 99), (3001, 16)]
 
@@ -226,6 +226,41 @@ def test_boxes_agree_with_thresholding_at_full_size(cells):
         overlaps.append(box_iou(found, largest_box_at_full_size(grid, 512, threshold))[0, 0])
     assert np.median(overlaps) >= 0.97
     assert np.quantile(overlaps, 0.05) >= 0.92
+
+
+# UpsampledMap
+
+
+@pytest.mark.parametrize("image", [(64, 64), (100, 200), (200, 100), (90, 70)])
+@pytest.mark.parametrize("components", ["largest", "all"])
+def test_one_upsampled_map_gives_the_boxes_of_every_threshold(image, components):
+    generator = np.random.default_rng(0)
+    grid = np.maximum(ndimage.gaussian_filter(generator.normal(size=(8, 8)), 0.8), 0)
+    letterbox = Letterbox.fit(image, (64, 64))
+    working = UpsampledMap.of(grid, letterbox)
+    for threshold in (0.1, 0.5, 0.9):
+        expected = boxes_from_map(grid, letterbox, threshold, components)
+        np.testing.assert_array_equal(working.boxes(threshold * working.peak, components), expected)
+        assert len(expected) >= 1
+
+
+def test_the_working_grid_knows_what_lies_over_the_padding():
+    working = UpsampledMap.of(np.ones((4, 4)), Letterbox.fit((100, 200), (64, 64)), upsampling=2)
+    rows = [False] * 2 + [True] * 4 + [False] * 2  # of 8 pixels each; the film is rows 16 to 48
+    np.testing.assert_array_equal(working.inside, np.tile(np.array(rows)[:, None], 8))
+    np.testing.assert_array_equal(working.values, working.inside)
+
+
+def test_no_region_reaches_into_the_padding_at_any_level():
+    working = UpsampledMap.of(np.ones((4, 4)), Letterbox.fit((100, 200), (64, 64)), upsampling=1)
+    np.testing.assert_allclose(working.boxes(-1.0), [[0, 0, 200, 100]])
+
+
+def test_cells_end_where_the_film_ends():
+    working = UpsampledMap.of(np.ones((4, 4)), Letterbox.fit((100, 200), (64, 64)), upsampling=1)
+    x, y = working.edges()
+    np.testing.assert_allclose(x, [0, 50, 100, 150, 200])
+    np.testing.assert_allclose(y, [0, 0, 50, 100, 100])
 
 
 # box_iou and box_area

@@ -121,6 +121,95 @@ def bilinear_matrix(length: int, factor: int) -> np.ndarray:
     return weights
 
 
+@dataclass(frozen=True, eq=False)
+class UpsampledMap:
+    """A localization map on its working grid, made once, for boxes at many levels.
+
+    Attributes:
+        values: `(h · upsampling, w · upsampling)` float32 over the whole of the model's input, 0 over the padding.
+        inside: Of the same shape, bool: cells whose centre lies over the image.
+        letterbox: How the image lies in the model's input.
+    """
+
+    values: np.ndarray
+    inside: np.ndarray
+    letterbox: Letterbox
+
+    @classmethod
+    def of(cls, localization_map: np.ndarray, letterbox: Letterbox, upsampling: int = 8) -> UpsampledMap:
+        """Upsample a map bilinearly and blank what lies over the padding.
+
+        Args:
+            localization_map: `(h, w)` values ≥ 0 on the patch grid, which covers the whole of the model's input.
+            letterbox: How the image lies in the model's input.
+            upsampling: Whole factor from the patch grid to the working grid.
+
+        Raises:
+            ValueError: The map is not 2-D or not finite.
+        """
+        grid = np.asarray(localization_map, dtype=np.float32)
+        if grid.ndim != 2 or not np.isfinite(grid).all():
+            raise ValueError(f"`localization_map` must be (h, w) finite values, got shape {grid.shape}. Pass one map.")
+        values = bilinear_matrix(grid.shape[0], upsampling) @ grid @ bilinear_matrix(grid.shape[1], upsampling).T
+        inside = np.ones(values.shape, dtype=bool)
+        for axis, (before, content) in enumerate(
+            [(letterbox.top, letterbox.content[0]), (letterbox.left, letterbox.content[1])]
+        ):
+            centres = (np.arange(values.shape[axis]) + 0.5) * (letterbox.input[axis] / values.shape[axis])
+            outside = (centres < before) | (centres > before + content)
+            np.moveaxis(inside, axis, 0)[outside] = False
+        values[~inside] = 0
+        return cls(values, inside, letterbox)
+
+    @property
+    def peak(self) -> float:
+        """The largest value over the image, or 0 where none is above it."""
+        return max(0.0, float(self.values.max()))
+
+    def boxes(self, level: float, components: Literal["largest", "all"] = "largest") -> np.ndarray:
+        """Draw boxes around the connected regions above a level.
+
+        Args:
+            level: In the map's own unit; a cell belongs to a region where its value is larger.
+            components: `"largest"` keeps the region with the largest mass of map, `"all"` every region, sorted by
+                mass.
+
+        Returns:
+            `(n, 4)` float64 xyxy in pixels of the original image, right and bottom exclusive.
+
+        Raises:
+            ValueError: `components` is unknown.
+        """
+        if components not in ("largest", "all"):
+            raise ValueError(f"`components` must be 'largest' or 'all', got '{components}'. Choose one of them.")
+        regions, count = ndimage.label((self.values > level) & self.inside, structure=np.ones((3, 3)))
+        if count == 0:
+            return np.zeros((0, 4))
+        mass = ndimage.sum_labels(self.values, regions, np.arange(1, count + 1))
+        order = np.argsort(-mass, kind="stable")[: 1 if components == "largest" else count]
+        slices = ndimage.find_objects(regions)
+        height, width = (size / cells for size, cells in zip(self.letterbox.input, self.values.shape, strict=True))
+        found = np.array(
+            [
+                (columns.start * width, rows.start * height, columns.stop * width, rows.stop * height)
+                for rows, columns in (slices[i] for i in order)
+            ]
+        )
+        boxes = self.letterbox.to_image(found)
+        return boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+
+    def edges(self) -> tuple[np.ndarray, np.ndarray]:
+        """Edges of the cells, x `(columns + 1,)` and y `(rows + 1,)`: pixels of the original image, clipped to it."""
+        rows, columns = self.values.shape
+        x = np.linspace(0, self.letterbox.input[1], columns + 1)
+        y = np.linspace(0, self.letterbox.input[0], rows + 1)
+        nowhere = np.zeros(1)
+        return (
+            self.letterbox.to_image(np.stack(np.broadcast_arrays(x, nowhere, x, nowhere), axis=-1))[:, 0],
+            self.letterbox.to_image(np.stack(np.broadcast_arrays(nowhere, y, nowhere, y), axis=-1))[:, 1],
+        )
+
+
 def boxes_from_map(
     localization_map: np.ndarray,
     letterbox: Letterbox,
@@ -149,39 +238,10 @@ def boxes_from_map(
     Raises:
         ValueError: The map is not 2-D or has NaN, `threshold` is outside (0, 1), or `components` is unknown.
     """
-    grid = np.asarray(localization_map, dtype=np.float32)
-    if grid.ndim != 2 or not np.isfinite(grid).all():
-        raise ValueError(f"`localization_map` must be (h, w) finite values, got shape {grid.shape}. Pass one map.")
     if not 0 < threshold < 1:
         raise ValueError(f"`threshold` must be inside (0, 1), got {threshold}. Give a share of the map's peak.")
-    if components not in ("largest", "all"):
-        raise ValueError(f"`components` must be 'largest' or 'all', got '{components}'. Choose one of them.")
-    working = bilinear_matrix(grid.shape[0], upsampling) @ grid @ bilinear_matrix(grid.shape[1], upsampling).T
-    pixels_y, pixels_x = letterbox.input[0] / working.shape[0], letterbox.input[1] / working.shape[1]
-    _blank_padding(working, letterbox, pixels_y, pixels_x)
-    peak = float(working.max())
-    if peak <= 0:
-        return np.zeros((0, 4))
-    regions, count = ndimage.label(working > threshold * peak, structure=np.ones((3, 3)))
-    mass = ndimage.sum_labels(working, regions, np.arange(1, count + 1))
-    order = np.argsort(-mass, kind="stable")[: 1 if components == "largest" else count]
-    slices = ndimage.find_objects(regions)
-    boxes = np.array(
-        [
-            (columns.start * pixels_x, rows.start * pixels_y, columns.stop * pixels_x, rows.stop * pixels_y)
-            for rows, columns in (slices[i] for i in order)
-        ]
-    )
-    boxes = letterbox.to_image(boxes)
-    return boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
-
-
-def _blank_padding(working: np.ndarray, letterbox: Letterbox, pixels_y: float, pixels_x: float) -> None:
-    """Zero the working grid where its pixels' centres lie over the padding, in place."""
-    y = (np.arange(working.shape[0]) + 0.5) * pixels_y
-    x = (np.arange(working.shape[1]) + 0.5) * pixels_x
-    working[(y < letterbox.top) | (y > letterbox.top + letterbox.content[0])] = 0
-    working[:, (x < letterbox.left) | (x > letterbox.left + letterbox.content[1])] = 0
+    working = UpsampledMap.of(localization_map, letterbox, upsampling)
+    return working.boxes(threshold * working.peak, components)
 
 
 def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:

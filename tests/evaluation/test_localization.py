@@ -1,12 +1,33 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The share of annotated boxes that are found."""
+"""Measures of boxes, masks and points, and of one map beside its annotated boxes."""
+
+import json
 
 import numpy as np
 import pytest
 import torch
+import torchvision
+from scipy import ndimage
 
-from clarity_hf.boxes import Letterbox
-from clarity_hf.evaluation import boxes_found, constant_box, predicted_boxes, tune_map_thresholds
+from clarity_hf import ClarityForMultiLabelLocalization, ClarityImageProcessor
+from clarity_hf.boxes import Letterbox, UpsampledMap, box_area, boxes_from_map
+from clarity_hf.evaluation.localization import (
+    best_overlaps,
+    box_iobb,
+    boxes_found,
+    constant_box,
+    filled_boxes,
+    found_shares,
+    is_hit,
+    mask_iou,
+    max_box_accuracy,
+    measure_map,
+    predicted_boxes,
+    tune_map_thresholds,
+)
+from clarity_hf.evaluation.localizers import ModelLocalizer
+from clarity_hf.evaluation.records import MAP_THRESHOLDS, FilmRecord, from_json, to_json
+from clarity_hf.image_reading import read_image
 
 NONE = np.zeros((0, 4))
 TARGET = np.array([[0, 0, 10, 10]])
@@ -108,3 +129,203 @@ def test_a_map_of_nothing_gets_a_threshold_all_the_same():
     letterbox = Letterbox.fit((64, 64), (64, 64))
     films = [(0, np.array([[0.0, 0, 8, 8]]), np.zeros((8, 8)), letterbox)]
     assert tune_map_thresholds(films, 1, candidates=(0.3, 0.6)).tolist() == [0.3]
+
+
+# Overlaps of other kinds
+
+
+def test_intersection_over_the_drawn_box_by_hand():
+    drawn = np.array([[0, 0, 5, 5], [5, 0, 15, 10], [20, 20, 30, 30], [3, 3, 3, 9]])
+    np.testing.assert_allclose(box_iobb(TARGET, drawn), [[1, 0.5, 0, 0]])  # inside, half outside, away, no area
+
+
+def test_intersection_over_the_drawn_box_is_torchvisions_intersection():
+    generator = np.random.default_rng(0)
+    low = generator.uniform(0, 50, (2, 20, 2))
+    annotated, drawn = np.concatenate([low, low + generator.uniform(1, 40, (2, 20, 2))], axis=-1)
+    iou = torchvision.ops.box_iou(torch.from_numpy(annotated), torch.from_numpy(drawn)).numpy()
+    areas = box_area(annotated)[:, None] + box_area(drawn)[None]
+    expected = iou * areas / (1 + iou) / box_area(drawn)  # IoU = i / (a + b − i)
+    np.testing.assert_allclose(box_iobb(annotated, drawn), expected, atol=1e-12)
+
+
+def test_the_best_overlap_is_of_the_best_box_and_0_without_any():
+    np.testing.assert_allclose(best_overlaps(TARGET, np.vstack([shifted(9), shifted(5)])), [1 / 3])
+    np.testing.assert_array_equal(best_overlaps(np.vstack([TARGET, TARGET]), NONE), [0, 0])
+
+
+def test_mask_overlap_by_hand():
+    mask, other = np.array([[1, 1], [0, 0]]), np.array([[0, 1], [0, 1]])
+    assert mask_iou(mask, other) == pytest.approx(1 / 3)
+    assert mask_iou(mask, mask) == 1
+    assert mask_iou(mask, np.zeros((2, 2))) == 0
+    assert np.isnan(mask_iou(np.zeros((2, 2)), np.zeros((2, 2))))
+    with pytest.raises(ValueError, match=r"`mask` must be of the shape of `other`, \(2, 1\), got \(2, 2\)"):
+        mask_iou(mask, np.zeros((2, 1)))
+
+
+def test_a_filled_box_has_the_pixels_whose_centre_it_covers():
+    filled = filled_boxes(np.array([[0.6, 0, 2.5, 1], [3, 1, 4, 2]]), (2, 4))
+    np.testing.assert_array_equal(filled, [[0, 1, 0, 0], [0, 0, 0, 1]])  # right and bottom exclusive: 2.5 is out
+
+
+def test_a_point_on_the_right_edge_is_no_hit():
+    assert is_hit((0, 0), TARGET)
+    assert is_hit((9.99, 5), np.vstack([shifted(40), TARGET]))
+    assert not is_hit((10, 5), TARGET)
+    assert not is_hit((5, 10), TARGET)
+
+
+# MaxBoxAcc
+
+OVERLAPS = np.array([[0.5, 0.2, 0.4], [0.6, 0.75, 0.1], [0.1, 0.35, 0.72]])  # maps × thresholds
+
+
+def test_the_best_threshold_is_taken_for_each_level():
+    # ≥ .5: columns 2, 1, 1 of 3. ≥ .3: 2, 2, 2. ≥ .7: 0, 1, 1.
+    assert max_box_accuracy(OVERLAPS) == pytest.approx(2 / 3)
+    assert max_box_accuracy(OVERLAPS, (0.3, 0.5, 0.7)) == pytest.approx((2 + 2 + 1) / 9)
+    assert np.isnan(max_box_accuracy(np.zeros((0, 3))))
+
+
+# Shares
+
+
+@pytest.mark.filterwarnings("error")
+def test_means_over_findings_and_over_boxes_differ():
+    found = found_shares(np.array([0, 0, 0, 2]), np.array([0.2, 0.4, 0.6, 0.9]), 3, (0.3, 0.5))
+    assert found.counts.tolist() == [3, 0, 1]
+    np.testing.assert_allclose(found.shares, [[2 / 3, 1 / 3], [np.nan, np.nan], [1, 1]])
+    np.testing.assert_allclose(found.macro, [5 / 6, 2 / 3])
+    np.testing.assert_allclose(found.pooled, [3 / 4, 2 / 4])
+
+
+@pytest.mark.filterwarnings("error")
+def test_shares_of_nothing_are_undefined():
+    found = found_shares(np.zeros(0, dtype=int), np.zeros(0), 2, (0.5,))
+    assert found.counts.tolist() == [0, 0]
+    assert np.isnan([found.shares[0, 0], found.macro[0], found.pooled[0]]).all()
+
+
+# A map beside its annotated boxes
+
+
+def measure(grid, boxes, image=(64, 64), **options):
+    letterbox = Letterbox.fit(image, (8 * len(grid), 8 * len(grid)))
+    options = {"own_threshold": 0.5, "finding": 3, "upsampling": 8} | options
+    return measure_map(grid, letterbox, np.array(boxes, dtype=np.float64), **options)
+
+
+@pytest.mark.parametrize("image", [(64, 64), (300, 200), (90, 640)])
+@pytest.mark.parametrize("components", ["largest", "all"])
+def test_a_record_holds_the_boxes_of_the_map(image, components):
+    grid = np.maximum(ndimage.gaussian_filter(np.random.default_rng(1).normal(size=(14, 14)), 1), 0)
+    letterbox = Letterbox.fit(image, (112, 112))
+    record = measure(grid, [[1, 1, 30, 30]], image, own_threshold=0.37, own_components=components)
+    assert record.finding == 3
+    np.testing.assert_array_equal(record.own, boxes_from_map(grid, letterbox, 0.37, components))
+    assert len(record.regions) == len(MAP_THRESHOLDS)
+    for threshold, boxes in zip(MAP_THRESHOLDS, record.regions, strict=True):
+        np.testing.assert_array_equal(boxes, boxes_from_map(grid, letterbox, threshold, "all"))
+
+
+def step_map(value=0.62):
+    """8 × 8 cells of 8 pixels: 1 in the top left cell, `value` in the rest of its column, 0 elsewhere."""
+    grid = np.zeros((8, 8))
+    grid[:, 0] = value
+    grid[0, 0] = 1
+    return grid
+
+
+def test_mask_overlaps_have_exact_areas():
+    # Without upsampling: below .62 the map marks x 0 to 8 (512 pixels), above it the top left cell (64).
+    record = measure(step_map(), [[4.5, 0, 12.5, 10]], upsampling=1)
+    wide, cell = 3.5 * 10 / (512 + 80 - 35), 3.5 * 8 / (64 + 80 - 28)
+    expected = [wide if threshold < 0.62 else cell for threshold in MAP_THRESHOLDS]
+    np.testing.assert_allclose(record.mask_ious, expected, rtol=1e-12)
+
+
+def test_mask_overlaps_are_those_of_the_pixels_of_a_large_film():
+    grid = np.maximum(ndimage.gaussian_filter(np.random.default_rng(2).normal(size=(8, 8)), 1), 0)
+    boxes = np.array([[60.0, 100, 300, 420], [250, 350, 500, 500]])  # they overlap, which counts once
+    record = measure(grid, boxes, (512, 384))
+    working = UpsampledMap.of(grid, Letterbox.fit((512, 384), (64, 64)))
+    seen = np.kron(working.values, np.ones((8, 8)))[:, 64:448]  # 8 film pixels a cell, 64 columns of padding
+    for level, overlap in zip(MAP_THRESHOLDS, record.mask_ious, strict=True):
+        expected = mask_iou(seen > level * working.peak, filled_boxes(boxes, (512, 384)))
+        assert overlap == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_padding_is_not_of_the_film():
+    grid = np.ones((4, 4))
+    whole = measure(grid, [[0, 0, 200, 100]], (100, 200), upsampling=1)
+    np.testing.assert_allclose(whole.mask_ious, 1)
+    grid[0, 0] = 50.0  # over the padding: neither peak nor point
+    np.testing.assert_allclose(measure(grid, [[0, 0, 200, 100]], (100, 200), upsampling=1).mask_ious, 1)
+    assert measure(grid, [[0, 0, 50, 50]], (100, 200), upsampling=1).hit
+
+
+def test_the_largest_value_points():
+    grid = np.zeros((8, 8))
+    grid[5, 2] = 1.0  # x 16 to 24, y 40 to 48
+    assert measure(grid, [[18, 42, 22, 46]]).hit
+    assert not measure(grid, [[0, 0, 16, 64], [24, 0, 64, 64]]).hit
+
+
+def test_wangs_regions_are_of_the_map_from_its_minimum_to_its_maximum():
+    # From .5 to 1: above 60 of 255 is above .618, above 180 is above .853.
+    grid = np.full((4, 4), 0.5)
+    grid[0, 0], grid[0, 3], grid[3, 3] = 1.0, 0.7, 0.6
+    low, high = measure(grid, [[0, 0, 1, 1]], (32, 32), upsampling=1).wang_regions
+    np.testing.assert_array_equal(low, [[0, 0, 8, 8], [24, 0, 32, 8]])
+    np.testing.assert_array_equal(high, [[0, 0, 8, 8]])
+    even = measure(np.ones((4, 4)), [[0, 0, 1, 1]], (32, 32)).wang_regions
+    assert [boxes.shape for boxes in even] == [(0, 4), (0, 4)]
+
+
+def test_a_zero_map_has_nothing():
+    record = measure(np.zeros((8, 8)), [[0, 0, 9, 9]])
+    assert record.own.shape == (0, 4)
+    assert {boxes.shape for boxes in (*record.regions, *record.wang_regions)} == {(0, 4)}
+    assert record.mask_ious.tolist() == [0] * len(MAP_THRESHOLDS)
+    assert not record.hit
+
+
+def test_a_measured_map_survives_its_file():
+    annotation = measure(step_map(), [[4.5, 0, 12.5, 10]])
+    record = FilmRecord("a", "1", (64, 64), np.zeros(4), np.zeros(4), np.zeros(4), (), (annotation,))
+    (back,) = from_json(json.loads(json.dumps(to_json(record)))).annotations
+    assert (back.finding, back.hit) == (annotation.finding, annotation.hit)
+    for name in ("boxes", "own", "mask_ious"):
+        np.testing.assert_allclose(getattr(back, name), getattr(annotation, name), atol=1e-3)
+
+
+@pytest.mark.parametrize("boxes", [NONE, np.zeros(4), np.array([[5, 5, 5, 9]])])
+def test_a_map_is_measured_beside_boxes(boxes):
+    with pytest.raises(ValueError, match=r"`boxes` must be \(m, 4\) with m ≥ 1 and positive areas, got shape"):
+        measure(step_map(), boxes)
+
+
+def test_thresholds_must_be_shares():
+    with pytest.raises(ValueError, match=r"`own_threshold` must be inside \(0, 1\), got 1.0. Give a share"):
+        measure(step_map(), TARGET, own_threshold=1.0)
+    with pytest.raises(ValueError, match=r"`candidates` must be inside \(0, 1\), got 0"):
+        tune_map_thresholds([], 1, candidates=(0, 0.5))
+
+
+# The packaged checkpoint on real films
+
+
+def test_boxes_of_real_maps_are_those_of_the_image_processor(nih_folder):
+    boxes = [row.split(",") for row in (nih_folder / "BBox_List_RSNA.csv").read_text().splitlines()[1:7]]
+    films = {row[0]: read_image(nih_folder / "images" / row[0]) for row in boxes}
+    model = ClarityForMultiLabelLocalization.from_pretrained("clarity-s16-224").eval()
+    localizer = ModelLocalizer(model, ClarityImageProcessor.from_pretrained("clarity-s16-224"))
+    output = localizer(list(films.values()))
+    for maps, letterbox in zip(output.maps, output.letterboxes, strict=True):
+        for finding in (1, 6):
+            record = measure_map(maps[finding], letterbox, TARGET, 0.3, "largest", finding=finding)
+            np.testing.assert_array_equal(record.own, boxes_from_map(maps[finding], letterbox, 0.3))
+            every = boxes_from_map(maps[finding], letterbox, 0.3, "all")
+            np.testing.assert_array_equal(record.regions[MAP_THRESHOLDS.index(0.3)], every)
+            np.testing.assert_array_equal(every[:1], record.own)

@@ -32,7 +32,7 @@ from clarity_hf.training import Teacher
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_teacher.py"
 SETTINGS = [
     *("--size", "atto", "--image_size", "32", "--phantom_count", "24", "--min_positives", "1", "--use_cpu"),
-    *("--per_device_train_batch_size", "8", "--per_device_eval_batch_size", "100", "--logging_steps", "1"),
+    *("--per_device_train_batch_size", "40", "--per_device_eval_batch_size", "100", "--logging_steps", "1"),
     *("--bf16", "False", "--dataloader_num_workers", "0", "--disable_tqdm", "True"),
     *("--lr_scheduler_type", "constant", "--warmup_steps", "0"),  # so that the few steps move
 ]

@@ -281,8 +281,9 @@ def split_films(
 
     To validation go, of the patients of the train list, all named in `validation_patients`; then, until
     `validation_fraction` of the patients is reached, first those with a box or with a film in `original-1024/`, then
-    the others, among equals those whose hash with `seed` is lowest. The hash makes the split the same on every platform and for every order of the rows, and
-    films without a file count as well, so that a missing or corrupt file moves no patient.
+    the others, among equals those whose hash with `seed` is lowest. The hash makes the split the same on every
+    platform and for every order of the rows, and films without a file count as well, so that a missing or corrupt
+    file moves no patient.
 
     With `validation_split` nothing is drawn and nobody goes to validation in any case: of the patients of the train
     list, those of the named list are validation and all others are train. On the whole release with its own box list

@@ -1,16 +1,301 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Localization: the share of annotated boxes that are found, T(IoU)."""
+"""Localization: measures of boxes, masks and points, and all that is kept of one map beside its annotated boxes.
+
+Boxes are xyxy, right and bottom exclusive, in one frame; where pixels matter it says so. Overlaps must **exceed** a
+level, as in Wang et al. (CVPR 2017), except where [`max_box_accuracy`] says otherwise.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from clarity_hf.boxes import Letterbox, box_iou, boxes_from_map
+from clarity_hf.boxes import Letterbox, UpsampledMap, box_area, box_iou
 
-MAP_THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7)
-"""Shares of a map's peak that are tried as its threshold."""
+from .records import MAP_THRESHOLDS, WANG_THRESHOLDS, AnnotationRecord
+
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+"""The t of T(IoU)."""
+
+IOBB_LEVELS = (0.1, 0.25, 0.5)
+"""The t of T(IoBB)."""
+
+CANDIDATE_THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7)
+"""Shares of a map's peak that [`tune_map_thresholds`] tries, where each costs its own boxes; records hold more."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """T(IoU), T(IoBB) or their like: the share of annotated boxes whose overlap exceeds a level.
+
+    Attributes:
+        levels: The L levels.
+        counts: `(F,)` int, annotated boxes.
+        shares: `(F, L)` float64 in [0, 1], NaN for a finding without annotated boxes.
+        macro: `(L,)` mean over the findings with annotated boxes, NaN where there are none.
+        pooled: `(L,)` share of all boxes, whatever their finding, NaN where there are none.
+    """
+
+    levels: tuple[float, ...]
+    counts: np.ndarray
+    shares: np.ndarray
+    macro: np.ndarray
+    pooled: np.ndarray
+
+
+def found_shares(
+    findings: np.ndarray, overlaps: np.ndarray, num_findings: int, levels: Sequence[float] = LEVELS
+) -> Found:
+    """Count overlaps that exceed levels, per finding, as their mean and pooled.
+
+    Args:
+        findings: `(n,)` int, index of each annotated box's finding.
+        overlaps: `(n,)` its best overlap, in [0, 1].
+        num_findings: F.
+        levels: The t.
+    """
+    limits = np.asarray(levels, dtype=np.float64)
+    above = np.asarray(overlaps, dtype=np.float64)[:, None] > limits
+    return Found(tuple(levels), *shares_per_finding(np.asarray(findings, dtype=np.int64), above, num_findings))
+
+
+def shares_per_finding(
+    findings: np.ndarray, values: np.ndarray, num_findings: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Means of values per finding, over the findings, and over all rows.
+
+    Args:
+        findings: `(n,)` int, index of each row's finding.
+        values: `(n, L)` bool or float.
+        num_findings: F.
+
+    Returns:
+        Counts `(F,)` int, means per finding `(F, L)`, the mean of those `(L,)` and the mean of all rows `(L,)`;
+        what has no rows is NaN.
+    """
+    counts = np.bincount(findings, minlength=num_findings)
+    sums = [np.bincount(findings, weights=column, minlength=num_findings) for column in np.asarray(values).T]
+    totals = np.stack(sums, axis=1) if sums else np.zeros((num_findings, 0))
+    shares = np.full(totals.shape, np.nan)
+    np.divide(totals, counts[:, None], out=shares, where=counts[:, None] > 0)
+    undefined = np.full(totals.shape[1], np.nan)
+    macro = shares[counts > 0].mean(axis=0) if len(findings) else undefined
+    pooled = totals.sum(axis=0) / len(findings) if len(findings) else undefined
+    return counts, shares, macro, pooled
+
+
+def best_overlaps(
+    annotated: np.ndarray, drawn: np.ndarray, measure: Callable[[np.ndarray, np.ndarray], np.ndarray] = box_iou
+) -> np.ndarray:
+    """Overlap of each annotated box with the drawn box that matches it best.
+
+    Args:
+        annotated: `(m, 4)`.
+        drawn: `(n, 4)`.
+        measure: [`box_iou`], or [`box_iobb`] for intersection over the drawn box.
+
+    Returns:
+        `(m,)` float64 in [0, 1]; 0 where nothing is drawn.
+    """
+    return measure(annotated, drawn).max(axis=1, initial=0.0)
+
+
+def box_iobb(annotated: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Intersection over the area of the **drawn** box, of every pair.
+
+    A drawn box that lies inside the annotated one has 1, however small: the figure says little without T(IoU).
+
+    Args:
+        annotated: `(m, 4)`.
+        drawn: `(n, 4)`.
+
+    Returns:
+        `(m, n)` float64 in [0, 1]; 0 for a drawn box without area.
+
+    Source: Wang et al., "ChestX-ray8", CVPR 2017, section 5.3.
+    """
+    annotated, drawn = np.asarray(annotated, dtype=np.float64), np.asarray(drawn, dtype=np.float64)
+    low = np.maximum(annotated[:, None, :2], drawn[None, :, :2])
+    high = np.minimum(annotated[:, None, 2:], drawn[None, :, 2:])
+    intersection = np.prod(np.clip(high - low, 0, None), axis=-1)
+    area = np.broadcast_to(box_area(drawn)[None], intersection.shape)
+    return np.divide(intersection, area, out=np.zeros_like(intersection), where=area > 0)
+
+
+def mask_iou(mask: np.ndarray, other: np.ndarray) -> float:
+    """Intersection over union of two masks of one shape.
+
+    Returns:
+        Float in [0, 1]; NaN where both are empty.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    mask, other = np.asarray(mask, dtype=bool), np.asarray(other, dtype=bool)
+    if mask.shape != other.shape:
+        raise ValueError(f"`mask` must be of the shape of `other`, {other.shape}, got {mask.shape}. Resample one.")
+    union = int((mask | other).sum())
+    return int((mask & other).sum()) / union if union else float("nan")
+
+
+def filled_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Boxes as a mask: pixels whose centre lies in one of them.
+
+    Args:
+        boxes: `(m, 4)` in pixels of the mask.
+        size: `(height, width)` of the mask.
+
+    Returns:
+        `(height, width)` bool.
+    """
+    x, y = np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5
+    return _inside(np.asarray(boxes, dtype=np.float64), x, y)
+
+
+def _inside(boxes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Whether the points of a grid lie in a box: `(len(y), len(x))` bool."""
+    columns = (x >= boxes[:, 0, None]) & (x < boxes[:, 2, None])
+    rows = (y >= boxes[:, 1, None]) & (y < boxes[:, 3, None])
+    return np.any(rows[:, :, None] & columns[:, None, :], axis=0)
+
+
+def is_hit(point: Sequence[float] | np.ndarray, boxes: np.ndarray) -> bool:
+    """The pointing game: whether a point lies in one of the boxes.
+
+    Args:
+        point: x and y, in the boxes' frame.
+        boxes: `(m, 4)`.
+
+    Source: Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016; here without their tolerance
+    of 15 pixels, as CheXlocalize's hit rate.
+    """
+    x, y = (np.asarray([value], dtype=np.float64) for value in point)
+    return bool(_inside(np.asarray(boxes, dtype=np.float64), x, y)[0, 0])
+
+
+def max_box_accuracy(overlaps: np.ndarray, levels: Sequence[float] = (0.5,)) -> float:
+    """MaxBoxAcc, or MaxBoxAccV2 for several levels: the accuracy at the threshold that suits the data best.
+
+    Per level the one threshold is taken at which most maps reach an IoU **≥** the level; then the levels are averaged.
+    The threshold is chosen on what is scored: an upper bound, comparable among methods and with nothing else.
+
+    Args:
+        overlaps: `(n, thresholds)`, best IoU of each map's boxes with the annotated ones, at each threshold.
+        levels: `(0.5,)` for MaxBoxAcc, whose maps give the box of their largest region; `(0.3, 0.5, 0.7)` for
+            MaxBoxAccV2, where every region has a box.
+
+    Returns:
+        Float in [0, 1]; NaN where n is 0.
+
+    Source: Choe et al., "Evaluating weakly supervised object localization methods right", CVPR 2020;
+    https://github.com/clovaai/wsolevaluation, evaluation.py.
+    """
+    overlaps = np.asarray(overlaps, dtype=np.float64)
+    if len(overlaps) == 0:
+        return float("nan")
+    return float(np.mean([(overlaps >= level).mean(axis=0).max() for level in levels]))
+
+
+def measure_map(
+    localization_map: np.ndarray,
+    letterbox: Letterbox,
+    boxes: np.ndarray,
+    own_threshold: float,
+    own_components: Literal["largest", "all"] = "largest",
+    upsampling: int = 8,
+    *,
+    finding: int,
+) -> AnnotationRecord:
+    """Measure one map beside its annotated boxes, upsampled once; what a record keeps, for the map is not kept.
+
+    Everything is counted over the film alone, not over the padding. Areas of masks are exact: cells of the working
+    grid are cut where a box ends. The pointing game asks the centre of the cell of the largest value, of equal ones
+    the first by rows.
+
+    Args:
+        localization_map: `(h, w)` values ≥ 0 on a grid over the whole of the method's input.
+        letterbox: How the film lies in that input.
+        boxes: `(m, 4)` annotated boxes of the finding, m ≥ 1, pixels of the film.
+        own_threshold: The method's own share of the peak, in (0, 1).
+        own_components: The method's own choice of regions, see [`boxes_from_map`].
+        upsampling: Whole factor from the map's grid to the working grid.
+        finding: Index of the finding.
+
+    Returns:
+        The record; a map that is zero everywhere has no box, no overlap and no hit.
+
+    Raises:
+        ValueError: The map is not 2-D or not finite, `boxes` is not (m, 4) of boxes with an area, or the threshold or
+            components are unknown.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0 or not (box_area(boxes) > 0).all():
+        raise ValueError(
+            f"`boxes` must be (m, 4) with m ≥ 1 and positive areas, got shape {boxes.shape}. Leave out findings "
+            "without annotated boxes."
+        )
+    _check_threshold("own_threshold", own_threshold)
+    working = UpsampledMap.of(localization_map, letterbox, upsampling)
+    peak = working.peak
+    return AnnotationRecord(
+        finding=finding,
+        boxes=boxes,
+        own=working.boxes(own_threshold * peak, own_components),
+        regions=tuple(working.boxes(threshold * peak, "all") for threshold in MAP_THRESHOLDS),
+        mask_ious=_mask_ious(working, boxes, [threshold * peak for threshold in MAP_THRESHOLDS]),
+        hit=_points_into(working, boxes),
+        wang_regions=_wang_regions(working),
+    )
+
+
+def _check_threshold(name: str, threshold: float) -> None:
+    if not 0 < threshold < 1:
+        raise ValueError(f"`{name}` must be inside (0, 1), got {threshold}. Give a share of the map's peak.")
+
+
+def _mask_ious(working: UpsampledMap, boxes: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    """Area of (map above a level) ∩ (filled boxes) over that of their union, on the film: `(len(levels),)`."""
+    height, width = working.letterbox.image
+    x, y = working.edges()
+    # No cell of this finer grid is cut by an edge of the working grid or of a box.
+    columns = np.unique(np.concatenate([x, np.clip(boxes[:, 0::2].ravel(), 0, width)]))
+    rows = np.unique(np.concatenate([y, np.clip(boxes[:, 1::2].ravel(), 0, height)]))
+    middle_x, middle_y = (columns[1:] + columns[:-1]) / 2, (rows[1:] + rows[:-1]) / 2
+    # By rounding the outer edges may lie a hair inside the film: what is beyond belongs to the outer cells.
+    at_x = np.clip(np.searchsorted(x, middle_x, side="right") - 1, 0, len(x) - 2)
+    at_y = np.clip(np.searchsorted(y, middle_y, side="right") - 1, 0, len(y) - 2)
+    values = working.values[np.ix_(at_y, at_x)]  # 0 over the padding: above no level
+    areas = np.diff(rows)[:, None] * np.diff(columns)
+    filled = _inside(boxes, middle_x, middle_y)
+    ious = []
+    for level in levels:
+        marked = values > level
+        union = areas[marked | filled].sum()
+        ious.append(areas[marked & filled].sum() / union if union > 0 else np.nan)
+    return np.array(ious)
+
+
+def _points_into(working: UpsampledMap, boxes: np.ndarray) -> bool:
+    if working.peak <= 0:
+        return False
+    row, column = np.unravel_index(int(working.values.argmax()), working.values.shape)
+    x, y = working.edges()
+    return is_hit(((x[column] + x[column + 1]) / 2, (y[row] + y[row + 1]) / 2), boxes)
+
+
+def _wang_regions(working: UpsampledMap) -> tuple[np.ndarray, ...]:
+    """Boxes of all regions of the map brought to [0, 255] over the film; an even map has nothing that stands out."""
+    nothing = tuple(np.zeros((0, 4)) for _ in WANG_THRESHOLDS)
+    high = working.peak
+    if high <= 0:
+        return nothing
+    low = float(working.values[working.inside].min())
+    if high <= low:
+        return nothing
+    return tuple(working.boxes(low + threshold / 255 * (high - low), "all") for threshold in WANG_THRESHOLDS)
 
 
 def predicted_boxes(result: dict, finding: int) -> np.ndarray:
@@ -20,7 +305,7 @@ def predicted_boxes(result: dict, finding: int) -> np.ndarray:
 
 def boxes_found(
     films: Iterable[tuple[int, np.ndarray, np.ndarray]],
-    thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+    thresholds: Sequence[float] = LEVELS,
 ) -> dict[int, tuple[int, np.ndarray]]:
     """T(IoU): the share of annotated boxes that a predicted box of the same finding overlaps by IoU > t.
 
@@ -37,8 +322,7 @@ def boxes_found(
     """
     best: dict[int, list[float]] = {}
     for finding, annotated, predicted in films:
-        overlaps = box_iou(annotated, predicted).max(axis=1) if len(predicted) else np.zeros(len(annotated))
-        best.setdefault(finding, []).extend(overlaps.tolist())
+        best.setdefault(finding, []).extend(best_overlaps(annotated, predicted).tolist())
     levels = np.asarray(thresholds, dtype=np.float64)
     undefined = np.full(len(levels), np.nan)
     return {
@@ -67,7 +351,7 @@ def constant_box(boxes: np.ndarray) -> np.ndarray:
 def tune_map_thresholds(
     films: Iterable[tuple[int, np.ndarray, np.ndarray, Letterbox]],
     num_findings: int,
-    candidates: Sequence[float] = MAP_THRESHOLDS,
+    candidates: Sequence[float] = CANDIDATE_THRESHOLDS,
     default: float = 0.5,
 ) -> np.ndarray:
     """Choose each finding's map threshold: that of the highest mean IoU between annotated boxes and the map's box.
@@ -83,11 +367,16 @@ def tune_map_thresholds(
 
     Returns:
         `(F,)` float64.
+
+    Raises:
+        ValueError: A candidate is no share, or a map is not 2-D or not finite.
     """
+    for threshold in candidates:
+        _check_threshold("candidates", threshold)
     overlaps: dict[int, list[np.ndarray]] = {}
     for finding, annotated, localization_map, letterbox in films:
-        boxes = [boxes_from_map(localization_map, letterbox, threshold) for threshold in candidates]
-        best = [box_iou(annotated, found).max(axis=1, initial=0.0) for found in boxes]
+        working = UpsampledMap.of(localization_map, letterbox)
+        best = [best_overlaps(annotated, working.boxes(threshold * working.peak)) for threshold in candidates]
         overlaps.setdefault(finding, []).append(np.stack(best, axis=1))
     thresholds = np.full(num_findings, default)
     for finding, found in overlaps.items():

@@ -7,6 +7,8 @@ of the patients and score the other then work on records alone. A record is a li
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +67,7 @@ class FilmRecord:
         sex: `M`, `F`, or None where it is not known.
         age: In years, or None.
         view: `PA`, `AP`, or None.
+        digest: Of the film's pixels, hexadecimal.
     """
 
     name: str
@@ -79,6 +82,20 @@ class FilmRecord:
     sex: str | None = None
     age: float | None = None
     view: str | None = None
+    digest: str = ""
+
+
+def data_digest(records: Sequence[FilmRecord]) -> str:
+    """Hash of what was evaluated on: names, pixels, labels and annotated boxes, in any order of the films.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for record in sorted(records, key=lambda record: record.name):
+        boxes = [[annotation.finding, *_boxes(annotation.boxes)] for annotation in record.annotations]
+        digest.update(json.dumps([record.name, record.digest, _numbers(record.labels), boxes]).encode())
+    return digest.hexdigest()
 
 
 def to_json(record: FilmRecord) -> dict[str, Any]:
@@ -107,6 +124,7 @@ def to_json(record: FilmRecord) -> dict[str, Any]:
         "sex": record.sex,
         "age": record.age,
         "view": record.view,
+        "digest": record.digest,
     }
 
 
@@ -136,6 +154,7 @@ def from_json(stored: dict[str, Any]) -> FilmRecord:
         sex=stored["sex"],
         age=stored["age"],
         view=stored["view"],
+        digest=stored["digest"],
     )
 
 

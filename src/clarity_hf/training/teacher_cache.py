@@ -264,7 +264,16 @@ def fingerprint(teacher: Teacher, image_processor: ClarityImageProcessor, views:
     }
     digest.update(json.dumps(described, sort_keys=True, default=str).encode())
     preprocessing = {"order": teacher.order, "scale": teacher.scale, "shift": teacher.shift}
-    for name, tensor in sorted({**teacher.model.state_dict(), **preprocessing}.items()):
+    return _add_tensors(digest, {**teacher.model.state_dict(), **preprocessing})
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """Hash of all weights and buffers of a model, by name, shape, type and value: 16 hexadecimal digits."""
+    return _add_tensors(hashlib.blake2b(digest_size=8), model.state_dict())
+
+
+def _add_tensors(digest: Any, tensors: Mapping[str, torch.Tensor]) -> str:
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -394,4 +403,12 @@ def _digest_of(tensors: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["VIEWS", "CachedTeacherRows", "TeacherLogits", "cache_teacher_logits", "film_key", "fingerprint"]
+__all__ = [
+    "VIEWS",
+    "CachedTeacherRows",
+    "TeacherLogits",
+    "cache_teacher_logits",
+    "film_key",
+    "fingerprint",
+    "weights_digest",
+]

@@ -1,0 +1,164 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The phantom benchmark: a checkpoint and all baselines on the same 2,000 phantoms, as a table in docs/benchmarks.md.
+
+    python benchmarks/phantom_benchmark.py --teacher TEACHER
+    python benchmarks/phantom_benchmark.py --model FOLDER --teacher TEACHER --films 200 --tuning_films 100 --no_write
+
+Films, seeds and findings are fixed: the first 2,000 of the test stream, which no training sees, and for the choice of
+each method's map thresholds the first 500 of the validation stream. Every method, the constant box too, learns from
+those 500 and is scored on the 2,000; any region of a map may match. Stopped and started again, it goes on where it
+was.
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers.utils import logging
+
+from clarity_hf import FINDINGS, ClarityForMultiLabelLocalization, ClarityImageProcessor
+from clarity_hf.data.phantoms import GENERATOR_VERSION, generator_fingerprint
+from clarity_hf.evaluation.checkpoint import BASELINES, make_baseline
+from clarity_hf.evaluation.classification import auroc_per_finding, mean_auroc
+from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films
+from clarity_hf.evaluation.films import PhantomFilms
+from clarity_hf.evaluation.localizers import Localizer, ModelLocalizer
+from clarity_hf.evaluation.protocol import Overlaps, annotated_boxes, localization_difference, pointing_game
+from clarity_hf.evaluation.records import FilmRecord
+from clarity_hf.labels import BOXED_FINDINGS
+from clarity_hf.training.runs import published_name
+from clarity_hf.training.teacher_cache import weights_digest
+
+LEVELS = (0.1, 0.3, 0.5)
+GOALS = "AUROC ≥ .95, T(IoU) ≥ .90/.80/.60, and at .3 at least 1.25 × Grad-CAM++"
+PAGE = Path("docs/benchmarks.md")
+BEGIN, END = "<!-- phantom benchmark: begin -->", "<!-- phantom benchmark: end -->"
+HAS_SCORES = {"clarity", "gradcam", "gradcam++"}
+"""Methods with scores of their own; the others score nothing, or with the model's scores."""
+
+
+def main() -> None:
+    """Evaluate what is missing, then write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="clarity-s16-224")
+    parser.add_argument("--teacher", help="classifier for Grad-CAM; left out without one")
+    parser.add_argument("--films", type=int, default=2000)
+    parser.add_argument("--tuning_films", type=int, default=500)
+    parser.add_argument("--num_workers", type=int, default=1, help="processes that draw films ahead")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/phantom-benchmark"))
+    parser.add_argument("--no_write", action="store_true", help="print the table and leave the page as it is")
+    arguments = parser.parse_args()
+    logging.disable_progress_bar()
+
+    model = ClarityForMultiLabelLocalization.from_pretrained(arguments.model, use_safetensors=True).eval()
+    ours = ModelLocalizer(model, ClarityImageProcessor.from_pretrained(arguments.model))
+    if ours.findings != FINDINGS:
+        parser.error(f"argument --model: must have the findings {list(FINDINGS)}, has {list(ours.findings)}")
+    names = [name for name in BASELINES if arguments.teacher or not name.startswith("gradcam")]
+    results = {"clarity": records_of("clarity", ours, weights_digest(model), arguments)}
+    for name in names:
+        localizer = make_baseline(name, ours, arguments.teacher)
+        weights = weights_digest(localizer.classifier if hasattr(localizer, "classifier") else model)
+        results[name] = records_of(name, localizer, weights, arguments)
+    text = table(results, arguments)
+    print(text)
+    if not arguments.no_write:
+        page = PAGE.read_text(encoding="utf-8")
+        before, after = page.split(BEGIN)[0], page.split(END)[1]
+        PAGE.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
+        print(f"wrote {PAGE}")
+
+
+def records_of(
+    name: str, localizer: Localizer, weights: str, arguments: argparse.Namespace
+) -> tuple[list[FilmRecord], list[FilmRecord]]:
+    """Records of the tuning films and of the films that are scored."""
+    settings = BoxSettings([0.5] * len(FINDINGS), [0.5] * len(FINDINGS))
+    records = []
+    for split, count in (("validation", arguments.tuning_films), ("test", arguments.films)):
+        evaluation = evaluate_films(
+            localizer,
+            PhantomFilms(count, split),
+            settings,
+            arguments.output_dir / f"{name}-{split}.jsonl",
+            {"weights": weights, "generator": generator_fingerprint(), "films": count},
+            maps="annotated" if name.startswith("gradcam") else "all",
+            num_workers=arguments.num_workers,
+        )
+        records.append(evaluation.records)
+    return records[0], records[1]
+
+
+def overlaps_of(records: tuple[list[FilmRecord], list[FilmRecord]]) -> tuple[Overlaps, Overlaps]:
+    """Overlaps on the scored films of the method's boxes and of the constant box, both fixed on the tuning films."""
+    tuning, scored = (annotated_boxes(part, "all", len(FINDINGS)) for part in records)
+    return scored.drawn(tuning.tuned_thresholds()), scored.constant(tuning.constant_boxes())
+
+
+def table(results: dict[str, Any], arguments: argparse.Namespace) -> str:
+    """Methods by their means, then the model finding by finding."""
+    drawn = {name: overlaps_of(records)[0] for name, records in results.items()}
+    constant = overlaps_of(results["clarity"])[1]
+    eight = [FINDINGS.index(name) for name in BOXED_FINDINGS]
+    lines = [
+        "| method | AUROC | T(IoU) .1 / .3 / .5, mean of 14 | of the 8 that NIH boxes | pointing game |",
+        "|---|---|---|---|---|",
+    ]
+    for name, overlaps in {**drawn, "constant box": constant}.items():
+        area = mean_auroc(*scores_of(results[name][1])) if name in HAS_SCORES else float("nan")
+        hits = pointing_game(results[name][1]).macro if name in results else float("nan")
+        shares = overlaps.found(LEVELS).shares
+        figures = (cell(area), rates(shares), rates(shares[eight]), cell(hits))
+        lines.append(f"| {name} | {' | '.join(figures)} |")
+    scores, labels = scores_of(results["clarity"][1])
+    areas, ours, guess = auroc_per_finding(scores, labels), drawn["clarity"].found(LEVELS), constant.found(LEVELS)
+    lines += ["", "| finding | positives | AUROC | boxes | T(IoU) .1 / .3 / .5 | constant box |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for place, finding in enumerate(FINDINGS):
+        positives, boxes = int((labels[:, place] == 1).sum()), int(ours.counts[place])
+        figures = (cell(areas[place]), str(boxes), rates(ours.shares[[place]]), rates(guess.shares[[place]]))
+        lines.append(f"| {finding} | {positives} | {' | '.join(figures)} |")
+    lines += ["", verdict(results, drawn), ""]
+    command = shlex.join(["python", "benchmarks/phantom_benchmark.py", *(Path(part).name for part in sys.argv[1:])])
+    head = (
+        f"    {command}\n\n"
+        f"`{published_name(arguments.model)}`, generator {GENERATOR_VERSION}, {arguments.films:,} films of the test "
+        f"stream, thresholds from {arguments.tuning_films:,} of the validation stream.\n\n"
+    )
+    return head + "\n".join(lines)
+
+
+def verdict(results: dict[str, Any], drawn: dict[str, Overlaps]) -> str:
+    """The goals beside what was reached, and the paired difference to Grad-CAM++."""
+    shares = drawn["clarity"].found(LEVELS).macro
+    area = mean_auroc(*scores_of(results["clarity"][1]))
+    text = f"Goals: {GOALS}. Reached: AUROC {cell(area)}, T(IoU) {rates(shares[None])}"
+    if "gradcam++" not in drawn:
+        return text + "; Grad-CAM++ was not run."
+    other = float(drawn["gradcam++"].found(LEVELS).macro[1])
+    difference = localization_difference(drawn["clarity"], drawn["gradcam++"], LEVELS)
+    low, high = difference.macro.low[1], difference.macro.high[1]
+    ratio = f"{shares[1] / other:.2f} ×" if other else "above"
+    return text + f"; {ratio} Grad-CAM++ at .3 (difference {shares[1] - other:+.2f}, 95 % {low:+.2f} to {high:+.2f})."
+
+
+def scores_of(records: list[FilmRecord]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and labels `(n, F)`."""
+    return np.stack([record.scores for record in records]), np.stack([record.labels for record in records])
+
+
+def rates(shares: np.ndarray) -> str:
+    """Mean shares `(findings, 3)` at the three levels."""
+    return " / ".join(f"{share:.2f}" for share in np.nanmean(shares, axis=0))
+
+
+def cell(value: float) -> str:
+    """A figure, or nothing where it is undefined."""
+    return "" if np.isnan(value) else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    main()

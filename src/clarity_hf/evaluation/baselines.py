@@ -1,0 +1,465 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""What the model is measured against: Grad-CAM on a classifier, attention rollout, parts of the map, a random map.
+
+Each is a [`Localizer`], so that the same films, thresholds and protocols apply to it.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import nn
+from transformers import AutoConfig, AutoImageProcessor
+
+from clarity_hf.boxes import Letterbox, bilinear_matrix
+from clarity_hf.data.priors import load_atlas, soft_prior
+from clarity_hf.image_processing_clarity import ClarityImageProcessor
+from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+from clarity_hf.training.teacher import Teacher
+
+from .localizers import Localizer, LocalizerOutput, ModelLocalizer
+
+GRAD_CAM_NAMES = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++"}
+"""Methods of [`GradCamLocalizer`] and what tables call them."""
+
+MIN_GRID = 14
+"""Cells a side that a Grad-CAM map has at least after upsampling: those of a ViT with patches of 16 at 224."""
+
+
+class GradCamLocalizer:
+    """Grad-CAM or Grad-CAM++ on an image classifier, by the formulas of the `grad-cam` package.
+
+    One forward pass a batch; per wanted finding a backward pass, from its logit to the target layer and no further.
+    The map is the ReLU of the weighted activations less its own minimum, upsampled bilinearly by an odd factor to at
+    least `MIN_GRID` cells a side. The package also divides every map by its maximum. A box is drawn at a share of the
+    peak and is the same either way; here maps keep their scale, so that peaks compare between films. Grad-CAM++ keeps
+    the package's 1e-6 in a denominator, which damps gradients under about 1e-3.
+
+    The `input` of a letterbox is the part of the classifier's input that the map covers: all of it at 224, and 96 of
+    112 pixels, where a ConvNeXt halves 7 cells to 3.
+
+    Args:
+        classifier: Any model with `logits` `(B, F')` in its output, such as ConvNeXtV2 of transformers or timm through
+            `AutoModelForImageClassification`. Its weights are frozen and it is put into evaluation mode for good.
+        image_processor: Prepares films in the classifier's own size and normalisation; it tells the frame of the maps.
+        findings: Names of the F findings that are wanted, in this order; None for all that the classifier knows.
+        method: `"gradcam"` or `"gradcam++"`.
+        target_layer: Whose output `(B, C, h, w)` is weighted; None for the last stage of a ConvNeXt.
+        name: As tables say it; None for the name of the method.
+
+    Raises:
+        ImportError: `grad-cam` is not installed.
+        ValueError: `method` is unknown, the classifier lacks a finding, or it has no stages and no `target_layer` is
+            given.
+
+    Sources: Selvaraju et al., ICCV 2017, arXiv 1610.02391; Chattopadhay et al., WACV 2018, arXiv 1710.11063;
+    https://github.com/jacobgil/pytorch-grad-cam.
+    """
+
+    def __init__(
+        self,
+        classifier: Any,
+        image_processor: ClarityImageProcessor,
+        findings: Sequence[str] | None = None,
+        method: Literal["gradcam", "gradcam++"] = "gradcam",
+        target_layer: nn.Module | None = None,
+        name: str | None = None,
+    ):
+        known = findings_of(classifier.config)
+        missing = [finding for finding in findings or () if finding not in known]
+        if missing:
+            raise ValueError(
+                f"`findings` must be known to the classifier, got {missing} (it knows {list(known)}). Leave them out."
+            )
+        self.classifier = classifier.requires_grad_(False).eval()
+        self.image_processor = image_processor
+        self.findings = known if findings is None else tuple(findings)
+        self.order = [known.index(finding) for finding in self.findings]
+        self.target_layer = _last_stage(classifier) if target_layer is None else target_layer
+        self.formula = _grad_cam(method, classifier)
+        self.name = GRAD_CAM_NAMES[method] if name is None else name
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str, findings: Sequence[str] | None = None, **options: Any
+    ) -> GradCamLocalizer:
+        """Load a classifier from a folder or the Hub, safetensors only, as [`Teacher.from_pretrained`] does.
+
+        Films are prepared in the classifier's own normalisation and size. They are padded to it whole, whatever crop
+        its own image processor would take, so that no part of a film is outside the map; squashed where that
+        processor is a [`ClarityImageProcessor`] that squashes.
+
+        Args:
+            name_or_path: Folder or Hub id, model and image processor.
+            findings: As for the class.
+            options: `method`, `target_layer` and `name` of the class.
+
+        Raises:
+            ImportError, ValueError: As for the class, and as [`Teacher.from_pretrained`].
+        """
+        if findings is None:
+            findings = findings_of(AutoConfig.from_pretrained(name_or_path))
+        # A student whose pixels are in [0, 1]: what the teacher does to them is its own normalisation.
+        teacher = Teacher.from_pretrained(name_or_path, findings, ClarityImageProcessor(do_normalize=False))
+        std = 1 / teacher.scale.flatten()
+        mean = -teacher.shift.flatten() * std
+        channels = max(len(std), getattr(teacher.model.config, "num_channels", 3))
+        processor = ClarityImageProcessor(
+            image_mean=mean.expand(channels).tolist(),
+            image_std=std.expand(channels).tolist(),
+            keep_ratio=getattr(AutoImageProcessor.from_pretrained(name_or_path), "keep_ratio", True),
+        )
+        if teacher.size is not None:
+            processor.size = {"height": teacher.size[0], "width": teacher.size[1]}
+        return cls(teacher.model, processor, findings, **options)
+
+    def scores(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Prepared films `(B, C, H, W)` → scores `(B, F)` in [0, 1]."""
+        return self.classifier(pixel_values).logits[:, self.order].sigmoid()
+
+    def __call__(
+        self, films: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
+    ) -> LocalizerOutput:
+        """Scores of all findings and maps of the wanted ones; the other maps are zero."""
+        # Gradients also for a caller who has switched them off.
+        with torch.inference_mode(False), torch.enable_grad():
+            inputs = self.image_processor(list(films), return_tensors="pt").to(self.classifier.device)
+            logits, activations = self._forward(inputs["pixel_values"])
+            grid = (activations.shape[-2], activations.shape[-1])
+            maps = np.zeros((len(films), len(self.findings), *grid), dtype=np.float32)
+            for finding, rows in _rows_by_finding(wanted, len(films), len(self.findings)).items():
+                target = logits[:, self.order[finding]].sum()  # films do not see each other: one pass serves them all
+                (gradients,) = torch.autograd.grad(target, activations, retain_graph=True)
+                maps[rows, finding] = self._weighted(activations[rows], gradients[rows])
+        # Odd factors keep a cell's own value at its centre: at 2 the peak of a single cell would fall to .56.
+        factors = [-(-MIN_GRID // side) | 1 for side in grid]
+        maps = bilinear_matrix(grid[0], factors[0]) @ maps @ bilinear_matrix(grid[1], factors[1]).T
+        return LocalizerOutput(
+            scores=logits[:, self.order].detach().double().sigmoid().cpu().numpy(),
+            maps=maps,
+            letterboxes=[
+                _covered(self.image_processor.letterbox((film.shape[0], film.shape[1])), grid) for film in films
+            ],
+        )
+
+    def _forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits `(B, F')` and the target layer's output `(B, C, h, w)`, at which the graph begins."""
+        kept: list[torch.Tensor] = []
+
+        def cut(module: nn.Module, arguments: Any, output: Any) -> torch.Tensor:
+            if not isinstance(output, torch.Tensor) or output.ndim != 4:
+                shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+                raise ValueError(f"`target_layer` must give (B, C, h, w), got {shape}. Choose a convolutional layer.")
+            kept.append(output.detach().requires_grad_())
+            return kept[-1]
+
+        handle = self.target_layer.register_forward_hook(cut)
+        try:
+            logits = self.classifier(pixel_values).logits
+        finally:
+            handle.remove()
+        if len(kept) != 1:
+            raise ValueError(
+                f"`target_layer` must run once in a forward pass, got {len(kept)} times. Choose a layer of the model."
+            )
+        return logits, kept[0]
+
+    def _weighted(self, activations: torch.Tensor, gradients: torch.Tensor) -> np.ndarray:
+        """Activations and gradients, both `(n, C, h, w)` → maps `(n, h, w)` ≥ 0 whose minimum is 0."""
+        values, slopes = activations.detach().float().cpu().numpy(), gradients.float().cpu().numpy()
+        maps = np.maximum(self.formula.get_cam_image(None, None, None, values, slopes), 0)
+        return maps - maps.min(axis=(1, 2), keepdims=True)
+
+
+def findings_of(config: Any) -> tuple[str, ...]:
+    """Names of a classifier's logits in their order, from the `id2label` of its config."""
+    names = {int(index): name for index, name in config.id2label.items()}
+    return tuple(names[index] for index in sorted(names))
+
+
+def _last_stage(classifier: Any) -> nn.Module:
+    backbone = getattr(classifier, "timm_model", None) or getattr(classifier, "base_model", classifier)
+    stages = getattr(getattr(backbone, "encoder", backbone), "stages", None)
+    if not isinstance(stages, nn.Sequential | nn.ModuleList) or len(stages) == 0:
+        raise ValueError(
+            f"`target_layer` must be given for {type(classifier).__name__}, got None. It has no stages as a ConvNeXt "
+            "has: name its last convolutional layer."
+        )
+    return stages[-1]
+
+
+def _grad_cam(method: str, classifier: nn.Module) -> Any:
+    """The package's method as a formula: without target layers it registers no hooks and leaves none behind."""
+    if method not in GRAD_CAM_NAMES:
+        raise ValueError(f"`method` must be one of {list(GRAD_CAM_NAMES)}, got '{method}'. Choose one of them.")
+    try:
+        from pytorch_grad_cam import GradCAM, GradCAMPlusPlus
+    except ImportError as error:
+        raise ImportError(
+            "`grad-cam` must be installed for Grad-CAM, got an environment without it. Run `pip install grad-cam`."
+        ) from error
+    return {"gradcam": GradCAM, "gradcam++": GradCAMPlusPlus}[method](classifier, [])
+
+
+def _covered(letterbox: Letterbox, grid: tuple[int, int]) -> Letterbox:
+    """A letterbox whose input is the part of it that a map covers.
+
+    Where the strides, powers of two, do not divide the input, convolutions without padding leave its end unseen: at
+    112 a ConvNeXt has 3 × 3 cells of 32 pixels, which cover 96. Spread over 112 they would be off by up to 16 pixels.
+    """
+    sides = [
+        side if side % cells == 0 else cells * 2 ** round(math.log2(side / cells))
+        for side, cells in zip(letterbox.input, grid, strict=True)
+    ]
+    return replace(letterbox, input=(sides[0], sides[1]))
+
+
+def _rows_by_finding(wanted: Sequence[Sequence[int]] | None, films: int, findings: int) -> dict[int, list[int]]:
+    """Per finding that any film wants the rows of the films that do."""
+    if wanted is None:
+        return {finding: list(range(films)) for finding in range(findings)}
+    if len(wanted) != films:
+        raise ValueError(f"`wanted` must have one entry per film ({films}), got {len(wanted)}. An empty list is none.")
+    rows: dict[int, list[int]] = {}
+    for row, indices in enumerate(wanted):
+        for finding in sorted(set(indices)):
+            if not 0 <= finding < findings:
+                raise ValueError(f"`wanted` must hold indices from 0 to {findings - 1}, got {finding}. Correct it.")
+            rows.setdefault(finding, []).append(row)
+    return rows
+
+
+class AttentionRolloutLocalizer:
+    """Attention rollout on [`ClarityForMultiLabelLocalization`]: its attention followed through all blocks.
+
+    The attention of a block is the mean over its heads; the identity is added for the residual path, the rows are
+    renormalised, and the product over the blocks says what of each patch arrives in each class token. The map is N
+    times the class token's row over the patches, as the model's own maps are. It runs on a copy that shares the
+    weights and has eager attention, so that the model given stays as it is, and film by film, because the matrices of
+    all blocks are kept (310 MB a film at 512).
+
+    Args:
+        model: In evaluation mode, on the device on which it shall run.
+        image_processor: The one it was trained with.
+        name: As tables say it.
+
+    Source: Abnar and Zuidema, ACL 2020, arXiv 2005.00928.
+    """
+
+    def __init__(
+        self,
+        model: ClarityForMultiLabelLocalization,
+        image_processor: ClarityImageProcessor,
+        name: str = "attention rollout",
+    ):
+        self.model, self.image_processor, self.name = share_weights(model), image_processor, name
+        self.model.set_attn_implementation("eager")
+        self.findings = tuple(model.config.findings)
+
+    @torch.inference_mode()
+    def __call__(
+        self, films: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
+    ) -> LocalizerOutput:
+        """Scores and all maps, whatever is `wanted`."""
+        scores, maps = [], []
+        for film in films:
+            inputs = self.image_processor([film], return_tensors="pt").to(self.model.device)
+            outputs = self.model(**inputs, output_attentions=True)
+            grid = outputs.localization_maps.shape[-2:]
+            rows = attention_rollout([weights[0] for weights in outputs.attentions], len(self.findings))
+            maps.append((rows * rows.shape[-1]).unflatten(-1, grid).float().cpu().numpy())
+            scores.append(outputs.logits[0].double().sigmoid().cpu().numpy())
+        return LocalizerOutput(
+            scores=np.stack(scores),
+            maps=np.stack(maps),
+            letterboxes=[self.image_processor.letterbox((film.shape[0], film.shape[1])) for film in films],
+        )
+
+
+def attention_rollout(attentions: Sequence[torch.Tensor], num_tokens: int) -> torch.Tensor:
+    """Rows of the class tokens in the rollout Â_L ··· Â_1 with Â = (A + 1) / row sums, A the mean over heads.
+
+    Args:
+        attentions: Per block, the first one first, `(heads, T + N, T + N)` with T class tokens in front.
+        num_tokens: T.
+
+    Returns:
+        `(T, N)` float32 ≥ 0: the columns of the patches. A row sums to less than 1; the rest stays in class tokens.
+
+    Source: Abnar and Zuidema, ACL 2020, arXiv 2005.00928.
+    """
+    length = attentions[0].shape[-1]
+    identity = torch.eye(length, device=attentions[0].device)
+    rows = identity[:num_tokens]
+    for weights in reversed(attentions):  # from the left, so that T rows are carried instead of T + N
+        mixed = weights.float().mean(0) + identity
+        rows = rows @ (mixed / mixed.sum(-1, keepdim=True))
+    return rows[:, num_tokens:]
+
+
+def with_map_fusion(
+    model: ClarityForMultiLabelLocalization,
+    image_processor: ClarityImageProcessor,
+    map_fusion: Literal["cam", "attention", "geometric"],
+    background_suppression: bool = False,
+    name: str | None = None,
+) -> ModelLocalizer:
+    """The same weights with another way to the map: the activation map alone, the class attention alone.
+
+    Args:
+        model: In evaluation mode; it stays as it is, a copy that shares its weights is changed.
+        image_processor: The one it was trained with.
+        map_fusion: As in [`ClarityConfig`].
+        background_suppression: Whether maps are multiplied by the learnt foreground. Not by default: alone is alone,
+            and the foreground is a third part.
+        name: As tables say it; None for `CAM alone`, `attention alone` or `without suppression`.
+
+    Raises:
+        ValueError: `map_fusion` is unknown, or the model has no SegmentCAM for it.
+    """
+    shared = share_weights(model)
+    shared.config.map_fusion, shared.config.background_suppression = map_fusion, background_suppression
+    shared.config.validate_architecture()
+    if name is None:
+        name = {"cam": "CAM alone", "attention": "attention alone", "geometric": "CLARiTy"}[map_fusion]
+        if map_fusion == "geometric" and not background_suppression:
+            name = "without suppression"
+        elif map_fusion != "geometric" and background_suppression:
+            name += ", suppressed"
+    return ModelLocalizer(shared, image_processor, name)
+
+
+def share_weights(model: ClarityForMultiLabelLocalization) -> ClarityForMultiLabelLocalization:
+    """A copy with a config of its own whose weights are the model's own tensors: it costs no memory to speak of."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
+class AtlasSuppressionLocalizer:
+    """The model with the packaged atlas of the thorax in place of its learnt foreground, at inference only.
+
+    M ⊙ (ε + (1 − ε) A) instead of M ⊙ (ε + (1 − ε) S), ε the config's `suppression_floor`; A is the same dilated atlas
+    that training takes as a prior, laid over each film.
+
+    Args:
+        model: In evaluation mode; it stays as it is.
+        image_processor: The one it was trained with.
+        name: As tables say it.
+    """
+
+    def __init__(
+        self,
+        model: ClarityForMultiLabelLocalization,
+        image_processor: ClarityImageProcessor,
+        name: str = "atlas instead of foreground",
+    ):
+        fusion = model.config.map_fusion
+        self.localizer = with_map_fusion(model, image_processor, fusion, name=name)  # type: ignore[arg-type]
+        self.name, self.findings = name, self.localizer.findings
+        self.floor = np.array(model.config.per_finding("suppression_floor"), dtype=np.float32)[:, None, None]
+        self.atlas = soft_prior(load_atlas())
+
+    def __call__(
+        self, films: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
+    ) -> LocalizerOutput:
+        """Scores and all maps, whatever is `wanted`."""
+        output = self.localizer(films, wanted)
+        grid = (output.maps.shape[-2], output.maps.shape[-1])
+        priors = np.stack([_laid_over_input(self.atlas, box, grid) for box in output.letterboxes])[:, None]
+        maps = output.maps * (self.floor + (1 - self.floor) * priors)
+        return LocalizerOutput(output.scores, maps, output.letterboxes)
+
+
+def _laid_over_input(atlas: torch.Tensor, box: Letterbox, grid: tuple[int, int]) -> np.ndarray:
+    """An atlas `(1, S, S)` over the film → `(h, w)` means over the cells of the input; 0 over the padding."""
+    content = F.interpolate(atlas[None], size=box.content, mode="bilinear", align_corners=False)
+    right, bottom = (box.input[1] - box.left - box.content[1], box.input[0] - box.top - box.content[0])
+    return F.adaptive_avg_pool2d(F.pad(content, (box.left, right, box.top, bottom)), grid)[0, 0].numpy()
+
+
+def random_map(generator: np.random.Generator, grid: tuple[int, int] = (14, 14), smoothing: float = 1.0) -> np.ndarray:
+    """A map that has seen no film: uniform noise, smoothed by a Gaussian so that it makes regions, brought to [0, 1].
+
+    Args:
+        generator: Of the noise.
+        grid: `(h, w)`.
+        smoothing: Standard deviation of the Gaussian in cells.
+
+    Returns:
+        `(h, w)` float64 whose minimum is 0 and maximum 1.
+    """
+    noise = ndimage.gaussian_filter(generator.random(grid), smoothing)
+    return (noise - noise.min()) / (noise.max() - noise.min())
+
+
+class RandomMapLocalizer:
+    """Random maps: what a protocol gives to a method that has seen no film.
+
+    A film's maps depend on its pixels and the seed alone, so that neither its place nor the batch size changes them.
+
+    Args:
+        findings: Names of the F findings.
+        seed: Of the maps.
+        scores_of: A method with the same findings whose scores are taken; None scores everything 0.5.
+        name: As tables say it.
+
+    Raises:
+        ValueError: `scores_of` has other findings.
+    """
+
+    def __init__(
+        self,
+        findings: Sequence[str],
+        seed: int = 0,
+        scores_of: Localizer | None = None,
+        name: str = "random map",
+    ):
+        if scores_of is not None and tuple(scores_of.findings) != tuple(findings):
+            raise ValueError(
+                f"`scores_of` must have the findings {list(findings)}, got {list(scores_of.findings)}. Align them."
+            )
+        self.findings, self.seed, self.scores_of, self.name = tuple(findings), seed, scores_of, name
+
+    def __call__(
+        self, films: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
+    ) -> LocalizerOutput:
+        """Scores and all maps, whatever is `wanted`; the maps lie over the film itself, without padding."""
+        scores = np.full((len(films), len(self.findings)), 0.5)
+        if self.scores_of is not None:
+            scores = self.scores_of(films, [[]] * len(films)).scores
+        sizes = [(film.shape[0], film.shape[1]) for film in films]
+        return LocalizerOutput(
+            scores=scores,
+            maps=np.stack([self._maps(film) for film in films]),
+            letterboxes=[Letterbox.fit(size, size) for size in sizes],
+        )
+
+    def _maps(self, film: np.ndarray) -> np.ndarray:
+        digest = hashlib.blake2b(f"{self.seed} {film.shape} {film.dtype}".encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(film).tobytes())
+        generator = np.random.default_rng(int.from_bytes(digest.digest(), "little"))
+        return np.stack([random_map(generator) for _ in self.findings]).astype(np.float32)
+
+
+__all__ = [
+    "GRAD_CAM_NAMES",
+    "MIN_GRID",
+    "AtlasSuppressionLocalizer",
+    "AttentionRolloutLocalizer",
+    "GradCamLocalizer",
+    "RandomMapLocalizer",
+    "attention_rollout",
+    "findings_of",
+    "random_map",
+    "share_weights",
+    "with_map_fusion",
+]

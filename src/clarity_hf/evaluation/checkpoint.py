@@ -1,0 +1,263 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The whole evaluation of a checkpoint: records, baselines on the same films, sanity of the maps, and the report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clarity_hf.image_processing_clarity import ClarityImageProcessor
+from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+from clarity_hf.training.teacher_cache import weights_digest
+
+from .baselines import (
+    AtlasSuppressionLocalizer,
+    AttentionRolloutLocalizer,
+    GradCamLocalizer,
+    RandomMapLocalizer,
+    with_map_fusion,
+)
+from .evaluator import BoxSettings, Evaluation, Films, evaluate_films
+from .films import Film
+from .localizers import Localizer, ModelLocalizer
+from .records import FilmRecord, data_digest
+from .report import Look, write_report
+from .sanity import deletion_insertion, map_over_film, randomised_weights
+
+BASELINES = ("random", "cam", "attention", "rollout", "atlas", "gradcam", "gradcam++")
+"""Methods that can stand beside the model; the last two need a classifier, the teacher."""
+
+BASELINE_MAP_THRESHOLD = 0.5
+"""Map threshold of the baselines' own boxes; tables tune it for every method on the same films."""
+
+VERSIONED = ("clarity_hf", "torch", "transformers", "numpy", "scikit-learn")
+"""Packages whose versions a report names."""
+
+
+def evaluate_checkpoint(
+    model: ClarityForMultiLabelLocalization,
+    image_processor: ClarityImageProcessor,
+    films: Films,
+    folder: str | Path,
+    about: Mapping[str, Any],
+    *,
+    baselines: Sequence[str] = (),
+    teacher: str | None = None,
+    sanity_films: int = 0,
+    batch_size: int = 16,
+    num_workers: int = 0,
+    repeats: int = 1000,
+    min_positives: int = 20,
+    seed: int = 0,
+    draw_cases: bool = True,
+    progress: bool = True,
+) -> Path:
+    """Evaluate a checkpoint and write its report; stopped and started again, it goes on where it was.
+
+    Args:
+        model: In evaluation mode, on the device on which it shall run.
+        image_processor: The one it was trained with.
+        films: As for [`evaluate_films`].
+        folder: Gets `report.html`, `report.json`, tables, figures, cases, and `records/`, a file a method.
+        about: At least `model`, `data` and `split`, names that a reader may see; see [`write_report`].
+        baselines: Names from `BASELINES`.
+        teacher: Folder or Hub id of the classifier of Grad-CAM, with an image processor.
+        sanity_films: How many films, the first with a present finding, are taken for deletion, insertion and
+            randomised weights, which cost some 60 forward passes each; 0 leaves them out.
+        batch_size: Films per forward pass.
+        num_workers: Processes that read films ahead.
+        repeats: Draws of every bootstrap.
+        min_positives: Findings with fewer positives are not in means.
+        seed: Of the bootstraps, splits, random maps and random weights.
+        draw_cases: Whether the best and the worst films are drawn into the report.
+        progress: Whether to show bars.
+
+    Returns:
+        The folder's `report.html`.
+
+    Raises:
+        ValueError: A baseline is unknown, Grad-CAM is asked for without `teacher`, or as for [`evaluate_films`] and
+            [`write_report`].
+        ImportError: A baseline's or the report's library is not installed; the message names the extra.
+    """
+    unknown = sorted(set(baselines) - set(BASELINES))
+    if unknown:
+        raise ValueError(f"`baselines` must be among {list(BASELINES)}, got {unknown}. Leave them out.")
+    if teacher is None and {"gradcam", "gradcam++"} & set(baselines):
+        raise ValueError("`teacher` must be given for Grad-CAM, got None. Name a classifier with the same findings.")
+    folder = Path(folder)
+    ours = ModelLocalizer(model, image_processor)
+    settings = BoxSettings.of_config(model.config)
+    weights = weights_digest(model)
+    reading: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "progress": progress}
+    source = {"data": about["data"], "split": about["split"], "films": len(films), "weights": weights}
+    evaluation = evaluate_films(ours, films, settings, folder / "records" / "clarity.jsonl", source, **reading)
+    others = dict(
+        _evaluate_baseline(name, ours, films, settings, folder, source, teacher, seed, reading) for name in baselines
+    )
+    described = {
+        **about,
+        "films": len(evaluation.records),
+        "unreadable films": len(evaluation.unreadable),
+        "weights_hash": weights,
+        "data_hash": data_digest(evaluation.records),
+        "seeds": {"bootstrap, splits, random maps": seed},
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
+        "score_thresholds": dict(zip(ours.findings, settings.score_thresholds, strict=True)),
+        "map_thresholds": dict(zip(ours.findings, settings.map_thresholds, strict=True)),
+    }
+    return write_report(
+        evaluation.records,
+        folder,
+        described,
+        findings=ours.findings,
+        score_thresholds=settings.score_thresholds,
+        baselines={name: other.records for name, other in others.items()},
+        sanity=sanity_of(ours, evaluation.records, films, sanity_films, seed, batch_size),
+        look=looking_at(ours, films) if draw_cases else None,
+        min_positives=min_positives,
+        repeats=repeats,
+        seed=seed,
+    )
+
+
+def make_baseline(name: str, ours: ModelLocalizer, teacher: str | None = None, seed: int = 0) -> Localizer:
+    """A method of `BASELINES` beside a model.
+
+    Args:
+        name: From `BASELINES`.
+        ours: The model, whose weights, scores and findings the method uses.
+        teacher: Folder or Hub id of the classifier of Grad-CAM.
+        seed: Of random maps.
+    """
+    model, processor = ours.model, ours.image_processor
+    if name in ("gradcam", "gradcam++"):
+        localizer = GradCamLocalizer.from_pretrained(str(teacher), ours.findings, method=name)
+        localizer.classifier.to(model.device)
+        return localizer
+    makers: dict[str, Callable[[], Localizer]] = {
+        "random": lambda: RandomMapLocalizer(ours.findings, seed),
+        "cam": lambda: with_map_fusion(model, processor, "cam"),
+        "attention": lambda: with_map_fusion(model, processor, "attention"),
+        "rollout": lambda: AttentionRolloutLocalizer(model, processor),
+        "atlas": lambda: AtlasSuppressionLocalizer(model, processor),
+    }
+    return makers[name]()
+
+
+def looking_at(localizer: Localizer, films: Films) -> Look:
+    """A function that gives pixels and maps over the film for names of films, for the cases of a report."""
+    places = {name: index for index, name in enumerate(films.names)}
+
+    def look(names: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        seen = {}
+        for name in names:
+            pixels = films[places[name]].pixels
+            output = localizer([pixels])
+            size = (pixels.shape[0], pixels.shape[1])
+            seen[name] = (pixels, map_over_film(output.maps[0], output.letterboxes[0], size))
+        return seen
+
+    return look
+
+
+def sanity_of(
+    ours: ModelLocalizer,
+    records: Sequence[FilmRecord],
+    films: Films,
+    count: int,
+    seed: int = 0,
+    batch_size: int = 16,
+) -> dict[str, list[dict[str, Any]]]:
+    """Deletion, insertion and randomised weights as small tables; what records tell of the maps is in every report.
+
+    Args:
+        ours: The model.
+        records: Of all films.
+        films: The films of the records.
+        count: How many films, the first with a present finding; 0 for none and no table.
+        seed: Of random maps and weights.
+        batch_size: Films per forward pass.
+
+    Returns:
+        Tables by title, each a list of rows.
+    """
+    chosen = [record.name for record in records if (record.labels == 1).any()][:count]
+    if not chosen:
+        return {}
+    places = {name: index for index, name in enumerate(films.names)}
+    looked = [films[places[name]] for name in chosen]
+    wanted = [np.flatnonzero(film.labels == 1).tolist() for film in looked]
+    pixels = [film.pixels for film in looked]
+    stages = randomised_weights(ours.model, ours.image_processor, pixels, wanted, batch_size, seed)
+    return {
+        "Deletion and insertion": _perturbation_rows(ours, looked, wanted, seed, batch_size),
+        "Randomised weights, from the heads down": [
+            {
+                "made random": stage.part,
+                "rank correlation": stage.rank_correlation,
+                "SSIM": stage.similarity,
+                "maps": stage.maps,
+                "left out": stage.undefined,
+            }
+            for stage in stages
+        ],
+    }
+
+
+def _perturbation_rows(
+    ours: ModelLocalizer, films: Sequence[Film], wanted: Sequence[Sequence[int]], seed: int, batch_size: int
+) -> list[dict[str, Any]]:
+    """Mean areas of deletion and insertion by the model's maps and by random ones, over all films and findings."""
+    rows = []
+    pairs = [(film.pixels, findings) for film, findings in zip(films, wanted, strict=True)]
+    for localizer in (ours, RandomMapLocalizer(ours.findings, seed)):
+        found = deletion_insertion(
+            pairs,
+            localizer,
+            lambda pixels: ours.model(pixels).logits.sigmoid(),
+            ours.image_processor,
+            batch_size=batch_size,
+            seed=seed,
+            device=ours.model.device,
+        )
+        curves = found.values()
+        rows.append(
+            {
+                "maps": localizer.name,
+                "deletion area (low is good)": float(np.concatenate([c.deletion_areas for c in curves]).mean()),
+                "insertion area (high is good)": float(np.concatenate([c.insertion_areas for c in curves]).mean()),
+                "maps measured": sum(curve.films for curve in curves),
+                "blank maps": sum(curve.blank for curve in curves),
+            }
+        )
+    return rows
+
+
+def _evaluate_baseline(
+    name: str,
+    ours: ModelLocalizer,
+    films: Films,
+    settings: BoxSettings,
+    folder: Path,
+    source: Mapping[str, Any],
+    teacher: str | None,
+    seed: int,
+    reading: Mapping[str, Any],
+) -> tuple[str, Evaluation]:
+    """A baseline's name for tables, and its evaluation on the same films."""
+    localizer = make_baseline(name, ours, teacher, seed)
+    dear = name.startswith("gradcam")
+    count = len(ours.findings)
+    own = BoxSettings(settings.score_thresholds, [BASELINE_MAP_THRESHOLD] * count, "largest", settings.upsampling)
+    about = dict(source) | {"seed": seed}
+    if isinstance(localizer, GradCamLocalizer):
+        about["classifier"] = weights_digest(localizer.classifier)
+    path = folder / "records" / f"{name}.jsonl"
+    return localizer.name, evaluate_films(
+        localizer, films, own, path, about, "annotated" if dear else "all", **reading
+    )

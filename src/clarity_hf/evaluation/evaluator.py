@@ -1,0 +1,312 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""From a method and films to records: streamed, resumable, and without a map left behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from clarity_hf.boxes import boxes_from_map
+from clarity_hf.training.teacher_cache import film_key
+
+from .films import Film
+from .localization import measure_map
+from .localizers import Localizer, LocalizerOutput
+from .records import FilmRecord, from_json, to_json
+from .sanity import mass_outside
+
+logger = logging.getLogger(__name__)
+
+
+class Films(Protocol):
+    """Films by index; `names` are known without reading them."""
+
+    names: list[str]
+
+    def __len__(self) -> int:
+        """Number of films."""
+
+    def __getitem__(self, index: int) -> Film:
+        """Read film `index`."""
+
+
+@dataclass(frozen=True)
+class BoxSettings:
+    """How a method's scores and maps become what a user sees.
+
+    Attributes:
+        score_thresholds: `(F,)` in [0, 1]; a finding is present from its threshold.
+        map_thresholds: `(F,)` in (0, 1), shares of a map's peak.
+        components: `"largest"` region of a map or `"all"`.
+        upsampling: Factor from the map's grid to the grid on which it is thresholded.
+    """
+
+    score_thresholds: Sequence[float]
+    map_thresholds: Sequence[float]
+    components: Literal["largest", "all"] = "largest"
+    upsampling: int = 8
+
+    @classmethod
+    def of_config(cls, config: Any) -> BoxSettings:
+        """Those of a [`ClarityConfig`]."""
+        return cls(
+            config.per_finding("score_thresholds"),
+            config.per_finding("map_thresholds"),
+            config.box_components,
+            config.box_upsampling,
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation leaves.
+
+    Attributes:
+        records: One per film that could be read, in the order of the films.
+        unreadable: Films that could not, by name, with the reason.
+    """
+
+    records: list[FilmRecord]
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+def evaluate_films(
+    localizer: Localizer,
+    films: Films,
+    settings: BoxSettings,
+    path: str | os.PathLike[str],
+    about: Mapping[str, Any] | None = None,
+    maps: Literal["all", "annotated"] = "all",
+    batch_size: int = 16,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Evaluate a method on films, one batch at a time, and write a line of JSON per film.
+
+    Memory holds one batch of films and maps. A run that was stopped goes on where it was: films whose record is in
+    the file are not read again.
+
+    Args:
+        localizer: The method.
+        films: What it is evaluated on.
+        settings: Thresholds of the boxes that a user would see.
+        path: The file of records, `.jsonl`; its first line says what it was made from.
+        about: What else makes the records what they are, such as the hash of weights and data: JSON.
+        maps: `"annotated"` measures only the maps of annotated findings, for methods whose maps cost a backward pass
+            each: `shown` is then empty and other findings' `peaks` are NaN.
+        batch_size: Films per forward pass.
+        num_workers: Processes that read films ahead; 0 reads them here.
+        progress: Whether to show a bar.
+
+    Returns:
+        [`Evaluation`].
+
+    Raises:
+        ValueError: The file is of another method, data or settings, a film's name occurs twice, the method and the
+            films differ in their findings, or `maps` is unknown.
+    """
+    if maps not in ("all", "annotated"):
+        raise ValueError(f"`maps` must be 'all' or 'annotated', got '{maps}'. Choose one of them.")
+    if len(set(films.names)) < len(films.names):
+        raise ValueError("`films` must have unique names, got one twice. Films of one name would share a record.")
+    head = {
+        "method": localizer.name,
+        "findings": list(localizer.findings),
+        "settings": {name: np.asarray(value).tolist() for name, value in vars(settings).items()},
+        "maps": maps,
+        "about": dict(about or {}),
+    }
+    path = Path(path)
+    records, unreadable = _read_records(path, head)
+    missing = [index for index, name in enumerate(films.names) if name not in records and name not in unreadable]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        if file.tell() == 0:
+            file.write(json.dumps(head) + "\n")
+        bar = tqdm(total=len(films), initial=len(films) - len(missing), desc=localizer.name, disable=not progress)
+        for batch in _batches(films, missing, batch_size, num_workers):
+            read = [film for film in batch if isinstance(film, Film)]
+            for film in batch:
+                if not isinstance(film, Film):
+                    unreadable[film.name] = film.reason
+                    logger.warning("%s cannot be read and is left out: %s", film.name, film.reason)
+                    file.write(json.dumps({"unreadable": film.name, "reason": film.reason}) + "\n")
+            for record in _records_of(localizer, read, settings, maps):
+                stored = to_json(record)
+                records[record.name] = from_json(stored)  # rounded: a run that goes on gives the same figures
+                file.write(json.dumps(stored) + "\n")
+            file.flush()  # what a killed run leaves are whole batches and at most one torn line
+            bar.update(len(batch))
+        bar.close()
+    return Evaluation([records[name] for name in films.names if name in records], unreadable)
+
+
+def read_records(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Evaluation]:
+    """Read a file of records that [`evaluate_films`] wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its head (`method`, `findings`, `settings`, `maps`, `about`) and the evaluation, in the file's order.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no file of records.
+    """
+    with Path(path).open(encoding="utf-8") as file:
+        head = _head(file.readline())
+        if not head:
+            raise ValueError(f"`path` must be a file of records, got {path}. Write one with evaluate_films.")
+        records, unreadable = _parsed_lines(file)
+    return head, Evaluation(list(records.values()), unreadable)
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    name: str
+    reason: str
+
+
+class _Reading(torch.utils.data.Dataset):
+    """Some of the films; a film that cannot be read comes as its name and the reason."""
+
+    def __init__(self, films: Films, indices: Sequence[int]):
+        self.films, self.indices = films, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Film | _Unreadable:
+        index = self.indices[position]
+        try:
+            return self.films[index]
+        except (OSError, ValueError) as error:
+            return _Unreadable(self.films.names[index], str(error))
+
+
+def _batches(
+    films: Films, indices: Sequence[int], batch_size: int, num_workers: int
+) -> Iterator[list[Film | _Unreadable]]:
+    """Films in batches, read ahead by processes where there are any."""
+    loader = torch.utils.data.DataLoader(
+        _Reading(films, indices),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=list,
+        multiprocessing_context="spawn" if num_workers else None,  # a fork would inherit the threads of torch
+    )
+    return iter(loader)
+
+
+def _records_of(
+    localizer: Localizer, films: Sequence[Film], settings: BoxSettings, maps: str
+) -> Iterator[FilmRecord]:
+    """The records of a batch."""
+    if not films:
+        return
+    wanted = [sorted(film.boxes) for film in films] if maps == "annotated" else None
+    output = localizer([film.pixels for film in films], wanted)
+    for row, film in enumerate(films):
+        if film.labels.shape != output.scores[row].shape:
+            raise ValueError(
+                f"`films` must have the {output.scores.shape[1]} findings of the method, got {film.labels.shape[0]} "
+                "labels. Bring labels into the method's order."
+            )
+        yield _record(film, output, row, settings, maps)
+
+
+def _record(film: Film, output: LocalizerOutput, row: int, settings: BoxSettings, maps: str) -> FilmRecord:
+    scores, film_maps, letterbox = output.scores[row], output.maps[row], output.letterboxes[row]
+    measured = np.ones(len(scores), dtype=bool)
+    shown: list[tuple[int, np.ndarray]] = []
+    if maps == "annotated":
+        measured[:] = [finding in film.boxes for finding in range(len(scores))]
+    else:
+        for finding in np.flatnonzero(scores >= np.asarray(settings.score_thresholds)).tolist():
+            threshold = settings.map_thresholds[finding]
+            found = boxes_from_map(
+                film_maps[finding], letterbox, threshold, settings.components, settings.upsampling
+            )
+            shown += [(finding, box) for box in found]
+    annotations = tuple(
+        measure_map(
+            film_maps[finding],
+            letterbox,
+            boxes,
+            settings.map_thresholds[finding],
+            settings.components,
+            settings.upsampling,
+            finding=finding,
+        )
+        for finding, boxes in sorted(film.boxes.items())
+    )
+    outside = None if film.thorax is None else mass_outside(film_maps, letterbox, film.thorax)
+    return FilmRecord(
+        name=film.name,
+        patient=film.patient,
+        size=(film.pixels.shape[0], film.pixels.shape[1]),
+        labels=film.labels,
+        scores=scores,
+        peaks=np.where(measured, film_maps.max(axis=(1, 2)), np.nan),
+        shown=tuple(shown),
+        annotations=annotations,
+        mass_outside=None if outside is None else np.where(measured, outside, np.nan),
+        sex=film.sex,
+        age=film.age,
+        view=film.view,
+        digest=film_key(film.pixels).hex(),
+    )
+
+
+def _read_records(path: Path, head: Mapping[str, Any]) -> tuple[dict[str, FilmRecord], dict[str, str]]:
+    """The records of a run that was stopped, a torn last line cut off; none where there is no file."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return {}, {}
+    with path.open("r+b") as file:
+        whole = 0
+        for line in file:
+            whole += len(line) if line.endswith(b"\n") else 0
+        file.truncate(whole)
+    with path.open(encoding="utf-8") as file:
+        if not whole:
+            return {}, {}
+        kept, asked = _head(file.readline()), json.loads(json.dumps(head))
+        if kept != asked:
+            changed = [name for name in asked if kept.get(name) != asked[name]]
+            raise ValueError(
+                f"`path` must be a new file or one of the same evaluation, got {path.name}, which differs in "
+                f"{', '.join(changed)}. Choose another folder, or delete the file."
+            )
+        return _parsed_lines(file)
+
+
+def _parsed_lines(lines: Any) -> tuple[dict[str, FilmRecord], dict[str, str]]:
+    records: dict[str, FilmRecord] = {}
+    unreadable: dict[str, str] = {}
+    for line in lines:
+        stored = json.loads(line)
+        if "unreadable" in stored:
+            unreadable[stored["unreadable"]] = stored["reason"]
+        else:
+            record = from_json(stored)
+            records[record.name] = record
+    return records, unreadable
+
+
+def _head(line: str) -> dict[str, Any]:
+    """The first line of a file of records; an empty one where it is something else."""
+    try:
+        head = json.loads(line)
+    except json.JSONDecodeError:
+        return {}
+    return head if isinstance(head, dict) and "method" in head else {}

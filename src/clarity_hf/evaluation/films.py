@@ -1,0 +1,165 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Films to evaluate on, read one at a time: of a data set, or phantoms with their exact boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from clarity_hf.boxes import BOX_FRAME
+from clarity_hf.data.priors import read_mask
+from clarity_hf.data.rows import SPLITS
+from clarity_hf.data.sources import PHANTOM, PhantomRows, open_source
+from clarity_hf.data.transforms import read_source
+from clarity_hf.labels import FINDINGS
+
+
+@dataclass(frozen=True)
+class Film:
+    """A film and all that is known about it.
+
+    Attributes:
+        name: Unique in its data set.
+        patient: Whose film it is.
+        pixels: `(H, W)` in [0, 255].
+        labels: `(F,)` float64, 1 present, 0 absent, NaN not annotated.
+        boxes: Annotated boxes `(m, 4)` by index of the finding, xyxy in pixels of the film, right and bottom
+            exclusive.
+        sex: `M`, `F`, or None.
+        age: In years, or None.
+        view: `PA`, `AP`, or None.
+        thorax: `(H', W')` bool over the film, of any size; None where there is no mask.
+    """
+
+    name: str
+    patient: str
+    pixels: np.ndarray
+    labels: np.ndarray
+    boxes: Mapping[int, np.ndarray] = field(default_factory=dict)
+    sex: str | None = None
+    age: float | None = None
+    view: str | None = None
+    thorax: np.ndarray | None = None
+
+
+class PhantomFilms:
+    """Synthetic phantoms with their exact boxes and thorax; the same ones at every reading.
+
+    Args:
+        count: Number of films.
+        split: `train`, `validation` or `test`: disjoint streams.
+        seed: Of the whole set.
+        size: Side of the films in pixels.
+    """
+
+    findings = FINDINGS
+
+    def __init__(self, count: int, split: str = "test", seed: int = 0, size: int = 256):
+        self.rows = PhantomRows(count, split, seed, size)
+        self.names = [f"phantom-{split}-{seed}-{index}" for index in range(count)]
+
+    def __len__(self) -> int:
+        """Number of films."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Film:
+        """Draw film `index`; each is a patient of its own."""
+        phantom = self.rows.phantom(index)
+        return Film(
+            name=self.names[index],
+            patient=self.names[index],
+            pixels=phantom.image,
+            labels=phantom.labels.astype(np.float64),
+            boxes=_by_finding([FINDINGS.index(name) for name, _ in phantom.boxes], [box for _, box in phantom.boxes]),
+            sex=phantom.sex,
+            age=float(phantom.age),
+            view=phantom.view,
+            thorax=phantom.thorax,
+        )
+
+
+class RowFilms:
+    """Rows of a data set of [`open_source`] as films; of each, what its columns have.
+
+    Args:
+        rows: Map-style: `image` undecoded, `labels`, and optionally `patient_id`, `image_id`, `boxes` with
+            `box_findings`, `sex`, `age`, `view`, `thorax_mask`. Without patients each film is one of its own.
+        findings: Names of the F labels.
+        box_frame: Side of the frame of `boxes`, in pixels; None for the film's own pixels.
+    """
+
+    def __init__(self, rows: Any, findings: Sequence[str], box_frame: int | None = BOX_FRAME):
+        self.rows, self.findings, self.box_frame = rows, tuple(findings), box_frame
+        named = "image_id" in getattr(rows, "column_names", ())
+        self.names = list(rows["image_id"]) if named else [f"film-{index:06d}" for index in range(len(rows))]
+
+    def __len__(self) -> int:
+        """Number of films."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Film:
+        """Read film `index`.
+
+        Raises:
+            OSError, ValueError: The film does not decode, or is none; the message names it.
+        """
+        row = self.rows[index]
+        pixels = read_source(row["image"])
+        height, width = pixels.shape
+        scale = np.ones(4) if self.box_frame is None else np.array([width, height] * 2) / self.box_frame
+        boxes = _by_finding(row.get("box_findings") or [], row.get("boxes") or [])
+        mask = read_mask(row.get("thorax_mask"))
+        return Film(
+            name=self.names[index],
+            patient=row.get("patient_id") or self.names[index],
+            pixels=pixels,
+            labels=np.asarray(row["labels"], dtype=np.float64),
+            boxes={finding: found * scale for finding, found in boxes.items()},
+            sex=row.get("sex"),
+            age=row.get("age"),
+            view=row.get("view"),
+            thorax=None if mask is None else mask > 0,
+        )
+
+
+def open_films(
+    data: str, split: str = "test", count: int | None = None, seed: int = 0, **options: Any
+) -> PhantomFilms | RowFilms:
+    """Open a data set to evaluate on.
+
+    Args:
+        data: `phantom`, or a folder, table or Hub id as for [`open_source`].
+        split: `train`, `validation` or `test`.
+        count: Only the first films; of phantoms, which are endless, 1,000 by default.
+        seed: Of the phantoms.
+        options: As for [`open_source`], such as `findings` of a table or `validation_split` of a release.
+
+    Raises:
+        FileNotFoundError: There is no such data set.
+        ValueError: `split` is unknown or has no films, or as for [`open_source`].
+    """
+    if split not in SPLITS:
+        raise ValueError(f"`split` must be one of {list(SPLITS)}, got '{split}'. Choose one of them.")
+    if count is not None and count < 1:
+        raise ValueError(f"`count` must be at least 1, got {count}. Leave it out for all films.")
+    if data == PHANTOM:
+        return PhantomFilms(count or 1000, split, seed)
+    source = open_source(data, **options)
+    rows = source.splits()[split]
+    if len(rows) == 0:
+        filled = [name for name, part in source.splits().items() if len(part)]
+        raise ValueError(f"`split` must be one with films, got '{split}' of {source.name}. It has {filled}.")
+    return RowFilms(rows if count is None else rows.select(range(min(count, len(rows)))), source.findings)
+
+
+def _by_finding(findings: Sequence[int], boxes: Sequence[Any]) -> dict[int, np.ndarray]:
+    """Boxes `(m, 4)` by finding."""
+    return {
+        int(finding): np.array(
+            [box for box, owner in zip(boxes, findings, strict=True) if owner == finding], dtype=np.float64
+        )
+        for finding in sorted(set(findings))
+    }

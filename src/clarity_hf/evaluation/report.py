@@ -1,0 +1,424 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The report of an evaluation: tables, figures, and one HTML file that says what was evaluated and how to read it.
+
+It is made from the records of one method, and of baselines on the same films, and never sees a map, except to draw a
+few films. Nothing in it says which film belongs to which patient.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.metadata
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from . import curves
+from .cases import Look, case_entries
+from .classification import auroc_per_finding, average_precision_per_finding, calibration_error_per_finding
+from .localization import LEVELS
+from .records import FilmRecord, to_json
+from .tables import (
+    PUBLISHED,
+    Cell,
+    Evaluated,
+    Localized,
+    Table,
+    build_tables,
+    localize,
+    plain,
+    sanity_tables,
+    show,
+    show_interval,
+)
+
+TEMPLATE = Path(__file__).parent / "report_template.html"
+
+
+def write_report(
+    records: Sequence[FilmRecord],
+    folder: str | Path,
+    about: Mapping[str, Any],
+    *,
+    findings: Sequence[str],
+    score_thresholds: Sequence[float] | np.ndarray,
+    baselines: Mapping[str, Sequence[FilmRecord]] | None = None,
+    sanity: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    look: Look | None = None,
+    tuning_patients: Collection[str] | None = None,
+    cases: int = 4,
+    min_positives: int = 20,
+    repeats: int = 1000,
+    seed: int = 0,
+) -> Path:
+    """Write the report of one method: `report.html`, `report.json`, and folders of its tables, figures and cases.
+
+    `report.html` is one file that needs no other, no network and no script. `tables/` holds each table as Markdown and
+    CSV, `figures/` each figure as SVG and PNG, `cases/` the films that were drawn. Files of an earlier report in the
+    folder are overwritten where they have the same name, and else stay. No patient is named: a drawn film is called by
+    its number among the records, and by its name unless that holds the patient's id.
+
+    Args:
+        records: Of the method, one per film.
+        folder: Made where it is missing.
+        about: What the reader must know, in the order in which it is shown: `model` and `data` (names, no paths), and
+            such as `weights_hash`, `data_hash`, `split`, `seeds`, `versions`, `map_thresholds`, `command`; values are
+            text, numbers, lists or mappings. `synthetic` (true for phantoms) and `caveats` (a list of text) become
+            caveats.
+        findings: The F names.
+        score_thresholds: `(F,)` in [0, 1], chosen on other films.
+        baselines: Records of other methods on the same films, by name.
+        sanity: Small tables by title, each a list of rows, each a mapping from head to value.
+        look: Gives films to draw, called once for each case with a list of one name; None leaves the cases out, as
+            where films must not leave their place.
+        tuning_patients: Tuning half of the split that is filed by name, see [`patient_protocol`].
+        cases: Cases of a kind at most.
+        min_positives: Findings with fewer positives are listed but not in a mean.
+        repeats: Draws of every bootstrap by patient.
+        seed: Of every bootstrap and split.
+
+    Returns:
+        Path of `report.html`.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: There are no records, names or arrays do not fit one another, `about` lacks `model` or `data`, or a
+            baseline has other films.
+    """
+    curves.require_matplotlib()
+    thresholds = np.asarray(score_thresholds, dtype=np.float64)
+    evaluated = Evaluated(records, tuple(findings), thresholds, min_positives, repeats, seed)
+    _check(evaluated, about)
+    others = {name: _aligned(records, other, name) for name, other in (baselines or {}).items()}
+    model = str(about["model"])
+    localized = localize(evaluated, others)
+    tables = build_tables(evaluated, localized, others, model, tuning_patients) | sanity_tables(sanity or {})
+    figures = _figures(evaluated, localized, model)
+    entries = {} if look is None else case_entries(evaluated, look, cases)
+    folder = Path(folder)
+    _write_parts(folder, tables, figures, entries)
+    summary = _summary(evaluated, about, tables, entries)
+    _write(folder / "report.json", json.dumps(plain(summary), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return _write(folder / "report.html", _html(evaluated, about, localized, tables, figures, entries))
+
+
+def _check(evaluated: Evaluated, about: Mapping[str, Any]) -> None:
+    """Refuse what would only fail, or mislead, further on."""
+    count = len(evaluated.findings)
+    if len(evaluated.records) == 0:
+        raise ValueError("`records` must hold at least one film, got none. Evaluate some films first.")
+    for record in evaluated.records:
+        if record.scores.shape != (count,) or record.labels.shape != (count,):
+            raise ValueError(
+                f"`findings` must name {len(record.scores)} findings, as the records have, got {count}. "
+                "Give the names that were evaluated."
+            )
+    if evaluated.score_thresholds.shape != (count,) or np.isnan(evaluated.score_thresholds).any():
+        raise ValueError(
+            f"`score_thresholds` must be {count} numbers, got {evaluated.score_thresholds.tolist()}. "
+            "Give one for every finding."
+        )
+    missing = [key for key in ("model", "data") if not about.get(key)]
+    if missing:
+        raise ValueError(f"`about` must say {' and '.join(missing)}, got {sorted(about)}. Name what was evaluated.")
+    names = [record.name for record in evaluated.records]
+    if len(set(names)) < len(names):
+        raise ValueError(f"`records` must be of different films, got {len(names) - len(set(names))} twice. Drop them.")
+
+
+def _aligned(records: Sequence[FilmRecord], others: Sequence[FilmRecord], name: str) -> list[FilmRecord]:
+    """Records of a baseline in the order of the method's."""
+    by_name = {record.name: record for record in others}
+    missing = sum(record.name not in by_name for record in records)
+    if missing or len(by_name) != len(records):
+        raise ValueError(
+            f"`baselines['{name}']` must be records of the same {len(records)} films, got {len(by_name)}, "
+            f"{missing} missing. Evaluate it on these films."
+        )
+    return [by_name[record.name] for record in records]
+
+
+def _caveats(about: Mapping[str, Any]) -> list[str]:
+    caveats = ["Research use only. Not a medical device; not for diagnosis."]
+    if about.get("synthetic"):
+        caveats.append("Synthetic phantoms: the films are drawings. Figures on them say nothing about patients.")
+    caveats.append(
+        "An independent reconstruction of CLARiTy (arXiv 2512.16700): neither the paper's code nor its weights, and "
+        "its figures are not this model's."
+    )
+    return caveats + [str(caveat) for caveat in about.get("caveats", ())]
+
+
+def _about_lines(evaluated: Evaluated, about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was evaluated, as names and text."""
+    shown = {key: value for key, value in about.items() if key not in ("caveats", "synthetic")}
+    counted = {
+        "films": f"{len(evaluated.records):,} of {len(set(evaluated.patients)):,} patients",
+        "intervals": f"95 %, {evaluated.repeats:,} bootstrap draws of patients, seed {evaluated.seed}",
+        "records": f"sha256 {_fingerprint(evaluated.records)}",
+        "written with": _text(_versions()),
+    }
+    return [(key.replace("_", " "), _text(value)) for key, value in (shown | counted).items()]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(part)}" for key, part in value.items())
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return ", ".join(_text(part) for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("clarity_hf", "numpy", "scikit-learn", "matplotlib")}
+
+
+def _fingerprint(records: Iterable[FilmRecord]) -> str:
+    """What binds a report to its records: the hash of their JSON lines."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(json.dumps(to_json(record), sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _summary(
+    evaluated: Evaluated,
+    about: Mapping[str, Any],
+    tables: Mapping[str, Table],
+    entries: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[str, Any]:
+    """All that the report says, for a machine."""
+    return {
+        "schema": 1,
+        "about": about,
+        "caveats": _caveats(about),
+        "findings": evaluated.findings,
+        "films": len(evaluated.records),
+        "patients": len(set(evaluated.patients)),
+        "score_thresholds": evaluated.score_thresholds,
+        "min_positives": evaluated.min_positives,
+        "bootstrap": {"by": "patient", "repeats": evaluated.repeats, "seed": evaluated.seed, "level": 0.95},
+        "records_sha256": _fingerprint(evaluated.records),
+        "versions": _versions(),
+        "tables": {name: table.json() for name, table in tables.items()},
+        "cases": {
+            title: [{key: value for key, value in entry.items() if key != "picture"} for entry in group]
+            for title, group in entries.items()
+        },
+    }
+
+
+def _write_parts(
+    folder: Path,
+    tables: Mapping[str, Table],
+    figures: Mapping[str, _Figure],
+    entries: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> None:
+    for name, table in tables.items():
+        _write(folder / "tables" / f"{name}.md", table.markdown())
+        _write(folder / "tables" / f"{name}.csv", table.csv())
+    for name, figure in figures.items():
+        for format, content in figure.files.items():
+            _write(folder / "figures" / f"{name}.{format}", content)
+    for title, group in entries.items():
+        for number, entry in enumerate(group, start=1):
+            slug = re.split(r"[^a-z]+", title.casefold())[0]
+            _write(folder / "cases" / f"{slug}-{number}.jpg", entry["picture"])
+
+
+def _write(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    return path
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _caption(entry: Mapping[str, Any]) -> str:
+    overlap = "" if entry["iou"] is None else f", IoU {entry['iou']:.2f}"
+    film = "" if entry["film"] is None else f", {entry['film']}"
+    return f"score {entry['score']:.2f} at threshold {entry['threshold']:.2f}{overlap}; record {entry['record']}{film}"
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A figure as its files, by format, with its caption."""
+
+    caption: str
+    files: dict[str, bytes]
+
+
+def _figures(evaluated: Evaluated, localized: Localized, model: str) -> dict[str, _Figure]:
+    """Figures with their captions, by name."""
+    findings, scores, labels = evaluated.findings, evaluated.scores, evaluated.labels
+    areas, precisions = auroc_per_finding(scores, labels), average_precision_per_finding(scores, labels)
+    errors = calibration_error_per_finding(scores, labels)
+    figures = {
+        "roc": ("ROC curves. Dashed: a guess.", curves.roc_figure(findings, scores, labels, areas)),
+        "precision_recall": (
+            "Precision over recall. Dashed: a guess, whose precision is the share of films with the finding.",
+            curves.precision_recall_figure(findings, scores, labels, precisions),
+        ),
+        "reliability": (
+            "Reliability: share of films with the finding over the mean score of a bin of scores; a point's area "
+            "grows with the films in its bin. On the dashed line a score is a probability.",
+            curves.reliability_figure(findings, scores, labels, errors),
+        ),
+    }
+    if localized.has_boxes:
+        own, constant = localized.own.found(), localized.constant.found()
+        measured = {model: own.macro, "gated by score": localized.gated.found().macro, "constant box": constant.macro}
+        measured |= {name: overlaps.found().macro for name, overlaps in localized.baselines.items()}
+        published = {
+            name: np.array([shares.get(level, np.nan) for level in LEVELS]) for name, shares in PUBLISHED.items()
+        }
+        figures["boxes"] = (
+            "Share of boxes found, mean over findings. Solid and dashed: on this data. Dotted and grey: published on "
+            "NIH's 984 boxes, not on this data.",
+            curves.boxes_figure(LEVELS, measured, published),
+        )
+        figures["boxes_per_finding"] = (
+            "Share of boxes found per finding, whatever the score; dashed: the constant box.",
+            curves.boxes_per_finding_figure(findings, LEVELS, own.shares, constant.shares, own.counts),
+        )
+    return {
+        name: _Figure(caption, {format: curves.figure_bytes(figure, format) for format in ("svg", "png")})
+        for name, (caption, figure) in figures.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A part of the page: paragraphs, then tables, figures and cases by name, those that the report has."""
+
+    anchor: str
+    title: str
+    names: tuple[str, ...]
+    text: tuple[str, ...] = ()
+
+
+_SECTIONS = (
+    _Section("classification", "Classification", ("classification", "roc", "precision_recall", "reliability")),
+    _Section("subgroups", "Subgroups", ("subgroups",)),
+    _Section(
+        "localization",
+        "Localization",
+        (
+            "localization",
+            "boxes",
+            "published",
+            "halves",
+            "boxes_per_finding",
+            "localization_per_finding",
+            "localization_other",
+            "masks",
+        ),
+    ),
+    _Section("normal", "Films without findings", ("normal_films",)),
+    _Section("baselines", "Comparison with baselines", ("baselines",)),
+    _Section("sanity", "Sanity of the maps", ("maps",)),
+    _Section(
+        "cases",
+        "Best and worst cases",
+        (),
+        (
+            "Chosen by a rule, not by eye: by overlap, or by the distance of the score from its threshold, a finding "
+            "at a time. Colour: the finding's map, relative to its own peak, and its boxes; dashed white: annotated "
+            "boxes. The number of a record is its line in the file of records.",
+        ),
+    ),
+)
+
+
+def _html(
+    evaluated: Evaluated,
+    about: Mapping[str, Any],
+    localized: Localized,
+    tables: Mapping[str, Table],
+    figures: Mapping[str, _Figure],
+    entries: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"value": show, "interval": show_interval}
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        title=f"Evaluation of {about['model']}",
+        subtitle=f"On {about['data']}: {len(evaluated.records):,} films of {len(set(evaluated.patients)):,} patients.",
+        caveats=_caveats(about),
+        cards=_cards(tables, localized),
+        about=_about_lines(evaluated, about),
+        sections=_filled_sections(tables, figures, entries),
+        footer=f"Written by clarity_hf {importlib.metadata.version('clarity_hf')}. The same figures with full "
+        "precision are in report.json and tables/. Research use only.",
+    )
+
+
+def _filled_sections(
+    tables: Mapping[str, Table],
+    figures: Mapping[str, _Figure],
+    entries: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> list[dict[str, Any]]:
+    filled = []
+    for section in _SECTIONS:
+        names = section.names + tuple(
+            name for name in tables if section.anchor == "sanity" and name.startswith("sanity_")
+        )
+        parts: list[dict[str, Any]] = []
+        for name in names:
+            if name in tables:
+                parts.append({"kind": "table", "content": tables[name], "published": name == "published"})
+            elif name in figures:
+                content = {"caption": figures[name].caption, "uri": _uri(figures[name].files["svg"], "svg+xml")}
+                parts.append({"kind": "figure", "content": content})
+        if section.anchor == "cases":
+            parts += [{"kind": "cases", "content": _shown_cases(title, group)} for title, group in entries.items()]
+        if parts:
+            filled.append({"anchor": section.anchor, "title": section.title, "text": section.text, "parts": parts})
+    return filled
+
+
+def _shown_cases(title: str, group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    cases = [
+        {
+            "finding": entry["finding"].replace("_", " "),
+            "caption": _caption(entry),
+            "alt": f"Film with the map and boxes of {entry['finding'].replace('_', ' ')}: {_caption(entry)}",
+            "uri": _uri(entry["picture"], "jpeg"),
+        }
+        for entry in group
+    ]
+    return {"title": title, "cases": cases}
+
+
+def _cards(tables: Mapping[str, Table], localized: Localized) -> list[dict[str, str]]:
+    """The few figures that a reader wants first, each with what it must be compared with."""
+    mean = tables["classification"].rows[-1].cells
+    cards = [_card(f"AUROC, {str(mean[0]).lower()}", mean[3], "0.5 is a guess")]
+    if localized.has_boxes:
+        own, constant = (part.found().macro for part in (localized.own, localized.constant))
+        for level in (0.1, 0.3, 0.5):
+            place = LEVELS.index(level)
+            note = f"constant box {show(float(constant[place]))}"
+            cards.append(_card(f"Boxes found at IoU > {level:g}", float(own[place]), note))
+    normal = tables["normal_films"].rows
+    if len(normal) > 1:
+        cards.append(
+            _card("Normal films with a false box", normal[1].cells[1], f"of {show(normal[0].cells[1])} films")
+        )
+    return cards
+
+
+def _card(title: str, cell: Cell, note: str) -> dict[str, str]:
+    interval = show_interval(cell).strip("()")
+    return {"title": title, "value": show(cell), "note": "; ".join(filter(None, (interval, note)))}

@@ -1,0 +1,488 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Whether maps can be trusted: deletion and insertion, randomised weights, mass outside the body, normal films."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from scipy.stats import rankdata
+from torchvision.transforms.v2 import functional as tvF
+
+from clarity_hf.boxes import Letterbox
+from clarity_hf.image_processing_clarity import ClarityImageProcessor
+from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+
+from .classification import auroc_per_finding
+from .localizers import Localizer, ModelLocalizer
+from .records import FilmRecord
+
+BLUR = 5 / 224
+"""Standard deviation of the blur from which insertion starts, a share of the input's longer side (RISE: 5 of 224)."""
+
+SSIM_WINDOW = 7
+"""Side, in cells, of the windows over which two maps are compared; a smaller map is one window."""
+
+
+def map_over_film(maps: np.ndarray, letterbox: Letterbox, size: tuple[int, int]) -> np.ndarray:
+    """Sample maps bilinearly at the centres of a grid that lies over the film; the padding is left out.
+
+    Args:
+        maps: `(..., h, w)` on a grid over the whole of the method's input.
+        letterbox: How the film lies in that input.
+        size: `(H', W')` of the grid over the film, such as the film's own size.
+
+    Returns:
+        `(..., H', W')` float64 of the maps' own scale.
+    """
+    rows = _film_weights(maps.shape[-2], letterbox, size[0], 0)
+    columns = _film_weights(maps.shape[-1], letterbox, size[1], 1)
+    return rows @ np.asarray(maps, dtype=np.float64) @ columns.T
+
+
+def _film_weights(cells: int, letterbox: Letterbox, length: int, axis: int) -> np.ndarray:
+    """Weights `(length, cells)` that sample a map along an axis at the centres of `length` pixels over the film."""
+    start = (letterbox.top, letterbox.left)[axis]
+    places = start + (np.arange(length) + 0.5) / length * letterbox.content[axis]  # pixels of the input
+    centres = np.clip(places / letterbox.input[axis] * cells - 0.5, 0, cells - 1)
+    low = np.floor(centres).astype(int)
+    weights = np.zeros((length, cells))
+    rows = np.arange(length)
+    np.add.at(weights, (rows, low), 1 - (centres - low))
+    np.add.at(weights, (rows, np.minimum(low + 1, cells - 1)), centres - low)
+    return weights
+
+
+def mass_outside(maps: np.ndarray, letterbox: Letterbox, thorax: np.ndarray) -> np.ndarray:
+    """Share of each map's mass over the film that lies outside the thorax.
+
+    Args:
+        maps: `(F, h, w)` values ≥ 0 on a grid over the whole of the method's input.
+        letterbox: How the film lies in that input; what lies over the padding does not count.
+        thorax: `(H', W')` over the whole film, of any size: bool or integer, above 0 inside, or float in [0, 1].
+
+    Returns:
+        `(F,)` float64 in [0, 1]; NaN for a map that is zero over the film.
+
+    Raises:
+        ValueError: A map is negative or not finite, `thorax` is not two-dimensional or outside [0, 1].
+    """
+    values = np.asarray(maps, dtype=np.float64)
+    if values.ndim != 3 or not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError(f"`maps` must be (F, h, w) finite values ≥ 0, got shape {values.shape}. Pass a film's maps.")
+    inside = np.asarray(thorax)
+    inside = inside.astype(np.float64) if inside.dtype.kind == "f" else (inside > 0).astype(np.float64)
+    if inside.ndim != 2 or not ((inside >= 0) & (inside <= 1)).all():
+        raise ValueError(f"`thorax` must be (H, W) in [0, 1], got shape {inside.shape}. Pass one mask of the film.")
+    # Summing the map's samples is weighting its cells: the film's pixels are visited once, not once a finding.
+    rows = _film_weights(values.shape[1], letterbox, inside.shape[0], 0)
+    columns = _film_weights(values.shape[2], letterbox, inside.shape[1], 1)
+    outer = (values * (rows.T @ (1 - inside) @ columns)).sum(axis=(1, 2))
+    whole = (values * np.outer(rows.sum(axis=0), columns.sum(axis=0))).sum(axis=(1, 2))
+    shares = np.divide(outer, whole, out=np.full(len(values), np.nan), where=whole > 0)
+    return np.clip(shares, 0, 1)  # a map all outside may sum to 1 + 1e-16
+
+
+@dataclass(frozen=True)
+class MassOutside:
+    """Mass outside the thorax over films, for F findings.
+
+    Attributes:
+        mean, median: `(F,)` in [0, 1], NaN where `films` is 0.
+        films: `(F,)` films on which the finding is present, its map not zero and a mask known.
+        left_out: `(F,)` films on which the finding is present and one of these is missing.
+    """
+
+    mean: np.ndarray
+    median: np.ndarray
+    films: np.ndarray
+    left_out: np.ndarray
+
+
+def mass_outside_where_present(records: Sequence[FilmRecord]) -> MassOutside:
+    """Mass outside the thorax of the maps of present findings.
+
+    Args:
+        records: At least one.
+
+    Raises:
+        ValueError: There are no records.
+    """
+    labels = _labels(records)
+    blank = np.full(labels.shape[1], np.nan)
+    shares = np.stack([blank if record.mass_outside is None else record.mass_outside for record in records])
+    measured = (labels == 1) & ~np.isnan(shares)
+    columns = [shares[measured[:, finding], finding] for finding in range(labels.shape[1])]
+    return MassOutside(
+        mean=np.array([column.mean() if len(column) else np.nan for column in columns]),
+        median=np.array([np.median(column) if len(column) else np.nan for column in columns]),
+        films=measured.sum(axis=0),
+        left_out=((labels == 1) & np.isnan(shares)).sum(axis=0),
+    )
+
+
+@dataclass(frozen=True)
+class AbsentOnNormal:
+    """How far maps of findings on normal films stay under those on films with the finding, for F findings.
+
+    Attributes:
+        auroc: `(F,)` probability that the map's peak on a film with the finding exceeds that on a normal film; NaN
+            where there are none of either.
+        median_present: `(F,)` median peak on films with the finding, on the method's own scale.
+        median_normal: `(F,)` median peak on normal films.
+        median_ratio: `(F,)` `median_normal / median_present`: near 0 is dark, 1 glows as if the finding were there.
+        present: `(F,)` films with the finding whose peak is known.
+        normal: `(F,)` normal films whose peak is known.
+        unmeasured: `(F,)` films with the finding or normal whose peak is NaN, left out.
+        normal_films: Films on which every finding is annotated as absent.
+        boxes_shown: Mean number of boxes that a user sees on a normal film; NaN without normal films.
+        films_with_boxes: Share of the normal films on which there is any.
+    """
+
+    auroc: np.ndarray
+    median_present: np.ndarray
+    median_normal: np.ndarray
+    median_ratio: np.ndarray
+    present: np.ndarray
+    normal: np.ndarray
+    unmeasured: np.ndarray
+    normal_films: int
+    boxes_shown: float
+    films_with_boxes: float
+
+
+def absent_on_normal(records: Sequence[FilmRecord]) -> AbsentOnNormal:
+    """Compare the peaks of each finding's map on normal films with those on films with the finding.
+
+    It says something of methods whose maps keep a scale between films. Of a method that computes the maps of wanted
+    findings alone, the records must come from an evaluation that wanted all, or hold NaN for the others' peaks.
+
+    Args:
+        records: At least one. A film with an unannotated finding is not known to be normal.
+
+    Raises:
+        ValueError: There are no records.
+    """
+    labels = _labels(records)
+    peaks = np.stack([record.peaks for record in records]).astype(np.float64)
+    is_normal = (labels == 0).all(axis=1)
+    known = ~np.isnan(peaks)
+    present, normal = (labels == 1) & known, is_normal[:, None] & known
+    truth = np.where(present, 1.0, np.where(normal, 0.0, np.nan))
+    medians = [
+        np.array([np.median(peaks[rows[:, i], i]) if rows[:, i].any() else np.nan for i in range(labels.shape[1])])
+        for rows in (present, normal)
+    ]
+    shown = np.array([len(record.shown) for record, counted in zip(records, is_normal, strict=True) if counted])
+    undefined = np.full(labels.shape[1], np.nan)
+    return AbsentOnNormal(
+        auroc=auroc_per_finding(np.nan_to_num(peaks), truth),
+        median_present=medians[0],
+        median_normal=medians[1],
+        median_ratio=np.divide(medians[1], medians[0], out=undefined, where=medians[0] > 0),
+        present=present.sum(axis=0),
+        normal=normal.sum(axis=0),
+        unmeasured=(((labels == 1) | is_normal[:, None]) & ~known).sum(axis=0),
+        normal_films=int(is_normal.sum()),
+        boxes_shown=float(shown.mean()) if len(shown) else float("nan"),
+        films_with_boxes=float((shown > 0).mean()) if len(shown) else float("nan"),
+    )
+
+
+def _labels(records: Sequence[FilmRecord]) -> np.ndarray:
+    if len(records) == 0:
+        raise ValueError("`records` must hold at least one film, got none. Evaluate some films first.")
+    return np.stack([record.labels for record in records])
+
+
+Score = Callable[[torch.Tensor], torch.Tensor]
+"""Prepared films `(n, C, H, W)` → scores `(n, F)`, such as `lambda x: model(x).logits.sigmoid()`."""
+
+
+@dataclass(frozen=True)
+class PerturbationCurves:
+    """Deletion and insertion over n films of one finding.
+
+    Attributes:
+        deletion: `(steps + 1,)` mean score after each step, from the whole film to none of it.
+        insertion: `(steps + 1,)` from the blurred film to the whole film.
+        deletion_areas: `(n,)` area under each film's deletion curve over the share of its pixels; low is good.
+        insertion_areas: `(n,)` likewise of insertion; high is good.
+        blank: Films whose map was zero: their pixels went in random order.
+    """
+
+    deletion: np.ndarray
+    insertion: np.ndarray
+    deletion_areas: np.ndarray
+    insertion_areas: np.ndarray
+    blank: int
+
+    @property
+    def films(self) -> int:
+        """Number of films n."""
+        return len(self.deletion_areas)
+
+
+def deletion_insertion(
+    films: Iterable[tuple[np.ndarray, Sequence[int]]],
+    localizer: Localizer,
+    score: Score,
+    image_processor: ClarityImageProcessor,
+    steps: int = 20,
+    batch_size: int = 32,
+    blur: float = BLUR,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> dict[int, PerturbationCurves]:
+    """Remove, and insert, the pixels of films in the order of their maps, and watch the score.
+
+    The map may come from another method than the score: a random map on the same model is what a map must beat.
+
+    Args:
+        films: Tuples of pixels `(H, W)` in [0, 255] as [`read_image`] gives them and the findings to follow, such as
+            the present ones; read one by one.
+        localizer: Gives the maps.
+        score: Whose score is watched.
+        image_processor: Prepares films for `score`.
+        steps: Steps in which all pixels go.
+        batch_size: Altered films per call of `score`.
+        blur: As for [`perturbed_films`].
+        seed: As for [`perturbed_films`].
+        device: Where `score` runs.
+
+    Returns:
+        [`PerturbationCurves`] by finding.
+
+    Source: RISE, Petsiuk et al., BMVC 2018, arXiv 1806.07421.
+    """
+    curves: dict[int, list[np.ndarray]] = {}
+    blank: dict[int, int] = {}
+    for film, findings in films:
+        pixel_values = image_processor([film], return_tensors="pt")["pixel_values"][0].to(device)
+        letterbox = image_processor.letterbox((film.shape[0], film.shape[1]))
+        output = localizer([film], [list(findings)])
+        for finding in findings:
+            order = map_over_film(output.maps[0, finding], output.letterboxes[0], letterbox.content)
+            states = perturbed_films(pixel_values, order, letterbox, steps, blur, seed)
+            with torch.inference_mode():
+                scores = torch.cat([score(part)[:, finding] for part in states.split(batch_size)])
+            pair = scores.double().cpu().numpy().reshape(2, steps + 1)
+            curves.setdefault(finding, []).append(pair)
+            blank[finding] = blank.get(finding, 0) + int(order.max() <= 0)
+    return {finding: _curves(np.stack(pairs), blank[finding]) for finding, pairs in sorted(curves.items())}
+
+
+def _curves(pairs: np.ndarray, blank: int) -> PerturbationCurves:
+    """Scores `(n, 2, steps + 1)` of deletion and insertion → curves."""
+    areas = np.trapezoid(pairs, dx=1 / (pairs.shape[2] - 1), axis=2)
+    deletion, insertion = pairs.mean(axis=0)
+    return PerturbationCurves(deletion, insertion, areas[:, 0], areas[:, 1], blank)
+
+
+def perturbed_films(
+    pixel_values: torch.Tensor,
+    order: np.ndarray,
+    letterbox: Letterbox,
+    steps: int = 20,
+    blur: float = BLUR,
+    seed: int = 0,
+) -> torch.Tensor:
+    """The states of a film while its pixels are removed, then those while they are inserted.
+
+    A removed pixel takes the film's mean grey level; insertion starts from the blurred film, because a sharp pixel on
+    an even ground is evidence of its own. The padding stays as it is. Equal values of the map go in a random order.
+
+    Args:
+        pixel_values: `(C, H, W)` of one film, prepared.
+        order: `(H', W')` of the letterbox's content: pixels go from the largest value to the smallest.
+        letterbox: How the film lies in `pixel_values`.
+        steps: Steps in which all pixels go, at least 1.
+        blur: Standard deviation of the blur as a share of the longer side of `pixel_values`.
+        seed: Of the order among equal values.
+
+    Returns:
+        `(2 · (steps + 1), C, H, W)`: deletion from the whole film on, then insertion from the blurred film on.
+
+    Raises:
+        ValueError: `order` is not of the content's size, or `steps` is under 1.
+    """
+    if order.shape != letterbox.content:
+        raise ValueError(f"`order` must be {letterbox.content}, got {order.shape}. Lay the map over the content.")
+    if steps < 1:
+        raise ValueError(f"`steps` must be at least 1, got {steps}. 20 removes a twentieth at a time.")
+    ties = np.random.default_rng(seed).random(order.size)
+    rank = np.empty(order.size, dtype=np.int64)
+    rank[np.lexsort((ties, -order.ravel()))] = np.arange(order.size)
+    ranks = torch.from_numpy(rank.reshape(order.shape)).to(pixel_values.device)
+    counts = torch.from_numpy(np.round(np.linspace(0, order.size, steps + 1)).astype(np.int64))
+    gone = ranks < counts.to(ranks.device)[:, None, None, None]  # (steps + 1, 1, H', W')
+    rows = slice(letterbox.top, letterbox.top + order.shape[0])
+    columns = slice(letterbox.left, letterbox.left + order.shape[1])
+    film = pixel_values[..., rows, columns]
+    mean = film.mean(dim=(-2, -1), keepdim=True)
+    states = pixel_values.repeat(2 * (steps + 1), 1, 1, 1)
+    blurred = _blurred(film, blur * max(letterbox.input))
+    states[..., rows, columns] = torch.cat((torch.where(gone, mean, film), torch.where(gone, film, blurred)))
+    return states
+
+
+def _blurred(film: torch.Tensor, sigma: float) -> torch.Tensor:
+    # Three standard deviations a side, as far as a reflected border reaches.
+    side = min(1 + 2 * int(np.ceil(3 * sigma)), 2 * min(film.shape[-2:]) - 1)
+    return tvF.gaussian_blur(film, [side, side], [sigma, sigma])
+
+
+@dataclass(frozen=True)
+class RandomisedStage:
+    """How much of the maps is left after some parts of the model have random weights.
+
+    Attributes:
+        part: What was randomised last; everything listed before it is random too.
+        rank_correlation: Mean over maps of Spearman's correlation of their cells with those of the trained model's
+            map, in [−1, 1]; a map that owes itself to the weights falls towards 0.
+        similarity: Mean structural similarity (SSIM) of the two, each divided by its peak, in [−1, 1].
+        maps: Maps that are in both means.
+        undefined: Maps left out, because they are even, one of the two at least, and have no order.
+    """
+
+    part: str
+    rank_correlation: float
+    similarity: float
+    maps: int
+    undefined: int
+
+
+def randomised_weights(
+    model: ClarityForMultiLabelLocalization,
+    image_processor: ClarityImageProcessor,
+    films: Sequence[np.ndarray],
+    wanted: Sequence[Sequence[int]] | None = None,
+    batch_size: int = 16,
+    seed: int = 0,
+) -> list[RandomisedStage]:
+    """Give the model random weights part by part, from the heads down to the embeddings, and compare its maps.
+
+    A map that hardly changes shows the film's edges or the architecture, not what was learnt.
+
+    Args:
+        model: In evaluation mode; it stays as it is.
+        image_processor: The one it was trained with.
+        films: Pixels `(H, W)` in [0, 255], of any sizes; a few dozen will do.
+        wanted: Per film the findings whose maps are compared, such as the present ones; None for all.
+        batch_size: Films per forward pass.
+        seed: Of the random weights.
+
+    Returns:
+        One [`RandomisedStage`] per part: the heads, the final LayerNorm, each block from the last to the first, the
+        embeddings.
+
+    Source: the cascading randomisation of Adebayo et al., NeurIPS 2018, arXiv 1810.03292.
+    """
+    changed = copy.deepcopy(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # on the CPU: the same weights wherever the model is
+        fresh = type(model)(copy.deepcopy(model.config)).state_dict()
+    chosen = [range(model.config.num_labels)] * len(films) if wanted is None else wanted
+    trained = _film_maps(model, image_processor, films, chosen, batch_size)
+    stages = []
+    for part, prefixes in _parts(model):
+        state = {name: value for name, value in fresh.items() if name.startswith(prefixes)}
+        changed.load_state_dict(state, strict=False)  # the other parts stay
+        stages.append(_compare(part, trained, _film_maps(changed, image_processor, films, chosen, batch_size)))
+    return stages
+
+
+def _parts(model: ClarityForMultiLabelLocalization) -> list[tuple[str, tuple[str, ...]]]:
+    """Parts of the model from the heads down, by name, and the beginnings of their weights' names."""
+    return [
+        ("heads", ("class_token_head.", "segment_cam.", "ranking_pooling.")),
+        ("final LayerNorm", ("clarity.layernorm.",)),
+        *((f"block {i + 1}", (f"clarity.layers.{i}.",)) for i in reversed(range(model.config.num_hidden_layers))),
+        ("embeddings", ("clarity.embeddings.",)),
+    ]
+
+
+def _film_maps(
+    model: ClarityForMultiLabelLocalization,
+    image_processor: ClarityImageProcessor,
+    films: Sequence[np.ndarray],
+    wanted: Sequence[Sequence[int]],
+    batch_size: int,
+) -> list[np.ndarray]:
+    """Maps `(h, w)` laid over their films, one per wanted (film, finding)."""
+    localizer, found = ModelLocalizer(model, image_processor), list[np.ndarray]()
+    for start in range(0, len(films), batch_size):
+        output = localizer(films[start : start + batch_size])
+        for maps, box, findings in zip(output.maps, output.letterboxes, wanted[start:], strict=False):
+            found.extend(map_over_film(maps[list(findings)], box, (maps.shape[-2], maps.shape[-1])))
+    return found
+
+
+def _compare(part: str, trained: Sequence[np.ndarray], changed: Sequence[np.ndarray]) -> RandomisedStage:
+    pairs = [(one, other) for one, other in zip(trained, changed, strict=True) if np.ptp(one) > 0 < np.ptp(other)]
+    return RandomisedStage(
+        part=part,
+        rank_correlation=float(np.mean([rank_correlation(*pair) for pair in pairs])) if pairs else float("nan"),
+        similarity=float(np.mean([structural_similarity(*pair) for pair in pairs])) if pairs else float("nan"),
+        maps=len(pairs),
+        undefined=len(trained) - len(pairs),
+    )
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's correlation of two maps `(h, w)`, in [−1, 1]; NaN where one of them is even."""
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return float("nan")
+    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
+
+
+def structural_similarity(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean SSIM of two maps, each divided by its peak, so that the range is 1.
+
+    Args:
+        one, other: `(h, w)` values ≥ 0 of one shape. A window is `SSIM_WINDOW` cells wide, or the largest odd number
+            that fits.
+
+    Returns:
+        In [−1, 1], 1 for equal maps; the mean over the windows that lie inside the map.
+
+    Source: Wang et al., IEEE TIP 13 (2004) 600–612, with K1 = 0.01 and K2 = 0.03, even windows and sample covariances.
+    """
+    side = min(SSIM_WINDOW, *one.shape)
+    side -= 1 - side % 2
+    x, y = (np.asarray(part, dtype=np.float64) / (part.max() or 1) for part in (one, other))
+    inner = tuple(slice(side // 2, length - side // 2) for length in x.shape)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return ndimage.uniform_filter(values, side)[inner]
+
+    mean_x, mean_y = mean(x), mean(y)
+    sample = side**2 / max(1, side**2 - 1)
+    variance_x, variance_y = sample * (mean(x * x) - mean_x**2), sample * (mean(y * y) - mean_y**2)
+    covariance = sample * (mean(x * y) - mean_x * mean_y)
+    c1, c2 = 0.01**2, 0.03**2
+    likeness = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return float((likeness / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))).mean())
+
+
+__all__ = [
+    "BLUR",
+    "SSIM_WINDOW",
+    "AbsentOnNormal",
+    "MassOutside",
+    "PerturbationCurves",
+    "RandomisedStage",
+    "absent_on_normal",
+    "deletion_insertion",
+    "map_over_film",
+    "mass_outside",
+    "mass_outside_where_present",
+    "perturbed_films",
+    "randomised_weights",
+    "rank_correlation",
+    "structural_similarity",
+]

@@ -1,0 +1,710 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Tables of an evaluation, made from records: classification, subgroups, localization, baselines, sanity of the maps.
+
+A table is data first: full precision as CSV and JSON, rounded as Markdown and on the page of the report.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .bootstrap import Interval, bootstrap_by_patient, classification_differences, classification_intervals
+from .classification import (
+    auroc_per_finding,
+    average_precision_per_finding,
+    calibration_error_per_finding,
+    macro,
+    mean_auroc,
+    operating_points,
+    support,
+)
+from .localization import IOBB_LEVELS, LEVELS, Found
+from .protocol import (
+    Overlaps,
+    annotated_boxes,
+    chexlocalize_miou,
+    clarity_protocol,
+    halves_by_patient,
+    ham_mask_iou,
+    localization_difference,
+    localization_intervals,
+    max_box_acc,
+    max_box_acc_v2,
+    over_repeats,
+    patient_protocol,
+    pointing_game,
+    wang_protocol,
+)
+from .records import FilmRecord
+from .sanity import absent_on_normal, mass_outside_where_present
+
+AGE_BANDS: tuple[tuple[float, float, str], ...] = (
+    (0, 18, "0–17"),
+    (18, 40, "18–39"),
+    (40, 60, "40–59"),
+    (60, math.inf, "60+"),
+)
+"""Ages in years, lower end included and upper end excluded, and what a table calls them."""
+
+PUBLISHED: dict[str, dict[float, float]] = {
+    "Wang 2017, ResNet-50": {0.1: 0.57, 0.3: 0.22, 0.5: 0.06, 0.7: 0.01},
+    "Li 2022": {0.1: 0.64, 0.2: 0.53, 0.3: 0.40, 0.4: 0.31, 0.5: 0.24},
+    "PCAN": {0.1: 0.78, 0.2: 0.57, 0.3: 0.36, 0.4: 0.21, 0.5: 0.10},
+    "ThoraX-PriorNet": {0.1: 0.80, 0.2: 0.63, 0.3: 0.49, 0.4: 0.33, 0.5: 0.28},
+    "CLARiTy-S-16-512": {0.1: 0.81, 0.2: 0.69, 0.3: 0.59, 0.4: 0.47, 0.5: 0.32},
+    "DenseNet-121 at 512, Grad-CAM++": {0.1: 0.62, 0.2: 0.42, 0.3: 0.28, 0.4: 0.18, 0.5: 0.10},
+    "Random map": {0.1: 0.29, 0.2: 0.17, 0.3: 0.10, 0.4: 0.05, 0.5: 0.03},
+}
+"""T(IoU) on the 984 boxes of the NIH release, mean over its eight boxed findings, at the levels that are known."""
+
+_COMPARED = (0.1, 0.3, 0.5)
+"""Levels at which baselines are compared."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval; NaN where undefined."""
+
+    value: float
+    low: float
+    high: float
+
+
+Cell = str | int | float | Estimate | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: cells in the order of its columns, and what kind of row it is, for its look."""
+
+    cells: tuple[Cell, ...]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a report.
+
+    Attributes:
+        name: Of its files and its key in `report.json`.
+        title: For the reader.
+        columns: Heads, unique; the first names the row.
+        rows: Each with as many cells as there are columns.
+        note: What the reader must know: definitions, and what was left out.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+
+    def markdown(self) -> str:
+        """The table with its title and note, intervals in brackets, undefined figures as an en dash."""
+        lines = [
+            f"### {self.title}",
+            "",
+            _pipes(self.columns),
+            "|".join(["", "---", *["---:"] * (len(self.columns) - 1), ""]),
+        ]
+        lines += [
+            _pipes([" ".join(filter(None, (show(cell), show_interval(cell)))) for cell in row.cells])
+            for row in self.rows
+        ]
+        return "\n".join([*lines, *(["", self.note] if self.note else []), ""])
+
+    def csv(self) -> str:
+        """The table with full precision, an interval as two columns of its own, undefined figures empty."""
+        wide = [any(isinstance(row.cells[i], Estimate) for row in self.rows) for i in range(len(self.columns))]
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        heads = zip(self.columns, wide, strict=True)
+        writer.writerow(
+            [name for head, has in heads for name in ([head, f"{head} low", f"{head} high"] if has else [head])]
+        )
+        for row in self.rows:
+            cells: list[Any] = []
+            for cell, has in zip(row.cells, wide, strict=True):
+                parts = (cell.value, cell.low, cell.high) if isinstance(cell, Estimate) else (cell, None, None)
+                cells += [plain(part) for part in (parts if has else parts[:1])]
+            writer.writerow(["" if cell is None else cell for cell in cells])
+        return stream.getvalue()
+
+    def json(self) -> dict[str, Any]:
+        """Title, note and rows by column; NaN as None, an estimate as `value`, `low` and `high`."""
+        rows = [
+            {"kind": row.kind} | {head: plain(cell) for head, cell in zip(self.columns, row.cells, strict=True)}
+            for row in self.rows
+        ]
+        return {"title": self.title, "note": self.note, "rows": rows}
+
+
+def show(cell: Cell) -> str:
+    """A cell as text: three decimals, thousands apart, an en dash where undefined; of an estimate its value."""
+    value = cell.value if isinstance(cell, Estimate) else cell
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+def show_interval(cell: Cell) -> str:
+    """The interval of an estimate as `(low–high)`; empty for any other cell, and where it is undefined."""
+    if not isinstance(cell, Estimate) or math.isnan(cell.low):
+        return ""
+    dash = "–" if cell.low >= 0 else " to "
+    return f"({cell.low:.3f}{dash}{cell.high:.3f})"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Records of one method with all that a table needs to know beside them.
+
+    Attributes:
+        records: One per film.
+        findings: The F names.
+        score_thresholds: `(F,)` in [0, 1], chosen on other films: a finding is present from there on.
+        min_positives: Findings with fewer positives are listed but not in a mean.
+        repeats: Draws of every bootstrap.
+        seed: Of every bootstrap and split.
+    """
+
+    records: Sequence[FilmRecord]
+    findings: tuple[str, ...]
+    score_thresholds: np.ndarray
+    min_positives: int = 20
+    repeats: int = 1000
+    seed: int = 0
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """`(n, F)` float64."""
+        return np.stack([record.scores for record in self.records])
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """`(n, F)` float64, 1, 0 or NaN."""
+        return np.stack([record.labels for record in self.records])
+
+    @cached_property
+    def patients(self) -> list[str]:
+        """`(n,)`, for draws and splits by patient."""
+        return [record.patient for record in self.records]
+
+    @cached_property
+    def averaged(self) -> np.ndarray:
+        """`(F,)` bool, the findings that are in a mean over the findings of classification."""
+        counts = support(self.labels)
+        return (counts["positives"] >= max(1, self.min_positives)) & (counts["negatives"] > 0)
+
+    def intervals(self, rows: np.ndarray | None = None) -> dict[str, Any]:
+        """[`classification_intervals`] of all films, or of some."""
+        index = np.arange(len(self.records)) if rows is None else rows
+        return classification_intervals(
+            self.scores[index],
+            self.labels[index],
+            [self.patients[i] for i in index],
+            repeats=self.repeats,
+            seed=self.seed,
+            min_positives=self.min_positives,
+        )
+
+
+def classification_table(evaluated: Evaluated) -> Table:
+    """AUROC and average precision with intervals by patient, calibration and the operating point, per finding."""
+    scores, labels = evaluated.scores, evaluated.labels
+    areas, precisions = auroc_per_finding(scores, labels), average_precision_per_finding(scores, labels)
+    errors = calibration_error_per_finding(scores, labels)
+    points = operating_points(scores, labels, evaluated.score_thresholds)
+    counts, intervals = support(labels), evaluated.intervals()
+    rows = []
+    for i, finding in enumerate(evaluated.findings):
+        cells: tuple[Cell, ...] = (
+            finding,
+            int(counts["positives"][i]),
+            int(counts["negatives"][i]),
+            _estimate(areas[i], intervals["auroc"], i),
+            _estimate(precisions[i], intervals["average_precision"], i),
+            float(errors[i]),
+            float(evaluated.score_thresholds[i]),
+            float(points["sensitivity"][i]),
+            float(points["specificity"][i]),
+        )
+        rows.append(Row(cells, "" if evaluated.averaged[i] else "rare"))
+
+    def mean(values: np.ndarray) -> float:
+        return macro(values, labels, evaluated.min_positives)
+
+    averaged = int(evaluated.averaged.sum())
+    summary: tuple[Cell, ...] = (
+        f"Mean of {averaged} findings",
+        int(counts["positives"][evaluated.averaged].sum()),
+        int(counts["negatives"][evaluated.averaged].sum()),
+        _estimate(mean(areas), intervals["macro_auroc"]),
+        _estimate(mean(precisions), intervals["macro_average_precision"]),
+        mean(errors),
+        None,
+        mean(points["sensitivity"]),
+        mean(points["specificity"]),
+    )
+    note = (
+        f"Intervals: 95 %, {evaluated.repeats} bootstrap draws of patients. ECE: expected calibration error, 15 bins. "
+        "Sensitivity and specificity at the threshold, which was given and not chosen on these films. "
+        f"In italics: under {evaluated.min_positives} positives or without negatives, listed but not in the mean."
+    )
+    heads = ("Finding", "Positives", "Negatives", "AUROC", "AP", "ECE", "Threshold", "Sensitivity", "Specificity")
+    return Table("classification", "Classification per finding", heads, (*rows, Row(summary, "summary first")), note)
+
+
+def subgroup_table(evaluated: Evaluated) -> Table:
+    """The same model on parts of the films: by sex, age and view."""
+    rows = []
+    for attribute, groups in _subgroups(evaluated.records).items():
+        for place, (group, index) in enumerate(groups.items()):
+            kind = "first" if place == 0 else ""
+            scores, labels = evaluated.scores[index], evaluated.labels[index]
+            counts = support(labels)
+            averaged = (counts["positives"] >= max(1, evaluated.min_positives)) & (counts["negatives"] > 0)
+            if not averaged.any():
+                rows.append(Row((attribute, group, len(index), 0, None, None, None), f"rare {kind}".strip()))
+                continue
+            interval = evaluated.intervals(index)["macro_auroc"]
+            points = operating_points(scores, labels, evaluated.score_thresholds)
+            area = float(auroc_per_finding(scores, labels)[averaged].mean())
+            shares = [float(points[name][averaged].mean()) for name in ("sensitivity", "specificity")]
+            figures: tuple[Cell, ...] = (_estimate(area, interval), *shares)
+            rows.append(Row((attribute, group, len(index), int(averaged.sum()), *figures), kind))
+    note = (
+        f"Means over the findings with at least {evaluated.min_positives} positives in the group: rows that count "
+        "other findings are means of other things. Thresholds are those of all films. Films whose sex, age or view is "
+        "not known have rows of their own."
+    )
+    heads = ("Attribute", "Group", "Films", "Findings in the mean", "AUROC", "Sensitivity", "Specificity")
+    return Table("subgroups", "By sex, age and view", heads, tuple(rows), note)
+
+
+def normal_table(evaluated: Evaluated) -> Table:
+    """What a user sees on films without any finding: boxes that should not be there."""
+    normal = [record for record in evaluated.records if (record.labels == 0).all()]
+    alarms = np.array([len(record.shown) for record in normal], dtype=np.float64)
+    rows: list[Row] = [Row(("Films without any finding", len(normal)))]
+    if len(normal):
+
+        def figures(index: np.ndarray) -> np.ndarray:
+            return np.array([(alarms[index] > 0).mean(), alarms[index].mean()])
+
+        interval = bootstrap_by_patient(
+            figures, [record.patient for record in normal], repeats=evaluated.repeats, seed=evaluated.seed
+        )
+        share, mean = figures(np.arange(len(normal)))
+        rows.append(Row(("Share of them with a false box", _estimate(share, interval, 0))))
+        rows.append(Row(("False boxes per film", _estimate(mean, interval, 1))))
+    note = (
+        "Films on which every finding is annotated as absent; boxes at the score thresholds. Left out as not known to "
+        f"be normal: {_partly(evaluated.records)} films without a present finding and with labels not annotated."
+    )
+    return Table("normal_films", "What a user sees on them", ("Measure", "Value"), tuple(rows), note)
+
+
+def _partly(records: Iterable[FilmRecord]) -> int:
+    """Number of films without a present finding that may have one: some of their labels are not annotated."""
+    return sum(bool(np.isnan(record.labels).any() and not (record.labels == 1).any()) for record in records)
+
+
+def _subgroups(records: Sequence[FilmRecord]) -> dict[str, dict[str, np.ndarray]]:
+    """Indices of films per attribute and group, films of unknown group last; a group without films is left out."""
+
+    def band(age: float | None) -> str:
+        known = age is not None and not math.isnan(age)
+        return next((name for low, high, name in AGE_BANDS if known and low <= age < high), "not known")  # type: ignore[operator]
+
+    named = {
+        "Sex": ([record.sex or "not known" for record in records], ("F", "M")),
+        "Age": ([band(record.age) for record in records], tuple(name for _, _, name in AGE_BANDS)),
+        "View": ([record.view or "not known" for record in records], ("PA", "AP")),
+    }
+    grouped = {}
+    for attribute, (values, order) in named.items():
+        others = sorted(set(values) - {*order, "not known"})
+        members = {
+            group: np.flatnonzero([value == group for value in values]) for group in (*order, *others, "not known")
+        }
+        grouped[attribute] = {group: index for group, index in members.items() if len(index)}
+    return grouped
+
+
+@dataclass(frozen=True)
+class Localized:
+    """What is found of the annotated boxes, by the method and by what it is compared with.
+
+    Attributes:
+        own: Whatever the score, at the method's own map thresholds.
+        gated: The same where the finding's score reaches its threshold.
+        constant: The constant box: each half of the patients is scored with the boxes of the other.
+        baselines: Of other methods, as `own`, by name.
+        inside: T(IoBB) of the method's own boxes.
+    """
+
+    own: Overlaps
+    gated: Overlaps
+    constant: Overlaps
+    baselines: dict[str, Overlaps]
+    inside: Found
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether there are annotated boxes at all."""
+        return len(self.own.best) > 0
+
+
+def localize(evaluated: Evaluated, baselines: Mapping[str, Sequence[FilmRecord]] | None = None) -> Localized:
+    """Compare annotated boxes with those of the method, of baselines, and with constant boxes."""
+    boxes = annotated_boxes(evaluated.records)
+    return Localized(
+        own=boxes.drawn(),
+        gated=boxes.drawn(gate=evaluated.score_thresholds),
+        constant=_constant(evaluated),
+        baselines={name: annotated_boxes(records).drawn() for name, records in (baselines or {}).items()},
+        inside=boxes.drawn(measure="iobb").found(IOBB_LEVELS),
+    )
+
+
+def _constant(evaluated: Evaluated) -> Overlaps:
+    """Overlaps with constant boxes, none of which comes from a patient whom it is scored on."""
+    boxes = annotated_boxes(evaluated.records)
+    sides = halves_by_patient(evaluated.records, evaluated.seed)
+    guesses = [annotated_boxes(side, num_findings=len(evaluated.findings)).constant_boxes() for side in sides]
+    by_tuning, by_scoring = (boxes.constant(guess) for guess in guesses)
+    scored = np.isin(boxes.patients, [record.patient for record in sides[1]])
+    return replace(by_tuning, best=np.where(scored, by_tuning.best, by_scoring.best))
+
+
+def localization_table(evaluated: Evaluated, localized: Localized, model: str) -> Table:
+    """T(IoU) of the method, beside what it must be compared with, as a mean over findings and pooled."""
+    methods = [
+        (model, localized.own, "method"),
+        (f"{model}, gated by score", localized.gated, "method"),
+        ("Constant box", localized.constant, "constant"),
+        *((name, overlaps, "") for name, overlaps in localized.baselines.items()),
+    ]
+    rows = []
+    settings: dict[str, Any] = {"repeats": evaluated.repeats, "seed": evaluated.seed}
+    intervals = [localization_intervals(overlaps, **settings) for _, overlaps, _ in methods]
+    for (name, overlaps, kind), interval in zip(methods, intervals, strict=True):
+        cells = _estimates(overlaps.found().macro, interval.macro)
+        rows.append(Row((name, "mean", overlaps.boxes_drawn, *cells), kind))
+    difference = localization_difference(localized.own, localized.constant, **settings)
+    values = localized.own.found().macro - localized.constant.found().macro
+    cells = _estimates(values, difference.macro)
+    rows.append(Row((f"{model} − constant box", "mean", None, *cells), "summary"))
+    for place, ((name, overlaps, kind), interval) in enumerate(zip(methods, intervals, strict=True)):
+        pooled: tuple[Cell, ...] = (
+            name,
+            "pooled",
+            overlaps.boxes_drawn,
+            *_estimates(overlaps.found().pooled, interval.pooled),
+        )
+        rows.append(Row(pooled, f"{kind} first" if place == 0 else kind))
+    note = (
+        "T(IoU): share of annotated boxes that a box of the same finding overlaps by IoU > t. The annotated finding "
+        "is boxed whatever its score; “gated by score” counts a box only where the score reaches its threshold, which "
+        "is what a user sees. Mean: over the findings with annotated boxes; pooled: over all boxes. The constant box "
+        "sees no film: per finding the annotated box with the highest mean IoU to the others of one half of the "
+        f"patients, scored on the other half, both ways. Intervals: 95 % by patient, {evaluated.repeats} draws; the "
+        "difference is paired, and clear where its interval lies off zero."
+    )
+    heads = ("Method", "Over", "Boxes drawn", *(f"> {level:g}" for level in LEVELS))
+    return Table("localization", "Share of boxes found, T(IoU)", heads, tuple(rows), note)
+
+
+def published_table() -> Table:
+    """T(IoU) of publications, on other films."""
+    rows = tuple(
+        Row((name, *(figures.get(level) for level in LEVELS)), "published") for name, figures in PUBLISHED.items()
+    )
+    note = (
+        "Published on the 984 boxes of the NIH release: other films, and partly other protocols, than all other "
+        "tables here. For orientation; no other row can be ranked among these unless it was made on those boxes."
+    )
+    heads = ("Method", *(f"> {level:g}" for level in LEVELS))
+    return Table(
+        "published", "PUBLISHED ON NIH's 984 BOXES, NOT ON THIS DATA: mean T(IoU) over 8 findings", heads, rows, note
+    )
+
+
+def boxes_per_finding_table(evaluated: Evaluated, localized: Localized) -> Table:
+    """T(IoU) per finding: whatever the score, gated by score, and of the constant box."""
+    parts = {
+        "whatever the score": (localized.own.found(), "method"),
+        "gated by score": (localized.gated.found(), ""),
+        "constant box": (localized.constant.found(), "constant"),
+    }
+    rows = []
+    for finding in np.flatnonzero(localized.own.found().counts):
+        for place, (name, (found, kind)) in enumerate(parts.items()):
+            cells = (evaluated.findings[finding], name, int(found.counts[finding]), *found.shares[finding].tolist())
+            rows.append(Row(cells, f"{kind} first" if place == 0 else kind))
+    left_out = [evaluated.findings[i] for i in np.flatnonzero(localized.own.found().counts == 0)]
+    note = f"Without annotated boxes: {', '.join(left_out)}." if left_out else ""
+    heads = ("Finding", "Boxes of", "Annotated", *(f"> {level:g}" for level in LEVELS))
+    return Table("localization_per_finding", "T(IoU) per finding", heads, tuple(rows), note)
+
+
+def other_localization_table(evaluated: Evaluated, localized: Localized) -> Table:
+    """Other measures of the same maps, per finding and as their mean."""
+    records = evaluated.records
+    rates = {
+        "Pointing game": pointing_game(records),
+        "MaxBoxAcc": max_box_acc(records),
+        "MaxBoxAccV2": max_box_acc_v2(records),
+    }
+    masks, inside = ham_mask_iou(records), localized.inside
+    rows = []
+    for i in np.flatnonzero(inside.counts):
+        cells = (
+            evaluated.findings[i],
+            int(inside.counts[i]),
+            *inside.shares[i].tolist(),
+            *(float(rate.shares[i]) for rate in rates.values()),
+            float(masks.means[i]),
+        )
+        rows.append(Row(cells))
+    total = int(inside.counts.sum())
+    mean = ("Mean over findings", total, *inside.macro.tolist(), *(rate.macro for rate in rates.values()), masks.macro)
+    pooled = ("All boxes pooled", total, *inside.pooled.tolist(), *(rate.pooled for rate in rates.values()), None)
+    note = (
+        "T(IoBB): intersection over the area of the drawn box > t (Wang 2017). Pointing game: the map's largest value "
+        "lies in an annotated box. MaxBoxAcc and MaxBoxAccV2 take the threshold that suits these films best: upper "
+        "bounds, for comparison among methods alone. Mask IoU: of the map above half of its peak with the filled "
+        "boxes (HAM's measure), not of boxes."
+    )
+    heads = ("Finding", "Boxes", *(f"IoBB > {level:g}" for level in inside.levels), *rates, "Mask IoU")
+    summary = (Row(mean, "summary first"), Row(pooled, "summary"))
+    return Table("localization_other", "Other measures of localization", heads, (*rows, *summary), note)
+
+
+def maps_table(evaluated: Evaluated) -> Table:
+    """Sanity of the maps, from the records alone: mass outside the thorax, and maps of absent findings."""
+    outside, absent = mass_outside_where_present(evaluated.records), absent_on_normal(evaluated.records)
+    rows = tuple(
+        Row(
+            (
+                finding,
+                int(outside.films[i]),
+                float(outside.mean[i]),
+                int(absent.present[i]),
+                float(absent.median_present[i]),
+                float(absent.median_normal[i]),
+                float(absent.auroc[i]),
+            )
+        )
+        for i, finding in enumerate(evaluated.findings)
+    )
+    note = (
+        "Mass outside: mean share of a present finding's map that lies outside the thorax, over the films with a "
+        "mask. Peaks: medians of a map's largest value on the method's own scale, on films with the finding and on "
+        f"the {absent.normal_films} normal films; AUROC: how often the peak on a film with the finding is the higher "
+        "one."
+    )
+    heads = (
+        "Finding",
+        "Films with a mask",
+        "Mass outside",
+        "Films with the finding",
+        "Peak, present",
+        "Peak, normal films",
+        "AUROC of peaks",
+    )
+    return Table("maps", "Maps on films with and without the finding", heads, rows, note)
+
+
+def halves_table(
+    evaluated: Evaluated, baselines: Mapping[str, Sequence[FilmRecord]], model: str, tuning: Collection[str] | None
+) -> Table:
+    """T(IoU) by protocols that tune map thresholds on one half and score the other, and by Wang's."""
+    options: dict[str, Any] = {"seed": evaluated.seed, "score_thresholds": evaluated.score_thresholds}
+    ours = patient_protocol(evaluated.records, tuning_patients=tuning, **options)
+    rows = [Row((model, "named half of the patients", *_macro(ours.named.iou)), "method")]
+    rows.append(Row((f"{model}, gated by score", "named half of the patients", *_macro(ours.named.gated)), "method"))
+    rows.append(Row(("Constant box", "named half of the patients", *_macro(ours.named.constant)), "constant"))
+    repeated = {
+        (model, "method"): [half.iou for half in ours.repeats],
+        ("Constant box", "constant"): [half.constant for half in ours.repeats],
+    }
+    for name, records in baselines.items():
+        repeated[name, ""] = [
+            half.iou for half in patient_protocol(records, tuning_patients=tuning, **options).repeats
+        ]
+    for place, ((name, kind), parts) in enumerate(repeated.items()):
+        figures = over_repeats(parts)
+        over = f"{len(parts)} halves of the patients"
+        rows.append(Row((name, f"{over}, mean", *figures.macro.tolist()), f"{kind} first" if place == 0 else kind))
+        rows.append(Row((name, f"{over}, sd", *figures.macro_deviation.tolist()), "rare"))
+    images = clarity_protocol(evaluated.records, **options)
+    rows.append(Row((model, "half of the images, CLARiTy's", *_macro(images.iou)), "method first"))
+    wang = wang_protocol(evaluated.records)
+    rows.append(Row((model, "fixed thresholds, Wang 2017", *_macro(wang.iou)), "method"))
+    note = (
+        "Means over findings. Map thresholds, and the constant box, are chosen on one half and scored on the other; "
+        "any region of a map may match. CLARiTy's protocol splits images, so that a patient may be in both halves. "
+        "Wang's draws every region above 60 and above 180 of a map brought to 0–255: on average "
+        f"{show(wang.iou.boxes_drawn)} boxes a map, {show(images.iou.boxes_drawn)} by CLARiTy's."
+    )
+    heads = ("Method", "Protocol", *(f"> {level:g}" for level in LEVELS))
+    return Table("halves", "T(IoU) by protocol", heads, tuple(rows), note)
+
+
+def _macro(overlaps: Overlaps) -> list[float]:
+    return overlaps.found().macro.tolist()
+
+
+def masks_table(evaluated: Evaluated) -> Table:
+    """CheXlocalize's mean mask IoU over true positives, thresholds from one half of the patients."""
+    tuning, scoring = halves_by_patient(evaluated.records, evaluated.seed)
+    score = chexlocalize_miou(
+        tuning, scoring, evaluated.score_thresholds, repeats=evaluated.repeats, seed=evaluated.seed
+    )
+    rows = []
+    for i in np.flatnonzero(score.annotated):
+        figure = _estimate(score.miou[i], score.intervals, int(i))
+        counts = (int(score.annotated[i]), int(score.counts[i]))
+        rows.append(Row((evaluated.findings[i], *counts, figure, float(score.full_miou[i]))))
+    totals = (int(score.annotated.sum()), int(score.counts.sum()))
+    summary = ("Mean over findings", *totals, _estimate(score.macro, score.macro_interval), None)
+    note = (
+        "CheXlocalize's measure with filled boxes in place of drawn contours: compare methods by it, not with "
+        "published figures. Map thresholds from one half of the patients, scored on the other; below the score "
+        "threshold a mask is empty. mIoU: over true positives; last column: over all annotated maps, an empty mask "
+        "counting 0."
+    )
+    heads = ("Finding", "Annotated maps", "True positives", "mIoU", "mIoU, all maps")
+    return Table("masks", "Mask overlap, CheXlocalize", heads, (*rows, Row(summary, "summary first")), note)
+
+
+def baselines_table(
+    evaluated: Evaluated, baselines: Mapping[str, Sequence[FilmRecord]], localized: Localized
+) -> Table:
+    """How much better than each baseline, on the same draws of patients."""
+    settings: dict[str, Any] = {"repeats": evaluated.repeats, "seed": evaluated.seed}
+    rows = []
+    for name, records in baselines.items():
+        scores = np.stack([record.scores for record in records])
+        mean = mean_auroc(scores, evaluated.labels, evaluated.min_positives)
+        difference = classification_differences(
+            evaluated.scores,
+            scores,
+            evaluated.labels,
+            evaluated.patients,
+            min_positives=evaluated.min_positives,
+            **settings,
+        )
+        gain = mean_auroc(evaluated.scores, evaluated.labels, evaluated.min_positives) - mean
+        cells: list[Cell] = [name, mean, _estimate(gain, difference["macro_auroc"])]
+        if localized.has_boxes:
+            other = localized.baselines[name]
+            found = localization_difference(localized.own, other, **settings)
+            gains = localized.own.found().macro - other.found().macro
+            cells += [_estimate(gains[place], found.macro, place) for place in map(LEVELS.index, _COMPARED)]
+        rows.append(Row(tuple(cells)))
+    levels = [f"Gain, T(IoU) > {level:g}" for level in _COMPARED] if localized.has_boxes else []
+    note = (
+        "Gain: the evaluated method minus the baseline, means over findings, with paired 95 % intervals by patient. "
+        "It is clear where its interval lies off zero."
+    )
+    return Table(
+        "baselines",
+        "Beside other methods on the same films",
+        ("Baseline", "AUROC", "Gain, AUROC", *levels),
+        tuple(rows),
+        note,
+    )
+
+
+def build_tables(
+    evaluated: Evaluated,
+    localized: Localized,
+    baselines: Mapping[str, Sequence[FilmRecord]] | None = None,
+    model: str = "CLARiTy",
+    tuning_patients: Collection[str] | None = None,
+) -> dict[str, Table]:
+    """All tables that the records allow, by name.
+
+    Args:
+        evaluated: Records and thresholds of the method.
+        localized: [`localize`] of the same.
+        baselines: Records of other methods on the same films in the same order, by name.
+        model: Name of the method.
+        tuning_patients: Tuning half of the named split, see [`patient_protocol`].
+    """
+    baselines = baselines or {}
+    tables = [classification_table(evaluated), subgroup_table(evaluated)]
+    if localized.has_boxes:
+        tables += [
+            localization_table(evaluated, localized, model),
+            published_table(),
+            boxes_per_finding_table(evaluated, localized),
+            halves_table(evaluated, baselines, model, tuning_patients),
+            masks_table(evaluated),
+            other_localization_table(evaluated, localized),
+        ]
+    tables.append(normal_table(evaluated))
+    if baselines:
+        tables.append(baselines_table(evaluated, baselines, localized))
+    tables.append(maps_table(evaluated))
+    return {table.name: table for table in tables}
+
+
+def sanity_tables(sanity: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Table]:
+    """Given small tables, by name: per title the rows, each from head to value."""
+    tables = {}
+    for title, entries in sanity.items():
+        name = "sanity_" + "_".join(re.findall(r"[a-z0-9]+", title.casefold()))
+        heads = tuple(dict.fromkeys(head for entry in entries for head in entry))
+        rows = tuple(Row(tuple(_cell(entry.get(head)) for head in heads)) for entry in entries)
+        tables[name] = Table(name, title, heads, rows)
+    return tables
+
+
+def _cell(value: Any) -> Cell:
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if value is None or isinstance(value, (str, int, float, Estimate)) else str(value)
+
+
+def _estimate(value: float, interval: Interval, place: int | None = None) -> Estimate:
+    low, high = (interval.low, interval.high) if place is None else (interval.low[place], interval.high[place])
+    return Estimate(float(value), float(low), float(high))
+
+
+def _pipes(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it: NaN as None, numpy as Python, estimates and mappings by their parts."""
+    if isinstance(value, Estimate):
+        return {"value": plain(value.value), "low": plain(value.low), "high": plain(value.high)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+
+
+def _estimates(values: np.ndarray, interval: Interval) -> list[Estimate]:
+    return [_estimate(value, interval, place) for place, value in enumerate(values)]

@@ -1,0 +1,104 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The whole evaluation of a checkpoint, on a few phantoms."""
+
+import json
+
+import numpy as np
+import pytest
+
+from clarity_hf import ClarityImageProcessor
+from clarity_hf.evaluation.checkpoint import evaluate_checkpoint, looking_at, make_baseline, sanity_of
+from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films, read_records
+from clarity_hf.evaluation.films import PhantomFilms
+from clarity_hf.evaluation.localizers import ModelLocalizer
+from clarity_hf.training.teacher_cache import weights_digest
+
+ABOUT = {"model": "tiny", "data": "phantom", "split": "test", "synthetic": True}
+SETTINGS = {"repeats": 20, "min_positives": 1, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def films():
+    return PhantomFilms(8, size=64)
+
+
+@pytest.fixture(scope="module")
+def written(shared_tiny_model, films, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    processor = ClarityImageProcessor(size={"height": 64, "width": 64})
+    baselines = ("random", "cam", "attention", "rollout", "atlas")
+    evaluate_checkpoint(
+        shared_tiny_model, processor, films, folder, ABOUT, baselines=baselines, sanity_films=2, **SETTINGS
+    )
+    return folder
+
+
+@pytest.fixture
+def ours(tiny_model):
+    return ModelLocalizer(tiny_model, ClarityImageProcessor(size={"height": 64, "width": 64}))
+
+
+def test_the_report_says_what_was_evaluated_on_what(written, shared_tiny_model):
+    report = json.loads((written / "report.json").read_text())
+    text = json.dumps(report)
+    assert weights_digest(shared_tiny_model) in text
+    for word in ("data_hash", "versions", "seeds", "score_thresholds", "map_thresholds"):
+        assert word in text
+    assert (written / "report.html").stat().st_size > 10_000
+    assert len(list((written / "cases").iterdir())) > 0
+
+
+def test_every_method_has_records_of_every_film(written, films):
+    names = {path.stem for path in (written / "records").iterdir()}
+    assert names == {"clarity", "random", "cam", "attention", "rollout", "atlas"}
+    for name in names:
+        evaluation = read_records(written / "records" / f"{name}.jsonl")[1]
+        assert [record.name for record in evaluation.records] == films.names
+
+
+def test_a_second_call_evaluates_nothing_and_writes_the_same_figures(written, shared_tiny_model, films, monkeypatch):
+    before = json.loads((written / "report.json").read_text())
+    stored = (written / "records" / "clarity.jsonl").read_bytes()
+    processor = ClarityImageProcessor(size={"height": 64, "width": 64})
+    monkeypatch.setattr(PhantomFilms, "__getitem__", lambda *_: pytest.fail("a film was read again"))
+    evaluate_checkpoint(shared_tiny_model, processor, films, written, ABOUT, draw_cases=False, **SETTINGS)
+    after = json.loads((written / "report.json").read_text())
+    assert (written / "records" / "clarity.jsonl").read_bytes() == stored
+    assert after["tables"]["classification"] == before["tables"]["classification"]
+
+
+def test_the_sanity_checks_are_small_tables(ours, films, tmp_path):
+    settings = BoxSettings.of_config(ours.model.config)
+    records = evaluate_films(ours, films, settings, tmp_path / "r.jsonl", progress=False).records
+    perturbed, randomised = sanity_of(ours, records, films, count=2).values()
+    assert [row["maps"] for row in perturbed] == ["CLARiTy", "random map"]
+    assert all(row["maps measured"] > 0 for row in perturbed)
+    assert [randomised[0]["made random"], randomised[-1]["made random"]] == ["heads", "embeddings"]
+    assert sanity_of(ours, records, films, count=0) == {}
+
+
+def test_a_film_is_looked_at_with_its_maps_over_its_own_pixels(ours, films):
+    look = looking_at(ours, films)
+    pixels, maps = look([films.names[3]])[films.names[3]]
+    np.testing.assert_array_equal(pixels, films[3].pixels)
+    assert maps.shape == (14, 64, 64)
+
+
+@pytest.mark.parametrize("name", ["random", "cam", "attention", "rollout", "atlas"])
+def test_each_baseline_scores_and_maps_films(name, ours, films):
+    output = make_baseline(name, ours)([films[0].pixels])
+    assert output.scores.shape == (1, 14)
+    assert output.maps.shape[:2] == (1, 14)
+    assert (output.maps >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"baselines": ["lime"]}, r"`baselines` must be among .* got \['lime'\]"),
+        ({"baselines": ["gradcam"]}, "`teacher` must be given for Grad-CAM, got None"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(ours, films, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_checkpoint(ours.model, ours.image_processor, films, tmp_path, ABOUT, **options)

@@ -1,0 +1,200 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The report: one page that needs nothing else, says what was evaluated with its caveats, and names no patient."""
+
+import importlib.util
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clarity_hf.evaluation.classification import mean_auroc
+from clarity_hf.evaluation.report import write_report
+
+_spec = importlib.util.spec_from_file_location("synthetic_records", Path(__file__).with_name("synthetic_records.py"))
+synthetic = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(synthetic)
+
+ABOUT = {
+    "model": "ours <b>",
+    "data": "drawings",
+    "synthetic": True,
+    "caveats": ["Thresholds of another scanner."],
+    "seeds": {"films": 77},
+    "map_thresholds": [0.25, float("nan")],
+    "command": "python examples/evaluate.py",
+}
+OPTIONS = {"findings": synthetic.FINDINGS, "score_thresholds": synthetic.THRESHOLDS, "repeats": 10, "cases": 1}
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """What a page refers to, and whether its tags close in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.stack, self.tags, self.links, self.ids = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        attrs = dict(attrs)
+        self.links += [attrs[name] for name in ("src", "href", "srcset", "data", "action") if name in attrs]
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+
+def look(names):
+    return {name: (np.arange(1024.0).reshape(32, 32) / 8, np.ones((4, 2, 2))) for name in names}
+
+
+@pytest.fixture(scope="module")
+def records():
+    return synthetic.films(120)
+
+
+@pytest.fixture(scope="module")
+def folder(records, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    page = write_report(
+        records,
+        folder,
+        ABOUT,
+        baselines={"Random map": synthetic.films(120, spread=80.0, skill=0.0)[::-1]},
+        sanity={"Random weights": [{"Part": "head", "Rank correlation": float("nan")}]},
+        look=look,
+        **OPTIONS,
+    )
+    assert page == folder / "report.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def summary(folder):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def test_the_page_needs_nothing_but_itself(page):
+    parsed = Page(page)
+    assert parsed.stack == []
+    outside = [link for link in parsed.links if not link.startswith(("data:image/", "#"))]
+    assert outside == []
+    assert {link[1:] for link in parsed.links if link.startswith("#")} <= set(parsed.ids)
+    assert len(set(parsed.ids)) == len(parsed.ids)
+    assert not {"script", "link", "iframe"} & set(parsed.tags)
+    assert "@import" not in page
+    assert "url(" not in page
+    assert sum(link.startswith("data:") for link in parsed.links) == 5 + 4
+
+
+def test_the_page_begins_with_what_was_evaluated_and_its_caveats(page):
+    body = page[page.index("<body>") :]
+    places = [
+        body.index(text)
+        for text in (
+            "Evaluation of ours &lt;b&gt;",
+            "On drawings: 120 films of 60 patients.",
+            "Research use only. Not a medical device",
+            "Synthetic phantoms",
+            "An independent reconstruction",
+            "Thresholds of another scanner.",
+            "What was evaluated</h2>",
+            "Classification</h2>",
+        )
+    ]
+    assert places == sorted(places)
+
+
+def test_real_films_are_not_called_phantoms(records, tmp_path):
+    page = write_report(records[:40], tmp_path, {"model": "m", "data": "d"}, **OPTIONS).read_text(encoding="utf-8")
+    assert "Synthetic" not in page
+    assert '<h2 id="cases">' not in page
+    assert not (tmp_path / "cases").exists()
+
+
+def test_no_patient_is_named_and_films_only_below_their_pictures(folder, page):
+    texts = [
+        path.read_text(encoding="utf-8")
+        for path in folder.rglob("*")
+        if path.suffix in (".html", ".json", ".md", ".csv")
+    ]
+    assert len(texts) > 20
+    assert not any("SECRET" in text for text in texts)
+    captions = re.findall(r"<figure>.*?</figure>", page, flags=re.S)
+    assert any("film-" in caption for caption in captions)
+    assert "film-" not in re.sub(r"<figure>.*?</figure>", "", page, flags=re.S)
+
+
+def test_the_json_holds_every_table_and_what_it_was_made_of(folder, summary, records):
+    assert summary["about"]["map_thresholds"] == [0.25, None]
+    assert summary["versions"]["clarity_hf"]
+    assert len(summary["records_sha256"]) == 64
+    assert summary["bootstrap"] == {"by": "patient", "repeats": 10, "seed": 0, "level": 0.95}
+    assert (summary["films"], summary["patients"]) == (120, 60)
+    assert {path.stem for path in (folder / "tables").glob("*.csv")} == set(summary["tables"])
+    assert {path.stem for path in (folder / "tables").glob("*.md")} == set(summary["tables"])
+    scores, labels = (np.stack([getattr(record, name) for record in records]) for name in ("scores", "labels"))
+    mean = summary["tables"]["classification"]["rows"][-1]["AUROC"]["value"]
+    assert mean == pytest.approx(mean_auroc(scores, labels, min_positives=20))
+
+
+def test_figures_are_files_too(folder):
+    names = {"roc", "precision_recall", "reliability", "boxes", "boxes_per_finding"}
+    files = {path.name for path in (folder / "figures").iterdir()}
+    assert files == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
+    assert {path.name for path in (folder / "cases").iterdir()} == {
+        f"{kind}-1.jpg" for kind in ("best", "worst", "missed", "false")
+    }
+
+
+def test_a_baseline_in_another_order_is_aligned_by_name(summary):
+    (row,) = summary["tables"]["baselines"]["rows"]
+    assert row["Baseline"] == "Random map"
+    assert row["Gain, AUROC"]["value"] > 0.2
+    assert row["AUROC"] == pytest.approx(0.5, abs=0.12)
+
+
+def test_the_same_records_give_the_same_page(tmp_path):
+    few = synthetic.films(12)
+    pages = [write_report(few, tmp_path / name, {"model": "m", "data": "d"}, **OPTIONS).read_bytes() for name in "ab"]
+    assert pages[0] == pages[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"findings": ("Mass",)}, "`findings` must name 4 findings, as the records have, got 1"),
+        ({"score_thresholds": (0.5,)}, "`score_thresholds` must be 4 numbers, got"),
+        ({"baselines": {"CAM": []}}, r"`baselines\['CAM'\]` must be records of the same 4 films, got 0, 4 missing"),
+        ({"about": {"model": "m"}}, "`about` must say data, got"),
+        ({"records": []}, "`records` must hold at least one film"),
+        ({"records": synthetic.films(2) * 2}, "`records` must be of different films, got 2 twice"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(change, match, tmp_path):
+    given = {"records": synthetic.films(4), "about": {"model": "m", "data": "d"}} | OPTIONS | change
+    with pytest.raises(ValueError, match=match):
+        write_report(given.pop("records"), tmp_path / "report", given.pop("about"), **given)
+    assert not (tmp_path / "report").exists()
+
+
+def test_without_matplotlib_nothing_is_begun(records, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install 'clarity_hf\[report\]'"):
+        write_report(records, tmp_path / "report", ABOUT, **OPTIONS)
+    assert not (tmp_path / "report").exists()
