@@ -251,11 +251,6 @@ def test_the_working_grid_knows_what_lies_over_the_padding():
     np.testing.assert_array_equal(working.values, working.inside)
 
 
-def test_no_region_reaches_into_the_padding_at_any_level():
-    working = UpsampledMap.of(np.ones((4, 4)), Letterbox.fit((100, 200), (64, 64)), upsampling=1)
-    np.testing.assert_allclose(working.boxes(-1.0), [[0, 0, 200, 100]])
-
-
 def test_cells_end_where_the_film_ends():
     working = UpsampledMap.of(np.ones((4, 4)), Letterbox.fit((100, 200), (64, 64)), upsampling=1)
     x, y = working.edges()

@@ -170,7 +170,7 @@ class UpsampledMap:
         """Draw boxes around the connected regions above a level.
 
         Args:
-            level: In the map's own unit; a cell belongs to a region where its value is larger.
+            level: In the map's own unit, ≥ 0; a cell belongs to a region where its value is larger.
             components: `"largest"` keeps the region with the largest mass of map, `"all"` every region, sorted by
                 mass.
 
@@ -182,7 +182,7 @@ class UpsampledMap:
         """
         if components not in ("largest", "all"):
             raise ValueError(f"`components` must be 'largest' or 'all', got '{components}'. Choose one of them.")
-        regions, count = ndimage.label((self.values > level) & self.inside, structure=np.ones((3, 3)))
+        regions, count = ndimage.label(self.values > level, structure=np.ones((3, 3)))
         if count == 0:
             return np.zeros((0, 4))
         mass = ndimage.sum_labels(self.values, regions, np.arange(1, count + 1))

@@ -93,6 +93,7 @@ def test_no_patient_is_tuned_on_and_scored():
     tuning, scoring = halves_by_patient(some_films())
     assert not {record.patient for record in tuning} & {record.patient for record in scoring}
     assert len(boxed(tuning)) == len(boxed(scoring)) == len(scoring) == 20
+    assert {record.patient for record in scoring} == halves(map(str, range(20)))[1]
     assert len(tuning) == 25  # patients without boxes tune score thresholds
 
 
@@ -300,11 +301,19 @@ def test_wangs_boxes_are_right_if_one_of_either_threshold_passes():
     assert result.iou.boxes_drawn == pytest.approx(5 / 3)
 
 
+def test_a_box_that_meets_one_of_two_annotated_boxes_is_not_false():
+    films = [film("a", annotation(0, boxes=np.vstack([TARGET, FAR]), wang=(NONE, TARGET)))]
+    result = wang_protocol(films, levels=(0.5,), iobb_levels=(0.5,))
+    assert result.false_boxes[0].tolist() == result.false_boxes_iobb[0].tolist() == [0]
+    assert result.iou.best.tolist() == [1, 0]
+
+
 def test_segmentation_is_scored_on_true_positives_with_thresholds_of_other_films():
     peaked = np.where(np.array(MAP_THRESHOLDS) == 0.3, 0.9, 0.1)
     tuning = [film("t", annotation(0, TARGET, ious=peaked))]
+    better = np.where(np.array(MAP_THRESHOLDS) == 0.6, 0.95, peaked)  # is not to be known
     scoring = [
-        film("a", annotation(0, TARGET, ious=peaked), scores=(0.9, 0)),
+        film("a", annotation(0, TARGET, ious=better), scores=(0.9, 0)),
         film("b", annotation(0, TARGET, ious=0.5), scores=(0.7, 0)),
         film("c", annotation(0, TARGET, ious=0.8), scores=(0.1, 0)),  # below the cut-off: empty
         film("d", annotation(0, NONE, ious=0.0), scores=(0.9, 0)),  # a map of nothing
