@@ -137,7 +137,7 @@ def test_the_list_stands_where_further_boxes_change_the_draw(whole_release, nih_
     assert patients(listed["validation"]) == named_split(NIH_VALIDATION)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(6))
 def test_half_of_the_patients_with_boxes_tune_and_half_are_left(whole_release, seed):
     boxed = patients(film for film in whole_release if film.boxes)
     tuning = named_split(f"nih-boxes-tuning-{seed}")

@@ -22,7 +22,6 @@ from clarity_hf.evaluation.localization import (
     mask_iou,
     max_box_accuracy,
     measure_map,
-    predicted_boxes,
     tune_map_thresholds,
 )
 from clarity_hf.evaluation.localizers import ModelLocalizer
@@ -90,14 +89,6 @@ def test_a_finding_without_annotated_boxes_is_undefined():
     assert count == 0
     assert np.isnan(shares).all()
     assert boxes_found([]) == {}
-
-
-def test_boxes_of_one_finding_are_picked_from_a_result():
-    result = {"labels": torch.tensor([3, 5, 3]), "boxes": torch.arange(12.0).reshape(3, 4)}
-    picked = predicted_boxes(result, 3)
-    assert picked.dtype == np.float64
-    np.testing.assert_array_equal(picked, [[0, 1, 2, 3], [8, 9, 10, 11]])
-    assert predicted_boxes(result, 0).shape == (0, 4)
 
 
 def test_the_constant_box_is_the_one_nearest_to_the_others():

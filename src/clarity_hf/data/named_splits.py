@@ -20,7 +20,7 @@ SPLIT_FOLDER = Path(__file__).parent / "splits"
 """Folder of the lists, `NAME.txt` each."""
 
 NIH_VALIDATION = "nih-validation"
-TUNING_HALVES = tuple(f"nih-boxes-tuning-{seed}" for seed in range(5))
+TUNING_HALVES = tuple(f"nih-boxes-tuning-{seed}" for seed in range(6))
 """By their seed."""
 CHECKPOINT_TRAIN = "clarity-s16-224-train"
 CHECKPOINT_VALIDATION = "clarity-s16-224-validation"

@@ -298,11 +298,6 @@ def _wang_regions(working: UpsampledMap) -> tuple[np.ndarray, ...]:
     return tuple(working.boxes(low + threshold / 255 * (high - low), "all") for threshold in WANG_THRESHOLDS)
 
 
-def predicted_boxes(result: dict, finding: int) -> np.ndarray:
-    """Boxes `(n, 4)` of one finding in a result of `post_process_localization`."""
-    return result["boxes"][result["labels"] == finding].numpy().astype(np.float64)
-
-
 def boxes_found(
     films: Iterable[tuple[int, np.ndarray, np.ndarray]],
     thresholds: Sequence[float] = LEVELS,
