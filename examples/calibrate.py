@@ -18,11 +18,11 @@ from transformers.utils import logging
 
 from clarity_hf import ClarityForMultiLabelLocalization, ClarityImageProcessor
 from clarity_hf.evaluation.calibration import calibrate
+from clarity_hf.evaluation.checkpoint import describe_model
 from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films
 from clarity_hf.evaluation.films import open_films
 from clarity_hf.evaluation.localizers import ModelLocalizer
 from clarity_hf.training.runs import published_name
-from clarity_hf.training.teacher_cache import weights_digest
 
 
 def main() -> None:
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("model", help="name, folder or Hub id")
     parser.add_argument("data", help="'phantom', a folder, a table or a Hub id")
     parser.add_argument("--split", choices=["train", "validation"], default="validation")
+    parser.add_argument("--validation_split", help="committed list of validation patients, such as nih-validation")
     parser.add_argument("--films", type=int, help="only the first films")
     parser.add_argument("--rule", choices=["youden", "sensitivity", "f1"], default="youden", help="for scores")
     parser.add_argument("--sensitivity", type=float, default=0.9, help="to be reached with --rule sensitivity")
@@ -43,13 +44,14 @@ def main() -> None:
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     model = ClarityForMultiLabelLocalization.from_pretrained(arguments.model, use_safetensors=True).eval().to(device)
     processor = ClarityImageProcessor.from_pretrained(arguments.model)
-    films = open_films(arguments.data, arguments.split, arguments.films)
+    options = {"validation_split": arguments.validation_split} if arguments.validation_split else {}
+    films = open_films(arguments.data, arguments.split, arguments.films, wanted=model.config.findings, **options)
     evaluation = evaluate_films(
         ModelLocalizer(model, processor),
         films,
         BoxSettings.of_config(model.config),
         arguments.output_dir.with_name(f"{arguments.output_dir.name}-records.jsonl"),  # it names films: not published
-        {"data": published_name(arguments.data), "split": arguments.split, "weights": weights_digest(model)},
+        describe_model(model, processor) | {"data": published_name(arguments.data), "split": arguments.split},
         batch_size=arguments.batch_size,
         num_workers=arguments.num_workers,
     )

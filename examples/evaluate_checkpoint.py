@@ -53,14 +53,15 @@ def main() -> None:
     model = ClarityForMultiLabelLocalization.from_pretrained(arguments.model, use_safetensors=True).eval().to(device)
     processor = ClarityImageProcessor.from_pretrained(arguments.model)
     options = {"validation_split": arguments.validation_split} if arguments.validation_split else {}
-    films = open_films(arguments.data, arguments.split, arguments.films, arguments.seed, **options)
-    words = [Path(word).name for word in sys.argv[1:]]  # a report is handed on: no folders of this machine
+    films = open_films(
+        arguments.data, arguments.split, arguments.films, arguments.seed, wanted=model.config.findings, **options
+    )
     about = {
         "model": published_name(arguments.model),
-        "data": Path(arguments.data).name,
+        "data": published_name(arguments.data),
         "split": arguments.split,
         "synthetic": arguments.data == PHANTOM,
-        "command": shlex.join(["python", "examples/evaluate_checkpoint.py", *words]),
+        "command": shlex.join(["python", "examples/evaluate_checkpoint.py", *map(without_folders, sys.argv[1:])]),
     }
     path = evaluate_checkpoint(
         model,
@@ -79,6 +80,15 @@ def main() -> None:
         draw_cases=not arguments.no_cases,
     )
     print(f"wrote {path}")
+
+
+def without_folders(word: str) -> str:
+    """A word of the command as a report may show it: a report is handed on, and tells no folder of this machine."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    is_place = value.startswith((".", "~", "/")) or Path(value).exists()
+    if is_place:
+        value = published_name(value) if Path(value).is_dir() else Path(value).name
+    return f"{option}{equals}{value}"
 
 
 if __name__ == "__main__":

@@ -49,21 +49,23 @@ def test_the_report_says_what_was_evaluated_on_what(written, shared_tiny_model):
 
 
 def test_every_method_has_records_of_every_film(written, films):
-    names = {path.stem for path in (written / "records").iterdir()}
+    records = written.with_name(f"{written.name}-records")  # they name patients: a report is handed on without them
+    names = {path.stem for path in records.iterdir()}
     assert names == {"clarity", "random", "cam", "attention", "rollout", "atlas"}
     for name in names:
-        evaluation = read_records(written / "records" / f"{name}.jsonl")[1]
+        evaluation = read_records(records / f"{name}.jsonl")[1]
         assert [record.name for record in evaluation.records] == films.names
 
 
 def test_a_second_call_evaluates_nothing_and_writes_the_same_figures(written, shared_tiny_model, films, monkeypatch):
     before = json.loads((written / "report.json").read_text())
-    stored = (written / "records" / "clarity.jsonl").read_bytes()
+    records = written.with_name(f"{written.name}-records") / "clarity.jsonl"
+    stored = records.read_bytes()
     processor = ClarityImageProcessor(size={"height": 64, "width": 64})
     monkeypatch.setattr(PhantomFilms, "__getitem__", lambda *_: pytest.fail("a film was read again"))
     evaluate_checkpoint(shared_tiny_model, processor, films, written, ABOUT, draw_cases=False, **SETTINGS)
     after = json.loads((written / "report.json").read_text())
-    assert (written / "records" / "clarity.jsonl").read_bytes() == stored
+    assert records.read_bytes() == stored
     assert after["tables"]["classification"] == before["tables"]["classification"]
 
 
@@ -75,6 +77,24 @@ def test_the_sanity_checks_are_small_tables(ours, films, tmp_path):
     assert all(row["maps measured"] > 0 for row in perturbed)
     assert [randomised[0]["made random"], randomised[-1]["made random"]] == ["heads", "embeddings"]
     assert sanity_of(ours, records, films, count=0) == {}
+
+
+@pytest.mark.parametrize("change", ["map_fusion", "size"])
+def test_records_of_another_map_or_preprocessing_are_refused(change, tiny_model, written, films):
+    processor = ClarityImageProcessor(size={"height": 64, "width": 64})
+    if change == "size":
+        processor.size = {"height": 32, "width": 32}
+    else:
+        tiny_model.config.map_fusion = "cam"
+    with pytest.raises(ValueError, match="differs in about"):
+        evaluate_checkpoint(tiny_model, processor, films, written, ABOUT, draw_cases=False, **SETTINGS)
+
+
+def test_other_thresholds_are_other_records(tiny_model, written, films):
+    tiny_model.config.map_thresholds = 0.3
+    processor = ClarityImageProcessor(size={"height": 64, "width": 64})
+    with pytest.raises(ValueError, match="differs in settings"):
+        evaluate_checkpoint(tiny_model, processor, films, written, ABOUT, draw_cases=False, **SETTINGS)
 
 
 def test_a_film_is_looked_at_with_its_maps_over_its_own_pixels(ours, films):

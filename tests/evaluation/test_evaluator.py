@@ -38,6 +38,7 @@ class Squares:
 
     def __init__(self, count=5, unreadable=()):
         self.names, self.unreadable, self.read = [f"film-{i}" for i in range(count)], unreadable, []
+        self.findings, self.fingerprint = ("Mass", "Nodule"), "squares"
 
     def __len__(self):
         return len(self.names)
@@ -47,7 +48,7 @@ class Squares:
             raise IndexError(index)
         self.read.append(index)
         if index in self.unreadable:
-            raise OSError(f"film-{index} does not decode")
+            raise OSError(f"/home/someone/films/film-{index} does not decode")
         thorax = np.zeros((10, 10), dtype=bool)
         thorax[:, 5:] = True
         return Film(
@@ -124,15 +125,18 @@ def test_a_file_torn_within_its_first_line_begins_anew(tmp_path):
         ({"settings": BoxSettings([0.5, 0.5], [0.5, 0.4])}, "settings"),
         ({"about": {"weights": "other"}}, "about"),
         ({"maps": "annotated"}, "maps"),
+        ({"fingerprint": "others"}, "films"),
     ],
 )
 def test_a_file_of_another_evaluation_is_refused_and_left_alone(tmp_path, changes, what):
     path = tmp_path / "records.jsonl"
     evaluate_films(Corner(), Squares(), SETTINGS, path, progress=False)
     before = path.read_bytes()
+    films = Squares()
+    films.fingerprint = changes.pop("fingerprint", films.fingerprint)
     arguments = {"settings": SETTINGS, "path": path, "progress": False} | changes
     with pytest.raises(ValueError, match=f"differs in {what}"):
-        evaluate_films(Corner(), Squares(), **arguments)
+        evaluate_films(Corner(), films, **arguments)
     assert path.read_bytes() == before
 
 
@@ -177,9 +181,36 @@ def test_the_hash_of_the_data_changes_with_labels_boxes_and_pixels_and_not_with_
         assert data_digest([type(records[0])(**vars(records[0]) | changed), *records[1:]]) != digest
 
 
-def test_findings_of_another_number_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="`films` must have the 2 findings of the method, got 14 labels"):
-        evaluate_films(Corner(), PhantomFilms(1, size=64), SETTINGS, tmp_path / "r.jsonl", progress=False)
+@pytest.mark.parametrize("findings", [("Nodule", "Mass"), ("Mass",), ("Mass", "Nodule", "Hernia")])
+def test_findings_in_another_order_or_number_are_refused(tmp_path, findings):
+    films = Squares()
+    films.findings = findings
+    with pytest.raises(ValueError, match="`films` must have the method's findings in its order"):
+        evaluate_films(Corner(), films, SETTINGS, tmp_path / "r.jsonl", progress=False)
+    assert films.read == []
+
+
+def test_films_that_could_not_be_read_are_tried_again(tmp_path):
+    path = tmp_path / "records.jsonl"
+    evaluate_films(Corner(), Squares(unreadable=(1, 4)), SETTINGS, path, progress=False)
+    films = Squares(unreadable=(4,))
+    again = evaluate_films(Corner(), films, SETTINGS, path, progress=False)
+    assert films.read == [1, 4]
+    assert [record.name for record in again.records] == ["film-0", "film-1", "film-2", "film-3"]
+    assert list(again.unreadable) == ["film-4"]
+    assert list(read_records(path)[1].unreadable) == ["film-4"]
+
+
+def test_scores_are_kept_exactly(tmp_path):
+    class Fine(Corner):
+        def __call__(self, films, wanted=None):
+            output = super().__call__(films, wanted)
+            output.scores[:] = [1 / 3 + 1e-12, 1e-9 / 7]
+            return output
+
+    evaluate_films(Fine(), Squares(), SETTINGS, tmp_path / "r.jsonl", progress=False)
+    record = read_records(tmp_path / "r.jsonl")[1].records[0]
+    assert record.scores.tolist() == [1 / 3 + 1e-12, 1e-9 / 7]
 
 
 def test_names_that_occur_twice_are_refused(tmp_path):

@@ -2,10 +2,11 @@
 """Films to evaluate on, from phantoms and from a data set's rows."""
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from clarity_hf.data.phantoms import write_phantoms
-from clarity_hf.evaluation.films import PhantomFilms, RowFilms, open_films
+from clarity_hf.evaluation.films import AlignedFilms, PhantomFilms, RowFilms, open_films
 from clarity_hf.labels import FINDINGS
 
 
@@ -68,6 +69,45 @@ def test_rows_without_patients_are_patients_of_their_own(film):
     np.testing.assert_array_equal(films[0].labels, [1, np.nan])
     assert films[0].boxes == {}
     assert films[0].thorax is None
+
+
+def test_labels_and_boxes_are_brought_into_the_models_order_and_what_is_missing_is_unknown(film, caplog):
+    row = {"image": film, "labels": [1.0, 0.0, 1.0], "box_findings": [0, 2, 2], "boxes": [[0, 0, 2, 2]] * 3}
+    films = AlignedFilms(RowFilms([row], ["Nodule", "Fracture", "Mass"], None), ["Mass", "Hernia", "Nodule"])
+    found = films[0]
+    np.testing.assert_array_equal(found.labels, [1, np.nan, 1])
+    assert {finding: len(boxes) for finding, boxes in found.boxes.items()} == {0: 2, 2: 1}
+    assert "Fracture are not the model's findings and are left out" in caplog.text
+    assert films.names == ["film-000000"]
+
+
+def test_films_without_any_finding_of_the_model_are_refused(film):
+    rows = RowFilms([{"image": film, "labels": [1.0]}], ["Fracture"])
+    with pytest.raises(ValueError, match=r"`films` must have one of the model's findings, got \['Fracture'\]"):
+        AlignedFilms(rows, ["Mass"])
+
+
+def test_a_table_whose_columns_are_in_another_order_gives_labels_in_the_models(tmp_path, film):
+    PIL.Image.fromarray(film).save(tmp_path / "film.png")
+    (tmp_path / "films.csv").write_text("path,patient_id,split,Pneumothorax,Atelectasis\nfilm.png,a,test,1,0\n")
+    films = open_films(str(tmp_path / "films.csv"), "test", wanted=FINDINGS)
+    labels = dict(zip(FINDINGS, films[0].labels, strict=True))
+    assert (labels["Pneumothorax"], labels["Atelectasis"]) == (1, 0)
+    assert np.isnan(labels["Hernia"])
+    assert films.findings == FINDINGS
+
+
+def test_the_fingerprint_changes_with_labels_boxes_and_patients(film):
+    row = {"image": film, "labels": [1.0], "patient_id": "a", "boxes": [[0, 0, 2, 2]], "box_findings": [0]}
+
+    def fingerprint(**changes):
+        return RowFilms([row | changes], ["Mass"]).fingerprint
+
+    assert fingerprint() == fingerprint()
+    others = ({"labels": [0.0]}, {"patient_id": "b"}, {"boxes": [[0, 0, 3, 2]]}, {"box_findings": [1]})
+    assert len({fingerprint(), *(fingerprint(**changes) for changes in others)}) == 5
+    phantoms = [PhantomFilms(3, "test", seed, size).fingerprint for seed in (0, 1) for size in (64, 96)]
+    assert len(set(phantoms)) == 4
 
 
 def test_only_the_first_films_are_opened_where_a_count_is_given(release):

@@ -50,7 +50,8 @@ def calibrate(
 ) -> Calibration:
     """Choose score and map thresholds on validation films and write them into a config.
 
-    The score threshold of a finding follows `rule`; its map threshold is that of `MAP_THRESHOLDS` with the highest
+    The score threshold of a finding follows `rule`, half way down to the next lower score, so that the film that
+    defines it is not lost to rounding elsewhere; its map threshold is that of `MAP_THRESHOLDS` with the highest
     mean IoU between annotated boxes and what the model draws. Figures of the same films are not to be reported.
 
     Args:
@@ -78,9 +79,8 @@ def calibrate(
     labels = np.stack([record.labels for record in records])
     known = support(labels)
     few = np.minimum(known["positives"], known["negatives"]) < max(1, min_positives)
-    score_thresholds = np.where(
-        few, config.per_finding("score_thresholds"), _score_thresholds(scores, labels, rule, sensitivity)
-    )
+    chosen = _score_thresholds(scores, labels, rule, sensitivity)
+    score_thresholds = np.where(few, config.per_finding("score_thresholds"), _between_scores(scores, chosen))
     components: Literal["largest", "all"] = "largest" if config.box_components == "largest" else "all"
     boxes = annotated_boxes(records, components, count)
     per_finding = np.bincount(boxes.findings, minlength=count)
@@ -109,3 +109,9 @@ def _score_thresholds(scores: np.ndarray, labels: np.ndarray, rule: str, sensiti
     if rule == "sensitivity":
         return sensitivity_thresholds(scores, labels, sensitivity)
     raise ValueError(f"`rule` must be 'youden', 'sensitivity' or 'f1', got '{rule}'. Choose one of them.")
+
+
+def _between_scores(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Each threshold `(F,)` half way to the next lower of the scores `(n, F)`; where there is none it stays."""
+    lower = np.where(scores < thresholds, scores, -np.inf).max(axis=0)
+    return np.where(np.isfinite(lower), (thresholds + lower) / 2, thresholds)

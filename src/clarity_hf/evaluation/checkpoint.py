@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ BASELINES = ("random", "cam", "attention", "rollout", "atlas", "gradcam", "gradc
 BASELINE_MAP_THRESHOLD = 0.5
 """Map threshold of the baselines' own boxes; tables tune it for every method on the same films."""
 
+THRESHOLDS = ("score_thresholds", "map_thresholds", "box_components", "box_upsampling")
+"""Fields of a config that change no score and no map; records have them among their settings."""
+
 VERSIONED = ("clarity_hf", "torch", "transformers", "numpy", "scikit-learn")
 """Packages whose versions a report names."""
 
@@ -62,7 +66,8 @@ def evaluate_checkpoint(
         model: In evaluation mode, on the device on which it shall run.
         image_processor: The one it was trained with.
         films: As for [`evaluate_films`].
-        folder: Gets `report.html`, `report.json`, tables, figures, cases, and `records/`, a file a method.
+        folder: Gets `report.html`, `report.json`, tables, figures and cases. Records, which name films and patients,
+            go to a folder beside it, `FOLDER-records`, a file a method.
         about: At least `model`, `data` and `split`, names that a reader may see; see [`write_report`].
         baselines: Names from `BASELINES`.
         teacher: Folder or Hub id of the classifier of Grad-CAM, with an image processor.
@@ -92,19 +97,20 @@ def evaluate_checkpoint(
     folder = Path(folder)
     ours = ModelLocalizer(model, image_processor)
     settings = BoxSettings.of_config(model.config)
-    weights = weights_digest(model)
     reading: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "progress": progress}
-    source = {"data": about["data"], "split": about["split"], "films": len(films), "weights": weights}
-    evaluation = evaluate_films(ours, films, settings, folder / "records" / "clarity.jsonl", source, **reading)
+    kept = folder.with_name(f"{folder.name}-records")
+    source = describe_model(model, image_processor) | {"data": about["data"], "split": about["split"]}
+    evaluation = evaluate_films(ours, films, settings, kept / "clarity.jsonl", source, **reading)
     others = dict(
-        _evaluate_baseline(name, ours, films, settings, folder, source, teacher, seed, reading) for name in baselines
+        _evaluate_baseline(name, ours, films, settings, kept, source, teacher, seed, reading) for name in baselines
     )
     described = {
         **about,
         "films": len(evaluation.records),
         "unreadable films": len(evaluation.unreadable),
-        "weights_hash": weights,
+        "weights_hash": source["weights"],
         "data_hash": data_digest(evaluation.records),
+        "films_are": films.fingerprint,
         "seeds": {"bootstrap, splits, random maps": seed},
         "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
         "score_thresholds": dict(zip(ours.findings, settings.score_thresholds, strict=True)),
@@ -123,6 +129,21 @@ def evaluate_checkpoint(
         repeats=repeats,
         seed=seed,
     )
+
+
+def describe_model(model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor) -> dict[str, Any]:
+    """What makes scores and maps beside the films: weights, config without thresholds, preprocessing.
+
+    Returns:
+        JSON, for the head of a file of records: records of anything else are refused.
+    """
+    volatile = {"_name_or_path", "transformers_version", "dtype", "architectures", *THRESHOLDS}
+    config = {name: value for name, value in model.config.to_dict().items() if name not in volatile}
+    return {
+        "weights": weights_digest(model),
+        "config": json.loads(json.dumps(config, default=str)),
+        "preprocessing": json.loads(json.dumps(image_processor.to_dict(), default=str)),
+    }
 
 
 def make_baseline(name: str, ours: ModelLocalizer, teacher: str | None = None, seed: int = 0) -> Localizer:
@@ -243,7 +264,7 @@ def _evaluate_baseline(
     ours: ModelLocalizer,
     films: Films,
     settings: BoxSettings,
-    folder: Path,
+    kept: Path,
     source: Mapping[str, Any],
     teacher: str | None,
     seed: int,
@@ -257,7 +278,7 @@ def _evaluate_baseline(
     about = dict(source) | {"seed": seed}
     if isinstance(localizer, GradCamLocalizer):
         about["classifier"] = weights_digest(localizer.classifier)
-    path = folder / "records" / f"{name}.jsonl"
+    path = kept / f"{name}.jsonl"
     return localizer.name, evaluate_films(
         localizer, films, own, path, about, "annotated" if dear else "all", **reading
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,9 +29,17 @@ logger = logging.getLogger(__name__)
 
 
 class Films(Protocol):
-    """Films by index; `names` are known without reading them."""
+    """Films by index, what is said of them known without reading them.
+
+    Attributes:
+        names: Unique.
+        findings: Names of the F labels, in their order.
+        fingerprint: Changes with labels, boxes, patients and the order of the films; what the films show is not read.
+    """
 
     names: list[str]
+    findings: tuple[str, ...]
+    fingerprint: str
 
     def __len__(self) -> int:
         """Number of films."""
@@ -111,23 +120,30 @@ def evaluate_films(
         [`Evaluation`].
 
     Raises:
-        ValueError: The file is of another method, data or settings, a film's name occurs twice, the method and the
-            films differ in their findings, or `maps` is unknown.
+        ValueError: The file is of another method, other films or settings, a film's name occurs twice, the method and
+            the films differ in their findings, or `maps` is unknown.
     """
     if maps not in ("all", "annotated"):
         raise ValueError(f"`maps` must be 'all' or 'annotated', got '{maps}'. Choose one of them.")
     if len(set(films.names)) < len(films.names):
         raise ValueError("`films` must have unique names, got one twice. Films of one name would share a record.")
+    if tuple(films.findings) != tuple(localizer.findings):
+        raise ValueError(
+            f"`films` must have the method's findings in its order, got {list(films.findings)}; the method has "
+            f"{list(localizer.findings)}. Open them with open_films(..., wanted=FINDINGS OF THE METHOD)."
+        )
     head = {
         "method": localizer.name,
         "findings": list(localizer.findings),
         "settings": {name: np.asarray(value).tolist() for name, value in vars(settings).items()},
         "maps": maps,
+        "films": films.fingerprint,
         "about": dict(about or {}),
     }
     path = Path(path)
-    records, unreadable = _read_records(path, head)
-    missing = [index for index, name in enumerate(films.names) if name not in records and name not in unreadable]
+    records, _ = _read_records(path, head)
+    unreadable: dict[str, str] = {}  # what could not be read is tried again
+    missing = [index for index, name in enumerate(films.names) if name not in records]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         if file.tell() == 0:
@@ -142,7 +158,7 @@ def evaluate_films(
                     file.write(json.dumps({"unreadable": film.name, "reason": film.reason}) + "\n")
             for record in _records_of(localizer, read, settings, maps):
                 stored = to_json(record)
-                records[record.name] = from_json(stored)  # rounded: a run that goes on gives the same figures
+                records[record.name] = from_json(stored)  # rounded as in the file: who goes on gets the same figures
                 file.write(json.dumps(stored) + "\n")
             file.flush()  # what a killed run leaves are whole batches and at most one torn line
             bar.update(len(batch))
@@ -191,7 +207,8 @@ class _Reading(torch.utils.data.Dataset):
         try:
             return self.films[index]
         except (OSError, ValueError) as error:
-            return _Unreadable(self.films.names[index], str(error))
+            # Records are handed on: no folders of this machine.
+            return _Unreadable(self.films.names[index], re.sub(r"(/[^/\s`']+)+/", "", str(error)))
 
 
 def _batches(
@@ -217,11 +234,6 @@ def _records_of(
     wanted = [sorted(film.boxes) for film in films] if maps == "annotated" else None
     output = localizer([film.pixels for film in films], wanted)
     for row, film in enumerate(films):
-        if film.labels.shape != output.scores[row].shape:
-            raise ValueError(
-                f"`films` must have the {output.scores.shape[1]} findings of the method, got {film.labels.shape[0]} "
-                "labels. Bring labels into the method's order."
-            )
         yield _record(film, output, row, settings, maps)
 
 
@@ -300,6 +312,7 @@ def _parsed_lines(lines: Any) -> tuple[dict[str, FilmRecord], dict[str, str]]:
         else:
             record = from_json(stored)
             records[record.name] = record
+            unreadable.pop(record.name, None)
     return records, unreadable
 
 

@@ -3,18 +3,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from clarity_hf.boxes import BOX_FRAME
+from clarity_hf.data.phantoms import generator_fingerprint
 from clarity_hf.data.priors import read_mask
 from clarity_hf.data.rows import SPLITS
 from clarity_hf.data.sources import PHANTOM, PhantomRows, open_source
 from clarity_hf.data.transforms import read_source
 from clarity_hf.labels import FINDINGS
+
+_DESCRIBED = ("image_id", "patient_id", "labels", "boxes", "box_findings", "sex", "age", "view")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class PhantomFilms:
 
     def __init__(self, count: int, split: str = "test", seed: int = 0, size: int = 256):
         self.rows = PhantomRows(count, split, seed, size)
+        self.fingerprint = f"phantoms {generator_fingerprint()} of {split}, seed {seed}, {size} pixels"
         self.names = [f"phantom-{split}-{seed}-{index}" for index in range(count)]
 
     def __len__(self) -> int:
@@ -93,6 +102,7 @@ class RowFilms:
 
     def __init__(self, rows: Any, findings: Sequence[str], box_frame: int | None = BOX_FRAME):
         self.rows, self.findings, self.box_frame = rows, tuple(findings), box_frame
+        self.fingerprint = _fingerprint(rows, box_frame)
         named = "image_id" in getattr(rows, "column_names", ())
         self.names = list(rows["image_id"]) if named else [f"film-{index:06d}" for index in range(len(rows))]
 
@@ -125,9 +135,56 @@ class RowFilms:
         )
 
 
+class AlignedFilms:
+    """Films with labels and boxes in a model's order of findings.
+
+    A finding of the model that the films do not annotate is NaN; one of the films that the model does not know is left
+    out, and said in a warning.
+
+    Args:
+        films: As [`PhantomFilms`] or [`RowFilms`].
+        findings: The model's.
+
+    Raises:
+        ValueError: None of the films' findings is the model's.
+    """
+
+    def __init__(self, films: PhantomFilms | RowFilms, findings: Sequence[str]):
+        self.films, self.names, self.findings = films, films.names, tuple(findings)
+        self.fingerprint = f"{films.fingerprint} as {','.join(findings)}"
+        self.places = {
+            place: self.findings.index(name) for place, name in enumerate(films.findings) if name in self.findings
+        }
+        left_out = [name for name in films.findings if name not in self.findings]
+        if not self.places:
+            raise ValueError(
+                f"`films` must have one of the model's findings, got {list(films.findings)}; the model has "
+                f"{list(findings)}. Rename the findings, or choose another model."
+            )
+        if left_out:
+            logger.warning("%s are not the model's findings and are left out.", ", ".join(left_out))
+
+    def __len__(self) -> int:
+        """Number of films."""
+        return len(self.films)
+
+    def __getitem__(self, index: int) -> Film:
+        """Read film `index`."""
+        film = self.films[index]
+        labels = np.full(len(self.findings), np.nan)
+        labels[list(self.places.values())] = film.labels[list(self.places)]
+        boxes = {self.places[place]: found for place, found in film.boxes.items() if place in self.places}
+        return replace(film, labels=labels, boxes=boxes)
+
+
 def open_films(
-    data: str, split: str = "test", count: int | None = None, seed: int = 0, **options: Any
-) -> PhantomFilms | RowFilms:
+    data: str,
+    split: str = "test",
+    count: int | None = None,
+    seed: int = 0,
+    wanted: Sequence[str] | None = None,
+    **options: Any,
+) -> PhantomFilms | RowFilms | AlignedFilms:
     """Open a data set to evaluate on.
 
     Args:
@@ -135,6 +192,8 @@ def open_films(
         split: `train`, `validation` or `test`.
         count: Only the first films; of phantoms, which are endless, 1,000 by default.
         seed: Of the phantoms.
+        wanted: Findings of the model, into whose order labels and boxes are brought, see [`AlignedFilms`]; None leaves
+            them in the data set's own.
         options: As for [`open_source`], such as `findings` of a table or `validation_split` of a release.
 
     Raises:
@@ -145,14 +204,28 @@ def open_films(
         raise ValueError(f"`split` must be one of {list(SPLITS)}, got '{split}'. Choose one of them.")
     if count is not None and count < 1:
         raise ValueError(f"`count` must be at least 1, got {count}. Leave it out for all films.")
-    if data == PHANTOM:
-        return PhantomFilms(count or 1000, split, seed)
+    films = PhantomFilms(count or 1000, split, seed) if data == PHANTOM else _open_rows(data, split, count, options)
+    return films if wanted is None or tuple(wanted) == films.findings else AlignedFilms(films, wanted)
+
+
+def _open_rows(data: str, split: str, count: int | None, options: Mapping[str, Any]) -> RowFilms:
     source = open_source(data, **options)
     rows = source.splits()[split]
     if len(rows) == 0:
         filled = [name for name, part in source.splits().items() if len(part)]
         raise ValueError(f"`split` must be one with films, got '{split}' of {source.name}. It has {filled}.")
     return RowFilms(rows if count is None else rows.select(range(min(count, len(rows)))), source.findings)
+
+
+def _fingerprint(rows: Any, box_frame: int | None) -> str:
+    """Hash of all that rows say beside the films themselves: 16 hexadecimal digits."""
+    digest = hashlib.blake2b(str(box_frame).encode(), digest_size=8)
+    columns = [name for name in _DESCRIBED if name in getattr(rows, "column_names", _DESCRIBED)]
+    described = rows.select_columns(columns) if hasattr(rows, "select_columns") else rows
+    for row in described:
+        kept = {name: row[name] for name in columns if name in row}
+        digest.update(json.dumps(kept, default=np.ndarray.tolist).encode())
+    return digest.hexdigest()
 
 
 def _by_finding(findings: Sequence[int], boxes: Sequence[Any]) -> dict[int, np.ndarray]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,31 @@ MAP_THRESHOLDS: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in rang
 
 WANG_THRESHOLDS = (60, 180)
 """Thresholds of Wang et al. (CVPR 2017) on a map brought to [0, 255]."""
+
+
+class PackedBoxes(Sequence):
+    """Several lists of boxes in one array, which takes less memory than as many arrays.
+
+    Args:
+        lists: Boxes `(n, 4)` each, kept in single precision (a ten-thousandth of a pixel at 1,024).
+    """
+
+    def __init__(self, lists: Iterable[np.ndarray]):
+        parts = [np.asarray(boxes, dtype=np.float32).reshape(-1, 4) for boxes in lists]
+        self._boxes = np.concatenate(parts) if parts else np.zeros((0, 4), dtype=np.float32)
+        self._ends = np.cumsum([len(part) for part in parts], dtype=np.int32)
+
+    def __len__(self) -> int:
+        """Number of lists."""
+        return len(self._ends)
+
+    def __getitem__(self, index: Any) -> Any:
+        """List `index` as `(n, 4)` float64, or a tuple of lists for a slice."""
+        if isinstance(index, slice):
+            return tuple(self[place] for place in range(*index.indices(len(self))))
+        place = range(len(self))[index]
+        start = self._ends[place - 1] if place else 0
+        return self._boxes[start : self._ends[place]].astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -43,10 +68,15 @@ class AnnotationRecord:
     finding: int
     boxes: np.ndarray
     own: np.ndarray
-    regions: tuple[np.ndarray, ...]
+    regions: Sequence[np.ndarray]
     mask_ious: np.ndarray
     hit: bool
-    wang_regions: tuple[np.ndarray, ...]
+    wang_regions: Sequence[np.ndarray]
+
+    def __post_init__(self) -> None:
+        """Pack the lists of boxes."""
+        for name in ("regions", "wang_regions"):
+            object.__setattr__(self, name, PackedBoxes(getattr(self, name)))
 
 
 @dataclass(frozen=True)
@@ -99,13 +129,13 @@ def data_digest(records: Sequence[FilmRecord]) -> str:
 
 
 def to_json(record: FilmRecord) -> dict[str, Any]:
-    """A record as JSON can hold it: NaN as None, figures rounded to a thousandth of a pixel or six decimals."""
+    """A record as JSON can hold it: NaN as None, scores exact, boxes to a thousandth of a pixel, the rest to 1e-6."""
     return {
         "name": record.name,
         "patient": record.patient,
         "size": list(record.size),
         "labels": _numbers(record.labels),
-        "scores": _numbers(record.scores),
+        "scores": [float(score) for score in record.scores],  # exact: a threshold may be one of them
         "peaks": _numbers(record.peaks),
         "shown": [[finding, *_boxes(box[None])[0]] for finding, box in record.shown],
         "annotations": [
@@ -143,10 +173,10 @@ def from_json(stored: dict[str, Any]) -> FilmRecord:
                 finding=part["finding"],
                 boxes=_array(part["boxes"], 4),
                 own=_array(part["own"], 4),
-                regions=tuple(_array(boxes, 4) for boxes in part["regions"]),
+                regions=[_array(boxes, 4) for boxes in part["regions"]],
                 mask_ious=_array(part["mask_ious"]),
                 hit=part["hit"],
-                wang_regions=tuple(_array(boxes, 4) for boxes in part["wang_regions"]),
+                wang_regions=[_array(boxes, 4) for boxes in part["wang_regions"]],
             )
             for part in stored["annotations"]
         ),
