@@ -3,10 +3,9 @@
 
     python benchmarks/evaluation_memory.py --films 500 5000
 
-Phantoms are evaluated with all maps, and the report's records stay in memory, as in examples/evaluate_checkpoint.py.
-The model is a small one with random weights unless `--model` names another: what grows with films does not depend on
-it. Every film is drawn anew; with `--distinct N` N films are drawn and repeated under other names, which is faster and
-the same for memory.
+The whole evaluation is run, as by examples/evaluate_checkpoint.py, with two baselines and the report but no drawn
+films. The model is a small one with random weights unless `--model` names another: what grows with films does not
+depend on it.
 """
 
 import argparse
@@ -20,44 +19,26 @@ from pathlib import Path
 from transformers.utils import logging
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
-from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films
-from clarity_hf.evaluation.films import Film, PhantomFilms
-from clarity_hf.evaluation.localizers import ModelLocalizer
+from clarity_hf.evaluation.checkpoint import evaluate_checkpoint
+from clarity_hf.evaluation.films import PhantomFilms
 
 SMALL = {"hidden_size": 192, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 384}
-
-
-class RepeatedFilms:
-    """Phantoms over and over, each time under another name."""
-
-    def __init__(self, count: int, distinct: int):
-        self.drawn = PhantomFilms(min(count, distinct))
-        self.names = [f"film-{index}" for index in range(count)]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> Film:
-        film = self.drawn[index % len(self.drawn)]
-        return Film(**vars(film) | {"name": self.names[index], "patient": self.names[index]})
 
 
 def main() -> None:
     """Print a row per number of films."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--films", type=int, nargs="+", default=[500, 5000])
-    parser.add_argument("--distinct", type=int, default=10**9, help="films that are drawn; default: all")
     parser.add_argument("--model", help="name, folder or Hub id; default: a small one with random weights")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        print(json.dumps(measure(arguments.films[0], arguments.distinct, arguments.model)))
+        print(json.dumps(measure(arguments.films[0], arguments.model)))
         return
     print("| films | MiB before the first film | peak MiB | growth MiB | records on disk, MiB |")
     print("|---|---|---|---|---|")
     for count in arguments.films:
-        options = [*("--films", str(count), "--distinct", str(arguments.distinct))]
-        options += ["--model", arguments.model] if arguments.model else []
+        options = ["--films", str(count), *(["--model", arguments.model] if arguments.model else [])]
         child = [sys.executable, __file__, "--child", *options]
         found = json.loads(subprocess.run(child, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
         sizes = (found["before"], found["peak"], found["peak"] - found["before"])
@@ -65,7 +46,7 @@ def main() -> None:
         print(f"| {count:,} | {' | '.join(row)} | {found['records']:.1f} |", flush=True)
 
 
-def measure(count: int, distinct: int, name: str | None) -> dict[str, float]:
+def measure(count: int, name: str | None) -> dict[str, float]:
     """Evaluate `count` films in this process: memory before and at its peak, in MiB, and the size of the records."""
     logging.disable_progress_bar()
     if name is None:
@@ -73,13 +54,23 @@ def measure(count: int, distinct: int, name: str | None) -> dict[str, float]:
     else:
         model = ClarityForMultiLabelLocalization.from_pretrained(name, use_safetensors=True).eval()
         processor = ClarityImageProcessor.from_pretrained(name)
-    films = RepeatedFilms(count, distinct)
+    films = PhantomFilms(count)
+    about = {"model": "memory", "data": "phantom", "split": "test", "synthetic": True}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "records.jsonl"
         before = peak()
-        settings = BoxSettings.of_config(model.config)
-        evaluate_films(ModelLocalizer(model, processor), films, settings, path, progress=False)
-        return {"before": before, "peak": peak(), "records": path.stat().st_size / 2**20}
+        evaluate_checkpoint(
+            model,
+            processor,
+            films,
+            Path(folder) / "report",
+            about,
+            baselines=("random", "attention"),
+            repeats=200,
+            draw_cases=False,
+            progress=False,
+        )
+        records = sum(path.stat().st_size for path in (Path(folder) / "report-records").iterdir())
+        return {"before": before, "peak": peak(), "records": records / 2**20}
 
 
 def peak() -> float:

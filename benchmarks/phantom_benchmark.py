@@ -20,8 +20,8 @@ import numpy as np
 from transformers.utils import logging
 
 from clarity_hf import FINDINGS, ClarityForMultiLabelLocalization, ClarityImageProcessor
-from clarity_hf.data.phantoms import GENERATOR_VERSION, generator_fingerprint
-from clarity_hf.evaluation.checkpoint import BASELINES, make_baseline
+from clarity_hf.data.phantoms import GENERATOR_VERSION
+from clarity_hf.evaluation.checkpoint import BASELINES, describe_model, make_baseline
 from clarity_hf.evaluation.classification import auroc_per_finding, mean_auroc
 from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films
 from clarity_hf.evaluation.films import PhantomFilms
@@ -58,11 +58,13 @@ def main() -> None:
     if ours.findings != FINDINGS:
         parser.error(f"argument --model: must have the findings {list(FINDINGS)}, has {list(ours.findings)}")
     names = [name for name in BASELINES if arguments.teacher or not name.startswith("gradcam")]
-    results = {"clarity": records_of("clarity", ours, weights_digest(model), arguments)}
+    about = describe_model(model, ours.image_processor)
+    results = {"clarity": records_of("clarity", ours, about, arguments)}
     for name in names:
         localizer = make_baseline(name, ours, arguments.teacher)
-        weights = weights_digest(localizer.classifier if hasattr(localizer, "classifier") else model)
-        results[name] = records_of(name, localizer, weights, arguments)
+        classifier = getattr(localizer, "classifier", None)
+        source = about if classifier is None else about | {"classifier": weights_digest(classifier)}
+        results[name] = records_of(name, localizer, source, arguments)
     text = table(results, arguments)
     print(text)
     if not arguments.no_write:
@@ -73,7 +75,7 @@ def main() -> None:
 
 
 def records_of(
-    name: str, localizer: Localizer, weights: str, arguments: argparse.Namespace
+    name: str, localizer: Localizer, about: dict[str, Any], arguments: argparse.Namespace
 ) -> tuple[list[FilmRecord], list[FilmRecord]]:
     """Records of the tuning films and of the films that are scored."""
     settings = BoxSettings([0.5] * len(FINDINGS), [0.5] * len(FINDINGS))
@@ -84,7 +86,7 @@ def records_of(
             PhantomFilms(count, split),
             settings,
             arguments.output_dir / f"{name}-{split}.jsonl",
-            {"weights": weights, "generator": generator_fingerprint(), "films": count},
+            about,
             maps="annotated" if name.startswith("gradcam") else "all",
             num_workers=arguments.num_workers,
         )
@@ -127,7 +129,8 @@ def table(results: dict[str, Any], arguments: argparse.Namespace) -> str:
         figures = (cell(areas[place]), str(boxes), rates(ours.shares[[place]]), rates(guess.shares[[place]]))
         lines.append(f"| {finding} | {positives} | {' | '.join(figures)} |")
     lines += ["", verdict(results, drawn), ""]
-    command = shlex.join(["python", "benchmarks/phantom_benchmark.py", *(Path(part).name for part in sys.argv[1:])])
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    command = shlex.join(["python", "benchmarks/phantom_benchmark.py", *words])
     head = (
         f"    {command}\n\n"
         f"`{published_name(arguments.model)}`, generator {GENERATOR_VERSION}, {arguments.films:,} films of the test "

@@ -1,8 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The house: imports point one way, the files that travel with a checkpoint stay flat, what is public is explained."""
+"""The house: imports point one way, what travels with a checkpoint stays flat, what is public or named is there."""
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,44 @@ def test_what_is_public_has_a_docstring(path):
 def test_every_file_names_its_licence(path):
     code = path.read_text(encoding="utf-8")
     assert not code or code.startswith("# Copyright 2026 The clarity_hf authors. Licensed under the Apache License")
+
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    [
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+        *(ROOT / "docs").glob("*.md"),
+        *(PACKAGE / "checkpoints").glob("*/README.md"),
+    ]
+)
+SCRIPTS = sorted(path for folder in ("examples", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+
+
+def named_scripts(text: str) -> set[str]:
+    """Python files of the repository that a text names, from its root: what is run, and what lies in its folders."""
+    run = re.findall(r"(?:python|launch)\s+([\w./-]+\.py)\b", text)
+    lies = re.findall(r"(?<![\w./-])(?:\.\./)*((?:examples|benchmarks|tests|src)/[\w./-]*\.py)\b", text)
+    return {*run, *lies}
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("    python tools/run.py all --smoke", {"tools/run.py"}),
+        ("`accelerate launch --config_file FILE examples/train.py`", {"examples/train.py"}),
+        ("accelerate launch examples/a.py\naccelerate launch examples/b.py", {"examples/a.py", "examples/b.py"}),
+        ("python -m pytest tests/examples/test_a.py -m slow", {"tests/examples/test_a.py"}),
+        ("see [`c`](../src/clarity_hf/c.py).", {"src/clarity_hf/c.py"}),
+        ("`train.py`, or `python -m build`", set()),
+    ],
+)
+def test_the_check_sees_which_scripts_a_text_names(text, names):
+    assert named_scripts(text) == names
+
+
+@pytest.mark.parametrize("path", [*PAGES, *SCRIPTS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_scripts_that_are_named_are_there(path):
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        text = ast.get_docstring(ast.parse(text)) or ""
+    assert sorted(name for name in named_scripts(text) if not (ROOT / name).is_file()) == []

@@ -3,7 +3,9 @@
 
     python examples/reproduce/evaluate_teacher.py TEACHER NIH_FOLDER --split test --output_dir runs/teacher-report
 
-The last line is
+It reads films as examples/evaluate_checkpoint.py does: a film that cannot be read is named and left out, and equal
+`data_hash` in two reports means the same films. Records, which name films, go to a folder beside the report,
+`runs/teacher-report-records`; stopped and started again, it goes on where it was. The last line is
 
     wrote runs/teacher-report/report.json
 """
@@ -11,78 +13,154 @@ The last line is
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from clarity_hf.data.sources import open_source
-from clarity_hf.data.transforms import FilmTransform, TransformedDataset
-from clarity_hf.evaluation.records import FilmRecord
+from clarity_hf import ClarityImageProcessor
+from clarity_hf.evaluation.checkpoint import VERSIONED
+from clarity_hf.evaluation.evaluator import BoxSettings, Evaluation, evaluate_films
+from clarity_hf.evaluation.films import open_films
+from clarity_hf.evaluation.localizers import LocalizerOutput
+from clarity_hf.evaluation.records import data_digest
 from clarity_hf.evaluation.tables import Evaluated, classification_table, plain
+from clarity_hf.training.runs import published_name
+from clarity_hf.training.teacher_cache import weights_digest
+
+THRESHOLD = 0.5
+"""Of scores, for the table's sensitivity; a teacher has none of its own."""
 
 
 def main() -> None:
     """Score the films of a split, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="folder or Hub id of examples/train_teacher.py")
-    parser.add_argument("data", help="a folder in the NIH release's layout")
+    parser.add_argument("data", help="'phantom', a folder, a table or a Hub id")
     parser.add_argument("--split", choices=["train", "validation", "test"], default="test")
+    parser.add_argument("--validation_split", help="committed list of validation patients, such as nih-validation")
     parser.add_argument("--films", type=int, help="only the first films")
     parser.add_argument("--min_positives", type=int, default=20, help="findings with fewer are not in the mean")
     parser.add_argument("--repeats", type=int, default=1000, help="draws of the bootstrap by patient")
+    parser.add_argument("--seed", type=int, default=0, help="of phantoms and bootstrap")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--num_workers", type=int, default=0, help="processes that read films ahead")
     parser.add_argument("--output_dir", type=Path, required=True)
     arguments = parser.parse_args()
 
-    source = open_source(arguments.data)
-    rows = source.splits()[arguments.split]
-    if arguments.films is not None:
-        rows = rows.select(range(min(arguments.films, len(rows))))
-    scores = score(arguments.model, rows, source.findings, arguments.batch_size, arguments.num_workers)
-    unknown = np.full(len(source.findings), np.nan)
-    records = [
-        FilmRecord(name, patient, (0, 0), np.array(labels, dtype=np.float64), row, unknown)
-        for name, patient, labels, row in zip(
-            rows["image_id"], rows["patient_id"], rows["labels"], scores, strict=True
-        )
-    ]
-    thresholds = np.full(len(source.findings), 0.5)
-    evaluated = Evaluated(records, source.findings, thresholds, arguments.min_positives, arguments.repeats)
-    report = {
-        "films": len(records),
+    classifier = Classifier(arguments.model)
+    options = {"validation_split": arguments.validation_split} if arguments.validation_split else {}
+    films = open_films(
+        arguments.data, arguments.split, arguments.films, arguments.seed, wanted=classifier.findings, **options
+    )
+    about = {
+        "model": published_name(arguments.model),
+        "data": published_name(arguments.data),
         "split": arguments.split,
-        "tables": {"classification": plain(classification_table(evaluated).json())},
+        "weights_hash": weights_digest(classifier.model),
     }
+    thresholds = [THRESHOLD] * len(classifier.findings)
+    evaluation = evaluate_films(
+        classifier,
+        films,
+        BoxSettings(thresholds, thresholds),
+        arguments.output_dir.with_name(f"{arguments.output_dir.name}-records") / "teacher.jsonl",
+        about | {"preprocessing": json.loads(classifier.image_processor.to_json_string())},
+        "annotated",
+        batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
+    )
+    report = report_of(
+        evaluation, classifier.findings, about, arguments.min_positives, arguments.repeats, arguments.seed
+    )
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     path = arguments.output_dir / "report.json"
     path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    print(f"{len(evaluation.records)} films, {len(evaluation.unreadable)} could not be read")
     print(f"wrote {path}")
 
 
-@torch.inference_mode()
-def score(name: str, rows: object, findings: tuple[str, ...], batch_size: int, num_workers: int) -> np.ndarray:
-    """Scores `(n, F)` in [0, 1] of rows of a data set, in the order of `findings`.
+class Classifier:
+    """A teacher as a method to evaluate: scores, and maps of one cell that is zero, from which nothing is reported.
+
+    Args:
+        name_or_path: Folder or Hub id of a model and image processor of `examples/train_teacher.py`, safetensors only.
 
     Raises:
-        ValueError: The model does not know a finding.
+        TypeError: The image processor is another library's.
     """
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    model = AutoModelForImageClassification.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
-    known = {finding: int(index) for index, finding in model.config.id2label.items()}
-    missing = [finding for finding in findings if finding not in known]
-    if missing:
-        raise ValueError(f"`model` must know every finding, got {name} without {missing}. Train it on these labels.")
-    order = [known[finding] for finding in findings]
-    model = model.eval().to(device)
-    seen = TransformedDataset(rows, FilmTransform(AutoImageProcessor.from_pretrained(name), prior="none"))
-    batches = DataLoader(seen, batch_size=batch_size, num_workers=num_workers)
-    parts = [model(batch["pixel_values"].to(device)).logits[:, order].double().sigmoid().cpu() for batch in batches]
-    return torch.cat(parts).numpy()
+
+    name = "teacher"
+
+    def __init__(self, name_or_path: str):
+        self.image_processor = AutoImageProcessor.from_pretrained(name_or_path)
+        if not isinstance(self.image_processor, ClarityImageProcessor):
+            raise TypeError(
+                f"`model` must come with a ClarityImageProcessor, got {type(self.image_processor).__name__} of "
+                f"{name_or_path}. Train it with examples/train_teacher.py."
+            )
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+        # A file in half precision would compute in it, and films come in float32.
+        model = AutoModelForImageClassification.from_pretrained(
+            name_or_path, use_safetensors=True, dtype=torch.float32
+        )
+        self.model = model.eval().to(device)
+        names = {int(index): finding for index, finding in model.config.id2label.items()}
+        self.findings = tuple(names[index] for index in sorted(names))
+
+    @torch.inference_mode()
+    def __call__(
+        self, films: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
+    ) -> LocalizerOutput:
+        """Scores of films, pixels `(H, W)` in [0, 255] each."""
+        inputs = self.image_processor(list(films), return_tensors="pt").to(self.model.device)
+        scores = self.model(**inputs).logits.double().sigmoid().cpu().numpy()
+        return LocalizerOutput(
+            scores=scores,
+            maps=np.zeros((*scores.shape, 1, 1), dtype=np.float32),
+            letterboxes=[self.image_processor.letterbox((film.shape[0], film.shape[1])) for film in films],
+        )
+
+
+def report_of(
+    evaluation: Evaluation,
+    findings: Sequence[str],
+    about: dict[str, Any],
+    min_positives: int,
+    repeats: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The report: what a CLARiTy's `report.json` says of classification, under the same keys.
+
+    Args:
+        evaluation: Of all films.
+        findings: Names of the F findings.
+        about: `model`, `data`, `split` and `weights_hash`.
+        min_positives: Findings with fewer positives are not in the mean.
+        repeats: Draws of the bootstrap by patient.
+        seed: Of the bootstrap.
+    """
+    records = evaluation.records
+    thresholds = np.full(len(findings), THRESHOLD)
+    evaluated = Evaluated(records, tuple(findings), thresholds, min_positives, repeats, seed)
+    return {
+        "about": {
+            **about,
+            "unreadable films": len(evaluation.unreadable),
+            "data_hash": data_digest(records),
+            "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
+        },
+        "films": len(records),
+        "patients": len({record.patient for record in records}),
+        "min_positives": min_positives,
+        "bootstrap": {"by": "patient", "repeats": repeats, "seed": seed, "level": 0.95},
+        "tables": {"classification": plain(classification_table(evaluated).json())},
+    }
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -110,11 +111,20 @@ def train(row: Row, arguments: argparse.Namespace) -> None:
     if is_done(folder / "trained.json", command, reads) and (model / WEIGHTS).is_file():
         print(f"  trained before: {model}", flush=True)
         return
-    (folder / "evaluated.json").unlink(missing_ok=True)
+    forget_evaluation(folder)
     run(command, offline=arguments.smoke)
     epoch, auroc = picked_epoch(model / "trainer_state.json")
     print(f"  epoch {epoch:.3g} was picked on validation, AUROC {auroc:.3f}", flush=True)
     mark_done(folder / "trained.json", command, reads, arguments.smoke)
+
+
+def forget_evaluation(folder: Path) -> None:
+    """Remove a row's report and records, which are of the weights that it had: those of others are refused there."""
+    (folder / "evaluated.json").unlink(missing_ok=True)
+    for evaluation in (folder / "evaluation", folder / "evaluation-records"):
+        if evaluation.is_dir():
+            print(f"  removing {evaluation}, of the weights before", flush=True)
+            shutil.rmtree(evaluation)
 
 
 def train_command(row: Row, arguments: argparse.Namespace) -> list[str]:

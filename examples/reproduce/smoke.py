@@ -56,6 +56,7 @@ def short_row(row: Row, start: Path) -> dict[str, Any]:
         start: Folder of [`write_start`].
     """
     small: dict[str, Any] = SHORT | {"image_size": SIDES[row.arguments["image_size"]]}
+    small["validation_split"] = None  # a list of the release's patients: phantoms are none, few films have few
     if row.script == "train_teacher.py":
         small["model"] = str(start / "convnextv2")
     elif "init" in row.arguments:

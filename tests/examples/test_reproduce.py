@@ -10,16 +10,29 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import (
+    AutoModelForImageClassification,
+    ConvNextImageProcessor,
+    ConvNextV2Config,
+    ConvNextV2ForImageClassification,
+    HfArgumentParser,
+    TrainingArguments,
+)
 
-from clarity_hf import ClarityConfig
+from clarity_hf import FINDINGS, ClarityConfig, ClarityImageProcessor
+from clarity_hf.data.named_splits import named_split
 from clarity_hf.data.phantoms import write_phantoms
 from clarity_hf.data.sources import open_source
+from clarity_hf.evaluation.baselines import RandomMapLocalizer
+from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films, read_records
+from clarity_hf.evaluation.films import open_films
+from clarity_hf.evaluation.records import data_digest
 from clarity_hf.training import ClarityTrainingArguments
+from clarity_hf.training.teacher_cache import weights_digest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FOLDER = EXAMPLES / "reproduce"
-MODULES = ("rows", "smoke", "table", "run", "cost")
+MODULES = ("rows", "smoke", "table", "run", "cost", "evaluate_teacher")
 ABLATIONS = ("no-segment-cam", "no-dino", "no-orthogonal-loss", "no-attention-pooling")
 
 
@@ -93,6 +106,10 @@ def test_an_epoch_is_picked_by_auroc_on_validation_and_after_every_epoch(example
         assert args.metric_for_best_model == "auroc"
         assert args.greater_is_better
         assert args.eval_strategy == args.save_strategy == "epoch"
+
+
+def test_the_epoch_of_every_row_is_picked_on_the_committed_list(rows):
+    assert {row.arguments["validation_split"] for row in rows.values()} == {"nih-validation"}
 
 
 @pytest.mark.parametrize("name", ["train.py", "train_teacher.py"])
@@ -181,6 +198,7 @@ def test_a_smoke_test_keeps_what_makes_a_row_itself(example, rows, scripts, tmp_
         for name in ("layer_decay", "learning_rate", "augment", "prior", "drop_path_rate", "num_train_epochs"):
             assert small.get(name) == row.arguments.get(name)
         assert ("init" in small) is ("init" in row.arguments)
+        assert "validation_split" not in small  # it is of the release's patients
         assert row.arguments.get("config", {}).items() <= small.get("config", {}).items()
 
 
@@ -215,6 +233,12 @@ def begun(example, monkeypatch, tmp_path):
             (folder / "model.safetensors").write_bytes(f"weights {next(trainings)}".encode())
             write_state(folder, [0.6, 0.7, 0.65], best=2)
         else:
+            weights = (folder.parent / "model" / "model.safetensors").read_text()
+            for records in (folder / "records.jsonl", folder.with_name("evaluation-records") / "records.jsonl"):
+                records.parent.mkdir(exist_ok=True)
+                if records.is_file() and records.read_text() != weights:
+                    raise ValueError("records of other weights, which differ in about")
+                records.write_text(weights)
             (folder / "report.json").write_text(json.dumps(report(0.75)))
 
     monkeypatch.setattr(example.run, "run", fake)
@@ -273,6 +297,26 @@ def test_what_is_finished_is_not_run_again(begun, capsys):
     assert begun.call("no-dino", "--data_dir", str(begun.release)) == ["train.py", "evaluate_checkpoint.py"]
 
 
+def test_a_row_that_is_trained_again_is_evaluated_afresh(begun, capsys):
+    """Records of the weights before would be refused."""
+    begun.call("convnextv2-b-224", "--data_dir", str(begun.release))
+    folder = begun.out / "convnextv2-b-224"
+    (folder / "trained.json").unlink()
+    ran = begun.call("convnextv2-b-224", "--data_dir", str(begun.release))
+    assert ran == ["train_teacher.py", "evaluate_teacher.py"]
+    assert capsys.readouterr().out.count("of the weights before") == 2
+    assert (folder / "evaluation-records" / "records.jsonl").read_text() == "weights 1"
+
+
+def test_an_evaluation_that_was_stopped_keeps_its_records(begun):
+    begun.call("convnextv2-b-224", "--data_dir", str(begun.release))
+    folder = begun.out / "convnextv2-b-224"
+    (folder / "evaluated.json").unlink()
+    (folder / "evaluation-records" / "other.jsonl").touch()
+    assert begun.call("convnextv2-b-224", "--data_dir", str(begun.release)) == ["evaluate_teacher.py"]
+    assert (folder / "evaluation-records" / "other.jsonl").is_file()
+
+
 def test_a_folder_of_another_run_is_refused(begun):
     begun.call("convnextv2-b-224", "--data_dir", str(begun.release))
     other = begun.release.rename(begun.release.with_name("other"))
@@ -316,6 +360,94 @@ def test_a_row_that_is_not_known_is_refused(begun, capsys):
     with pytest.raises(SystemExit):
         begun.call("s-16-1024")
     assert "invalid choice: 's-16-1024'" in capsys.readouterr().err
+
+
+# Evaluation of a teacher ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    """A classifier of random weights whose findings come in another order than those of the films."""
+    config = ConvNextV2Config(
+        hidden_sizes=[8, 8, 8, 8], depths=[1] * 4, image_size=32, id2label=dict(enumerate(reversed(FINDINGS)))
+    )
+    ConvNextV2ForImageClassification(config).save_pretrained(tmp_path / "teacher")
+    ClarityImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "teacher")
+    return tmp_path / "teacher"
+
+
+@pytest.fixture
+def films(tmp_path):
+    write_phantoms(tmp_path / "films", 40, size=32)
+    return tmp_path / "films"
+
+
+def evaluated(example, monkeypatch, *words):
+    """The report of the teacher's evaluation."""
+    monkeypatch.setattr(sys, "argv", ["evaluate_teacher.py", *map(str, words), "--repeats", "20"])
+    example.evaluate_teacher.main()
+    return json.loads((Path(words[words.index("--output_dir") + 1]) / "report.json").read_text())
+
+
+def test_a_teachers_report_says_what_was_evaluated(example, teacher, films, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "report"
+    found = evaluated(
+        example, monkeypatch, teacher, films, "--min_positives", 1, "--seed", 3, "--output_dir", out
+    )
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {out / 'report.json'}"
+    model = AutoModelForImageClassification.from_pretrained(teacher)
+    assert found["about"]["weights_hash"] == weights_digest(model)
+    assert {"clarity_hf", "torch", "transformers"} <= found["about"]["versions"].keys()
+    assert found["bootstrap"] == {"by": "patient", "repeats": 20, "seed": 3, "level": 0.95}
+    assert str(tmp_path) not in json.dumps(found)
+    assert found["films"] == len(open_source(str(films)).test)
+    assert 0 < found["tables"]["classification"]["rows"][-1]["AUROC"]["value"] < 1
+
+
+def test_a_teachers_scores_are_its_logits_for_the_film_by_name(example, teacher, films):
+    classifier = example.evaluate_teacher.Classifier(str(teacher))
+    assert classifier.findings == tuple(reversed(FINDINGS))
+    film = open_films(str(films), "test", 1, wanted=classifier.findings)[0]
+    own = open_films(str(films), "test", 1)[0]
+    assert film.labels.tolist() == own.labels[::-1].tolist()
+    inputs = ClarityImageProcessor.from_pretrained(teacher)([film.pixels], return_tensors="pt")
+    logits = AutoModelForImageClassification.from_pretrained(teacher).eval()(**inputs).logits
+    assert classifier([film.pixels]).scores == pytest.approx(logits.sigmoid().detach().numpy(), abs=1e-6)
+
+
+def test_teacher_and_student_are_evaluated_on_the_same_films(
+    example, teacher, films, tmp_path, monkeypatch, capsys, caplog
+):
+    """One does not decode: both leave it out and name it."""
+    bad = open_films(str(films), "test").names[2]
+    (films / "images" / f"{bad}.png").write_bytes(b"no film")
+    out = tmp_path / "report"
+    found = evaluated(example, monkeypatch, teacher, films, "--min_positives", 1, "--output_dir", out)
+    findings = tuple(reversed(FINDINGS))  # a student with the teacher's order
+    of_student = open_films(str(films), "test", wanted=findings)
+    settings = BoxSettings([0.5] * len(findings), [0.5] * len(findings))
+    student = evaluate_films(RandomMapLocalizer(findings), of_student, settings, tmp_path / "s.jsonl", progress=False)
+    assert list(student.unreadable) == [bad]
+    assert found["films"] == len(student.records) == len(of_student) - 1
+    assert found["about"]["unreadable films"] == 1
+    assert found["about"]["data_hash"] == data_digest(student.records)
+    assert f"{bad} cannot be read and is left out" in caplog.text
+    assert f"{len(student.records)} films, 1 could not be read" in capsys.readouterr().out
+
+
+def test_a_teacher_is_evaluated_on_a_committed_list(example, teacher, films, tmp_path, monkeypatch):
+    words = (teacher, films, "--split", "validation", "--validation_split", "nih-validation")
+    found = evaluated(example, monkeypatch, *words, "--output_dir", tmp_path / "report")
+    _, stored = read_records(tmp_path / "report-records" / "teacher.jsonl")
+    patients = {record.patient for record in stored.records}
+    assert len(patients) == found["patients"] > 0
+    assert patients <= named_split("nih-validation")  # the numbers of the phantoms' patients are among its own
+
+
+def test_a_teacher_with_another_librarys_image_processor_is_refused(example, teacher):
+    ConvNextImageProcessor().save_pretrained(teacher)
+    with pytest.raises(TypeError, match=r"must come with a ClarityImageProcessor, got ConvNextImageProcessor\w* of"):
+        example.evaluate_teacher.Classifier(str(teacher))
 
 
 # Table ---------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ def test_defaults_are_those_of_the_documentation(tmp_path):
     assert args.distillation_temperature == 1.0
     assert args.background_warmup_epochs == 1.0
     assert args.weight_decay == 0.05
+    assert (args.adam_beta1, args.adam_beta2, args.adam_epsilon) == (0.9, 0.999, 1e-8)
     assert args.remove_unused_columns is False
 
 
@@ -37,6 +38,22 @@ def test_defaults_are_those_of_the_documentation(tmp_path):
 def test_values_out_of_range_are_refused_by_name(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be"):
         arguments(tmp_path, **{name: value})
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, 0.95), (0.999, 0.999), (0.9, 0.9)])
+def test_beside_muon_adamws_second_beta_is_lower_unless_it_is_given(tmp_path, given, used):
+    assert arguments(tmp_path, matrix_optimizer="muon", adam_beta2=given).adam_beta2 == used
+
+
+def test_an_optimizer_of_the_library_is_refused_beside_muon(tmp_path):
+    with pytest.raises(ValueError, match=r"`optim` must be adamw_torch_fused with .* muon, got sgd\. Leave --optim"):
+        arguments(tmp_path, matrix_optimizer="muon", optim="sgd")
+    assert arguments(tmp_path, optim="sgd").optim == "sgd"
+
+
+def test_an_optimizer_of_matrices_that_is_not_known_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`matrix_optimizer` must be adamw or muon, got lion"):
+        arguments(tmp_path, matrix_optimizer="lion")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Which weights decay, and which layer learns how fast."""
+"""Which weights decay, which layer learns how fast, and Muon beside AdamW as one optimizer."""
 
+import copy
 import importlib.util
+import pickle
 from pathlib import Path
 
 import pytest
@@ -124,21 +126,22 @@ def stepped(optimizers, matrix, bias, count):
             optimizer.zero_grad()
 
 
-def joined(matrix, bias):
+def joined(matrix, bias, **settings):
     """Both parameters in two groups of different rates."""
     groups = [
         {"params": [bias], "lr": 0.02, "weight_decay": 0.0},
         {"params": [matrix], "lr": 0.01, "weight_decay": 0.1},
     ]
-    return MuonWithAdamW(groups, [matrix])
+    return MuonWithAdamW(groups, [matrix], **settings)
 
 
-def test_the_joint_optimizer_steps_as_torchs_muon_and_adamw_would_apart():
+@pytest.mark.parametrize("settings", [{}, {"betas": (0.5, 0.9), "eps": 0.1}])
+def test_the_joint_optimizer_steps_as_torchs_muon_and_adamw_would_apart(settings):
     matrix, bias = two_layers()
-    stepped([joined(matrix, bias)], matrix, bias, 5)
+    stepped([joined(matrix, bias, **settings)], matrix, bias, 5)
     other, other_bias = two_layers()
     muon = torch.optim.Muon([other], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
-    adamw = torch.optim.AdamW([other_bias], lr=0.02, weight_decay=0.0, betas=(0.9, 0.95))
+    adamw = torch.optim.AdamW([other_bias], lr=0.02, weight_decay=0.0, **{"betas": (0.9, 0.95)} | settings)
     stepped([muon, adamw], other, other_bias, 5)
     torch.testing.assert_close(matrix, other, rtol=0, atol=0)
     torch.testing.assert_close(bias, other_bias, rtol=0, atol=0)
@@ -155,6 +158,41 @@ def test_a_stored_state_goes_on_bit_for_bit():
     stepped([second], other, other_bias, 3)
     torch.testing.assert_close(matrix, other, rtol=0, atol=0)
     torch.testing.assert_close(bias, other_bias, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda whole: pickle.loads(pickle.dumps(whole))])
+def test_a_copy_with_its_weights_goes_on_as_the_original_would(copied):
+    matrix, bias = two_layers()
+    optimizer = joined(matrix, bias)
+    stepped([optimizer], matrix, bias, 3)
+    second, other, other_bias = copied((optimizer, matrix, bias))
+    stepped([second], other, other_bias, 3)
+    kept = two_layers()
+    stepped([joined(*kept)], *kept, 3)
+    torch.testing.assert_close([matrix, bias], kept, rtol=0, atol=0)  # the original stayed where it was
+    stepped([optimizer], matrix, bias, 3)
+    torch.testing.assert_close([other, other_bias], [matrix, bias], rtol=0, atol=0)
+
+
+def test_the_state_of_both_is_in_the_one_optimizer_also_after_loading():
+    matrix, bias = two_layers()
+    optimizer = joined(matrix, bias)
+    for _ in range(2):
+        stepped([optimizer], matrix, bias, 1)
+        assert "momentum_buffer" in optimizer.state[matrix]
+        assert "exp_avg" in optimizer.state[bias]
+        optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.state[bias]["step"] == 2
+
+
+def test_a_group_that_is_added_later_is_adamws():
+    matrix, bias = two_layers()
+    optimizer = joined(matrix, torch.nn.Parameter(torch.zeros(4)), betas=(0.5, 0.9))
+    optimizer.add_param_group({"params": [bias], "lr": 0.02, "weight_decay": 0.0})
+    stepped([optimizer], matrix, bias, 3)
+    other, other_bias = two_layers()
+    stepped([joined(other, other_bias, betas=(0.5, 0.9))], other, other_bias, 3)
+    torch.testing.assert_close([matrix, bias], [other, other_bias], rtol=0, atol=0)
 
 
 def test_a_scheduler_moves_the_rates_of_both_parts():
@@ -181,7 +219,8 @@ def test_an_optimizer_without_any_matrix_for_muon_is_refused():
 
 
 def test_the_trainer_uses_muon_where_it_is_asked_for_and_every_weight_moves(tmp_path):
-    trainer = tiny_trainer(tmp_path, random_rows(8), matrix_optimizer="muon", max_steps=2, learning_rate=1e-2)
+    settings = {"optim": "adamw_torch_fused", "matrix_optimizer": "muon", "learning_rate": 1e-2}
+    trainer = tiny_trainer(tmp_path, random_rows(8), max_steps=2, **settings)
     before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
     trainer.train()
     assert isinstance(trainer.optimizer.optimizer, MuonWithAdamW)

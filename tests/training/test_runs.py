@@ -91,6 +91,10 @@ def test_weights_alone_are_not_resumed(tmp_path):
         {"learning_rate": 1e-3},
         {"weight_decay": 0.0},
         {"layer_decay": 0.65},
+        {"optim": "sgd"},
+        {"adam_beta1": 0.8},
+        {"adam_beta2": 0.95},
+        {"adam_epsilon": 1e-6},
         {"distillation_alpha": 0.1},
         {"distillation_temperature": 2.0},
     ],
@@ -101,6 +105,15 @@ def test_other_settings_of_the_trainer_are_another_run(tmp_path, change):
     assert last_checkpoint(arguments(tmp_path), {"image_size": 64}) == str(checkpoint)
     with pytest.raises(ValueError, match=rf"a run that differs in \['{next(iter(change))}'\]"):
         last_checkpoint(arguments(tmp_path, **change), {"image_size": 64})
+
+
+def test_muon_in_place_of_adamw_is_another_run(tmp_path):
+    assert last_checkpoint(arguments(tmp_path), {}) is None
+    write_checkpoint(tmp_path, 4, ONE)
+    with pytest.raises(ValueError, match=r"a run that differs in \['adam_beta2', 'matrix_optimizer'\]"):
+        last_checkpoint(arguments(tmp_path, matrix_optimizer="muon"), {})
+    with pytest.raises(ValueError, match=r"a run that differs in \['matrix_optimizer'\]"):
+        last_checkpoint(arguments(tmp_path, matrix_optimizer="muon", adam_beta2=0.999), {})
 
 
 def test_a_run_may_be_prolonged(tmp_path):

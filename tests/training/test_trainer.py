@@ -208,6 +208,20 @@ def test_gradient_checkpointing_takes_the_same_step(tmp_path, rows):
     assert_same_weights(*results, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("given", "betas", "eps"),
+    [({}, (0.9, 0.95), 1e-8), ({"adam_beta1": 0.8, "adam_beta2": 0.99, "adam_epsilon": 1e-6}, (0.8, 0.99), 1e-6)],
+)
+def test_adamw_beside_muon_has_the_betas_and_the_epsilon_of_the_arguments(tmp_path, rows, given, betas, eps):
+    trainer = tiny_trainer(tmp_path, rows, optim="adamw_torch_fused", matrix_optimizer="muon", **given)
+    groups = trainer.create_optimizer().param_groups
+    adamws = [group for group in groups if "betas" in group]
+    assert adamws
+    assert len(adamws) < len(groups)  # the others are Muon's
+    for group in adamws:
+        assert (group["betas"], group["eps"]) == (betas, eps)
+
+
 # Stop and resume -----------------------------------------------------------------------------------------------------
 
 

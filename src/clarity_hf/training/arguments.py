@@ -42,8 +42,13 @@ class ClarityTrainingArguments(TrainingArguments):
         default="adamw",
         metadata={
             "help": "Optimizer of the blocks' matrices, beside AdamW for the rest; 'muon' learns from fewer films "
-            "when a ViT starts from random weights."
+            "when a ViT starts from random weights. --adam_beta1, --adam_beta2 and --adam_epsilon are AdamW's beside "
+            "it; --optim must be left out."
         },
+    )
+    adam_beta2: float | None = field(
+        default=None,
+        metadata={"help": "AdamW's β2; default: 0.999, and 0.95 beside Muon, with which it was measured."},
     )
     weight_decay: float = field(default=0.05, metadata={"help": "AdamW's weight decay."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Rows are transformed when they are read."})
@@ -67,4 +72,11 @@ class ClarityTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"`matrix_optimizer` must be adamw or muon, got {self.matrix_optimizer}. Choose one of them."
             )
+        if self.matrix_optimizer == "muon" and self.optim != type(self).optim:
+            raise ValueError(
+                f"`optim` must be {type(self).optim} with --matrix_optimizer muon, got {self.optim}. Leave --optim "
+                "out: what Muon does not take is AdamW's."
+            )
+        if self.adam_beta2 is None:
+            self.adam_beta2 = 0.95 if self.matrix_optimizer == "muon" else 0.999
         super().__post_init__()

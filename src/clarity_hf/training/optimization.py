@@ -81,10 +81,14 @@ class MuonWithAdamW(torch.optim.Optimizer):
     Muon replaces a matrix's momentum by its nearest orthogonal matrix, scaled so that one learning rate serves both
     (the update's root mean square is AdamW's). A ViT from random weights learns from about half as many films with it.
 
+    A group is Muon's where it has Muon's settings, else AdamW's, as one that is added later. Groups and state are all
+    there is: what copies, stores or replaces them needs to know nothing of the two optimizers.
+
     Args:
         groups: Dicts with `params`, `lr` and `weight_decay`, as of [`parameter_groups`].
         matrices: The parameters that Muon takes, each `(rows, columns)`; those of [`block_matrices`].
         betas: Of AdamW.
+        eps: Of AdamW.
         momentum: Of Muon.
 
     Raises:
@@ -100,6 +104,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         groups: Sequence[Mapping[str, Any]],
         matrices: Sequence[nn.Parameter],
         betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
         momentum: float = 0.95,
     ):
         chosen = {id(matrix) for matrix in matrices}
@@ -113,12 +118,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
         )
         if not hidden:
             raise ValueError("`matrices` must be among the parameters of `groups`, got none. Use AdamW alone.")
-        self._parts: list[torch.optim.Optimizer] = []
-        if others:
-            self._parts.append(torch.optim.AdamW(others, betas=betas))
-        self._parts.append(torch.optim.Muon(hidden, momentum=momentum, adjust_lr_fn="match_rms_adamw"))
-        super().__init__([group for part in self._parts for group in part.param_groups], {})
-        self._share()
+        muon = torch.optim.Muon(hidden, momentum=momentum, adjust_lr_fn="match_rms_adamw")
+        adamw = torch.optim.AdamW(others, betas=betas, eps=eps) if others else None
+        super().__init__([*(adamw.param_groups if adamw else []), *muon.param_groups], {})
+        self.defaults = {"betas": betas, "eps": eps}  # of groups that are added: Muon's keep their own
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -127,22 +130,13 @@ class MuonWithAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for part in self._parts:
-            part.step()
+        for kind, has_muons_settings in ((torch.optim.AdamW, False), (torch.optim.Muon, True)):
+            groups = [group for group in self.param_groups if ("ns_steps" in group) == has_muons_settings]
+            if groups:
+                part = kind(groups)  # takes the dicts as they are, settings included
+                part.state = self.state
+                part.step()
         return loss
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a stored state, as every optimizer does."""
-        super().load_state_dict(state_dict)
-        self._share()
-
-    def _share(self) -> None:
-        """Let the parts work on this optimizer's groups and state: a scheduler and a checkpoint see only these."""
-        first = 0
-        for part in self._parts:
-            part.param_groups = self.param_groups[first : first + len(part.param_groups)]
-            part.state = self.state
-            first += len(part.param_groups)
 
 
 def block_matrices(model: nn.Module) -> list[nn.Parameter]:

@@ -26,6 +26,11 @@ COMPARED = (
     "learning_rate",
     "weight_decay",
     "layer_decay",
+    "matrix_optimizer",
+    "optim",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
     "distillation_alpha",
     "distillation_temperature",
 )

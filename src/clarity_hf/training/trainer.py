@@ -94,7 +94,8 @@ class ClarityDistillationTrainer(Trainer):
                 model, layers, self.args.learning_rate, self.args.weight_decay, self.args.layer_decay
             )
             if muon:
-                self.optimizer = MuonWithAdamW(groups, block_matrices(model))
+                betas = (self.args.adam_beta1, self.args.adam_beta2)
+                self.optimizer = MuonWithAdamW(groups, block_matrices(model), betas, self.args.adam_epsilon)
             else:
                 optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
                 self.optimizer = optimizer_class(groups, **settings)
