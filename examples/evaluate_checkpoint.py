@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--baselines", nargs="*", default=["random"], choices=BASELINES, help="other methods")
     parser.add_argument("--teacher", help="classifier for Grad-CAM")
     parser.add_argument("--sanity_films", type=int, default=0, help="films for deletion, insertion, random weights")
+    parser.add_argument("--tuning_split", help="committed list of patients to tune on, such as nih-boxes-tuning-0")
     parser.add_argument("--min_positives", type=int, default=20, help="findings with fewer are not in means")
     parser.add_argument("--repeats", type=int, default=1000, help="draws of the bootstrap by patient")
     parser.add_argument("--seed", type=int, default=0, help="of phantoms, bootstrap, splits and random maps")
@@ -72,6 +73,7 @@ def main() -> None:
         baselines=arguments.baselines,
         teacher=arguments.teacher,
         sanity_films=arguments.sanity_films,
+        tuning_split=arguments.tuning_split,
         batch_size=arguments.batch_size,
         num_workers=arguments.num_workers,
         repeats=arguments.repeats,

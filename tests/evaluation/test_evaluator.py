@@ -11,7 +11,7 @@ from clarity_hf.boxes import Letterbox, boxes_from_map
 from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films, read_records
 from clarity_hf.evaluation.films import Film, PhantomFilms
 from clarity_hf.evaluation.localizers import LocalizerOutput, ModelLocalizer
-from clarity_hf.evaluation.records import data_digest, to_json
+from clarity_hf.evaluation.records import PackedBoxes, data_digest, to_json
 
 SETTINGS = BoxSettings([0.5, 0.5], [0.5, 0.5])
 
@@ -225,3 +225,17 @@ def test_another_file_is_no_file_of_records(tmp_path):
     path.write_text(json.dumps({"a": 1}) + "\n")
     with pytest.raises(ValueError, match="`path` must be a file of records"):
         read_records(path)
+
+
+def test_packed_lists_of_boxes_read_as_the_lists_they_were():
+    lists = [np.zeros((0, 4)), np.array([[0.5, 1, 2, 3], [4, 5, 6, 7]]), np.zeros((0, 4)), np.ones((1, 4))]
+    packed = PackedBoxes(lists)
+    assert len(packed) == 4
+    for found, boxes in zip(packed, lists, strict=True):
+        assert found.dtype == np.float64
+        np.testing.assert_array_equal(found, boxes)
+    np.testing.assert_array_equal(packed[-1], lists[-1])
+    assert [len(part) for part in packed[1:3]] == [2, 0]
+    assert len(PackedBoxes([])) == 0
+    with pytest.raises(IndexError):
+        packed[4]

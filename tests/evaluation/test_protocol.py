@@ -17,6 +17,7 @@ from clarity_hf.evaluation.protocol import (
     boxed,
     chexlocalize_miou,
     clarity_protocol,
+    cross_tuned,
     halves,
     halves_by_image,
     halves_by_patient,
@@ -116,6 +117,8 @@ def test_a_filed_list_says_who_is_tuned_on():
     assert len(scoring) == 36
     with pytest.raises(ValueError, match="`tuning_patients` must name patients of the 20 with boxes, got 1 others"):
         split_by_patients(some_films(), {"unknown"})
+    with pytest.raises(ValueError, match="`tuning_patients` must leave patients with boxes to score, got all 20"):
+        split_by_patients(some_films(), set(map(str, range(20))))
 
 
 # T(IoU) and T(IoBB)
@@ -405,6 +408,47 @@ def test_a_filed_list_replaces_the_named_split_alone():
     filed, drawn = (patient_protocol(films, 1, tuning_patients=list_) for list_ in (tuning, None))
     assert set(filed.named.iou.patients) == {record.patient for record in films[8:]}
     np.testing.assert_array_equal(filed.repeats[0].iou.films, drawn.repeats[0].iou.films)
+
+
+def test_both_ways_each_half_is_scored_with_what_the_other_chose():
+    # The first half's maps fit at .2 and the second's at .8: tuned on each other, neither does.
+    first = [film(f"a{i}", annotation(regions=at(0.2, TARGET, shifted(5.0)))) for i in range(3)]
+    second = [film(f"b{i}", annotation(regions=at(0.8, TARGET, [*FAR, *shifted(2.5)]))) for i in range(2)]
+    boxes = annotated_boxes([*second, *first])
+    crossed = cross_tuned(boxes, np.isin(boxes.films, ["a0", "a1", "a2"]))
+    assert crossed.thresholds[:, 0].tolist() == [0.2, 0.8]
+    assert crossed.iou.best == pytest.approx([0.6] * 2 + [1 / 3] * 3)
+    assert crossed.iobb.best == pytest.approx([0.75] * 2 + [0.5] * 3)
+    assert crossed.iou.count.tolist() == [2, 2, 1, 1, 1]
+    assert crossed.iou.boxes_drawn == pytest.approx(7 / 5)
+    assert crossed.iou.films.tolist() == ["b0", "b1", "a0", "a1", "a2"]
+
+
+def test_both_ways_the_constant_box_of_a_half_is_scored_on_the_other():
+    films = [film("a", annotation(boxes=TARGET)), film("b", annotation(boxes=shifted(5.0)), annotation(1))]
+    boxes = annotated_boxes(films)
+    constant = cross_tuned(boxes, boxes.films == "a").constant
+    assert constant.best == pytest.approx([1 / 3, 1 / 3, 0])  # the other half has no box of the second finding
+    assert constant.count.tolist() == [1, 1, 0]
+    assert constant.boxes_drawn_per_finding.tolist() == [1, 0]
+
+
+def test_the_protocol_scores_the_filed_split_both_ways_too():
+    films = random_films(40, 0, 0.5)
+    tuning = {record.patient for record in films[:8]}
+    result = patient_protocol(films, 1, tuning_patients=tuning)
+    scored = np.isin(result.boxes.patients, list(tuning), invert=True)
+    np.testing.assert_array_equal(result.crossed.iou.best[scored], result.named.iou.best)
+    np.testing.assert_array_equal(result.crossed.constant.best[scored], result.named.constant.best)
+    assert len(result.crossed.iou.best) == len(result.boxes.films) > scored.sum()
+
+
+def test_a_patient_in_both_halves_is_refused():
+    boxes = annotated_boxes([film("a", annotation(), patient="p"), film("b", annotation(), patient="p")])
+    with pytest.raises(ValueError, match="`first` must halve by patient, got 1 patients in both halves"):
+        cross_tuned(boxes, np.array([True, False]))
+    with pytest.raises(ValueError, match=r"`first` must be \(2,\), got \(1,\)"):
+        cross_tuned(boxes, np.array([True]))
 
 
 def test_claritys_protocol_halves_images():

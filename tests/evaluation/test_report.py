@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from clarity_hf.evaluation.classification import mean_auroc
-from clarity_hf.evaluation.report import write_report
+from clarity_hf.evaluation.report import check_report, write_report
 
 _spec = importlib.util.spec_from_file_location("synthetic_records", Path(__file__).with_name("synthetic_records.py"))
 synthetic = importlib.util.module_from_spec(_spec)
@@ -99,7 +99,7 @@ def test_the_page_needs_nothing_but_itself(page):
     assert not {"script", "link", "iframe"} & set(parsed.tags)
     assert "@import" not in page
     assert "url(" not in page
-    assert sum(link.startswith("data:") for link in parsed.links) == 5 + 4
+    assert sum(link.startswith("data:") for link in parsed.links) == 6 + 4
 
 
 def test_the_page_begins_with_what_was_evaluated_and_its_caveats(page):
@@ -154,7 +154,7 @@ def test_the_json_holds_every_table_and_what_it_was_made_of(folder, summary, rec
 
 
 def test_figures_are_files_too(folder):
-    names = {"roc", "precision_recall", "reliability", "boxes", "boxes_per_finding"}
+    names = {"roc", "precision_recall", "reliability", "boxes", "boxes_largest", "boxes_per_finding"}
     files = {path.name for path in (folder / "figures").iterdir()}
     assert files == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
     assert {path.name for path in (folder / "cases").iterdir()} == {
@@ -163,7 +163,8 @@ def test_figures_are_files_too(folder):
 
 
 def test_a_baseline_in_another_order_is_aligned_by_name(summary):
-    (row,) = summary["tables"]["baselines"]["rows"]
+    row, again = summary["tables"]["baselines"]["rows"]
+    assert again["AUROC"] is None
     assert row["Baseline"] == "Random map"
     assert row["Gain, AUROC"]["value"] > 0.2
     assert row["AUROC"] == pytest.approx(0.5, abs=0.12)
@@ -178,8 +179,19 @@ def test_the_same_records_give_the_same_page(tmp_path):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"findings": ("Mass",)}, "`findings` must name 4 findings, as the records have, got 1"),
+        (
+            {"findings": ("Mass",), "score_thresholds": (0.5,)},
+            "`findings` must name 4 findings, as the records have, got 1",
+        ),
         ({"score_thresholds": (0.5,)}, "`score_thresholds` must be 4 numbers, got"),
+        ({"baselines": {"m": []}}, r"`baselines` must have names of their own, got \['m'\]"),
+        ({"baselines": {"Constant box": []}}, r"`baselines` must have names of their own, got \['Constant box'\]"),
+        ({"repeats": 0}, "`repeats` must be at least 1, got 0"),
+        ({"tuning_split": "half"}, "`tuning_split` must be one of nih-validation, .*, or None, got 'half'"),
+        (
+            {"tuning_split": "nih-boxes-tuning-0"},
+            r"`tuning_split` must list some of the 2 patients with boxes .* 'nih-boxes-tuning-0' with 0 of them",
+        ),
         ({"baselines": {"CAM": []}}, r"`baselines\['CAM'\]` must be records of the same 4 films, got 0, 4 missing"),
         ({"about": {"model": "m"}}, "`about` must say data, got"),
         ({"records": []}, "`records` must hold at least one film"),
@@ -198,3 +210,52 @@ def test_without_matplotlib_nothing_is_begun(records, tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r"pip install 'clarity_hf\[report\]'"):
         write_report(records, tmp_path / "report", ABOUT, **OPTIONS)
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize("missing", ["model", "data"])
+def test_what_would_be_refused_can_be_asked_before_an_evaluation(missing, monkeypatch):
+    options = {"findings": synthetic.FINDINGS, "score_thresholds": synthetic.THRESHOLDS}
+    check_report(ABOUT, **options, baselines=["Random map"], tuning_split="nih-boxes-tuning-0", repeats=1)
+    with pytest.raises(ValueError, match=f"`about` must say {missing}"):
+        check_report({key: value for key, value in ABOUT.items() if key != missing}, **options)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match="matplotlib"):
+        check_report(ABOUT, **options)
+
+
+@pytest.mark.parametrize(
+    ("split", "caveat"),
+    [
+        ("test", None),
+        ("validation", "Films of the validation split may have chosen epoch and thresholds"),
+        (None, "Films of a split that is not named may have chosen epoch and thresholds"),
+    ],
+)
+def test_films_that_may_have_chosen_thresholds_are_a_caveat(split, caveat, tmp_path):
+    about = {"model": "m", "data": "d"} | ({"split": split} if split else {})
+    page = write_report(synthetic.films(8), tmp_path, about, **OPTIONS).read_text(encoding="utf-8")
+    assert "figures on them are optimistic" in page if caveat else "optimistic" not in page
+    assert caveat is None or caveat in page
+
+
+def test_what_about_says_is_said_once_and_in_its_words(tmp_path):
+    own = {"films": 8, "versions": {"clarity_hf": "0.0.test"}, "seeds": {"all": 3}, "score_thresholds": {"Mass": 0.5}}
+    about = {"model": "m", "data": "d", "split": "test", **own}
+    page = write_report(synthetic.films(8), tmp_path, about, **OPTIONS).read_text(encoding="utf-8")
+    names = re.findall("<dt>(.*?)</dt>", page)
+    assert len(set(names)) == len(names)
+    assert "matplotlib" not in page
+    assert "draws of patients, seed" not in page
+    summary = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert (summary["films"], summary["versions"]) == (8, own["versions"])
+    assert summary["score_thresholds"] == own["score_thresholds"]
+    assert not set(summary["about"]) & set(summary)
+    assert set(summary["about"]) == {"model", "data", "split", "seeds"}
+
+
+def test_the_cards_are_of_boxes_tuned_as_the_baselines_are(page, summary):
+    row = summary["tables"]["localization"]["rows"][0]
+    assert row["Boxes"] == "tuned, any region"
+    card = re.search(r"<span>Boxes found at IoU &gt; 0.3, tuned</span><b>(.*?)</b><small>(.*?)</small>", page)
+    assert card[1] == f"{row['> 0.3']['value']:.3f}"
+    assert f"{row['Boxes drawn']:.1f} boxes drawn" in card[2]

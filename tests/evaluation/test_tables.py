@@ -4,6 +4,7 @@
 import csv
 import importlib.util
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 
 from clarity_hf.evaluation.classification import auroc_per_finding
-from clarity_hf.evaluation.localization import LEVELS, boxes_found
+from clarity_hf.evaluation.localization import IOBB_LEVELS, LEVELS, boxes_found
+from clarity_hf.evaluation.records import MAP_THRESHOLDS
 from clarity_hf.evaluation.tables import (
     PUBLISHED,
+    PUBLISHED_PER_FINDING,
     Estimate,
     Evaluated,
     Row,
@@ -21,6 +24,7 @@ from clarity_hf.evaluation.tables import (
     build_tables,
     classification_table,
     localize,
+    masks_table,
     normal_table,
     sanity_tables,
     show,
@@ -34,8 +38,8 @@ _spec.loader.exec_module(synthetic)
 NAN = float("nan")
 
 
-def evaluated(records, repeats=20, min_positives=20):
-    return Evaluated(records, synthetic.FINDINGS, np.array(synthetic.THRESHOLDS), min_positives, repeats)
+def evaluated(records, repeats=20, min_positives=20, **options):
+    return Evaluated(records, synthetic.FINDINGS, np.array(synthetic.THRESHOLDS), min_positives, repeats, **options)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,34 @@ def films():
 def tables(films):
     others = {"Random map": synthetic.films(spread=80.0, skill=0.0)}
     return build_tables(films, localize(films, others), others, model="ours")
+
+
+@pytest.fixture(scope="module")
+def unequal():
+    """Maps that a low threshold suits, with own boxes at another: whoever is not tuned finds less."""
+    return evaluated([with_regions(record, best_at=0.2) for record in synthetic.films(60)])
+
+
+def with_regions(record, best_at, own_at=0.5, extra=()):
+    """The record with regions that are the annotated box at one threshold and a corner of it at all others.
+
+    The last finding is left out: with boxes of one patient there is nothing to tune it on.
+    """
+
+    def region(box, threshold):
+        size = 1.0 if threshold == best_at else 0.3
+        return np.concatenate([box[:2], box[:2] + size * (box[2:] - box[:2])])[None]
+
+    parts = tuple(
+        replace(
+            part,
+            own=region(part.boxes[0], own_at),
+            regions=tuple(np.concatenate([*extra, region(part.boxes[0], share)]) for share in MAP_THRESHOLDS),
+        )
+        for part in record.annotations
+        if part.finding < 3
+    )
+    return replace(record, annotations=parts)
 
 
 def rows_of(table, *start):
@@ -96,6 +128,39 @@ def test_a_rare_finding_is_listed_and_marked_but_not_in_the_mean(films):
     assert mean.cells[3].low < mean.cells[3].value < mean.cells[3].high
 
 
+def test_all_columns_of_the_mean_are_over_the_same_findings(films):
+    # A finding on every film has positives enough, and no negatives: no AUROC, and so no share in any other mean.
+    records = [replace(record, labels=np.array([1.0, *record.labels[1:]])) for record in films.records]
+    *rows, mean = classification_table(evaluated(records)).rows
+    assert [row.kind for row in rows] == ["rare", "", "", "rare"]
+    assert mean.cells[0] == "Mean of 2 findings"
+    for place in (4, 5, 7):
+        values = [show_value(row.cells[place]) for row in rows[1:3]]
+        assert show_value(mean.cells[place]) == pytest.approx(np.mean(values))
+    assert mean.cells[4].low < mean.cells[4].value < mean.cells[4].high
+
+
+def show_value(cell):
+    return cell.value if isinstance(cell, Estimate) else cell
+
+
+def test_a_mean_without_an_interval_says_why():
+    # Three findings that a patient each has alone: a draw that has all three is rare.
+    records = synthetic.films(40)
+    labels = np.zeros((40, 4))
+    labels[[0, 2, 4], [0, 1, 2]] = 1
+    few = evaluated([replace(one, labels=row) for one, row in zip(records, labels, strict=True)], 100, 1)
+    table = classification_table(few)
+    assert np.isnan(table.rows[-1].cells[3].low)
+    assert re.search(r"No interval where a mean .*: both means \(\d\d %\)\.$", table.note.replace("%)", " %)"))
+    assert "No interval" not in classification_table(evaluated(records, min_positives=3)).note
+
+
+def test_no_note_claims_to_know_where_thresholds_come_from(tables):
+    assert "chosen on these films" not in tables["classification"].note
+    assert "Sensitivity and specificity at the given threshold." in tables["classification"].note
+
+
 def test_every_film_is_in_one_group_of_each_attribute(films):
     table = subgroup_table(films)
     for attribute, groups in (("Sex", 3), ("Age", 5), ("View", 2)):
@@ -128,12 +193,99 @@ def test_t_iou_is_that_of_the_methods_own_boxes_and_the_gate_takes_boxes_away(fi
     pairs = [(part.finding, part.boxes, part.own) for record in films.records for part in record.annotations]
     shares = [share for _, share in boxes_found(pairs).values()]
     own, gated = (
-        rows_of(tables["localization"], "ours", "mean")[0],
-        rows_of(tables["localization"], "ours, gated by score")[0],
+        rows_of(tables["localization"], "ours", "its own boxes")[0],
+        rows_of(tables["localization"], "ours", "its own boxes, gated by score")[0],
     )
     assert [cell.value for cell in own[3:]] == pytest.approx(np.mean(shares, axis=0).tolist())
     assert all(cell.value <= other.value for cell, other in zip(gated[3:], own[3:], strict=True))
     assert gated[2] < own[2]  # boxes drawn
+
+
+def test_every_box_is_scored_once_at_thresholds_of_the_other_patients(unequal):
+    # The best threshold is the same everywhere, so that tuning on any half finds every box; its own finds none.
+    localized = localize(unequal, {"untuned": unequal.records})
+    assert len(localized.tuned.best) == sum(len(record.annotations) for record in unequal.records)
+    assert localized.tuned.best == pytest.approx(1.0, abs=1e-5)
+    assert localized.own.best == pytest.approx(0.09, abs=1e-5)
+    for overlaps in (localized.method.largest.crossed.iou, localized.baselines["untuned"].any_region.crossed.iou):
+        assert overlaps.best == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_method_gains_nothing_over_itself_whatever_its_own_thresholds(unequal):
+    # A baseline whose own boxes are at another threshold is the same method here.
+    other = [with_regions(record, best_at=0.2, own_at=0.2) for record in unequal.records]
+    tables = build_tables(unequal, localize(unequal, {"same maps": other}), {"same maps": other}, "ours")
+    for row in tables["baselines"].rows:
+        assert [cell.value for cell in row.cells[6:]] == [0.0] * 3
+        assert row.cells[4:6] == (1.0, 1.0)
+    rows = [rows_of(tables["localization"], name, "tuned, any region") for name in ("ours", "same maps")]
+    (headline,), (theirs,) = rows
+    assert headline[3:] == theirs[3:]
+
+
+def test_the_largest_region_alone_has_rows_for_every_method_with_the_boxes_it_draws():
+    # A region that meets nothing has the most mass: it is drawn alone, where both are drawn any may match.
+    off = np.array([[250.0, 250, 256, 256]])
+    films = evaluated([with_regions(record, 0.2, extra=[off]) for record in synthetic.films(40)])
+    others = {"CAM": films.records}
+    table = build_tables(films, localize(films, others), others, "ours")["localization"]
+    for name in ("ours", "CAM"):
+        (any_region,), (largest,) = (
+            rows_of(table, name, f"tuned, {regions}") for regions in ("any region", "largest region")
+        )
+        assert (any_region[2], any_region[3].value) == (2.0, 1.0)
+        assert (largest[2], largest[3].value) == (1.0, 0.0)
+    (difference,) = rows_of(table, "ours − constant box", "tuned, largest region")
+    (constant,) = rows_of(table, "Constant box")
+    assert difference[3].value == -constant[3].value
+
+
+def test_a_pooled_share_is_of_all_boxes_and_a_mean_of_findings(films, tables):
+    tuned = localize(films).tuned
+    (mean,), (pooled,) = (
+        rows_of(tables[name], "ours", "tuned, any region") for name in ("localization", "localization_pooled")
+    )
+    assert pooled[3].value == pytest.approx((tuned.best > 0.1).mean())
+    shares = [(tuned.best[tuned.findings == i] > 0.1).mean() for i in np.unique(tuned.findings)]
+    assert mean[3].value == pytest.approx(np.mean(shares))
+
+
+def test_a_filed_list_says_which_half_is_tuned_everywhere_and_a_seed_which_else(films, tables, monkeypatch):
+    listed = frozenset(record.patient for record in films.records[:60])
+    monkeypatch.setattr("clarity_hf.evaluation.tables.named_split", {"a-list": listed}.__getitem__)
+    filed = evaluated(films.records, tuning_split="a-list")
+    assert {record.patient for record in filed.sides[0] if record.annotations} <= listed
+    assert not {record.patient for record in filed.sides[1]} & listed
+    localized = localize(filed)
+    assert set(localized.method.any_region.named.iou.patients) == {
+        record.patient for record in films.records if record.annotations
+    } - listed
+    assert not np.array_equal(localized.constant.best, localize(films).constant.best)
+    masks = [row.cells[1] for row in masks_table(filed).rows]
+    assert masks != [row.cells[1] for row in tables["masks"].rows]
+    named = build_tables(filed, localized, model="ours")
+    assert rows_of(named["halves"], "ours", "filed half a-list")
+    assert rows_of(tables["halves"], "ours", "half drawn by seed 0")
+    for name in ("localization", "localization_per_finding", "localization_other", "masks"):
+        assert "filed half a-list" in named[name].note
+        assert "half drawn by seed 0" in tables[name].note
+
+
+def test_wangs_table_has_accuracy_and_false_boxes_per_finding_and_of_every_method():
+    box = np.array([0.0, 0, 100, 100])
+    inside, off = np.array([[0.0, 0, 50, 80]]), np.array([[200.0, 200, 220, 220]])
+    record = next(one for one in synthetic.films(9) if one.labels[0] == 1)
+    part = replace(record.annotations[0], boxes=box[None], wang_regions=(np.concatenate([inside, off]), inside))
+    films = evaluated([replace(record, annotations=(part,))])
+    table = build_tables(films, localize(films, {"CAM": films.records}), {"CAM": films.records}, "ours")["wang"]
+    assert table.columns[4:] == (*(f"IoU > {t}" for t in (0.1, 0.3, 0.5, 0.7)), *(f"IoBB > {t}" for t in IOBB_LEVELS))
+    accuracy = (3.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0)  # IoU .4, and wholly inside
+    false = (None, 1.0, 1.0, 3.0, 3.0, 1.0, 1.0, 1.0)
+    assert [row.cells for row in table.rows] == [
+        (method, finding, *figures)
+        for method, finding in (("ours", "Mass"), ("ours", "Mean over findings"), ("CAM", "Mean over findings"))
+        for figures in (("accuracy", *accuracy), ("false boxes a film", *false))
+    ]
 
 
 def test_a_constant_box_never_comes_from_a_patient_on_whom_it_is_scored():
@@ -153,14 +305,14 @@ def test_a_constant_box_never_comes_from_a_patient_on_whom_it_is_scored():
 def test_the_method_stands_beside_constant_box_and_baselines_in_every_protocol(tables):
     assert {row.cells[0] for row in tables["localization"].rows} == {
         "ours",
-        "ours, gated by score",
         "ours − constant box",
         "Constant box",
         "Random map",
     }
     assert {row.cells[0] for row in tables["halves"].rows} >= {"ours", "Constant box", "Random map"}
-    gain = rows_of(tables["baselines"], "Random map")[0]
-    assert all(cell.low > 0 for cell in gain[2:])
+    gain, largest = rows_of(tables["baselines"], "Random map")
+    assert all(cell.low > 0 for cell in (gain[2], *gain[6:], *largest[6:]))
+    assert (gain[3], largest[3]) == ("tuned, any region", "tuned, largest region")
 
 
 def test_published_figures_say_that_they_are_of_other_films(tables):
@@ -170,6 +322,16 @@ def test_published_figures_say_that_they_are_of_other_films(tables):
     paper = rows_of(table, "CLARiTy-S-16-512")[0]
     assert paper[1:] == (0.81, 0.69, 0.59, 0.47, 0.32, None, None)
     assert all(set(figures) <= set(LEVELS) for figures in PUBLISHED.values())
+    assert rows_of(table, "Constant box of these boxes")[0][1:] == (0.475, None, 0.246, None, 0.15, None, 0.05)
+
+
+def test_published_figures_per_finding_have_the_mean_that_is_published(tables):
+    assert "NOT ON THIS DATA" in tables["published_per_finding"].title
+    assert len(tables["published_per_finding"].rows) == 2 * 9
+    for figures in PUBLISHED_PER_FINDING.values():
+        *findings, mean = figures.values()
+        assert np.mean(findings, axis=0) == pytest.approx(mean, abs=0.011)  # of rounded figures
+        assert list(figures)[:8] == sorted(list(figures)[:8])
 
 
 def test_without_annotated_boxes_there_are_no_tables_of_localization():

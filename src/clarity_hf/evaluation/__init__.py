@@ -64,7 +64,7 @@ from .protocol import (
     wang_protocol,
 )
 from .records import AnnotationRecord, FilmRecord, data_digest
-from .report import write_report
+from .report import check_report, write_report
 from .sanity import absent_on_normal, deletion_insertion, mass_outside, randomised_weights
 
 __all__ = [
@@ -103,6 +103,7 @@ __all__ = [
     "boxes_found",
     "calibrate",
     "calibration_error_per_finding",
+    "check_report",
     "chexlocalize_miou",
     "clarity_protocol",
     "classification_intervals",

@@ -26,14 +26,14 @@ from .evaluator import BoxSettings, Evaluation, Films, evaluate_films
 from .films import Film
 from .localizers import Localizer, ModelLocalizer
 from .records import FilmRecord, data_digest
-from .report import Look, write_report
+from .report import Look, check_report, write_report
 from .sanity import deletion_insertion, map_over_film, randomised_weights
 
 BASELINES = ("random", "cam", "attention", "rollout", "atlas", "gradcam", "gradcam++")
 """Methods that can stand beside the model; the last two need a classifier, the teacher."""
 
 BASELINE_MAP_THRESHOLD = 0.5
-"""Map threshold of the baselines' own boxes; tables tune it for every method on the same films."""
+"""Map threshold of the boxes that a baseline would show; the tables compare boxes that are tuned for every method."""
 
 THRESHOLDS = ("score_thresholds", "map_thresholds", "box_components", "box_upsampling")
 """Fields of a config that change no score and no map; records have them among their settings."""
@@ -52,6 +52,7 @@ def evaluate_checkpoint(
     baselines: Sequence[str] = (),
     teacher: str | None = None,
     sanity_films: int = 0,
+    tuning_split: str | None = None,
     batch_size: int = 16,
     num_workers: int = 0,
     repeats: int = 1000,
@@ -73,6 +74,8 @@ def evaluate_checkpoint(
         teacher: Folder or Hub id of the classifier of Grad-CAM, with an image processor.
         sanity_films: How many films, the first with a present finding, are taken for deletion, insertion and
             randomised weights, which cost some 60 forward passes each; 0 leaves them out.
+        tuning_split: Committed list of the patients on whom map thresholds are tuned in the tables of halves, such as
+            `nih-boxes-tuning-0`; None draws them with `seed`.
         batch_size: Films per forward pass.
         num_workers: Processes that read films ahead.
         repeats: Draws of every bootstrap.
@@ -97,6 +100,14 @@ def evaluate_checkpoint(
     folder = Path(folder)
     ours = ModelLocalizer(model, image_processor)
     settings = BoxSettings.of_config(model.config)
+    check_report(  # now, and not after hours
+        about,
+        findings=ours.findings,
+        score_thresholds=settings.score_thresholds,
+        baselines=[make_baseline(name, ours, teacher, seed).name for name in baselines],
+        tuning_split=tuning_split,
+        repeats=repeats,
+    )
     reading: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "progress": progress}
     kept = folder.with_name(f"{folder.name}-records")
     source = describe_model(model, image_processor) | {"data": about["data"], "split": about["split"]}
@@ -125,6 +136,7 @@ def evaluate_checkpoint(
         baselines={name: other.records for name, other in others.items()},
         sanity=sanity_of(ours, evaluation.records, films, sanity_films, seed, batch_size),
         look=looking_at(ours, films) if draw_cases else None,
+        tuning_split=tuning_split,
         min_positives=min_positives,
         repeats=repeats,
         seed=seed,

@@ -213,7 +213,7 @@ def _draw_measured(axes: Axes, levels: Sequence[float], measured: Mapping[str, n
 
 def _draw_published(axes: Axes, levels: Sequence[float], published: Mapping[str, np.ndarray]) -> None:
     """Thin, dotted and grey, told apart by their markers; levels without a figure are passed over."""
-    for (name, shares), marker in zip(published.items(), _cycled("sD^vP*X"), strict=False):
+    for (name, shares), marker in zip(published.items(), _cycled("sD^vP*Xh"), strict=False):
         known = ~np.isnan(shares)
         axes.plot(
             np.asarray(levels)[known],

@@ -16,7 +16,7 @@ share a staircase full of ties, and one threshold has to serve T(IoU) at all lev
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -108,7 +108,8 @@ def split_by_patients(
             tuning side.
 
     Raises:
-        ValueError: None of the patients is known, so that nothing would be tuned.
+        ValueError: None of the patients with boxes is listed, so that nothing would be tuned, or all are, so that
+            nothing would be scored.
     """
     boxed_patients = {record.patient for record in boxed(records)}
     if boxed_patients and not boxed_patients & set(tuning_patients):
@@ -117,6 +118,11 @@ def split_by_patients(
             f"{len(tuning_patients)} others. Choose the list of this data set."
         )
     scoring = boxed_patients - set(tuning_patients)
+    if boxed_patients and not scoring:
+        raise ValueError(
+            f"`tuning_patients` must leave patients with boxes to score, got all {len(boxed_patients)} listed. "
+            "Choose the list of this data set."
+        )
     return _sides(records, [record.patient in scoring for record in records])
 
 
@@ -136,17 +142,30 @@ class Overlaps:
         films: `(n,)` str, names.
         patients: `(n,)` str.
         findings: `(n,)` int.
+        first: `(n,)` bool, the first box of its (film, finding): to count maps in place of boxes.
         best: `(n,)` float64, best overlap with a drawn box, in [0, 1]; 0 where nothing is drawn.
-        boxes_drawn: Mean number of boxes drawn per annotated (film, finding); NaN where there are none.
+        count: `(n,)` int, boxes drawn for the (film, finding).
         num_findings: F.
     """
 
     films: np.ndarray
     patients: np.ndarray
     findings: np.ndarray
+    first: np.ndarray
     best: np.ndarray
-    boxes_drawn: float
+    count: np.ndarray
     num_findings: int
+
+    @property
+    def boxes_drawn(self) -> float:
+        """Mean number of boxes drawn per annotated (film, finding); NaN where there are none."""
+        return float(self.count[self.first].mean()) if self.first.any() else float("nan")
+
+    @property
+    def boxes_drawn_per_finding(self) -> np.ndarray:
+        """The same of each finding, `(F,)`; NaN without annotated boxes."""
+        counts = self.count[self.first, None].astype(np.float64)
+        return shares_per_finding(self.findings[self.first], counts, self.num_findings)[1][:, 0]
 
     def found(self, levels: Sequence[float] = LEVELS) -> Found:
         """Shares of annotated boxes whose overlap exceeds each level."""
@@ -261,8 +280,7 @@ class AnnotatedBoxes:
             best: `(n,)` best overlap of each annotated box.
             count: `(n,)` boxes drawn for its (film, finding).
         """
-        mean = float(count[self.first].mean()) if self.first.any() else float("nan")
-        return Overlaps(self.films, self.patients, self.findings, best, mean, self.num_findings)
+        return Overlaps(self.films, self.patients, self.findings, self.first, best, count, self.num_findings)
 
 
 def annotated_boxes(
@@ -788,16 +806,74 @@ def clarity_protocol(
 
 
 @dataclass(frozen=True, eq=False)
+class CrossTuned:
+    """Every annotated box scored once, with what was chosen on the half of the patients that it is not in.
+
+    Attributes:
+        thresholds: `(2, F)` map thresholds, chosen on the first and on the second half; each scores the other.
+        iou: Overlaps by IoU of all boxes, whatever the scores.
+        iobb: The same by intersection over the drawn box.
+        constant: By IoU, the constant box of each finding.
+    """
+
+    thresholds: np.ndarray
+    iou: Overlaps
+    iobb: Overlaps
+    constant: Overlaps
+
+
+def cross_tuned(boxes: AnnotatedBoxes, first: np.ndarray) -> CrossTuned:
+    """Tune on one half and score the other, both ways: all boxes are scored, as many as there are.
+
+    For comparing methods on the same films, each at thresholds chosen in the same way. A finding without boxes in one
+    half is scored at `DEFAULT_MAP_THRESHOLD` in the other, and has no constant box there.
+
+    Args:
+        boxes: Of all films.
+        first: `(n,)` bool, the boxes of one half of the patients.
+
+    Raises:
+        ValueError: A patient has boxes in both halves, or `first` has another length.
+    """
+    first = np.asarray(first, dtype=bool)
+    if first.shape != boxes.findings.shape:
+        raise ValueError(f"`first` must be {boxes.findings.shape}, got {first.shape}. Give one for every box.")
+    both = set(boxes.patients[first]) & set(boxes.patients[~first])
+    if both:
+        raise ValueError(f"`first` must halve by patient, got {len(both)} patients in both halves. See halves.")
+    sides = [boxes.of_films(boxes.films[rows]) for rows in (first, ~first)]
+    thresholds = np.stack([side.tuned_thresholds() for side in sides])
+    guesses = [side.constant_boxes() for side in sides]
+
+    def crossed(by_first: Overlaps, by_second: Overlaps) -> Overlaps:
+        columns = {
+            name: np.where(first, getattr(by_second, name), getattr(by_first, name)) for name in ("best", "count")
+        }
+        return replace(by_first, **columns)
+
+    return CrossTuned(
+        thresholds=thresholds,
+        iou=crossed(*(boxes.drawn(chosen) for chosen in thresholds)),
+        iobb=crossed(*(boxes.drawn(chosen, measure="iobb") for chosen in thresholds)),
+        constant=crossed(*(boxes.constant(guess) for guess in guesses)),
+    )
+
+
+@dataclass(frozen=True, eq=False)
 class PatientProtocol:
     """The protocol of halves by patient.
 
     Attributes:
-        named: On the split that is filed by name.
+        boxes: All annotated boxes.
+        named: On the split that is filed by name, or drawn with the first seed where no list was given.
         repeats: On as many others.
+        crossed: Both ways on the split of `named`, so that every annotated box is scored once.
     """
 
+    boxes: AnnotatedBoxes
     named: HalfScores
     repeats: tuple[HalfScores, ...]
+    crossed: CrossTuned
 
 
 def patient_protocol(
@@ -811,7 +887,8 @@ def patient_protocol(
     """Ours: thresholds are tuned on half of the **patients** with boxes, the other half is scored; and again.
 
     Each split is scored in one direction, as others report it: with both the deviation over repeats would be that of
-    another figure. [`over_repeats`] gives mean and deviation.
+    another figure. [`over_repeats`] gives mean and deviation. Beside them the first split is scored both ways, see
+    [`cross_tuned`].
 
     Args:
         records: Films, with boxes or without.
@@ -831,7 +908,8 @@ def patient_protocol(
         chosen, scored = (table.of_films([record.name for record in boxed(side)]) for side in sides)
         gate = score_thresholds_of(sides[0]) if score_thresholds is None else score_thresholds
         scores.append(_tune_and_score(chosen, scored, gate))
-    return PatientProtocol(scores[0], tuple(scores[1:]))
+    scored_first = np.isin(table.films, [record.name for record in boxed(first[1])])
+    return PatientProtocol(table, scores[0], tuple(scores[1:]), cross_tuned(table, ~scored_first))
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,16 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from clarity_hf.data.named_splits import SPLITS
+
 from . import curves
 from .cases import Look, case_entries
 from .classification import auroc_per_finding, average_precision_per_finding, calibration_error_per_finding
 from .localization import LEVELS
+from .protocol import boxed
 from .records import FilmRecord, to_json
 from .tables import (
+    CONSTANT_BOX,
     PUBLISHED,
     Cell,
     Evaluated,
@@ -38,6 +42,9 @@ from .tables import (
     show,
     show_interval,
 )
+
+_FROM_ABOUT = ("films", "patients", "score_thresholds", "versions")
+"""What `report.json` says once, in the words of `about` where it has them."""
 
 TEMPLATE = Path(__file__).parent / "report_template.html"
 
@@ -52,7 +59,7 @@ def write_report(
     baselines: Mapping[str, Sequence[FilmRecord]] | None = None,
     sanity: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     look: Look | None = None,
-    tuning_patients: Collection[str] | None = None,
+    tuning_split: str | None = None,
     cases: int = 4,
     min_positives: int = 20,
     repeats: int = 1000,
@@ -71,14 +78,16 @@ def write_report(
         about: What the reader must know, in the order in which it is shown: `model` and `data` (names, no paths), and
             such as `weights_hash`, `data_hash`, `split`, `seeds`, `versions`, `map_thresholds`, `command`; values are
             text, numbers, lists or mappings. `synthetic` (true for phantoms) and `caveats` (a list of text) become
-            caveats.
+            caveats, and so does a `split` that is not `test`. What the report would count itself (`films`,
+            `versions`, `score_thresholds`) is said in these words alone.
         findings: The F names.
         score_thresholds: `(F,)` in [0, 1], chosen on other films.
         baselines: Records of other methods on the same films, by name.
         sanity: Small tables by title, each a list of rows, each a mapping from head to value.
         look: Gives films to draw, called once for each case with a list of one name; None leaves the cases out, as
             where films must not leave their place.
-        tuning_patients: Tuning half of the split that is filed by name, see [`patient_protocol`].
+        tuning_split: Name of a committed list of patients, see [`named_split`], such as `nih-boxes-tuning-0`: map
+            thresholds are tuned on the half that it names, and on the other half. None draws the half with `seed`.
         cases: Cases of a kind at most.
         min_positives: Findings with fewer positives are listed but not in a mean.
         repeats: Draws of every bootstrap by patient.
@@ -89,17 +98,24 @@ def write_report(
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: There are no records, names or arrays do not fit one another, `about` lacks `model` or `data`, or a
-            baseline has other films.
+        ValueError: As for [`check_report`], there are no records, they do not fit the names, a baseline has other
+            films, or `tuning_split` lists none, or all, of the patients with boxes.
     """
-    curves.require_matplotlib()
+    check_report(
+        about,
+        findings=findings,
+        score_thresholds=score_thresholds,
+        baselines=tuple(baselines or ()),
+        tuning_split=tuning_split,
+        repeats=repeats,
+    )
     thresholds = np.asarray(score_thresholds, dtype=np.float64)
-    evaluated = Evaluated(records, tuple(findings), thresholds, min_positives, repeats, seed)
-    _check(evaluated, about)
+    evaluated = Evaluated(records, tuple(findings), thresholds, min_positives, repeats, seed, tuning_split)
+    _check_records(evaluated)
     others = {name: _aligned(records, other, name) for name, other in (baselines or {}).items()}
     model = str(about["model"])
     localized = localize(evaluated, others)
-    tables = build_tables(evaluated, localized, others, model, tuning_patients) | sanity_tables(sanity or {})
+    tables = build_tables(evaluated, localized, others, model) | sanity_tables(sanity or {})
     figures = _figures(evaluated, localized, model)
     entries = {} if look is None else case_entries(evaluated, look, cases)
     folder = Path(folder)
@@ -109,7 +125,52 @@ def write_report(
     return _write(folder / "report.html", _html(evaluated, about, localized, tables, figures, entries))
 
 
-def _check(evaluated: Evaluated, about: Mapping[str, Any]) -> None:
+def check_report(
+    about: Mapping[str, Any],
+    *,
+    findings: Sequence[str],
+    score_thresholds: Sequence[float] | np.ndarray,
+    baselines: Collection[str] = (),
+    tuning_split: str | None = None,
+    repeats: int = 1000,
+) -> None:
+    """Refuse before a long evaluation what [`write_report`] would refuse after it.
+
+    Args:
+        about: As for [`write_report`].
+        findings: The F names.
+        score_thresholds: `(F,)`.
+        baselines: Names of the methods that will stand beside the model.
+        tuning_split: As for [`write_report`].
+        repeats: Draws of every bootstrap.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: `about` lacks `model` or `data`, there is not one threshold a finding, a baseline has the name of
+            the model or of the constant box, there is no list of the name `tuning_split`, or no draws are wanted.
+    """
+    curves.require_matplotlib()
+    missing = [key for key in ("model", "data") if not about.get(key)]
+    if missing:
+        raise ValueError(f"`about` must say {' and '.join(missing)}, got {sorted(about)}. Name what was evaluated.")
+    thresholds = np.asarray(score_thresholds, dtype=np.float64)
+    if thresholds.shape != (len(findings),) or np.isnan(thresholds).any():
+        raise ValueError(
+            f"`score_thresholds` must be {len(findings)} numbers, got {thresholds.tolist()}. Give one for every "
+            "finding."
+        )
+    taken = sorted({str(about["model"]), CONSTANT_BOX} & set(baselines))
+    if taken:
+        raise ValueError(f"`baselines` must have names of their own, got {taken}. Rename them, or the model.")
+    if tuning_split is not None and tuning_split not in SPLITS:
+        raise ValueError(
+            f"`tuning_split` must be one of {', '.join(SPLITS)}, or None, got '{tuning_split}'. Choose one of them."
+        )
+    if repeats < 1:
+        raise ValueError(f"`repeats` must be at least 1, got {repeats}. A thousand are usual.")
+
+
+def _check_records(evaluated: Evaluated) -> None:
     """Refuse what would only fail, or mislead, further on."""
     count = len(evaluated.findings)
     if len(evaluated.records) == 0:
@@ -120,17 +181,16 @@ def _check(evaluated: Evaluated, about: Mapping[str, Any]) -> None:
                 f"`findings` must name {len(record.scores)} findings, as the records have, got {count}. "
                 "Give the names that were evaluated."
             )
-    if evaluated.score_thresholds.shape != (count,) or np.isnan(evaluated.score_thresholds).any():
-        raise ValueError(
-            f"`score_thresholds` must be {count} numbers, got {evaluated.score_thresholds.tolist()}. "
-            "Give one for every finding."
-        )
-    missing = [key for key in ("model", "data") if not about.get(key)]
-    if missing:
-        raise ValueError(f"`about` must say {' and '.join(missing)}, got {sorted(about)}. Name what was evaluated.")
     names = [record.name for record in evaluated.records]
     if len(set(names)) < len(names):
         raise ValueError(f"`records` must be of different films, got {len(names) - len(set(names))} twice. Drop them.")
+    patients = {record.patient for record in boxed(evaluated.records)}
+    listed = patients & (evaluated.tuning_patients or set())
+    if evaluated.tuning_split is not None and patients and len(listed) in (0, len(patients)):
+        raise ValueError(
+            f"`tuning_split` must list some of the {len(patients)} patients with boxes and leave some, got "
+            f"'{evaluated.tuning_split}' with {len(listed)} of them. Choose the list of this data set, or None."
+        )
 
 
 def _aligned(records: Sequence[FilmRecord], others: Sequence[FilmRecord], name: str) -> list[FilmRecord]:
@@ -153,19 +213,30 @@ def _caveats(about: Mapping[str, Any]) -> list[str]:
         "An independent reconstruction of CLARiTy (arXiv 2512.16700): neither the paper's code nor its weights, and "
         "its figures are not this model's."
     )
+    if about.get("split") != "test":
+        caveats.append(
+            f"Films of {_named_part(about.get('split'))} may have chosen epoch and thresholds: figures on them are "
+            "optimistic."
+        )
     return caveats + [str(caveat) for caveat in about.get("caveats", ())]
 
 
+def _named_part(split: Any) -> str:
+    return f"the {split} split" if split else "a split that is not named"
+
+
 def _about_lines(evaluated: Evaluated, about: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was evaluated, as names and text."""
+    """What was evaluated, as names and text; what `about` says is not said again."""
     shown = {key: value for key, value in about.items() if key not in ("caveats", "synthetic")}
+    seed = "" if {"seed", "seeds"} & set(about) else f", seed {evaluated.seed}"
     counted = {
         "films": f"{len(evaluated.records):,} of {len(set(evaluated.patients)):,} patients",
-        "intervals": f"95 %, {evaluated.repeats:,} bootstrap draws of patients, seed {evaluated.seed}",
+        "boxes_tuned_on": evaluated.half,
+        "intervals": f"95 %, {evaluated.repeats:,} bootstrap draws of patients{seed}",
         "records": f"sha256 {_fingerprint(evaluated.records)}",
-        "written with": _text(_versions()),
+        "versions": _versions(),
     }
-    return [(key.replace("_", " "), _text(value)) for key, value in (shown | counted).items()]
+    return [(key.replace("_", " "), _text(value)) for key, value in (shown | (counted | shown)).items()]
 
 
 def _text(value: Any) -> str:
@@ -194,9 +265,9 @@ def _summary(
     tables: Mapping[str, Table],
     entries: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> dict[str, Any]:
-    """All that the report says, for a machine."""
-    return {
-        "schema": 1,
+    """All that the report says, for a machine; what `about` has of the same name stands in its place, once."""
+    summary = {
+        "schema": 2,
         "about": about,
         "caveats": _caveats(about),
         "findings": evaluated.findings,
@@ -204,6 +275,7 @@ def _summary(
         "patients": len(set(evaluated.patients)),
         "score_thresholds": evaluated.score_thresholds,
         "min_positives": evaluated.min_positives,
+        "tuning_split": evaluated.tuning_split,
         "bootstrap": {"by": "patient", "repeats": evaluated.repeats, "seed": evaluated.seed, "level": 0.95},
         "records_sha256": _fingerprint(evaluated.records),
         "versions": _versions(),
@@ -213,6 +285,8 @@ def _summary(
             for title, group in entries.items()
         },
     }
+    moved = {key: value for key, value in about.items() if key in _FROM_ABOUT}
+    return summary | moved | {"about": {key: value for key, value in about.items() if key not in summary}}
 
 
 def _write_parts(
@@ -275,24 +349,40 @@ def _figures(evaluated: Evaluated, localized: Localized, model: str) -> dict[str
         ),
     }
     if localized.has_boxes:
-        own, constant = localized.own.found(), localized.constant.found()
-        measured = {model: own.macro, "gated by score": localized.gated.found().macro, "constant box": constant.macro}
-        measured |= {name: overlaps.found().macro for name, overlaps in localized.baselines.items()}
-        published = {
-            name: np.array([shares.get(level, np.nan) for level in LEVELS]) for name, shares in PUBLISHED.items()
-        }
-        figures["boxes"] = (
-            "Share of boxes found, mean over findings. Solid and dashed: on this data. Dotted and grey: published on "
-            "NIH's 984 boxes, not on this data.",
-            curves.boxes_figure(LEVELS, measured, published),
-        )
-        figures["boxes_per_finding"] = (
-            "Share of boxes found per finding, whatever the score; dashed: the constant box.",
-            curves.boxes_per_finding_figure(findings, LEVELS, own.shares, constant.shares, own.counts),
-        )
+        figures |= _box_figures(evaluated, localized, model)
     return {
         name: _Figure(caption, {format: curves.figure_bytes(figure, format) for format in ("svg", "png")})
         for name, (caption, figure) in figures.items()
+    }
+
+
+def _box_figures(evaluated: Evaluated, localized: Localized, model: str) -> dict[str, tuple[str, Any]]:
+    """T(IoU) of all methods, boxes tuned alike, and per finding."""
+    tuned, constant = localized.tuned.found(), localized.constant.found()
+    largest = {model: localized.method.largest} | {name: one.largest for name, one in localized.baselines.items()}
+    others = {name: one.any_region.crossed.iou.found().macro for name, one in localized.baselines.items()}
+    published = {
+        name: np.array([shares.get(level, np.nan) for level in LEVELS]) for name, shares in PUBLISHED.items()
+    }
+    alone = {name: one.crossed.iou.found().macro for name, one in largest.items()}
+    dashed = {CONSTANT_BOX: constant.macro}
+    return {
+        "boxes": (
+            "Share of boxes found, mean over findings; map thresholds tuned alike for every method, any region may "
+            "match. Solid and dashed: on this data. Dotted and grey: published on NIH's 984 boxes, not on this data.",
+            curves.boxes_figure(LEVELS, {model: tuned.macro} | dashed | others, published),
+        ),
+        "boxes_largest": (
+            "The same where the largest region of a map is drawn alone, thresholds tuned for it.",
+            curves.boxes_figure(LEVELS, {model: alone.pop(model)} | dashed | alone, {}),
+        ),
+        "boxes_per_finding": (
+            "Share of boxes found per finding, map thresholds tuned, any region, whatever the score; dashed: the "
+            "constant box.",
+            curves.boxes_per_finding_figure(
+                evaluated.findings, LEVELS, tuned.shares, constant.shares, tuned.counts
+            ),
+        ),
     }
 
 
@@ -315,10 +405,14 @@ _SECTIONS = (
         (
             "localization",
             "boxes",
+            "boxes_largest",
+            "localization_pooled",
             "published",
             "halves",
             "boxes_per_finding",
             "localization_per_finding",
+            "published_per_finding",
+            "wang",
             "localization_other",
             "masks",
         ),
@@ -332,8 +426,8 @@ _SECTIONS = (
         (),
         (
             "Chosen by a rule, not by eye: by overlap, or by the distance of the score from its threshold, a finding "
-            "at a time. Colour: the finding's map, relative to its own peak, and its boxes; dashed white: annotated "
-            "boxes. The number of a record is its line in the file of records.",
+            "at a time. Colour: the finding's map, relative to its own peak, and the model's own boxes; dashed white: "
+            "annotated boxes. The number of a record is its line in the file of records.",
         ),
     ),
 )
@@ -377,7 +471,7 @@ def _filled_sections(
         parts: list[dict[str, Any]] = []
         for name in names:
             if name in tables:
-                parts.append({"kind": "table", "content": tables[name], "published": name == "published"})
+                parts.append({"kind": "table", "content": tables[name], "published": name.startswith("published")})
             elif name in figures:
                 content = {"caption": figures[name].caption, "uri": _uri(figures[name].files["svg"], "svg+xml")}
                 parts.append({"kind": "figure", "content": content})
@@ -406,11 +500,12 @@ def _cards(tables: Mapping[str, Table], localized: Localized) -> list[dict[str, 
     mean = tables["classification"].rows[-1].cells
     cards = [_card(f"AUROC, {str(mean[0]).lower()}", mean[3], "0.5 is a guess")]
     if localized.has_boxes:
-        own, constant = (part.found().macro for part in (localized.own, localized.constant))
+        constant, drawn = localized.constant.found().macro, localized.tuned.boxes_drawn
+        tuned = tables["localization"].rows[0].cells
         for level in (0.1, 0.3, 0.5):
             place = LEVELS.index(level)
-            note = f"constant box {show(float(constant[place]))}"
-            cards.append(_card(f"Boxes found at IoU > {level:g}", float(own[place]), note))
+            note = f"constant box {show(float(constant[place]))}; {drawn:.1f} boxes drawn"
+            cards.append(_card(f"Boxes found at IoU > {level:g}, tuned", tuned[place - len(LEVELS)], note))
     normal = tables["normal_films"].rows
     if len(normal) > 1:
         cards.append(

@@ -10,27 +10,28 @@ import csv
 import io
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from clarity_hf.data.named_splits import named_split
 
 from .bootstrap import Interval, bootstrap_by_patient, classification_differences, classification_intervals
 from .classification import (
     auroc_per_finding,
     average_precision_per_finding,
     calibration_error_per_finding,
-    macro,
-    mean_auroc,
     operating_points,
     support,
 )
-from .localization import IOBB_LEVELS, LEVELS, Found
+from .localization import IOBB_LEVELS, LEVELS
 from .protocol import (
     Overlaps,
-    annotated_boxes,
+    PatientProtocol,
+    WangProtocol,
     chexlocalize_miou,
     clarity_protocol,
     halves_by_patient,
@@ -42,6 +43,7 @@ from .protocol import (
     over_repeats,
     patient_protocol,
     pointing_game,
+    split_by_patients,
     wang_protocol,
 )
 from .records import FilmRecord
@@ -57,6 +59,7 @@ AGE_BANDS: tuple[tuple[float, float, str], ...] = (
 
 PUBLISHED: dict[str, dict[float, float]] = {
     "Wang 2017, ResNet-50": {0.1: 0.57, 0.3: 0.22, 0.5: 0.06, 0.7: 0.01},
+    "Constant box of these boxes": {0.1: 0.475, 0.3: 0.246, 0.5: 0.150, 0.7: 0.05},
     "Li 2022": {0.1: 0.64, 0.2: 0.53, 0.3: 0.40, 0.4: 0.31, 0.5: 0.24},
     "PCAN": {0.1: 0.78, 0.2: 0.57, 0.3: 0.36, 0.4: 0.21, 0.5: 0.10},
     "ThoraX-PriorNet": {0.1: 0.80, 0.2: 0.63, 0.3: 0.49, 0.4: 0.33, 0.5: 0.28},
@@ -66,8 +69,44 @@ PUBLISHED: dict[str, dict[float, float]] = {
 }
 """T(IoU) on the 984 boxes of the NIH release, mean over its eight boxed findings, at the levels that are known."""
 
+PUBLISHED_PER_FINDING: dict[str, dict[str, tuple[float, ...]]] = {
+    "Wang 2017, ResNet-50": {
+        "Atelectasis": (0.69, 0.24, 0.05, 0.01),
+        "Cardiomegaly": (0.94, 0.46, 0.18, 0.03),
+        "Effusion": (0.66, 0.30, 0.11, 0.02),
+        "Infiltration": (0.71, 0.28, 0.07, 0.00),
+        "Mass": (0.40, 0.15, 0.01, 0.00),
+        "Nodule": (0.14, 0.04, 0.01, 0.00),
+        "Pneumonia": (0.63, 0.17, 0.03, 0.01),
+        "Pneumothorax": (0.38, 0.13, 0.03, 0.02),
+        "Mean of 8 findings": (0.57, 0.22, 0.06, 0.01),
+    },
+    "Constant box": {
+        "Atelectasis": (0.33, 0.09, 0.03, 0.01),
+        "Cardiomegaly": (1.0, 1.0, 0.85, 0.32),
+        "Effusion": (0.41, 0.19, 0.08, 0.01),
+        "Infiltration": (0.66, 0.29, 0.09, 0.02),
+        "Mass": (0.26, 0.05, 0.00, 0.00),
+        "Nodule": (0.05, 0.00, 0.00, 0.00),
+        "Pneumonia": (0.68, 0.21, 0.07, 0.01),
+        "Pneumothorax": (0.36, 0.19, 0.07, 0.00),
+        "Mean of 8 findings": (0.47, 0.25, 0.15, 0.05),
+    },
+}
+"""T(IoU) per finding on the 984 boxes of the NIH release, at `PUBLISHED_LEVELS`."""
+
+PUBLISHED_LEVELS = (0.1, 0.3, 0.5, 0.7)
+"""The t that Wang et al. publish for T(IoU) and that have figures per finding."""
+
 _COMPARED = (0.1, 0.3, 0.5)
 """Levels at which baselines are compared."""
+
+CONSTANT_BOX = "Constant box"
+"""What tables call the constant box; no other method may be called so."""
+
+ANY_REGION, LARGEST_REGION = "tuned, any region", "tuned, largest region"
+OWN_BOXES, OWN_BOXES_GATED = "its own boxes", "its own boxes, gated by score"
+"""What tables call the ways to draw boxes from maps: tuned for every method alike, or as the method itself draws."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +216,8 @@ class Evaluated:
         min_positives: Findings with fewer positives are listed but not in a mean.
         repeats: Draws of every bootstrap.
         seed: Of every bootstrap and split.
+        tuning_split: Name of the committed list of patients on whom map thresholds and constant boxes are chosen, see
+            [`named_split`]; None draws half of the patients with boxes with `seed`.
     """
 
     records: Sequence[FilmRecord]
@@ -185,6 +226,7 @@ class Evaluated:
     min_positives: int = 20
     repeats: int = 1000
     seed: int = 0
+    tuning_split: str | None = None
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -206,6 +248,27 @@ class Evaluated:
         """`(F,)` bool, the findings that are in a mean over the findings of classification."""
         counts = support(self.labels)
         return (counts["positives"] >= max(1, self.min_positives)) & (counts["negatives"] > 0)
+
+    def mean(self, values: np.ndarray) -> float:
+        """Mean of a figure `(F,)` over the findings of `averaged`; NaN where there are none."""
+        return float(values[self.averaged].mean()) if self.averaged.any() else float("nan")
+
+    @cached_property
+    def tuning_patients(self) -> frozenset[str] | None:
+        """Patients of the committed list; None where none was given."""
+        return None if self.tuning_split is None else named_split(self.tuning_split)
+
+    @cached_property
+    def sides(self) -> tuple[list[FilmRecord], list[FilmRecord]]:
+        """Films to tune on and films to score."""
+        if self.tuning_patients is None:
+            return halves_by_patient(self.records, self.seed)
+        return split_by_patients(self.records, self.tuning_patients)
+
+    @property
+    def half(self) -> str:
+        """What tables call the half that is tuned on."""
+        return f"half drawn by seed {self.seed}" if self.tuning_split is None else f"filed half {self.tuning_split}"
 
     def intervals(self, rows: np.ndarray | None = None) -> dict[str, Any]:
         """[`classification_intervals`] of all films, or of some."""
@@ -242,9 +305,7 @@ def classification_table(evaluated: Evaluated) -> Table:
         )
         rows.append(Row(cells, "" if evaluated.averaged[i] else "rare"))
 
-    def mean(values: np.ndarray) -> float:
-        return macro(values, labels, evaluated.min_positives)
-
+    mean = evaluated.mean
     averaged = int(evaluated.averaged.sum())
     summary: tuple[Cell, ...] = (
         f"Mean of {averaged} findings",
@@ -259,8 +320,9 @@ def classification_table(evaluated: Evaluated) -> Table:
     )
     note = (
         f"Intervals: 95 %, {evaluated.repeats} bootstrap draws of patients. ECE: expected calibration error, 15 bins. "
-        "Sensitivity and specificity at the threshold, which was given and not chosen on these films. "
+        "Sensitivity and specificity at the given threshold. "
         f"In italics: under {evaluated.min_positives} positives or without negatives, listed but not in the mean."
+        + _undefined_means({"both means": intervals["macro_auroc"]} if averaged else {})
     )
     heads = ("Finding", "Positives", "Negatives", "AUROC", "AP", "ECE", "Threshold", "Sensitivity", "Specificity")
     return Table("classification", "Classification per finding", heads, (*rows, Row(summary, "summary first")), note)
@@ -268,7 +330,7 @@ def classification_table(evaluated: Evaluated) -> Table:
 
 def subgroup_table(evaluated: Evaluated) -> Table:
     """The same model on parts of the films: by sex, age and view."""
-    rows = []
+    rows, intervals = [], {}
     for attribute, groups in _subgroups(evaluated.records).items():
         for place, (group, index) in enumerate(groups.items()):
             kind = "first" if place == 0 else ""
@@ -278,7 +340,7 @@ def subgroup_table(evaluated: Evaluated) -> Table:
             if not averaged.any():
                 rows.append(Row((attribute, group, len(index), 0, None, None, None), f"rare {kind}".strip()))
                 continue
-            interval = evaluated.intervals(index)["macro_auroc"]
+            interval = intervals[f"{attribute} {group}"] = evaluated.intervals(index)["macro_auroc"]
             points = operating_points(scores, labels, evaluated.score_thresholds)
             area = float(auroc_per_finding(scores, labels)[averaged].mean())
             shares = [float(points[name][averaged].mean()) for name in ("sensitivity", "specificity")]
@@ -287,7 +349,7 @@ def subgroup_table(evaluated: Evaluated) -> Table:
     note = (
         f"Means over the findings with at least {evaluated.min_positives} positives in the group: rows that count "
         "other findings are means of other things. Thresholds are those of all films. Films whose sex, age or view is "
-        "not known have rows of their own."
+        "not known have rows of their own." + _undefined_means(intervals)
     )
     heads = ("Attribute", "Group", "Films", "Findings in the mean", "AUROC", "Sensitivity", "Specificity")
     return Table("subgroups", "By sex, age and view", heads, tuple(rows), note)
@@ -344,87 +406,137 @@ def _subgroups(records: Sequence[FilmRecord]) -> dict[str, dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """What is found of the annotated boxes from one method's maps, by protocols that treat every method alike.
+
+    Attributes:
+        any_region: Map thresholds tuned on other patients; any region of a map may match.
+        largest: The same with the largest region alone, thresholds tuned for it.
+        fixed: The two fixed thresholds of Wang et al.
+    """
+
+    any_region: PatientProtocol
+    largest: PatientProtocol
+    fixed: WangProtocol
+
+
+@dataclass(frozen=True)
 class Localized:
     """What is found of the annotated boxes, by the method and by what it is compared with.
 
     Attributes:
-        own: Whatever the score, at the method's own map thresholds.
+        method: Of the method, by the protocols that every method goes through.
+        baselines: Of other methods likewise, by name.
+        own: Boxes of the method's own thresholds and regions, whatever the score.
         gated: The same where the finding's score reaches its threshold.
-        constant: The constant box: each half of the patients is scored with the boxes of the other.
-        baselines: Of other methods, as `own`, by name.
-        inside: T(IoBB) of the method's own boxes.
     """
 
+    method: Drawn
+    baselines: dict[str, Drawn]
     own: Overlaps
     gated: Overlaps
-    constant: Overlaps
-    baselines: dict[str, Overlaps]
-    inside: Found
 
     @property
     def has_boxes(self) -> bool:
         """Whether there are annotated boxes at all."""
         return len(self.own.best) > 0
 
+    @property
+    def tuned(self) -> Overlaps:
+        """Of the method, tuned, any region: the headline."""
+        return self.method.any_region.crossed.iou
+
+    @property
+    def constant(self) -> Overlaps:
+        """The constant box: each half of the patients is scored with the boxes of the other."""
+        return self.method.any_region.crossed.constant
+
 
 def localize(evaluated: Evaluated, baselines: Mapping[str, Sequence[FilmRecord]] | None = None) -> Localized:
-    """Compare annotated boxes with those of the method, of baselines, and with constant boxes."""
-    boxes = annotated_boxes(evaluated.records)
+    """Compare annotated boxes with those of the method, of baselines, and with constant boxes.
+
+    Raises:
+        ValueError: The list that `evaluated` names has none, or all, of the patients with boxes.
+    """
+    ours = _drawn(evaluated, evaluated.records)
+    boxes = ours.any_region.boxes
     return Localized(
+        method=ours,
+        baselines={name: _drawn(evaluated, records) for name, records in (baselines or {}).items()},
         own=boxes.drawn(),
         gated=boxes.drawn(gate=evaluated.score_thresholds),
-        constant=_constant(evaluated),
-        baselines={name: annotated_boxes(records).drawn() for name, records in (baselines or {}).items()},
-        inside=boxes.drawn(measure="iobb").found(IOBB_LEVELS),
     )
 
 
-def _constant(evaluated: Evaluated) -> Overlaps:
-    """Overlaps with constant boxes, none of which comes from a patient whom it is scored on."""
-    boxes = annotated_boxes(evaluated.records)
-    sides = halves_by_patient(evaluated.records, evaluated.seed)
-    guesses = [annotated_boxes(side, num_findings=len(evaluated.findings)).constant_boxes() for side in sides]
-    by_tuning, by_scoring = (boxes.constant(guess) for guess in guesses)
-    scored = np.isin(boxes.patients, [record.patient for record in sides[1]])
-    return replace(by_tuning, best=np.where(scored, by_tuning.best, by_scoring.best))
+def _drawn(evaluated: Evaluated, records: Sequence[FilmRecord]) -> Drawn:
+    options: dict[str, Any] = {
+        "seed": evaluated.seed,
+        "tuning_patients": evaluated.tuning_patients,
+        "score_thresholds": evaluated.score_thresholds,
+    }
+    return Drawn(
+        any_region=patient_protocol(records, **options),
+        largest=patient_protocol(records, components="largest", **options),
+        fixed=wang_protocol(records),
+    )
 
 
-def localization_table(evaluated: Evaluated, localized: Localized, model: str) -> Table:
-    """T(IoU) of the method, beside what it must be compared with, as a mean over findings and pooled."""
-    methods = [
-        (model, localized.own, "method"),
-        (f"{model}, gated by score", localized.gated, "method"),
-        ("Constant box", localized.constant, "constant"),
-        *((name, overlaps, "") for name, overlaps in localized.baselines.items()),
-    ]
-    rows = []
+def localization_tables(evaluated: Evaluated, localized: Localized, model: str) -> list[Table]:
+    """T(IoU) of the method beside what it must be compared with: as a mean over findings, and over pooled boxes."""
     settings: dict[str, Any] = {"repeats": evaluated.repeats, "seed": evaluated.seed}
-    intervals = [localization_intervals(overlaps, **settings) for _, overlaps, _ in methods]
-    for (name, overlaps, kind), interval in zip(methods, intervals, strict=True):
-        cells = _estimates(overlaps.found().macro, interval.macro)
-        rows.append(Row((name, "mean", overlaps.boxes_drawn, *cells), kind))
-    difference = localization_difference(localized.own, localized.constant, **settings)
-    values = localized.own.found().macro - localized.constant.found().macro
-    cells = _estimates(values, difference.macro)
-    rows.append(Row((f"{model} − constant box", "mean", None, *cells), "summary"))
-    for place, ((name, overlaps, kind), interval) in enumerate(zip(methods, intervals, strict=True)):
-        pooled: tuple[Cell, ...] = (
-            name,
-            "pooled",
-            overlaps.boxes_drawn,
-            *_estimates(overlaps.found().pooled, interval.pooled),
-        )
-        rows.append(Row(pooled, f"{kind} first" if place == 0 else kind))
-    note = (
-        "T(IoU): share of annotated boxes that a box of the same finding overlaps by IoU > t. The annotated finding "
-        "is boxed whatever its score; “gated by score” counts a box only where the score reaches its threshold, which "
-        "is what a user sees. Mean: over the findings with annotated boxes; pooled: over all boxes. The constant box "
-        "sees no film: per finding the annotated box with the highest mean IoU to the others of one half of the "
-        f"patients, scored on the other half, both ways. Intervals: 95 % by patient, {evaluated.repeats} draws; the "
-        "difference is paired, and clear where its interval lies off zero."
+    differences = {
+        ANY_REGION: localization_difference(localized.tuned, localized.constant, **settings),
+        LARGEST_REGION: localization_difference(localized.method.largest.crossed.iou, localized.constant, **settings),
+    }
+    lines = [
+        (row, overlaps, localization_intervals(overlaps, **settings)) for row, overlaps in _methods(localized, model)
+    ]
+    heads = ("Method", "Boxes", "Boxes drawn", *(f"> {level:g}" for level in LEVELS))
+    pooled = "The shares of all annotated boxes, whatever their finding; else as in the mean over findings."
+    tables = []
+    for name, title, part, text in (
+        ("localization", "mean over findings", "macro", _localization_note(evaluated)),
+        ("localization_pooled", "all boxes pooled", "pooled", pooled),
+    ):
+        rows = []
+        for (method, boxes, kind), overlaps, interval in lines:
+            cells = _estimates(getattr(overlaps.found(), part), getattr(interval, part))
+            rows.append(Row((method, boxes, overlaps.boxes_drawn, *cells), kind))
+            if method == model and boxes in differences:
+                values = getattr(overlaps.found(), part) - getattr(localized.constant.found(), part)
+                cells = _estimates(values, getattr(differences[boxes], part))
+                rows.append(Row((f"{model} − constant box", boxes, None, *cells), "summary"))
+        missing = _undefined_means({"all rows": getattr(lines[0][2], part)})
+        tables.append(Table(name, f"Share of boxes found, T(IoU), {title}", heads, tuple(rows), text + missing))
+    return tables
+
+
+def _localization_note(evaluated: Evaluated) -> str:
+    return (
+        "T(IoU): share of annotated boxes that a drawn box of the same finding overlaps by IoU > t. Tuned: a map "
+        "threshold a finding, chosen in the same way for every method on one half of the patients with boxes and "
+        f"applied to the other, both ways, so that every annotated box is scored once ({evaluated.half}); any region "
+        "of the map may match, or the largest alone is drawn; whatever the score. Its own boxes: of the thresholds "
+        "and regions that the model itself has, which a user sees; “gated by score” counts a box only where the score "
+        "reaches its threshold. Boxes drawn: mean per annotated film and finding; read T(IoU) beside it, for many "
+        "boxes meet more by chance. The constant box sees no film: per finding the annotated box with the highest "
+        "mean IoU to the others of one half, scored on the other. Intervals: 95 % by patient, "
+        f"{evaluated.repeats} draws; differences are paired, and clear where their interval lies off zero."
     )
-    heads = ("Method", "Over", "Boxes drawn", *(f"> {level:g}" for level in LEVELS))
-    return Table("localization", "Share of boxes found, T(IoU)", heads, tuple(rows), note)
+
+
+def _methods(localized: Localized, model: str) -> list[tuple[tuple[str, str, str], Overlaps]]:
+    """Name, way to draw and kind of every row of localization, with its overlaps."""
+    others = localized.baselines
+    return [
+        ((model, ANY_REGION, "method"), localized.tuned),
+        ((CONSTANT_BOX, "no map", "constant"), localized.constant),
+        *(((name, ANY_REGION, ""), drawn.any_region.crossed.iou) for name, drawn in others.items()),
+        ((model, LARGEST_REGION, "method first"), localized.method.largest.crossed.iou),
+        *(((name, LARGEST_REGION, ""), drawn.largest.crossed.iou) for name, drawn in others.items()),
+        ((model, OWN_BOXES, "method first"), localized.own),
+        ((model, OWN_BOXES_GATED, "method"), localized.gated),
+    ]
 
 
 def published_table() -> Table:
@@ -433,8 +545,8 @@ def published_table() -> Table:
         Row((name, *(figures.get(level) for level in LEVELS)), "published") for name, figures in PUBLISHED.items()
     )
     note = (
-        "Published on the 984 boxes of the NIH release: other films, and partly other protocols, than all other "
-        "tables here. For orientation; no other row can be ranked among these unless it was made on those boxes."
+        "On the 984 boxes of the NIH release: other films, and partly other protocols, than all other tables here. "
+        "For orientation; no other row can be ranked among these unless it was made on those boxes."
     )
     heads = ("Method", *(f"> {level:g}" for level in LEVELS))
     return Table(
@@ -442,21 +554,42 @@ def published_table() -> Table:
     )
 
 
+def published_per_finding_table() -> Table:
+    """T(IoU) of publications per finding, on other films."""
+    sources = tuple(PUBLISHED_PER_FINDING)
+    rows = tuple(
+        Row((finding, source, *PUBLISHED_PER_FINDING[source][finding]), f"published{' first' * (place == 0)}")
+        for finding in PUBLISHED_PER_FINDING[sources[0]]
+        for place, source in enumerate(sources)
+    )
+    note = (
+        "On the 984 boxes of the NIH release: other films than all other tables here. Cardiomegaly alone gives a "
+        "constant box 0.85 at IoU > 0.5: a mean says little without its findings."
+    )
+    heads = ("Finding", "Method", *(f"> {level:g}" for level in PUBLISHED_LEVELS))
+    title = "PUBLISHED ON NIH's 984 BOXES, NOT ON THIS DATA: T(IoU) per finding"
+    return Table("published_per_finding", title, heads, rows, note)
+
+
 def boxes_per_finding_table(evaluated: Evaluated, localized: Localized) -> Table:
-    """T(IoU) per finding: whatever the score, gated by score, and of the constant box."""
+    """T(IoU) per finding: tuned as every method is, of the constant box, and of the method's own boxes."""
     parts = {
-        "whatever the score": (localized.own.found(), "method"),
-        "gated by score": (localized.gated.found(), ""),
-        "constant box": (localized.constant.found(), "constant"),
+        ANY_REGION: (localized.tuned, "method first"),
+        LARGEST_REGION: (localized.method.largest.crossed.iou, "method"),
+        "constant box": (localized.constant, "constant"),
+        OWN_BOXES: (localized.own, ""),
+        OWN_BOXES_GATED: (localized.gated, ""),
     }
     rows = []
-    for finding in np.flatnonzero(localized.own.found().counts):
-        for place, (name, (found, kind)) in enumerate(parts.items()):
-            cells = (evaluated.findings[finding], name, int(found.counts[finding]), *found.shares[finding].tolist())
-            rows.append(Row(cells, f"{kind} first" if place == 0 else kind))
-    left_out = [evaluated.findings[i] for i in np.flatnonzero(localized.own.found().counts == 0)]
-    note = f"Without annotated boxes: {', '.join(left_out)}." if left_out else ""
-    heads = ("Finding", "Boxes of", "Annotated", *(f"> {level:g}" for level in LEVELS))
+    counts = localized.own.found().counts
+    for i in np.flatnonzero(counts):
+        for name, (overlaps, kind) in parts.items():
+            figures = (float(overlaps.boxes_drawn_per_finding[i]), *overlaps.found().shares[i].tolist())
+            rows.append(Row((evaluated.findings[i], name, int(counts[i]), *figures), kind))
+    left_out = [evaluated.findings[i] for i in np.flatnonzero(counts == 0)]
+    note = f"Boxes as in the table of the mean over findings ({evaluated.half}, both ways)."
+    note += f" Without annotated boxes: {', '.join(left_out)}." if left_out else ""
+    heads = ("Finding", "Boxes", "Annotated", "Boxes drawn", *(f"> {level:g}" for level in LEVELS))
     return Table("localization_per_finding", "T(IoU) per finding", heads, tuple(rows), note)
 
 
@@ -468,29 +601,74 @@ def other_localization_table(evaluated: Evaluated, localized: Localized) -> Tabl
         "MaxBoxAcc": max_box_acc(records),
         "MaxBoxAccV2": max_box_acc_v2(records),
     }
-    masks, inside = ham_mask_iou(records), localized.inside
+    drawn = localized.method.any_region.crossed.iobb
+    masks, inside = ham_mask_iou(records), drawn.found(IOBB_LEVELS)
     rows = []
     for i in np.flatnonzero(inside.counts):
         cells = (
             evaluated.findings[i],
             int(inside.counts[i]),
+            float(drawn.boxes_drawn_per_finding[i]),
             *inside.shares[i].tolist(),
             *(float(rate.shares[i]) for rate in rates.values()),
             float(masks.means[i]),
         )
         rows.append(Row(cells))
-    total = int(inside.counts.sum())
-    mean = ("Mean over findings", total, *inside.macro.tolist(), *(rate.macro for rate in rates.values()), masks.macro)
-    pooled = ("All boxes pooled", total, *inside.pooled.tolist(), *(rate.pooled for rate in rates.values()), None)
+    total = (int(inside.counts.sum()), drawn.boxes_drawn)
+    mean = ("Mean over findings", *total, *inside.macro.tolist(), *(rate.macro for rate in rates.values()))
+    pooled = ("All boxes pooled", *total, *inside.pooled.tolist(), *(rate.pooled for rate in rates.values()))
     note = (
-        "T(IoBB): intersection over the area of the drawn box > t (Wang 2017). Pointing game: the map's largest value "
-        "lies in an annotated box. MaxBoxAcc and MaxBoxAccV2 take the threshold that suits these films best: upper "
-        "bounds, for comparison among methods alone. Mask IoU: of the map above half of its peak with the filled "
-        "boxes (HAM's measure), not of boxes."
+        "T(IoBB): intersection over the area of the drawn box > t (Wang 2017), of the tuned boxes of any region as in "
+        f"T(IoU): {evaluated.half}, both ways, thresholds by mean IoU; boxes drawn are theirs, a mean per annotated "
+        "film and finding. Pointing game: the map's largest value lies in an annotated box. MaxBoxAcc and MaxBoxAccV2 "
+        "take the threshold that suits these films best: upper bounds, for comparison among methods alone. Mask IoU: "
+        "of the map above half of its peak with the filled boxes (HAM's measure), not of boxes."
     )
-    heads = ("Finding", "Boxes", *(f"IoBB > {level:g}" for level in inside.levels), *rates, "Mask IoU")
-    summary = (Row(mean, "summary first"), Row(pooled, "summary"))
+    levels = (f"IoBB > {level:g}" for level in inside.levels)
+    heads = ("Finding", "Boxes", "Boxes drawn", *levels, *rates, "Mask IoU")
+    summary = (Row((*mean, masks.macro), "summary first"), Row((*pooled, None), "summary"))
     return Table("localization_other", "Other measures of localization", heads, (*rows, *summary), note)
+
+
+def wang_table(evaluated: Evaluated, localized: Localized, model: str) -> Table:
+    """Accuracy and false boxes by the fixed thresholds of Wang et al., per finding, and the means of all methods."""
+    ours = localized.method.fixed
+    rows: list[Row] = []
+    for i in np.flatnonzero(ours.iou.found().counts):
+        drawn = float(ours.iou.boxes_drawn_per_finding[i])
+        rows += _wang_rows(model, evaluated.findings[i], drawn, *_wang_figures(ours, int(i)), kind="")
+    means = [(model, ours, "summary"), *((name, other.fixed, "") for name, other in localized.baselines.items())]
+    for name, fixed, kind in means:
+        rows += _wang_rows(name, "Mean over findings", fixed.iou.boxes_drawn, *_wang_figures(fixed), kind=kind)
+    note = (
+        "Wang 2017: the map brought to 0–255, a box around each isolated region above 60 and above 180; nothing is "
+        "tuned, and no score gates. Accuracy: share of annotated boxes that one of them overlaps by more than t. "
+        "False boxes: drawn boxes per film that overlap no annotated box of the finding by more than t, on the films "
+        "where the finding is annotated, as there. Boxes drawn: mean per annotated film and finding."
+    )
+    measures = (*(f"IoU > {level:g}" for level in PUBLISHED_LEVELS), *(f"IoBB > {level:g}" for level in IOBB_LEVELS))
+    heads = ("Method", "Finding", "Figure", "Boxes drawn", *measures)
+    return Table("wang", "Fixed thresholds, Wang 2017", heads, tuple(rows), note)
+
+
+def _wang_rows(
+    method: str, finding: str, drawn: float, accuracy: np.ndarray, false: np.ndarray, kind: str
+) -> tuple[Row, Row]:
+    return (
+        Row((method, finding, "accuracy", drawn, *accuracy.tolist()), f"{kind} first".strip()),
+        Row((method, finding, "false boxes a film", None, *false.tolist()), kind),
+    )
+
+
+def _wang_figures(fixed: WangProtocol, finding: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy and false boxes at `PUBLISHED_LEVELS` of IoU, then at `IOBB_LEVELS`, of a finding or their mean."""
+    places = [fixed.levels.index(level) for level in PUBLISHED_LEVELS]
+    places_iobb = [fixed.iobb_levels.index(level) for level in IOBB_LEVELS]
+    found = (fixed.iou.found(PUBLISHED_LEVELS), fixed.iobb.found(IOBB_LEVELS))
+    false = np.hstack([fixed.false_boxes[:, places], fixed.false_boxes_iobb[:, places_iobb]])
+    if finding is not None:
+        return np.concatenate([part.shares[finding] for part in found]), false[finding]
+    return np.concatenate([part.macro for part in found]), false[found[0].counts > 0].mean(axis=0)
 
 
 def maps_table(evaluated: Evaluated) -> Table:
@@ -528,35 +706,31 @@ def maps_table(evaluated: Evaluated) -> Table:
     return Table("maps", "Maps on films with and without the finding", heads, rows, note)
 
 
-def halves_table(
-    evaluated: Evaluated, baselines: Mapping[str, Sequence[FilmRecord]], model: str, tuning: Collection[str] | None
-) -> Table:
+def halves_table(evaluated: Evaluated, localized: Localized, model: str) -> Table:
     """T(IoU) by protocols that tune map thresholds on one half and score the other, and by Wang's."""
-    options: dict[str, Any] = {"seed": evaluated.seed, "score_thresholds": evaluated.score_thresholds}
-    ours = patient_protocol(evaluated.records, tuning_patients=tuning, **options)
-    half = "named half of the patients"
+    ours, half = localized.method.any_region, evaluated.half
     rows = [
         _protocol_row(model, half, ours.named.iou, "method"),
         _protocol_row(f"{model}, gated by score", half, ours.named.gated, "method"),
-        _protocol_row("Constant box", half, ours.named.constant, "constant"),
+        _protocol_row(CONSTANT_BOX, half, ours.named.constant, "constant"),
     ]
-    rows += _repeated_rows("Constant box", "no map", [repeat.constant for repeat in ours.repeats], "constant first")
-    for name, records in {model: evaluated.records, **baselines}.items():
+    rows += _repeated_rows(CONSTANT_BOX, "no map", [repeat.constant for repeat in ours.repeats], "constant first")
+    for name, drawn in {model: localized.method, **localized.baselines}.items():
         kind = "method" if name == model else ""
-        for regions, components in (("any region", "all"), ("largest region", "largest")):
-            found = patient_protocol(records, tuning_patients=tuning, components=components, **options)  # type: ignore[arg-type]
-            rows += _repeated_rows(name, regions, [repeat.iou for repeat in found.repeats], kind)
-    images = clarity_protocol(evaluated.records, **options)
+        for regions, protocol in (("any region", drawn.any_region), ("largest region", drawn.largest)):
+            rows += _repeated_rows(name, regions, [repeat.iou for repeat in protocol.repeats], kind)
+    images = clarity_protocol(evaluated.records, seed=evaluated.seed, score_thresholds=evaluated.score_thresholds)
     rows.append(_protocol_row(model, "half of the images, CLARiTy's", images.iou, "method first"))
-    wang = wang_protocol(evaluated.records)
-    rows.append(_protocol_row(model, "fixed thresholds, Wang 2017", wang.iou, "method"))
+    rows.append(_protocol_row(model, "fixed thresholds, Wang 2017", localized.method.fixed.iou, "method"))
+    seeds = f"{evaluated.seed + 1} to {evaluated.seed + len(ours.repeats)}"
     note = (
-        "Means over findings. Map thresholds, and the constant box, are chosen on one half and scored on the other; "
-        "any region of a map may match where it is not said that the largest alone is drawn. Read T(IoU) beside the "
-        "boxes that are drawn for it: many boxes meet more by chance. CLARiTy's protocol splits images, so that a "
-        "patient may be in both halves. Wang's draws every region above 60 and above 180 of a map brought to 0–255."
+        "Means over findings. Map thresholds, and the constant box, are chosen on the half that is named and scored "
+        f"on the other, one way alone; the {len(ours.repeats)} further halves are drawn by seeds {seeds}. Any region "
+        "of a map may match where it is not said that the largest alone is drawn. Read T(IoU) beside the boxes that "
+        "are drawn for it: many boxes meet more by chance. CLARiTy's protocol splits images, so that a patient may be "
+        "in both halves. Wang's draws every region above 60 and above 180 of a map brought to 0–255."
     )
-    heads = ("Method", "Protocol", "Boxes a map", *(f"> {level:g}" for level in LEVELS))
+    heads = ("Method", "Protocol", "Boxes drawn", *(f"> {level:g}" for level in LEVELS))
     return Table("halves", "T(IoU) by protocol", heads, tuple(rows), note)
 
 
@@ -576,7 +750,7 @@ def _repeated_rows(name: str, regions: str, repeats: Sequence[Overlaps], kind: s
 
 def masks_table(evaluated: Evaluated) -> Table:
     """CheXlocalize's mean mask IoU over true positives, thresholds from one half of the patients."""
-    tuning, scoring = halves_by_patient(evaluated.records, evaluated.seed)
+    tuning, scoring = evaluated.sides
     score = chexlocalize_miou(
         tuning, scoring, evaluated.score_thresholds, repeats=evaluated.repeats, seed=evaluated.seed
     )
@@ -589,9 +763,10 @@ def masks_table(evaluated: Evaluated) -> Table:
     summary = ("Mean over findings", *totals, _estimate(score.macro, score.macro_interval), None)
     note = (
         "CheXlocalize's measure with filled boxes in place of drawn contours: compare methods by it, not with "
-        "published figures. Map thresholds from one half of the patients, scored on the other; below the score "
-        "threshold a mask is empty. mIoU: over true positives; last column: over all annotated maps, an empty mask "
-        "counting 0."
+        "published figures. "
+        f"Map thresholds from one half of the patients ({evaluated.half}), scored on the other, one way alone; below "
+        "the score threshold a mask is empty. mIoU: over true positives; last column: over all annotated maps, an "
+        "empty mask counting 0." + _undefined_means({"the mean": score.macro_interval} if score.counts.any() else {})
     )
     heads = ("Finding", "Annotated maps", "True positives", "mIoU", "mIoU, all maps")
     return Table("masks", "Mask overlap, CheXlocalize", heads, (*rows, Row(summary, "summary first")), note)
@@ -600,12 +775,13 @@ def masks_table(evaluated: Evaluated) -> Table:
 def baselines_table(
     evaluated: Evaluated, baselines: Mapping[str, Sequence[FilmRecord]], localized: Localized
 ) -> Table:
-    """How much better than each baseline, on the same draws of patients."""
+    """How much better than each baseline, on the same draws of patients, boxes tuned alike for both."""
     settings: dict[str, Any] = {"repeats": evaluated.repeats, "seed": evaluated.seed}
-    rows = []
+    own = auroc_per_finding(evaluated.scores, evaluated.labels)
+    rows: list[Row] = []
+    intervals: dict[str, Interval] = {}
     for name, records in baselines.items():
         scores = np.stack([record.scores for record in records])
-        mean = mean_auroc(scores, evaluated.labels, evaluated.min_positives)
         difference = classification_differences(
             evaluated.scores,
             scores,
@@ -613,27 +789,42 @@ def baselines_table(
             evaluated.patients,
             min_positives=evaluated.min_positives,
             **settings,
-        )
-        gain = mean_auroc(evaluated.scores, evaluated.labels, evaluated.min_positives) - mean
-        cells: list[Cell] = [name, mean, _estimate(gain, difference["macro_auroc"])]
-        if localized.has_boxes:
-            other = localized.baselines[name]
-            found = localization_difference(localized.own, other, **settings)
-            gains = localized.own.found().macro - other.found().macro
-            cells += [_estimate(gains[place], found.macro, place) for place in map(LEVELS.index, _COMPARED)]
-        rows.append(Row(tuple(cells)))
-    levels = [f"Gain, T(IoU) > {level:g}" for level in _COMPARED] if localized.has_boxes else []
+        )["macro_auroc"]
+        areas = auroc_per_finding(scores, evaluated.labels)
+        cells: tuple[Cell, ...] = (evaluated.mean(areas), _estimate(evaluated.mean(own - areas), difference))
+        if evaluated.averaged.any():
+            intervals["AUROC"] = difference
+        if not localized.has_boxes:
+            rows.append(Row((name, *cells)))
+            continue
+        for boxes, ours, theirs in _tuned_alike(localized, name):
+            gains = ours.found(_COMPARED).macro - theirs.found(_COMPARED).macro
+            intervals["T(IoU)"] = localization_difference(ours, theirs, _COMPARED, **settings).macro
+            figures: tuple[Cell, ...] = (boxes, ours.boxes_drawn, theirs.boxes_drawn)
+            figures += tuple(_estimates(gains, intervals["T(IoU)"]))
+            first = boxes == ANY_REGION  # the other rows are of the same scores
+            classified = cells if first else (None, None)
+            rows.append(Row((name, *classified, *figures), "first" if first else ""))
     note = (
         "Gain: the evaluated method minus the baseline, means over findings, with paired 95 % intervals by patient. "
         "It is clear where its interval lies off zero."
     )
-    return Table(
-        "baselines",
-        "Beside other methods on the same films",
-        ("Baseline", "AUROC", "Gain, AUROC", *levels),
-        tuple(rows),
-        note,
-    )
+    if localized.has_boxes:
+        note += (
+            f" Boxes of both are tuned in the same way: {evaluated.half}, both ways; see the table of T(IoU), which "
+            "has every method's own figures."
+        )
+    levels = ("Boxes", "Boxes drawn", "by baseline", *(f"Gain, T(IoU) > {level:g}" for level in _COMPARED))
+    heads = ("Baseline", "AUROC", "Gain, AUROC", *(levels if localized.has_boxes else ()))
+    title = "Beside other methods on the same films"
+    return Table("baselines", title, heads, tuple(rows), note + _undefined_means(intervals))
+
+
+def _tuned_alike(localized: Localized, baseline: str) -> Iterator[tuple[str, Overlaps, Overlaps]]:
+    """How boxes are drawn, with the overlaps of the method's and of a baseline's."""
+    ours, theirs = localized.method, localized.baselines[baseline]
+    yield ANY_REGION, ours.any_region.crossed.iou, theirs.any_region.crossed.iou
+    yield LARGEST_REGION, ours.largest.crossed.iou, theirs.largest.crossed.iou
 
 
 def build_tables(
@@ -641,7 +832,6 @@ def build_tables(
     localized: Localized,
     baselines: Mapping[str, Sequence[FilmRecord]] | None = None,
     model: str = "CLARiTy",
-    tuning_patients: Collection[str] | None = None,
 ) -> dict[str, Table]:
     """All tables that the records allow, by name.
 
@@ -650,16 +840,17 @@ def build_tables(
         localized: [`localize`] of the same.
         baselines: Records of other methods on the same films in the same order, by name.
         model: Name of the method.
-        tuning_patients: Tuning half of the named split, see [`patient_protocol`].
     """
     baselines = baselines or {}
     tables = [classification_table(evaluated), subgroup_table(evaluated)]
     if localized.has_boxes:
         tables += [
-            localization_table(evaluated, localized, model),
+            *localization_tables(evaluated, localized, model),
             published_table(),
             boxes_per_finding_table(evaluated, localized),
-            halves_table(evaluated, baselines, model, tuning_patients),
+            published_per_finding_table(),
+            halves_table(evaluated, localized, model),
+            wang_table(evaluated, localized, model),
             masks_table(evaluated),
             other_localization_table(evaluated, localized),
         ]
@@ -714,3 +905,15 @@ def plain(value: Any) -> Any:
 
 def _estimates(values: np.ndarray, interval: Interval) -> list[Estimate]:
     return [_estimate(value, interval, place) for place, value in enumerate(values)]
+
+
+def _undefined_means(intervals: Mapping[str, Interval]) -> str:
+    """Which means have no interval, and why, as a sentence after a note; empty where all have one."""
+    shares = {name: float(np.min(interval.defined)) for name, interval in intervals.items()}
+    missing = [f"{name} ({share:.0%})" for name, share in shares.items() if share < 0.5]
+    if not missing:
+        return ""
+    return (
+        " No interval where a mean is defined in under half of the draws, because one of its findings is missing from "
+        f"the others: {', '.join(missing)}."
+    )
