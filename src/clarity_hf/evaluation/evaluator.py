@@ -141,9 +141,9 @@ def evaluate_films(
         "about": dict(about or {}),
     }
     path = Path(path)
-    records, _ = _read_records(path, head)
+    done = _finished(path, head)
+    missing = [index for index, name in enumerate(films.names) if name not in done]
     unreadable: dict[str, str] = {}  # what could not be read is tried again
-    missing = [index for index, name in enumerate(films.names) if name not in records]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         if file.tell() == 0:
@@ -157,12 +157,13 @@ def evaluate_films(
                     logger.warning("%s cannot be read and is left out: %s", film.name, film.reason)
                     file.write(json.dumps({"unreadable": film.name, "reason": film.reason}) + "\n")
             for record in _records_of(localizer, read, settings, maps):
-                stored = to_json(record)
-                records[record.name] = from_json(stored)  # rounded as in the file: who goes on gets the same figures
-                file.write(json.dumps(stored) + "\n")
+                file.write(json.dumps(to_json(record)) + "\n")
             file.flush()  # what a killed run leaves are whole batches and at most one torn line
             bar.update(len(batch))
         bar.close()
+    # Read back in one go: kept while films come and go, records would scatter over the memory and hold it. And a run
+    # that was stopped and went on gives the same figures to the last digit.
+    records = {record.name: record for record in read_records(path)[1].records}
     return Evaluation([records[name] for name in films.names if name in records], unreadable)
 
 
@@ -280,18 +281,18 @@ def _record(film: Film, output: LocalizerOutput, row: int, settings: BoxSettings
     )
 
 
-def _read_records(path: Path, head: Mapping[str, Any]) -> tuple[dict[str, FilmRecord], dict[str, str]]:
-    """The records of a run that was stopped, a torn last line cut off; none where there is no file."""
-    if not path.is_file() or path.stat().st_size == 0:
-        return {}, {}
+def _finished(path: Path, head: Mapping[str, Any]) -> set[str]:
+    """Names of the films whose record a stopped run left, a torn last line cut off; none where there is no file."""
+    if not path.is_file():
+        return set()
     with path.open("r+b") as file:
         whole = 0
         for line in file:
             whole += len(line) if line.endswith(b"\n") else 0
         file.truncate(whole)
+    if not whole:
+        return set()
     with path.open(encoding="utf-8") as file:
-        if not whole:
-            return {}, {}
         kept, asked = _head(file.readline()), json.loads(json.dumps(head))
         if kept != asked:
             changed = [name for name in asked if kept.get(name) != asked[name]]
@@ -299,7 +300,8 @@ def _read_records(path: Path, head: Mapping[str, Any]) -> tuple[dict[str, FilmRe
                 f"`path` must be a new file or one of the same evaluation, got {path.name}, which differs in "
                 f"{', '.join(changed)}. Choose another folder, or delete the file."
             )
-        return _parsed_lines(file)
+        stored = (json.loads(line) for line in file)
+        return {record["name"] for record in stored if "name" in record}
 
 
 def _parsed_lines(lines: Any) -> tuple[dict[str, FilmRecord], dict[str, str]]:
