@@ -87,6 +87,8 @@ def main() -> None:
 def without_folders(word: str) -> str:
     """A word of the command as a report may show it: a report is handed on, and tells no folder of this machine."""
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if not value:
+        return word
     is_place = value.startswith((".", "~", "/")) or Path(value).exists()
     if is_place:
         value = published_name(value) if Path(value).is_dir() else Path(value).name
