@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -100,11 +100,12 @@ def evaluate_checkpoint(
     folder = Path(folder)
     ours = ModelLocalizer(model, image_processor)
     settings = BoxSettings.of_config(model.config)
+    others = {name: make_baseline(name, ours, teacher, seed) for name in baselines}
     check_report(  # now, and not after hours
         about,
         findings=ours.findings,
         score_thresholds=settings.score_thresholds,
-        baselines=[make_baseline(name, ours, teacher, seed).name for name in baselines],
+        baselines=[other.name for other in others.values()],
         tuning_split=tuning_split,
         repeats=repeats,
     )
@@ -112,9 +113,10 @@ def evaluate_checkpoint(
     kept = folder.with_name(f"{folder.name}-records")
     source = describe_model(model, image_processor) | {"data": about["data"], "split": about["split"]}
     evaluation = evaluate_films(ours, films, settings, kept / "clarity.jsonl", source, **reading)
-    others = dict(
-        _evaluate_baseline(name, ours, films, settings, kept, source, teacher, seed, reading) for name in baselines
-    )
+    compared = {
+        other.name: _evaluate_baseline(name, other, films, settings, kept, source | {"seed": seed}, reading)
+        for name, other in others.items()
+    }
     described = {
         **about,
         "films": len(evaluation.records),
@@ -133,7 +135,7 @@ def evaluate_checkpoint(
         described,
         findings=ours.findings,
         score_thresholds=settings.score_thresholds,
-        baselines={name: other.records for name, other in others.items()},
+        baselines={name: other.records for name, other in compared.items()},
         sanity=sanity_of(ours, evaluation.records, films, sanity_films, seed, batch_size),
         look=looking_at(ours, films) if draw_cases else None,
         tuning_split=tuning_split,
@@ -273,24 +275,17 @@ def _perturbation_rows(
 
 def _evaluate_baseline(
     name: str,
-    ours: ModelLocalizer,
+    localizer: Localizer,
     films: Films,
     settings: BoxSettings,
     kept: Path,
-    source: Mapping[str, Any],
-    teacher: str | None,
-    seed: int,
+    about: dict[str, Any],
     reading: Mapping[str, Any],
-) -> tuple[str, Evaluation]:
-    """A baseline's name for tables, and its evaluation on the same films."""
-    localizer = make_baseline(name, ours, teacher, seed)
-    dear = name.startswith("gradcam")
-    count = len(ours.findings)
+) -> Evaluation:
+    """A baseline on the same films, by its name in `BASELINES`."""
+    count = len(localizer.findings)
     own = BoxSettings(settings.score_thresholds, [BASELINE_MAP_THRESHOLD] * count, "largest", settings.upsampling)
-    about = dict(source) | {"seed": seed}
     if isinstance(localizer, GradCamLocalizer):
-        about["classifier"] = weights_digest(localizer.classifier)
-    path = kept / f"{name}.jsonl"
-    return localizer.name, evaluate_films(
-        localizer, films, own, path, about, "annotated" if dear else "all", **reading
-    )
+        about = about | {"classifier": weights_digest(localizer.classifier)}
+    maps: Literal["all", "annotated"] = "annotated" if isinstance(localizer, GradCamLocalizer) else "all"
+    return evaluate_films(localizer, films, own, kept / f"{name}.jsonl", about, maps, **reading)
