@@ -130,6 +130,10 @@ class ScriptArguments:
     finding_rate: float | None = field(
         default=None, metadata={"help": "Probability of each finding in a training phantom; default: as in NIH."}
     )
+    finding_contrast: float = field(
+        default=1.0,
+        metadata={"help": "Training phantoms show their findings up to so many times as strongly; 1 to 4."},
+    )
     film_repeats: int = field(
         default=1, metadata={"help": "How often an epoch sees films that are no phantoms, to weigh them more."}
     )
@@ -160,6 +164,7 @@ def main() -> None:
         phantom_count=script.phantom_count,
         seed=args.seed,
         finding_rate=script.finding_rate,
+        finding_contrast=script.finding_contrast,
         phantom_size=see.canvas[0],
         verify=script.verify,
         findings=script.findings,

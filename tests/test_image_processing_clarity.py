@@ -215,7 +215,7 @@ def test_the_letterbox_of_an_unresized_film_is_the_film():
 def outputs(maps, logits=None):
     maps = torch.as_tensor(np.asarray(maps), dtype=torch.float32)
     logits = torch.full(maps.shape[:2], 4.0) if logits is None else torch.tensor(logits, dtype=torch.float32)
-    return SimpleNamespace(logits=logits, localization_maps=maps)
+    return SimpleNamespace(scores=logits.sigmoid(), localization_maps=maps)
 
 
 def spot(row, column, height=1.0):
@@ -302,7 +302,7 @@ def test_lengths_and_ranges_are_checked(processor, arguments, message):
 
 def test_half_precision_outputs_are_taken(processor):
     half = outputs([[spot(1, 2)]])
-    half.logits, half.localization_maps = half.logits.bfloat16(), half.localization_maps.bfloat16().requires_grad_()
+    half.scores, half.localization_maps = half.scores.bfloat16(), half.localization_maps.bfloat16().requires_grad_()
     (result,) = processor.post_process_localization(half, upsampling=1)
     assert result["boxes"].tolist() == [[32, 16, 48, 32]]
 

@@ -114,6 +114,15 @@ def test_the_attention_implementation_can_be_changed_on_a_model():
     assert_same_outputs(outputs_of(model, films()), expected)
 
 
+def test_scores_are_the_sigmoid_of_the_logits_under_the_calibration():
+    model = build(score_slopes=[2.0, 0.5, 1.0], score_intercepts=[0.0, -1.0, 3.0])
+    found = outputs_of(model, films())
+    expected = torch.sigmoid(found.logits * torch.tensor([2.0, 0.5, 1.0]) + torch.tensor([0.0, -1.0, 3.0]))
+    torch.testing.assert_close(found.scores, expected)
+    plain = outputs_of(build(), films())
+    torch.testing.assert_close(plain.scores, plain.logits.sigmoid())
+
+
 def test_hidden_states_are_the_embeddings_and_the_output_of_every_block():
     outputs = outputs_of(build(), films(), output_hidden_states=True)
     assert [tuple(states.shape) for states in outputs.hidden_states] == [(2, FINDINGS + 16, 48)] * 4

@@ -27,7 +27,15 @@ POSITIVE_FIELDS: tuple[str, ...] = (
 )
 """Fields that count something of which there must be one."""
 
-PER_FINDING_FIELDS = ("suppression_floor", "score_thresholds", "map_thresholds", "prevalence", "positive_weights")
+PER_FINDING_FIELDS = (
+    "suppression_floor",
+    "score_slopes",
+    "score_intercepts",
+    "score_thresholds",
+    "map_thresholds",
+    "prevalence",
+    "positive_weights",
+)
 """Fields that are one number for all findings or a list with one for each."""
 
 PATCH_AXIS_ERROR = "`{name}` must be a multiple of `patch_size` ({patch}), got {size}. Resize or pad the image."
@@ -77,6 +85,9 @@ class ClarityConfig(PreTrainedConfig):
             learnt foreground. To be switched off for a model trained without an anatomical prior.
         suppression_floor (`float` or list of F, *optional*): ε in [0, 1], the share of the map that survives where S
             is 0; one value or one per finding. By default 0.5 for the findings in `RIM_FINDINGS` and 0.1 for others.
+        score_slopes (`float` or list of F, defaults to 1): Slope a > 0 of Platt's calibration: a logit z has the score
+            σ(a · z + b). See [`fit_platt`].
+        score_intercepts (`float` or list of F, defaults to 0): Intercept b of Platt's calibration.
         score_thresholds (`float` or list of F, defaults to 0.5): Score from which a finding counts as present.
         map_thresholds (`float` or list of F, defaults to 0.5): Share of a map's peak, in (0, 1), from which a pixel
             belongs to the finding's box.
@@ -105,6 +116,7 @@ class ClarityConfig(PreTrainedConfig):
     model_type = "clarity"
     keys_to_ignore_at_inference = [
         "loss_parts",
+        "scores",
         "class_token_logits",
         "patch_logits",
         "localization_maps",
@@ -140,6 +152,8 @@ class ClarityConfig(PreTrainedConfig):
     affinity_layers: int = 0
     background_suppression: bool = True
     suppression_floor: float | int | list[float] | tuple[float, ...] | None = None
+    score_slopes: float | int | list[float] | tuple[float, ...] = 1.0
+    score_intercepts: float | int | list[float] | tuple[float, ...] = 0.0
     score_thresholds: float | int | list[float] | tuple[float, ...] = 0.5
     map_thresholds: float | int | list[float] | tuple[float, ...] = 0.5
     box_components: str = "largest"
@@ -254,6 +268,11 @@ class ClarityConfig(PreTrainedConfig):
         weights = self.per_finding("positive_weights")
         if not all(0 < weight < math.inf for weight in weights):
             raise ValueError(f"`positive_weights` must be above 0, got {weights}. 1 weighs positives as negatives.")
+        slopes, intercepts = self.per_finding("score_slopes"), self.per_finding("score_intercepts")
+        if not all(0 < slope < math.inf for slope in slopes):
+            raise ValueError(f"`score_slopes` must be above 0, got {slopes}. 1 with intercept 0 changes no score.")
+        if not all(map(math.isfinite, intercepts)):
+            raise ValueError(f"`score_intercepts` must be finite, got {intercepts}. 0 with slope 1 changes no score.")
         if not self.segment_cam and (self.map_fusion != "attention" or self.background_suppression):
             raise ValueError(
                 "`map_fusion` must be 'attention' and `background_suppression` False without SegmentCAM, got "

@@ -144,7 +144,8 @@ class ClarityImageProcessor(TorchvisionBackend):
         call that overrode one of them needs a processor that has it for itself.
 
         Args:
-            outputs: [`ClarityLocalizationOutput`] with `logits` `(B, F)` and `localization_maps` `(B, F, h, w)`.
+            outputs: [`ClarityLocalizationOutput`] with `scores` `(B, F)` in [0, 1] and `localization_maps`
+                `(B, F, h, w)`.
             score_thresholds: Score in [0, 1] from which a finding is present and gets boxes, one value or one per
                 finding; 0 gives every finding boxes.
             map_thresholds: Share of a map's own peak, in (0, 1), from which a pixel is inside a box; one value or one
@@ -163,7 +164,7 @@ class ClarityImageProcessor(TorchvisionBackend):
         Raises:
             ValueError: `target_sizes` has another length than the batch, or thresholds another than the findings.
         """
-        scores = outputs.logits.detach().float().sigmoid().cpu()
+        scores = outputs.scores.detach().float().cpu()
         maps = outputs.localization_maps.detach().float().cpu().numpy()
         floors, shares = (
             _per_finding(values, scores.shape[1], name)

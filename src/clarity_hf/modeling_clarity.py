@@ -67,10 +67,11 @@ class ClarityLocalizationOutput(ModelOutput):
 
     Args:
         loss (scalar): With `labels`, the weighted sum of `loss_parts`.
-        logits (`(B, F)`): Mean of the two logits below (without SegmentCAM the first alone); `sigmoid` gives the score
-            (probability) of each finding.
+        logits (`(B, F)`): Mean of the two logits below (without SegmentCAM the first alone).
         localization_maps (`(B, F, h, w)`): Values ≥ 0 on the patch grid of the model's input, on a scale of their own
             that is comparable between films: the map of an absent finding stays low. Without gradient.
+        scores (`(B, F)` float32): Calibrated probability of each finding, in [0, 1]: the sigmoid of the logits, under
+            the config's `score_slopes` and `score_intercepts`. Without gradient.
         foreground (`(B, 1, h, w)`): The learnt thorax S in [0, 1]; None without SegmentCAM.
         class_token_logits (`(B, F)`): From the class tokens.
         patch_logits (`(B, F)`): From the class activation maps; None without SegmentCAM.
@@ -85,6 +86,7 @@ class ClarityLocalizationOutput(ModelOutput):
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     localization_maps: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
     foreground: torch.Tensor | None = None
     class_token_logits: torch.Tensor | None = None
     patch_logits: torch.Tensor | None = None
@@ -551,13 +553,15 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
             foreground = foreground_logits.sigmoid()
         with torch.no_grad():
             maps = self.localize(class_attention, activation_maps, foreground, encoded.affinity_states)
+        mean_logits = sum(logits.values()) / len(logits)
         loss, parts = None, None
         if labels is not None:
             parts = self.losses(encoded, logits, foreground_logits, labels, anatomical_prior)
             loss = torch.stack([self.loss_weights()[name] * part for name, part in parts.items()]).sum()
         return ClarityLocalizationOutput(
             loss=loss,
-            logits=sum(logits.values()) / len(logits),
+            logits=mean_logits,
+            scores=self.calibrated_scores(mean_logits.detach().float()),
             localization_maps=maps,
             foreground=foreground,
             class_token_logits=logits["class_token"],
@@ -568,6 +572,13 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
+
+    def calibrated_scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """Probabilities of logits `(B, F)` under the config's calibration, in [0, 1], of the same precision."""
+        slopes, intercepts = (
+            logits.new_tensor(self.config.per_finding(name)) for name in ("score_slopes", "score_intercepts")
+        )
+        return (slopes * logits + intercepts).sigmoid()
 
     def localize(
         self,

@@ -94,7 +94,7 @@ class ChestXrayLocalizationPipeline(Pipeline):
         outputs = self.model(pixel_values=model_inputs["pixel_values"])
         # Only what a result needs: a batch's outputs are split film by film afterwards.
         return ModelOutput(
-            logits=outputs.logits,
+            scores=outputs.scores,
             localization_maps=outputs.localization_maps,
             film_sizes=model_inputs["film_sizes"],
         )

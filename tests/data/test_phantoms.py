@@ -325,3 +325,23 @@ def test_the_folder_is_the_same_every_time(folder, tmp_path):
     for path in folder.rglob("*.*"):
         other = tmp_path / path.relative_to(folder)
         assert other.read_bytes() == path.read_bytes()
+
+
+def test_contrast_makes_findings_stronger_where_they_are():
+    normal, faint, strong = (draw_phantom(5, 128, *rest) for rest in ([[]], [["Nodule"]], [["Nodule"], 3.0]))
+    change, more = (np.abs(film.image.astype(int) - normal.image) for film in (faint, strong))
+    ((_, (x0, y0, x1, y1)),) = strong.boxes
+    outside = np.ones(change.shape, dtype=bool)
+    outside[int(y0) : int(y1), int(x0) : int(x1)] = False
+    assert more.max() > change.max() + 20 and not more[outside].any()
+
+
+def test_contrast_leaves_a_large_heart_as_it_is():
+    usual, strong = (draw_phantom(5, 128, ["Cardiomegaly"], contrast) for contrast in (1.0, 3.0))
+    np.testing.assert_array_equal(usual.image, strong.image)
+
+
+@pytest.mark.parametrize("contrast", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_contrast_must_be_above_zero(contrast):
+    with pytest.raises(ValueError, match="`contrast` must be above 0"):
+        draw_phantom(0, 64, contrast=contrast)

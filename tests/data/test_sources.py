@@ -69,11 +69,29 @@ def test_the_finding_rate_is_the_share_of_each_finding():
     assert 0.13 < rate < 0.27  # five standard deviations of 560 draws at 0.2
 
 
+def test_findings_of_stronger_contrast_are_the_same_findings_at_the_same_place():
+    usual, strong = (PhantomRows(6, size=64, finding_rate=0.3, finding_contrast=c) for c in (1.0, 4.0))
+    differing = 0
+    for index in range(6):
+        np.testing.assert_array_equal(usual[index]["labels"], strong[index]["labels"])
+        differing += (usual[index]["image"] != strong[index]["image"]).any()
+    assert differing >= 4
+
+
+def test_only_training_phantoms_are_of_stronger_contrast():
+    usual, strong = (open_source(PHANTOM, phantom_count=30, phantom_size=64, finding_contrast=c) for c in (1.0, 4.0))
+    for index in range(8):
+        np.testing.assert_array_equal(usual.validation[index]["image"], strong.validation[index]["image"])
+    assert any((usual.train[index]["image"] != strong.train[index]["image"]).any() for index in range(8))
+
+
 def test_arguments_of_phantoms_are_checked():
     with pytest.raises(ValueError, match="split"):
         PhantomRows(3, "dev")
     with pytest.raises(ValueError, match="finding_rate"):
         PhantomRows(3, finding_rate=1.5)
+    with pytest.raises(ValueError, match="`finding_contrast` must be at least 1"):
+        PhantomRows(3, finding_contrast=0.5)
 
 
 def test_repeated_rows_come_in_turns_and_end():

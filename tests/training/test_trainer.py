@@ -324,6 +324,13 @@ def test_the_best_step_is_loaded_at_the_end(tmp_path, rows):
 # What it saves, measures and refuses ---------------------------------------------------------------------------------
 
 
+def test_training_takes_back_the_calibration_of_the_logits_that_it_changes(tmp_path, rows):
+    model = tiny_model(score_slopes=2.0, score_intercepts=-1.0)
+    trainer = tiny_trainer(tmp_path, rows[:8], model=model, max_steps=1)
+    trainer.train()
+    assert (model.config.score_slopes, model.config.score_intercepts) == (1.0, 0.0)
+
+
 def test_the_teacher_is_neither_saved_nor_trained(tmp_path, rows):
     teacher = tiny_teacher()
     before = teacher.model.weight.clone()

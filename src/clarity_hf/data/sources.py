@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -51,19 +52,30 @@ class PhantomRows:
         size: Side of the films in pixels.
         finding_rate: Probability with which a film has each finding, independently of the others; None draws findings
             as they occur together in the release. A dense, uncorrelated mix teaches more per film.
+        finding_contrast: Largest contrast of a film's findings; each film has its own between 1 and this, evenly on a
+            logarithmic scale. 1 leaves all films as they are measured on.
 
     Raises:
-        ValueError: `split` is unknown, or `finding_rate` is outside [0, 1].
+        ValueError: `split` is unknown, `finding_rate` is outside [0, 1], or `finding_contrast` is below 1.
     """
 
     def __init__(
-        self, count: int, split: str = "train", seed: int = 0, size: int = 256, finding_rate: float | None = None
+        self,
+        count: int,
+        split: str = "train",
+        seed: int = 0,
+        size: int = 256,
+        finding_rate: float | None = None,
+        finding_contrast: float = 1.0,
     ):
         if split not in SPLIT_SEEDS:
             raise ValueError(f"`split` must be one of {list(SPLIT_SEEDS)}, got '{split}'. Choose one of them.")
         if finding_rate is not None and not 0 <= finding_rate <= 1:
             raise ValueError(f"`finding_rate` must be inside [0, 1], got {finding_rate}. Give a probability.")
-        self.count, self.size, self.finding_rate, self.epoch = count, size, finding_rate, 0
+        if not 1 <= finding_contrast < math.inf:
+            raise ValueError(f"`finding_contrast` must be at least 1, got {finding_contrast}. 1 changes nothing.")
+        self.count, self.size, self.epoch = count, size, 0
+        self.finding_rate, self.finding_contrast = finding_rate, finding_contrast
         self.first_seed = (seed * len(SPLIT_SEEDS) + SPLIT_SEEDS[split]) << 32
 
     def __len__(self) -> int:
@@ -79,10 +91,12 @@ class PhantomRows:
         if not 0 <= index < self.count:
             raise IndexError(f"`index` must be between 0 and {self.count - 1}, got {index}.")
         seed = self.first_seed + self.epoch * self.count + index
-        if self.finding_rate is None:
-            return draw_phantom(seed, self.size)
-        chosen = np.random.default_rng(seed).random(len(FINDINGS)) < self.finding_rate
-        return draw_phantom(seed, self.size, [name for name, drawn in zip(FINDINGS, chosen, strict=True) if drawn])
+        rng = np.random.default_rng(seed)
+        findings = None
+        if self.finding_rate is not None:
+            chosen = rng.random(len(FINDINGS)) < self.finding_rate
+            findings = [name for name, drawn in zip(FINDINGS, chosen, strict=True) if drawn]
+        return draw_phantom(seed, self.size, findings, self.finding_contrast ** rng.random())
 
     def set_epoch(self, epoch: int) -> None:
         """Go on to the films of an epoch; 0 is the first."""
@@ -129,6 +143,7 @@ def open_source(
     seed: int = 0,
     validation_fraction: float = 0.2,
     finding_rate: float | None = None,
+    finding_contrast: float = 1.0,
     phantom_size: int = 256,
     verify: bool = False,
     findings: Sequence[str] | Mapping[str, str] | None = None,
@@ -154,6 +169,7 @@ def open_source(
             trains on is never another's validation.
         validation_fraction: Share of the training patients that goes to validation, where the data set does not say.
         finding_rate: Of the phantoms for training, see [`PhantomRows`].
+        finding_contrast: Likewise.
         phantom_size: Side of the phantoms in pixels.
         verify: Decode every film of a release or a table once and leave out those that do not, by name.
         findings: Of own labels, see [`load_table`]; phantoms and the release have the 14 of `FINDINGS`.
@@ -174,7 +190,7 @@ def open_source(
     kind = _kind(name, path)
     _check_options(name, kind, findings, masks_dir, streaming, validation_split)
     if kind == "phantom":
-        return _phantoms(phantom_count, seed, finding_rate, phantom_size)
+        return _phantoms(phantom_count, seed, finding_rate, finding_contrast, phantom_size)
     if kind == "hub":
         return _open_hub(name, path, findings, uncertain, validation_fraction, streaming)
     own: dict[str, Any] = {"findings": findings, "uncertain": uncertain, "validation_fraction": validation_fraction}
@@ -337,12 +353,12 @@ def _open_hub(
         raise FileNotFoundError(f"{_not_found(name, path)} The Hub says: {error}") from error
 
 
-def _phantoms(count: int, seed: int, finding_rate: float | None, size: int) -> Source:
+def _phantoms(count: int, seed: int, finding_rate: float | None, finding_contrast: float, size: int) -> Source:
     held_out = min(max(200, count // 10), 1000)
     return Source(
         PHANTOM,
         FINDINGS,
-        train=PhantomRows(count, "train", seed, size, finding_rate),
+        train=PhantomRows(count, "train", seed, size, finding_rate, finding_contrast),
         validation=PhantomRows(held_out, "validation", seed, size),
         test=PhantomRows(held_out, "test", seed, size),
         has_prior=True,

@@ -254,7 +254,7 @@ def _perturbation_rows(
         found = deletion_insertion(
             pairs,
             localizer,
-            lambda pixels: ours.model(pixels).logits.sigmoid(),
+            lambda pixels: ours.model(pixels).scores,
             ours.image_processor,
             batch_size=batch_size,
             seed=seed,

@@ -200,7 +200,7 @@ def _labels(records: Sequence[FilmRecord]) -> np.ndarray:
 
 
 Score = Callable[[torch.Tensor], torch.Tensor]
-"""Prepared films `(n, C, H, W)` → scores `(n, F)`, such as `lambda x: model(x).logits.sigmoid()`."""
+"""Prepared films `(n, C, H, W)` → scores `(n, F)`, such as `lambda x: model(x).scores`."""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,12 @@ class ClarityDistillationTrainer(Trainer):
         self._part_sums: dict[str, torch.Tensor] = {}
         self._part_counts: dict[str, int] = defaultdict(int)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the library's. New weights give new logits: a calibration of the old ones is taken back."""
+        config = self.accelerator.unwrap_model(self.model).config
+        config.score_slopes, config.score_intercepts = 1.0, 0.0
+        return super().train(*args, **kwargs)
+
     def compute_loss(
         self,
         model: torch.nn.Module,

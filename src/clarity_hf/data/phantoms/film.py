@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -62,7 +63,9 @@ class Phantom:
     view: str
 
 
-def draw_phantom(seed: int, size: int | tuple[int, int] = 256, findings: Iterable[str] | None = None) -> Phantom:
+def draw_phantom(
+    seed: int, size: int | tuple[int, int] = 256, findings: Iterable[str] | None = None, contrast: float = 1.0
+) -> Phantom:
     """Draw one film.
 
     Args:
@@ -71,16 +74,18 @@ def draw_phantom(seed: int, size: int | tuple[int, int] = 256, findings: Iterabl
         findings: Names of the findings to draw, `[]` for a normal film. `None` draws them too: a normal film with
             probability `NORMAL_SHARE`, otherwise findings that occur together as in NIH ChestX-ray14, the rare ones
             more often than there (`PREVALENCE_TEMPERING`).
+        contrast: Times how strongly the findings show, above 0. 1 is what everything is measured on; above it they are
+            easier to see, for the first lessons of a model that has seen none.
 
     Raises:
-        ValueError: `seed`, `size` or a finding's name is not one of those.
+        ValueError: `seed`, `size`, a finding's name or `contrast` is not one of those.
 
     Example:
         >>> film = draw_phantom(7, size=128, findings=["Mass"])
         >>> film.image.shape, [finding for finding, box in film.boxes]
         ((128, 128), ['Mass'])
     """
-    return draw_film(seed, seed, size, findings)
+    return draw_film(seed, seed, size, findings, contrast=contrast)
 
 
 def iterate_phantoms(
@@ -128,7 +133,12 @@ def generator_fingerprint() -> str:
 
 
 def draw_film(
-    seed: int, person_seed: int, size: int | tuple[int, int], findings: Iterable[str] | None, years: int = 0
+    seed: int,
+    person_seed: int,
+    size: int | tuple[int, int],
+    findings: Iterable[str] | None,
+    years: int = 0,
+    contrast: float = 1.0,
 ) -> Phantom:
     """Draw a film of a person, who may have others.
 
@@ -138,12 +148,15 @@ def draw_film(
         size: As for `draw_phantom`.
         findings: As for `draw_phantom`.
         years: Time since the person's first film.
+        contrast: As for `draw_phantom`.
 
     Raises:
         ValueError: As `draw_phantom`.
     """
     height, width = _checked_size(size)
     checked_seed(seed)
+    if not 0 < contrast < math.inf:
+        raise ValueError(f"`contrast` must be above 0, got {contrast}. 1 draws findings as they are measured.")
     person = Person.draw(Stream.PERSON.generator(person_seed))
     exam = Exam.draw(Stream.EXAM.generator(seed))
     if findings is None:
@@ -158,7 +171,7 @@ def draw_film(
         if finding not in present:
             continue
         for lesion in _PAINTERS[finding](scene, Stream.FIRST_FINDING.generator(seed, index)):
-            window, delta, box = settle(scene, lesion)
+            window, delta, box = settle(scene, lesion, contrast)
             attenuation[window] += delta
             boxes.append((finding, box))
             if lesion.silhouette is not None:

@@ -34,18 +34,23 @@ class Lesion:
     silhouette: np.ndarray | None = None
 
 
-def settle(scene: Scene, lesion: Lesion) -> tuple[Window, np.ndarray, tuple[float, float, float, float]]:
+def settle(
+    scene: Scene, lesion: Lesion, contrast: float = 1.0
+) -> tuple[Window, np.ndarray, tuple[float, float, float, float]]:
     """Make a lesion visible, fade out what is too faint to be seen, and box what remains.
 
     Args:
         scene: The normal film. Other findings do not count: a finding's box does not depend on its company.
         lesion: As painted.
+        contrast: Times how strongly it shows. Only for what changes the film where it lies: a large heart is its size.
 
     Returns:
         The window; the change of the attenuation there, `(h, w)` float32, 0 outside the box; and the box, xyxy in
         pixels of the film, right and bottom exclusive.
     """
     delta, normal = lesion.delta, scene.base[lesion.window]
+    if lesion.extent is None:
+        delta = delta * contrast
     grey = scene.grey(normal)
     change = np.abs(scene.grey(normal + delta) - grey)
     peak = float(change.max())
