@@ -6,6 +6,7 @@ r"""Train CLARiTy on image labels, with anatomical priors and, where there is on
         --teacher TEACHER --teacher_cache runs/logits --augment flip --output_dir runs/nih
     accelerate launch examples/train.py --data_dir phantom NIH_FOLDER --film_repeats 4 --output_dir runs/mixed
     accelerate launch examples/train.py --data_dir films.csv --model clarity-s16-224 --output_dir runs/own
+    accelerate launch examples/train.py examples/starter/1-phantoms.yaml --output_dir runs/stage1
 
 Without arguments it trains on synthetic phantoms, drawn as they are read. It evaluates on the validation split of each
 data set after every epoch, keeps the best epoch by mean AUROC on the last of them, resumes from the output folder
@@ -26,7 +27,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import transformers
-from transformers import HfArgumentParser
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
 from clarity_hf.configuration_clarity import PER_FINDING_FIELDS
@@ -39,7 +39,13 @@ from clarity_hf.losses_clarity import balanced_positive_weights
 from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments, Teacher
 from clarity_hf.training.initialization import config_from_vit, initialize_from_vit
 from clarity_hf.training.other_findings import adapt_findings
-from clarity_hf.training.runs import default_arguments, drop_pickle, last_checkpoint, published_name
+from clarity_hf.training.runs import (
+    default_arguments,
+    drop_pickle,
+    last_checkpoint,
+    parse_arguments,
+    published_name,
+)
 from clarity_hf.training.teacher_cache import cache_teacher_logits
 
 DEFAULTS = default_arguments() | {"output_dir": "runs/clarity", "learning_rate": 3e-4}
@@ -153,9 +159,7 @@ class ScriptArguments:
 
 def main() -> None:
     """Train, evaluate, save."""
-    parser = HfArgumentParser((ScriptArguments, ClarityTrainingArguments))
-    parser.set_defaults(**DEFAULTS)
-    script, args = parser.parse_args_into_dataclasses()
+    script, args = parse_arguments((ScriptArguments, ClarityTrainingArguments), DEFAULTS)
     logging.basicConfig(level=logging.INFO if args.should_log else logging.WARNING, stream=sys.stdout)
     transformers.set_seed(args.seed)
 

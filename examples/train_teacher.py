@@ -31,7 +31,6 @@ from transformers import (
     AutoModelForImageClassification,
     ConvNextV2Config,
     ConvNextV2ForImageClassification,
-    HfArgumentParser,
     PreTrainedConfig,
     PreTrainedModel,
     Trainer,
@@ -44,7 +43,15 @@ from clarity_hf.data.sources import JoinedRows, open_sources, prevalence_of, sam
 from clarity_hf.data.transforms import FilmTransform, TransformedDataset
 from clarity_hf.evaluation import MultilabelAuroc
 from clarity_hf.losses_clarity import multilabel_classification_loss
-from clarity_hf.training.runs import EpochTeller, default_arguments, drop_pickle, last_checkpoint, published_name
+from clarity_hf.training.optimization import MuonWithAdamW, block_matrices
+from clarity_hf.training.runs import (
+    EpochTeller,
+    default_arguments,
+    drop_pickle,
+    last_checkpoint,
+    parse_arguments,
+    published_name,
+)
 
 DEFAULTS = default_arguments() | {"output_dir": "runs/teacher", "learning_rate": 2e-4, "weight_decay": 0.05}
 SIZES = {
@@ -137,6 +144,10 @@ class ScriptArguments:
     film_repeats: int = field(
         default=1, metadata={"help": "How often an epoch sees films that are no phantoms, to weigh them more."}
     )
+    matrix_optimizer: Literal["adamw", "muon"] = field(
+        default="adamw",
+        metadata={"help": "'muon' for the matrices of the blocks, AdamW for the rest: for random weights."},
+    )
     drop_path_rate: float = field(default=0.0, metadata={"help": "Stochastic depth; 0.1 to 0.2 on real films."})
     min_positives: int = field(default=20, metadata={"help": "Findings with fewer are not in the mean AUROC."})
     augment: Literal["full", "flip", "none"] = field(
@@ -150,9 +161,7 @@ class ScriptArguments:
 
 def main() -> None:
     """Train, evaluate, save."""
-    parser = HfArgumentParser((ScriptArguments, TrainingArguments))
-    parser.set_defaults(**DEFAULTS)
-    script, args = parser.parse_args_into_dataclasses()
+    script, args = parse_arguments((ScriptArguments, TrainingArguments), DEFAULTS)
     logging.basicConfig(level=logging.INFO if args.should_log else logging.WARNING, stream=sys.stdout)
     transformers.set_seed(args.seed)
 
@@ -190,6 +199,7 @@ def main() -> None:
         processing_class=processor,
         compute_loss_func=annotated_loss,
         callbacks=[EpochTeller()],
+        optimizers=(build_optimizer(model, args) if script.matrix_optimizer == "muon" else None, None),
         compute_metrics=metric.of_prediction,
     )
     resume_from = args.resume_from_checkpoint or last_checkpoint(args, asdict(script))
@@ -290,6 +300,20 @@ def build_model(script: ScriptArguments, findings: Sequence[str], prevalence: np
     with torch.no_grad():
         classifier_of(model).bias.copy_(torch.logit(torch.from_numpy(prevalence), eps=0.01))
     return model
+
+
+def build_optimizer(model: nn.Module, args: TrainingArguments) -> MuonWithAdamW:
+    """Muon for the pointwise convolutions of the blocks, which are matrices, and AdamW for everything else."""
+    groups = [
+        {
+            # The scales of the response normalisation are vectors, whatever their shape.
+            "params": [weight for weight in model.parameters() if (weight.squeeze().ndim >= 2) == decays],
+            "lr": args.learning_rate,
+            "weight_decay": args.weight_decay if decays else 0.0,
+        }
+        for decays in (True, False)
+    ]
+    return MuonWithAdamW(groups, block_matrices(model))
 
 
 def drop_path_settings(config: PreTrainedConfig, rate: float) -> dict[str, Any]:

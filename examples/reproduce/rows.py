@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,12 +90,3 @@ def changed(arguments: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str
     if "config" in arguments and "config" in change:
         merged["config"] = arguments["config"] | change["config"]
     return {name: value for name, value in merged.items() if value is not None}
-
-
-def to_flags(arguments: Mapping[str, Any]) -> list[str]:
-    """Arguments as a command line has them: a dict as JSON, a list as several words."""
-    flags: list[str] = []
-    for name, value in arguments.items():
-        values = value if isinstance(value, list) else [value]
-        flags += [f"--{name}", *(json.dumps(item) if isinstance(item, dict) else str(item) for item in values)]
-    return flags

@@ -28,11 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rows import ORDER, Row, load_rows, to_flags
+from rows import ORDER, Row, load_rows
 from smoke import short_row, write_films, write_start
 from table import picked_epoch, write_table
 
 from clarity_hf.data.nih import TEST_LIST
+from clarity_hf.training.runs import to_flags
 
 EXAMPLES = Path(__file__).parents[1]
 EVALUATE = {

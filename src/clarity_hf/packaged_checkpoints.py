@@ -22,8 +22,11 @@ CHECKPOINT_FOLDER = Path(__file__).parent / "checkpoints"
 DEFAULT_CHECKPOINT = "clarity-s16-224"
 """The checkpoint of `pipeline("chest-xray-localization")`."""
 
-UNTRAINED = ("clarity-s16-512", "clarity-ti16-224")
-"""Configurations of the family whose weights do not ship."""
+UNTRAINED = {
+    "clarity-s16-512": "--model clarity-s16-224 --image_size 512",
+    "clarity-ti16-224": "--size ti16",
+}
+"""Configurations of the family whose weights do not ship, and the arguments of examples/train.py that train them."""
 
 
 def checkpoint_path(name: str) -> Path:
@@ -41,8 +44,9 @@ def checkpoint_path(name: str) -> Path:
     known = ", ".join(checkpoint_names()) or "none"
     if name in UNTRAINED:
         raise OSError(
-            f"`{name}` is a configuration whose weights do not ship with clarity_hf; packaged: {known}. Train it with "
-            f"examples/train.py and load the folder that it writes."
+            f"`{name}` is a configuration whose weights do not ship with clarity_hf (packaged: {known}). Train it and "
+            f"load the folder that it writes: accelerate launch examples/train.py --data_dir FILMS {UNTRAINED[name]} "
+            f"--output_dir runs/{name}"
         )
     raise OSError(
         f"`pretrained_model_name_or_path` must be a packaged checkpoint ({known}), a folder or a Hub id "

@@ -28,6 +28,7 @@ from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films, read_re
 from clarity_hf.evaluation.films import open_films
 from clarity_hf.evaluation.records import data_digest
 from clarity_hf.training import ClarityTrainingArguments
+from clarity_hf.training.runs import to_flags
 from clarity_hf.training.teacher_cache import weights_digest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -85,7 +86,7 @@ def test_every_file_is_a_row_and_every_row_of_the_paper_has_a_file(example):
 
 def test_every_row_is_accepted_by_the_parser_of_its_script(example, rows, scripts, tmp_path):
     for row in rows.values():
-        flags = [*example.rows.to_flags(row.arguments), "--output_dir", str(tmp_path), "--use_cpu", "True"]
+        flags = [*to_flags(row.arguments), "--output_dir", str(tmp_path), "--use_cpu", "True"]
         script, args = parsed(scripts, row.script, flags)
         for name, value in row.arguments.items():
             got = getattr(script, name) if hasattr(script, name) else getattr(args, name)
@@ -93,14 +94,14 @@ def test_every_row_is_accepted_by_the_parser_of_its_script(example, rows, script
 
 
 def test_an_argument_that_the_script_does_not_have_would_be_refused(example, rows, scripts, capsys):
-    flags = example.rows.to_flags({**rows["s-16-224"].arguments, "drop_rate": 0.1})
+    flags = to_flags({**rows["s-16-224"].arguments, "drop_rate": 0.1})
     with pytest.raises(ValueError, match="--drop_rate"):
         parsed(scripts, "train.py", flags)
 
 
 def test_an_epoch_is_picked_by_auroc_on_validation_and_after_every_epoch(example, rows, scripts, tmp_path):
     for row in rows.values():
-        flags = [*example.rows.to_flags(row.arguments), "--output_dir", str(tmp_path), "--use_cpu", "True"]
+        flags = [*to_flags(row.arguments), "--output_dir", str(tmp_path), "--use_cpu", "True"]
         _, args = parsed(scripts, row.script, flags)
         assert args.load_best_model_at_end
         assert args.metric_for_best_model == "auroc"
@@ -168,11 +169,6 @@ def test_fields_of_config_are_merged_and_none_leaves_an_argument_out(example):
     assert base["config"]["pooling"] == "attention"
 
 
-def test_flags_are_words_of_a_command_line(example):
-    flags = example.rows.to_flags({"config": {"a": False}, "image_mean": [0.5, 0.6], "bf16": True, "seed": 3})
-    assert flags == ["--config", '{"a": false}', "--image_mean", "0.5", "0.6", "--bf16", "True", "--seed", "3"]
-
-
 def test_a_key_that_is_not_known_is_refused(example, tmp_path):
     (tmp_path / "odd.yaml").write_text("text: odd\nscript: train.py\nargument: {}\n")
     with pytest.raises(ValueError, match=r"must have keys of .*, got \['argument'\]"):
@@ -192,7 +188,7 @@ def test_figures_of_the_paper_are_those_that_are_known(rows):
 def test_a_smoke_test_keeps_what_makes_a_row_itself(example, rows, scripts, tmp_path):
     for row in rows.values():
         small = example.smoke.short_row(row, tmp_path)
-        flags = [*example.rows.to_flags(small), "--output_dir", str(tmp_path), "--use_cpu", "True"]
+        flags = [*to_flags(small), "--output_dir", str(tmp_path), "--use_cpu", "True"]
         _, args = parsed(scripts, row.script, flags)
         assert args.max_steps == 4
         for name in ("layer_decay", "learning_rate", "augment", "prior", "drop_path_rate", "num_train_epochs"):

@@ -221,6 +221,20 @@ def test_sizes_are_the_papers(script, size, millions):
     assert (model.num_parameters() - head) / 1e6 == pytest.approx(millions, abs=0.05)
 
 
+def test_muon_takes_the_pointwise_convolutions_of_the_blocks_and_adamw_the_rest(script, tmp_path):
+    model = script.build_model(script.ScriptArguments(size="atto"), ["A", "B"], np.array([0.5, 0.5]))
+    args = TrainingArguments(output_dir=str(tmp_path), learning_rate=2e-3, weight_decay=0.1, use_cpu=True)
+    optimizer = script.build_optimizer(model, args)
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    hidden = [names[id(w)] for group in optimizer.param_groups if "ns_steps" in group for w in group["params"]]
+    assert len(hidden) == 2 * sum(model.config.depths)
+    assert all(".pwconv" in name for name in hidden)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
+    undecayed = [w for group in optimizer.param_groups if group["weight_decay"] == 0 for w in group["params"]]
+    assert {names[id(weight)].rsplit(".", 2)[-2] for weight in undecayed} >= {"grn", "layernorm", "pwconv1", "dwconv"}
+    assert all(max(weight.shape) == weight.numel() for weight in undecayed)
+
+
 def test_a_new_model_starts_at_the_prevalence_of_its_films(script):
     prevalence = np.array([0.25, 0.5, 0.001])
     model = script.build_model(script.ScriptArguments(size="atto"), ["A", "B", "C"], prevalence)

@@ -2,13 +2,15 @@
 """Which checkpoint a run goes on from, and which folders are refused."""
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 
 from clarity_hf.training import ClarityTrainingArguments
-from clarity_hf.training.runs import is_whole, last_checkpoint, last_whole_checkpoint
+from clarity_hf.training.runs import is_whole, last_checkpoint, last_whole_checkpoint, parse_arguments, to_flags
 
 
 class Arguments(ClarityTrainingArguments):
@@ -126,3 +128,42 @@ def test_a_record_without_the_trainers_settings_is_of_an_earlier_version_and_goe
     (tmp_path / "run.json").write_text(json.dumps({"image_size": 64}))
     checkpoint = write_checkpoint(tmp_path, 4, ONE)
     assert last_checkpoint(arguments(tmp_path, seed=3), {"image_size": 64}) == str(checkpoint)
+
+
+# Arguments from a file
+
+
+@dataclass
+class Settings:
+    """Some arguments of a script."""
+
+    names: list[str] = field(default_factory=list)
+    kind: Literal["one", "two"] = "one"
+    rate: float = 1.0
+    config: str | None = None
+    quick: bool = False
+
+
+def stage(tmp_path, text):
+    path = tmp_path / "stage.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_file_of_arguments_stands_between_the_defaults_and_the_command_line(tmp_path):
+    path = stage(tmp_path, "names: [a, b]\nrate: 2.0e-3\nconfig: {pooling: mean}\nquick: true\n")
+    (found,) = parse_arguments((Settings,), {"kind": "two", "rate": 5.0}, [path, "--rate", "3"])
+    assert found == Settings(["a", "b"], "two", 3.0, '{"pooling": "mean"}', True)
+    (plain,) = parse_arguments((Settings,), {"rate": 5.0}, ["--kind", "two"])
+    assert plain == Settings(kind="two", rate=5.0)
+
+
+@pytest.mark.parametrize("text", ["rates: 2\n", "- rate\n", "kind: three\n", ""])
+def test_a_file_of_other_things_is_refused(tmp_path, text, capsys):
+    with pytest.raises((ValueError, SystemExit)):
+        parse_arguments((Settings,), {}, [stage(tmp_path, text)])
+
+
+def test_flags_are_words_of_a_command_line():
+    flags = to_flags({"config": {"a": False}, "image_mean": [0.5, 0.6], "bf16": True, "seed": 3})
+    assert flags == ["--config", '{"a": false}', "--image_mean", "0.5", "0.6", "--bf16", "True", "--seed", "3"]

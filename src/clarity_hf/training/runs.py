@@ -6,13 +6,15 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainingArguments
+import yaml
+from transformers import HfArgumentParser, TrainerCallback, TrainingArguments
 
 from .arguments import has_native_bf16
 
@@ -57,6 +59,44 @@ def default_arguments() -> dict[str, Any]:
         "bf16": has_native_bf16(),
         "use_cpu": not torch.accelerator.is_available(),
     }
+
+
+def parse_arguments(
+    data_classes: Sequence[Any], defaults: Mapping[str, Any], words: Sequence[str] | None = None
+) -> tuple[Any, ...]:
+    """Arguments of a training script from the command line, in front of which a YAML file may stand.
+
+    `train.py stage.yaml --learning_rate 1e-4` takes from the file what the command line does not say.
+
+    Args:
+        data_classes: Dataclasses whose fields are the arguments.
+        defaults: Of the script, by name, instead of those of the dataclasses.
+        words: The command line, by default that of the process.
+
+    Returns:
+        An instance of each class.
+
+    Raises:
+        ValueError: The file is no mapping of names to values, or an argument is unknown.
+    """
+    parser = HfArgumentParser(data_classes)
+    parser.set_defaults(**defaults)
+    words = list(sys.argv[1:] if words is None else words)
+    if words and words[0].endswith((".yaml", ".yml")):
+        settings = yaml.safe_load(Path(words[0]).read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError(f"`{words[0]}` must map arguments to values, got {settings!r}. Write `name: value`.")
+        words = to_flags(settings) + words[1:]
+    return parser.parse_args_into_dataclasses(args=words)
+
+
+def to_flags(arguments: Mapping[str, Any]) -> list[str]:
+    """Arguments as a command line has them: a dict as JSON, a list as several words."""
+    flags: list[str] = []
+    for name, value in arguments.items():
+        values = value if isinstance(value, list) else [value]
+        flags += [f"--{name}", *(json.dumps(item) if isinstance(item, dict) else str(item) for item in values)]
+    return flags
 
 
 class EpochTeller(TrainerCallback):
