@@ -1,7 +1,15 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Deployment: model cards and half-precision checkpoints."""
+"""Deployment: half-precision checkpoints, model cards, publishing."""
 
 from .checkpoint import save_checkpoint
 from .model_card import write_model_card
+from .publishing import Publication, check_publication, prepare_publication, publish
 
-__all__ = ["save_checkpoint", "write_model_card"]
+__all__ = [
+    "Publication",
+    "check_publication",
+    "prepare_publication",
+    "publish",
+    "save_checkpoint",
+    "write_model_card",
+]

@@ -151,12 +151,15 @@ def describe_model(model: ClarityForMultiLabelLocalization, image_processor: Cla
     Returns:
         JSON, for the head of a file of records: records of anything else are refused.
     """
-    volatile = {"_name_or_path", "transformers_version", "dtype", "architectures", *THRESHOLDS}
-    config = {name: value for name, value in model.config.to_dict().items() if name not in volatile}
+    volatile = {"_name_or_path", "transformers_version", "dtype", "architectures", "auto_map", *THRESHOLDS}
+    config, preprocessing = (
+        {name: value for name, value in described.to_dict().items() if name not in volatile}
+        for described in (model.config, image_processor)
+    )
     return {
         "weights": weights_digest(model),
         "config": json.loads(json.dumps(config, default=str)),
-        "preprocessing": json.loads(json.dumps(image_processor.to_dict(), default=str)),
+        "preprocessing": json.loads(json.dumps(preprocessing, default=str)),
     }
 
 
