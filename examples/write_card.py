@@ -1,0 +1,56 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+r"""Commit the reports of a checkpoint as figures and tables without films of patients, and write its card from them.
+
+    python examples/evaluate_checkpoint.py CHECKPOINT_FOLDER phantom --films 1000 --output_dir runs/report-phantom
+    python examples/evaluate_checkpoint.py CHECKPOINT_FOLDER NIH_FOLDER --split validation --output_dir runs/report-nih
+    python examples/write_card.py CHECKPOINT_FOLDER --facts docs/reports/clarity-s16-224/training.yaml \
+        --reports runs/report-phantom runs/report-nih
+
+Each report is copied into a folder beside FILE, `phantom-test` and so on, named by its data and split; README.md there
+becomes the page over them. The card goes into CHECKPOINT_FOLDER. Without --reports it is written anew from the copies
+that are there. The form of FILE is in the docstring of `clarity_hf.deployment.checkpoint_card`. Expected output:
+
+    phantom-test: 790 kB, 0 names looked for and not found
+    nih-subset-validation: 322 kB, 556 names looked for and not found
+    wrote CHECKPOINT_FOLDER/README.md
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from transformers.utils import logging
+
+from clarity_hf.deployment.checkpoint_card import read_facts, write_checkpoint_card
+from clarity_hf.deployment.committed_reports import commit_report, write_index
+
+
+def main() -> int:
+    """Copy reports, write their page and the card; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="folder of the checkpoint")
+    parser.add_argument("--facts", type=Path, required=True, help="YAML file; reports are committed beside it")
+    parser.add_argument("--reports", type=Path, nargs="*", default=[], help="folders of evaluations, records beside")
+    arguments = parser.parse_args()
+    logging.disable_progress_bar()
+    try:
+        facts = read_facts(arguments.facts)
+        folder = arguments.facts.parent
+        for report in arguments.reports:
+            committed = commit_report(report, folder)
+            left = f", {committed.names_too_short} too short to look for" if committed.names_too_short else ""
+            print(
+                f"{committed.folder.name}: {committed.size / 1e3:.0f} kB, "
+                f"{committed.names_looked_for} names looked for and not found{left}"
+            )
+        write_index(folder, facts["name"])
+        path = write_checkpoint_card(arguments.checkpoint, arguments.facts, [folder / n for n in facts["evaluations"]])
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
