@@ -21,6 +21,7 @@ from transformers import ConvNextV2Config, ConvNextV2ForImageClassification, ViT
 import clarity_hf
 from clarity_hf import FINDINGS, ClarityImageProcessor
 from clarity_hf.data.phantoms import draw_phantom, write_phantoms
+from clarity_hf.training.runs import parse_arguments
 from clarity_hf.training.teacher_cache import cache_teacher_logits
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train.py"
@@ -291,3 +292,19 @@ def test_only_one_data_set_is_streamed(script, tmp_path, monkeypatch):
     options = ("--data_dir", tmp_path / "one", tmp_path / "two", "--streaming", "--max_steps", "3")
     with pytest.raises(ValueError, match="`streaming` must be of one data set"):
         run(script, monkeypatch, *options, "--output_dir", tmp_path / "out")
+
+
+STAGES = sorted(path for path in (SCRIPT.parent / "starter").glob("*.yaml") if path.stem != "teacher")
+
+
+@pytest.mark.parametrize("path", STAGES, ids=lambda path: path.stem)
+def test_a_stage_of_the_packaged_checkpoint_is_what_the_script_accepts_and_goes_on_from_the_one_before(script, path):
+    classes = (script.ScriptArguments, script.ClarityTrainingArguments)
+    stage, args = parse_arguments(classes, script.DEFAULTS, [str(path), "--use_cpu", "True", "--bf16", "False"])
+    assert args.matrix_optimizer == "muon"
+    assert Path(args.output_dir).name == path.stem
+    place = STAGES.index(path)
+    if place == 0:
+        assert stage.model is None
+    else:
+        assert Path(stage.model).parts[:3] == ("runs", "starter", STAGES[place - 1].stem)

@@ -28,6 +28,7 @@ from clarity_hf.data.phantoms import draw_phantom, write_phantoms
 from clarity_hf.data.sources import open_source
 from clarity_hf.data.transforms import FilmTransform
 from clarity_hf.training import Teacher
+from clarity_hf.training.runs import parse_arguments
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_teacher.py"
 SETTINGS = [
@@ -371,3 +372,11 @@ def test_other_weights_have_the_licence_that_is_found_or_none(script, tmp_path):
     licence, note = script.licence_of_weights(str(tmp_path))
     assert licence == "unknown"
     assert "look it up" in note
+
+
+def test_the_teacher_of_the_packaged_checkpoint_is_what_the_script_accepts(script):
+    path = SCRIPT.parent / "starter" / "teacher.yaml"
+    words = [str(path), "--use_cpu", "True", "--bf16", "False"]
+    stage, args = parse_arguments((script.ScriptArguments, TrainingArguments), script.DEFAULTS, words)
+    assert (stage.size, stage.matrix_optimizer) == ("nano", "muon")
+    assert args.output_dir == "runs/starter/teacher"
