@@ -1,23 +1,31 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Choose a checkpoint's score and map thresholds on validation films and save them with it.
+"""Calibrate a checkpoint on validation films: scores as probabilities, score and map thresholds, saved with it.
 
     python examples/calibrate.py runs/nih NIH_FOLDER --output_dir runs/nih-calibrated
     python examples/calibrate.py clarity-s16-224 films.csv --rule sensitivity --sensitivity 0.95
 
 The films are those of the validation split: what is reported afterwards must come from others. Map thresholds need
-annotated boxes; without any they stay as they are. The last line is
+annotated boxes; without any they stay as they are. Where the films have few findings or boxes, calibrate twice: what
+the second pass has too few films for stays as the first left it.
 
-    saved runs/calibrated: thresholds of 332 validation films
+    python examples/calibrate.py runs/starter phantom --output_dir runs/on-phantoms
+    python examples/calibrate.py runs/on-phantoms NIH_FOLDER --rare kept --output_dir runs/calibrated
+
+A table says what each finding was given. Beneath it stands what such a calibration reaches on films that it has not
+seen: fitted on one half of the patients, measured on the other, and the other way round. The last line is
+
+    saved runs/calibrated: calibration on 332 validation films
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from transformers.utils import logging
 
 from clarity_hf import ClarityForMultiLabelLocalization, ClarityImageProcessor
-from clarity_hf.evaluation.calibration import calibrate
+from clarity_hf.evaluation.calibration import Calibration, CrossFitted, calibrate, cross_fitted
 from clarity_hf.evaluation.checkpoint import describe_model
 from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films
 from clarity_hf.evaluation.films import open_films
@@ -35,6 +43,14 @@ def main() -> None:
     parser.add_argument("--films", type=int, help="only the first films")
     parser.add_argument("--rule", choices=["youden", "sensitivity", "f1"], default="youden", help="for scores")
     parser.add_argument("--sensitivity", type=float, default=0.9, help="to be reached with --rule sensitivity")
+    parser.add_argument("--min_positives", type=int, default=5, help="with fewer a finding keeps its calibration")
+    parser.add_argument("--min_boxes", type=int, default=10, help="with fewer a finding is rare")
+    parser.add_argument(
+        "--rare",
+        choices=["pooled", "kept"],
+        default="pooled",
+        help="map threshold of a rare finding: the best over all boxes, or as it is",
+    )
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--num_workers", type=int, default=0, help="processes that read films ahead")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/calibrated"))
@@ -46,7 +62,7 @@ def main() -> None:
     processor = ClarityImageProcessor.from_pretrained(arguments.model)
     options = {"validation_split": arguments.validation_split} if arguments.validation_split else {}
     films = open_films(arguments.data, arguments.split, arguments.films, wanted=model.config.findings, **options)
-    evaluation = evaluate_films(
+    records = evaluate_films(
         ModelLocalizer(model, processor),
         films,
         BoxSettings.of_config(model.config),
@@ -54,16 +70,48 @@ def main() -> None:
         describe_model(model, processor) | {"data": published_name(arguments.data), "split": arguments.split},
         batch_size=arguments.batch_size,
         num_workers=arguments.num_workers,
-    )
-    found = calibrate(model.config, evaluation.records, arguments.rule, arguments.sensitivity)
+    ).records
+    choice = (arguments.rule, arguments.sensitivity, arguments.min_positives)
+    # Before the config changes: the records' scores are of the calibration that it has now, which both undo.
+    unseen = cross_fitted(model.config, records, *choice)
+    found = calibrate(model.config, records, *choice, arguments.min_boxes, arguments.rare)
     model.save_pretrained(arguments.output_dir)
     processor.save_pretrained(arguments.output_dir)
-    print("| finding | positives | score threshold | boxes | map threshold |\n|---|---|---|---|---|")
-    for place, finding in enumerate(model.config.findings):
+    print_calibration(found, model.config.findings)
+    print_unseen(unseen)
+    print(f"saved {arguments.output_dir}: calibration on {len(records)} {arguments.split} films")
+
+
+def print_calibration(found: Calibration, findings: Sequence[str]) -> None:
+    """A row per finding."""
+    print("| finding | positives | slope | intercept | score threshold | boxes | map threshold |")
+    print("|---|---|---|---|---|---|---|")
+    for place, finding in enumerate(findings):
         score = f"{found.score_thresholds[place]:.3f}" + (" (kept)" if place in found.kept_scores else "")
-        share = f"{found.map_thresholds[place]:.2f}" + (" (of all)" if place in found.pooled_maps else "")
-        print(f"| {finding} | {found.positives[place]} | {score} | {found.boxes[place]} | {share} |")
-    print(f"saved {arguments.output_dir}: thresholds of {len(evaluation.records)} validation films")
+        share = f"{found.map_thresholds[place]:.2f}"
+        share += " (of all)" if place in found.pooled_maps else " (kept)" if place in found.kept_maps else ""
+        platt = f"{found.score_slopes[place]:.3f} | {found.score_intercepts[place]:+.3f}"
+        print(f"| {finding} | {found.positives[place]} | {platt} | {score} | {found.boxes[place]} | {share} |")
+
+
+def print_unseen(unseen: CrossFitted) -> None:
+    """What the calibration is worth on films of other patients."""
+    figures = {
+        "expected calibration error, uncalibrated": unseen.uncalibrated_error,
+        "expected calibration error, calibrated": unseen.calibrated_error,
+        "sensitivity": unseen.sensitivity,
+        "specificity": unseen.specificity,
+        "findings flagged on a normal film": unseen.findings_flagged,
+        "boxes drawn on a normal film": unseen.boxes_drawn,
+        "share of the normal films with a box": unseen.films_with_boxes,
+    }
+    print(
+        f"\nOn the half of the patients that it was not fitted on, {unseen.repeats} draws: {unseen.films} films, "
+        f"{unseen.normal_films} normal, {len(unseen.findings)} findings in the means\n"
+    )
+    print("| figure | mean | deviation over draws |\n|---|---|---|")
+    for name, figure in figures.items():
+        print(f"| {name} | {figure.mean:.3f} | {figure.deviation:.3f} |")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""examples/calibrate.py: thresholds of validation films, in the config that the pipeline reads."""
+"""examples/calibrate.py: a calibration on validation films, in the config that the pipeline reads."""
 
 import importlib.util
 import sys
@@ -21,15 +21,19 @@ def script():
     return module
 
 
-def test_thresholds_are_saved_with_the_model_and_records_beside_it(
+def run(script, monkeypatch, capsys, *arguments):
+    """The lines that the script prints."""
+    monkeypatch.setattr(sys, "argv", ["calibrate.py", *map(str, arguments)])
+    script.main()
+    return capsys.readouterr().out.strip().splitlines()
+
+
+def test_a_calibration_is_saved_with_the_model_and_records_beside_it(
     script, tiny_checkpoint, tmp_path, monkeypatch, capsys
 ):
     folder = tmp_path / "calibrated"
-    arguments = [str(tiny_checkpoint), "phantom", "--films", "40", "--output_dir", str(folder)]
-    monkeypatch.setattr(sys, "argv", ["calibrate.py", *arguments])
-    script.main()
-    out = capsys.readouterr().out
-    assert out.strip().splitlines()[-1] == f"saved {folder}: thresholds of 40 validation films"
+    out = run(script, monkeypatch, capsys, tiny_checkpoint, "phantom", "--films", 40, "--output_dir", folder)
+    assert out[-1] == f"saved {folder}: calibration on 40 validation films"
     before, after = (ClarityConfig.from_pretrained(path) for path in (tiny_checkpoint, folder))
     assert after.per_finding("score_thresholds") != before.per_finding("score_thresholds")
     assert isinstance(before.map_thresholds, float)
@@ -37,6 +41,34 @@ def test_thresholds_are_saved_with_the_model_and_records_beside_it(
     assert ClarityForMultiLabelLocalization.from_pretrained(folder).config.findings == before.findings
     assert not list(folder.glob("*.jsonl"))  # records name films: they are not published with the model
     assert (tmp_path / "calibrated-records.jsonl").is_file()
+    rows = [line.strip("| ").split(" | ") for line in out[2:16]]
+    assert [row[0] for row in rows] == before.findings
+    assert [float(row[2]) for row in rows] == pytest.approx(after.score_slopes, abs=6e-4)
+    assert [float(row[3]) for row in rows] == pytest.approx(after.score_intercepts, abs=6e-4)
+    assert [float(row[4].split()[0]) for row in rows] == pytest.approx(after.score_thresholds, abs=6e-4)
+    fitted = [not row[4].endswith("(kept)") for row in rows]
+    assert [slope != 1 for slope in after.score_slopes] == fitted
+    assert 0 < sum(fitted) < 14
+    assert out[17].startswith("On the half of the patients that it was not fitted on, 5 draws: 40 films, ")
+    assert out[17].endswith(" normal, 0 findings in the means")  # forty films have no twenty positives of any
+    assert out[21] == "| expected calibration error, uncalibrated | nan | nan |"
+    assert 0 <= float(out[25].removeprefix("| findings flagged on a normal film | ").split(" | ")[0]) <= 14
+    assert len(out) == 29
+
+
+def test_a_second_pass_keeps_what_its_films_are_too_few_for(script, tiny_checkpoint, tmp_path, monkeypatch, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    run(script, monkeypatch, capsys, tiny_checkpoint, "phantom", "--films", 24, "--output_dir", first)
+    few = ("--split", "train", "--films", 16, "--min_positives", 3, "--rare", "kept")
+    out = run(script, monkeypatch, capsys, first, "phantom", *few, "--output_dir", second)
+    before, after = (ClarityConfig.from_pretrained(path) for path in (first, second))
+    kept = [line.split(" | ")[4].endswith("(kept)") for line in out[2:16]]
+    assert 0 < sum(kept) < 14
+    for name in ("score_slopes", "score_intercepts", "score_thresholds"):
+        same = [one == other for one, other in zip(getattr(before, name), getattr(after, name), strict=True)]
+        assert same == kept, name
+    assert after.map_thresholds == before.map_thresholds  # no finding has ten boxes on sixteen films
+    assert out[-1] == f"saved {second}: calibration on 16 train films"
 
 
 def test_the_test_split_is_no_choice(script, tiny_checkpoint, monkeypatch, capsys):

@@ -15,7 +15,7 @@ from .baselines import (
     with_map_fusion,
 )
 from .bootstrap import Interval, bootstrap_by_patient, classification_intervals, paired_difference
-from .calibration import Calibration, calibrate
+from .calibration import Calibration, CrossFitted, calibrate, cross_fitted, fit_platt
 from .checkpoint import BASELINES, evaluate_checkpoint
 from .classification import (
     MultilabelAuroc,
@@ -75,6 +75,7 @@ __all__ = [
     "BoxSettings",
     "Calibration",
     "ChexlocalizeMiou",
+    "CrossFitted",
     "Evaluation",
     "Film",
     "FilmRecord",
@@ -108,11 +109,13 @@ __all__ = [
     "clarity_protocol",
     "classification_intervals",
     "constant_box",
+    "cross_fitted",
     "data_digest",
     "deletion_insertion",
     "evaluate_checkpoint",
     "evaluate_films",
     "f1_thresholds",
+    "fit_platt",
     "halves",
     "ham_mask_iou",
     "localization_difference",

@@ -1,5 +1,10 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Thresholds of scores and maps, chosen on films that nothing is reported on, and kept in the model's config."""
+"""Scores as probabilities, and thresholds of scores and maps, from films that nothing is reported on.
+
+A logit z has the score σ(a·z + b): [`fit_platt`] fits slope and intercept of every finding, [`calibrate`] does so on
+validation films, chooses the thresholds on the calibrated scores and keeps all of it in the model's config, and
+[`cross_fitted`] says what a calibration of that kind is worth on films that it has not seen.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +13,139 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, logit
 
 from clarity_hf.configuration_clarity import ClarityConfig
 
-from .classification import f1_thresholds, sensitivity_thresholds, support, youden_thresholds
-from .protocol import annotated_boxes, tune_thresholds
+from .classification import (
+    calibration_error_per_finding,
+    checked_scores,
+    f1_thresholds,
+    macro,
+    operating_points,
+    sensitivity_thresholds,
+    support,
+    youden_thresholds,
+)
+from .protocol import annotated_boxes, halves
 from .records import MAP_THRESHOLDS, FilmRecord
 
 ScoreRule = Literal["youden", "sensitivity", "f1"]
 
+RareBoxes = Literal["pooled", "kept"]
+"""Map threshold of a finding with too few boxes: best over the boxes of all findings, or the config's own."""
+
+SLOPE_BOUNDS = (0.01, 100.0)
+"""Of a slope, where the logits of its finding are measured in their standard deviation."""
+
+SCORE_MARGIN = 2.0**-53
+"""Scores are brought this far inside (0, 1) before their logit is taken: ±36.7 in place of infinity."""
+
+
+def fit_platt(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    min_positives: int = 5,
+    slopes: Sequence[float] | np.ndarray | None = None,
+    intercepts: Sequence[float] | np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit slope a and intercept b of every finding, so that σ(a·z + b) is the probability of a film with logit z.
+
+    The cross-entropy is minimised against Platt's targets, (N₊ + 1)/(N₊ + 2) for the N₊ positive films and 1/(N₋ + 2)
+    for the N₋ negative ones, which keep a and b finite where a threshold parts the films without error. The slope is
+    held above zero, so that the order of the films, and AUROC, stay: a finding that is ranked no better than by chance
+    gets a hundredth over the standard deviation of its logits, and scores close to its share of positives.
+
+    Args:
+        logits: `(n, F)`, finite.
+        labels: `(n, F)`, 1 present, 0 absent, NaN not annotated (left out).
+        min_positives: With fewer positive or negative films a finding keeps what `slopes` and `intercepts` say.
+        slopes: `(F,)` above 0 for findings with too few films; None is 1.
+        intercepts: `(F,)` likewise; None is 0.
+
+    Returns:
+        Slopes `(F,)` float64 above 0, and intercepts `(F,)` float64.
+
+    Raises:
+        ValueError: The shapes differ, a logit is not finite, a label is neither 1, 0 nor NaN, or there is not one
+            slope and intercept a finding.
+        RuntimeError: The minimiser did not converge.
+
+    Source: Platt, "Probabilistic outputs for support vector machines", Advances in Large Margin Classifiers (1999)
+    61–74, with a, b of the opposite sign.
+    """
+    logits, labels = checked_scores(logits, labels)
+    count = logits.shape[1]
+    fitted_slopes = _given("slopes", slopes, 1.0, count)
+    fitted_intercepts = _given("intercepts", intercepts, 0.0, count)
+    for finding in np.flatnonzero(~_too_few(labels, min_positives)).tolist():
+        known = ~np.isnan(labels[:, finding])
+        fitted_slopes[finding], fitted_intercepts[finding] = _platt_of_one(
+            logits[known, finding], labels[known, finding] == 1
+        )
+    return fitted_slopes, fitted_intercepts
+
+
+def _platt_of_one(logits: np.ndarray, present: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept from the logits `(n,)` of one finding and whether it is `present` `(n,)`, both ways."""
+    centre, spread = float(logits.mean()), float(logits.std()) or 1.0
+    # In a and b the problem is convex, so the bound is all that log a would give; standardised logits make it well
+    # conditioned and the fit independent of their scale.
+    standardised = (logits - centre) / spread
+    positives = int(present.sum())
+    negatives = len(present) - positives
+    targets = np.where(present, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+
+    def cross_entropy(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        z = parameters[0] * standardised + parameters[1]
+        error = expit(z) - targets
+        gradient = np.array([(error * standardised).mean(), error.mean()])
+        return float((np.logaddexp(0, z) - targets * z).mean()), gradient
+
+    found = minimize(
+        cross_entropy,
+        x0=(1.0, float(logit(targets.mean()))),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=(SLOPE_BOUNDS, (None, None)),
+        options={"ftol": 1e-13, "gtol": 1e-8, "maxiter": 1000},
+    )
+    if not found.success:
+        raise RuntimeError(
+            f"`logits` must allow a fit of slope and intercept, got {found.message} from {len(logits)} of them. Look "
+            "for logits far from all others."
+        )
+    slope = float(found.x[0]) / spread
+    return slope, float(found.x[1]) - slope * centre
+
 
 @dataclass(frozen=True)
 class Calibration:
-    """Thresholds and what they were chosen from.
+    """Slopes, intercepts and thresholds, and what they were chosen from.
 
     Attributes:
-        score_thresholds: `(F,)` in [0, 1]; a finding is present from its threshold.
+        score_slopes: `(F,)` above 0; a logit z has the score σ(slope · z + intercept).
+        score_intercepts: `(F,)`.
+        score_thresholds: `(F,)` in [0, 1], of the calibrated scores; a finding is present from its threshold.
         map_thresholds: `(F,)` in (0, 1), shares of a map's peak.
         positives: `(F,)` int, positive films of each finding.
         boxes: `(F,)` int, annotated boxes of each finding.
-        kept_scores: Indices of the findings with too few positives or negatives, whose score threshold was kept.
-        pooled_maps: Indices of the findings with too few boxes, which have the threshold that is best over all boxes;
-            where there are no boxes at all every map threshold was kept.
+        kept_scores: Indices of the findings with too few positives or negatives, whose slope, intercept and score
+            threshold were all kept: a threshold is one of the scores that its slope and intercept give.
+        pooled_maps: Indices of the findings with too few boxes that have the threshold best over all boxes.
+        kept_maps: Indices of the findings with too few boxes whose map threshold was kept.
     """
 
+    score_slopes: np.ndarray
+    score_intercepts: np.ndarray
     score_thresholds: np.ndarray
     map_thresholds: np.ndarray
     positives: np.ndarray
     boxes: np.ndarray
     kept_scores: tuple[int, ...]
     pooled_maps: tuple[int, ...]
+    kept_maps: tuple[int, ...]
 
 
 def calibrate(
@@ -47,58 +155,261 @@ def calibrate(
     sensitivity: float = 0.9,
     min_positives: int = 5,
     min_boxes: int = 10,
+    rare: RareBoxes = "pooled",
 ) -> Calibration:
-    """Choose score and map thresholds on validation films and write them into a config.
+    """Fit slopes, intercepts and thresholds on validation films and write them into a config.
 
-    The score threshold of a finding follows `rule`, half way down to the next lower score, so that the film that
-    defines it is not lost to rounding elsewhere; its map threshold is that of `MAP_THRESHOLDS` with the highest
-    mean IoU between annotated boxes and what the model draws. Figures of the same films are not to be reported.
+    Slopes and intercepts are those of [`fit_platt`]. The score threshold of a finding follows `rule` on the calibrated
+    scores, half way down to the next lower score, so that the film that defines it is not lost to rounding elsewhere;
+    its map threshold is that of `MAP_THRESHOLDS` with the highest mean IoU between annotated boxes and what the model
+    draws. Figures of the same films are not to be reported; see [`cross_fitted`].
+
+    The records' scores are those of `config` as it comes, and its own slopes and intercepts are undone first: a model
+    that was calibrated on other films can be calibrated anew, and what these films are too few for stays as it was.
+    A second rule on the same records therefore needs a copy of the config from before the first.
 
     Args:
-        config: Of the model that made the records; `score_thresholds` and `map_thresholds` are changed in place.
+        config: Of the model that made the records, with the slopes and intercepts that it had then. `score_slopes`,
+            `score_intercepts`, `score_thresholds` and `map_thresholds` are changed in place.
         records: Validation films, evaluated with all maps.
         rule: `"youden"` maximises sensitivity + specificity − 1, `"sensitivity"` takes the highest threshold that
             reaches `sensitivity`, `"f1"` maximises F1.
         sensitivity: Of the rule of that name, in (0, 1].
-        min_positives: With fewer positive or negative films a finding keeps its score threshold.
-        min_boxes: With fewer boxes a finding has the map threshold that is best over the boxes of all.
+        min_positives: With fewer positive or negative films a finding keeps slope, intercept and score threshold.
+        min_boxes: A finding with fewer boxes is rare.
+        rare: Map threshold of a rare finding: `"pooled"` takes the one that is best over the boxes of all findings (so
+            long as there are any), `"kept"` leaves it as it is.
 
     Returns:
         [`Calibration`].
 
     Raises:
-        ValueError: There are no records, `rule` is unknown, or the records have another number of findings.
+        ValueError: There are no records, `rule` or `rare` is unknown, or the records have another number of findings.
+        RuntimeError: As for [`fit_platt`].
     """
+    if rare not in ("pooled", "kept"):
+        raise ValueError(f"`rare` must be 'pooled' or 'kept', got '{rare}'. Choose one of them.")
+    logits, labels = _logits_and_labels(config, records)
+    scores = _fit_scores(config, logits, labels, rule, sensitivity, min_positives)
+    count = config.num_labels
+    components: Literal["largest", "all"] = "largest" if config.box_components == "largest" else "all"
+    boxes = annotated_boxes(records, components, count)
+    per_finding = np.bincount(boxes.findings, minlength=count)
+    is_rare = per_finding < max(1, min_boxes)
+    pooled = is_rare & (rare == "pooled") & (len(boxes.findings) > 0)
+    map_thresholds = np.where(is_rare, config.per_finding("map_thresholds"), boxes.tuned_thresholds())
+    if pooled.any():
+        map_thresholds[pooled] = MAP_THRESHOLDS[int(boxes.iou.mean(axis=0).argmax())]
+    chosen = {
+        "score_slopes": scores.slopes,
+        "score_intercepts": scores.intercepts,
+        "score_thresholds": scores.thresholds,
+        "map_thresholds": map_thresholds,
+    }
+    for name, values in chosen.items():
+        setattr(config, name, [float(value) for value in values])
+    return Calibration(
+        **chosen,
+        positives=support(labels)["positives"],
+        boxes=per_finding,
+        kept_scores=_places(scores.kept),
+        pooled_maps=_places(pooled),
+        kept_maps=_places(is_rare & ~pooled),
+    )
+
+
+@dataclass(frozen=True)
+class OverDraws:
+    """A figure over draws of halves.
+
+    Attributes:
+        mean: NaN where the figure is undefined in a draw.
+        deviation: Standard deviation (n − 1).
+    """
+
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """What a calibration is worth on films that it has not seen, over draws of halves of the patients.
+
+    In every draw each film is measured once, with what was fitted on the half that its patient is not in. The
+    deviations are those of the draws, the films being the same: they are no intervals.
+
+    Attributes:
+        films: Number of films.
+        patients: Number of patients.
+        normal_films: Films on which every finding is annotated as absent.
+        findings: Indices of the findings in the means of errors, sensitivity and specificity.
+        repeats: Number of draws.
+        uncalibrated_error: Mean expected calibration error, in [0, 1], of the sigmoid of the logits: the same in every
+            draw.
+        calibrated_error: The same of the calibrated scores.
+        sensitivity: Mean sensitivity at the score thresholds.
+        specificity: Mean specificity at the score thresholds.
+        findings_flagged: Findings at or above their score threshold on a normal film, of all F.
+        boxes_drawn: Boxes that a user sees on a normal film: one for each flagged finding whose map is not zero. NaN
+            where `box_components` is `"all"`: records of normal films do not hold the regions of their maps.
+        films_with_boxes: Share of the normal films with at least one box.
+    """
+
+    films: int
+    patients: int
+    normal_films: int
+    findings: tuple[int, ...]
+    repeats: int
+    uncalibrated_error: OverDraws
+    calibrated_error: OverDraws
+    sensitivity: OverDraws
+    specificity: OverDraws
+    findings_flagged: OverDraws
+    boxes_drawn: OverDraws
+    films_with_boxes: OverDraws
+
+
+def cross_fitted(
+    config: ClarityConfig,
+    records: Sequence[FilmRecord],
+    rule: ScoreRule = "youden",
+    sensitivity: float = 0.9,
+    min_positives: int = 5,
+    min_positives_in_mean: int = 20,
+    repeats: int = 5,
+    seed: int = 0,
+) -> CrossFitted:
+    """Calibrate on one half of the patients, measure on the other, and the other way round; again and again.
+
+    [`calibrate`] on the same films fits all of them; this says how well what it writes will hold. Map thresholds move
+    no figure here: the largest region of a map that is not zero gets a box at any of them. What they are worth says
+    [`patient_protocol`].
+
+    Args:
+        config: As for [`calibrate`], before that has changed it; it stays as it is.
+        records: As for [`calibrate`].
+        rule: As for [`calibrate`].
+        sensitivity: As for [`calibrate`].
+        min_positives: As for [`calibrate`], in each half: a finding below it keeps the config's own slope, intercept
+            and score threshold there.
+        min_positives_in_mean: Findings with fewer positive films in all are not in the means.
+        repeats: Draws of halves, at least two.
+        seed: Of the first draw, see [`halves`]; the others take the seeds after it.
+
+    Returns:
+        [`CrossFitted`].
+
+    Raises:
+        ValueError: There are fewer than two repeats or two patients, the peak of a normal film's map is not known, or
+            as for [`calibrate`].
+        RuntimeError: As for [`fit_platt`].
+    """
+    if repeats < 2:
+        raise ValueError(f"`repeats` must be at least two, got {repeats}. One draw has no deviation.")
+    logits, labels = _logits_and_labels(config, records)
+    patients = np.array([record.patient for record in records])
+    if len(set(patients)) < 2:
+        raise ValueError(f"`records` must be of at least two patients, got {patients[0]} alone. Evaluate more films.")
+    normal = (labels == 0).all(axis=1)
+    has_map = _has_map([record for record, counted in zip(records, normal, strict=True) if counted], logits.shape[1])
+    draws = []
+    for repeat in range(repeats):
+        first = np.isin(patients, list(halves(patients.tolist(), seed + repeat)[0]))
+        scores, flagged = np.empty_like(logits), np.empty(logits.shape, dtype=bool)
+        for on, other in ((first, ~first), (~first, first)):
+            fit = _fit_scores(config, logits[on], labels[on], rule, sensitivity, min_positives)
+            scores[other] = expit(fit.slopes * logits[other] + fit.intercepts)
+            flagged[other] = scores[other] >= fit.thresholds
+        draws.append(_figures(scores, flagged, labels, min_positives_in_mean) | _on_normal(flagged[normal], has_map))
+    plain = macro(calibration_error_per_finding(expit(logits), labels), labels, min_positives_in_mean)
+    figures = {name: _over_draws([draw[name] for draw in draws]) for name in draws[0]}
+    if config.box_components != "largest":
+        figures["boxes_drawn"] = OverDraws(float("nan"), float("nan"))
+    return CrossFitted(
+        films=len(records),
+        patients=len(set(patients)),
+        normal_films=int(normal.sum()),
+        findings=_places(support(labels)["positives"] >= min_positives_in_mean),
+        repeats=repeats,
+        uncalibrated_error=OverDraws(plain, 0.0 * plain),  # NaN beside NaN
+        **figures,
+    )
+
+
+def _logits_and_labels(config: ClarityConfig, records: Sequence[FilmRecord]) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, the config's slopes and intercepts undone, and labels of films, each `(n, F)` float64."""
     count = config.num_labels
     if not records or any(len(record.scores) != count for record in records):
         found = sorted({len(record.scores) for record in records}) or "no films"
         raise ValueError(
             f"`records` must be of films with the config's {count} findings, got {found}. Evaluate the model first."
         )
-    scores = np.stack([record.scores for record in records])
-    labels = np.stack([record.labels for record in records])
-    known = support(labels)
-    few = np.minimum(known["positives"], known["negatives"]) < max(1, min_positives)
-    chosen = _score_thresholds(scores, labels, rule, sensitivity)
-    score_thresholds = np.where(few, config.per_finding("score_thresholds"), _between_scores(scores, chosen))
-    components: Literal["largest", "all"] = "largest" if config.box_components == "largest" else "all"
-    boxes = annotated_boxes(records, components, count)
-    per_finding = np.bincount(boxes.findings, minlength=count)
-    map_thresholds = np.array(config.per_finding("map_thresholds"))
-    rare = per_finding < max(1, min_boxes)
-    if len(boxes.findings):
-        best_of_all = MAP_THRESHOLDS[int(boxes.iou.mean(axis=0).argmax())]
-        map_thresholds = np.where(rare, best_of_all, tune_thresholds(records, count, components))
-    config.score_thresholds = [float(value) for value in score_thresholds]
-    config.map_thresholds = [float(value) for value in map_thresholds]
-    return Calibration(
-        score_thresholds,
-        map_thresholds,
-        known["positives"],
-        per_finding,
-        tuple(np.flatnonzero(few).tolist()),
-        tuple(np.flatnonzero(rare).tolist()),
+    scores = np.clip(np.stack([record.scores for record in records]), SCORE_MARGIN, 1 - SCORE_MARGIN)
+    slopes, intercepts = (np.array(config.per_finding(name)) for name in ("score_slopes", "score_intercepts"))
+    return (logit(scores) - intercepts) / slopes, np.stack([record.labels for record in records])
+
+
+@dataclass(frozen=True)
+class _ScoreFit:
+    """What [`calibrate`] chooses for scores, each `(F,)`; `kept` where the config's own values stay."""
+
+    slopes: np.ndarray
+    intercepts: np.ndarray
+    thresholds: np.ndarray
+    kept: np.ndarray
+
+
+def _fit_scores(
+    config: ClarityConfig, logits: np.ndarray, labels: np.ndarray, rule: str, sensitivity: float, min_positives: int
+) -> _ScoreFit:
+    """Slopes and intercepts first, thresholds on the scores that they give."""
+    kept = _too_few(labels, min_positives)
+    slopes, intercepts = fit_platt(
+        logits, labels, min_positives, config.per_finding("score_slopes"), config.per_finding("score_intercepts")
     )
+    scores = expit(slopes * logits + intercepts)
+    chosen = _between_scores(scores, _score_thresholds(scores, labels, rule, sensitivity))
+    return _ScoreFit(slopes, intercepts, np.where(kept, config.per_finding("score_thresholds"), chosen), kept)
+
+
+def _figures(
+    scores: np.ndarray, flagged: np.ndarray, labels: np.ndarray, min_positives_in_mean: int
+) -> dict[str, float]:
+    """Means over findings of one draw; `flagged` `(n, F)` bool at thresholds that differ between the halves."""
+    points = operating_points(flagged, labels, np.full(labels.shape[1], 0.5))
+    values = {
+        "calibrated_error": calibration_error_per_finding(scores, labels),
+        "sensitivity": points["sensitivity"],
+        "specificity": points["specificity"],
+    }
+    return {name: macro(value, labels, min_positives_in_mean) for name, value in values.items()}
+
+
+def _has_map(normal: Sequence[FilmRecord], count: int) -> np.ndarray:
+    """`(n, F)` bool: the maps of normal films that are not zero, so that something is boxed at every threshold."""
+    peaks = np.array([record.peaks for record in normal]).reshape(-1, count)
+    if np.isnan(peaks).any():
+        unknown = int(np.isnan(peaks).any(axis=1).sum())
+        raise ValueError(
+            f"`records` must hold the peak of every map, got NaN on {unknown} normal films. Evaluate with all maps."
+        )
+    return peaks > 0
+
+
+def _on_normal(flagged: np.ndarray, has_map: np.ndarray) -> dict[str, float]:
+    """What one draw flags and boxes on the normal films, both `(n, F)` bool."""
+    boxed = flagged & has_map
+    if len(flagged) == 0:
+        return dict.fromkeys(("findings_flagged", "boxes_drawn", "films_with_boxes"), float("nan"))
+    return {
+        "findings_flagged": float(flagged.sum(axis=1).mean()),
+        "boxes_drawn": float(boxed.sum(axis=1).mean()),
+        "films_with_boxes": float(boxed.any(axis=1).mean()),
+    }
+
+
+def _over_draws(values: Sequence[float]) -> OverDraws:
+    return OverDraws(float(np.mean(values)), float(np.std(values, ddof=1)))
 
 
 def _score_thresholds(scores: np.ndarray, labels: np.ndarray, rule: str, sensitivity: float) -> np.ndarray:
@@ -115,3 +426,20 @@ def _between_scores(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Each threshold `(F,)` half way to the next lower of the scores `(n, F)`; where there is none it stays."""
     lower = np.where(scores < thresholds, scores, -np.inf).max(axis=0)
     return np.where(np.isfinite(lower), (thresholds + lower) / 2, thresholds)
+
+
+def _too_few(labels: np.ndarray, min_positives: int) -> np.ndarray:
+    """`(F,)` bool: findings with too few positive or negative films to fit anything."""
+    known = support(labels)
+    return np.minimum(known["positives"], known["negatives"]) < max(1, min_positives)
+
+
+def _given(name: str, values: Sequence[float] | np.ndarray | None, default: float, count: int) -> np.ndarray:
+    given = np.full(count, default) if values is None else np.array(values, dtype=np.float64)
+    if given.shape != (count,):
+        raise ValueError(f"`{name}` must be ({count},), got {given.shape}. Give one per finding.")
+    return given
+
+
+def _places(chosen: np.ndarray) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(chosen).tolist())
