@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from clarity_hf.losses_clarity import (
-    background_attention_loss,
+    background_loss,
     balanced_positive_weights,
     distillation_loss,
     foreground_loss,
@@ -239,9 +239,9 @@ PRIOR = torch.tensor([0.0, 1.0, 1.0, 0.0]).expand(1, 1, 4, 4)
 
 def test_attention_inside_the_prior_is_free_and_outside_costs_one():
     labels = torch.ones(1, 2)
-    assert background_attention_loss(attention_in(slice(1, 3)), PRIOR, labels).item() == 0
-    assert background_attention_loss(attention_in(slice(3, 4)), PRIOR, labels).item() == pytest.approx(1)
-    assert background_attention_loss(attention_in(slice(2, 4)), PRIOR, labels).item() == pytest.approx(0.5)
+    assert background_loss(attention_in(slice(1, 3)), PRIOR, labels).item() == 0
+    assert background_loss(attention_in(slice(3, 4)), PRIOR, labels).item() == pytest.approx(1)
+    assert background_loss(attention_in(slice(2, 4)), PRIOR, labels).item() == pytest.approx(0.5)
 
 
 def test_only_present_findings_are_charged_and_averaged_within_a_film():
@@ -254,7 +254,7 @@ def test_only_present_findings_are_charged_and_averaged_within_a_film():
         ([0, 0, 0], 0),
         ([NAN, NAN, NAN], 0),
     ):
-        loss = background_attention_loss(attention, PRIOR, torch.tensor([labels]))
+        loss = background_loss(attention, PRIOR, torch.tensor([labels]))
         assert loss.item() == pytest.approx(expected), labels
 
 
@@ -262,7 +262,7 @@ def test_a_film_without_prior_adds_nothing_to_the_background_loss():
     attention = attention_in(slice(3, 4)).repeat(2, 1, 1, 1).requires_grad_()
     prior = PRIOR.repeat(2, 1, 1, 1)
     prior[1] = NAN
-    loss = background_attention_loss(attention, prior, torch.ones(2, 2))
+    loss = background_loss(attention, prior, torch.ones(2, 2))
     loss.backward()
     assert loss.item() == pytest.approx(0.5)
     assert attention.grad.isfinite().all()
@@ -273,7 +273,7 @@ def test_the_background_loss_asks_for_the_place_of_attention_not_its_amount():
     labels = torch.ones(1, 2)
     attention = random(1, 2, 4, 4).abs()
     torch.testing.assert_close(
-        background_attention_loss(attention, PRIOR, labels), background_attention_loss(attention * 7, PRIOR, labels)
+        background_loss(attention, PRIOR, labels), background_loss(attention * 7, PRIOR, labels)
     )
 
 
@@ -291,7 +291,7 @@ def every_loss(films: slice) -> dict[str, torch.Tensor]:
         "distillation": distillation_loss(random(8, 5)[films], random(8, 5, seed=1)[films], 2.0),
         "orthogonality": orthogonality_loss(random(8, 5, 7)[films]),
         "foreground": foreground_loss(random(8, 1, 4, 6)[films], prior[films]),
-        "background": background_attention_loss(random(8, 5, 4, 6).exp()[films], prior[films], labels[films]),
+        "background": background_loss(random(8, 5, 4, 6).exp()[films], prior[films], labels[films]),
     }
 
 
@@ -315,7 +315,7 @@ def test_inputs_of_half_precision_are_computed_in_float32(dtype):
         (distillation_loss, (logits, teacher)),
         (orthogonality_loss, (tokens,)),
         (foreground_loss, (patches, prior)),
-        (background_attention_loss, (attention, prior, labels)),
+        (background_loss, (attention, prior, labels)),
     ):
         half = loss(*inputs)
         assert half.dtype == torch.float32, loss.__name__

@@ -15,6 +15,7 @@ from clarity_hf.modeling_clarity import ClarityRankingPooling, refine_by_affinit
 
 NAN = math.nan
 FINDINGS = 3
+UNIT_EVIDENCE = torch.tensor(math.log(math.e - 1))  # its softplus is 1
 SIZES = [(64, 64), (64, 96), (128, 32)]
 
 
@@ -592,7 +593,7 @@ def test_logits_do_not_depend_on_the_foreground():
 def test_maps_follow_the_formula_of_their_fusion(fusion, height, width):
     outputs = outputs_of(build(map_fusion=fusion, background_suppression=False), films(2, height, width))
     attention = outputs.class_attention * (height // 16) * (width // 16)
-    evidence = outputs.activation_maps.clamp_min(0)
+    evidence = (1 + outputs.activation_maps.exp()).log()
     expected = {"geometric": (attention * evidence) ** 0.5, "attention": attention, "cam": evidence}[fusion]
     torch.testing.assert_close(outputs.localization_maps, expected)
     assert expected.std() > 0
@@ -610,7 +611,8 @@ def test_background_suppression_keeps_each_findings_floor_outside_the_foreground
 
 
 def test_by_default_findings_at_the_rim_are_suppressed_less(tiny_model):
-    maps = tiny_model.localize(torch.full((1, 14, 4, 4), 1 / 16), torch.ones(1, 14, 4, 4), torch.zeros(1, 1, 4, 4))
+    even, evidence = torch.full((1, 14, 4, 4), 1 / 16), UNIT_EVIDENCE.expand(1, 14, 4, 4)
+    maps = tiny_model.localize(even, evidence, torch.zeros(1, 1, 4, 4))
     by_name = dict(zip(tiny_model.config.findings, maps.amax((0, 2, 3)).tolist(), strict=True))
     assert by_name["Pneumothorax"] == pytest.approx(0.5)
     assert by_name["Cardiomegaly"] == pytest.approx(0.1)
@@ -621,7 +623,7 @@ def test_by_default_findings_at_the_rim_are_suppressed_less(tiny_model):
 def test_the_scale_of_maps_carries_between_sizes(grid, fusion):
     model = build(map_fusion=fusion, background_suppression=False)
     even = torch.full((1, FINDINGS, *grid), 1 / (grid[0] * grid[1]))
-    maps = model.localize(even, torch.ones(1, FINDINGS, *grid), torch.ones(1, 1, *grid))
+    maps = model.localize(even, UNIT_EVIDENCE.expand(1, FINDINGS, *grid), torch.ones(1, 1, *grid))
     torch.testing.assert_close(maps, torch.ones_like(maps))
 
 
@@ -711,8 +713,20 @@ def test_a_prior_of_the_films_size_is_averaged_over_each_patch():
     torch.testing.assert_close(outputs_of(model, films(1), labels=labels, anatomical_prior=fine).loss, expected)
 
 
-def test_the_background_loss_reaches_the_queries_of_the_kept_blocks_only():
-    model = build(class_attention_layers=1)
+def test_the_background_loss_is_of_attention_and_evidence_alike():
+    labels, prior = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]), torch.zeros(2, 1, 4, 4)
+    prior[..., :2] = 1
+    outputs = outputs_of(build(), films(), labels=labels, anatomical_prior=prior)
+    shares = [
+        maps[..., 2:].sum((2, 3)) / maps.sum((2, 3))
+        for maps in (outputs.class_attention, F.softplus(outputs.activation_maps))
+    ]
+    charges = [((share[0, 0] + share[0, 2]) / 2 + share[1, 2]) / 2 for share in shares]
+    torch.testing.assert_close(outputs.loss_parts["background"], sum(charges) / 2)
+
+
+def test_the_background_loss_of_attention_reaches_the_queries_of_the_kept_blocks_only():
+    model = build(class_attention_layers=1, segment_cam=False, map_fusion="attention", background_suppression=False)
     prior = torch.zeros(2, 1, 64, 64)
     prior[..., :32] = 1
     part = model(films(), labels=torch.ones(2, FINDINGS), anatomical_prior=prior).loss_parts["background"]

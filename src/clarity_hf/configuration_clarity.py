@@ -77,8 +77,8 @@ class ClarityConfig(PreTrainedConfig):
         cam_groups (`int`, defaults to 8): Groups of the trunk's GroupNorms.
         ranking_share (`float`, defaults to 0.3): Share of the patches, in (0, 1], over which the ranking pooling of
             the patch logit averages in effect: its decay is d = max(0, 1 − 1/(share · N)).
-        map_fusion (`str`, defaults to `"geometric"`): `"geometric"` is √(N·a ⊙ ReLU(P)), `"attention"` N·a,
-            `"cam"` ReLU(P); a is the class attention, P the class activation map.
+        map_fusion (`str`, defaults to `"geometric"`): `"geometric"` is √(N·a ⊙ softplus(P)), `"attention"`
+            N·a, `"cam"` softplus(P); a is the class attention, P the class activation map.
         affinity_layers (`int`, defaults to 0): The last blocks whose patch-to-patch attention refines the map, 0 for
             none.
         background_suppression (`bool`, defaults to `True`): Whether maps are multiplied by ε + (1 − ε) S, S the
@@ -100,8 +100,9 @@ class ClarityConfig(PreTrainedConfig):
             in the cross-entropies, above 0; `None` is 1. See [`balanced_positive_weights`].
         orthogonal_loss_weight (`float`, defaults to 0.1): Weight of L_orth on the class tokens.
         foreground_loss_weight (`float`, defaults to 0.3): Weight of L_seg of the foreground against the prior.
-        background_loss_weight (`float`, defaults to 0): Weight of L_bg, the class attention outside the prior. In the
-            ablations maps were better without it; 0.1 is a value to try.
+        background_loss_weight (`float`, defaults to 0): Weight of L_bg, the share of present findings' class
+            attention and softplus(P) outside the prior. The ablations, with attention alone in it, found maps better
+            without; 0.1 to 0.3 are values to try.
 
     Raises:
         ValueError: A value is out of its range; the message names it and what to do.

@@ -132,35 +132,33 @@ def foreground_loss(foreground_logits: torch.Tensor, prior: torch.Tensor) -> tor
     return torch.where(known, entropy + dice, torch.zeros_like(dice)).mean()
 
 
-def background_attention_loss(
-    class_attention: torch.Tensor, prior: torch.Tensor, labels: torch.Tensor
-) -> torch.Tensor:
-    r"""Charge the class attention that present findings spend outside the body.
+def background_loss(maps: torch.Tensor, prior: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    r"""Charge what the maps of present findings have outside the thorax: their class attention, their evidence.
 
-    .. math:: L_{bg} = \frac{1}{B} \sum_b \frac{1}{\max(1, n_b)} \sum_{c: y_{bc} = 1} \sum_p ã_{bcp} (1 - A_{bp})
+    .. math:: L_{bg} = \frac{1}{B} \sum_b \frac{1}{\max(1, n_b)} \sum_{c: y_{bc} = 1} \sum_p m̃_{bcp} (1 - A_{bp})
 
-    with ã normalised over the patches and n_b the number of present findings.
+    with m̃ a map normalised over the patches and n_b the number of present findings.
 
     Args:
-        class_attention: `(B, F, h, w)` values ≥ 0.
+        maps: `(B, F, h, w)` values ≥ 0.
         prior: `(B, 1, h, w)` in [0, 1], or NaN throughout an image that has none.
         labels: `(B, F)`, 1 present, others ignored.
 
     Returns:
         Scalar in [0, 1]; images without a prior or a present finding count 0.
     """
-    attention = class_attention.float().flatten(2)
-    attention = attention / attention.sum(-1, keepdim=True).clamp_min(1e-12)
-    prior = prior.to(attention).flatten(2)
+    shares = maps.float().flatten(2)
+    shares = shares / shares.sum(-1, keepdim=True).clamp_min(1e-12)
+    prior = prior.to(shares).flatten(2)
     known = ~prior.isnan().any(-1)
     outside = torch.where(known[..., None], 1 - prior, torch.zeros_like(prior))
-    present = (labels.to(attention) == 1).float()
-    charge = (attention * outside).sum(-1) * present
+    present = (labels.to(shares) == 1).float()
+    charge = (shares * outside).sum(-1) * present
     return (charge.sum(-1) / present.sum(-1).clamp_min(1)).mean()
 
 
 __all__ = [
-    "background_attention_loss",
+    "background_loss",
     "balanced_positive_weights",
     "distillation_loss",
     "foreground_loss",

@@ -32,7 +32,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_clarity import PATCH_AXIS_ERROR, ClarityConfig
 from .losses_clarity import (
-    background_attention_loss,
+    background_loss,
     foreground_loss,
     multilabel_classification_loss,
     orthogonality_loss,
@@ -458,7 +458,7 @@ class ClaritySegmentCam(nn.Module):
         self.norm_project = nn.GroupNorm(config.cam_groups, size)
         self.mix = nn.Conv2d(size, size, kernel_size=3, padding=1)
         self.norm_mix = nn.GroupNorm(config.cam_groups, size)
-        # Without bias: the prevalence inside P would push ReLU(P) to zero everywhere and blank the fused map.
+        # Without bias: the prevalence inside P would push it below zero everywhere and fade the fused map.
         self.cam = nn.Conv2d(size, config.num_labels, kernel_size=1, bias=False)
         self.foreground = nn.Conv2d(size, 1, kernel_size=1)
         # At std 0.02 the maps are of 1e-3 and take thousands of steps to move. The convolutions carry their own std:
@@ -556,7 +556,7 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         mean_logits = sum(logits.values()) / len(logits)
         loss, parts = None, None
         if labels is not None:
-            parts = self.losses(encoded, logits, foreground_logits, labels, anatomical_prior)
+            parts = self.losses(encoded, logits, activation_maps, foreground_logits, labels, anatomical_prior)
             loss = torch.stack([self.loss_weights()[name] * part for name, part in parts.items()]).sum()
         return ClarityLocalizationOutput(
             loss=loss,
@@ -606,7 +606,7 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         if self.config.map_fusion == "attention":
             maps = attention
         else:
-            evidence = F.relu(_required("activation_maps", activation_maps))
+            evidence = F.softplus(_required("activation_maps", activation_maps))
             maps = evidence if self.config.map_fusion == "cam" else (attention * evidence).sqrt()
         if affinity_states:
             maps = refine_by_affinity(maps, affinity_states)
@@ -629,6 +629,7 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         self,
         encoded: ClarityModelOutput,
         logits: dict[str, torch.Tensor],
+        activation_maps: torch.Tensor | None,
         foreground_logits: torch.Tensor | None,
         labels: torch.Tensor,
         anatomical_prior: torch.Tensor | None,
@@ -658,7 +659,9 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
             prior = F.adaptive_avg_pool2d(anatomical_prior.float(), grid)  # type: ignore[arg-type]
             if foreground_logits is not None:
                 parts["foreground"] = foreground_loss(foreground_logits, prior)
-            parts["background"] = background_attention_loss(encoded.class_attention, prior, labels)
+            shown = [encoded.class_attention] + ([] if activation_maps is None else [F.softplus(activation_maps)])
+            charges = [background_loss(maps, prior, labels) for maps in shown]
+            parts["background"] = torch.stack(charges).mean()
         return parts
 
 
