@@ -733,6 +733,13 @@ def test_the_background_loss_of_attention_reaches_the_queries_of_the_kept_blocks
     part.backward()
     assert model.clarity.layers[-1].attention.q_proj.weight.grad.abs().sum() > 0
     assert model.clarity.layers[-1].attention.v_proj.weight.grad is None
+
+
+def test_the_background_loss_reaches_the_evidence_and_not_the_foreground():
+    model = build()
+    part = model(films(), labels=torch.ones(2, FINDINGS), anatomical_prior=some_priors(2)).loss_parts["background"]
+    part.backward()
+    assert model.segment_cam.cam.weight.grad.abs().sum() > 0
     assert model.segment_cam.foreground.weight.grad is None
 
 
