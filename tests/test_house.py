@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROWS = (
     "labels",
     "boxes",
+    "dicom_reading",
     "image_reading",
     "configuration_clarity",
     "losses_clarity",

@@ -294,6 +294,35 @@ def test_dicom_is_recognised():
     assert "got DICOM" in refusal(bytes(128) + b"DICM" + bytes(50))
 
 
+def test_dicom_is_read_from_a_path_bytes_and_a_dataset(tmp_path):
+    pydicom = pytest.importorskip("pydicom", minversion="3.0")
+    dataset = pydicom.Dataset()
+    dataset.Modality, dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = "CR", *SHAPE, 1
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation, dataset.PhotometricInterpretation = 7, 0, "MONOCHROME1"
+    dataset.add_new("PixelData", "OB", (255 - ramp()).tobytes())
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.preamble = bytes(128)
+    path = tmp_path / "film.dcm"
+    pydicom.dcmwrite(path, dataset)
+    for source in (dataset, path, str(path), path.read_bytes()):
+        read = read_image(source)
+        assert read.dtype == np.uint8
+        np.testing.assert_array_equal(read, ramp())
+
+
+@pytest.mark.parametrize("side", [MIN_SIDE - 1, 24])
+def test_dicom_must_show_something_and_be_large_enough(side):
+    pydicom = pytest.importorskip("pydicom", minversion="3.0")
+    dataset = pydicom.Dataset()
+    dataset.Rows = dataset.Columns = side
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.PixelRepresentation, dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 0, 1, "MONOCHROME2"
+    dataset.add_new("PixelData", "OB", bytes(side * side))
+    assert "every pixel" in refusal(dataset) if side == 24 else f"at least {MIN_SIDE}" in refusal(dataset)
+
+
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "TIFF", "BMP"])
 def test_a_truncated_file_is_refused(tmp_path, image_format):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
@@ -413,9 +442,9 @@ def test_the_caller_names_the_source():
 
 
 def test_reading_needs_no_torch():
-    code = (
-        "import sys; sys.modules['torch'] = None; import importlib.util as u;"
-        f"s = u.spec_from_file_location('r', {read_image.__code__.co_filename!r});"
-        "m = u.module_from_spec(s); s.loader.exec_module(m)"
+    folder = os.path.dirname(read_image.__code__.co_filename)
+    code = (  # the files alone, without the package's own __init__; DICOM's library is imported with the first DICOM
+        "import sys, types; sys.modules['torch'] = sys.modules['pydicom'] = None;"
+        f"p = types.ModuleType('p'); p.__path__ = [{folder!r}]; sys.modules['p'] = p; import p.image_reading"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_clarity import ClarityConfig
+from .dicom_reading import DicomFilm, read_dicom
 from .image_processing_clarity import ClarityImageProcessor
 from .image_reading import read_image
 from .labels import FINDINGS
@@ -61,6 +62,8 @@ __all__ = [
     "ClarityModel",
     "ClarityModelOutput",
     "ClarityPreTrainedModel",
+    "DicomFilm",
     "checkpoint_names",
+    "read_dicom",
     "read_image",
 ]

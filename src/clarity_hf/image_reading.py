@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""From a file, bytes, a PIL image or an array to one channel of pixels.
+"""From a file, bytes, a PIL image, a pydicom dataset or an array to one channel of pixels.
 
 The library's own loaders clip 16-bit films to white and treat a stack as colour; here every source becomes
 `(H, W)` with its intensities scaled, never clipped, and what is no film is refused with the reason. Nothing is fetched
@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-"""File formats that are read, recognised by content."""
+from .dicom_reading import MAX_PIXELS, is_dicom_dataset, local_file, looks_like_dicom, read_dicom
 
-MAX_PIXELS = 64_000_000
-"""Films beyond this many pixels are refused before they are decoded (a 43 × 43 cm plate at 50 µm has 74 M, a usual one
-under 25 M)."""
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+"""File formats that Pillow reads here, recognised by content; DICOM has a reader of its own."""
 
 MIN_SIDE = 16
 """Films with a side under this many pixels are refused."""
@@ -31,7 +28,7 @@ BIT_DEPTHS = (8, 10, 12, 14, 16)
 maximum, as 12-bit films are often stored in 16-bit files."""
 
 ImageSource = str | os.PathLike | bytes | Image.Image | np.ndarray | Any
-"""Path, encoded bytes, PIL image, numpy array or torch tensor."""
+"""Path, encoded bytes, PIL image, pydicom dataset, numpy array or torch tensor."""
 
 # What Pillow raises on broken headers and streams, by format; a bare read of one would name neither film nor reason.
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, RuntimeError, Image.DecompressionBombError)
@@ -43,9 +40,9 @@ def read_image(source: ImageSource, name: str = "image") -> np.ndarray:
     """Read one film.
 
     Args:
-        source: A path, the bytes of a file, a PIL image of any mode, or an array or tensor `(H, W)`, `(H, W, C)` or
-            `(C, H, W)` with C of 1, 3 or 4: boolean, unsigned integer of 8 or 16 bit values, or float in [0, 1] or
-            [0, 255].
+        source: A path or the bytes of a PNG, JPEG, TIFF, BMP or DICOM file, a `pydicom.Dataset` (see [`read_dicom`]),
+            a PIL image of any mode, or an array or tensor `(H, W)`, `(H, W, C)` or `(C, H, W)` with C of 1, 3 or 4:
+            boolean, unsigned integer of 8 or 16 bit values, or float in [0, 1] or [0, 255].
         name: What errors call the source.
 
     Returns:
@@ -54,20 +51,24 @@ def read_image(source: ImageSource, name: str = "image") -> np.ndarray:
 
     Raises:
         FileNotFoundError: There is no such file.
+        ImportError: The source is DICOM, and pydicom or the decoder it needs is not installed.
         TypeError: The source is of none of these kinds.
         ValueError: The source is a URL, no readable image, has several frames, a wrong number of channels, values out
-            of range or not finite, the same value everywhere, or a size out of bounds.
+            of range or not finite, the same value everywhere, or a size out of bounds, or is DICOM of something else
+            than a frontal chest radiograph.
     """
     if isinstance(source, str | os.PathLike | bytes):
         pixels, name = _read_encoded(source, name)
+    elif is_dicom_dataset(source):  # before arrays: a dataset answers to `__array__` too
+        pixels = read_dicom(source, name).pixels
     elif isinstance(source, Image.Image):
         pixels = _read_pil(source, name)
     elif isinstance(source, np.ndarray) or hasattr(source, "__array__"):
         pixels = _read_array(_to_numpy(source), name)
     else:
         raise TypeError(
-            f"`{name}` must be a path, bytes, a PIL image, an array or a tensor, got {type(source).__name__}. "
-            "Open it with PIL.Image.open first."
+            f"`{name}` must be a path, bytes, a PIL image, a pydicom dataset, an array or a tensor, got "
+            f"{type(source).__name__}. Open it with PIL.Image.open first."
         )
     if min(pixels.shape) < MIN_SIDE:
         raise ValueError(
@@ -83,24 +84,17 @@ def _read_encoded(source: str | os.PathLike | bytes, name: str) -> tuple[np.ndar
         opened: Any = io.BytesIO(source)
         start = source[:132]
     else:
-        path = os.fspath(source)
-        if isinstance(path, str) and path.startswith(("http://", "https://", "ftp://", "data:")):
-            raise ValueError(f"`{name}` must be local, got a URL. Download the film and pass its path.")
-        name = str(path)
-        if not os.path.exists(path):
-            raise FileNotFoundError(f"`{name}` must be a file, got nothing at this path. Check the path.")
-        if not os.path.isfile(path):
-            raise ValueError(f"`{name}` must be a regular file, got a folder or a device. Pass the film's own path.")
-        opened = Path(os.fsdecode(path))
+        opened, name = local_file(source, name)
         with open(opened, "rb") as file:
             start = file.read(132)
-    if start[128:] == b"DICM":
-        raise ValueError(f"`{name}` must be {', '.join(FORMATS)}, got DICOM. Export the film as a 16-bit PNG.")
+    if looks_like_dicom(start):
+        return read_dicom(source, name).pixels, name
     try:
         image = Image.open(opened, formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ValueError(
-            f"`{name}` must be a {', '.join(FORMATS)} image, got something else. Check that the file is whole."
+            f"`{name}` must be a {', '.join(FORMATS)} or DICOM image, got something else. "
+            "Check that the file is whole."
         ) from error
     except _DECODING_ERRORS as error:
         raise _does_not_decode(name, error) from error

@@ -39,8 +39,9 @@ class ChestXrayLocalizationPipeline(Pipeline):
         """Localize the findings of films.
 
         Args:
-            inputs: A film, or a list, generator or dataset of films. A film is a path, the bytes of a PNG, JPEG, TIFF
-                or BMP file, a PIL image, or an array or tensor as in [`read_image`]. Nothing is fetched from URLs.
+            inputs: A film, or a list, generator or dataset of films. A film is a path or the bytes of a PNG, JPEG,
+                TIFF, BMP or DICOM file, a `pydicom.Dataset`, a PIL image, or an array or tensor as in [`read_image`].
+                Nothing is fetched from URLs.
             threshold (`float` or list of F, *optional*): Score in [0, 1] from which a finding is present and gets
                 boxes, instead of the config's `score_thresholds`.
             map_threshold (`float` or list of F, *optional*): Share of a map's peak, in (0, 1), that a box encloses,

@@ -1,0 +1,664 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""From a DICOM file, its bytes or a pydicom dataset to one frontal chest film.
+
+The grey levels go through modality LUT → VOI → polarity as in DICOM PS3.4 N.2, worked out once for every stored value
+and then looked up, so that a film of 14 megapixels costs one table of at most 65536 entries. What is no frontal
+radiograph, or claims to be larger than it may, is refused on the header, before a pixel is decoded. Errors name the
+source and the reason, never a patient or a UID. pydicom and the decoders are the extra `dicom`, imported when the
+first such film is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+import io
+import os
+import re
+import struct
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+MAX_PIXELS = 64_000_000
+"""Films beyond this many pixels are refused before they are decoded (a 43 × 43 cm plate at 50 µm has 74 M, a usual one
+under 25 M)."""
+
+MAX_BYTES = 8 * MAX_PIXELS
+"""DICOM files beyond this size are refused unread: no film of `MAX_PIXELS` needs a quarter of it."""
+
+MODALITIES = ("CR", "DX", "RG")
+"""Modalities that are radiographs: computed, digital, and film that was scanned."""
+
+SQUARE_TOLERANCE = 0.02
+"""How far the sides of a pixel may differ, as a share."""
+
+_INSTALL = "Run pip install 'clarity_hf[dicom]'."
+
+# SOP classes of radiographs, and the wrappers in which archives and anonymisers keep them.
+_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
+_SOP_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography
+    "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray, for presentation
+    _FOR_PROCESSING,  # has a refusal of its own
+    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture
+    "1.2.840.10008.5.1.4.1.1.7.2",  # Multi-frame Grayscale Byte Secondary Capture, here of one frame
+    "1.2.840.10008.5.1.4.1.1.7.3",  # Multi-frame Grayscale Word Secondary Capture, here of one frame
+)
+
+# Words of ViewPosition and of a view's CodeMeaning. Decubitus films are frontal, whatever side the patient lies on.
+_SIDE_VIEWS = {"LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT", "SAGITTAL"}
+_OBLIQUE_VIEWS = {"LAO", "RAO", "LPO", "RPO", "LLO", "RLO", "OBL", "OBLIQUE"}
+# Codes of CID 4010 "DX View" for the same views, SNOMED CT then SNOMED RT, for a meaning in another language.
+_SIDE_CODES = {"399067008", "399198007", "399173006", "30730003", "R-102CD", "R-10232", "R-10236", "G-A145"}
+_OBLIQUE_CODES = {"399182000", "399135007", "399356000", "399006002", "399038007", "399184004", "399236003"}
+_OBLIQUE_CODES |= {"R-102C1", "R-10220", "R-40985", "R-10212", "R-10210", "R-10238", "R-10234"}
+
+# Body parts of PS3.16 annex L that a chest film does not show as its subject. What is not in this list, such as a
+# word of another language, is not certainly something else.
+_OTHER_PARTS = re.compile(
+    r"ABDOMEN|ABDOMENPELVIS|ACJOINT|ANKLE|ARM|BLADDER|BRAIN|BREAST|BUTTOCK|CALCANEUS|CALF|"
+    r"CAROTID|CEREBELLUM|CERVIX|CHEEK|CLAVICLE|COCCYX|COLON|CSPINE|CTSPINE|ELBOW|ESOPHAGUS|"
+    r"EXTREMITY|EYE|FACE|FEMUR|FINGER|FOOT|FOREARM|FOREFOOT|GALLBLADDER|HAND|HEAD|HEADNECK|"
+    r"HIP|HUMERUS|JAW|KIDNEY|KNEE|LARYNX|LEG|LIVER|LSPINE|LSSPINE|MANDIBLE|MAXILLA|"
+    r"NASALBONE|NECK|NOSE|ORBIT|PANCREAS|PATELLA|PELVIS|PELVISHIP|RADIUS|RADIUSULNA|SACRUM|"
+    r"SCAPULA|SCROTUM|SHOULDER|SIJOINT|SINUS|SKULL|SPINE|SPLEEN|SSPINE|STERNUM|STOMACH|"
+    r"TESTIS|THIGH|THUMB|TIBIA|TIBIAFIBULA|TLSPINE|TMJ|TOE|TSPINE|ULNA|UTERUS|WRIST|ZYGOMA"
+)
+
+# In the order of preference. GDCM ends the process on some broken streams: it is kept for JPEG lossless, which only it
+# reads here, and for streams that `_is_orderly`.
+_PLUGINS = ("pylibjpeg", "pyjpegls", "pillow", "pydicom", "gdcm")
+_JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+
+# pydicom's own errors derive from Exception alone, and broken files meet most of Python's: what it raises becomes the
+# refusal of a broken file, without its words, which may quote the patient.
+_PARSING_ERRORS = Exception
+
+_PARSING = threading.RLock()
+
+
+@dataclass(frozen=True, eq=False)
+class DicomFilm:
+    """One film and where it comes from.
+
+    Its text form shows nothing that identifies a patient; `dataset` does.
+
+    Args:
+        pixels: `(H, W)` in [0, 255], bones bright: uint8 where 8 bits are stored, float32 otherwise. Pixels that the
+            file declares as padding are 0.
+        dataset: The `pydicom.Dataset` without pixel data, as the source holds it, with `file_meta` where it has one.
+        spacing: Height and width of a pixel in mm, in the patient's plane where the file is calibrated for it, else at
+            the detector; `None` where the file does not say.
+        modality: `CR`, `DX`, `RG`, or empty.
+        view: ViewPosition in upper case, such as `PA`, or empty.
+        body_part: BodyPartExamined in upper case, or empty.
+        sop_class_uid: SOP class, or empty.
+        transfer_syntax_uid: How the pixels were stored.
+        inverted: Whether low stored values were the bright ones.
+    """
+
+    pixels: np.ndarray = field(repr=False)
+    dataset: Any = field(repr=False)
+    spacing: tuple[float, float] | None
+    modality: str
+    view: str
+    body_part: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    inverted: bool
+
+
+def read_dicom(source: Any, name: str = "image") -> DicomFilm:
+    """Read one film.
+
+    Args:
+        source: A path, the bytes of a file with or without the 128-byte preamble, or a `pydicom.Dataset` with its
+            pixel data, which is not changed.
+        name: What errors call the source; a path goes by its own name.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ImportError: pydicom or the decoder of this compression is not installed.
+        TypeError: The source is of none of these kinds.
+        ValueError: The source is no DICOM, has no pixel data, several frames, colour, too many pixels, a modality, a
+            body part or a view other than of a frontal chest radiograph, pixels that are not square, or data that do
+            not decode.
+    """
+    _pydicom("pixels", name)
+    if is_dicom_dataset(source):
+        header = _copied_header(source, name)
+        _check_header(header, name)
+        return _film(header, source, name)
+    if not isinstance(source, str | os.PathLike | bytes):
+        raise TypeError(
+            f"`{name}` must be a path, bytes or a pydicom.Dataset, got {type(source).__name__}. "
+            "Read it with pydicom.dcmread first."
+        )
+    with _opened(source, name) as (file, shown):
+        header = _read_header(file, shown)
+        _check_header(header, shown)
+        return _film(header, _read_pixel_data(file, header, shown), shown)
+
+
+def is_dicom_dataset(source: Any) -> bool:
+    """Whether a source is a `pydicom.Dataset`, told without importing pydicom."""
+    module = sys.modules.get("pydicom.dataset")
+    return module is not None and isinstance(source, module.Dataset)
+
+
+def looks_like_dicom(start: bytes) -> bool:
+    """Whether the first 132 bytes of a file are those of DICOM: the preamble, or a data set that some archives write
+    without it, which begins with an element of group 0002 or 0008.
+    """
+    if start[128:132] == b"DICM":
+        return True
+    explicit = re.fullmatch(rb"[A-Z]{2}", start[4:6]) is not None
+    if start[:2] in (b"\x02\x00", b"\x08\x00") and len(start) >= 8:
+        return explicit or int.from_bytes(start[4:8], "little") < 1024
+    return start[:2] == b"\x00\x08" and explicit
+
+
+def local_file(source: str | os.PathLike, name: str) -> tuple[Path, str]:
+    """The path of a film that can be opened, and what errors call it.
+
+    Raises:
+        FileNotFoundError: There is nothing at the path.
+        ValueError: The path is a URL, a folder or a device.
+    """
+    path = os.fspath(source)
+    if isinstance(path, str) and path.startswith(("http://", "https://", "ftp://", "data:")):
+        raise ValueError(f"`{name}` must be local, got a URL. Download the film and pass its path.")
+    name = str(path)
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"`{name}` must be a file, got nothing at this path. Check the path.")
+    if not os.path.isfile(path):
+        raise ValueError(f"`{name}` must be a regular file, got a folder or a device. Pass the film's own path.")
+    return Path(os.fsdecode(path)), name
+
+
+# Opening
+
+
+def _pydicom(module: str, name: str) -> Any:
+    """A module of pydicom, imported by its name: an import statement, also a lazy one, would be asked for by every
+    checkpoint that carries this file as remote code.
+    """
+    try:
+        return importlib.import_module(f"pydicom.{module}")
+    except ImportError as error:
+        raise ImportError(
+            f"`{name}` must be readable by pydicom ≥ 3, got DICOM and no such package. {_INSTALL}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _quietly(name: str) -> Iterator[None]:
+    """Without pydicom's warnings, which quote values, of a broken file any; a global setting, so one at a time."""
+    with _PARSING, _pydicom("config", name).disable_value_validation():
+        yield
+
+
+def _copied_header(source: Any, name: str) -> Any:
+    """A data set of the caller's without its pixels; to change one does not change the other."""
+    try:
+        with _quietly(name):
+            header = copy.deepcopy(source[:0x7FE00000])
+            if hasattr(source, "file_meta"):
+                header.file_meta = copy.deepcopy(source.file_meta)
+            return header
+    except _PARSING_ERRORS as error:
+        raise _unreadable(f"a data set that cannot be copied ({type(error).__name__})", name) from None
+
+
+@contextlib.contextmanager
+def _opened(source: str | os.PathLike | bytes, name: str) -> Iterator[tuple[BinaryIO, str]]:
+    if isinstance(source, bytes):
+        size, opened = len(source), io.BytesIO(source)
+    else:
+        path, name = local_file(source, name)
+        size, opened = path.stat().st_size, path.open("rb")  # type: ignore[assignment]
+    with opened as file:
+        if size > MAX_BYTES:
+            raise ValueError(f"`{name}` must have at most {MAX_BYTES} bytes, got {size}. Pass the film alone.")
+        yield file, name
+
+
+def _read_header(file: BinaryIO, name: str) -> Any:
+    """All elements before the pixel data; the file is left where these begin."""
+    reader = _pydicom("filereader", name)
+    start = file.read(132)
+    if not looks_like_dicom(start):
+        raise _unreadable("something else", name)
+    syntax = ""
+    try:
+        with _quietly(name):
+            if start[128:] == b"DICM":
+                meta = reader.read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+                syntax = str(meta.get("TransferSyntaxUID", ""))
+            file.seek(0)
+            # Deflated data are inflated whole, to any size, before their first element can be read.
+            deflated = syntax == "1.2.840.10008.1.2.1.99"
+            header = None if deflated else reader.dcmread(file, stop_before_pixels=True, force=True)
+    except _PARSING_ERRORS as error:
+        raise _unreadable(f"a header that does not parse ({type(error).__name__})", name) from None
+    if deflated:
+        raise ValueError(
+            f"`{name}` must not be deflated, got Deflated Explicit VR Little Endian. Store it as Explicit VR."
+        )
+    return header
+
+
+def _read_pixel_data(file: BinaryIO, header: Any, name: str) -> Any:
+    """The elements from the pixel data on."""
+    reader = _pydicom("filereader", name)
+    at_pixels = file.tell()
+    try:
+        rest = reader.read_dataset(file, *header.original_encoding)
+    except _PARSING_ERRORS as error:
+        raise _unreadable(f"pixel data that end early ({type(error).__name__})", name) from None
+    if "PixelData" not in rest and file.seek(0, os.SEEK_END) > at_pixels + 8:
+        raise _unreadable("pixel data that end early", name)
+    return rest
+
+
+def _unreadable(what: str, name: str) -> ValueError:
+    return ValueError(f"`{name}` must be a whole DICOM file, got {what}. Check that the file is whole.")
+
+
+# Header
+
+
+def _value(dataset: Any, keyword: str, name: str) -> Any:
+    """An element's value, the first of several; `None` where it is absent or empty."""
+    try:
+        with _quietly(name):
+            value = dataset.get(keyword)
+        if value is not None and not isinstance(value, str | bytes) and hasattr(value, "__len__"):
+            value = value[0] if len(value) else None
+        return None if value is None or value == "" else value
+    except _PARSING_ERRORS as error:
+        raise _unreadable(f"a {keyword} that does not parse ({type(error).__name__})", name) from None
+
+
+def _text(dataset: Any, keyword: str, name: str) -> str:
+    value = _value(dataset, keyword, name)
+    return "" if value is None else str(value).strip().strip("\0").upper()
+
+
+def _number(dataset: Any, keyword: str, name: str) -> float | None:
+    value = _value(dataset, keyword, name)
+    try:
+        number = None if value is None else float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if number is not None and not np.isfinite(number):
+        raise _unreadable(f"a {keyword} that is no number", name)
+    return number
+
+
+def _integer(dataset: Any, keyword: str, default: int, name: str) -> int:
+    number = _number(dataset, keyword, name)
+    return default if number is None else int(number)
+
+
+def _shown(text: str) -> str:
+    """A header's own word, as short as its value representation allows."""
+    return re.sub(r"[^\w \-/^]", "?", text)[:16]
+
+
+def _check_header(header: Any, name: str) -> None:
+    """Refuse what is no single grey film of a bearable size, then what is no frontal chest radiograph."""
+    modality = _text(header, "Modality", name)
+    rows, columns = (_integer(header, keyword, 0, name) for keyword in ("Rows", "Columns"))
+    if rows < 1 or columns < 1:
+        raise ValueError(
+            f"`{name}` must be one film, got DICOM without pixel data (modality {_shown(modality) or 'not given'}). "
+            "Pass the image, not a report or a directory."
+        )
+    frames = _integer(header, "NumberOfFrames", 1, name)
+    if frames > 1:
+        raise ValueError(f"`{name}` must be one film, got {frames} frames. Pass them one by one.")
+    colour = _text(header, "PhotometricInterpretation", name)
+    if _integer(header, "SamplesPerPixel", 1, name) != 1 or colour not in ("MONOCHROME1", "MONOCHROME2"):
+        raise ValueError(
+            f"`{name}` must be MONOCHROME1 or MONOCHROME2, got {_shown(colour) or 'no PhotometricInterpretation'}: "
+            "colour is no film. Pass the radiograph itself."
+        )
+    if rows * columns > MAX_PIXELS:
+        raise ValueError(f"`{name}` must have at most {MAX_PIXELS} pixels, got {columns}×{rows}. Reduce the film.")
+    _check_radiograph(header, modality, name)
+    _check_body_part(header, name)
+    _check_view(header, name)
+    _check_pixels(header, name)
+
+
+def _check_radiograph(header: Any, modality: str, name: str) -> None:
+    sop_class = _text(header, "SOPClassUID", name)
+    known = not sop_class or sop_class in _SOP_CLASSES
+    if (modality and modality not in MODALITIES) or not known:
+        got = f"modality {_shown(modality) or 'not given'}" + ("" if known else " and the SOP class of another kind")
+        raise ValueError(
+            f"`{name}` must be a radiograph ({', '.join(MODALITIES)}), got {got}. "
+            "Where it is one all the same, such as a scanned film, set its Modality."
+        )
+    if sop_class == _FOR_PROCESSING or _text(header, "PresentationIntentType", name) == "FOR PROCESSING":
+        raise ValueError(
+            f"`{name}` must be an image for presentation, got one for processing: raw detector values look unlike a "
+            "film. Pass the processed image of the same exposure."
+        )
+
+
+def _check_body_part(header: Any, name: str) -> None:
+    part = _text(header, "BodyPartExamined", name)
+    if _OTHER_PARTS.fullmatch(re.sub(r"[^A-Z]", "", part)):
+        raise ValueError(
+            f"`{name}` must show the chest, got BodyPartExamined {_shown(part)}. "
+            "Where the film shows the chest all the same, correct or clear this element."
+        )
+
+
+def _check_view(header: Any, name: str) -> None:
+    views = [(_text(header, "ViewPosition", name), "")]
+    try:
+        with _quietly(name):
+            items = list(header.get("ViewCodeSequence") or ())
+    except _PARSING_ERRORS as error:
+        raise _unreadable(f"a ViewCodeSequence that does not parse ({type(error).__name__})", name) from None
+    views += [(_text(item, "CodeMeaning", name), _text(item, "CodeValue", name)) for item in items]
+    for meaning, code in views:
+        words = set(re.findall(r"[A-Z]+", meaning))
+        lateral = (words & _SIDE_VIEWS and "DECUBITUS" not in words) or code in _SIDE_CODES
+        if lateral or words & _OBLIQUE_VIEWS or code in _OBLIQUE_CODES:
+            kind = "a lateral" if lateral else "an oblique"
+            raise ValueError(
+                f"`{name}` must be a frontal film, got {kind} view ({_shown(meaning) or _shown(code)}). "
+                "Pass the PA or AP film of the study."
+            )
+
+
+def _check_pixels(header: Any, name: str) -> None:
+    allocated, stored = (_integer(header, keyword, 0, name) for keyword in ("BitsAllocated", "BitsStored"))
+    if allocated not in (8, 16) or not 8 <= stored <= allocated:
+        raise ValueError(
+            f"`{name}` must store 8 to 16 bits in 8 or 16, got {stored} in {allocated}. Export it as 16 bits."
+        )
+    height, width = _pair(header, "PixelAspectRatio", name) or _spacing(header, name) or (1.0, 1.0)
+    if abs(height / width - 1) > SQUARE_TOLERANCE:
+        raise ValueError(
+            f"`{name}` must have square pixels, got sides of {height:g} by {width:g}. Resample the film to square "
+            "pixels: boxes are in pixels of the film that is passed."
+        )
+
+
+def _pair(header: Any, keyword: str, name: str) -> tuple[float, float] | None:
+    """Two numbers above 0, vertical first; `None` where there are none, or zeros."""
+    try:
+        with _quietly(name):
+            value = header.get(keyword)
+        numbers = [float(number) for number in value] if hasattr(value, "__len__") and len(value) == 2 else []
+    except _PARSING_ERRORS as error:
+        raise _unreadable(f"a {keyword} that does not parse ({type(error).__name__})", name) from None
+    return (numbers[0], numbers[1]) if len(numbers) == 2 and all(0 < n < np.inf for n in numbers) else None
+
+
+def _spacing(header: Any, name: str) -> tuple[float, float] | None:
+    return _pair(header, "PixelSpacing", name) or _pair(header, "ImagerPixelSpacing", name)
+
+
+# Pixels
+
+
+def _film(header: Any, pixel_data: Any, name: str) -> DicomFilm:
+    """A film from its checked header and the elements that hold its pixels."""
+    stored = _decode(header, pixel_data, name)
+    pixels, inverted = _to_grey(stored, header, name)
+    return DicomFilm(
+        pixels=pixels,
+        dataset=header,
+        spacing=_spacing(header, name),
+        modality=_text(header, "Modality", name),
+        view=_text(header, "ViewPosition", name),
+        body_part=_text(header, "BodyPartExamined", name),
+        sop_class_uid=_text(header, "SOPClassUID", name),
+        transfer_syntax_uid=str(_transfer_syntax(header, name)),
+        inverted=inverted,
+    )
+
+
+def _transfer_syntax(header: Any, name: str) -> Any:
+    """As declared, else the uncompressed one of the data set's own encoding."""
+    uid = _pydicom("uid", name)
+    declared = _text(getattr(header, "file_meta", None) or {}, "TransferSyntaxUID", name)
+    if declared:
+        return uid.UID(declared)
+    implicit, little = header.original_encoding
+    if little is False:
+        return uid.ExplicitVRBigEndian
+    return uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
+
+
+def _decode(header: Any, pixel_data: Any, name: str) -> np.ndarray:
+    """Stored values `(H, W)`, uint8, uint16, int8 or int16."""
+    if "PixelData" not in pixel_data:
+        raise ValueError(f"`{name}` must hold its pixels, got DICOM without pixel data. Pass the whole file.")
+    syntax = _transfer_syntax(header, name)
+    try:
+        decoder = _pydicom("pixels", name).get_decoder(syntax)
+    except NotImplementedError:
+        raise ValueError(
+            f"`{name}` must be in a transfer syntax of still images, got {_syntax_name(syntax)}. "
+            "Store it as Explicit VR Little Endian or JPEG 2000."
+        ) from None
+    stored = _integer(header, "BitsStored", 0, name)
+    options: dict[str, Any] = {}
+    shift = 0
+    if decoder.is_encapsulated:
+        options["decoding_plugin"] = _plugin(decoder, syntax, stored, name)
+    else:
+        # pydicom takes the stored bits for the lowest ones; HighBit says where they are.
+        shift = max(_integer(header, "HighBit", stored - 1, name) + 1 - stored, 0)
+        options["bits_stored"] = stored + shift
+    image = header[0x00280000:0x00290000]
+    image["PixelData"] = pixel_data.get_item("PixelData")
+    if decoder.is_encapsulated:
+        _check_stream(_stream(image, name), header, syntax, name)
+    try:
+        values, _ = decoder.as_array(image, index=0, raw=True, transfer_syntax_uid=syntax, **options)
+    except _PARSING_ERRORS as error:
+        raise _unreadable(f"pixel data that do not decode ({type(error).__name__})", name) from None
+    return values >> shift if shift else values
+
+
+def _plugin(decoder: Any, syntax: Any, stored: int, name: str) -> str:
+    """The decoder to use, of those installed."""
+    available = [plugin for plugin in _PLUGINS if plugin in decoder.available_plugins]
+    available = [plugin for plugin in available if plugin != "gdcm" or syntax in _JPEG_LOSSLESS]
+    wanted, command = " or ".join(decoder.missing_dependencies), _INSTALL
+    if syntax == "1.2.840.10008.1.2.4.51" and stored > 8:  # pydicom counts decoders that read only 8 bits of it
+        available = [plugin for plugin in available if plugin == "pylibjpeg"]
+        wanted, command = "pylibjpeg-libjpeg", "Run pip install pylibjpeg-libjpeg (GPL), or store it as JPEG 2000."
+    if not available:
+        raise ImportError(
+            f"`{name}` must have a decoder ({wanted}), got {_syntax_name(syntax)} and none installed. {command}"
+        )
+    return available[0]
+
+
+def _syntax_name(syntax: Any) -> str:
+    return "an unknown transfer syntax" if syntax.is_private or syntax.name == str(syntax) else syntax.name
+
+
+def _stream(image: Any, name: str) -> bytes:
+    """The one compressed frame, its fragments joined."""
+    encaps = _pydicom("encaps", name)
+    try:
+        return encaps.get_frame(image.PixelData, 0, number_of_frames=1)
+    except _PARSING_ERRORS as error:
+        raise _unreadable(f"pixel data without fragments ({type(error).__name__})", name) from None
+
+
+def _check_stream(stream: bytes, header: Any, syntax: Any, name: str) -> None:
+    """Refuse a compressed frame that is larger than the header says, before it is decoded, and one that ends early,
+    which some decoders fill up.
+    """
+    rows, columns = (_integer(header, keyword, 0, name) for keyword in ("Rows", "Columns"))
+    if syntax == "1.2.840.10008.1.2.5":  # RLE: no marker; at worst two bytes for each
+        if len(stream) > 4 * rows * columns + 1024:
+            raise _unreadable("more RLE data than its rows and columns hold", name)
+        return
+    if not stream.rstrip(b"\x00\xff").endswith(b"\xff\xd9"):
+        raise _unreadable("compressed pixel data without an end", name)
+    claimed = _claimed_shape(stream)
+    if claimed != (rows, columns, 1):
+        raise _unreadable(f"compressed pixel data {claimed or 'of no known kind'} for {(rows, columns, 1)}", name)
+    if syntax in _JPEG_LOSSLESS and not _is_orderly(stream, _integer(header, "BitsAllocated", 0, name)):
+        raise _unreadable("a JPEG lossless stream out of order", name)
+
+
+def _is_orderly(stream: bytes, most_bits: int) -> bool:
+    """Whether a stream is what PS3.5 10.2 allows of JPEG lossless: tables, one frame of it, one scan, the end."""
+    place, seen = 2, set()
+    while place + 5 <= len(stream) and stream[place] == 0xFF:
+        marker, length = stream[place + 1], int.from_bytes(stream[place + 2 : place + 4], "big")
+        tables = marker in (0xC4, 0xDD, 0xFE) or 0xE0 <= marker <= 0xEF
+        if length < 2 or not (tables or marker == 0xDA or (marker == 0xC3 and 2 <= stream[place + 4] <= most_bits)):
+            return False
+        if marker == 0xC3 and marker in seen:
+            return False
+        seen.add(marker)
+        place += 2 + length
+        if marker == 0xDA:
+            after = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL).search(stream, place)
+            return {0xC3, 0xC4} <= seen and after is not None and after.group() == b"\xff\xd9"
+    return False
+
+
+def _claimed_shape(stream: bytes) -> tuple[int, int, int] | None:
+    """Rows, columns and channels in the header of a JPEG, JPEG-LS or JPEG 2000 stream."""
+    start = stream[:256].find(b"\xff\x4f\xff\x51")  # SOC and SIZ, perhaps inside a JP2 file
+    if start >= 0 and len(stream) >= start + 42:
+        right, bottom, left, top = struct.unpack(">4I", stream[start + 8 : start + 24])
+        return bottom - top, right - left, int.from_bytes(stream[start + 40 : start + 42], "big")
+    place = 2 if stream[:2] == b"\xff\xd8" else len(stream)
+    while place + 10 <= len(stream) and stream[place] == 0xFF:
+        marker = stream[place + 1]
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # start of frame
+            rows, columns = struct.unpack(">2H", stream[place + 5 : place + 9])
+            return rows, columns, stream[place + 9]
+        place += 1 if marker == 0xFF else 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
+    return None
+
+
+# Grey levels
+
+
+def _to_grey(stored: np.ndarray, header: Any, name: str) -> tuple[np.ndarray, bool]:
+    """Stored values `(H, W)` → film `(H, W)` in [0, 255], and whether low values were bright."""
+    bits = _integer(header, "BitsStored", 0, name)
+    lowest = -(2 ** (bits - 1)) if stored.dtype.kind == "i" else 0
+    levels = np.arange(lowest, lowest + 2**bits)
+    index = stored.astype(np.int32) - lowest if lowest else stored  # beyond the bits only in wrong files: clipped
+    padding = _padding(levels, header, name)
+    modality = _apply_modality(levels, header, name)
+    shares = _apply_voi(modality, header, name)
+    if shares is None:
+        shown = np.zeros(len(levels), dtype=bool)
+        shown[np.clip(index.astype(np.int32), 0, len(levels) - 1)] = True
+        shares = _full_range(modality, shown & ~padding)
+    # Both are said of many films, and then they say the same thing, once. MONOCHROME1 with IDENTITY is inverted too:
+    # the shape is known to be wrong in some archives, and MONOCHROME1 is defined after the VOI.
+    inverted = (
+        _text(header, "PhotometricInterpretation", name) == "MONOCHROME1"
+        or _text(header, "PresentationLUTShape", name) == "INVERSE"
+    )
+    table = 255 * (1 - shares if inverted else shares)
+    table[padding] = 0
+    table = table.round().astype(np.uint8) if bits == 8 else table.astype(np.float32)
+    return np.take(table, index, mode="clip"), inverted
+
+
+def _padding(levels: np.ndarray, header: Any, name: str) -> np.ndarray:
+    """Which stored values are declared to be no part of the film."""
+    first = _number(header, "PixelPaddingValue", name)
+    if first is None:
+        return np.zeros(len(levels), dtype=bool)
+    last = _number(header, "PixelPaddingRangeLimit", name)
+    ends = (first, first if last is None else last)
+    if levels[0] < 0:  # signed, in files that declare it unsigned
+        ends = tuple(value - 2**16 if value >= 2**15 else value for value in ends)  # type: ignore[assignment]
+    return (levels >= min(ends)) & (levels <= max(ends))
+
+
+def _apply_modality(levels: np.ndarray, header: Any, name: str) -> np.ndarray:
+    item = _first_item(header, "ModalityLUTSequence", name)
+    if item is not None:
+        return _apply_table(levels, item, header, name).astype(np.float64)
+    slope, intercept = (_number(header, keyword, name) for keyword in ("RescaleSlope", "RescaleIntercept"))
+    return levels.astype(np.float64) if slope is None or intercept is None else levels * slope + intercept
+
+
+def _apply_voi(values: np.ndarray, header: Any, name: str) -> np.ndarray | None:
+    """Modality values → [0, 1] by the first VOI table, else by the first window; `None` where there is neither."""
+    item = _first_item(header, "VOILUTSequence", name)
+    if item is not None:
+        grey = _apply_table(values, item, header, name)
+        # By the depth its maximum needs: the one that is declared is often that of the container.
+        return grey / (2 ** max(8, int(grey.max()).bit_length()) - 1)
+    width = _number(header, "WindowWidth", name)
+    if width is None or _number(header, "WindowCenter", name) is None or width < 1:
+        return None  # also a width of 0, with which files say that they have no window
+    function = _text(header, "VOILUTFunction", name) or "LINEAR"
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        raise ValueError(
+            f"`{name}` must have the VOI LUT function LINEAR, LINEAR_EXACT or SIGMOID, got {_shown(function)}. "
+            "Export it with a window of one of these."
+        )
+    # A header of its own: pydicom scales to the range of the rescaled values, which a negative slope turns round.
+    window = _pydicom("dataset", name).Dataset()
+    window.PhotometricInterpretation, window.PixelRepresentation, window.BitsStored = "MONOCHROME2", 0, 16
+    window.VOILUTFunction = function
+    window["WindowCenter"], window["WindowWidth"] = header["WindowCenter"], header["WindowWidth"]
+    with np.errstate(over="ignore"):  # of the sigmoid, far below the window
+        return _pydicom("pixels", name).apply_windowing(values, window) / (2**16 - 1)
+
+
+def _full_range(values: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    low, high = (values[shown].min(), values[shown].max()) if shown.any() else (0.0, 0.0)
+    return np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros(len(values))
+
+
+def _first_item(header: Any, keyword: str, name: str) -> Any:
+    item = _value(header, keyword, name)
+    return item if item is not None and "LUTDescriptor" in item and "LUTData" in item else None
+
+
+def _apply_table(values: np.ndarray, item: Any, header: Any, name: str) -> np.ndarray:
+    """Values through the lookup table of a sequence item, the ends of the table held.
+
+    pydicom's own functions index tables of 8-bit entries by 8 bits, also those of 4096 entries, and know no modality
+    table of 10 to 14 bits.
+    """
+    try:
+        with _quietly(name):
+            descriptor, data = item.LUTDescriptor, item.LUTData
+        entries, first, bits = (int(number) for number in descriptor)
+        entries = entries or 2**16
+        little = header.original_encoding[1] is not False
+        if not isinstance(data, bytes):  # 16-bit words
+            data = np.atleast_1d(np.asarray(data)).astype("<u2" if little else ">u2").tobytes()
+        packed = bits <= 8 and len(data) < 2 * entries  # two entries a word, as the standard has it; not all do
+        table = np.frombuffer(data, "u1" if packed else "<u2" if little else ">u2")[:entries]
+    except _PARSING_ERRORS as error:
+        raise _unreadable(f"a lookup table that does not parse ({type(error).__name__})", name) from None
+    if len(table) < entries:
+        raise _unreadable(f"a lookup table of {len(table)} entries for {entries}", name)
+    if first >= 2**15 and values.min() < 0:  # signed, in files that declare it unsigned
+        first -= 2**16
+    return table[np.clip(np.rint(values - first), 0, entries - 1).astype(np.int64)]

@@ -1,0 +1,695 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""One film, whatever way it is stored; what is no frontal chest film is refused with the reason and no name."""
+
+import io
+import itertools
+import os
+import re
+import struct
+import sys
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clarity_hf.data.phantoms import draw_phantom
+from clarity_hf.dicom_reading import MAX_PIXELS, looks_like_dicom, read_dicom
+from clarity_hf.image_reading import read_image
+
+pydicom = pytest.importorskip("pydicom", minversion="3.0")
+
+from pydicom import uid  # noqa: E402
+from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
+from pydicom.encaps import encapsulate  # noqa: E402
+from pydicom.sequence import Sequence  # noqa: E402
+
+SECRETS = ("Doe^Jane", "ID-4711", "1.2.3.4.5.6789")
+CR = "1.2.840.10008.5.1.4.1.1.1"
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """Phantom `(96, 80)`, float in [0, 1], both reached, bones bright."""
+    film = draw_phantom(3, size=(96, 80)).image.astype(np.float64)
+    return (film - film.min()) / (film.max() - film.min())
+
+
+def header(rows=96, columns=80, **elements):
+    """A chest film's data set without pixels; `elements` replace or, where `None`, remove."""
+    dataset = Dataset()
+    dataset.PatientName, dataset.PatientID, dataset.StudyInstanceUID = SECRETS
+    dataset.SOPClassUID, dataset.SOPInstanceUID = CR, SECRETS[2] + ".1"
+    dataset.Modality, dataset.ViewPosition, dataset.BodyPartExamined = "CR", "PA", "CHEST"
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = rows, columns, 1
+    dataset.PhotometricInterpretation, dataset.PixelRepresentation = "MONOCHROME2", 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    for keyword, value in elements.items():
+        if value is not None:
+            setattr(dataset, keyword, value)
+        elif keyword in dataset:
+            delattr(dataset, keyword)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = CR
+    dataset.file_meta.MediaStorageSOPInstanceUID = SECRETS[2] + ".1"
+    return dataset
+
+
+def with_pixels(stored, **elements):
+    """A data set that holds the integers `stored` `(H, W)`."""
+    dataset = header(*stored.shape, **elements)
+    kind = ("u" if dataset.PixelRepresentation == 0 else "i") + str(dataset.BitsAllocated // 8)
+    dataset.PixelData = stored.astype(f"<{kind}").tobytes()
+    dataset["PixelData"].VR = "OW"
+    return dataset
+
+
+def plain(truth, bits=12, **elements):
+    """The film in `bits` bits, spanning them all, with nothing to apply."""
+    depth = {"BitsAllocated": 8 if bits == 8 else 16, "BitsStored": bits, "HighBit": bits - 1}
+    return with_pixels(np.rint(truth * (2**bits - 1)).astype(np.int64), **depth, **elements)
+
+
+def table(values, first, bits=16):
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US" if first >= 0 else "SS", [len(values) % 2**16, first, bits])
+    words = np.asarray(values).astype("<u2")
+    if len(words) > 4096:  # too many for words of their own
+        item.add_new("LUTData", "OW", words.tobytes())
+    else:
+        item.add_new("LUTData", "US", words.tolist())
+    return Sequence([item])
+
+
+def written(dataset, preamble=True):
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=preamble)
+    return buffer.getvalue()
+
+
+def compressed(dataset, syntax, frame):
+    dataset.PixelData = encapsulate([frame])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = syntax
+    return dataset
+
+
+def refusal(source, error=ValueError, read=read_dicom):
+    """The message, after checking that it says what must be, what was got and what to do, and names no patient."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(error) as caught:
+            read(source)
+    message = str(caught.value)
+    assert re.fullmatch(r"`.+` must .+, got .+\. [A-Z][^.]+.*\.", message, re.DOTALL), message
+    chain = caught.value
+    while chain is not None:  # what a traceback would print
+        assert not [secret for secret in SECRETS if secret in str(chain)]
+        chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
+    return message
+
+
+# Grey levels
+
+POLARITIES = [("MONOCHROME1", None), ("MONOCHROME1", "IDENTITY"), ("MONOCHROME1", "INVERSE")]
+POLARITIES += [("MONOCHROME2", None), ("MONOCHROME2", "IDENTITY"), ("MONOCHROME2", "INVERSE")]
+
+
+@pytest.mark.parametrize(("photometric", "shape"), POLARITIES)
+@pytest.mark.parametrize("voi", ["none", "window", "exact window", "table", "both"])
+def test_every_way_of_storing_gives_the_same_film(truth, photometric, shape, voi):
+    """Within 1.5 grey levels of 255 for 8 bits, .1 for 12 and .01 for 16: half a step of what is stored."""
+    inverted = photometric == "MONOCHROME1" or shape == "INVERSE"
+    wanted = 1 - truth if inverted else truth
+    for bits, signed, (slope, intercept) in itertools.product(
+        (8, 12, 16), (0, 1), ((None, None), (1, -1000), (-1, 500), (0.25, 7.5))
+    ):
+        size = 2**bits
+        lowest = -size // 2 if signed else 0
+        elements = {"PhotometricInterpretation": photometric, "PresentationLUTShape": shape}
+        elements |= {"PixelRepresentation": signed, "RescaleSlope": slope, "RescaleIntercept": intercept}
+        elements |= {"BitsAllocated": 8 if bits == 8 else 16, "BitsStored": bits, "HighBit": bits - 1}
+        a, b = (1, 0) if slope is None else (slope, intercept)
+        shares = wanted if a > 0 else 1 - wanted  # a negative slope turns the stored values round
+        if voi == "none":
+            stored = lowest + shares * (size - 1)
+        elif "window" in voi:  # a film that uses .7 of the range, the rest shows nothing
+            start, stop = lowest + 0.1 * size, lowest + 0.8 * size
+            stored = start + shares * (stop - start)
+            centre, width = a * (start + stop) / 2 + b, abs(a) * (stop - start)
+            exact = voi == "exact window"
+            elements |= {"VOILUTFunction": "LINEAR_EXACT" if exact else None}
+            elements |= {"WindowCenter": [str(centre + (0 if exact else 0.5))[:16], "7"]}
+            elements |= {"WindowWidth": [str(width + (0 if exact else 1))[:16], "9"]}
+        else:  # a table that squares, over all values, so the values are roots; a is then 1 or −1
+            if a == 0.25:
+                continue
+            stored = lowest + np.rint((np.sqrt(wanted) if a > 0 else 1 - np.sqrt(wanted)) * (size - 1))
+            first = int(min(a * lowest + b, a * (lowest + size - 1) + b))
+            if first < -(2**15):
+                continue  # no descriptor holds it
+            elements |= {"VOILUTSequence": table(np.rint(np.linspace(0, 1, size) ** 2 * 65535), first)}
+            elements |= {"WindowCenter": 1, "WindowWidth": 2} if voi == "both" else {}  # the table goes first
+        film = read_dicom(with_pixels(np.rint(stored).astype(np.int64), **elements))
+        assert film.inverted == inverted
+        assert film.pixels.dtype == (np.uint8 if bits == 8 else np.float32)
+        tolerance = {8: 1.5, 12: 0.1, 16: 0.01}[bits] * (1 if "table" not in voi and voi != "both" else 1.5)
+        np.testing.assert_allclose(film.pixels, 255 * truth, atol=tolerance, err_msg=str((bits, signed, slope)))
+
+
+def test_a_window_is_the_standards_own():
+    """PS3.3 C.11.2.1.2.1: c = 2048, w = 4096 maps 0 to 0 and 4095 to full; c = 100, w = 100 is a step from 49.5 on."""
+    levels = np.arange(4096).reshape(64, 64)
+    whole = read_dicom(with_pixels(levels, WindowCenter=2048, WindowWidth=4096)).pixels.ravel()
+    np.testing.assert_allclose(whole, np.arange(4096) / 4095 * 255, atol=1e-3)
+    narrow = read_dicom(with_pixels(levels, WindowCenter=100, WindowWidth=100)).pixels.ravel()
+    np.testing.assert_allclose(narrow[[0, 50, 100, 149, 4095]], [0, 0, 255 * (0.5 / 99 + 0.5), 255, 255], atol=1e-3)
+
+
+def test_a_sigmoid_is_the_standards_own():
+    levels = np.arange(4096).reshape(64, 64)
+    read = read_dicom(with_pixels(levels, WindowCenter=2000, WindowWidth=500, VOILUTFunction="SIGMOID")).pixels
+    expected = 255 / (1 + np.exp(-4 * (levels - 2000.0) / 500))
+    np.testing.assert_allclose(read, expected, atol=0.01)
+
+
+@pytest.mark.parametrize("width", [0, -5, ""])
+def test_a_window_without_width_is_none(truth, width):
+    read = read_dicom(plain(truth, WindowCenter=5, WindowWidth=width)).pixels
+    np.testing.assert_allclose(read, 255 * truth, atol=0.1)
+
+
+def test_a_film_without_window_spans_what_it_holds(truth):
+    dim = with_pixels(np.rint(300 + truth * 700).astype(int), BitsStored=16, HighBit=15)
+    np.testing.assert_allclose(read_dicom(dim).pixels, 255 * truth, atol=0.3)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("limit", [None, 30])
+def test_padding_is_black_and_does_not_count(truth, photometric, limit):
+    shares = truth if photometric == "MONOCHROME2" else 1 - truth
+    stored = np.rint(1000 + shares * 3000).astype(int)
+    stored[:, :10] = 20
+    film = with_pixels(stored, PhotometricInterpretation=photometric, PixelRepresentation=0)
+    film.add_new("PixelPaddingValue", "US", 20 if limit is None else 10)
+    if limit is not None:
+        film.add_new("PixelPaddingRangeLimit", "US", limit)
+    read = read_dicom(film).pixels
+    assert not read[:, :10].any()
+    kept = shares[:, 10:]
+    expected = (kept - kept.min()) / (kept.max() - kept.min())
+    np.testing.assert_allclose(
+        read[:, 10:], 255 * (expected if photometric == "MONOCHROME2" else 1 - expected), atol=0.2
+    )
+
+
+def test_negative_padding_may_be_declared_unsigned(truth):
+    stored = np.rint(truth * 3000).astype(int)
+    stored[0] = -2000
+    film = with_pixels(stored, PixelRepresentation=1, BitsStored=16, HighBit=15)
+    film.add_new("PixelPaddingValue", "US", 65536 - 2000)
+    read = read_dicom(film).pixels
+    assert not read[0].any()
+    np.testing.assert_allclose(read[1:], 255 * truth[1:], atol=0.2)
+
+
+def test_a_table_of_8_bit_entries_may_be_long(truth):
+    """4096 entries of 8 bits, which an index of 8 bits cannot reach."""
+    film = plain(truth, VOILUTSequence=table(np.arange(4096) // 16, 0, bits=8))
+    np.testing.assert_allclose(read_dicom(film).pixels, 255 * truth, atol=1.1)
+
+
+def test_packed_tables_are_unpacked(truth):
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [4096, 0, 8])
+    item.add_new("LUTData", "OW", (np.arange(4096) // 16).astype("u1").tobytes())
+    film = plain(truth, VOILUTSequence=Sequence([item]))
+    np.testing.assert_allclose(read_dicom(film).pixels, 255 * truth, atol=1.1)
+
+
+@pytest.mark.parametrize("declared", [12, 16])
+def test_a_table_counts_by_the_bits_it_uses(truth, declared):
+    film = plain(truth, VOILUTSequence=table(np.arange(4096), 0, bits=declared))
+    np.testing.assert_allclose(read_dicom(film).pixels, 255 * truth, atol=0.1)
+
+
+def test_a_modality_table_comes_before_the_window(truth):
+    film = plain(np.sqrt(truth), ModalityLUTSequence=table(np.rint(np.linspace(0, 1, 4096) ** 2 * 1000), 0, bits=10))
+    film.WindowCenter, film.WindowWidth = 500.5, 1001
+    np.testing.assert_allclose(read_dicom(film).pixels, 255 * truth, atol=0.3)
+
+
+def test_high_bits_and_overlays_in_the_low_ones_are_told_apart(truth):
+    stored = (np.rint(truth * 4095).astype(int) << 4) | 9
+    np.testing.assert_allclose(read_dicom(with_pixels(stored, HighBit=15)).pixels, 255 * truth, atol=0.1)
+
+
+# Encodings
+
+
+@pytest.mark.parametrize("syntax", ["ImplicitVRLittleEndian", "ExplicitVRLittleEndian", "ExplicitVRBigEndian"])
+@pytest.mark.parametrize("preamble", [True, False])
+def test_uncompressed_files_are_read(truth, tmp_path, syntax, preamble):
+    film = plain(truth)
+    film.file_meta.TransferSyntaxUID = getattr(uid, syntax)
+    if syntax == "ExplicitVRBigEndian":
+        film.PixelData = np.frombuffer(film.PixelData, "<u2").astype(">u2").tobytes()
+    if not preamble:
+        encoding = {"implicit_vr": syntax[0] == "I", "little_endian": "Little" in syntax}
+        del film.file_meta
+        buffer = io.BytesIO()
+        pydicom.dcmwrite(buffer, film, **encoding)
+        content = buffer.getvalue()
+    else:
+        content = written(film)
+    assert looks_like_dicom(content[:132])
+    path = tmp_path / "film.any"
+    path.write_bytes(content)
+    for source in (content, path, str(path)):
+        np.testing.assert_allclose(read_image(source), 255 * truth, atol=0.1)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize(
+    ("syntax", "signed"),  # the encoder of JPEG-LS takes no signed values
+    [("RLELossless", 0), ("RLELossless", 1), ("JPEGLSLossless", 0), ("JPEG2000Lossless", 0), ("JPEG2000Lossless", 1)],
+)
+def test_lossless_compression_changes_nothing(truth, bits, signed, syntax):
+    film = plain(truth, bits=bits, PhotometricInterpretation="MONOCHROME1")
+    if signed:
+        stored = np.rint(truth * (2**bits - 1)).astype(int) - 2 ** (bits - 1)
+        film.PixelRepresentation = 1
+        film.PixelData = stored.astype("<i1" if bits == 8 else "<i2").tobytes()
+    reference = read_dicom(film).pixels
+    encoder = pydicom.pixels.get_encoder(getattr(uid, syntax))
+    if not encoder.is_available:
+        pytest.skip("no encoder here")
+    film.compress(getattr(uid, syntax), generate_instance_uid=False)
+    np.testing.assert_array_equal(read_dicom(film).pixels, reference)
+    np.testing.assert_array_equal(read_image(written(film)), reference)
+
+
+def test_jpeg_baseline_is_read(truth):
+    buffer = io.BytesIO()
+    Image.fromarray(np.rint(truth * 255).astype(np.uint8)).save(buffer, "JPEG", quality=95)
+    film = compressed(plain(truth, bits=8), uid.JPEGBaseline8Bit, buffer.getvalue())
+    difference = np.abs(read_image(written(film)).astype(float) - 255 * truth)
+    assert difference.mean() < 3
+
+
+def jpeg_lossless(truth, bits, tmp_path, syntax="JPEGLosslessProcess14_1"):
+    """Path of the film in JPEG lossless."""
+    gdcm = pytest.importorskip("gdcm")
+    (tmp_path / "plain.dcm").write_bytes(written(plain(truth, bits=bits)))
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(tmp_path / "plain.dcm"))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(tmp_path / "lossless.dcm"))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    return tmp_path / "lossless.dcm"
+
+
+@pytest.mark.parametrize("syntax", ["JPEGLosslessProcess14", "JPEGLosslessProcess14_1"])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_jpeg_lossless_changes_nothing(truth, tmp_path, syntax, bits):
+    film = read_dicom(jpeg_lossless(truth, bits, tmp_path, syntax))
+    assert uid.UID(film.transfer_syntax_uid) in (uid.JPEGLossless, uid.JPEGLosslessSV1)
+    np.testing.assert_array_equal(film.pixels, read_dicom(plain(truth, bits=bits)).pixels)
+
+
+# What comes along
+
+
+def test_a_film_carries_what_results_need(truth):
+    source = plain(truth, ImagerPixelSpacing=[0.2, 0.2], PixelSpacing=[0.15, 0.15])
+    before = source.to_json()
+    for film in (read_dicom(source), read_dicom(written(source))):
+        assert film.spacing == (0.15, 0.15)
+        assert (film.modality, film.view, film.body_part, film.sop_class_uid) == ("CR", "PA", "CHEST", CR)
+        assert film.transfer_syntax_uid == uid.ExplicitVRLittleEndian
+        assert film.dataset.PatientName == SECRETS[0]
+        assert film.dataset.file_meta.TransferSyntaxUID == uid.ExplicitVRLittleEndian
+        assert "PixelData" not in film.dataset
+        assert not [secret for secret in SECRETS if secret in repr(film)]
+        film.dataset.PatientName = "X"
+        film.dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian
+    assert source.to_json() == before
+    assert source.file_meta.TransferSyntaxUID == uid.ExplicitVRLittleEndian
+
+
+@pytest.mark.parametrize(("spacing", "read"), [([0, 0], None), (None, None), ([0.2, 0.201], (0.2, 0.201))])
+def test_spacing_that_says_nothing_is_none(truth, spacing, read):
+    assert read_dicom(plain(truth, ImagerPixelSpacing=spacing)).spacing == read
+
+
+def test_a_dataset_need_not_say_its_transfer_syntax(truth):
+    film = plain(truth)
+    del film.file_meta
+    np.testing.assert_allclose(read_image(film), 255 * truth, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"BodyPartExamined": None, "ViewPosition": None, "Modality": None, "SOPClassUID": None},
+        {"BodyPartExamined": "", "ViewPosition": "", "NumberOfFrames": 1},
+        {"BodyPartExamined": "TORAX", "ViewPosition": "AP", "Modality": "DX"},
+        {"Modality": "RG", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},
+        {"ViewPosition": "LLD"},
+        {"ViewPosition": "LEFT LATERAL DECUBITUS"},
+        {"PresentationIntentType": "FOR PRESENTATION"},
+    ],
+)
+def test_a_frontal_film_is_read_however_little_is_said(truth, elements):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert read_dicom(plain(truth, **elements)).pixels.shape == truth.shape
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"NumberOfFrames": 2}, "2 frames"),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}, "RGB"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR"),
+        ({"PhotometricInterpretation": None}, "no PhotometricInterpretation"),
+        ({"Modality": "MR"}, "modality MR"),
+        ({"Modality": "OT"}, "modality OT"),
+        ({"Modality": "PX"}, "modality PX"),
+        ({"Modality": "MG"}, "modality MG"),
+        ({"Modality": None, "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}, "SOP class of another kind"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1.1", "Modality": "DX"}, "for processing"),
+        ({"PresentationIntentType": "FOR PROCESSING"}, "for processing"),
+        ({"ViewPosition": "LL"}, "a lateral view (LL)"),
+        ({"ViewPosition": "RL"}, "a lateral view (RL)"),
+        ({"ViewPosition": "LATERAL"}, "a lateral view (LATERAL)"),
+        ({"ViewPosition": "LAO"}, "an oblique view (LAO)"),
+        ({"BodyPartExamined": "KNEE"}, "BodyPartExamined KNEE"),
+        ({"BodyPartExamined": "ABDOMEN"}, "BodyPartExamined ABDOMEN"),
+        ({"BodyPartExamined": "L-SPINE"}, "BodyPartExamined L-SPINE"),
+        ({"PixelSpacing": [0.2, 0.1]}, "sides of 0.2 by 0.1"),
+        ({"ImagerPixelSpacing": [0.1, 0.2]}, "sides of 0.1 by 0.2"),
+        ({"PixelAspectRatio": ["4", "3"]}, "sides of 4 by 3"),
+        ({"BitsAllocated": 32, "BitsStored": 32}, "32 in 32"),
+        ({"BitsStored": 6}, "6 in 16"),
+        ({"Rows": 60_000, "Columns": 60_000}, f"at most {MAX_PIXELS} pixels, got 60000×60000"),
+        ({"Rows": None}, "without pixel data"),
+        ({"PixelData": None}, "without pixel data"),
+        ({"VOILUTFunction": "CUBIC", "WindowCenter": 5, "WindowWidth": 9}, "CUBIC"),
+    ],
+)
+def test_what_is_no_frontal_chest_film_is_refused(truth, elements, reason):
+    film = plain(truth)
+    for keyword, value in elements.items():
+        if value is None:
+            delattr(film, keyword)
+        else:
+            setattr(film, keyword, value)
+    assert reason in refusal(film)
+    if elements.get("BitsAllocated") != 32:
+        assert reason in refusal(written(film))
+
+
+@pytest.mark.parametrize(
+    ("code", "scheme", "meaning"),
+    [("399198007", "SCT", "vista lateral derecha"), ("R-10236", "SRT", "x"), ("99", "99X", "left lateral")],
+)
+def test_a_lateral_view_may_be_coded(truth, code, scheme, meaning):
+    view = Dataset()
+    view.CodeValue, view.CodingSchemeDesignator, view.CodeMeaning = code, scheme, meaning
+    assert "a lateral view" in refusal(plain(truth, ViewPosition=None, ViewCodeSequence=Sequence([view])))
+
+
+@pytest.mark.parametrize(("code", "meaning"), [("R-10202", "frontal"), ("399348003", "antero-posterior")])
+def test_a_coded_frontal_view_is_read(truth, code, meaning):
+    view = Dataset()
+    view.CodeValue, view.CodingSchemeDesignator, view.CodeMeaning = code, "SRT", meaning
+    read_dicom(plain(truth, ViewCodeSequence=Sequence([view])))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.99])
+def test_truncated_files_are_refused(truth, tmp_path, share):
+    content = written(plain(truth))
+    path = tmp_path / "film.dcm"
+    path.write_bytes(content[: int(len(content) * share)])
+    message = refusal(path)
+    assert str(path) in message
+    assert "whole" in message
+
+
+@pytest.mark.parametrize("syntax", ["RLELossless", "JPEGLSLossless", "JPEG2000Lossless"])
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.97])
+def test_truncated_compressed_pixels_are_refused(truth, syntax, share):
+    film = plain(truth)
+    if not pydicom.pixels.get_encoder(getattr(uid, syntax)).is_available:
+        pytest.skip("no encoder here")
+    film.compress(getattr(uid, syntax), generate_instance_uid=False)
+    content = written(film)
+    refusal(content[: len(content) - int((1 - share) * len(film.PixelData))])
+    frame = pydicom.encaps.get_frame(film.PixelData, 0, number_of_frames=1)
+    half = frame[: int(len(frame) * share) // 2 * 2]
+    assert "whole" in refusal(compressed(film, getattr(uid, syntax), half))  # a whole file of half a stream
+
+
+@pytest.mark.parametrize("syntax", ["JPEGBaseline8Bit", "JPEGLSLossless", "JPEG2000Lossless"])
+def test_a_stream_without_its_end_is_not_decoded(truth, syntax, monkeypatch):
+    if not pydicom.pixels.get_decoder(getattr(uid, syntax)).is_available:
+        pytest.skip("no decoder here")
+    decoder = type(pydicom.pixels.get_decoder(uid.JPEG2000))
+    monkeypatch.setattr(decoder, "as_array", lambda *a, **k: pytest.fail("decoded"))
+    film = compressed(plain(truth), getattr(uid, syntax), b"\xff\xd8" + bytes(range(1, 99)))
+    assert "without an end" in refusal(film)
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    ["RLELossless", "JPEGBaseline8Bit", "JPEGLosslessSV1", "JPEGLSLossless", "JPEG2000Lossless", "JPEGExtended12Bit"],
+)
+@pytest.mark.parametrize(
+    "frame", [b"\x00\x00", b"\xff\xd9", bytes(range(256)) * 40, b"\xff\xd8" + bytes(98) + b"\xff\xd9"]
+)
+def test_encapsulated_garbage_is_refused(truth, syntax, frame):
+    film = compressed(plain(truth, bits=8), getattr(uid, syntax), frame)
+    if not pydicom.pixels.get_decoder(getattr(uid, syntax)).is_available:
+        pytest.skip("no decoder here")
+    refusal(film)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),  # from the start-of-frame marker, what ends the process inside GDCM
+    [(4, 31), (4, 0), (1, 0xC0), (3, 1), (-1, 0), (14, 0xC9), (200, None)],
+)
+def test_broken_jpeg_lossless_is_refused_before_its_decoder_sees_it(truth, tmp_path, place, value, monkeypatch):
+    content = bytearray(jpeg_lossless(truth, 12, tmp_path).read_bytes())
+    start = content.rindex(b"\xff\xc3\x00\x0b")
+    new = b"\xff\xc4" if value is None else bytes([value])
+    content[start + place : start + place + len(new)] = new
+    decoder = type(pydicom.pixels.get_decoder(uid.JPEG2000))
+    monkeypatch.setattr(decoder, "as_array", lambda *a, **k: pytest.fail("decoded"))
+    assert "whole" in refusal(bytes(content))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 7, b"no fragments here, only words"])
+def test_pixel_data_without_fragments_are_refused(truth, content):
+    film = plain(truth)
+    film.PixelData = content
+    film.file_meta.TransferSyntaxUID = uid.JPEG2000Lossless
+    refusal(film)
+
+
+@pytest.mark.parametrize("syntax", ["JPEG2000Lossless", "JPEGLSLossless"])
+def test_a_stream_larger_than_its_header_is_not_decoded(truth, syntax, monkeypatch):
+    film = plain(truth)
+    if not pydicom.pixels.get_encoder(getattr(uid, syntax)).is_available:
+        pytest.skip("no encoder here")
+    film.compress(getattr(uid, syntax), generate_instance_uid=False)
+    film.Rows = 48
+    decoder = type(pydicom.pixels.get_decoder(uid.JPEG2000))
+    monkeypatch.setattr(decoder, "as_array", lambda *a, **k: pytest.fail("decoded"))
+    assert "(96, 80, 1) for (48, 80, 1)" in refusal(film)
+
+
+def test_a_claimed_size_costs_neither_memory_nor_time(truth, monkeypatch):
+    film = plain(truth)
+    film.Rows = film.Columns = 60_000
+    content = written(film)
+    decoder = type(pydicom.pixels.get_decoder(uid.JPEG2000))
+    monkeypatch.setattr(decoder, "as_array", lambda *a, **k: pytest.fail("decoded"))
+    assert "60000×60000" in refusal(content, read=read_image)
+
+
+def test_a_deflated_data_set_is_not_inflated(truth):
+    film = plain(truth)
+    film.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    assert "deflated" in refusal(written(film))
+    bomb = written(header())[:132]
+    meta = io.BytesIO()
+    film.file_meta.FileMetaInformationVersion = b"\x00\x01"
+    pydicom.filewriter.write_file_meta_info(meta, film.file_meta)
+    assert "deflated" in refusal(bomb + meta.getvalue() + zlib.compress(bytes(10**7))[2:-4])
+
+
+def test_a_file_beyond_any_film_is_not_read(tmp_path):
+    path = tmp_path / "huge.dcm"
+    with open(path, "wb") as file:
+        file.write(bytes(128) + b"DICM")
+        file.truncate(10**12)  # a hole: nothing is written
+    assert "bytes" in refusal(path)
+
+
+@pytest.mark.parametrize("undefined", [True, False])
+def test_sequences_without_end_do_not_crash(truth, undefined):
+    deep = b""
+    if undefined:
+        for _ in range(20_000):
+            deep += struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF)
+            deep += struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    else:
+        for _ in range(2_000):
+            item = struct.pack("<HHI", 0xFFFE, 0xE000, len(deep)) + deep
+            deep = struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, len(item)) + item
+    content = written(plain(truth))
+    place = content.index(struct.pack("<HH", 0x0010, 0x0010))
+    content = content[:place] + deep + content[place:]
+    if undefined:
+        assert "RecursionError" in refusal(content)
+    else:
+        assert read_dicom(content).pixels.shape == truth.shape  # never looked into
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"DICM", bytes(128) + b"DICM", bytes(128) + b"DICM" + bytes(50), b"\x08\x00", b"\x08\x00UI" * 9]
+)
+def test_almost_nothing_is_refused(content, tmp_path):
+    refusal(content)
+    path = tmp_path / "film.dcm"
+    path.write_bytes(content)
+    assert "film.dcm" in refusal(path)
+    refusal(path, read=read_image)
+
+
+def test_paths_that_are_no_files_are_refused(tmp_path):
+    assert "folder" in refusal(tmp_path)
+    assert "none.dcm" in refusal(tmp_path / "none.dcm", FileNotFoundError)
+    assert "URL" in refusal("https://a.org/film.dcm")
+    assert "got int" in refusal(5, TypeError)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_files_are_read_or_refused_but_never_crash(truth, caplog):
+    generator = np.random.default_rng(0)
+    film = plain(truth, WindowCenter=2000, WindowWidth=4000, VOILUTSequence=table(range(64), 0), RescaleSlope=1)
+    contents = [written(film)]
+    for syntax in (uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless):
+        if pydicom.pixels.get_encoder(syntax).is_available:
+            film = plain(truth, WindowCenter=2000, WindowWidth=4000)
+            film.compress(syntax, generate_instance_uid=False)
+            contents.append(written(film))
+    refusals = []
+    for content in contents:
+        for _ in range(150):
+            damaged = bytearray(content)
+            for place in generator.integers(132, 1500, 4):
+                damaged[place] = generator.integers(0, 256)
+            try:
+                read_dicom(bytes(damaged))
+            except (ValueError, ImportError) as error:
+                refusals.append(str(error))
+    assert len(refusals) > 50
+    assert [message for message in refusals if not message.startswith("`image` must ")] == []
+    assert [secret for secret in SECRETS if secret in " ".join(refusals) + caplog.text] == []
+
+
+# What is not installed
+
+
+def test_a_missing_decoder_is_named(truth, monkeypatch):
+    film = compressed(plain(truth), uid.JPEGLosslessSV1, b"\xff\xd8")
+    decoder = pydicom.pixels.get_decoder(uid.JPEGLosslessSV1)
+    monkeypatch.setattr(decoder, "_available", {})
+    monkeypatch.setattr(decoder, "_unavailable", {"gdcm": ("gdcm>=3.0.10",)})
+    message = refusal(film, ImportError)
+    assert "gdcm>=3.0.10" in message
+    assert "JPEG Lossless" in message
+    assert "pip install 'clarity_hf[dicom]'" in message
+
+
+def test_12_bit_lossy_jpeg_names_its_only_decoder(truth, monkeypatch):
+    decoder = pydicom.pixels.get_decoder(uid.JPEGExtended12Bit)
+    monkeypatch.setattr(decoder, "_available", {"pillow": None})
+    film = compressed(plain(truth), uid.JPEGExtended12Bit, b"\xff\xd8")
+    assert "pip install pylibjpeg-libjpeg" in refusal(film, ImportError)
+
+
+def test_a_syntax_of_moving_pictures_is_refused(truth):
+    assert "MPEG2" in refusal(compressed(plain(truth), uid.MPEG2MPML, b"\xff\xd8"))
+    private = refusal(compressed(plain(truth), "1.2.3.4.5.6789.1", b"\xff\xd8"))
+    assert "unknown transfer syntax" in private
+
+
+def test_missing_pydicom_is_named(truth, monkeypatch):
+    content = written(plain(truth))
+    monkeypatch.setitem(sys.modules, "pydicom.pixels", None)
+    for read in (read_dicom, read_image):
+        assert "pip install 'clarity_hf[dicom]'" in refusal(content, ImportError, read)
+
+
+def test_reading_says_nothing_of_the_patient(truth, caplog, recwarn):
+    film = plain(truth)
+    film.PatientBirthDate = "19700101"
+    content = written(film).replace(b"19700101", b"Doe^Jane").replace(b"CHEST ", b"CH!ST\xff")
+    read_dicom(content)
+    said = caplog.text + " ".join(str(warning.message) for warning in recwarn)
+    assert not [secret for secret in SECRETS if secret in said]
+
+
+# Real files
+
+
+@pytest.fixture
+def dicom_folder():
+    repository = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("CLARITY_HF_DICOM_DIR", repository.parent / "shared" / "dicom"))
+    if not folder.is_dir():
+        pytest.skip("no DICOM files here: set CLARITY_HF_DICOM_DIR")
+    return folder
+
+
+def test_a_real_film_has_dark_lungs_and_bright_bones(dicom_folder):
+    film = read_dicom(dicom_folder / "RG1_J2KI.dcm")
+    assert film.pixels.shape == (1955, 1841)
+    assert film.inverted
+    assert film.spacing is None  # the file says 0 by 0
+    lungs = film.pixels[500:800, [450, 1350]].mean()
+    spine = film.pixels[500:800, 850:950].mean()
+    belly = film.pixels[1650:1800, 600:800].mean()
+    assert lungs < spine - 40
+    assert lungs < belly - 40
+    np.testing.assert_array_equal(read_image(dicom_folder / "RG1_J2KI.dcm"), film.pixels)
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        ("MR2_J2KI.dcm", "modality MR"),
+        ("OBXXXX1A_2frame.dcm", "2 frames"),
+        ("OT-PAL-8-face.dcm", "PALETTE COLOR"),
+        ("SC_rgb.dcm", "RGB"),
+    ],
+)
+def test_real_files_of_something_else_are_refused(dicom_folder, file, reason):
+    assert reason in refusal(dicom_folder / file, read=read_image)
