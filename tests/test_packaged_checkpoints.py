@@ -1,6 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Checkpoints by bare name, served from the package and never from a network."""
 
+import functools
 import importlib
 import json
 import shutil
@@ -31,6 +32,7 @@ from clarity_hf.boxes import box_iou
 from clarity_hf.data.phantoms import draw_phantom
 
 NAME = "clarity-s16-224"
+PINNED = Path(__file__).parent / "pinned"
 
 
 @pytest.fixture
@@ -158,3 +160,20 @@ def test_the_checkpoint_of_the_package_finds_a_large_heart_where_it_is():
     assert first["score"] == pytest.approx(0.99, abs=0.02)
     (box,), truth = first["boxes"], np.array([phantom.boxes[0][1]])
     assert box_iou(truth, np.array([list(box.values())]))[0, 0] > 0.4
+
+
+@pytest.mark.parametrize("film", ["cardiomegaly", "effusion-consolidation", "normal", "hernia"])
+def test_the_checkpoint_says_of_stored_phantoms_what_it_said(film):
+    expected = json.loads((PINNED / "outputs.json").read_text())[film]
+    found = {finding["label"]: finding for finding in pinned_localizer()(PINNED / f"{film}.png")}
+    assert found.keys() == expected.keys()
+    for label, held in expected.items():
+        assert found[label]["score"] == pytest.approx(held["score"], abs=1e-3), label
+        assert found[label]["map"].max() == pytest.approx(held["peak"], rel=1e-2), label
+        boxes = [list(box.values()) for box in found[label]["boxes"]]
+        np.testing.assert_allclose(boxes, held["boxes"], atol=1.0, err_msg=label)
+
+
+@functools.cache
+def pinned_localizer():
+    return functools.partial(pipeline(clarity_hf.TASK), threshold=0.0, return_maps=True)
