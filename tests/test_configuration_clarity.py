@@ -129,6 +129,8 @@ def test_without_prevalence_the_bias_is_zero():
         ({"num_attention_heads": 0}, "`num_attention_heads` must be at least 1"),
         ({"cam_groups": 0}, "`cam_groups` must be at least 1"),
         ({"num_hidden_layers": 0}, "`num_hidden_layers` must be at least 1"),
+        ({"tiled_attention_rate": -0.1}, "`tiled_attention_rate` must be inside"),
+        ({"tiled_attention_rate": 1.5}, "`tiled_attention_rate` must be inside"),
         ({"ranking_share": 0}, "`ranking_share` must be inside"),
         ({"ranking_share": 1.5}, "`ranking_share` must be inside"),
         ({"positive_weights": 0.0}, "`positive_weights` must be above 0"),

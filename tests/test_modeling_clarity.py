@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityModel
+from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityModel, modeling_clarity
 from clarity_hf.losses_clarity import multilabel_classification_loss
-from clarity_hf.modeling_clarity import ClarityRankingPooling, refine_by_affinity
+from clarity_hf.modeling_clarity import ClarityRankingPooling, refine_by_affinity, tiled_attention_mask
 
 NAN = math.nan
 FINDINGS = 3
@@ -122,6 +122,50 @@ def test_scores_are_the_sigmoid_of_the_logits_under_the_calibration():
     torch.testing.assert_close(found.scores, expected)
     plain = outputs_of(build(), films())
     torch.testing.assert_close(plain.scores, plain.logits.sigmoid())
+
+
+def test_a_tiled_film_has_four_tiles_and_its_patches_see_no_class_token():
+    torch.manual_seed(0)
+    mask = tiled_attention_mask(50, (8, 6), 3, 1.0)[:, 0]
+    assert mask[:, :3].all()
+    assert not mask[:, 3:, :3].any()
+    patches = mask[:, 3:, 3:]
+    assert torch.equal(patches, patches.transpose(1, 2))
+    for film in patches.unflatten(2, (8, 6)):
+        corners = film[[0, 5, 42, 47]]  # what each corner of the 8 × 6 grid sees
+        assert torch.equal(corners.sum(0), torch.ones(8, 6, dtype=torch.long))  # each patch is in one tile
+        assert (corners.sum((1, 2)) == corners.any(2).sum(1) * corners.any(1).sum(1)).all()  # which is a rectangle
+        assert 2 <= corners[0].any(1).sum() <= 6
+
+
+def test_the_share_of_tiled_films_is_the_rate():
+    torch.manual_seed(0)
+    whole = tiled_attention_mask(2000, (4, 4), 1, 0.3).all((1, 2, 3)).float().mean()
+    assert whole == pytest.approx(0.7, abs=0.03)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_a_patch_of_a_tiled_film_knows_nothing_of_the_other_tiles(implementation, monkeypatch):
+    model = build(implementation, tiled_attention_rate=1.0, cam_groups=1).train()
+    left = torch.zeros(1, 1, 3 + 16, 3 + 16, dtype=torch.bool)
+    columns = torch.arange(16) % 4 < 2
+    left[..., 3:, 3:] = columns[:, None] == columns
+    left[..., :3, :] = True
+    monkeypatch.setattr(modeling_clarity, "tiled_attention_mask", lambda *_: left)
+    film = films(1)
+    changed = film.clone()
+    changed[..., 32:] = 0
+    before, after = (outputs_of(model, pixels, output_hidden_states=True) for pixels in (film, changed))
+    moved = (before.hidden_states[-1] - after.hidden_states[-1]).abs().amax(-1)[0]
+    assert (moved[3:][columns] == 0).all()
+    assert (moved[3:][~columns] > 0).all()
+    assert (moved[:3] > 0).all()
+
+
+def test_films_are_tiled_in_training_alone():
+    plain, tiled = (build(tiled_attention_rate=rate) for rate in (0.0, 1.0))
+    assert_same_outputs(outputs_of(plain, films()), outputs_of(tiled, films()), 0.0)
+    assert (outputs_of(tiled.train(), films()).logits - outputs_of(plain.train(), films()).logits).abs().max() > 1e-4
 
 
 def test_hidden_states_are_the_embeddings_and_the_output_of_every_block():

@@ -75,6 +75,9 @@ class ClarityConfig(PreTrainedConfig):
             token's alone and the map its attention: `map_fusion` must be `"attention"`, `background_suppression` off.
         cam_size (`int`, defaults to 128): Channels of the SegmentCAM trunk.
         cam_groups (`int`, defaults to 8): Groups of the trunk's GroupNorms.
+        tiled_attention_rate (`float`, defaults to 0): Share of the training films, in [0, 1], whose patches attend
+            only within one of four tiles and to no class token, so that evidence stays where its finding is. Under
+            eager or SDPA attention. See [`tiled_attention_mask`].
         ranking_share (`float`, defaults to 0.3): Share of the patches, in (0, 1], over which the ranking pooling of
             the patch logit averages in effect: its decay is d = max(0, 1 − 1/(share · N)).
         map_fusion (`str`, defaults to `"geometric"`): `"geometric"` is √(N·a ⊙ softplus(P)), `"attention"`
@@ -148,6 +151,7 @@ class ClarityConfig(PreTrainedConfig):
     segment_cam: bool = True
     cam_size: int = 128
     cam_groups: int = 8
+    tiled_attention_rate: float | int = 0.0
     ranking_share: float | int = 0.3
     map_fusion: str = "geometric"
     affinity_layers: int = 0
@@ -278,6 +282,10 @@ class ClarityConfig(PreTrainedConfig):
             raise ValueError(
                 "`map_fusion` must be 'attention' and `background_suppression` False without SegmentCAM, got "
                 f"'{self.map_fusion}' and {self.background_suppression}. Set them so, or set segment_cam=True."
+            )
+        if not 0 <= self.tiled_attention_rate <= 1:
+            raise ValueError(
+                f"`tiled_attention_rate` must be inside [0, 1], got {self.tiled_attention_rate}. 0 tiles no film."
             )
         if not 0 < self.ranking_share <= 1:
             raise ValueError(f"`ranking_share` must be inside (0, 1], got {self.ranking_share}. 0.3 is the default.")
