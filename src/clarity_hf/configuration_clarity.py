@@ -76,7 +76,7 @@ class ClarityConfig(PreTrainedConfig):
         cam_size (`int`, defaults to 128): Channels of the SegmentCAM trunk.
         cam_groups (`int`, defaults to 8): Groups of the trunk's GroupNorms.
         tiled_attention_rate (`float`, defaults to 0): Share of the training films, in [0, 1], whose patches attend
-            only within one of four tiles and to no class token, so that evidence stays where its finding is. Under
+            only within tiles of the film and to no class token, so that evidence stays where its finding is. Under
             eager or SDPA attention. See [`tiled_attention_mask`].
         ranking_share (`float`, defaults to 0.3): Share of the patches, in (0, 1], over which the ranking pooling of
             the patch logit averages in effect: its decay is d = max(0, 1 − 1/(share · N)).

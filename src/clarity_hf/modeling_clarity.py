@@ -187,10 +187,11 @@ def eager_attention_forward(
 
 
 def tiled_attention_mask(films: int, grid: tuple[int, int], num_tokens: int, rate: float) -> torch.Tensor:
-    """Who may attend to whom when some films are cut into four tiles at a random point.
+    """Who may attend to whom when some films are cut into tiles.
 
-    A patch of such a film sees the patches of its own tile alone, and no class token, through which it would see the
-    others; class tokens see everything. What a patch then says of a finding it can only know from nearby.
+    Each side is cut into tiles of a half, a third or a quarter of it, from a random place on. A patch of such a film
+    sees the patches of its own tile alone, and no class token, through which it would see the others; class tokens see
+    everything. What a patch then says of a finding it can only know from nearby.
 
     Args:
         films: B.
@@ -203,17 +204,15 @@ def tiled_attention_mask(films: int, grid: tuple[int, int], num_tokens: int, rat
 
     Source: the tiles of Puzzle-CAM (Jo and Yu, arXiv 2101.11253), as a mask in place of a second forward.
     """
-    tiles = torch.zeros(films, *grid, dtype=torch.long)
-    for axis, length in enumerate(grid):
-        cut = (length * (0.25 + 0.5 * torch.rand(films, 1))).round()
-        beyond = (torch.arange(length) >= cut).long()  # (B, length)
-        tiles += (axis + 1) * (beyond[:, :, None] if axis == 0 else beyond[:, None, :])
-    tiles = tiles.flatten(1)
+    rows, columns = (  # (B, h) and (B, w): at most five tiles along a side
+        (torch.randint(2, 5, (films, 1)) * torch.arange(length) / length + torch.rand(films, 1)).long()
+        for length in grid
+    )
+    tiles = (rows[:, :, None] * 5 + columns[:, None, :]).flatten(1)
     whole = torch.rand(films) >= rate
     patches = (tiles[:, :, None] == tiles[:, None, :]) | whole[:, None, None]
     tokens = whole[:, None, None].expand(-1, tiles.shape[1], num_tokens)
-    rows = torch.cat((tokens, patches), dim=2)
-    return F.pad(rows, (0, 0, num_tokens, 0), value=True)[:, None]
+    return F.pad(torch.cat((tokens, patches), dim=2), (0, 0, num_tokens, 0), value=True)[:, None]
 
 
 def class_attention_rows(query: torch.Tensor, key: torch.Tensor, num_tokens: int, scaling: float) -> torch.Tensor:
