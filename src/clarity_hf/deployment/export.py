@@ -1,0 +1,330 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Export: the model as ONNX, OpenVINO IR or a `torch.export` program, with what makes its outputs findings and boxes.
+
+Needs the extra `export`. Every format has one input, `pixel_values` `(B, C, H, W)` float32 of any B, and three
+outputs: `scores` `(B, F)`, calibrated, in [0, 1], `logits` `(B, F)` and `localization_maps` `(B, F, h, w)`. What the
+image processor and the pipeline do around them is in `clarity.json`; the file `run.py` beside an ONNX model does it
+with numpy, onnxruntime and Pillow alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import copy
+import importlib
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from clarity_hf.image_processing_clarity import ClarityImageProcessor
+from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+from clarity_hf.training.teacher_cache import weights_digest
+
+from . import onnx_runner
+
+OPSET = 20
+"""Version of the ONNX operators that are written; the first with Gelu."""
+
+OUTPUTS = ("scores", "logits", "localization_maps")
+"""Outputs of an exported model, in their order."""
+
+PRECISIONS = ("fp32", "int8")
+"""Of the weights in an export."""
+
+FLOAT_MODULES = ("clarity.layers.0.mlp", "class_token_head")
+"""Modules whose linear layers stay in fp32 in an int8 model; convolutions (patches, SegmentCAM) always do.
+
+In `clarity-s16-224` the first MLP alone moved scores by three quarters of what all layers together did, as
+`benchmarks/export_speed.py --parts` shows.
+"""
+
+RESAMPLING = {2: "bilinear", 3: "bicubic"}
+"""Names in `clarity.json` of Pillow's numbers for the filters that the runner has."""
+
+PADDING = "centred on black (0) before the normalisation"
+
+
+def export_model(
+    model: ClarityForMultiLabelLocalization,
+    image_processor: ClarityImageProcessor,
+    folder: str | os.PathLike,
+    format: Literal["onnx", "openvino", "torch"] = "onnx",
+    precision: Literal["fp32", "int8"] = "fp32",
+    float_modules: Sequence[str] = FLOAT_MODULES,
+) -> dict[str, Path]:
+    """Write a model for another runtime, with its preprocessing, labels and thresholds.
+
+    The image size is the processor's and fixed; the batch is free. Weights are fp32, or int8 for the linear layers of
+    the blocks (onnxruntime's dynamic quantization: weights per channel, activations per tensor as they come).
+
+    Args:
+        model: Left as it is; on any device.
+        image_processor: The one it was trained with.
+        folder: New or empty. Nothing appears in it unless all is written.
+        format: `"onnx"`, `"openvino"` (to be run with `INFERENCE_PRECISION_HINT` f32) or `"torch"`.
+        precision: `"int8"` for ONNX alone.
+        float_modules: Names of modules, as in `model.named_modules()`, whose linear layers stay in fp32 under int8.
+
+    Returns:
+        Everything that was written, by what it is: `"model"` and, for OpenVINO, `"weights"`; `"settings"`
+        (`clarity.json`), `"image_processor"` (`preprocessor_config.json`), and for ONNX `"runner"` (`run.py`).
+
+    Raises:
+        FileExistsError: `folder` is not empty.
+        ImportError: A library of the extra `export` is not installed.
+        ValueError: `format`, `precision` or a module is unknown, or the processor has settings that `clarity.json`
+            does not describe.
+    """
+    if format not in _WRITERS:
+        raise ValueError(f"`format` must be one of {list(_WRITERS)}, got '{format}'. Choose one of them.")
+    if precision not in PRECISIONS or (precision == "int8" and format != "onnx"):
+        raise ValueError(f"`precision` must be 'fp32', or 'int8' for onnx, got '{precision}'. Choose one of them.")
+    unknown = sorted(set(float_modules) - {name for name, _ in model.named_modules()})
+    if unknown:
+        raise ValueError(f"`float_modules` must be modules of the model, got {unknown}. See model.named_modules().")
+    settings = export_settings(model, image_processor) | {"format": format, "precision": precision}
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"`folder` must be new or empty, got {folder}. Choose another, or empty it.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as made:
+        staging = Path(made)
+        program = export_program(model, image_processor)
+        written = _WRITERS[format](program, staging)
+        if precision == "int8":
+            written["model"] = quantize_onnx(written["model"], staging / "model-int8.onnx", float_modules)
+            (staging / "model.onnx").unlink()
+        if format == "onnx":
+            written["runner"] = Path(shutil.copyfile(onnx_runner.__file__, staging / "run.py"))
+        settings["model"] = written["model"].name
+        written["settings"] = staging / "clarity.json"
+        written["settings"].write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        written["image_processor"] = Path(image_processor.save_pretrained(staging)[0])
+        folder.mkdir(exist_ok=True)
+        return {part: Path(shutil.move(path, folder / path.name)) for part, path in written.items()}
+
+
+def export_settings(
+    model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor
+) -> dict[str, Any]:
+    """What `clarity.json` says beside the model's format: all between a film and `pixel_values`, outputs and boxes.
+
+    Raises:
+        ValueError: The processor leaves out a step, resamples by another filter than bilinear or bicubic, or has other
+            channels than the model.
+    """
+    config, processor = model.config, image_processor
+    for name in ("do_resize", "do_rescale", "do_normalize"):
+        if not getattr(processor, name):
+            raise ValueError(f"`image_processor.{name}` must be True, got {getattr(processor, name)}. Switch it on.")
+    if int(processor.resample) not in RESAMPLING:
+        raise ValueError(
+            f"`image_processor.resample` must be one of {RESAMPLING}, got {processor.resample}. Choose one of them."
+        )
+    for name, values in (("image_mean", processor.image_mean), ("image_std", processor.image_std)):
+        if len(values) != config.num_channels:
+            raise ValueError(
+                f"`image_processor.{name}` must have a value per channel ({config.num_channels}), got {len(values)}. "
+                "Take the processor that the model was trained with."
+            )
+    return {
+        "format_version": onnx_runner.FORMAT_VERSION,
+        "clarity_hf": importlib.metadata.version("clarity_hf"),
+        "weights_hash": weights_digest(model),
+        "input": "pixel_values",
+        "outputs": list(OUTPUTS),
+        "findings": config.findings,
+        "score_slopes": config.per_finding("score_slopes"),  # already in `scores`
+        "score_intercepts": config.per_finding("score_intercepts"),
+        "score_thresholds": config.per_finding("score_thresholds"),
+        "map_thresholds": config.per_finding("map_thresholds"),
+        "box_components": config.box_components,
+        "box_upsampling": config.box_upsampling,
+        "size": {"height": processor.size["height"], "width": processor.size["width"]},
+        "keep_ratio": bool(processor.keep_ratio),
+        "padding": PADDING,
+        "resample": RESAMPLING[int(processor.resample)],
+        "rescale_factor": float(processor.rescale_factor),
+        "mean": [float(value) for value in processor.image_mean],
+        "std": [float(value) for value in processor.image_std],
+    }
+
+
+class _Exported(nn.Module):
+    """A model that gives the outputs that are exported, as a tuple."""
+
+    def __init__(self, model: ClarityForMultiLabelLocalization):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = self.model(pixel_values=pixel_values)
+        return tuple(outputs[name] for name in OUTPUTS)
+
+
+def export_program(
+    model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor
+) -> torch.export.ExportedProgram:
+    """The model at the processor's size as a graph `pixel_values` → `OUTPUTS`, in fp32 on the CPU, of any batch.
+
+    It carries neither the paths of the source files nor an example input.
+    """
+    exported = copy.deepcopy(model).eval().float().cpu().requires_grad_(False)
+    exported.set_attn_implementation("sdpa")  # flash and flex attention have no counterpart elsewhere
+    height, width = image_processor.size["height"], image_processor.size["width"]
+    if exported.config.patch_grid != (height // exported.config.patch_size, width // exported.config.patch_size):
+        exported.clarity.resize_position_embeddings((height, width))  # once, and not in every forward
+    example = torch.zeros(2, exported.config.num_channels, height, width)  # 2: a batch of 1 would be taken as fixed
+    with torch.no_grad():
+        program = torch.export.export(
+            _Exported(exported), (example,), dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}}
+        )
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    program.example_inputs = None  # the archive would hold it as a pickle
+    return program
+
+
+def _write_torch(program: torch.export.ExportedProgram, folder: Path) -> dict[str, Path]:
+    path = folder / "model.pt2"
+    torch.export.save(program, path)
+    return {"model": path}
+
+
+def _write_onnx(program: torch.export.ExportedProgram, folder: Path) -> dict[str, Path]:
+    onnx = _required("onnx")
+    _required("onnxscript")
+    converted = torch.onnx.export(
+        program,
+        dynamo=True,
+        input_names=["pixel_values"],
+        output_names=list(OUTPUTS),
+        opset_version=OPSET,
+        verbose=False,
+    )
+    if converted is None:  # only where a file name is given
+        raise RuntimeError("`torch.onnx.export` must return a program, got None. Check the version of torch.")
+    model = converted.model_proto
+    _tidy(model)
+    onnx.checker.check_model(model, full_check=True)
+    path = folder / "model.onnx"
+    onnx.save(model, path)
+    return {"model": path}
+
+
+def _tidy(model: Any) -> None:
+    """Name nodes by their module and operator, and drop what the exporter notes of source files and Python code."""
+    graph = model.graph
+    seen: Counter[str] = Counter()
+    for node in graph.node:
+        notes = {entry.key: entry.value for entry in node.metadata_props}
+        scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
+        module = scopes[-2].removeprefix("model").removeprefix(".") if len(scopes) > 1 else ""
+        name = f"{module}/{node.op_type}"
+        seen[name] += 1
+        node.name = name if seen[name] == 1 else f"{name}_{seen[name] - 1}"
+    for item in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+    graph.ClearField("value_info")
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+
+
+def _write_openvino(program: torch.export.ExportedProgram, folder: Path) -> dict[str, Path]:
+    with without_telemetry():
+        openvino = _required("openvino")
+        converted = openvino.convert_model(program)
+    converted.inputs[0].get_tensor().set_names({"pixel_values"})
+    for output, name in zip(converted.outputs, OUTPUTS, strict=True):
+        output.get_tensor().set_names({name})
+    path = folder / "model.xml"
+    openvino.save_model(converted, path, compress_to_fp16=False)  # its default halves the weights
+    return {"model": path, "weights": path.with_suffix(".bin")}
+
+
+_WRITERS: dict[str, Callable[[torch.export.ExportedProgram, Path], dict[str, Path]]] = {
+    "onnx": _write_onnx,
+    "openvino": _write_openvino,
+    "torch": _write_torch,
+}
+
+
+def quantize_onnx(source: Path, target: Path, float_modules: Sequence[str] = FLOAT_MODULES) -> Path:
+    """Quantize the linear layers of an exported model to int8, dynamically: weights now, activations as they come.
+
+    Args:
+        source: `model.onnx` in fp32, as [`export_model`] writes it.
+        target: The file to write.
+        float_modules: Names of modules whose linear layers stay in fp32, such as `clarity.layers.11`.
+
+    Returns:
+        `target`.
+
+    Raises:
+        ImportError: onnx or onnxruntime is not installed.
+        ValueError: No linear layer is left to quantize.
+    """
+    onnx = _required("onnx")
+    quantization = _required("onnxruntime.quantization")
+    kept: list[str] = []
+    chosen: list[str] = []
+    for node in linear_nodes(onnx.load(source)):
+        module = node.rpartition("/")[0]
+        in_float = any(module == name or module.startswith(f"{name}.") for name in float_modules)
+        (kept if in_float else chosen).append(node)
+    if not chosen:
+        raise ValueError(f"`float_modules` must leave a linear layer, got {list(float_modules)}. Name fewer.")
+    quantization.quantize_dynamic(
+        source,
+        target,
+        op_types_to_quantize=["MatMul"],
+        nodes_to_exclude=kept,
+        per_channel=True,
+        weight_type=quantization.QuantType.QInt8,
+    )
+    return target
+
+
+def linear_nodes(model: Any) -> list[str]:
+    """Names, `module/operator`, of the nodes of an `onnx.ModelProto` that multiply by a fixed matrix."""
+    fixed = {weight.name for weight in model.graph.initializer}
+    return [node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in fixed]
+
+
+def _required(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise ImportError(f"`{package}` must be installed to export. Run pip install 'clarity_hf[export]'.") from error
+
+
+@contextlib.contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Keep OpenVINO from sending usage statistics, as it otherwise does on import and on conversion.
+
+    Its package has a silent stand-in for the case that `openvino_telemetry` is not installed. Where a caller has
+    imported that before, the caller has decided, and nothing is changed.
+    """
+    silenced = "openvino_telemetry"
+    if silenced in sys.modules:
+        yield
+        return
+    sys.modules[silenced] = None  # type: ignore[assignment]  # an import of it now fails
+    try:
+        yield
+    finally:
+        del sys.modules[silenced]

@@ -1,0 +1,359 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Findings, scores and boxes of a film from an exported ONNX model: numpy, onnxruntime and Pillow alone.
+
+    python run.py film.png
+
+prints what the pipeline `chest-xray-localization` returns, as JSON. [`export_model`] copies this file as `run.py`
+beside `model.onnx` and `clarity.json`, where neither torch nor clarity_hf is. So it imports nothing of the package and
+is the one file that repeats its logic: reading (`image_reading`), preprocessing (`image_processing_clarity`, with
+torch's antialiased resize) and boxes (`boxes`). Its tests hold it to theirs.
+
+For research; not a medical device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMAT_VERSION = 1
+"""Version of `clarity.json` that this file reads."""
+
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+MAX_PIXELS = 64_000_000
+MIN_SIDE = 16
+BIT_DEPTHS = (8, 10, 12, 14, 16)
+
+# What Pillow raises on broken headers and streams, by format.
+_DECODING_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, RuntimeError, Image.DecompressionBombError)
+
+
+class OnnxRunner:
+    """An exported model, ready to localize.
+
+    Args:
+        folder: What [`export_model`] wrote with `format="onnx"`.
+        providers: Execution providers of onnxruntime, in the order of preference.
+
+    Raises:
+        FileNotFoundError: `folder` has no `clarity.json`.
+        ImportError: onnxruntime is not installed.
+        ValueError: The export is of another format or version.
+    """
+
+    def __init__(self, folder: str | os.PathLike, providers: Sequence[str] = ("CPUExecutionProvider",)):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ImportError("`onnxruntime` must be installed. Run pip install onnxruntime.") from error
+        about = Path(folder) / "clarity.json"
+        if not about.is_file():
+            raise FileNotFoundError(f"`folder` must hold clarity.json, got {folder}. Pass the folder of an export.")
+        self.settings: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
+        if self.settings["format_version"] != FORMAT_VERSION or self.settings["format"] != "onnx":
+            got = f"{self.settings['format']}, version {self.settings['format_version']}"
+            raise ValueError(f"`folder` must hold onnx, version {FORMAT_VERSION}, got {got}. Use its own run.py.")
+        self.session = onnxruntime.InferenceSession(
+            str(Path(folder) / self.settings["model"]), providers=list(providers)
+        )
+
+    def __call__(self, film: str | os.PathLike) -> list[dict[str, Any]]:
+        """Localize the findings of one film.
+
+        Args:
+            film: Path of a PNG, JPEG, TIFF or BMP file.
+
+        Returns:
+            One dict per finding, highest score first: `label`, `score` in [0, 1], `threshold`, `present`, and `boxes`,
+            a list of `{"xmin", "ymin", "xmax", "ymax"}` in pixels of the film, right and bottom exclusive, empty for
+            an absent finding.
+
+        Raises:
+            FileNotFoundError, ValueError: `film` is no film; the message says why.
+        """
+        pixels = read_film(film)
+        scores, maps = self.session.run(
+            ["scores", "localization_maps"], {"pixel_values": prepare(pixels, self.settings)}
+        )
+        return findings_of(scores[0], maps[0], pixels.shape, self.settings)
+
+
+def findings_of(scores: np.ndarray, maps: np.ndarray, film: Sequence[int], settings: dict[str, Any]) -> list[dict]:
+    """Result of one film from the model's outputs.
+
+    Args:
+        scores: `(F,)` in [0, 1].
+        maps: `(F, h, w)` values ≥ 0 on the patch grid.
+        film: `(height, width)` of the film in pixels.
+        settings: `clarity.json`.
+
+    Returns:
+        As [`OnnxRunner`] gives it.
+    """
+    results = []
+    for index in np.argsort(-scores, kind="stable"):
+        score, threshold = float(scores[index]), float(settings["score_thresholds"][index])
+        present = score >= threshold
+        boxes = boxes_of(maps[index], film, settings["map_thresholds"][index], settings) if present else np.zeros(0)
+        edges = boxes.astype(np.float32).tolist()
+        results.append(
+            {
+                "label": settings["findings"][index],
+                "score": score,
+                "threshold": threshold,
+                "present": present,
+                "boxes": [dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)) for box in edges],
+            }
+        )
+    return results
+
+
+# Reading: clarity_hf.image_reading
+
+
+def read_film(path: str | os.PathLike) -> np.ndarray:
+    """Read one film.
+
+    Args:
+        path: A PNG, JPEG, TIFF or BMP file of 8 or 16 bits, grey or colour.
+
+    Returns:
+        `(H, W)` in [0, 255]: uint8 for 8-bit films, float32 for deeper ones.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no readable image of one frame, shows nothing, or has a size out of bounds.
+    """
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"`film` must be a file, got nothing at {path}. Check the path.")
+    if not os.path.isfile(path):
+        raise ValueError(f"`film` must be a regular file, got {path}. Pass the film's own path.")
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            pixels = _read_pil(image)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"`film` must be {', '.join(FORMATS)}, got {path}. Export it as a 16-bit PNG.") from error
+    except _Unfit:
+        raise
+    except _DECODING_ERRORS as error:
+        raise ValueError(f"`film` must be a whole image, got {path} ({error}). Check the file.") from error
+    if min(pixels.shape) < MIN_SIDE:
+        raise ValueError(f"`film` must be at least {MIN_SIDE} pixels on each side, got {pixels.shape}. Pass it whole.")
+    if pixels.min() == pixels.max():
+        raise ValueError(f"`film` must show something, got {pixels.min()} in every pixel. Check the export.")
+    return pixels
+
+
+class _Unfit(ValueError):
+    """A film that decodes and is refused, beside the ValueErrors of Pillow."""
+
+
+def _read_pil(image: Image.Image) -> np.ndarray:
+    if image.width * image.height > MAX_PIXELS:
+        raise _Unfit(f"`film` must have at most {MAX_PIXELS} pixels, got {image.width}×{image.height}. Reduce it.")
+    if getattr(image, "n_frames", 1) != 1:
+        raise _Unfit("`film` must be one image, got several frames. Pass them one by one.")
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _to_255(np.asarray(image))
+    if image.mode in ("LAB", "La"):
+        raise _Unfit(f"`film` must be grey or colour, got PIL mode {image.mode}. Convert it to RGB.")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return np.array(image.convert("L"))
+
+
+def _to_255(array: np.ndarray) -> np.ndarray:
+    """Deep pixels to [0, 255]: by the smallest bit depth that holds them, or from [0, 1] if float."""
+    low, high = array.min(), array.max()
+    limit = 255 if array.dtype.kind == "f" else 2 ** BIT_DEPTHS[-1] - 1
+    if not (np.isfinite(array).all() and low >= 0 and high <= limit):
+        raise _Unfit(f"`film` must lie in [0, {limit}], got [{low}, {high}]. Apply the rescale slope.")
+    if array.dtype.kind == "f":
+        return array.astype(np.float32) * np.float32(255 if high <= 1 else 1)
+    depth = next(bits for bits in BIT_DEPTHS if high < 2**bits)
+    return array.astype(np.uint8) if depth == 8 else array.astype(np.float32) * np.float32(255 / (2**depth - 1))
+
+
+# Preprocessing: clarity_hf.image_processing_clarity
+
+
+def place(film: Sequence[int], settings: dict[str, Any]) -> tuple[int, int, int, int]:
+    """Where a film of `(height, width)` lies in the model's input: top, left, height, width in pixels."""
+    height, width = settings["size"]["height"], settings["size"]["width"]
+    if not settings["keep_ratio"]:
+        return 0, 0, height, width
+    scale = min(height / film[0], width / film[1])
+    inner = min(height, max(1, round(film[0] * scale))), min(width, max(1, round(film[1] * scale)))
+    return (height - inner[0]) // 2, (width - inner[1]) // 2, *inner
+
+
+def prepare(pixels: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
+    """Resize with antialiasing, centre on black, normalise, repeat to C channels.
+
+    Args:
+        pixels: `(H, W)` uint8 or float32 in [0, 255].
+        settings: `clarity.json`.
+
+    Returns:
+        `(1, C, height, width)` float32.
+    """
+    top, left, height, width = place(pixels.shape, settings)
+    cubic = settings["resample"] == "bicubic"
+    pixels = _resize_rows(_resize_rows(pixels, width, cubic).T, height, cubic).T  # columns first, as torch does
+    padded = np.zeros((settings["size"]["height"], settings["size"]["width"]), dtype=np.float32)
+    padded[top : top + height, left : left + width] = pixels
+    unit = np.float32(1 / settings["rescale_factor"])
+    mean, std = (np.array(settings[name], dtype=np.float32)[:, None, None] * unit for name in ("mean", "std"))
+    return ((padded - mean) / std)[None]
+
+
+def _resize_rows(pixels: np.ndarray, size: int, cubic: bool) -> np.ndarray:
+    """Resample every row `(n, length)` to `(n, size)` as torch's `interpolate(antialias=True)` does on a CPU.
+
+    8-bit films go through torch's own fixed-point arithmetic (16-bit weights, rounded after either axis), so that they
+    come out equal to the last bit; Pillow's resize differs by one grey level in some pixels.
+    """
+    length = pixels.shape[1]
+    if length == size:
+        return pixels
+    first, weights = _filter(length, size, cubic)
+    start: float = 0
+    if pixels.dtype == np.uint8:
+        bits = next((b for b in range(22) if int(0.5 + weights.max() * 2 ** (b + 1)) >= 2**15), 22)
+        weights = np.trunc(weights * 2**bits + np.copysign(0.5, weights)).astype(np.int32)
+        start = 1 << (bits - 1)
+    total = np.full((len(pixels), size), start, dtype=weights.dtype)
+    for tap in range(weights.shape[1]):
+        total += pixels[:, np.minimum(first + tap, length - 1)] * weights[:, tap]  # beyond the row the weight is 0
+    return np.clip(total >> bits, 0, 255).astype(np.uint8) if pixels.dtype == np.uint8 else total.astype(np.float32)
+
+
+def _filter(length: int, size: int, cubic: bool) -> tuple[np.ndarray, np.ndarray]:
+    """First pixel `(size,)` and weights `(size, taps)` of each output pixel: triangle or Keys' cubic, a = −0.5."""
+    scale = length / size
+    stretch = max(scale, 1.0)
+    support = (2 if cubic else 1) * stretch
+    centres = scale * (np.arange(size) + 0.5)
+    first = np.maximum((centres - support + 0.5).astype(int), 0)
+    taps = np.minimum((centres + support + 0.5).astype(int), length) - first
+    place = np.arange(taps.max())
+    x = np.abs((first[:, None] + place - centres[:, None] + 0.5) * (1 / stretch))
+    if cubic:
+        near, far = (1.5 * x - 2.5) * x * x + 1, -0.5 * (((x - 5) * x + 8) * x - 4)
+        weights = np.where(x < 1, near, np.where(x < 2, far, 0.0))
+    else:
+        weights = np.maximum(1 - x, 0.0)
+    weights[place >= taps[:, None]] = 0
+    return first, weights / weights.sum(axis=1, keepdims=True)
+
+
+# Boxes: clarity_hf.boxes
+
+
+def boxes_of(
+    localization_map: np.ndarray, film: Sequence[int], threshold: float, settings: dict[str, Any]
+) -> np.ndarray:
+    """Boxes around the regions of a map above a share of its peak.
+
+    Args:
+        localization_map: `(h, w)` values ≥ 0 on the patch grid.
+        film: `(height, width)` of the film in pixels.
+        threshold: Share of the map's peak over the film, in (0, 1).
+        settings: `clarity.json`.
+
+    Returns:
+        `(n, 4)` xyxy in pixels of the film, right and bottom exclusive; by mass of map, the largest alone where
+        `box_components` says so.
+    """
+    top, left, height, width = place(film, settings)
+    values = localization_map.astype(np.float32)
+    rows, columns = (_upsampling(side, settings["box_upsampling"]) for side in values.shape)
+    values = rows @ values @ columns.T
+    cell = np.array([settings["size"]["height"], settings["size"]["width"]]) / values.shape
+    y, x = ((np.arange(count) + 0.5) * side for count, side in zip(values.shape, cell, strict=True))
+    values[(y < top) | (y > top + height)] = 0  # what lies over the padding
+    values[:, (x < left) | (x > left + width)] = 0
+    found = _regions(values, threshold * max(0.0, float(values.max())))
+    if settings["box_components"] == "largest":
+        found = found[:1]
+    boxes = np.array(found, dtype=np.float64).reshape(-1, 4) * np.tile(cell[::-1], 2)
+    scale = np.tile([width / film[1], height / film[0]], 2)
+    boxes = np.clip((boxes - [left, top, left, top]) / scale, 0.0, [film[1], film[0], film[1], film[0]])
+    return boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+
+
+def _upsampling(length: int, factor: int) -> np.ndarray:
+    """Weights `(length * factor, length)` float32 of bilinear upsampling, pixel centres aligned."""
+    centres = np.clip((np.arange(length * factor) + 0.5) / factor - 0.5, 0, length - 1)
+    low = np.floor(centres).astype(int)
+    weights = np.zeros((length * factor, length), dtype=np.float32)
+    rows = np.arange(length * factor)
+    np.add.at(weights, (rows, low), 1 - (centres - low))
+    np.add.at(weights, (rows, np.minimum(low + 1, length - 1)), centres - low)
+    return weights
+
+
+def _regions(values: np.ndarray, level: float) -> list[tuple[int, int, int, int]]:
+    """Extents (x0, y0, x1, y1), in cells, of the regions above a level, neighbours by corners too, largest mass first.
+
+    Runs of cells in each row are joined with those they touch in the row above (union-find).
+    """
+    runs: list[tuple[int, int, int]] = []
+    parents: list[int] = []
+
+    def root(run: int) -> int:
+        while parents[run] != run:
+            run = parents[run]
+        return run
+
+    above: list[int] = []
+    for row, line in enumerate(values > level):
+        edges = np.flatnonzero(np.diff(line.astype(np.int8), prepend=0, append=0)).tolist()
+        here = []
+        for start, stop in zip(edges[::2], edges[1::2], strict=True):
+            here.append(len(runs))
+            parents.append(len(runs))
+            runs.append((row, start, stop))
+            for other in above:
+                if runs[other][1] <= stop and start <= runs[other][2]:
+                    low, high = sorted((root(other), root(here[-1])))
+                    parents[high] = low
+        above = here
+    regions: dict[int, list[tuple[int, int, int]]] = {}
+    for index, run in enumerate(runs):
+        regions.setdefault(root(index), []).append(run)
+    masses = [
+        sum(float(values[row, start:stop].sum(dtype=np.float64)) for row, start, stop in region)
+        for region in regions.values()
+    ]
+    order = np.argsort(-np.array(masses), kind="stable")
+    boxes = [
+        (min(run[1] for run in region), region[0][0], max(run[2] for run in region), region[-1][0] + 1)
+        for region in regions.values()
+    ]
+    return [boxes[index] for index in order]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Localize one film and print JSON."""
+    parser = argparse.ArgumentParser(description="Findings, scores and boxes of a chest radiograph, as JSON.")
+    parser.add_argument("film", help="PNG, JPEG, TIFF or BMP file")
+    parser.add_argument("--folder", default=Path(__file__).parent, help="of the export; by default this file's")
+    parsed = parser.parse_args(arguments)
+    try:
+        print(json.dumps(OnnxRunner(parsed.folder)(parsed.film), indent=2))
+    except (ImportError, OSError, ValueError) as error:
+        parser.exit(1, f"error: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

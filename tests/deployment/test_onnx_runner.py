@@ -1,0 +1,246 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The runner repeats the package's reading, preprocessing and boxes: each is held to the original."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clarity_hf import ClarityImageProcessor
+from clarity_hf.boxes import Letterbox, boxes_from_map
+from clarity_hf.deployment import onnx_runner
+from clarity_hf.image_reading import read_image
+
+SIZES = [(64, 64), (120, 90), (97, 301), (33, 20), (64, 31), (513, 640), (40, 64)]
+"""Larger, smaller, equal to the input's 64 × 64 along one axis, of odd and even sides."""
+
+
+def settings(**changed):
+    """A `clarity.json` for two findings at 64 × 64."""
+    return {
+        "format": "onnx",
+        "format_version": onnx_runner.FORMAT_VERSION,
+        "model": "model.onnx",
+        "findings": ["Mass", "Nodule"],
+        "score_thresholds": [0.5, 0.2],
+        "map_thresholds": [0.5, 0.5],
+        "box_components": "all",
+        "box_upsampling": 8,
+        "size": {"height": 64, "width": 64},
+        "keep_ratio": True,
+        "resample": "bilinear",
+        "rescale_factor": 1 / 255,
+        "mean": [0.5056] * 3,
+        "std": [0.252] * 3,
+    } | changed
+
+
+def noise(size, dtype=np.uint8, high=255):
+    drawn = np.random.default_rng(sum(size)).uniform(0, high, size)
+    return drawn.astype(np.float32) if np.dtype(dtype).kind == "f" else drawn.round().astype(dtype)
+
+
+# Reading
+
+
+def images():
+    """Films of every kind that Pillow writes and the package reads, by name."""
+    grey = Image.fromarray(noise((24, 20)))
+    colour = Image.fromarray(noise((24, 20, 3)))
+    alpha = colour.copy()
+    alpha.putalpha(grey)
+    palette = grey.quantize(16)
+    return {
+        "grey.png": grey,
+        "grey.jpg": grey,
+        "grey.bmp": grey,
+        "colour.jpg": colour,
+        "colour.png": colour,
+        "alpha.png": alpha,
+        "grey-alpha.png": alpha.convert("LA"),
+        "palette.png": palette,
+        "bits.png": Image.fromarray(noise((24, 20)) > 127),
+        "cmyk.tif": colour.convert("CMYK"),
+        "16-bit.png": Image.fromarray(noise((24, 20), np.uint16, 65535)),
+        "12-bit.tif": Image.fromarray(noise((24, 20), np.uint16, 4095)),
+        "8-bit-in-16.png": Image.fromarray(noise((24, 20), np.uint16, 255)),
+        "float.tif": Image.fromarray(noise((24, 20), np.float32, 1)),
+        "float-255.tif": Image.fromarray(noise((24, 20), np.float32, 255)),
+        "32-bit.tif": Image.fromarray(noise((24, 20), np.int32, 1023)),
+    }
+
+
+@pytest.mark.parametrize("name", list(images()))
+def test_films_are_read_as_the_package_reads_them(name, tmp_path):
+    images()[name].save(tmp_path / name)
+    ours, theirs = onnx_runner.read_film(tmp_path / name), read_image(tmp_path / name)
+    assert ours.dtype == theirs.dtype
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_transparent_palettes_and_rotated_films_are_read_as_the_package_reads_them(tmp_path):
+    Image.fromarray(noise((24, 20))).quantize(8).save(tmp_path / "palette.png", transparency=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90°
+    Image.fromarray(noise((24, 20))).save(tmp_path / "rotated.jpg", exif=exif)
+    for name in ("palette.png", "rotated.jpg"):
+        np.testing.assert_array_equal(onnx_runner.read_film(tmp_path / name), read_image(tmp_path / name))
+    assert onnx_runner.read_film(tmp_path / "rotated.jpg").shape == (20, 24)
+
+
+def refusals(folder):
+    """Files that are no film, by name."""
+    grey = Image.fromarray(noise((24, 20)))
+    grey.save(folder / "two.tif", save_all=True, append_images=[grey])
+    grey.save(folder / "film.gif")
+    Image.fromarray(noise((8, 20))).save(folder / "small.png")
+    Image.new("L", (20, 24), 7).save(folder / "flat.png")
+    Image.new("LAB", (20, 24)).save(folder / "lab.tif")
+    Image.fromarray(noise((24, 20), np.int32, 70000)).save(folder / "deep.tif")
+    Image.fromarray(noise((24, 20), np.float32, 900)).save(folder / "float.tif")
+    Image.fromarray(np.full((24, 20), np.nan, np.float32)).save(folder / "nan.tif")
+    grey.save(folder / "torn.png")
+    (folder / "torn.png").write_bytes((folder / "torn.png").read_bytes()[:200])
+    (folder / "film.dcm").write_bytes(bytes(128) + b"DICM" + bytes(100))
+    (folder / "empty.png").write_bytes(b"")
+    return ["two.tif", "film.gif", "small.png", "flat.png", "lab.tif", "deep.tif", "float.tif", "nan.tif", "torn.png"]
+
+
+@pytest.mark.filterwarnings("ignore:.*corrupt:UserWarning")
+def test_what_is_no_film_is_refused_with_the_reason(tmp_path):
+    for name in [*refusals(tmp_path), "film.dcm", "empty.png", "."]:
+        with pytest.raises(ValueError, match=r"(?s)^`film` must .+, got .+\. [A-Z].+\.$"):
+            onnx_runner.read_film(tmp_path / name)
+        if name != "film.dcm":
+            with pytest.raises(ValueError, match="must"):
+                read_image(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"^`film` must be a file, got nothing at .+\. Check the path\.$"):
+        onnx_runner.read_film(tmp_path / "none.png")
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    Image.fromarray(noise((24, 20))).save(tmp_path / "film.png")
+    monkeypatch.setattr(onnx_runner, "MAX_PIXELS", 479)
+    with pytest.raises(ValueError, match="at most 479 pixels, got 20×24"):
+        onnx_runner.read_film(tmp_path / "film.png")
+
+
+# Preprocessing
+
+
+@pytest.mark.parametrize("resample", [2, 3])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("keep_ratio", [True, False])
+def test_pixel_values_of_8_bit_films_are_the_processors(size, resample, keep_ratio):
+    capability = torch.backends.cpu.get_cpu_capability()
+    processor = ClarityImageProcessor(
+        size={"height": 64, "width": 64}, keep_ratio=keep_ratio, resample=resample, image_std=[0.2, 0.25, 0.3]
+    )
+    named = settings(keep_ratio=keep_ratio, resample={2: "bilinear", 3: "bicubic"}[resample], std=[0.2, 0.25, 0.3])
+    pixels = noise(size)
+    expected = processor(pixels, return_tensors="pt").pixel_values.numpy()
+    prepared = onnx_runner.prepare(pixels, named)
+    assert prepared.dtype == np.float32
+    # Without AVX torch resizes in float and rounds once: a grey level, 1 / 255 / 0.2, may then part them.
+    tolerance = 1e-5 if capability.startswith("AVX") else 0.02
+    np.testing.assert_allclose(prepared, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("resample", [2, 3])
+@pytest.mark.parametrize("size", SIZES)
+def test_pixel_values_of_deep_films_are_the_processors(size, resample):
+    processor = ClarityImageProcessor(size={"height": 64, "width": 64}, resample=resample)
+    named = settings(resample={2: "bilinear", 3: "bicubic"}[resample])
+    pixels = noise(size, np.float32)
+    expected = processor(pixels, return_tensors="pt").pixel_values.numpy()
+    np.testing.assert_allclose(onnx_runner.prepare(pixels, named), expected, rtol=0, atol=2e-5)
+
+
+def test_inputs_that_are_not_square_are_the_processors():
+    processor = ClarityImageProcessor(size={"height": 32, "width": 96})
+    pixels = noise((120, 90), np.float32)
+    prepared = onnx_runner.prepare(pixels, settings(size={"height": 32, "width": 96}))
+    expected = processor(pixels, return_tensors="pt").pixel_values.numpy()
+    np.testing.assert_allclose(prepared, expected, rtol=0, atol=2e-5)
+
+
+def test_black_is_around_a_portrait_film():
+    prepared = onnx_runner.prepare(np.full((128, 64), 255, np.uint8), settings(mean=[0.0], std=[1.0]))
+    np.testing.assert_allclose(prepared[0, 0, :, 16:48], 1, atol=1e-6)
+    assert prepared[0, 0, :, :16].max() == prepared[0, 0, :, 48:].max() == 0
+
+
+# Boxes
+
+
+@pytest.mark.parametrize("components", ["largest", "all"])
+@pytest.mark.parametrize("keep_ratio", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_boxes_are_the_packages(size, components, keep_ratio):
+    named = settings(box_components=components, keep_ratio=keep_ratio, box_upsampling=5)
+    letterbox = Letterbox.fit(size, (64, 64), keep_ratio)
+    generator = np.random.default_rng(3)
+    for threshold in (0.3, 0.6, 0.8):
+        localization_map = (generator.random((6, 6)) ** 2).astype(np.float32)
+        expected = boxes_from_map(localization_map, letterbox, threshold, components, 5)
+        np.testing.assert_allclose(
+            onnx_runner.boxes_of(localization_map, size, threshold, named), expected, rtol=0, atol=1e-9
+        )
+        assert len(expected)
+
+
+def test_regions_that_touch_at_a_corner_are_one():
+    values = np.array([[1, 0, 0, 5], [0, 1, 0, 0], [1, 0, 0, 0]], dtype=np.float32)
+    assert onnx_runner._regions(values, 0.5) == [(3, 0, 4, 1), (0, 0, 2, 3)]
+
+
+def test_a_region_that_meets_itself_below_is_one():
+    rows = ("#.#.#", "#.#.#", "##.##", "..#..")
+    values = np.array([[cell == "#" for cell in row] for row in rows], dtype=np.float32)
+    assert onnx_runner._regions(values, 0.5) == [(0, 0, 5, 4)]
+
+
+def test_a_map_of_zeros_has_no_box():
+    assert onnx_runner.boxes_of(np.zeros((4, 4), np.float32), (64, 64), 0.5, settings()).shape == (0, 4)
+
+
+# Results
+
+
+def test_findings_come_by_score_with_boxes_from_their_threshold_on():
+    maps = np.zeros((2, 4, 4), np.float32)
+    maps[:, 1, 2] = 1
+    found = onnx_runner.findings_of(np.float32([0.4, 0.6]), maps, (128, 128), settings(score_thresholds=[0.5, 0.6]))
+    assert [(one["label"], one["present"]) for one in found] == [("Nodule", True), ("Mass", False)]
+    assert found[1] == {"label": "Mass", "score": pytest.approx(0.4), "threshold": 0.5, "present": False, "boxes": []}
+    (box,) = found[0]["boxes"]
+    # Half of the peak lies half a patch, 16 pixels of the film, around the patch's centre (80, 48), to a cell of 4.
+    assert box == {"xmin": 64.0, "ymin": 32.0, "xmax": 96.0, "ymax": 64.0}
+    json.dumps(found)
+
+
+@pytest.mark.parametrize(("changed", "got"), [({"format_version": 99}, "version 99"), ({"format": "torch"}, "torch")])
+def test_another_export_is_refused(tmp_path, changed, got):
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "clarity.json").write_text(json.dumps(settings(**changed)))
+    with pytest.raises(ValueError, match=rf"`folder` must hold onnx, version 1, got .*{got}"):
+        onnx_runner.OnnxRunner(tmp_path)
+
+
+def test_a_folder_without_an_export_is_refused(tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(SystemExit) as caught:
+        onnx_runner.main(["film.png", "--folder", str(tmp_path)])
+    assert caught.value.code == 1
+    expected = r"error: `folder` must hold clarity\.json, got .+\. Pass the folder of an export\.\n"
+    assert re.fullmatch(expected, capsys.readouterr().err)
+
+
+def test_onnxruntime_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match="pip install onnxruntime"):
+        onnx_runner.OnnxRunner(tmp_path)
