@@ -32,6 +32,7 @@ ROWS = (
     "cli",
     "app",
     "__init__",
+    "__main__",
 )
 """Top to bottom: a file may import only from the rows above its own; inside a folder anything without a circle."""
 

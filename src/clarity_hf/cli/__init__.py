@@ -1,0 +1,52 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The command line `clarity-hf`: one file a command, each a thin call of the function that does the work.
+
+torch, transformers and the rest are imported inside the commands, so that help does not wait for them.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from .calibrate import calibrate
+from .evaluate import evaluate
+from .export import export
+from .phantom import phantom
+from .predict import predict
+from .publish import publish
+
+app = typer.Typer(
+    name="clarity-hf",
+    help="Classify and localize findings on chest radiographs. For research, not for diagnosis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (predict, evaluate, calibrate, export, publish, phantom):
+    app.command()(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: Words of the command line, by default those of the process.
+
+    Returns:
+        Exit status: 0 all done, 1 nothing could be done or the arguments are wrong, 3 some films failed.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read once, when a command imports the library
+    try:
+        app(None if arguments is None else list(arguments), prog_name="clarity-hf")
+    except SystemExit as left:
+        return 1 if left.code == 2 else int(left.code or 0)
+    except (OSError, TypeError, ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+__all__ = ["app", "main"]

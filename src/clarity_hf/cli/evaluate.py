@@ -1,0 +1,73 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""`clarity-hf evaluate`: scores, boxes and maps against labels and annotated boxes, as a report."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .common import load
+
+
+class Split(StrEnum):
+    """Splits to evaluate."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Packaged name, folder or Hub id.")],
+    data: Annotated[str, typer.Argument(help="'phantom', a folder, a table or a Hub id.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("runs/evaluation"),
+    split: Annotated[Split, typer.Option(help="Of the films.")] = Split.TEST,
+    validation_split: Annotated[str | None, typer.Option(help="Committed list, such as nih-validation.")] = None,
+    films: Annotated[int | None, typer.Option(help="Only the first films; of phantoms, 1,000 by default.")] = None,
+    baseline: Annotated[list[str] | None, typer.Option(help="Another method beside it, repeatable.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Classifier for Grad-CAM.")] = None,
+    sanity_films: Annotated[int, typer.Option(help="Films for deletion, insertion and random weights.")] = 0,
+    tuning_split: Annotated[str | None, typer.Option(help="Committed list of patients to tune on.")] = None,
+    min_positives: Annotated[int, typer.Option(help="Findings with fewer are not in means.")] = 20,
+    repeats: Annotated[int, typer.Option(help="Draws of the bootstrap by patient.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of phantoms, bootstrap, splits and random maps.")] = 0,
+    cases: Annotated[bool, typer.Option(help="Draw films into the report.")] = True,
+    batch_size: Annotated[int, typer.Option(help="Films per forward pass.")] = 16,
+    workers: Annotated[int, typer.Option(help="Processes that read films ahead.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+) -> None:
+    """Evaluate a checkpoint and write a report that a browser opens; needs the extra report."""
+    from clarity_hf.data.sources import PHANTOM
+    from clarity_hf.evaluation.checkpoint import evaluate_checkpoint
+    from clarity_hf.evaluation.films import open_films
+    from clarity_hf.training.runs import published_name
+
+    loaded, image_processor = load(model, device)
+    options: dict[str, Any] = {"validation_split": validation_split} if validation_split else {}
+    opened = open_films(data, split.value, films, seed, wanted=loaded.config.findings, **options)
+    about = {
+        "model": published_name(model),
+        "data": published_name(data),
+        "split": split.value,
+        "synthetic": data == PHANTOM,
+        "command": f"clarity-hf evaluate {published_name(model)} {published_name(data)} --split {split.value}",
+    }
+    path = evaluate_checkpoint(
+        loaded,
+        image_processor,
+        opened,
+        output_dir,
+        about,
+        baselines=["random"] if baseline is None else baseline,
+        teacher=teacher,
+        sanity_films=sanity_films,
+        tuning_split=tuning_split,
+        batch_size=batch_size,
+        num_workers=workers,
+        repeats=repeats,
+        min_positives=min_positives,
+        seed=seed,
+        draw_cases=cases,
+    )
+    print(f"wrote {path}")

@@ -1,0 +1,40 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""`clarity-hf export`: a model for another runtime."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import load
+
+
+class Format(StrEnum):
+    """Formats of an export."""
+
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    TORCH = "torch"
+
+
+class Precision(StrEnum):
+    """Precisions of an export's weights."""
+
+    FP32 = "fp32"
+    INT8 = "int8"
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Packaged name, folder or Hub id.")],
+    folder: Annotated[Path, typer.Argument(help="New or empty.")],
+    format: Annotated[Format, typer.Option(help="Of the model.")] = Format.ONNX,
+    precision: Annotated[Precision, typer.Option(help="Of the weights; int8 for onnx alone.")] = Precision.FP32,
+) -> None:
+    """Write a model for another runtime with its preprocessing, labels and thresholds; needs the extra export."""
+    from clarity_hf.deployment.export import export_model
+
+    loaded, image_processor = load(model, "cpu")
+    written = export_model(loaded, image_processor, folder, format.value, precision.value)
+    for part, path in written.items():
+        print(f"{path.stat().st_size / 1e3:9,.0f} kB  {part}: {path}")

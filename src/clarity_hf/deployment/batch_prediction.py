@@ -1,0 +1,678 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Many films: find them, read them ahead, predict in batches, and keep a folder of results that can be resumed.
+
+The folder holds `findings.jsonl`, one line a film in the order in which they were predicted, `failed.jsonl`, the films
+that the last run could not read and why, and `settings.json`, what made the results. A line is written only when all
+that was asked for of its film is there, and a batch's lines go to the disk together: a run that is killed loses at
+most one batch. Processes that share a list each append to a file of their own, `findings-r00.jsonl` and so on, and
+whoever ends brings `findings.jsonl` up to the union of them; no process waits for another. Neither patients, UIDs nor
+absolute paths get into these files: a film goes by its path below the inputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import functools
+import glob
+import importlib.util
+import json
+import os
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from transformers.modeling_outputs import ModelOutput
+
+from clarity_hf.dicom_reading import looks_like_dicom, read_dicom
+from clarity_hf.evaluation.checkpoint import describe_model
+from clarity_hf.image_reading import read_image
+from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
+from clarity_hf.visualization import draw_findings
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
+"""A file of a folder with one of these endings is taken for a film whatever is in it, so that a broken one is told."""
+
+OUTPUTS = ("overlays", "maps", "dicom")
+"""What can be written of each film beside its line."""
+
+SETTINGS = "settings.json"
+
+_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"BM")
+_TOLD = (OSError, TypeError, ValueError, ImportError)  # their words are this package's, or name a file
+
+
+# Films
+
+
+@dataclass(frozen=True)
+class FilmFile:
+    """A file to predict.
+
+    Attributes:
+        path: Where it is.
+        name: What results call it: its path below the deepest folder common to all inputs, with `/`.
+    """
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class FoundFilms:
+    """What `find_films` found.
+
+    Attributes:
+        films: Each file once, in the order of the inputs, inside a folder by name.
+        passed_over: How many files of folders were no films, by their ending (`""` for none), most frequent first.
+    """
+
+    films: tuple[FilmFile, ...]
+    passed_over: dict[str, int]
+
+
+def find_films(
+    inputs: Iterable[str | os.PathLike], recursive: bool = False, exclude: Sequence[str | os.PathLike] = ()
+) -> FoundFilms:
+    """List the films that inputs stand for.
+
+    Args:
+        inputs: Paths of files, which are taken for films unseen; of folders, whose PNG, JPEG, TIFF, BMP and DICOM
+            files are recognised by content, with or without an ending; globs, with `**` for any depth; and `@FILE`, a
+            text file with one of these a line, relative to the working directory.
+        recursive: Whether to look into the folders inside folders.
+        exclude: Folders not to look into, such as the one of the results.
+
+    Raises:
+        FileNotFoundError: An input matches nothing.
+        ValueError: No film is found.
+    """
+    excluded = {os.path.realpath(folder) for folder in exclude}
+    found: dict[str, None] = {}
+    roots: list[str] = []
+    passed_over: Counter[str] = Counter()
+    for given in _expanded(inputs):
+        if os.path.isdir(given):
+            roots.append(os.path.abspath(given))
+            for path in _files_below(given, recursive, excluded):
+                if _is_film(path):
+                    found[os.path.abspath(path)] = None
+                else:
+                    passed_over[os.path.splitext(path)[1].lower()] += 1
+        else:
+            roots.append(os.path.dirname(os.path.abspath(given)))
+            if _is_below(given, excluded):  # a glob may reach into the results
+                passed_over[os.path.splitext(given)[1].lower()] += 1
+            else:
+                found[os.path.abspath(given)] = None
+    if not found:
+        raise ValueError(
+            f"`inputs` must hold films, got none beside {sum(passed_over.values())} other files. "
+            "Check the paths, or look into folders inside (recursive)."
+        )
+    root = os.path.commonpath(roots)
+    films = tuple(FilmFile(Path(path), Path(os.path.relpath(path, root)).as_posix()) for path in found)
+    return FoundFilms(films, dict(passed_over.most_common()))
+
+
+def _expanded(inputs: Iterable[str | os.PathLike]) -> Iterator[str]:
+    """Inputs with lists and globs replaced by what they stand for."""
+    for given in (os.fspath(path) for path in inputs):
+        if given.startswith("@") and not os.path.exists(given):
+            lines = _lines_of_list(given[1:])
+            yield from _expanded(line for line in lines if not line.startswith("@"))
+        elif os.path.exists(given):
+            yield given
+        else:
+            matches = sorted(glob.glob(given, recursive=True)) if glob.has_magic(given) else []
+            if not matches:
+                raise FileNotFoundError(f"`inputs` must be there, got '{given}'. Check the path.")
+            yield from matches
+
+
+def _lines_of_list(path: str) -> list[str]:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"`inputs` must be there, got the list '@{path}'. Check the path.")
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _files_below(folder: str, recursive: bool, excluded: set[str]) -> Iterator[str]:
+    """Files of a folder by name; hidden ones and hidden folders are none of the user's films."""
+    for here, folders, files in os.walk(folder):
+        visible = (name for name in folders if not name.startswith("."))
+        inside = (name for name in visible if os.path.realpath(os.path.join(here, name)) not in excluded)
+        folders[:] = sorted(inside) if recursive else []
+        yield from (os.path.join(here, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _is_below(path: str, folders: set[str]) -> bool:
+    return any(str(parent) in folders for parent in Path(os.path.realpath(path)).parents)
+
+
+def _is_film(path: str) -> bool:
+    """Whether a file of a folder is one; the index of a DICOM medium (PS3.10, section 8) is not."""
+    if os.path.basename(path).upper() == "DICOMDIR" or not os.path.isfile(path):
+        return False
+    if path.lower().endswith(SUFFIXES):
+        return True
+    try:
+        with open(path, "rb") as file:
+            start = file.read(132)
+    except OSError:
+        return False  # without the ending of a film it is counted with the other files
+    return start.startswith(_SIGNATURES) or looks_like_dicom(start)
+
+
+# Predicting
+
+
+@dataclass(frozen=True)
+class BatchSummary:
+    """What a run did.
+
+    Attributes:
+        films: Of this process's share.
+        skipped: Whose results were there already.
+        predicted: Whose results were written now.
+        failed: Which could not be read, or whose DICOM results could not be made.
+    """
+
+    films: int
+    skipped: int
+    predicted: int
+    failed: int
+
+
+def predict_films(
+    pipeline: ChestXrayLocalizationPipeline,
+    films: Sequence[FilmFile],
+    folder: str | os.PathLike,
+    *,
+    model_name: str = "model",
+    threshold: float | None = None,
+    outputs: Sequence[str] = (),
+    table: bool = False,
+    batch_size: int = 8,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    progress: Callable[[int, int], object] | None = None,
+) -> BatchSummary:
+    """Predict films into a folder, or go on where an earlier run into it was stopped.
+
+    A line of `findings.jsonl` is `{"film", "size": [H, W], "bytes", "modified", "findings"}`; the last is what the
+    pipeline gives, all findings, highest score first, boxes xyxy in pixels of the film, right and bottom exclusive;
+    `bytes` and `modified` (nanoseconds since 1970) tell the file from another of its name. A line of `failed.jsonl` is
+    `{"film", "reason"}`. Films that failed are tried again by the next run.
+
+    Args:
+        pipeline: Its model is evaluated where it is.
+        films: From `find_films`, of all processes, the same list in each.
+        folder: Of the results; made where it is not there.
+        model_name: For `settings.json` and DICOM results; no path.
+        threshold: Score in [0, 1] from which a finding is present, instead of the config's thresholds.
+        outputs: Of `OUTPUTS`. `overlays/NAME.png`: boxes of present findings and the map of the first over the film.
+            `maps/NAME.npz`: `maps` `(F, h, w)` float32 ≥ 0 on the patch grid over the model's input, `labels` `(F,)`,
+            `film_size`, `input_size` (H, W), and `content` (top, left, height, width), where the film lies in the
+            input, in its pixels. `dicom/NAME.KIND.dcm`: see `write_dicom_results`; only of films that came as DICOM.
+        table: Write `findings.csv` (a row a film, score and presence of each finding) and `boxes.csv` (a row a box).
+        batch_size: Films per forward pass.
+        workers: Threads that read films ahead, decoded films of one batch and one a thread at most; 0 reads in turn.
+        rank, world_size: This process and how many share the list; process r takes films r, r + world_size, ...
+        progress: Called with the films done and those of this share after each batch, skipped ones included.
+
+    Returns:
+        Counts of this process.
+
+    Raises:
+        ImportError: DICOM results are wanted and the extra `dicom` is not installed.
+        OSError: A result cannot be written.
+        ValueError: An argument is out of range, or the folder holds results of another model, of other settings, or of
+            another file under a film's name.
+    """
+    _check_arguments(films, threshold, outputs, batch_size, workers, rank, world_size)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_settings(folder, _settings(pipeline, model_name, threshold, outputs))
+    share = films[rank::world_size]
+    if world_size == 1:
+        _unite(folder, table=False, remove_parts=True)
+    part = f"-r{rank:02d}" if world_size > 1 else ""
+    own = folder / f"findings{part}.jsonl"
+    _drop_torn_line(own)
+    waiting = _not_done(share, _done(folder))
+    writer = _Writer(pipeline, folder, model_name, threshold, tuple(outputs))
+    predicted = failed = 0
+    with (
+        own.open("a", encoding="utf-8") as lines,
+        (folder / f"failed{part}.jsonl").open("w", encoding="utf-8") as failures,
+        contextlib.closing(_read_ahead(waiting, writer.read, workers, batch_size + workers)) as reads,
+    ):
+        for batch in _batches(reads, batch_size):
+            good, bad = writer.predict(batch)
+            _append(lines, good)
+            _append(failures, bad)
+            predicted, failed = predicted + len(good), failed + len(bad)
+            if progress is not None:
+                progress(len(share) - len(waiting) + predicted + failed, len(share))
+    _unite(folder, table)
+    return BatchSummary(len(share), len(share) - len(waiting), predicted, failed)
+
+
+def _check_arguments(
+    films: Sequence[FilmFile],
+    threshold: float | None,
+    outputs: Sequence[str],
+    batch_size: int,
+    workers: int,
+    rank: int,
+    world_size: int,
+) -> None:
+    unknown = sorted(set(outputs) - set(OUTPUTS))
+    if unknown:
+        raise ValueError(f"`outputs` must be of {', '.join(OUTPUTS)}, got {', '.join(unknown)}. Correct the name.")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"`threshold` must be in [0, 1], got {threshold}. Pass a probability.")
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}. Pass the films of a forward pass.")
+    if workers < 0:
+        raise ValueError(f"`workers` must be at least 0, got {workers}. Pass the number of reading threads.")
+    if not 0 <= rank < world_size:
+        raise ValueError(f"`rank` must be in [0, {world_size}), got {rank}. Check RANK and WORLD_SIZE.")
+    if "dicom" in outputs and importlib.util.find_spec("highdicom") is None:
+        raise ImportError("`outputs` must be without 'dicom', got no highdicom. Run pip install 'clarity_hf[dicom]'.")
+    twice = [name for name, count in Counter(film.name for film in films).items() if count > 1]
+    if twice:
+        raise ValueError(f"`films` must have different names, got '{twice[0]}' twice. Pass the list of find_films.")
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A film that was read, or why not: `reason` is empty where it was."""
+
+    film: FilmFile
+    reason: str = ""
+    stat: tuple[int, int] = (0, 0)
+    inputs: dict[str, torch.Tensor] | None = None
+    pixels: np.ndarray | None = None
+    header: Any = None
+
+
+class _Writer:
+    """From files to lines, and to what goes beside them."""
+
+    def __init__(
+        self,
+        pipeline: ChestXrayLocalizationPipeline,
+        folder: Path,
+        model_name: str,
+        threshold: float | None,
+        outputs: tuple[str, ...],
+    ):
+        self.pipeline, self.folder, self.model_name = pipeline, folder, model_name
+        self.threshold, self.outputs = threshold, outputs
+
+    @functools.cached_property
+    def identity(self) -> Any:
+        from .dicom_output import ModelIdentity
+
+        return ModelIdentity.of(self.pipeline.model, self.model_name)
+
+    def read(self, film: FilmFile) -> _Read:
+        """Read one film, in any thread. Whatever is wrong with it is told, and the others go on."""
+        try:
+            stat = film.path.stat()
+            pixels, header = self._pixels(film)
+            kept = pixels if {"overlays", "dicom"} & set(self.outputs) else None
+            inputs = self.pipeline.preprocess(pixels)
+            return _Read(film, "", (stat.st_size, stat.st_mtime_ns), inputs, kept, header)
+        except Exception as error:  # of a broken file a library may raise anything
+            return _Read(film, _reason(error, film))
+
+    def _pixels(self, film: FilmFile) -> tuple[np.ndarray, Any]:
+        if "dicom" in self.outputs and film.path.is_file():
+            with film.path.open("rb") as file:
+                is_dicom = looks_like_dicom(file.read(132))
+            if is_dicom:
+                read = read_dicom(film.path)
+                return read_image(read.pixels, film.name), read.dataset
+        return read_image(film.path), None
+
+    def predict(self, batch: Sequence[_Read]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Lines of the films that were read, after all beside them is written, and of those that failed."""
+        bad = [{"film": read.film.name, "reason": read.reason} for read in batch if read.reason]
+        good = []
+        whole = [read for read in batch if not read.reason]
+        for read, outputs in zip(whole, self._forward(whole), strict=True):
+            findings = self.pipeline.postprocess(outputs, threshold=self.threshold)
+            try:
+                self._write_dicom(read, findings, outputs)
+            except (ImportError, TypeError, ValueError) as error:  # such as a header that lacks what a report needs
+                bad.append({"film": read.film.name, "reason": f"DICOM results: {_reason(error, read.film)}"})
+                continue
+            self._write_overlay(read, findings, outputs)
+            self._write_maps(read, outputs)
+            good.append(
+                {
+                    "film": read.film.name,
+                    "size": outputs["film_sizes"][0].tolist(),
+                    "bytes": read.stat[0],
+                    "modified": read.stat[1],
+                    "findings": findings,
+                }
+            )
+        return good, bad
+
+    def _forward(self, reads: Sequence[_Read]) -> list[ModelOutput]:
+        """Outputs film by film, each still a batch of one."""
+        inputs = [read.inputs for read in reads if read.inputs is not None]
+        if not inputs:
+            return []
+        outputs = self.pipeline.forward({name: torch.cat([film[name] for film in inputs]) for name in inputs[0]})
+        names = ("scores", "localization_maps", "film_sizes")
+        return [ModelOutput(**{name: outputs[name][row : row + 1] for name in names}) for row in range(len(inputs))]
+
+    def _mapped(self, findings: list[dict[str, Any]], outputs: ModelOutput) -> list[dict[str, Any]]:
+        """The same findings, the first with its map over the film if it is present."""
+        if not findings[0]["present"]:
+            return findings
+        first = self.pipeline.postprocess(outputs, threshold=self.threshold, top_k=1, return_maps=True)
+        return [*first, *findings[1:]]
+
+    def _write_overlay(self, read: _Read, findings: list[dict[str, Any]], outputs: ModelOutput) -> None:
+        if "overlays" not in self.outputs:
+            return
+        mapped = self._mapped(findings, outputs)
+        heat_of = mapped[0]["label"] if "map" in mapped[0] else None
+        picture = draw_findings(read.pixels, mapped, heat_of)
+        with _replacing(self.folder / "overlays" / f"{read.film.name}.png") as path:
+            picture.save(path, format="PNG")
+
+    def _write_maps(self, read: _Read, outputs: ModelOutput) -> None:
+        if "maps" not in self.outputs:
+            return
+        config = self.pipeline.model.config
+        size = outputs["film_sizes"][0].tolist()
+        box = self.pipeline.image_processor.letterbox((size[0], size[1]))
+        with _replacing(self.folder / "maps" / f"{read.film.name}.npz") as path, path.open("wb") as file:
+            np.savez_compressed(
+                file,
+                maps=outputs["localization_maps"][0].float().numpy(),
+                labels=np.array([config.id2label[index] for index in range(config.num_labels)]),
+                film_size=np.array(size),
+                input_size=np.array(box.input),
+                content=np.array([box.top, box.left, *box.content]),
+            )
+
+    def _write_dicom(self, read: _Read, findings: list[dict[str, Any]], outputs: ModelOutput) -> None:
+        if read.header is None:
+            return
+        from .dicom_output import write_dicom_results
+
+        mapped = self.pipeline.postprocess(outputs, threshold=self.threshold, return_maps=True)
+        target = self.folder / "dicom" / read.film.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_dicom_results(
+            read.header, np.asarray(read.pixels), mapped, self.identity, target.parent, stem=target.name
+        )
+
+
+def _reason(error: Exception, film: FilmFile) -> str:
+    """Why a film failed, by its name below the inputs; the words of a stranger's error may quote the patient."""
+    if isinstance(error, _TOLD):
+        return str(error).replace(str(film.path), film.name) or type(error).__name__
+    return f"`{film.name}` must be readable, got an unexpected {type(error).__name__}. Check that the file is whole."
+
+
+def _read_ahead(
+    films: Sequence[FilmFile], read: Callable[[FilmFile], _Read], workers: int, ahead: int
+) -> Generator[_Read, None, None]:
+    """Films in their order, at most `ahead` of them read and not yet taken."""
+    if workers == 0:
+        yield from map(read, films)
+        return
+    pool = ThreadPoolExecutor(workers)
+    pending: deque[Future[_Read]] = deque()
+    try:
+        for film in films:
+            pending.append(pool.submit(read, film))
+            if len(pending) >= ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _batches(reads: Iterable[_Read], size: int) -> Iterator[list[_Read]]:
+    batch: list[_Read] = []
+    for read in reads:
+        batch.append(read)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+# The folder
+
+
+def _settings(
+    pipeline: ChestXrayLocalizationPipeline, model_name: str, threshold: float | None, outputs: Sequence[str]
+) -> dict[str, Any]:
+    config = pipeline.model.config
+    return {
+        "model": model_name,
+        **describe_model(pipeline.model, pipeline.image_processor),
+        "dtype": str(pipeline.model.dtype).removeprefix("torch."),
+        "score_thresholds": list(config.per_finding("score_thresholds")) if threshold is None else threshold,
+        "map_thresholds": list(config.per_finding("map_thresholds")),
+        "outputs": sorted(set(outputs)),
+    }
+
+
+def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Write what makes the results, or compare it with what made those that are there; a name makes nothing."""
+    path = folder / SETTINGS
+    if not path.exists():
+        if list(folder.glob("findings*.jsonl")):
+            raise ValueError(f"`folder` must hold {SETTINGS} beside its findings, got none. Choose another folder.")
+        with _replacing(path) as file:
+            file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"`folder` must hold readable {SETTINGS}, got {error}. Choose another folder.") from error
+    before, now = (_flat(json.loads(json.dumps(made))) for made in (there, settings))
+    differ = [name for name in {**before, **now} if name != "model" and before.get(name) != now.get(name)]
+    if differ:
+        pairs = ((name, _short(before.get(name)), _short(now.get(name))) for name in differ[:5])
+        told = "; ".join(f"{name} {there} there, {here} now" for name, there, here in pairs)
+        more = f"; and {len(differ) - 5} more" if len(differ) > 5 else ""
+        raise ValueError(
+            f"`folder` must hold results of this model and these settings, got others: {told}{more}. "
+            "Choose another folder."
+        )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A path to write to that becomes `path` at the end, so that no reader and no killed run sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        yield made
+        os.replace(made, path)
+    finally:
+        made.unlink(missing_ok=True)
+
+
+def _append(file: TextIO, records: Sequence[dict[str, Any]]) -> None:
+    if records:
+        file.write("".join(json.dumps(record) + "\n" for record in records))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut what follows the last line end: a line that a killed run did not finish."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 65536)
+            file.seek(start)
+            place = file.read(end - start).rfind(b"\n")
+            if place >= 0:
+                end = start + place + 1
+                break
+            end = start
+        file.truncate(end)
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Whole lines of a file and what they say; a torn last one is nobody's yet, a file that has gone has none."""
+    try:
+        file = path.open(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    with file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith("\n"):
+                return
+            try:
+                record = json.loads(line)
+                record["film"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"`folder` must hold whole records, got {path.name} line {number} that is none. Remove the line."
+                ) from error
+            yield line, record
+
+
+def _parts(folder: Path, kind: str) -> list[Path]:
+    """The united file first, then those of the processes."""
+    return [folder / f"{kind}.jsonl", *sorted(folder.glob(f"{kind}-r*.jsonl"))]
+
+
+def _united(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every film's line once."""
+    seen: set[str] = set()
+    for path in _parts(folder, "findings"):
+        for line, record in _records(path):
+            if record["film"] not in seen:
+                seen.add(record["film"])
+                yield line, record
+
+
+def _done(folder: Path) -> dict[str, tuple[int, int]]:
+    return {record["film"]: (record["bytes"], record["modified"]) for _, record in _united(folder)}
+
+
+def _not_done(films: Sequence[FilmFile], done: dict[str, tuple[int, int]]) -> list[FilmFile]:
+    waiting = []
+    for film in films:
+        if film.name not in done:
+            waiting.append(film)
+        elif film.path.exists():
+            stat = film.path.stat()
+            if (stat.st_size, stat.st_mtime_ns) != done[film.name]:
+                raise ValueError(
+                    f"`folder` must hold results of these files, got another file named '{film.name}' (by size or "
+                    "time of change). Choose another folder."
+                )
+    return waiting
+
+
+def _unite(folder: Path, table: bool, remove_parts: bool = False) -> None:
+    """Bring `findings.jsonl` and what is derived from it up to all that the processes have written.
+
+    Another process may end at the same time and write an older union over this one: it looks again, as this one does,
+    until nothing is new.
+    """
+    parts = {kind: _parts(folder, kind)[1:] for kind in ("findings", "failed")}
+    if parts["findings"] or parts["failed"] or table:
+        while True:
+            written = _write_union(folder, bool(parts["findings"]), bool(parts["failed"]) and not remove_parts, table)
+            if written == {record["film"] for _, record in _united(folder)} == set(_names(folder)):
+                break
+    if remove_parts:
+        for path in (*parts["findings"], *parts["failed"]):
+            path.unlink(missing_ok=True)
+
+
+def _names(folder: Path) -> Iterator[str]:
+    return (record["film"] for _, record in _records(folder / "findings.jsonl"))
+
+
+def _write_union(folder: Path, findings: bool, failed: bool, table: bool) -> set[str]:
+    names: set[str] = set()
+    with contextlib.ExitStack() as stack:
+        lines: TextIO | None = None
+        tables: _Tables | None = None
+        if findings:
+            lines = stack.enter_context(stack.enter_context(_replacing(folder / "findings.jsonl")).open("w"))
+        if table:
+            tables = _Tables(*(stack.enter_context(_csv(folder / f"{name}.csv")) for name in ("findings", "boxes")))
+        for line, record in _united(folder):
+            names.add(record["film"])
+            if lines is not None:
+                lines.write(line)
+            if tables is not None:
+                tables.add(record)
+    if failed:
+        failures = {record["film"]: line for path in _parts(folder, "failed")[1:] for line, record in _records(path)}
+        with _replacing(folder / "failed.jsonl") as path:
+            path.write_text("".join(line for name, line in failures.items() if name not in names), encoding="utf-8")
+    return names
+
+
+@contextlib.contextmanager
+def _csv(path: Path) -> Iterator[Any]:
+    with _replacing(path) as made, made.open("w", newline="", encoding="utf-8") as file:
+        yield csv.writer(file, lineterminator="\n")
+
+
+class _Tables:
+    """Rows of `findings.csv` and `boxes.csv`; findings stand by name, whatever their rank in a film."""
+
+    def __init__(self, findings: Any, boxes: Any):
+        self.findings, self.boxes = findings, boxes
+        self.labels: list[str] = []
+        self.boxes.writerow(["film", "finding", "score", "xmin", "ymin", "xmax", "ymax"])
+
+    def add(self, record: dict[str, Any]) -> None:
+        """A film's rows; the first film's labels make the head."""
+        by_label = {finding["label"]: finding for finding in record["findings"]}
+        if not self.labels:
+            self.labels = sorted(by_label)
+            marks = [f"{label} present" for label in self.labels]
+            self.findings.writerow(["film", "height", "width", *self.labels, *marks])
+        rows = [by_label[label] for label in self.labels]
+        scores, present = [row["score"] for row in rows], [int(row["present"]) for row in rows]
+        self.findings.writerow([record["film"], *record["size"], *scores, *present])
+        for row in rows:
+            for box in row["boxes"]:
+                sides = [box[side] for side in ("xmin", "ymin", "xmax", "ymax")]
+                self.boxes.writerow([record["film"], row["label"], row["score"], *sides])

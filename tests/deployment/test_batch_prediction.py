@@ -1,0 +1,413 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Many films: what is found, what is written, what a stopped, shared or mistaken run does."""
+
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clarity_hf import ChestXrayLocalizationPipeline, ClarityImageProcessor
+from clarity_hf.deployment import batch_prediction
+from clarity_hf.deployment.batch_prediction import find_films, predict_films
+
+COUNT = 7
+
+
+@pytest.fixture
+def pipeline(tiny_model):
+    return ChestXrayLocalizationPipeline(
+        model=tiny_model, image_processor=ClarityImageProcessor(size={"height": 64, "width": 64})
+    )
+
+
+@pytest.fixture
+def films(film, tmp_path):
+    """Folder of seven different films."""
+    folder = tmp_path / "films"
+    folder.mkdir()
+    for index in range(COUNT):
+        Image.fromarray(np.roll(film, 7 * index, axis=1)).save(folder / f"{index}.png")
+    return folder
+
+
+def names(found):
+    return [film.name for film in found.films]
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def predicted(folder):
+    return [record["film"] for record in lines(folder / "findings.jsonl")]
+
+
+def png(index):
+    return f"{index}.png"
+
+
+# Finding
+
+
+def test_a_folder_is_searched_by_content_and_the_rest_is_counted(films):
+    (films / "0.png").rename(films / "no-ending")
+    (films / "dicom-like").write_bytes(bytes(128) + b"DICM" + bytes(20))
+    (films / "broken.jpg").write_bytes(b"junk")
+    (films / "notes.txt").write_text("films")
+    (films / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    (films / ".hidden.png").write_bytes(b"")
+    found = find_films([films])
+    assert names(found) == [*(png(index) for index in range(1, COUNT)), "broken.jpg", "dicom-like", "no-ending"]
+    assert found.passed_over == {"": 1, ".txt": 1}
+
+
+def test_folders_inside_are_searched_only_if_asked_and_never_the_results(films):
+    for inside in ("deep/er", "out/overlays"):
+        (films / inside).mkdir(parents=True)
+        (films / "0.png").replace(films / inside / "0.png") if inside == "deep/er" else None
+    (films / "out" / "overlays" / "1.png.png").write_bytes((films / "1.png").read_bytes())
+    rest = [png(index) for index in range(1, COUNT)]
+    assert names(find_films([films])) == rest
+    assert names(find_films([films], recursive=True, exclude=[films / "out"])) == [*rest, "deep/er/0.png"]
+    glob = find_films([f"{films}/**/*.png"], exclude=[films / "out"])
+    assert sorted(names(glob)) == sorted([*rest, "deep/er/0.png"])
+    assert glob.passed_over == {".png": 1}
+
+
+def test_files_globs_and_lists_name_each_film_once(films, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.txt").write_text("films/5.png\n\nfilms/[01].png\n")
+    found = find_films(["films/1.png", "@list.txt", f"{films}/5.png"])
+    assert names(found) == ["1.png", "5.png", "0.png"]
+    assert [film.path for film in found.films] == [films / name for name in names(found)]
+
+
+def test_names_start_below_the_folder_common_to_all_inputs(films, film, tmp_path):
+    other = tmp_path / "more"
+    other.mkdir()
+    Image.fromarray(film).save(other / "0.png")
+    assert names(find_films([films / "0.png", other])) == ["films/0.png", "more/0.png"]
+
+
+@pytest.mark.parametrize("given", ["nowhere.png", "films/*.gif", "@nowhere.txt"])
+def test_an_input_that_is_not_there_is_named(films, given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"`inputs` must be there, got .*(nowhere|gif)"):
+        find_films(["films", given])
+
+
+def test_a_folder_without_films_is_an_error_that_counts_what_is_there(tmp_path):
+    (tmp_path / "notes.txt").write_text("none")
+    with pytest.raises(ValueError, match="got none beside 1 other files"):
+        find_films([tmp_path])
+
+
+# Predicting
+
+
+def test_a_line_holds_what_the_pipeline_gives(pipeline, films, tmp_path):
+    out = tmp_path / "out"
+    counts = []
+    summary = predict_films(
+        pipeline, find_films([films]).films, out, batch_size=3, workers=2, progress=lambda *done: counts.append(done)
+    )
+    assert (summary.films, summary.skipped, summary.predicted, summary.failed) == (7, 0, 7, 0)
+    assert counts == [(3, 7), (6, 7), (7, 7)]
+    assert predicted(out) == [png(index) for index in range(COUNT)]
+    record = lines(out / "findings.jsonl")[4]
+    assert record["size"] == [120, 90]
+    assert record["bytes"] == (films / "4.png").stat().st_size
+    alone = pipeline(str(films / "4.png"))
+    assert [finding["label"] for finding in record["findings"]] == [finding["label"] for finding in alone]
+    for mine, theirs in zip(record["findings"], alone, strict=True):
+        assert mine["score"] == pytest.approx(theirs["score"], abs=1e-5)
+        assert (mine["threshold"], mine["present"]) == (theirs["threshold"], theirs["present"])
+        for box, other in zip(mine["boxes"], theirs["boxes"], strict=True):
+            assert box == pytest.approx(other, abs=1)
+
+
+def test_a_threshold_decides_what_is_present(pipeline, films, tmp_path):
+    found = find_films([films / "0.png"]).films
+    for threshold, present in ((0.0, True), (1.0, False)):
+        predict_films(pipeline, found, tmp_path / str(threshold), threshold=threshold)
+        for finding in lines(tmp_path / str(threshold) / "findings.jsonl")[0]["findings"]:
+            assert (finding["threshold"], finding["present"]) == (threshold, present)
+            assert present or finding["boxes"] == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_films_are_told_without_their_folder_and_the_rest_go_on(pipeline, films, tmp_path, workers):
+    (films / "0.png").write_bytes((films / "0.png").read_bytes()[:500])
+    (films / "3.png").write_bytes(b"junk")
+    found = find_films([films]).films
+    (films / "6.png").unlink()
+    summary = predict_films(pipeline, found, tmp_path / "out", batch_size=2, workers=workers)
+    assert (summary.predicted, summary.failed) == (4, 3)
+    assert predicted(tmp_path / "out") == [png(index) for index in (1, 2, 4, 5)]
+    failed = lines(tmp_path / "out" / "failed.jsonl")
+    assert [record["film"] for record in failed] == ["0.png", "3.png", "6.png"]
+    for record in failed:
+        assert record["film"] in record["reason"]
+        assert str(tmp_path) not in record["reason"]
+
+
+def test_the_words_of_an_unexpected_error_are_not_repeated(pipeline, films, tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("PatientName Doe^Jane")
+
+    monkeypatch.setattr(batch_prediction, "read_image", broken)
+    predict_films(pipeline, find_films([films]).films[:1], tmp_path / "out")
+    assert lines(tmp_path / "out" / "failed.jsonl")[0]["reason"].startswith(
+        "`0.png` must be readable, got an unexpected RuntimeError."
+    )
+
+
+def test_a_film_that_failed_is_tried_again(pipeline, films, film, tmp_path):
+    (films / "2.png").write_bytes(b"junk")
+    predict_films(pipeline, find_films([films]).films, tmp_path / "out")
+    Image.fromarray(film).save(films / "2.png")
+    summary = predict_films(pipeline, find_films([films]).films, tmp_path / "out")
+    assert (summary.skipped, summary.predicted, summary.failed) == (6, 1, 0)
+    assert (tmp_path / "out" / "failed.jsonl").read_text() == ""
+
+
+def test_pictures_maps_and_tables_stand_beside_the_lines(pipeline, films, tmp_path):
+    (films / "study").mkdir()
+    (films / "1.png").rename(films / "study" / "1.png")
+    out = tmp_path / "out"
+    found = find_films([films], recursive=True).films
+    predict_films(pipeline, found, out, threshold=0.0, outputs=["overlays", "maps"], table=True)
+    assert Image.open(out / "overlays" / "0.png.png").size == (512, 683)
+    with np.load(out / "maps" / "study" / "1.png.npz") as maps:
+        assert maps["maps"].shape == (14, 4, 4)
+        assert maps["film_size"].tolist() == [120, 90]
+        assert maps["input_size"].tolist() == [64, 64]
+        assert maps["content"].tolist() == [0, 8, 64, 48]  # 120 × 90 fits 64 × 64 as 64 × 48, centred
+        assert maps["labels"][0] == "Atelectasis"
+    records = {record["film"]: record for record in lines(out / "findings.jsonl")}
+    with (out / "findings.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["film"] for row in rows} == set(records)
+    for row in rows:
+        for finding in records[row["film"]]["findings"]:
+            assert float(row[finding["label"]]) == finding["score"]
+            assert row[f"{finding['label']} present"] == "1"
+    with (out / "boxes.csv").open(newline="") as file:
+        boxes = sum(1 for _ in csv.DictReader(file))
+    assert boxes == sum(len(finding["boxes"]) for record in records.values() for finding in record["findings"]) > 0
+    assert list(out.rglob("*.part")) == []
+
+
+# Resuming
+
+
+class Killed(BaseException):
+    """Ends a run as a signal does."""
+
+
+def stop_after(batches):
+    calls = []
+
+    def progress(*_):
+        calls.append(1)
+        if len(calls) == batches:
+            raise Killed
+
+    return progress
+
+
+def test_a_stopped_run_goes_on_and_repeats_nothing(pipeline, films, tmp_path, monkeypatch):
+    out, found = tmp_path / "out", find_films([films]).films
+    with pytest.raises(Killed):
+        predict_films(pipeline, found, out, batch_size=2, workers=2, progress=stop_after(2))
+    assert predicted(out) == [png(index) for index in range(4)]
+    with (out / "findings.jsonl").open("a") as file:
+        file.write('{"film": "4.png", "si')  # a torn line
+    read = []
+    whole = batch_prediction.read_image
+    monkeypatch.setattr(batch_prediction, "read_image", lambda path, *_: read.append(path.name) or whole(path))
+    summary = predict_films(pipeline, found, out, batch_size=2, table=True)
+    assert read == ["4.png", "5.png", "6.png"]
+    assert (summary.skipped, summary.predicted) == (4, 3)
+    assert predicted(out) == [png(index) for index in range(COUNT)]
+    assert len((out / "findings.csv").read_text().splitlines()) == COUNT + 1
+
+
+def test_a_torn_first_line_leaves_nothing(pipeline, films, tmp_path):
+    out, found = tmp_path / "out", find_films([films]).films
+    predict_films(pipeline, found, out)
+    (out / "findings.jsonl").write_bytes(b'{"film": "0.png"' + b" " * 70_000)
+    assert predict_films(pipeline, found, out).predicted == COUNT
+    assert predicted(out) == [png(index) for index in range(COUNT)]
+
+
+def test_a_broken_line_within_is_an_error_that_names_it(pipeline, films, tmp_path):
+    out, found = tmp_path / "out", find_films([films]).films
+    predict_films(pipeline, found, out)
+    text = (out / "findings.jsonl").read_text().splitlines(keepends=True)
+    (out / "findings.jsonl").write_text("".join([text[0], "nothing\n", *text[1:]]))
+    with pytest.raises(ValueError, match=r"findings\.jsonl line 2 that is none"):
+        predict_films(pipeline, found, out)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"threshold": 0.25}, r"score_thresholds \[.* there, 0\.25 now"),
+        ({"outputs": ["maps"]}, r'outputs \[\] there, \["maps"\] now'),
+        ("weights", r'weights "[0-9a-f]{16}" there, "[0-9a-f]{16}" now'),
+    ],
+)
+def test_a_folder_of_another_model_or_settings_is_refused_with_what_differs(pipeline, films, tmp_path, change, told):
+    out, found = tmp_path / "out", find_films([films]).films
+    predict_films(pipeline, found[:2], out)
+    before = (out / "findings.jsonl").read_bytes()
+    if change == "weights":
+        next(pipeline.model.parameters()).data.add_(1)
+        change = {}
+    with pytest.raises(ValueError, match=told):
+        predict_films(pipeline, found, out, **change)
+    assert (out / "findings.jsonl").read_bytes() == before
+
+
+def test_the_same_model_by_another_name_goes_on(pipeline, films, tmp_path):
+    out, found = tmp_path / "out", find_films([films]).films
+    predict_films(pipeline, found[:2], out, model_name="one")
+    assert predict_films(pipeline, found, out, model_name="other").skipped == 2
+
+
+def test_another_file_of_the_same_name_is_refused(pipeline, films, tmp_path):
+    out, found = tmp_path / "out", find_films([films]).films
+    predict_films(pipeline, found, out)
+    os.utime(films / "3.png", ns=(1, 1))
+    with pytest.raises(ValueError, match=r"another file named '3\.png'"):
+        predict_films(pipeline, found, out)
+
+
+def test_findings_without_settings_are_refused(pipeline, films, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "findings.jsonl").write_text("{}\n")
+    with pytest.raises(ValueError, match=r"must hold settings\.json"):
+        predict_films(pipeline, find_films([films]).films, tmp_path / "out")
+
+
+# Sharing
+
+
+def test_processes_share_the_films_and_the_last_leaves_all_in_one_file(pipeline, films, tmp_path):
+    out, found = tmp_path / "out", find_films([films]).films
+    (films / "1.png").write_bytes(b"junk")
+    for rank, share in ((0, [0, 2, 4, 6]), (1, [3, 5])):
+        predict_films(pipeline, found, out, rank=rank, world_size=2, table=True)
+        assert [record["film"] for record in lines(out / f"findings-r0{rank}.jsonl")] == [png(i) for i in share]
+    assert sorted(predicted(out)) == [png(index) for index in (0, 2, 3, 4, 5, 6)]
+    assert [record["film"] for record in lines(out / "failed.jsonl")] == ["1.png"]
+    assert len((out / "findings.csv").read_text().splitlines()) == 7
+
+
+def test_one_of_two_is_stopped_and_the_next_run_takes_what_is_missing(pipeline, films, tmp_path):
+    out, found = tmp_path / "out", find_films([films]).films
+    predict_films(pipeline, found, out, rank=0, world_size=2)
+    with pytest.raises(Killed):
+        predict_films(pipeline, found, out, batch_size=1, rank=1, world_size=2, progress=stop_after(1))
+    summary = predict_films(pipeline, found, out)
+    assert (summary.skipped, summary.predicted) == (5, 2)
+    assert sorted(predicted(out)) == [png(index) for index in range(COUNT)]
+    assert sorted(path.name for path in out.iterdir()) == ["failed.jsonl", "findings.jsonl", "settings.json"]
+
+
+def test_an_older_union_written_over_a_newer_one_is_made_good(pipeline, films, tmp_path, monkeypatch):
+    """A process that reads the others' lines just before their last batch and writes just after their union."""
+    out, found = tmp_path / "out", find_films([films]).films
+    predict_films(pipeline, found, out, rank=0, world_size=2)
+    predict_films(pipeline, found, out, rank=1, world_size=2)
+    late = (out / "findings-r01.jsonl").read_text().splitlines(keepends=True)
+    write = batch_prediction._write_union
+
+    def raced(folder, *options):
+        monkeypatch.setattr(batch_prediction, "_write_union", write)
+        (out / "findings.jsonl").unlink()
+        (out / "findings-r01.jsonl").write_text(late[0])
+        names = write(folder, *options)
+        (out / "findings-r01.jsonl").write_text("".join(late))
+        return names
+
+    monkeypatch.setattr(batch_prediction, "_write_union", raced)
+    batch_prediction._unite(out, table=False)
+    assert sorted(predicted(out)) == [png(index) for index in range(COUNT)]
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"outputs": ["pictures"]}, "`outputs` must be of overlays, maps, dicom, got pictures"),
+        ({"threshold": 1.5}, r"`threshold` must be in \[0, 1\], got 1.5"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"workers": -1}, "`workers` must be at least 0, got -1"),
+        ({"rank": 2, "world_size": 2}, r"`rank` must be in \[0, 2\), got 2"),
+    ],
+)
+def test_arguments_out_of_range_are_named_before_anything_is_written(pipeline, films, tmp_path, options, told):
+    with pytest.raises(ValueError, match=told):
+        predict_films(pipeline, find_films([films]).films, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_films_of_one_name_are_refused(pipeline, films, tmp_path):
+    found = find_films([films]).films
+    with pytest.raises(ValueError, match=r"different names, got '0\.png' twice"):
+        predict_films(pipeline, [*found, found[0]], tmp_path / "out")
+
+
+# DICOM
+
+
+def test_films_that_came_as_dicom_get_dicom_results(pipeline, films, film, tmp_path):
+    pytest.importorskip("highdicom")
+    write_dicom(films / "IM000001", film)
+    out = tmp_path / "out"
+    summary = predict_films(pipeline, find_films([films]).films, out, threshold=0.0, outputs=["dicom"])
+    assert (summary.predicted, summary.failed) == (COUNT + 1, 0)
+    kinds = sorted(path.name.removeprefix("IM000001.") for path in (out / "dicom").iterdir())
+    assert kinds == ["boxes.dcm", "overlay.dcm", "probabilities.dcm", "report.dcm"]
+
+
+def test_a_film_whose_header_lacks_what_a_report_needs_fails_alone(pipeline, films, film, tmp_path):
+    pytest.importorskip("highdicom")
+    write_dicom(films / "IM000001", film, StudyInstanceUID=None)
+    out = tmp_path / "out"
+    summary = predict_films(pipeline, find_films([films]).films, out, outputs=["dicom"])
+    assert (summary.predicted, summary.failed) == (COUNT, 1)
+    assert lines(out / "failed.jsonl")[0]["reason"].startswith("DICOM results: ")
+
+
+def write_dicom(path, pixels, **changes):
+    """A CR film, PA, with every attribute that a report copies."""
+    import pydicom
+    from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
+    dataset.PatientID, dataset.PatientName, dataset.PatientBirthDate, dataset.PatientSex = "1", "A", "", ""
+    dataset.StudyID, dataset.AccessionNumber, dataset.ReferringPhysicianName = "1", "", ""
+    dataset.StudyDate, dataset.StudyTime = "20200101", "120000"
+    dataset.SeriesNumber, dataset.InstanceNumber = 1, 1
+    dataset.Modality, dataset.BodyPartExamined, dataset.ViewPosition = "CR", "CHEST", "PA"
+    dataset.PatientOrientation = ["L", "F"]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
+    dataset.PixelData = pixels.tobytes()
+    for name, value in changes.items():
+        delattr(dataset, name) if value is None else setattr(dataset, name, value)
+    dataset.save_as(path, enforce_file_format=True)
