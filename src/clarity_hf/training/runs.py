@@ -131,7 +131,7 @@ def last_checkpoint(args: TrainingArguments, described: Mapping[str, Any]) -> st
     record = folder / "run.json"
     earlier = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     checkpoint = last_whole_checkpoint(folder, args.world_size, earlier.get("processes"))
-    settings = {name: getattr(args, name, None) for name in COMPARED}
+    settings = {name: getattr(args, name) for name in COMPARED if hasattr(args, name)}
     if record.is_file() and checkpoint:
         changed = [name for name in described if earlier.get(name) != described[name]]
         # A folder of an earlier version has no record of these.
