@@ -6,7 +6,15 @@ import pytest
 from PIL import Image, ImageColor
 
 from clarity_hf import visualization
-from clarity_hf.visualization import BOX_COLOURS, draw_findings
+from clarity_hf.visualization import (
+    BOX_COLOURS,
+    draw_findings,
+    draw_side_by_side,
+    heat_colours,
+    place_labels,
+    plot_findings,
+    plot_map,
+)
 
 FIRST, SECOND = (ImageColor.getrgb(colour) for colour in BOX_COLOURS[:2])
 
@@ -32,9 +40,9 @@ def label_places(monkeypatch):
     places = []
     write = visualization._write_label
 
-    def record(draw, text, corners, colour, font, taken, size):
-        write(draw, text, corners, colour, font, taken, size)
-        places.append(taken[-1])
+    def record(draw, text, place, colour, font):
+        write(draw, text, place, colour, font)
+        places.append(place)
 
     monkeypatch.setattr(visualization, "_write_label", record)
     return places
@@ -150,3 +158,158 @@ def test_a_sixteen_bit_film_is_drawn_as_its_eight_bit_one():
     expected = np.asarray(draw_findings(shallow, []))
     np.testing.assert_array_equal(np.asarray(draw_findings(deep, [])), expected)
     np.testing.assert_array_equal(np.asarray(draw_findings(Image.fromarray(deep), [])), expected)
+
+
+def cone(side, peak=1.0):
+    """Map `(side, side)` float32 that falls evenly from its peak in the middle to 0 at 200 pixels from it."""
+    y, x = np.mgrid[:side, :side]
+    return (peak * np.maximum(0, 1 - np.hypot(x - side // 2, y - side // 2) / 200)).astype(np.float32)
+
+
+def test_the_scale_is_the_published_one():
+    matplotlib = pytest.importorskip("matplotlib")
+    published = np.round(np.array(matplotlib.colormaps["inferno"].colors) * 255)
+    assert np.abs(heat_colours(np.arange(256) / 255) - published).max() <= 2
+
+
+def test_the_scale_has_its_known_ends_and_stays_there_beyond_them():
+    assert heat_colours([-1, 0, 1, 7]).tolist() == [[0, 0, 4], [0, 0, 4], [252, 255, 164], [252, 255, 164]]
+
+
+def test_the_bar_runs_from_end_to_end_below_an_unchanged_picture():
+    findings = [finding("Mass", (50, 50, 90, 90), map=cone(512))]
+    bare = np.asarray(draw_findings(ramp(512, 512), findings, "Mass"))
+    barred = np.asarray(draw_findings(ramp(512, 512), findings, "Mass", bar="below"))
+    np.testing.assert_array_equal(barred[:512], bare)
+    row = next(row for row in barred[512:] if row[-14].tolist() == [252, 255, 164])
+    assert row[13].tolist() == [0, 0, 4]
+    np.testing.assert_array_equal(row[13:-13], heat_colours(np.linspace(0, 1, 512 - 26)))
+
+
+def test_an_absolute_scale_tells_a_weak_map_from_a_strong_one():
+    film = ramp(512, 512)
+    weak, strong = ([finding("Mass", map=cone(512, peak))] for peak in (1.0, 4.0))
+    own = [np.asarray(draw_findings(film, result, "Mass")) for result in (weak, strong)]
+    fixed = [np.asarray(draw_findings(film, result, "Mass", vmax=4.0)) for result in (weak, strong)]
+    np.testing.assert_array_equal(*own)
+    np.testing.assert_array_equal(own[1], fixed[1])
+    assert fixed[0][256, 256].sum() < fixed[1][256, 256].sum()
+
+
+def test_contours_are_circles_where_a_cone_has_its_shares():
+    findings = [finding("Mass", map=cone(512))]
+    picture = draw_findings(ramp(512, 512), findings, "Mass", style="contours", levels=(0.25, 0.5))
+    y, x = np.nonzero(pixels_of(picture, FIRST))
+    radius = np.hypot(x - 256, y - 256)
+    # 200 · (1 − share), in a line 2 pixels wide.
+    off = np.abs(radius[:, None] - [150, 100])
+    assert (off.min(axis=1) <= 1.5).all()
+    angles = np.degrees(np.arctan2(y - 256, x - 256)) // 10 % 36
+    for circle in (0, 1):
+        assert len(set(angles[off[:, circle] <= 1.5])) == 36
+
+
+def test_contours_of_several_findings_have_the_colours_of_their_boxes():
+    findings = [finding("Mass", (10, 450, 90, 500), map=cone(512)), finding("Edema", map=cone(512) ** 2)]
+    picture = draw_findings(ramp(512, 512), findings, ["Mass", "Edema"], style="contours", levels=(0.5,))
+    assert pixels_of(picture, FIRST)[256, 150:162].any()
+    assert pixels_of(picture, SECOND)[256, 310:320].any()  # 256 + 200 · (1 − √.5)
+
+
+@pytest.mark.parametrize(("side", "count"), [(16, 4), (512, 14), (1500, 14)])
+def test_labels_cover_no_border_and_no_other_label(label_places, side, count):
+    rng = np.random.default_rng(3)
+    low = rng.uniform(0, 0.8, (count, 2))
+    corners = np.hstack([low, low + rng.uniform(0.1, 0.2, (count, 2))]) * side
+    draw_findings(ramp(side, side), [finding(f"Effusion_{i}", tuple(box)) for i, box in enumerate(corners)])
+    size = max(512, side)
+    boxes = np.round(corners * size / side).astype(int)
+    assert len(label_places) == count
+    for i, place in enumerate(label_places):
+        assert place.min() >= 0
+        assert place.max() <= size
+        assert not any(overlap(place, other) for other in label_places[:i])
+        for x0, y0, x1, y1 in boxes:
+            sides = ((x0, y0, x1, y0 + 1), (x0, y1 - 1, x1, y1), (x0, y0, x0 + 1, y1), (x1 - 1, y0, x1, y1))
+            assert not any(overlap(place, line) for line in sides)
+
+
+def test_a_label_stands_below_a_box_at_the_top_edge():
+    (place,) = place_labels([(60, 20)], np.array([[100, 0, 300, 50]]), (512, 512), 3)
+    assert place.tolist() == [100, 50, 160, 70]
+
+
+def test_what_has_no_room_is_named(caplog):
+    findings = [finding(f"{'Hernia_' * 6}{i}", (0, 0, 512, 512)) for i in range(120)]
+    draw_findings(ramp(512, 512), findings)
+    assert "Hernia_119" in caplog.text
+
+
+def test_side_by_side_shows_the_film_and_then_its_findings():
+    film, findings = ramp(512, 600), [finding("Mass", (50, 60, 90, 90))]
+    both = np.asarray(draw_side_by_side(film, findings))
+    np.testing.assert_array_equal(both[:, :600, 0], film)
+    np.testing.assert_array_equal(both[:, -600:], np.asarray(draw_findings(film, findings)))
+
+
+def test_the_same_result_gives_the_same_picture():
+    findings = [finding("Mass", (10, 10, 90, 90), map=cone(512))]
+    for style in ("wash", "contours"):
+        one, two = (draw_findings(ramp(512, 512), findings, "Mass", style=style, bar="below") for _ in range(2))
+        assert one.tobytes() == two.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"opacity": 1.5}, "`opacity` must be"),
+        ({"style": "lines"}, "`style` must be"),
+        ({"bar": "left"}, "`bar` must be"),
+        ({"vmax": 0}, "`vmax` must be"),
+        ({"levels": (0.5, 1)}, "`levels` must be"),
+        ({"heat_of": ["Mass", "Edema"]}, "one label for a wash"),
+    ],
+)
+def test_drawing_out_of_range_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        draw_findings(ramp(64, 64), [finding("Mass", map=cone(64))], **options)
+
+
+@pytest.mark.parametrize(
+    ("heat", "message"), [(np.ones((8, 8)), "film's"), (-cone(64), "finite"), (cone(64) * np.nan, "finite")]
+)
+def test_what_is_no_map_of_the_film_is_refused(heat, message):
+    with pytest.raises(ValueError, match=message):
+        draw_findings(ramp(64, 64), [finding("Mass", map=heat)], "Mass")
+
+
+@pytest.mark.parametrize("box", [(5, 5, 5, 9), (5, 9, 9, 5), (5, 5, np.nan, 9)])
+def test_a_box_that_is_empty_or_not_finite_is_refused(box):
+    with pytest.raises(ValueError, match="xmin < xmax"):
+        draw_findings(ramp(64, 64), [finding("Mass", box)])
+
+
+def test_a_box_off_the_film_is_drawn_at_its_edge_and_named(caplog):
+    drawn = pixels_of(draw_findings(ramp(512, 512), [finding("Mass", (600, 100, 700, 200))]), FIRST)
+    assert drawn[100:200, 511].all()
+    assert "Mass" in caplog.text
+
+
+def test_the_result_of_several_films_is_refused():
+    with pytest.raises(TypeError, match="one film"):
+        draw_findings(ramp(64, 64), [[finding("Mass")]])
+
+
+def test_plots_count_pixels_of_the_film():
+    figure = pytest.importorskip("matplotlib.figure")
+    one, two = figure.Figure().subplots(1, 2)
+    result = finding("Mass", (5, 5, 20, 20), map=cone(64, 3.0))
+    assert plot_findings(ramp(64, 64), [result], ax=one).images[0].get_extent() == [0, 64, 64, 0]
+    assert plot_map(ramp(64, 64), result, vmax=6.0, ax=two).get_title() == "Mass 0.90"
+    assert two.figure.axes[-1].get_ylim() == (0, 6)
+
+
+def test_plots_without_matplotlib_name_the_extra(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r"clarity_hf\[report\]"):
+        plot_findings(ramp(64, 64), [])

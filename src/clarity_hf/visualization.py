@@ -1,123 +1,634 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Pictures of results, with Pillow alone."""
+"""Pictures of results: boxes, maps and contour lines over a film, with Pillow and numpy alone.
+
+The `draw_*` functions give PIL images. The `plot_*` functions draw on matplotlib's axes, for notebooks; they alone
+need the extra `report`. Pictures are deterministic: the same film and findings give the same bytes.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from .image_reading import read_image
 
-BOX_COLOURS = ("#ff7f0e", "#2ca02c", "#17becf", "#e377c2", "#bcbd22", "#9467bd", "#d62728", "#1f77b4")
-"""Colours of the findings' boxes, in the order of the result."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-_HEAT = np.array(
-    [
-        (0, 0, 4),
-        (40, 11, 84),
-        (101, 21, 110),
-        (159, 42, 99),
-        (212, 72, 66),
-        (245, 125, 21),
-        (250, 193, 39),
-        (252, 255, 164),
-    ],
-    dtype=np.float64,
+logger = logging.getLogger(__name__)
+
+BOX_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")
+"""Colours of the findings' boxes and lines, told apart by everyone: the palette of Okabe and Ito (Color Universal
+Design, 2008) without black. Findings with boxes take them in the order of the result, then those with a map alone; the
+eighth takes the first again, and its label names it."""
+
+LEVELS = (0.25, 0.5, 0.75)
+"""Where contour lines run by default, as shares of the top of the scale."""
+
+MIN_PICTURE_SIDE = 512
+"""Smaller films are enlarged to this many pixels on the shorter side, so that labels can be read."""
+
+MIN_TEXT = 9
+"""Height in pixels below which labels are not made to fit."""
+
+_HEAT = (
+    "000004 0a0722 1e0c45 380962 510e6c 69166e 801f6c 982766 b0315b "
+    "c63d4d d94d3d e9612b f47918 fa9407 fcb014 f8cd37 f2ea69 fcffa4"
 )
-"""Stops of the perceptually uniform colour map "inferno" (van der Walt and Smith, CC0), evenly spaced."""
+"""Every 15th of the 256 colours of "inferno" (Nathaniel Smith and Stéfan van der Walt, 2015, CC0,
+https://bids.github.io/colormap), whose lightness rises evenly."""
+
+Style = Literal["wash", "contours"]
+Bar = Literal["none", "below"]
+
+
+@lru_cache(maxsize=1)
+def _heat_table() -> np.ndarray:
+    from scipy.interpolate import CubicSpline  # takes longer to import than Pillow: only where a map is drawn
+
+    stops = np.array([ImageColor.getrgb(f"#{stop}") for stop in _HEAT.split()], dtype=np.float64)
+    table = CubicSpline(np.arange(0, 256, 15), stops)(np.arange(256))
+    table = table.clip(0, 255).round().astype(np.uint8)
+    table.setflags(write=False)
+    return table
+
+
+def heat_colours(values: Any) -> np.ndarray:
+    """Colours of the scale from black through violet, red and orange to pale yellow.
+
+    The 256 colours are a cubic spline through every 15th of the published "inferno" and at most 2 of 255 off it.
+
+    Args:
+        values: Array of any shape; 0 is the bottom of the scale and 1 its top, what is beyond takes the end's colour.
+
+    Returns:
+        `(..., 3)` uint8 RGB.
+
+    Raises:
+        ValueError: A value is NaN.
+    """
+    values = np.asarray(values)
+    if np.isnan(values).any():
+        raise ValueError("`values` must be numbers, got NaN. Fill or drop those pixels.")
+    return _heat_table()[(values.clip(0, 1) * np.float32(255)).round().astype(np.uint8)]
 
 
 def draw_findings(
-    image: Any, findings: Sequence[Mapping[str, Any]], heat_of: str | None = None, opacity: float = 0.45
+    image: Any,
+    findings: Sequence[Mapping[str, Any]],
+    heat_of: str | Sequence[str] | None = None,
+    opacity: float = 0.45,
+    *,
+    style: Style = "wash",
+    vmax: float | None = None,
+    levels: Sequence[float] = LEVELS,
+    bar: Bar = "none",
 ) -> Image.Image:
-    """Draw the boxes of present findings over their film, and the map of one finding.
+    """Draw the boxes of present findings over their film, and the map of one finding or the lines of several.
+
+    Labels lie inside the picture, off every box's border and clear of each other; one that finds no room near its box
+    is tied to it by a line. Where there are too many, text shrinks to `MIN_TEXT`; then a label may cover borders, and
+    one that finds no room at all is left out, and a warning of the log names it. Lines and text scale with the
+    picture.
 
     Args:
         image: The film, any source of [`read_image`].
         findings: Result of the pipeline for this film.
-        heat_of: Label of the finding whose `"map"` is laid over the film (needs `return_maps=True`); the map is drawn
-            relative to its own peak.
-        opacity: Of the map at its peak, in [0, 1].
+        heat_of: Label of the finding whose `"map"` is laid over the film (needs `return_maps=True`), or for contours
+            one or several labels.
+        opacity: Of the wash at the top of the scale, in [0, 1]; it falls with the root of the share, to none at 0.
+        style: `"wash"` colours the film by [`heat_colours`]; `"contours"` draws lines of equal value in the finding's
+            own colour and leaves the film between them as it is.
+        vmax: Map value at the top of the scale. None takes each map's own peak, which shows where a finding is and not
+            how strong, and lets an absent finding glow. One number for several films makes them comparable; higher
+            values take the top colour.
+        levels: Where contours run, as shares in (0, 1) of the top of the scale.
+        bar: `"below"` adds a strip under the film with the scale, its ends in numbers, or the key of the contours.
+            Without a map there is no strip.
 
     Returns:
-        RGB picture of the film's size, at least 512 pixels on the shorter side so that the labels can be read.
+        RGB picture of the film's size, enlarged to at least `MIN_PICTURE_SIDE` pixels on the shorter side, and with a
+        bar as much higher as the strip needs: `picture.width / film's width` takes the film's pixels to the picture's.
 
     Raises:
-        ValueError: `heat_of` is no label of the result, or the result has no maps.
+        TypeError: `findings` are not the dicts of one film.
+        ValueError: `heat_of` is no label of the result, names several for a wash, or the result has no maps; a map is
+            not the film's size, negative or not finite; a box is empty or not finite; another argument is out of
+            range.
     """
-    film = Image.fromarray(np.asarray(read_image(image)).round().astype(np.uint8)).convert("RGB")
-    if heat_of is not None:
-        film = _with_heat(film, _map_of(findings, heat_of), opacity)
-    scale = max(1.0, 512 / min(film.size))
-    picture = film.resize((round(film.width * scale), round(film.height * scale)), Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(picture)
-    size = max(13, min(picture.size) // 42)
-    font = ImageFont.load_default(size=size)
-    taken: list[tuple[float, float, float, float]] = []
-    for finding, colour in zip((f for f in findings if f["boxes"]), _cycle(BOX_COLOURS), strict=False):
-        for box in finding["boxes"]:
-            corners = [side * scale for side in (box["xmin"], box["ymin"], box["xmax"], box["ymax"])]
-            draw.rectangle(_inside(corners, picture.size), outline=colour, width=max(2, size // 7))
-            text = f"{finding['label']} {finding['score']:.2f}"
-            _write_label(draw, text, corners, colour, font, taken, picture.size)
-    return picture
+    _check_drawing(opacity, style, vmax, levels, bar)
+    _check_findings(findings)
+    pixels = _grey(image)
+    mapped = [_with_map(findings, label, pixels.shape) for label in _labels_of(heat_of, style)]
+    colours = _colours(findings, mapped)
+    film = Image.fromarray(pixels).convert("RGB")
+    if style == "wash" and mapped:
+        film = _washed(film, _shares(findings[mapped[0]], vmax), opacity)
+    picture = _enlarged(film)
+    size = _text_size(picture)
+    if style == "contours":
+        for index in mapped:
+            shares = _enlarged_map(_shares(findings[index], vmax), picture.size)
+            picture = _with_contours(picture, shares, levels, colours[index], _line(size))
+    _draw_boxes(picture, findings, colours, size, picture.width / film.width)
+    if bar == "none" or not mapped:
+        return picture
+    if style == "contours":
+        return _with_key(picture, findings, {index: colours[index] for index in mapped}, vmax, levels, size)
+    return _with_bar(picture, findings[mapped[0]], vmax, size)
 
 
-def _map_of(findings: Sequence[Mapping[str, Any]], label: str) -> np.ndarray:
+def draw_side_by_side(image: Any, findings: Sequence[Mapping[str, Any]], **drawing: Any) -> Image.Image:
+    """The film as it is, and to its right the same film with its findings.
+
+    Args:
+        image: The film, any source of [`read_image`].
+        findings: Result of the pipeline for this film.
+        **drawing: Further arguments of [`draw_findings`].
+
+    Returns:
+        RGB picture; what a bar adds below the right half is black below the left.
+
+    Raises:
+        TypeError, ValueError: As in [`draw_findings`].
+    """
+    film, overlay = draw_findings(image, []), draw_findings(image, findings, **drawing)
+    gap = _text_size(film) // 2
+    both = Image.new("RGB", (film.width + gap + overlay.width, overlay.height))
+    both.paste(film, (0, 0))
+    both.paste(overlay, (film.width + gap, 0))
+    return both
+
+
+def plot_findings(
+    image: Any, findings: Sequence[Mapping[str, Any]], *, ax: Axes | None = None, **drawing: Any
+) -> Axes:
+    """Show [`draw_findings`] on matplotlib's axes, whose ticks count pixels of the film.
+
+    Args:
+        image: The film, any source of [`read_image`].
+        findings: Result of the pipeline for this film.
+        ax: Where to draw; by default the axes of a new pyplot figure.
+        **drawing: Further arguments of [`draw_findings`].
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: The extra `report` is not installed.
+        TypeError, ValueError: As in [`draw_findings`].
+    """
+    ax = _axes(ax)
+    pixels = _grey(image)
+    picture = draw_findings(pixels, findings, **drawing)
+    width = pixels.shape[1]
+    ax.imshow(np.asarray(picture), extent=(0, width, picture.height * width / picture.width, 0))
+    return ax
+
+
+def plot_map(
+    image: Any,
+    finding: Mapping[str, Any],
+    *,
+    opacity: float = 0.45,
+    style: Style = "wash",
+    vmax: float | None = None,
+    levels: Sequence[float] = LEVELS,
+    ax: Axes | None = None,
+) -> Axes:
+    """Show a film with the map of one finding and a colour bar of the map's values.
+
+    Args:
+        image: The film, any source of [`read_image`].
+        finding: One dict of the pipeline's result, called with `return_maps=True`.
+        opacity, style, vmax, levels: As in [`draw_findings`].
+        ax: Where to draw; by default the axes of a new pyplot figure.
+
+    Returns:
+        The axes, titled with label and score.
+
+    Raises:
+        ImportError: The extra `report` is not installed.
+        TypeError, ValueError: As in [`draw_findings`].
+    """
+    _check_drawing(opacity, style, vmax, levels, "none")
+    _check_findings([finding])
+    pixels = _grey(image)
+    _with_map([finding], finding["label"], pixels.shape)
+    ax = _axes(ax)
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
+    shares, top = _shares(finding, vmax), _top(finding, vmax)
+    height, width = pixels.shape
+    frame: Any = (0, width, height, 0)
+    heat = ListedColormap(_heat_table() / 255, name="heat")
+    ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=frame)
+    if style == "wash":
+        ax.imshow(shares, cmap=heat, vmin=0, vmax=1, alpha=opacity * np.sqrt(shares.clip(0, 1)), extent=frame)
+    elif any(shares.min() < level < shares.max() for level in levels):  # matplotlib warns where there is no line
+        middles = np.arange(width) + 0.5, np.arange(height) + 0.5
+        ax.contour(*middles, shares, levels=sorted(levels), cmap=heat, vmin=0, vmax=1)
+    above = "max" if vmax is not None and shares.max() > 1 else "neither"
+    scale = ScalarMappable(Normalize(0, top), heat)
+    ax.figure.colorbar(scale, ax=ax, extend=above, label="map value", fraction=0.046, pad=0.04)
+    ax.set_title(f"{finding['label']} {finding['score']:.2f}")
+    return ax
+
+
+def _axes(ax: Any) -> Any:
+    """The axes given, or those of a new figure."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            "`matplotlib` must be installed to plot, got none. Run pip install 'clarity_hf[report]', or take "
+            "draw_findings, which needs Pillow alone."
+        ) from error
+    return plt.subplots(layout="constrained")[1] if ax is None else ax
+
+
+def _grey(image: Any) -> np.ndarray:
+    """Film `(H, W)` uint8."""
+    return np.asarray(read_image(image)).round().astype(np.uint8)
+
+
+def _check_drawing(opacity: float, style: str, vmax: float | None, levels: Sequence[float], bar: str) -> None:
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"`opacity` must be in [0, 1], got {opacity}. Take 0.45, or 0 for no wash.")
+    for name, value, known in (("style", style, ("wash", "contours")), ("bar", bar, ("none", "below"))):
+        if value not in known:
+            raise ValueError(f"`{name}` must be one of {known}, got {value!r}. Correct the name.")
+    if vmax is not None and not (np.isfinite(vmax) and vmax > 0):
+        raise ValueError(f"`vmax` must be a number above 0, got {vmax}. Leave it out for each map's own peak.")
+    if len(levels) == 0 or not all(0 < level < 1 for level in levels):
+        raise ValueError(f"`levels` must be shares in (0, 1), got {levels}. Take (0.25, 0.5, 0.75).")
+
+
+def _check_findings(findings: Sequence[Mapping[str, Any]]) -> None:
     for finding in findings:
-        if finding["label"] == label:
-            if "map" not in finding:
-                raise ValueError("`findings` must hold maps, got a result without. Call with return_maps=True.")
-            return np.asarray(finding["map"])
-    raise ValueError(f"`heat_of` must be a label of the result, got '{label}'. Raise `top_k` or correct the name.")
+        if not isinstance(finding, Mapping):
+            raise TypeError(
+                f"`findings` must be the dicts of one film, got a {type(finding).__name__}. "
+                "Of a result for several films pass one item."
+            )
+        missing = [key for key in ("label", "score", "boxes") if key not in finding]
+        if missing:
+            raise ValueError(f"`findings` must hold {missing}, got {list(finding)}. Pass the pipeline's result.")
 
 
-def _with_heat(film: Image.Image, heat: np.ndarray, opacity: float) -> Image.Image:
-    share = heat / heat.max() if heat.max() > 0 else heat
-    stops = np.linspace(0, 1, len(_HEAT))
-    colours = np.stack([np.interp(share, stops, _HEAT[:, channel]) for channel in range(3)], axis=-1)
-    weight = (opacity * np.sqrt(share))[..., None]
-    return Image.fromarray((np.asarray(film) * (1 - weight) + colours * weight).round().astype(np.uint8))
+def _labels_of(heat_of: str | Sequence[str] | None, style: str) -> list[str]:
+    labels = [heat_of] if isinstance(heat_of, str) else list(heat_of or ())
+    if style == "wash" and len(labels) > 1:
+        raise ValueError(f"`heat_of` must be one label for a wash, got {labels}. Take style='contours'.")
+    return list(dict.fromkeys(labels))
+
+
+def _with_map(findings: Sequence[Mapping[str, Any]], label: str, shape: tuple[int, ...]) -> int:
+    """Index of the finding of a label, once its map is known to be one over the film."""
+    index = next((index for index, finding in enumerate(findings) if finding["label"] == label), None)
+    if index is None:
+        raise ValueError(f"`heat_of` must be a label of the result, got '{label}'. Raise `top_k` or correct the name.")
+    if "map" not in findings[index]:
+        raise ValueError("`findings` must hold maps, got a result without. Call with return_maps=True.")
+    heat = np.asarray(findings[index]["map"])
+    if heat.shape != shape:
+        raise ValueError(
+            f"`findings` must hold maps of the film's (H, W) {tuple(shape)}, got {heat.shape} for {label}. "
+            "Pass the film that they belong to."
+        )
+    if not np.isfinite(heat).all() or heat.min() < 0:
+        raise ValueError(
+            f"`findings` must hold finite maps of values ≥ 0, got others for {label}. "
+            "Pass the maps as the model gives them."
+        )
+    return index
+
+
+def _top(finding: Mapping[str, Any], vmax: float | None) -> float:
+    """Map value at the top of the scale; a map of zeros has 1, so that it stays at the bottom."""
+    return float(np.max(finding["map"])) or 1.0 if vmax is None else float(vmax)
+
+
+def _shares(finding: Mapping[str, Any], vmax: float | None) -> np.ndarray:
+    """Map `(H, W)` as shares of the top of the scale, above 1 where it goes beyond."""
+    return np.asarray(finding["map"], dtype=np.float32) / np.float32(_top(finding, vmax))
+
+
+def _colours(findings: Sequence[Mapping[str, Any]], mapped: Sequence[int]) -> dict[int, str]:
+    """Colour of each finding drawn, by its place in the result."""
+    shown = [index for index, finding in enumerate(findings) if finding["boxes"]]
+    shown += [index for index in mapped if index not in shown]
+    return {index: BOX_COLOURS[rank % len(BOX_COLOURS)] for rank, index in enumerate(shown)}
+
+
+def _washed(film: Image.Image, shares: np.ndarray, opacity: float) -> Image.Image:
+    weight = (np.float32(opacity) * np.sqrt(shares.clip(0, 1)))[..., None]
+    washed = np.array(film, dtype=np.float32)
+    washed += weight * (heat_colours(shares) - washed)
+    return Image.fromarray(washed.round().astype(np.uint8))
+
+
+def _enlarged(film: Image.Image) -> Image.Image:
+    scale = max(1.0, MIN_PICTURE_SIDE / min(film.size))
+    return film.resize((round(film.width * scale), round(film.height * scale)), Image.Resampling.BICUBIC)
+
+
+def _enlarged_map(shares: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(shares).resize(size, Image.Resampling.BILINEAR))
+
+
+def _text_size(picture: Image.Image) -> int:
+    return max(13, min(picture.size) // 42)
+
+
+def _line(text_size: int) -> int:
+    return max(2, text_size // 7)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size=size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise ImportError("`Pillow` must be built with FreeType to write labels, got one without. Install its wheel.")
+    return font
+
+
+def _with_contours(
+    picture: Image.Image, shares: np.ndarray, levels: Sequence[float], colour: str, width: int
+) -> Image.Image:
+    """Draw the lines of a map, smooth and of even width, each in a dark case so that it shows on bone.
+
+    To first order a pixel of value m lies |m − level| / |∇m| from the line, so a line needs no tracing. A plateau has
+    no line, and lines end at the film's edge.
+    """
+    drawn = np.array(picture, dtype=np.float32)
+    down, right = np.gradient(shares)
+    slope = np.hypot(down, right)
+    # The float error of a plateau is no slope.
+    slope[slope < 1e-6] = 0
+    for ink, reach in (((0, 0, 0), width), (ImageColor.getrgb(colour)[:3], width / 2)):
+        for level in levels:
+            near = np.abs(shares - level) < (reach + 0.5) * slope
+            cover = (reach + 0.5 - np.abs(shares[near] - level) / slope[near]).clip(0, 1)[:, None]
+            drawn[near] += cover * (np.asarray(ink, dtype=np.float32) - drawn[near])
+    return Image.fromarray(drawn.round().astype(np.uint8))
+
+
+def _draw_boxes(
+    picture: Image.Image, findings: Sequence[Mapping[str, Any]], colours: Mapping[int, str], size: int, scale: float
+) -> None:
+    draw = ImageDraw.Draw(picture)
+    drawn = [
+        (_box_in_picture(box, finding["label"], scale, picture.size), finding, colours[index])
+        for index, finding in enumerate(findings)
+        for box in finding["boxes"]
+    ]
+    if not drawn:
+        return
+    boxes = np.array([box for box, _, _ in drawn])
+    for box, _, colour in drawn:
+        _outline(draw, box, colour, _line(size))
+    places, texts, font = _fit_labels([finding for _, finding, _ in drawn], boxes, picture.size, size)
+    for box, place, (_, _, colour) in zip(boxes, places, drawn, strict=True):
+        if place is not None and _gaps(place[None], box)[0] > (place[3] - place[1]) / 2:
+            draw.line(_shortest(place, box), fill=colour, width=max(1, _line(size) // 2))
+    for text, place, (_, _, colour) in zip(texts, places, drawn, strict=True):
+        if place is not None:
+            _write_label(draw, text, place, colour, font)
+    without = [finding["label"] for place, (_, finding, _) in zip(places, drawn, strict=True) if place is None]
+    if without:
+        logger.warning("%d boxes are drawn without a label, for want of room: %s", len(without), ", ".join(without))
+
+
+def _box_in_picture(
+    box: Mapping[str, float], label: str, scale: float, size: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Whole pixels of the picture that a box of the film covers, right and bottom exclusive, at least one."""
+    corners = np.array([box[side] for side in ("xmin", "ymin", "xmax", "ymax")], dtype=np.float64) * scale
+    x0, y0, x1, y1 = corners
+    if not (np.isfinite(corners).all() and x0 < x1 and y0 < y1):
+        raise ValueError(
+            f"`findings` must hold boxes with xmin < xmax and ymin < ymax, got {dict(box)} for {label}. "
+            "Pass the pipeline's result."
+        )
+    if x0 >= size[0] or y0 >= size[1] or min(x1, y1) <= 0:
+        logger.warning("A box of %s lies off the film and is drawn at its edge: %s", label, dict(box))
+    left, top = (int(min(max(round(side), 0), end - 1)) for side, end in zip((x0, y0), size, strict=True))
+    right, bottom = (int(min(round(side), end)) for side, end in zip((x1, y1), size, strict=True))
+    return left, top, max(left + 1, right), max(top + 1, bottom)
+
+
+def _outline(draw: ImageDraw.ImageDraw, box: Sequence[int], colour: str, width: int) -> None:
+    """A border inside its box, with a dark line along its inner side so that it shows on bone and on the wash.
+
+    Boxes exclude their right and bottom; Pillow's rectangles include them.
+    """
+    x0, y0, x1, y1 = box
+    width = min(width, max(1, min(x1 - x0, y1 - y0) // 4))
+    dark = max(1, width // 3)
+    if min(x1 - x0, y1 - y0) > 4 * (width + dark):
+        draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline="black", width=width + dark)
+    draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=colour, width=width)
+
+
+def _fit_labels(
+    findings: Sequence[Mapping[str, Any]], boxes: np.ndarray, picture: tuple[int, int], size: int
+) -> tuple[list[np.ndarray | None], list[str], ImageFont.FreeTypeFont]:
+    """Places, texts and font of the boxes' labels, in the largest text that leaves room for all."""
+    border = _line(size) + max(1, _line(size) // 3)
+    sizes = sorted({max(MIN_TEXT, round(size * share)) for share in (1.0, 0.8, 0.65)} | {MIN_TEXT}, reverse=True)
+    for text_size in sizes:
+        font = _font(text_size)
+        pad = _pad(font)
+        texts = [_text_of(finding, font, picture[0] - 2 * pad) for finding in findings]
+        height = sum(font.getmetrics()) + 2
+        label_sizes = [(int(np.ceil(font.getlength(text))) + 2 * pad, height) for text in texts]
+        places = place_labels(label_sizes, boxes, picture, border, spare_borders=text_size != sizes[-1])
+        if all(place is not None for place in places):
+            break
+    return places, texts, font
+
+
+def _pad(font: ImageFont.FreeTypeFont) -> int:
+    return max(3, round(font.size / 5))
+
+
+def _text_of(finding: Mapping[str, Any], font: ImageFont.FreeTypeFont, room: float) -> str:
+    """Label and score; a name longer than the room loses its end."""
+    score = f" {finding['score']:.2f}"
+    return _shortened(finding["label"], font, room - font.getlength(score)) + score
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+    if font.getlength(text) <= room:
+        return text
+    while text and font.getlength(text + "...") > room:
+        text = text[:-1]
+    return text + "..."
+
+
+def place_labels(
+    sizes: Sequence[tuple[int, int]],
+    boxes: np.ndarray,
+    picture: tuple[int, int],
+    border: int,
+    spare_borders: bool = True,
+) -> list[np.ndarray | None]:
+    """Choose where the labels of boxes stand, one after the other.
+
+    A place lies inside the picture, off the borders of all boxes and clear of the labels before it. Among those the
+    cheapest is taken: close to its box (a label's height away costs 1), outside it (6 for a label wholly inside) and
+    outside the others (3), above rather than below rather than beside it, from its left edge.
+
+    Args:
+        sizes: Width and height of each label, in pixels of the picture.
+        boxes: `(n, 4)` int, xyxy in pixels of the picture, right and bottom exclusive, one for each label.
+        picture: Width and height.
+        border: Thickness of the boxes' borders, inside the boxes.
+        spare_borders: Whether a label without a place off all borders is left out, and with it those after it; else
+            it stands where it covers the least of them.
+
+    Returns:
+        For each label `(4,)` int, xyxy, right and bottom exclusive, or None where no place is left.
+    """
+    places: list[np.ndarray | None] = []
+    taken = np.empty((0, 4), dtype=np.int64)
+    for size, box, rank in zip(sizes, boxes, range(len(boxes)), strict=True):
+        free = _candidates(size, box, picture, border)
+        free = free[~(_shared_areas(free, taken) > 0).any(axis=1)]
+        inner = boxes + np.array([border, border, -border, -border])
+        on_borders = (_shared_areas(free, boxes) - _shared_areas(free, inner)).sum(axis=1)
+        free = free[on_borders == (0 if spare_borders else on_borders.min(initial=np.iinfo(np.int64).max))]
+        if not len(free):
+            places += [None] * (len(boxes) - rank if spare_borders else 1)
+            if spare_borders:
+                break
+            continue
+        place = free[_costs(free, size, boxes, rank).argmin()]
+        taken = np.concatenate([taken, place[None]])
+        places.append(place)
+    return places
+
+
+def _candidates(size: tuple[int, int], box: np.ndarray, picture: tuple[int, int], border: int) -> np.ndarray:
+    """Places `(k, 4)` inside the picture: flush with the box's sides, and on a grid everywhere."""
+    starts = []
+    for length, low, high, end, step in zip(size, box[:2], box[2:], picture, (size[0] // 2, size[1]), strict=True):
+        flush = [low - length, low, low + border, high - length - border, high - length, high]
+        grid = np.arange(0, max(1, end - length + 1), max(1, step))
+        inside = np.concatenate([flush, grid, [end - length]])
+        starts.append(np.unique(inside[(inside >= 0) & (inside + length <= end)]))
+    y, x = (axis.ravel() for axis in np.meshgrid(starts[1], starts[0], indexing="ij"))
+    return np.stack([x, y, x + size[0], y + size[1]], axis=1).astype(np.int64)
+
+
+def _costs(places: np.ndarray, size: tuple[int, int], boxes: np.ndarray, rank: int) -> np.ndarray:
+    box = boxes[rank]
+    covered = _shared_areas(places, boxes) / (size[0] * size[1])
+    others = np.delete(covered, rank, axis=1).max(axis=1, initial=0.0)
+    above, below = places[:, 3] <= box[1], places[:, 1] >= box[3]
+    side = np.where(above, 0.0, np.where(below, 0.1, 0.2))
+    # The last two break ties: from the box's left edge, and from its top.
+    off = 0.1 * np.abs(places[:, 0] - box[0]) / size[0] + 0.01 * np.abs(places[:, 3] - box[1]) / size[1]
+    return _gaps(places, box) / size[1] + 6 * covered[:, rank] + 3 * others + side + off
+
+
+def _shared_areas(places: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Area `(k, n)` that each place shares with each box; inverted boxes have none."""
+    low = np.maximum(places[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(places[:, None, 2:], boxes[None, :, 2:])
+    return (high - low).clip(0).prod(axis=-1)
+
+
+def _gaps(places: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Distance `(k,)` between each place and a box, 0 where they touch."""
+    apart = np.maximum(box[:2] - places[:, 2:], places[:, :2] - box[2:]).clip(0)
+    return np.hypot(apart[:, 0], apart[:, 1])
+
+
+def _shortest(place: np.ndarray, box: np.ndarray) -> list[tuple[float, float]]:
+    """Ends of the shortest line from a label to its box; where sides face each other, from their common middle."""
+    ends = []
+    for axis in (0, 1):
+        low, high = max(place[axis], box[axis]), min(place[axis + 2], box[axis + 2])
+        middle = (low + high) / 2
+        if low <= high:
+            ends.append((middle, middle))
+        else:
+            ends.append((high, low) if place[axis + 2] < box[axis] else (low, high))
+    return [(float(ends[0][end]), float(ends[1][end])) for end in (0, 1)]
 
 
 def _write_label(
-    draw: ImageDraw.ImageDraw,
-    text: str,
-    corners: Sequence[float],
-    colour: str,
-    font: Any,
-    taken: list[tuple[float, float, float, float]],
-    size: tuple[int, int],
+    draw: ImageDraw.ImageDraw, text: str, place: np.ndarray, colour: str, font: ImageFont.FreeTypeFont
 ) -> None:
-    """Write a label above its box, below it where there is no room, and clear of other labels."""
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    width, height = right - left + 6, bottom - top + 6
-    x = min(max(0.0, corners[0]), size[0] - width)
-    places = [corners[1] - height, corners[3], corners[1]]
-    steps = range(1, 1 + int(size[1] // height))
-    places += [corners[1] + step * height for step in steps] + [corners[1] - step * height for step in steps[1:]]
-    for y in places:
-        place = (x, y, x + width, y + height)
-        if y >= 0 and place[3] <= size[1] and not any(_overlap(place, other) for other in taken):
-            break
-    taken.append(place)
-    draw.rectangle(place, fill=colour)
-    draw.text((x + 3 - left, place[1] + 3 - top), text, fill="black", font=font)
+    x0, y0, x1, y1 = (int(side) for side in place)
+    draw.rectangle((x0, y0, x1 - 1, y1 - 1), fill=colour)
+    draw.text((x0 + _pad(font), y0 + 1), text, fill=_ink_on(colour), font=font)
 
 
-def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _ink_on(colour: str) -> str:
+    """Black or white, whichever has the higher contrast on a colour (relative luminance of WCAG 2.2)."""
+    channels = np.array(ImageColor.getrgb(colour)[:3]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ np.array([0.2126, 0.7152, 0.0722]))
+    return "black" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "white"
 
 
-def _inside(corners: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Boxes exclude their right and bottom; Pillow's rectangles include them."""
-    x0, y0, x1, y1 = corners
-    return x0, y0, max(x0, min(x1, size[0]) - 1), max(y0, min(y1, size[1]) - 1)
+def _with_bar(picture: Image.Image, finding: Mapping[str, Any], vmax: float | None, size: int) -> Image.Image:
+    """The picture on a strip with a title, the scale from end to end, and its values."""
+    top = _top(finding, vmax)
+    peak = float(np.max(finding["map"]))
+    if vmax is None:
+        title = f"{finding['label']}: share of its peak, {peak:.3g}"
+        ticks = ["0 %", "50 %", "100 %"]
+    else:
+        title = f"{finding['label']}: map value, peak {peak:.3g}"
+        ticks = ["0", f"{top / 2:.3g}", f"{top:.3g} and above" if peak > top else f"{top:.3g}"]
+    font, row = _font(size), round(1.4 * size)
+    strip = Image.new("RGB", (picture.width, 3 * row + size))
+    draw = ImageDraw.Draw(strip)
+    left, length = size, picture.width - 2 * size
+    draw.text((left, size // 3), _shortened(title, font, length), fill="white", font=font)
+    colours = heat_colours(np.linspace(0, 1, length))
+    strip.paste(Image.fromarray(np.repeat(colours[None], row, axis=0)), (left, row + size // 2))
+    for text, x, anchor in zip(ticks, (left, left + length / 2, left + length), ("la", "ma", "ra"), strict=True):
+        draw.text((x, 2 * row + round(0.8 * size)), text, fill="white", font=font, anchor=anchor)
+    return _stacked(picture, strip)
 
 
-def _cycle(colours: Sequence[str]) -> Any:
-    while True:
-        yield from colours
+def _with_key(
+    picture: Image.Image,
+    findings: Sequence[Mapping[str, Any]],
+    colours: Mapping[int, str],
+    vmax: float | None,
+    levels: Sequence[float],
+    size: int,
+) -> Image.Image:
+    """The picture on a strip that says, for each finding, at which values its lines run."""
+    font, row = _font(size), round(1.6 * size)
+    strip = Image.new("RGB", (picture.width, row * len(colours) + size))
+    draw = ImageDraw.Draw(strip)
+    for rank, (index, colour) in enumerate(colours.items()):
+        y, finding = size // 2 + rank * row, findings[index]
+        if vmax is None:
+            peak = float(np.max(finding["map"]))
+            lines = f"{', '.join(f'{100 * level:.3g}' for level in sorted(levels))} % of its peak, {peak:.3g}"
+        else:
+            lines = f"values {', '.join(f'{vmax * level:.3g}' for level in sorted(levels))}"
+        text = _shortened(f"{finding['label']}: {lines}", font, picture.width - 5 * size)
+        draw.line((size, y + row // 2, 3 * size, y + row // 2), fill=colour, width=_line(size))
+        draw.text((round(3.5 * size), y + row // 2), text, fill="white", font=font, anchor="lm")
+    return _stacked(picture, strip)
+
+
+def _stacked(picture: Image.Image, strip: Image.Image) -> Image.Image:
+    stacked = Image.new("RGB", (picture.width, picture.height + strip.height))
+    stacked.paste(picture, (0, 0))
+    stacked.paste(strip, (0, picture.height))
+    return stacked
