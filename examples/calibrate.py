@@ -21,16 +21,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from transformers.utils import logging
-
-from clarity_hf import ClarityForMultiLabelLocalization, ClarityImageProcessor
+from clarity_hf.cli.common import load
 from clarity_hf.evaluation.calibration import Calibration, CrossFitted, calibrate, cross_fitted
-from clarity_hf.evaluation.checkpoint import describe_model
-from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films
-from clarity_hf.evaluation.films import open_films
-from clarity_hf.evaluation.localizers import ModelLocalizer
-from clarity_hf.training.runs import published_name
+from clarity_hf.evaluation.checkpoint import calibration_records
 
 
 def main() -> None:
@@ -55,22 +48,19 @@ def main() -> None:
     parser.add_argument("--num_workers", type=int, default=0, help="processes that read films ahead")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/calibrated"))
     arguments = parser.parse_args()
-    logging.disable_progress_bar()
 
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    model = ClarityForMultiLabelLocalization.from_pretrained(arguments.model, use_safetensors=True).eval().to(device)
-    processor = ClarityImageProcessor.from_pretrained(arguments.model)
-    options = {"validation_split": arguments.validation_split} if arguments.validation_split else {}
-    films = open_films(arguments.data, arguments.split, arguments.films, wanted=model.config.findings, **options)
-    records = evaluate_films(
-        ModelLocalizer(model, processor),
-        films,
-        BoxSettings.of_config(model.config),
-        arguments.output_dir.with_name(f"{arguments.output_dir.name}-records.jsonl"),  # it names films: not published
-        describe_model(model, processor) | {"data": published_name(arguments.data), "split": arguments.split},
-        batch_size=arguments.batch_size,
-        num_workers=arguments.num_workers,
-    ).records
+    model, processor = load(arguments.model)
+    records = calibration_records(
+        model,
+        processor,
+        arguments.data,
+        arguments.output_dir,
+        arguments.split,
+        arguments.validation_split,
+        arguments.films,
+        arguments.batch_size,
+        arguments.num_workers,
+    )
     choice = (arguments.rule, arguments.sensitivity, arguments.min_positives)
     # Before the config changes: the records' scores are of the calibration that it has now, which both undo.
     unseen = cross_fitted(model.config, records, *choice)

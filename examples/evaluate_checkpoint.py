@@ -18,10 +18,7 @@ import shlex
 import sys
 from pathlib import Path
 
-import torch
-from transformers.utils import logging
-
-from clarity_hf import ClarityForMultiLabelLocalization, ClarityImageProcessor
+from clarity_hf.cli.common import load
 from clarity_hf.data.sources import PHANTOM
 from clarity_hf.evaluation.checkpoint import BASELINES, evaluate_checkpoint
 from clarity_hf.evaluation.films import open_films
@@ -48,14 +45,15 @@ def main() -> None:
     parser.add_argument("--no_cases", action="store_true", help="draw no films, where they must not leave their place")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/evaluation"))
     arguments = parser.parse_args()
-    logging.disable_progress_bar()
 
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    model = ClarityForMultiLabelLocalization.from_pretrained(arguments.model, use_safetensors=True).eval().to(device)
-    processor = ClarityImageProcessor.from_pretrained(arguments.model)
-    options = {"validation_split": arguments.validation_split} if arguments.validation_split else {}
+    model, processor = load(arguments.model)
     films = open_films(
-        arguments.data, arguments.split, arguments.films, arguments.seed, wanted=model.config.findings, **options
+        arguments.data,
+        arguments.split,
+        arguments.films,
+        arguments.seed,
+        wanted=model.config.findings,
+        validation_split=arguments.validation_split,
     )
     about = {
         "model": published_name(arguments.model),

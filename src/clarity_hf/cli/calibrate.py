@@ -3,7 +3,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -50,24 +50,12 @@ def calibrate(
 ) -> None:
     """Calibrate a checkpoint on validation films and save it; report on other films afterwards."""
     from clarity_hf.evaluation import calibration
-    from clarity_hf.evaluation.checkpoint import describe_model
-    from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films
-    from clarity_hf.evaluation.films import open_films
-    from clarity_hf.evaluation.localizers import ModelLocalizer
-    from clarity_hf.training.runs import published_name
+    from clarity_hf.evaluation.checkpoint import calibration_records
 
     loaded, image_processor = load(model, device)
-    options: dict[str, Any] = {"validation_split": validation_split} if validation_split else {}
-    opened = open_films(data, split.value, films, wanted=loaded.config.findings, **options)
-    records = evaluate_films(
-        ModelLocalizer(loaded, image_processor),
-        opened,
-        BoxSettings.of_config(loaded.config),
-        output_dir.with_name(f"{output_dir.name}-records.jsonl"),  # it names films: not published
-        describe_model(loaded, image_processor) | {"data": published_name(data), "split": split.value},
-        batch_size=batch_size,
-        num_workers=workers,
-    ).records
+    records = calibration_records(
+        loaded, image_processor, data, output_dir, split.value, validation_split, films, batch_size, workers
+    )
     found = calibration.calibrate(
         loaded.config, records, rule.value, sensitivity, min_positives, min_boxes, rare.value
     )

@@ -3,7 +3,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -44,8 +44,9 @@ def evaluate(
     from clarity_hf.training.runs import published_name
 
     loaded, image_processor = load(model, device)
-    options: dict[str, Any] = {"validation_split": validation_split} if validation_split else {}
-    opened = open_films(data, split.value, films, seed, wanted=loaded.config.findings, **options)
+    opened = open_films(
+        data, split.value, films, seed, wanted=loaded.config.findings, validation_split=validation_split
+    )
     about = {
         "model": published_name(model),
         "data": published_name(data),

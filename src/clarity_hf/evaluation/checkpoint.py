@@ -13,6 +13,7 @@ import numpy as np
 
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+from clarity_hf.training.runs import published_name
 from clarity_hf.training.teacher_cache import weights_digest
 
 from .baselines import (
@@ -23,7 +24,7 @@ from .baselines import (
     with_map_fusion,
 )
 from .evaluator import BoxSettings, Evaluation, Films, evaluate_films
-from .films import Film
+from .films import Film, open_films
 from .localizers import Localizer, ModelLocalizer
 from .records import FilmRecord, data_digest
 from .report import Look, check_report, write_report
@@ -143,6 +144,46 @@ def evaluate_checkpoint(
         repeats=repeats,
         seed=seed,
     )
+
+
+def calibration_records(
+    model: ClarityForMultiLabelLocalization,
+    image_processor: ClarityImageProcessor,
+    data: str,
+    output_dir: str | Path,
+    split: str = "validation",
+    validation_split: str | None = None,
+    count: int | None = None,
+    batch_size: int = 16,
+    num_workers: int = 0,
+) -> list[FilmRecord]:
+    """Evaluate the films on which a model shall be calibrated, see [`calibrate`]; it goes on where it was stopped.
+
+    Args:
+        model: In evaluation mode, on the device on which it shall run.
+        image_processor: The one it was trained with.
+        data: As for [`open_films`].
+        output_dir: Where the calibrated model will be. Records, which name films and patients, go to a file beside it,
+            `OUTPUT_DIR-records.jsonl`.
+        split: `train` or `validation`.
+        validation_split: Committed list of validation patients of a release; None for the data set's own.
+        count: Only the first films.
+        batch_size: Films per forward pass.
+        num_workers: Processes that read films ahead.
+
+    Returns:
+        A record a film, all maps measured.
+    """
+    output_dir = Path(output_dir)
+    return evaluate_films(
+        ModelLocalizer(model, image_processor),
+        open_films(data, split, count, wanted=model.config.findings, validation_split=validation_split),
+        BoxSettings.of_config(model.config),
+        output_dir.with_name(f"{output_dir.name}-records.jsonl"),
+        describe_model(model, image_processor) | {"data": published_name(data), "split": split},
+        batch_size=batch_size,
+        num_workers=num_workers,
+    ).records
 
 
 def describe_model(model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor) -> dict[str, Any]:
