@@ -8,7 +8,7 @@
 Expected output: the findings as a table, those above their threshold marked, then the two files written:
 
     finding              score  threshold  box (xmin, ymin, xmax, ymax)
-    Cardiomegaly       *  0.99       0.16  (126, 123, 226, 208)
+    Cardiomegaly       *  1.00       0.02  (121, 114, 240, 192)
     ...
     wrote demo-output/phantom.overlay.png and demo-output/phantom.json
 """
