@@ -239,6 +239,37 @@ def test_a_label_stands_below_a_box_at_the_top_edge():
     assert place.tolist() == [100, 50, 160, 70]
 
 
+@pytest.fixture
+def place_at(monkeypatch):
+    """Put labels where a test wants them."""
+
+    def put(*places):
+        monkeypatch.setattr(visualization, "place_labels", lambda *_, **__: [np.array(place) for place in places])
+
+    return put
+
+
+def test_a_label_far_from_its_box_is_tied_to_it_by_the_shortest_line(place_at):
+    """From the middle of what they have in common where they face each other, else from corner to corner."""
+    place_at((320, 20, 420, 40), (275, 80, 315, 100))
+    findings = [finding("Mass", (300, 300, 400, 400)), finding("Edema", (220, 160, 260, 200))]
+    picture = draw_findings(ramp(512, 512), findings)
+    first, second = pixels_of(picture, FIRST), pixels_of(picture, SECOND)
+    assert first[45:295, 360].all()
+    assert not first[45:295, :355].any()
+    assert not first[45:295, 366:].any()
+    y, x = np.nonzero(second[105:155])
+    np.testing.assert_allclose(x, 275 - (y + 105 - 100) * 15 / 60, atol=1.5)  # from (275, 100) to (260, 160)
+    assert set(y) == set(range(50))
+
+
+@pytest.mark.parametrize(("gap", "tied"), [(0, False), (10, False), (12, True)])
+def test_a_label_within_half_its_height_needs_no_line(place_at, gap, tied):
+    place_at((300, 280 - gap, 400, 300 - gap))
+    drawn = pixels_of(draw_findings(ramp(512, 512), [finding("Mass", (300, 300, 400, 400))]), FIRST)
+    assert drawn[300 - gap : 300].any() == tied
+
+
 def test_what_has_no_room_is_named(caplog):
     findings = [finding(f"{'Hernia_' * 6}{i}", (0, 0, 512, 512)) for i in range(120)]
     draw_findings(ramp(512, 512), findings)
@@ -307,6 +338,44 @@ def test_plots_count_pixels_of_the_film():
     assert plot_findings(ramp(64, 64), [result], ax=one).images[0].get_extent() == [0, 64, 64, 0]
     assert plot_map(ramp(64, 64), result, vmax=6.0, ax=two).get_title() == "Mass 0.90"
     assert two.figure.axes[-1].get_ylim() == (0, 6)
+
+
+@pytest.fixture
+def ax():
+    return pytest.importorskip("matplotlib.figure").Figure().subplots()
+
+
+def test_a_plotted_map_has_its_contours_where_a_cone_has_its_shares(ax):
+    plot_map(ramp(512, 512), finding("Mass", map=cone(512, 3.0)), style="contours", levels=(0.5, 0.25), ax=ax)
+    (film,) = ax.images  # no wash
+    (lines,) = ax.collections
+    assert film.get_extent() == [0, 512, 512, 0]
+    assert lines.levels.tolist() == [0.25, 0.5]
+    for path, radius in zip(lines.get_paths(), (150, 100), strict=True):  # 200 · (1 − share)
+        off = np.hypot(*(path.vertices - 256.5).T)  # the middle of pixel 256
+        np.testing.assert_allclose(off, radius, atol=0.5)
+    assert ax.figure.axes[-1].get_ylim() == (0, 3)
+
+
+def test_plotted_contours_of_one_scale_shrink_with_the_map(ax):
+    plot_map(ramp(512, 512), finding("Mass", map=cone(512, 3.0)), style="contours", levels=(0.25,), vmax=6.0, ax=ax)
+    (path,) = ax.collections[0].get_paths()
+    np.testing.assert_allclose(np.hypot(*(path.vertices - 256.5).T), 100, atol=0.5)  # 0.25 · 6 is half of 3
+
+
+@pytest.mark.parametrize("level", [0.0, 2.0])
+def test_a_plateau_is_plotted_without_lines_and_without_a_warning(ax, recwarn, level):
+    plot_map(ramp(64, 64), finding("Mass", map=np.full((64, 64), level)), style="contours", ax=ax)
+    assert len(ax.images) == 1
+    assert len(ax.collections) == 0
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+@pytest.mark.parametrize(("vmax", "ends_in_an_arrow"), [(None, False), (4.0, False), (2.0, True)])
+def test_a_plots_bar_tells_that_values_go_beyond_it(ax, vmax, ends_in_an_arrow):
+    plot_map(ramp(64, 64), finding("Mass", map=cone(64, 3.0)), vmax=vmax, ax=ax)
+    assert (ax.images[1].colorbar is None, len(ax.images)) == (True, 2)  # the bar is of the scale, not of the wash
+    assert (ax.figure.axes[-1]._colorbar.extend == "max") == ends_in_an_arrow
 
 
 def test_plots_without_matplotlib_name_the_extra(monkeypatch):
