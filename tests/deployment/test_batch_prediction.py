@@ -92,6 +92,16 @@ def test_names_start_below_the_folder_common_to_all_inputs(films, film, tmp_path
     assert names(find_films([films / "0.png", other])) == ["films/0.png", "more/0.png"]
 
 
+def test_without_a_common_folder_names_start_with_what_tells_the_inputs_apart():
+    starts = batch_prediction._starts_of_names
+    assert starts({"/one/films", "/one/films/deep", "/two/more"}) == {"/one/films": "films", "/two/more": "more"}
+    assert starts({"/one/a/films", "/two/b/films"}) == {"/one/a/films": "a/films", "/two/b/films": "b/films"}
+    assert starts({"/one/films", "/two/b"}) == {"/one/films": "films", "/two/b": "b"}
+    assert starts({"/", "/one"}) == {"/": ""}  # asked for
+    named = starts({"/one/films", "/two/more"})
+    assert batch_prediction._name("/one/films/deep/0.png", named) == "films/deep/0.png"
+
+
 @pytest.mark.parametrize("given", ["nowhere.png", "films/*.gif", "@nowhere.txt"])
 def test_an_input_that_is_not_there_is_named(films, given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -115,7 +125,7 @@ def test_a_line_holds_what_the_pipeline_gives(pipeline, films, tmp_path):
         pipeline, find_films([films]).films, out, batch_size=3, workers=2, progress=lambda *done: counts.append(done)
     )
     assert (summary.films, summary.skipped, summary.predicted, summary.failed) == (7, 0, 7, 0)
-    assert counts == [(3, 7), (6, 7), (7, 7)]
+    assert counts == [(0, 7), (3, 7), (6, 7), (7, 7)]
     assert predicted(out) == [png(index) for index in range(COUNT)]
     record = lines(out / "findings.jsonl")[4]
     assert record["size"] == [120, 90]
@@ -180,7 +190,9 @@ def test_pictures_maps_and_tables_stand_beside_the_lines(pipeline, films, tmp_pa
     out = tmp_path / "out"
     found = find_films([films], recursive=True).films
     predict_films(pipeline, found, out, threshold=0.0, outputs=["overlays", "maps"], table=True)
-    assert Image.open(out / "overlays" / "0.png.png").size == (512, 683)
+    with Image.open(out / "overlays" / "0.png.png") as overlay:
+        assert overlay.width == 512
+        assert overlay.height > 683  # a strip below the film names the map and its scale
     with np.load(out / "maps" / "study" / "1.png.npz") as maps:
         assert maps["maps"].shape == (14, 4, 4)
         assert maps["film_size"].tolist() == [120, 90]
@@ -201,6 +213,22 @@ def test_pictures_maps_and_tables_stand_beside_the_lines(pipeline, films, tmp_pa
     assert list(out.rglob("*.part")) == []
 
 
+@pytest.mark.parametrize("present", [(2, 5), ()])
+def test_the_map_of_the_first_present_finding_is_drawn_whatever_its_rank(
+    pipeline, films, tmp_path, monkeypatch, present
+):
+    drawn = []
+    draw = batch_prediction.draw_findings
+    monkeypatch.setattr(
+        batch_prediction, "draw_findings", lambda *given, **options: drawn.append(given[2]) or draw(*given, **options)
+    )
+    ranked = [finding["label"] for finding in pipeline(str(films / "0.png"))]
+    thresholds = [0.0 if ranked.index(label) in present else 1.0 for label in pipeline.model.config.findings]
+    pipeline.model.config.score_thresholds = thresholds
+    predict_films(pipeline, find_films([films / "0.png"]).films, tmp_path / "out", outputs=["overlays"])
+    assert drawn == [ranked[2] if present else None]
+
+
 # Resuming
 
 
@@ -213,7 +241,7 @@ def stop_after(batches):
 
     def progress(*_):
         calls.append(1)
-        if len(calls) == batches:
+        if len(calls) == batches + 1:  # the first call is before any batch
             raise Killed
 
     return progress
@@ -287,6 +315,35 @@ def test_another_file_of_the_same_name_is_refused(pipeline, films, tmp_path):
         predict_films(pipeline, found, out)
 
 
+def test_the_same_files_under_other_names_are_refused(pipeline, films, film, tmp_path):
+    """With another input all names get longer, and every film would be there twice."""
+    out, more = tmp_path / "out", tmp_path / "more"
+    predict_films(pipeline, find_films([films]).films, out)
+    more.mkdir()
+    Image.fromarray(film).save(more / "9.png")
+    with pytest.raises(ValueError, match=r"got 'films/0\.png' for its '0\.png'"):
+        predict_films(pipeline, find_films([films, more]).films, out)
+    assert predict_films(pipeline, find_films([more]).films, out).predicted == 1  # other films may join
+
+
+def test_what_killed_runs_did_not_finish_is_removed(pipeline, films, tmp_path):
+    out, found = tmp_path / "out", find_films([films]).films
+    predict_films(pipeline, found[:2], out, outputs=["overlays"])
+    torn, other = (out / "overlays" / f".{'0a' * 16}-r0{rank}.part" for rank in (1, 0))
+    folder = out / f".{'1b' * 16}-r01.part"
+    folder.mkdir()
+    mine = out / ".mine.part"
+    for path in (torn, other, mine):
+        path.write_bytes(b"half a picture")
+    predict_films(pipeline, found, out, outputs=["overlays"], rank=1, world_size=2)
+    assert not torn.exists()
+    assert not folder.exists()
+    assert other.exists()  # process 0 may be writing it
+    predict_films(pipeline, found, out, outputs=["overlays"])
+    assert not other.exists()
+    assert mine.exists()
+
+
 def test_findings_without_settings_are_refused(pipeline, films, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "findings.jsonl").write_text("{}\n")
@@ -316,7 +373,7 @@ def test_one_of_two_is_stopped_and_the_next_run_takes_what_is_missing(pipeline, 
     summary = predict_films(pipeline, found, out)
     assert (summary.skipped, summary.predicted) == (5, 2)
     assert sorted(predicted(out)) == [png(index) for index in range(COUNT)]
-    assert sorted(path.name for path in out.iterdir()) == ["failed.jsonl", "findings.jsonl", "settings.json"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["failed.jsonl", "findings.jsonl", "settings.json"]
 
 
 def test_an_older_union_written_over_a_newer_one_is_made_good(pipeline, films, tmp_path, monkeypatch):
@@ -338,6 +395,71 @@ def test_an_older_union_written_over_a_newer_one_is_made_good(pipeline, films, t
     monkeypatch.setattr(batch_prediction, "_write_union", raced)
     batch_prediction._unite(out, table=False)
     assert sorted(predicted(out)) == [png(index) for index in range(COUNT)]
+
+
+def test_an_older_list_of_failures_written_over_a_newer_one_is_made_good(pipeline, films, tmp_path, monkeypatch):
+    out, found = tmp_path / "out", find_films([films]).films
+    (films / "1.png").write_bytes(b"junk")
+    for rank in (0, 1):
+        predict_films(pipeline, found, out, rank=rank, world_size=2)
+    write = batch_prediction._write_union
+
+    def raced(folder, *options):
+        monkeypatch.setattr(batch_prediction, "_write_union", write)
+        names = write(folder, *options)
+        (out / "failed.jsonl").write_text("")
+        return names
+
+    monkeypatch.setattr(batch_prediction, "_write_union", raced)
+    batch_prediction._unite(out, table=False)
+    assert [record["film"] for record in lines(out / "failed.jsonl")] == ["1.png"]
+
+
+# One run at a time
+
+
+@pytest.fixture
+def no_patience(monkeypatch):
+    monkeypatch.setattr(batch_prediction, "_LOOK", 0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ((0, 1), (0, 1), r"\.lock is held"),
+        ((0, 1), (1, 2), r"\.lock is held"),
+        ((1, 2), (0, 1), r"\.lock-r01 is held"),
+        ((1, 2), (1, 3), r"\.lock-r01 is held"),
+        ((1, 2), (0, 2), None),
+    ],
+)
+def test_a_second_run_is_refused_and_shares_of_one_run_are_not(
+    pipeline, films, tmp_path, no_patience, first, second, told
+):
+    out, found = tmp_path / "out", find_films([films]).films
+    summaries = []
+
+    def meanwhile(done, _):
+        rank, world_size = second
+        if done and not summaries:
+            summaries.append(predict_films(pipeline, found, out, rank=rank, world_size=world_size))
+
+    rank, world_size = first
+    if told is None:
+        predict_films(pipeline, found, out, rank=rank, world_size=world_size, progress=meanwhile)
+        assert sorted(predicted(out)) == [png(index) for index in range(COUNT)]
+    else:
+        with pytest.raises(BlockingIOError, match=told):
+            predict_films(pipeline, found, out, rank=rank, world_size=world_size, progress=meanwhile)
+        assert summaries == []
+
+
+def test_a_run_that_ended_or_failed_leaves_the_folder_free(pipeline, films, tmp_path, no_patience):
+    out, found = tmp_path / "out", find_films([films]).films
+    with pytest.raises(Killed):
+        predict_films(pipeline, found, out, batch_size=2, progress=stop_after(1))
+    predict_films(pipeline, found, out)
+    assert predict_films(pipeline, found, out).skipped == COUNT
 
 
 # Arguments
@@ -374,7 +496,7 @@ def test_films_that_came_as_dicom_get_dicom_results(pipeline, films, film, tmp_p
     out = tmp_path / "out"
     summary = predict_films(pipeline, find_films([films]).films, out, threshold=0.0, outputs=["dicom"])
     assert (summary.predicted, summary.failed) == (COUNT + 1, 0)
-    kinds = sorted(path.name.removeprefix("IM000001.") for path in (out / "dicom").iterdir())
+    kinds = sorted(path.name.removeprefix("IM000001.") for path in (out / "dicom").iterdir())  # and nothing unfinished
     assert kinds == ["boxes.dcm", "overlay.dcm", "probabilities.dcm", "report.dcm"]
 
 
@@ -385,6 +507,30 @@ def test_a_film_whose_header_lacks_what_a_report_needs_fails_alone(pipeline, fil
     summary = predict_films(pipeline, find_films([films]).films, out, outputs=["dicom"])
     assert (summary.predicted, summary.failed) == (COUNT, 1)
     assert lines(out / "failed.jsonl")[0]["reason"].startswith("DICOM results: ")
+
+
+def test_whatever_fails_in_dicom_results_fails_the_film_alone_but_a_full_disk_ends_the_run(
+    pipeline, films, film, tmp_path, monkeypatch
+):
+    from clarity_hf.deployment import dicom_output
+
+    pytest.importorskip("highdicom")
+    write_dicom(films / "IM000001", film)
+    found = find_films([films]).films
+
+    def fails_with(error):
+        def fail(*_, **__):
+            raise error
+
+        monkeypatch.setattr(dicom_output, "write_dicom_results", fail)
+
+    fails_with(AttributeError("PatientName Doe^Jane"))
+    summary = predict_films(pipeline, found, tmp_path / "out", outputs=["dicom"])
+    assert (summary.predicted, summary.failed) == (COUNT, 1)
+    assert "Doe" not in (tmp_path / "out" / "failed.jsonl").read_text()
+    fails_with(OSError("no space left"))
+    with pytest.raises(OSError, match="no space left"):
+        predict_films(pipeline, found, tmp_path / "out", outputs=["dicom"])
 
 
 def write_dicom(path, pixels, **changes):

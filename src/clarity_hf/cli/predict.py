@@ -1,10 +1,13 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """`clarity-hf predict`: films in, a folder of findings out."""
 
+import contextlib
+import datetime
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +15,9 @@ from .common import load
 
 SOME_FAILED = 3
 """Exit status where some films failed and the others are done."""
+
+LONGEST_WAIT = datetime.timedelta(days=30)
+"""For the other processes of a launcher, at the end; one that dies is noticed at once."""
 
 
 def predict(
@@ -37,12 +43,10 @@ def predict(
     """Localize the findings of films: findings.jsonl, one line a film, and more by option.
 
     Started again with the same arguments it goes on where it was stopped. Started by torchrun or accelerate launch,
-    the processes share the films. Exit status: 0 all films done, 1 nothing could be done, 3 some films failed, which
-    failed.jsonl names.
+    the processes share the films, and end together. Exit status: 0 all films done, 1 nothing could be done, 3 some
+    films failed, which failed.jsonl names; a launcher's own is 0 or 1.
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    from tqdm import tqdm
-
     from clarity_hf.deployment.batch_prediction import find_films, predict_films
     from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
     from clarity_hf.training.runs import published_name
@@ -54,31 +58,86 @@ def predict(
     loaded, image_processor = load(model, device)
     pipeline = ChestXrayLocalizationPipeline(model=loaded, image_processor=image_processor, device=loaded.device)
     outputs = [name for name, on in (("overlays", overlays), ("maps", maps), ("dicom", dicom)) if on]
-    with tqdm(unit="film", file=sys.stderr, desc=f"process {rank}" if world_size > 1 else None) as bar:
+    with _launched(world_size) as total_over_processes:
+        with _bar(f"process {rank}" if world_size > 1 else None) as progress:
+            done = predict_films(
+                pipeline,
+                found.films,
+                output_dir,
+                model_name=published_name(model),
+                threshold=threshold,
+                outputs=outputs,
+                table=csv,
+                batch_size=batch_size,
+                workers=workers,
+                rank=rank,
+                world_size=world_size,
+                progress=progress,
+            )
+        counts = [done.predicted, done.skipped, done.failed]
+        summed = counts if total_over_processes is None else total_over_processes(counts)
+        if rank == 0 or total_over_processes is None:
+            _tell(summed, output_dir, f"-r{rank:02d}" if world_size > 1 and total_over_processes is None else "")
+    if summed[2]:
+        raise typer.Exit(SOME_FAILED if summed[0] or summed[1] else 1)
+
+
+def _tell(counts: Sequence[int], folder: Path, part: str) -> None:
+    predicted, skipped, failed = counts
+    print(
+        f"{predicted} films predicted, {skipped} done before, {failed} failed; wrote {folder / 'findings.jsonl'}. "
+        "For research, not for diagnosis."
+    )
+    if failed:
+        print(f"what failed and why: {folder / f'failed{part}.jsonl'}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _bar(description: str | None) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar that does not count films of earlier runs as fast ones."""
+    from tqdm import tqdm
+
+    with tqdm(unit="film", file=sys.stderr, desc=description) as bar:
 
         def advance(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            if bar.total is None:
+                bar.reset(total)
+                bar.initial = bar.n = bar.last_print_n = done
+                bar.refresh()
+            else:
+                bar.update(done - bar.n)
 
-        done = predict_films(
-            pipeline,
-            found.films,
-            output_dir,
-            model_name=published_name(model),
-            threshold=threshold,
-            outputs=outputs,
-            table=csv,
-            batch_size=batch_size,
-            workers=workers,
-            rank=rank,
-            world_size=world_size,
-            progress=advance,
-        )
-    print(
-        f"{done.predicted} films predicted, {done.skipped} done before, {done.failed} failed; "
-        f"wrote {output_dir / 'findings.jsonl'}. For research, not for diagnosis."
-    )
-    if done.failed:
-        part = f"failed-r{rank:02d}.jsonl" if world_size > 1 else "failed.jsonl"
-        print(f"what failed and why: {output_dir / part}", file=sys.stderr)
-        raise typer.Exit(SOME_FAILED if done.predicted or done.skipped else 1)
+        yield advance
+
+
+@contextlib.contextmanager
+def _launched(world_size: int) -> Iterator[Callable[[Sequence[int]], list[int]] | None]:
+    """A sum over the processes of a launcher, once all of them have done their share; None without a launcher.
+
+    A launcher stops the others as soon as one process ends with a status other than 0, as one with a bad film does: so
+    none may end before all are done.
+    """
+    if world_size == 1 or "MASTER_ADDR" not in os.environ:
+        yield None
+        return
+    import torch
+    import torch.distributed
+
+    torch.distributed.init_process_group("gloo")
+    group: Any = torch.distributed.new_group(timeout=LONGEST_WAIT)
+
+    def total(counts: Sequence[int]) -> list[int]:
+        summed = torch.tensor(counts)
+        try:
+            torch.distributed.all_reduce(summed, group=group)
+        except RuntimeError as error:
+            raise OSError(
+                "`predict` must end in all processes, got one that ended before. Start the same command again."
+            ) from error
+        return summed.tolist()
+
+    try:
+        yield total
+        torch.distributed.barrier(group)  # the first tells the sum before a launcher stops it
+    finally:
+        torch.distributed.destroy_process_group()

@@ -5,8 +5,9 @@ The folder holds `findings.jsonl`, one line a film in the order in which they we
 that the last run could not read and why, and `settings.json`, what made the results. A line is written only when all
 that was asked for of its film is there, and a batch's lines go to the disk together: a run that is killed loses at
 most one batch. Processes that share a list each append to a file of their own, `findings-r00.jsonl` and so on, and
-whoever ends brings `findings.jsonl` up to the union of them; no process waits for another. Neither patients, UIDs nor
-absolute paths get into these files: a film goes by its path below the inputs.
+whoever ends brings `findings.jsonl` up to the union of them; no process waits for another. Locks of the operating
+system, which end with their process, keep other runs out of the folder. Neither patients, UIDs nor absolute paths get
+into these files: a film goes by its path below the inputs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import glob
 import importlib.util
 import json
 import os
+import re
+import shutil
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -28,6 +31,7 @@ from typing import Any, TextIO
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from transformers.modeling_outputs import ModelOutput
 
 from clarity_hf.dicom_reading import looks_like_dicom, read_dicom
@@ -44,6 +48,11 @@ OUTPUTS = ("overlays", "maps", "dicom")
 
 SETTINGS = "settings.json"
 
+LOCK = ".lock"
+"""Held by a run of one process; process r of several holds `.lock-rRR`. The files stay, the locks do not."""
+
+_LOOK = 2.0  # seconds to wait for a lock that another process may take for a moment, to look whether it is free
+
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"BM")
 _TOLD = (OSError, TypeError, ValueError, ImportError)  # their words are this package's, or name a file
 
@@ -57,7 +66,9 @@ class FilmFile:
 
     Attributes:
         path: Where it is.
-        name: What results call it: its path below the deepest folder common to all inputs, with `/`.
+        name: What results call it: its path below the deepest folder common to all inputs, with `/`. Where inputs have
+            no folder in common but the root of the file system, that below its own input, after as many of the input's
+            last folders as tell the inputs apart.
     """
 
     path: Path
@@ -116,9 +127,27 @@ def find_films(
             f"`inputs` must hold films, got none beside {sum(passed_over.values())} other files. "
             "Check the paths, or look into folders inside (recursive)."
         )
-    root = os.path.commonpath(roots)
-    films = tuple(FilmFile(Path(path), Path(os.path.relpath(path, root)).as_posix()) for path in found)
+    starts = _starts_of_names(set(roots))
+    films = tuple(FilmFile(Path(path), _name(path, starts)) for path in found)
     return FoundFilms(films, dict(passed_over.most_common()))
+
+
+def _starts_of_names(roots: set[str]) -> dict[str, str]:
+    """Folders above all films, and what stands for each in their names."""
+    with contextlib.suppress(ValueError):  # drives have no folder in common
+        common = os.path.commonpath(roots)
+        if common != Path(common).anchor or common in roots:
+            return {common: ""}
+    outer = [root for root in roots if not any(str(parent) in roots for parent in Path(root).parents)]
+    parts = [Path(root).parts[1:] for root in outer]
+    deepest = max(map(len, parts))
+    kept = next((n for n in range(1, deepest) if len({some[-n:] for some in parts}) == len(parts)), deepest)
+    return {root: "/".join(some[-kept:]) for root, some in zip(outer, parts, strict=True)}
+
+
+def _name(path: str, starts: dict[str, str]) -> str:
+    root = next(str(parent) for parent in Path(path).parents if str(parent) in starts)
+    return (Path(starts[root]) / os.path.relpath(path, root)).as_posix()
 
 
 def _expanded(inputs: Iterable[str | os.PathLike]) -> Iterator[str]:
@@ -218,7 +247,8 @@ def predict_films(
         folder: Of the results; made where it is not there.
         model_name: For `settings.json` and DICOM results; no path.
         threshold: Score in [0, 1] from which a finding is present, instead of the config's thresholds.
-        outputs: Of `OUTPUTS`. `overlays/NAME.png`: boxes of present findings and the map of the first over the film.
+        outputs: Of `OUTPUTS`. `overlays/NAME.png`: boxes of present findings and the map of the first of them over
+            the film, its name and scale below.
             `maps/NAME.npz`: `maps` `(F, h, w)` float32 ≥ 0 on the patch grid over the model's input, `labels` `(F,)`,
             `film_size`, `input_size` (H, W), and `content` (top, left, height, width), where the film lies in the
             input, in its pixels. `dicom/NAME.KIND.dcm`: see `write_dicom_results`; only of films that came as DICOM.
@@ -226,30 +256,53 @@ def predict_films(
         batch_size: Films per forward pass.
         workers: Threads that read films ahead, decoded films of one batch and one a thread at most; 0 reads in turn.
         rank, world_size: This process and how many share the list; process r takes films r, r + world_size, ...
-        progress: Called with the films done and those of this share after each batch, skipped ones included.
+        progress: Called with the films done and those of this share, skipped ones included: at the start and after
+            each batch.
 
     Returns:
         Counts of this process.
 
     Raises:
+        BlockingIOError: Another run writes to the folder.
         ImportError: DICOM results are wanted and the extra `dicom` is not installed.
         OSError: A result cannot be written.
-        ValueError: An argument is out of range, or the folder holds results of another model, of other settings, or of
-            another file under a film's name.
+        ValueError: An argument is out of range, or the folder holds results of another model, of other settings, of
+            another file under a film's name, or of the same files under other names.
     """
     _check_arguments(films, threshold, outputs, batch_size, workers, rank, world_size)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _check_settings(folder, _settings(pipeline, model_name, threshold, outputs))
-    share = films[rank::world_size]
-    if world_size == 1:
-        _unite(folder, table=False, remove_parts=True)
+    with _held(folder, rank, world_size):
+        _check_settings(folder, _settings(pipeline, model_name, threshold, outputs), rank)
+        if world_size == 1:
+            _unite(folder, table=False, remove_parts=True)
+        _clear(folder, rank, world_size)
+        writer = _Writer(pipeline, folder, model_name, threshold, tuple(outputs), rank)
+        return _predict_share(writer, films, folder, table, batch_size, workers, rank, world_size, progress)
+
+
+def _predict_share(
+    writer: _Writer,
+    films: Sequence[FilmFile],
+    folder: Path,
+    table: bool,
+    batch_size: int,
+    workers: int,
+    rank: int,
+    world_size: int,
+    progress: Callable[[int, int], object] | None,
+) -> BatchSummary:
     part = f"-r{rank:02d}" if world_size > 1 else ""
     own = folder / f"findings{part}.jsonl"
     _drop_torn_line(own)
-    waiting = _not_done(share, _done(folder))
-    writer = _Writer(pipeline, folder, model_name, threshold, tuple(outputs))
+    done = _done(folder)
+    _check_names(films, done)
+    share = films[rank::world_size]
+    waiting = _not_done(share, done)
+    skipped = len(share) - len(waiting)
     predicted = failed = 0
+    if progress is not None:
+        progress(skipped, len(share))
     with (
         own.open("a", encoding="utf-8") as lines,
         (folder / f"failed{part}.jsonl").open("w", encoding="utf-8") as failures,
@@ -261,9 +314,9 @@ def predict_films(
             _append(failures, bad)
             predicted, failed = predicted + len(good), failed + len(bad)
             if progress is not None:
-                progress(len(share) - len(waiting) + predicted + failed, len(share))
-    _unite(folder, table)
-    return BatchSummary(len(share), len(share) - len(waiting), predicted, failed)
+                progress(skipped + predicted + failed, len(share))
+    _unite(folder, table, rank=rank)
+    return BatchSummary(len(share), skipped, predicted, failed)
 
 
 def _check_arguments(
@@ -315,9 +368,10 @@ class _Writer:
         model_name: str,
         threshold: float | None,
         outputs: tuple[str, ...],
+        rank: int,
     ):
         self.pipeline, self.folder, self.model_name = pipeline, folder, model_name
-        self.threshold, self.outputs = threshold, outputs
+        self.threshold, self.outputs, self.rank = threshold, outputs, rank
 
     @functools.cached_property
     def identity(self) -> Any:
@@ -354,7 +408,9 @@ class _Writer:
             findings = self.pipeline.postprocess(outputs, threshold=self.threshold)
             try:
                 self._write_dicom(read, findings, outputs)
-            except (ImportError, TypeError, ValueError) as error:  # such as a header that lacks what a report needs
+            except OSError:
+                raise  # a full disk is no fault of the film's
+            except Exception as error:  # such as a header that lacks what a report needs
                 bad.append({"film": read.film.name, "reason": f"DICOM results: {_reason(error, read.film)}"})
                 continue
             self._write_overlay(read, findings, outputs)
@@ -380,19 +436,23 @@ class _Writer:
         return [ModelOutput(**{name: outputs[name][row : row + 1] for name in names}) for row in range(len(inputs))]
 
     def _mapped(self, findings: list[dict[str, Any]], outputs: ModelOutput) -> list[dict[str, Any]]:
-        """The same findings, the first with its map over the film if it is present."""
-        if not findings[0]["present"]:
+        """The same findings, the first present one with its map over the film.
+
+        Each finding has its own threshold, so it need not be the one with the highest score.
+        """
+        rank = next((rank for rank, finding in enumerate(findings) if finding["present"]), None)
+        if rank is None:
             return findings
-        first = self.pipeline.postprocess(outputs, threshold=self.threshold, top_k=1, return_maps=True)
-        return [*first, *findings[1:]]
+        first = self.pipeline.postprocess(outputs, threshold=self.threshold, top_k=rank + 1, return_maps=True)[rank]
+        return [*findings[:rank], first, *findings[rank + 1 :]]
 
     def _write_overlay(self, read: _Read, findings: list[dict[str, Any]], outputs: ModelOutput) -> None:
         if "overlays" not in self.outputs:
             return
         mapped = self._mapped(findings, outputs)
-        heat_of = mapped[0]["label"] if "map" in mapped[0] else None
-        picture = draw_findings(read.pixels, mapped, heat_of)
-        with _replacing(self.folder / "overlays" / f"{read.film.name}.png") as path:
+        heat_of = next((finding["label"] for finding in mapped if "map" in finding), None)
+        picture = draw_findings(read.pixels, mapped, heat_of, bar="below")
+        with _replacing(self.folder / "overlays" / f"{read.film.name}.png", self.rank) as path:
             picture.save(path, format="PNG")
 
     def _write_maps(self, read: _Read, outputs: ModelOutput) -> None:
@@ -401,7 +461,8 @@ class _Writer:
         config = self.pipeline.model.config
         size = outputs["film_sizes"][0].tolist()
         box = self.pipeline.image_processor.letterbox((size[0], size[1]))
-        with _replacing(self.folder / "maps" / f"{read.film.name}.npz") as path, path.open("wb") as file:
+        target = self.folder / "maps" / f"{read.film.name}.npz"
+        with _replacing(target, self.rank) as path, path.open("wb") as file:
             np.savez_compressed(
                 file,
                 maps=outputs["localization_maps"][0].float().numpy(),
@@ -418,10 +479,14 @@ class _Writer:
 
         mapped = self.pipeline.postprocess(outputs, threshold=self.threshold, return_maps=True)
         target = self.folder / "dicom" / read.film.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_dicom_results(
-            read.header, np.asarray(read.pixels), mapped, self.identity, target.parent, stem=target.name
-        )
+        made = _unfinished(target, self.rank)
+        pixels = np.asarray(read.pixels)
+        try:
+            results = write_dicom_results(read.header, pixels, mapped, self.identity, made, stem=target.name)
+            for path in results.files.values():
+                os.replace(path, target.parent / path.name)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
 
 
 def _reason(error: Exception, film: FilmFile) -> str:
@@ -465,6 +530,39 @@ def _batches(reads: Iterable[_Read], size: int) -> Iterator[list[_Read]]:
 # The folder
 
 
+@contextlib.contextmanager
+def _held(folder: Path, rank: int, world_size: int) -> Iterator[None]:
+    """Keep other runs out: one process keeps out all others, one of several those of its own rank and a single one.
+
+    Each takes its own lock before it looks at the others', so of two that start together at least one sees the other.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            if world_size == 1:
+                stack.enter_context(FileLock(folder / LOCK, timeout=_LOOK))
+                others = sorted(folder.glob(f"{LOCK}-r*"))
+            else:
+                stack.enter_context(FileLock(folder / f"{LOCK}-r{rank:02d}", timeout=_LOOK))
+                others = [folder / LOCK]
+            for other in others:
+                with FileLock(other, timeout=_LOOK):
+                    pass
+        except Timeout as error:
+            raise BlockingIOError(
+                f"`folder` must be written by one run at a time, got one that another process writes to "
+                f"({Path(error.lock_file).name} is held). Wait until it ends, or choose another folder."
+            ) from error
+        yield
+
+
+def _clear(folder: Path, rank: int, world_size: int) -> None:
+    """Remove what killed runs did not finish, of this process's rank if others may be at work."""
+    made = re.compile(r"\.[0-9a-f]{32}-r%s\.part" % (r"\d+" if world_size == 1 else f"{rank:02d}"))
+    for path in folder.rglob(".*.part"):
+        if made.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def _settings(
     pipeline: ChestXrayLocalizationPipeline, model_name: str, threshold: float | None, outputs: Sequence[str]
 ) -> dict[str, Any]:
@@ -479,13 +577,14 @@ def _settings(
     }
 
 
-def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
+def _check_settings(folder: Path, settings: dict[str, Any], rank: int) -> None:
     """Write what makes the results, or compare it with what made those that are there; a name makes nothing."""
     path = folder / SETTINGS
+    findings = list(folder.glob("findings*.jsonl"))  # before the settings: another process writes them after its own
     if not path.exists():
-        if list(folder.glob("findings*.jsonl")):
+        if findings:
             raise ValueError(f"`folder` must hold {SETTINGS} beside its findings, got none. Choose another folder.")
-        with _replacing(path) as file:
+        with _replacing(path, rank) as file:
             file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
@@ -515,11 +614,16 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def _unfinished(path: Path, rank: int) -> Path:
+    """Where a process writes what becomes `path`; its rank tells who may remove it."""
+    return path.with_name(f".{uuid.uuid4().hex}-r{rank:02d}.part")
+
+
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def _replacing(path: Path, rank: int) -> Iterator[Path]:
     """A path to write to that becomes `path` at the end, so that no reader and no killed run sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = path.with_name(f".{uuid.uuid4().hex}.part")
+    made = _unfinished(path, rank)
     try:
         yield made
         os.replace(made, path)
@@ -590,6 +694,22 @@ def _done(folder: Path) -> dict[str, tuple[int, int]]:
     return {record["film"]: (record["bytes"], record["modified"]) for _, record in _united(folder)}
 
 
+def _check_names(films: Sequence[FilmFile], done: dict[str, tuple[int, int]]) -> None:
+    """Whether films have lost the names that they went by: with another input all may have got longer ones."""
+    if not done or any(film.name in done for film in films):
+        return
+    before = {(Path(name).name, *stat): name for name, stat in done.items()}
+    for film in films:
+        if film.path.exists():
+            stat = film.path.stat()
+            name = before.get((film.path.name, stat.st_size, stat.st_mtime_ns))
+            if name is not None:
+                raise ValueError(
+                    f"`films` must be named as they are in the folder, got '{film.name}' for its '{name}'. Pass the "
+                    "inputs that made it, or choose another folder."
+                )
+
+
 def _not_done(films: Sequence[FilmFile], done: dict[str, tuple[int, int]]) -> list[FilmFile]:
     waiting = []
     for film in films:
@@ -605,7 +725,7 @@ def _not_done(films: Sequence[FilmFile], done: dict[str, tuple[int, int]]) -> li
     return waiting
 
 
-def _unite(folder: Path, table: bool, remove_parts: bool = False) -> None:
+def _unite(folder: Path, table: bool, remove_parts: bool = False, rank: int = 0) -> None:
     """Bring `findings.jsonl` and what is derived from it up to all that the processes have written.
 
     Another process may end at the same time and write an older union over this one: it looks again, as this one does,
@@ -614,43 +734,60 @@ def _unite(folder: Path, table: bool, remove_parts: bool = False) -> None:
     parts = {kind: _parts(folder, kind)[1:] for kind in ("findings", "failed")}
     if parts["findings"] or parts["failed"] or table:
         while True:
-            written = _write_union(folder, bool(parts["findings"]), bool(parts["failed"]) and not remove_parts, table)
-            if written == {record["film"] for _, record in _united(folder)} == set(_names(folder)):
+            failed = bool(parts["failed"]) and not remove_parts
+            written = _write_union(folder, bool(parts["findings"]), failed, table, rank)
+            names = {record["film"] for _, record in _united(folder)}
+            told = not failed or set(_names(folder, "failed")) == set(_failures(folder, names))
+            if written == names == set(_names(folder, "findings")) and told:
                 break
     if remove_parts:
         for path in (*parts["findings"], *parts["failed"]):
             path.unlink(missing_ok=True)
 
 
-def _names(folder: Path) -> Iterator[str]:
-    return (record["film"] for _, record in _records(folder / "findings.jsonl"))
+def _names(folder: Path, kind: str) -> Iterator[str]:
+    return (record["film"] for _, record in _records(folder / f"{kind}.jsonl"))
 
 
-def _write_union(folder: Path, findings: bool, failed: bool, table: bool) -> set[str]:
+def _failures(folder: Path, done: set[str]) -> dict[str, str]:
+    """Lines of the films that processes could not read and none has read."""
+    lines = {record["film"]: line for path in _parts(folder, "failed")[1:] for line, record in _records(path)}
+    return {name: line for name, line in lines.items() if name not in done}
+
+
+def _write_union(folder: Path, findings: bool, failed: bool, table: bool, rank: int) -> set[str]:
     names: set[str] = set()
     with contextlib.ExitStack() as stack:
         lines: TextIO | None = None
         tables: _Tables | None = None
         if findings:
-            lines = stack.enter_context(stack.enter_context(_replacing(folder / "findings.jsonl")).open("w"))
+            made = stack.enter_context(_replacing(folder / "findings.jsonl", rank))
+            lines = stack.enter_context(made.open("w"))
         if table:
-            tables = _Tables(*(stack.enter_context(_csv(folder / f"{name}.csv")) for name in ("findings", "boxes")))
+            files = (folder / f"{name}.csv" for name in ("findings", "boxes"))
+            tables = _Tables(*(stack.enter_context(_csv(path, rank)) for path in files))
         for line, record in _united(folder):
             names.add(record["film"])
             if lines is not None:
                 lines.write(line)
             if tables is not None:
                 tables.add(record)
+        if lines is not None:
+            lines.flush()
+            os.fsync(lines.fileno())  # the parts may be removed next
     if failed:
-        failures = {record["film"]: line for path in _parts(folder, "failed")[1:] for line, record in _records(path)}
-        with _replacing(folder / "failed.jsonl") as path:
-            path.write_text("".join(line for name, line in failures.items() if name not in names), encoding="utf-8")
+        with _replacing(folder / "failed.jsonl", rank) as path:
+            path.write_text("".join(_failures(folder, names).values()), encoding="utf-8")
     return names
 
 
 @contextlib.contextmanager
-def _csv(path: Path) -> Iterator[Any]:
-    with _replacing(path) as made, made.open("w", newline="", encoding="utf-8") as file:
+def _csv(path: Path, rank: int) -> Iterator[Any]:
+    # A file name that is no UTF-8 is written as JSON writes it.
+    with (
+        _replacing(path, rank) as made,
+        made.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         yield csv.writer(file, lineterminator="\n")
 
 
