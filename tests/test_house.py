@@ -1,9 +1,12 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The house: imports point one way, what travels with a checkpoint stays flat, what is public or named is there."""
+"""The house: imports point one way and stay light, what travels stays flat, what is public or named is there."""
 
 import ast
 import graphlib
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,7 @@ ROWS = (
     "training",
     "evaluation",
     "deployment",
+    "recipes",
     "cli",
     "app",
     "__init__",
@@ -114,6 +118,28 @@ def test_no_folder_imports_in_a_circle(folder):
         for file, code in files.items()
     }
     tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+LIGHT = {"clarity_hf", "transformers", "tokenizers", "torch", "torchvision", "scipy", "numpy", "PIL"}
+"""Libraries of which `import clarity_hf` may load more than the classes that it builds on have loaded."""
+
+LOADED = """
+import json, sys
+from transformers import AutoModelForImageClassification, PreTrainedModel
+before = set(sys.modules)
+import clarity_hf
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+def test_the_import_loads_little_beside_the_classes_that_it_builds_on():
+    run = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True)
+    modules = set(json.loads(run.stdout.splitlines()[-1]))
+    assert "clarity_hf.modeling_clarity" in modules
+    libraries = {name.split(".")[0] for name in modules} - sys.stdlib_module_names
+    assert sorted(name for name in libraries - LIGHT if not name.startswith("_")) == []
+    rooms = {f"clarity_hf.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py")}
+    assert sorted(rooms & modules) == []
 
 
 @pytest.mark.parametrize("name", FLAT)

@@ -27,6 +27,7 @@ from clarity_hf.evaluation.baselines import RandomMapLocalizer
 from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films, read_records
 from clarity_hf.evaluation.films import open_films
 from clarity_hf.evaluation.records import data_digest
+from clarity_hf.recipes import training
 from clarity_hf.training import ClarityTrainingArguments
 from clarity_hf.training.runs import to_flags
 from clarity_hf.training.teacher_cache import weights_digest
@@ -55,24 +56,23 @@ def rows(example):
 
 @pytest.fixture(scope="module")
 def scripts():
-    """The training scripts as modules, with the Trainer's arguments of each."""
-    found = {}
-    for name, arguments in (("train.py", ClarityTrainingArguments), ("train_teacher.py", TrainingArguments)):
-        spec = importlib.util.spec_from_file_location(f"reproduced_{name[:-3]}", EXAMPLES / name)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses look their module up
-        spec.loader.exec_module(module)
-        found[name] = (module, arguments)
-    yield found
-    for name in found:
-        del sys.modules[f"reproduced_{name[:-3]}"]
+    """Of each training script the classes of its arguments and their defaults."""
+    spec = importlib.util.spec_from_file_location("reproduced_train_teacher", EXAMPLES / "train_teacher.py")
+    teacher = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = teacher  # dataclasses look their module up
+    spec.loader.exec_module(teacher)
+    yield {
+        "train.py": ((training.TrainingRecipe, ClarityTrainingArguments), training.DEFAULTS),
+        "train_teacher.py": ((teacher.ScriptArguments, TrainingArguments), teacher.DEFAULTS),
+    }
+    del sys.modules[spec.name]
 
 
 def parsed(scripts, script, flags):
     """What the script makes of a command line, as its own main does; an unknown argument ends in SystemExit."""
-    module, arguments = scripts[script]
-    parser = HfArgumentParser((module.ScriptArguments, arguments))
-    parser.set_defaults(**module.DEFAULTS)
+    classes, defaults = scripts[script]
+    parser = HfArgumentParser(classes)
+    parser.set_defaults(**defaults)
     return parser.parse_args_into_dataclasses(flags)
 
 
@@ -113,10 +113,10 @@ def test_the_epoch_of_every_row_is_picked_on_the_committed_list(rows):
     assert {row.arguments["validation_split"] for row in rows.values()} == {"nih-validation"}
 
 
-@pytest.mark.parametrize("name", ["train.py", "train_teacher.py"])
-def test_a_training_script_never_looks_at_test_films(name):
-    """The Trainer is given `source.train` and `source.validation`; nothing in the script reads another split."""
-    tree = ast.parse((EXAMPLES / name).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("path", [training.__file__, EXAMPLES / "train_teacher.py"], ids=["train", "train_teacher"])
+def test_a_training_script_never_looks_at_test_films(path):
+    """The Trainer is given `source.train` and `source.validation`; nothing in the file reads another split."""
+    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
     read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert {"train", "validation"} <= read
     assert not read & {"test", "splits"}

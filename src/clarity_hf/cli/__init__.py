@@ -16,6 +16,7 @@ from .export import export
 from .phantom import phantom
 from .predict import predict
 from .publish import publish
+from .train import PARSER_READS_ALL, train
 
 app = typer.Typer(
     name="clarity-hf",
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command(context_settings=PARSER_READS_ALL)(train)
 for command in (predict, evaluate, calibrate, export, publish, phantom):
     app.command()(command)
 

@@ -1,0 +1,26 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""`clarity-hf train`: a model from image labels, by the training recipe's own parser."""
+
+import sys
+from typing import Any
+
+import typer
+
+PARSER_READS_ALL: dict[str, Any] = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "help_option_names": [],
+}
+"""Settings of the command: its words, `--help` among them, are the recipe's and the Trainer's."""
+
+
+def train(context: typer.Context) -> None:
+    """Train on image labels, or go on with a run.
+
+    Words are [CONFIG.yaml] [--FIELD VALUE ...], with the fields of the recipe and of the Trainer's arguments.
+    """
+    from clarity_hf.recipes.training import main
+
+    # As launchers do: the parser reads its words there, and the name that its help begins with.
+    sys.argv = [context.command_path, *context.args]
+    main()

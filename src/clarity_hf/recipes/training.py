@@ -1,0 +1,398 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The training recipe: image labels, anatomical priors and, where there is one, a teacher; from arguments to a model.
+
+`clarity-hf train` and `examples/train.py` are this with arguments from the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import transformers
+from transformers.trainer_utils import PredictionOutput
+
+from clarity_hf.configuration_clarity import PER_FINDING_FIELDS, ClarityConfig
+from clarity_hf.data.sources import JoinedRows, Source, open_sources, prevalence_of, sample_labels
+from clarity_hf.data.streaming import TransformedStream
+from clarity_hf.data.transforms import FilmTransform, TransformedDataset
+from clarity_hf.deployment.model_card import write_model_card
+from clarity_hf.evaluation import MultilabelAuroc, youden_thresholds
+from clarity_hf.image_processing_clarity import ClarityImageProcessor
+from clarity_hf.losses_clarity import balanced_positive_weights
+from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments, Teacher
+from clarity_hf.training.initialization import config_from_vit, initialize_from_vit
+from clarity_hf.training.other_findings import adapt_findings
+from clarity_hf.training.runs import (
+    default_arguments,
+    drop_pickle,
+    last_checkpoint,
+    parse_arguments,
+    published_name,
+)
+from clarity_hf.training.teacher_cache import cache_teacher_logits
+
+DEFAULTS = default_arguments() | {"output_dir": "runs/clarity", "learning_rate": 3e-4}
+SIZES: dict[str, dict[str, Any]] = {
+    "s16": {},
+    "ti16": {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768},
+}
+SHUFFLE_BUFFER = 1000
+
+
+@dataclass
+class TrainingRecipe:
+    """What is trained, and on what. Each field is an argument of the command line, whose help says what it is.
+
+    Raises:
+        ValueError: Two fields contradict each other.
+    """
+
+    data_dir: list[str] = field(
+        default_factory=lambda: ["phantom"],
+        metadata={
+            "help": "'phantom' for synthetic films without files, folders in the NIH release's layout, tables of own "
+            "films, folders of images, Hub data sets."
+        },
+    )
+    findings: list[str] | None = field(default=None, metadata={"help": "Columns of own labels; default: all."})
+    validation_split: str | None = field(
+        default=None,
+        metadata={"help": "Committed list of a release's validation patients, such as nih-validation; else drawn."},
+    )
+    uncertain: Literal["nan", "negative", "positive"] = field(
+        default="nan", metadata={"help": "What a label of -1 in own labels is read as."}
+    )
+    masks_dir: str | None = field(
+        default=None,
+        metadata={"help": "Thorax masks of a release, if not in its masks/; with --prior auto or masks."},
+    )
+    prior: Literal["auto", "masks", "atlas", "none"] = field(
+        default="auto", metadata={"help": "Anatomical prior: a film's mask or else the atlas; one of them; none."}
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read films as a stream; give --max_steps. They are one epoch, so --background_warmup_epochs is a "
+            "share of the whole run: 0.1 for its first tenth."
+        },
+    )
+    model: str | None = field(
+        default=None, metadata={"help": "Checkpoint to continue from: a name, folder or Hub id. Default: new weights."}
+    )
+    init: str | None = field(
+        default=None, metadata={"help": "ViT whose encoder a new model starts from, such as facebook/dino-vits16."}
+    )
+    size: Literal["s16", "ti16"] | None = field(
+        default=None, metadata={"help": "Architecture of a new model without --init; default: s16."}
+    )
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "Side of the model's input, a multiple of the patch; default: the checkpoint's, or 224."},
+    )
+    config: str | None = field(
+        default=None, metadata={"help": "JSON of ClarityConfig fields to change, such as '{\"pooling\": \"linear\"}'."}
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention of the blocks; 'eager' trains faster on CPUs."}
+    )
+    teacher: str | None = field(default=None, metadata={"help": "Image classifier with the same findings."})
+    teacher_cache: str | None = field(
+        default=None, metadata={"help": "Folder for the teacher's logits, each film asked once; with --augment flip."}
+    )
+    phantom_count: int = field(default=20_000, metadata={"help": "Phantoms per epoch."})
+    finding_rate: float | None = field(
+        default=None, metadata={"help": "Probability of each finding in a training phantom; default: as in NIH."}
+    )
+    finding_contrast: float = field(
+        default=1.0,
+        metadata={"help": "Training phantoms show their findings up to so many times as strongly; 1 to 4."},
+    )
+    film_repeats: int = field(
+        default=1, metadata={"help": "How often an epoch sees films that are no phantoms, to weigh them more."}
+    )
+    balance_positives: bool = field(
+        default=False, metadata={"help": "Weigh positives so that both classes of a finding count alike."}
+    )
+    drop_path_rate: float = field(default=0.0, metadata={"help": "Stochastic depth; 0.1 to 0.2 on real films."})
+    min_positives: int = field(default=20, metadata={"help": "Findings with fewer are not in the mean AUROC."})
+    augment: Literal["full", "flip", "none"] = field(
+        default="full", metadata={"help": "Crops, rotations, exposure and flips; flips alone; or nothing."}
+    )
+    crop_scale: float = field(default=0.7, metadata={"help": "Smallest area of a random crop."})
+    verify: bool = field(
+        default=False, metadata={"help": "Decode every film once before training and leave out the corrupt, by name."}
+    )
+
+    def __post_init__(self):
+        if self.teacher_cache and (self.teacher is None or self.augment == "full"):
+            raise ValueError(
+                "`teacher_cache` must come with --teacher and --augment flip or none, got "
+                f"--teacher {self.teacher} --augment {self.augment}. A crop needs the teacher's own look at it."
+            )
+        if self.model and self.init:
+            raise ValueError(f"`init` must be left out with --model, got {self.init}. A checkpoint has its encoder.")
+        if self.size and (self.model or self.init):
+            raise ValueError(
+                f"`size` must be left out with --model and --init, got {self.size}. Their weights have their size."
+            )
+        if not (self.size or self.model or self.init):
+            self.size = "s16"
+        if self.masks_dir and self.prior in ("atlas", "none"):
+            raise ValueError(
+                f"`masks_dir` must come with --prior auto or masks, got --prior {self.prior}. Its masks would not be "
+                "read."
+            )
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Train by the arguments of a command line, in front of which a YAML file may stand.
+
+    Args:
+        words: The command line, by default that of the process, by whose name help calls the program.
+
+    Raises:
+        OSError: A file that an argument names is not there.
+        ValueError: An argument is unknown or wrong.
+    """
+    recipe, args = parse_arguments((TrainingRecipe, ClarityTrainingArguments), DEFAULTS, words)
+    logging.basicConfig(level=logging.INFO if args.should_log else logging.WARNING, stream=sys.stdout)
+    train(recipe, args)
+
+
+def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, float]:
+    """Train, evaluate, save; go on from the last checkpoint where this very run was stopped.
+
+    Args:
+        recipe: What is trained, and on what.
+        args: Of the Trainer. With several data sets its metric for the best epoch is changed to that of the last.
+
+    Returns:
+        Metrics of the model on the validation films of the last data set, such as `validation_auroc`; chosen on them
+        are the epoch and the thresholds.
+
+    Raises:
+        OSError: A data set or a checkpoint is not there.
+        ValueError: Arguments do not fit the data or each other, or the output folder is of another run.
+    """
+    transformers.set_seed(args.seed)
+    processor = build_processor(recipe)
+    recipe = replace(recipe, image_size=processor.size["height"])
+    see = FilmTransform(processor, augment=recipe.augment, crop_scale=recipe.crop_scale, prior=recipe.prior)
+    sources = open_recipe_sources(recipe, see.canvas[0], args.seed)
+    films = join_films(recipe, sources, args.seed)
+    findings = next(iter(sources.values())).findings
+    model = build_model(recipe, findings, sample_labels(films))
+    teacher = Teacher.from_pretrained(recipe.teacher, findings, processor) if recipe.teacher else None
+    if teacher is not None and recipe.teacher_cache:
+        films = with_cached_logits(recipe, args, films, teacher, processor, recipe.teacher_cache)
+        teacher = None
+    transformed: Any = TransformedStream if recipe.streaming else TransformedDataset
+    train_films = transformed(films, see, args.seed)
+    plain = FilmTransform(processor, prior=recipe.prior)
+    validations = {name: transformed(source.validation, plain) for name, source in sources.items()}
+    # Mixed, films of two sources would be told apart by their look: each is measured by itself, and the last decides.
+    target, validation = list(validations.items())[-1]
+    if len(validations) > 1:
+        args.metric_for_best_model = f"{target}_{args.metric_for_best_model}"
+
+    trainer = ClarityDistillationTrainer(
+        model=model,
+        args=args,
+        train_dataset=train_films,
+        eval_dataset=validations if len(validations) > 1 else validation,
+        processing_class=processor,
+        teacher=teacher,
+        compute_metrics=MultilabelAuroc(findings, recipe.min_positives).of_prediction,
+    )
+    resume_from = args.resume_from_checkpoint or last_checkpoint(args, asdict(recipe))
+    if resume_from:
+        print(f"resuming from {resume_from}")
+    trainer.train(resume_from_checkpoint=resume_from)
+    prediction = trainer.predict(validation, metric_key_prefix="validation")
+    save(trainer, model, recipe, prediction, list(sources), None if recipe.streaming else len(train_films))
+    trainer.accelerator.end_training()
+    return prediction.metrics
+
+
+def save(
+    trainer: ClarityDistillationTrainer,
+    model: ClarityForMultiLabelLocalization,
+    recipe: TrainingRecipe,
+    prediction: PredictionOutput,
+    data: Sequence[str],
+    train_films: int | None,
+) -> None:
+    """Leave the model with its thresholds, the run's history and a model card in the output folder.
+
+    Args:
+        trainer: Has trained; every process calls this.
+        model: The one that it trained.
+        recipe: Arguments.
+        prediction: Logits and labels `(n, F)` of the validation films of the last data set, and the metrics on them.
+        data: Names of the data sets.
+        train_films: How many there are, if known.
+    """
+    args = trainer.args
+    scores = 1 / (1 + np.exp(-prediction.predictions.astype(np.float64)))
+    model.config.score_thresholds = youden_thresholds(scores, prediction.label_ids).tolist()
+    trainer.save_model()
+    if not trainer.is_world_process_zero():
+        return
+    drop_pickle(args.output_dir)
+    trainer.state.save_to_json(str(Path(args.output_dir) / "trainer_state.json"))
+    write_model_card(
+        Path(args.output_dir),
+        model,
+        data=data,
+        target=data[-1],
+        train_films=train_films,
+        validation_labels=prediction.label_ids,
+        metrics=prediction.metrics,
+        history=trainer.state.log_history,
+        teacher=published_name(recipe.teacher) if recipe.teacher else None,
+    )
+    auroc = prediction.metrics["validation_auroc"]
+    print(f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(prediction.label_ids)} films)")
+
+
+def open_recipe_sources(recipe: TrainingRecipe, phantom_size: int, seed: int) -> dict[str, Source]:
+    """The data sets of a recipe by name.
+
+    Args:
+        recipe: Arguments.
+        phantom_size: Side in pixels at which phantoms are drawn.
+        seed: Of phantoms and of splits that are drawn.
+
+    Raises:
+        OSError: A data set is not there.
+        ValueError: An argument does not fit a data set, or the foreground has nothing to learn from.
+    """
+    sources = open_sources(
+        recipe.data_dir,
+        recipe.film_repeats,
+        phantom_count=recipe.phantom_count,
+        seed=seed,
+        finding_rate=recipe.finding_rate,
+        finding_contrast=recipe.finding_contrast,
+        phantom_size=phantom_size,
+        verify=recipe.verify,
+        findings=recipe.findings,
+        uncertain=recipe.uncertain,
+        validation_split=recipe.validation_split,
+        masks_dir=recipe.masks_dir,
+        streaming=recipe.streaming,
+    )
+    if recipe.prior == "masks" and not any(source.has_prior for source in sources.values()):
+        raise ValueError(
+            f"`prior` must be auto, atlas or none where no film has a mask, got masks for {list(sources)}. Nothing "
+            "would teach the foreground: give --masks_dir or another --prior."
+        )
+    return sources
+
+
+def with_cached_logits(
+    recipe: TrainingRecipe,
+    args: ClarityTrainingArguments,
+    films: Any,
+    teacher: Teacher,
+    processor: ClarityImageProcessor,
+    folder: str,
+) -> Any:
+    """Training films with the teacher's logits, kept in a folder, for each view of them that training will see."""
+    views = ("identity", "mirror") if recipe.augment == "flip" else ("identity",)
+    return cache_teacher_logits(
+        films,
+        teacher.to(args.device),
+        processor,
+        folder,
+        views,
+        batch_size=args.per_device_eval_batch_size,
+        num_workers=args.dataloader_num_workers,
+    )
+
+
+def build_processor(recipe: TrainingRecipe) -> ClarityImageProcessor:
+    """The checkpoint's preprocessing at the wanted size, or that of a new model with as many channels."""
+    if recipe.model:
+        side = recipe.image_size or ClarityConfig.from_pretrained(recipe.model).image_size
+        return ClarityImageProcessor.from_pretrained(recipe.model, size={"height": side, "width": side})
+    side = recipe.image_size or ClarityConfig().image_size
+    channels = json.loads(recipe.config or "{}").get("num_channels", len(ClarityImageProcessor.image_mean))
+    return ClarityImageProcessor(
+        size={"height": side, "width": side},
+        image_mean=ClarityImageProcessor.image_mean[:1] * channels,
+        image_std=ClarityImageProcessor.image_std[:1] * channels,
+    )
+
+
+def join_films(recipe: TrainingRecipe, sources: dict[str, Source], seed: int) -> Any:
+    """The training films of all data sets one after the other, or the stream of one, shuffled."""
+    if not recipe.streaming:
+        return JoinedRows([source.train for source in sources.values()])
+    if len(sources) > 1 or recipe.film_repeats > 1 or recipe.teacher_cache:
+        raise ValueError(
+            f"`streaming` must be of one data set, without --film_repeats and --teacher_cache, got {list(sources)}. "
+            "Leave --streaming out: rows with an index are read from disk too."
+        )
+    stream = next(iter(sources.values())).train
+    return stream.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
+
+
+def build_model(
+    recipe: TrainingRecipe, findings: Sequence[str], labels: np.ndarray
+) -> ClarityForMultiLabelLocalization:
+    """A new model with the training films' prevalence in its biases, or a checkpoint at the wanted size.
+
+    Args:
+        recipe: Arguments.
+        findings: Names of the F findings.
+        labels: `(n, F)` of training films, 1, 0, NaN.
+    """
+    changes = {"drop_path_rate": recipe.drop_path_rate} | json.loads(recipe.config or "{}")
+    if recipe.balance_positives:
+        changes["positive_weights"] = balanced_positive_weights(torch.from_numpy(labels)).tolist()
+    if recipe.model:
+        model = continued_model(recipe, findings, changes)
+    else:
+        settings = {
+            "image_size": recipe.image_size or ClarityConfig().image_size,
+            "id2label": dict(enumerate(findings)),
+            "prevalence": prevalence_of(labels).round(4).tolist(),
+            "background_suppression": recipe.prior != "none",  # without a prior the foreground is never taught
+        } | changes
+        if recipe.init:
+            model = ClarityForMultiLabelLocalization(config_from_vit(recipe.init, **settings))
+            print(initialize_from_vit(model, recipe.init))
+        else:
+            model = ClarityForMultiLabelLocalization(ClarityConfig(**SIZES[recipe.size or "s16"] | settings))
+    if recipe.attn_implementation:
+        model.set_attn_implementation(recipe.attn_implementation)
+    return model
+
+
+def continued_model(
+    recipe: TrainingRecipe, findings: Sequence[str], changes: dict[str, Any]
+) -> ClarityForMultiLabelLocalization:
+    """A checkpoint with fields of its config changed, at the wanted size and for the wanted findings."""
+    # Lists with a value per finding wait for the findings to be there; the rest shapes the layers.
+    late = {name: changes[name] for name in PER_FINDING_FIELDS if name in changes}
+    early = {name: value for name, value in changes.items() if name not in late}
+    # Suppression stays as the checkpoint has it: its foreground was taught where it was trained.
+    model = ClarityForMultiLabelLocalization.from_pretrained(recipe.model, use_safetensors=True, **early)
+    if model.config.findings != list(findings):
+        model, report = adapt_findings(model, findings)
+        print(report)
+    model.config.update(late)
+    model.config.validate_architecture()
+    if recipe.image_size and model.config.image_size != recipe.image_size:
+        model.clarity.resize_position_embeddings(recipe.image_size)
+    return model
