@@ -34,7 +34,6 @@ ROWS = (
     "deployment",
     "recipes",
     "cli",
-    "app",
     "__init__",
     "__main__",
 )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import typer
 
 from .calibrate import calibrate
+from .demo import demo
 from .evaluate import evaluate
 from .export import export
 from .phantom import phantom
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command(context_settings=PARSER_READS_ALL)(train)
-for command in (predict, evaluate, calibrate, export, publish, phantom):
+for command in (predict, evaluate, calibrate, export, publish, demo, phantom):
     app.command()(command)
 
 

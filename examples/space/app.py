@@ -1,0 +1,30 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The web page as a Space of the Hugging Face Hub: this folder is the whole Space.
+
+    python examples/space/app.py
+
+serves on all addresses at port 7860, as a Space wants it; `GRADIO_SERVER_PORT` and `MODEL` choose another port and
+another checkpoint. On one's own machine take `clarity-hf demo`, which only that machine reaches.
+"""
+
+import os
+
+from transformers import pipeline
+
+import clarity_hf
+from clarity_hf.deployment.web_page import serve_page
+from clarity_hf.training.runs import published_name
+
+MODEL = os.environ.get("MODEL", "clarity-s16-224")
+PORT = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
+
+if __name__ == "__main__":
+    serve_page(
+        pipeline(clarity_hf.TASK, model=MODEL),
+        published_name(MODEL),
+        host="0.0.0.0",
+        port=PORT,
+        max_upload_mb=32,
+        max_queue=8,
+        ready=lambda address: print(f"serving {address}", flush=True),
+    )

@@ -1,0 +1,44 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""`clarity-hf demo`: the web page, on this machine."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from .common import load
+
+
+def demo(
+    model: Annotated[str, typer.Option(help="Packaged name, folder or Hub id.")] = "clarity-s16-224",
+    host: Annotated[str, typer.Option(help="Address to listen on; by default only this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 7860,
+    max_upload_mb: Annotated[float, typer.Option(help="Largest upload in megabytes.")] = 64,
+    max_queue: Annotated[int, typer.Option(help="Films that may wait; the next is turned away.")] = 8,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+) -> None:
+    """Serve a web page for one film at a time; needs the extra demo. Ctrl-C ends it."""
+    from clarity_hf.deployment.web_page import serve_page
+    from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
+    from clarity_hf.training.runs import published_name
+
+    loaded, image_processor = load(model, device)
+    pipeline = ChestXrayLocalizationPipeline(model=loaded, image_processor=image_processor, device=loaded.device)
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        print(
+            "warning: others reach this page, without login and without encryption. Show no patients' films.",
+            file=sys.stderr,
+        )
+    serve_page(
+        pipeline,
+        published_name(model),
+        host=host,
+        port=port,
+        max_upload_mb=max_upload_mb,
+        max_queue=max_queue,
+        open_browser=open_browser,
+        ready=lambda address: print(
+            f"serving {address} (Ctrl-C ends it). For research, not for diagnosis.", flush=True
+        ),
+    )

@@ -1,0 +1,605 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""A web page for one film at a time: findings with their thresholds, and a map and boxes over the film.
+
+For one person at their own machine, or a few at a demonstration; not for a hospital's network. The page asks nothing
+of any other host and keeps nothing: an uploaded file is deleted as soon as it is read, the film and its maps stay in
+memory until the tab closes, another film takes their place or they are forgotten after `HELD_SECONDS`, and pictures
+and JSON are made in the page. The model runs once a film; another finding or opacity only draws again.
+
+gradio is the extra `demo`, imported when a page is built.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from transformers.modeling_outputs import ModelOutput
+
+from clarity_hf.data.phantoms import draw_phantom
+from clarity_hf.image_reading import read_image
+from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
+from clarity_hf.visualization import draw_findings
+
+from . import web_page_html as html
+
+logger = logging.getLogger(__name__)
+
+VIEW_SIDE = 1024
+"""Films are shown with at most this many pixels on the longer side; scores and boxes are of the whole film."""
+
+SAMPLES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
+    ("Cardiomegaly", 1, ("Cardiomegaly",)),
+    ("Effusion", 2, ("Effusion",)),
+    ("Mass", 3, ("Mass",)),
+    ("No finding", 4, ()),
+)
+"""Phantoms to choose from: title, seed, and the findings that are drawn."""
+
+SAMPLE_SIDE = 512
+"""Side of the phantoms, in pixels."""
+
+HELD_FILMS = 32
+"""Films in memory at a time; the one used longest ago makes room."""
+
+HELD_SECONDS = 1800.0
+"""After this time without use a film is forgotten, whether or not its tab was closed."""
+
+SWEEP_SECONDS = 15
+UPLOAD_SECONDS = 120
+"""How often uploads are looked through that nobody read, as of a full queue, and the age at which they are deleted."""
+
+FILE_TYPES = [".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", "application/dicom"]
+"""What the file dialogue offers; what a file is, is told from its content."""
+
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'"
+)
+
+
+# One film
+
+
+@dataclass(frozen=True, eq=False)
+class LocalizedFilm:
+    """A film after the model, with all that pictures of it need.
+
+    Attributes:
+        view: `(h, w)` uint8, the film reduced to at most `VIEW_SIDE` on its longer side.
+        size: `(H, W)` of the film itself.
+        findings: The pipeline's result, highest score first; boxes xyxy in pixels of the film itself.
+        maps: Localization maps `(1, F, h, w)` on the patch grid.
+    """
+
+    view: np.ndarray
+    size: tuple[int, int]
+    findings: list[dict[str, Any]]
+    maps: ModelOutput
+
+    def finding(self, label: str) -> dict[str, Any]:
+        """The finding of a label.
+
+        Raises:
+            ValueError: There is none.
+        """
+        for finding in self.findings:
+            if finding["label"] == label:
+                return finding
+        raise ValueError(f"`label` must be one of the model's findings, got {label!r}. Take one of the table.")
+
+
+def localize_film(pipeline: ChestXrayLocalizationPipeline, source: Any) -> LocalizedFilm:
+    """Run the model on one film.
+
+    Args:
+        pipeline: Its own thresholds apply.
+        source: Any source of [`read_image`].
+
+    Raises:
+        ImportError, TypeError, ValueError: As [`read_image`]; the messages call the source `film`.
+    """
+    pixels = read_image(source, "film")
+    outputs = pipeline.forward(pipeline.preprocess(pixels))
+    height, width = pixels.shape
+    view = Image.fromarray(pixels.round().astype(np.uint8))
+    view.thumbnail((VIEW_SIDE, VIEW_SIDE), Image.Resampling.LANCZOS)
+    maps = ModelOutput(localization_maps=outputs["localization_maps"].float().cpu())
+    return LocalizedFilm(np.asarray(view), (height, width), pipeline.postprocess(outputs), maps)
+
+
+def draw_view(
+    pipeline: ChestXrayLocalizationPipeline,
+    film: LocalizedFilm,
+    label: str,
+    opacity: float = 0.45,
+    style: str = "wash",
+    all_boxes: bool = False,
+) -> Image.Image:
+    """Draw the map and the boxes of one finding over the reduced film.
+
+    Args:
+        pipeline: That localized the film.
+        film: From `localize_film`.
+        label: Finding to draw.
+        opacity: Of the wash, in [0, 1].
+        style: `wash` or `contours`, as in [`draw_findings`].
+        all_boxes: Draw the boxes of the other present findings too.
+
+    Returns:
+        RGB picture with the scale of the map below.
+
+    Raises:
+        ValueError: There is no such finding, or another argument is out of range.
+    """
+    index = pipeline.model.config.label2id[film.finding(label)["label"]]
+    shown = film.view.shape
+    heat = pipeline.image_processor.post_process_maps(film.maps, [shown], [index])[0][0].numpy()
+    drawn: list[dict[str, Any]] = []
+    for finding in film.findings:
+        if finding["label"] == label:
+            drawn.insert(0, {**finding, "boxes": _scaled(finding["boxes"], film.size, shown), "map": heat})
+        elif all_boxes:
+            drawn.append({**finding, "boxes": _scaled(finding["boxes"], film.size, shown)})
+    return draw_findings(film.view, drawn, label, opacity, style=style, bar="below")  # type: ignore[arg-type]
+
+
+def _scaled(
+    boxes: Sequence[Mapping[str, float]], size: tuple[int, int], shown: tuple[int, ...]
+) -> list[dict[str, float]]:
+    """Boxes in pixels of a film of another size."""
+    factors = {"x": shown[1] / size[1], "y": shown[0] / size[0]}
+    return [{edge: value * factors[edge[0]] for edge, value in box.items()} for box in boxes]
+
+
+def film_record(pipeline: ChestXrayLocalizationPipeline, film: LocalizedFilm, model_name: str) -> dict[str, Any]:
+    """What the JSON file of a film holds: no name, no path, no UID.
+
+    Args:
+        pipeline: That localized the film.
+        film: From `localize_film`.
+        model_name: Name of the checkpoint, no path.
+    """
+    return {
+        "notice": html.NOTICE,
+        "model": model_name,
+        "calibrated": is_calibrated(pipeline),
+        "film": {"height": film.size[0], "width": film.size[1]},
+        "findings": film.findings,
+    }
+
+
+def is_calibrated(pipeline: ChestXrayLocalizationPipeline) -> bool:
+    """Whether the scores of a pipeline's model went through a calibration."""
+    config = pipeline.model.config
+    return set(config.per_finding("score_slopes")) != {1.0} or set(config.per_finding("score_intercepts")) != {0.0}
+
+
+class HeldFilms:
+    """The last film of each open tab, in memory.
+
+    Args:
+        capacity: Films at a time.
+        seconds: After which, without use, a film is forgotten.
+    """
+
+    def __init__(self, capacity: int = HELD_FILMS, seconds: float = HELD_SECONDS):
+        self._capacity, self._seconds = capacity, seconds
+        self._films: OrderedDict[str, tuple[float, LocalizedFilm]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, session: str, film: LocalizedFilm) -> None:
+        """Hold a film instead of the session's earlier one."""
+        with self._lock:
+            self._films[session] = (time.monotonic(), film)
+            self._films.move_to_end(session)
+            self._forget()
+
+    def get(self, session: str) -> LocalizedFilm | None:
+        """The film of a session, if it is still held."""
+        with self._lock:
+            self._forget()
+            if session not in self._films:
+                return None
+            film = self._films[session][1]
+            self._films[session] = (time.monotonic(), film)
+            self._films.move_to_end(session)
+            return film
+
+    def drop(self, session: str) -> None:
+        """Forget the film of a session."""
+        with self._lock:
+            self._films.pop(session, None)
+
+    def __len__(self) -> int:
+        return len(self._films)
+
+    def _forget(self) -> None:
+        oldest = time.monotonic() - self._seconds
+        for session in [session for session, (used, _) in self._films.items() if used < oldest]:
+            del self._films[session]
+        while len(self._films) > self._capacity:
+            self._films.popitem(last=False)
+
+
+def taken_upload(path: str | os.PathLike) -> bytes:
+    """The bytes of an uploaded file, which is deleted, with the folder that it alone was in.
+
+    Raises:
+        ValueError: It is not there any more.
+    """
+    path = Path(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError("`film` must be uploaded first, got none that is still there. Upload it again.") from error
+    finally:
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another file is in it
+            path.parent.rmdir()
+
+
+def plain_refusal(error: Exception) -> str:
+    """Why there is no result, in sentences for the page.
+
+    The words of errors that are not this package's may quote a path or the patient and are left out.
+    """
+    if isinstance(error, TypeError | ValueError | ImportError):
+        return str(error).replace("`film`", "The film").replace("`", "")
+    logger.error("a film failed with %s", type(error).__name__)
+    return "The film could not be read or computed. Check that the file is whole, or try another."
+
+
+# The page
+
+
+def _gradio() -> Any:
+    """gradio, silent: without its counting of users and its question for newer versions."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    try:
+        import gradio
+    except ImportError as error:
+        raise ImportError(
+            "`gradio` must be installed for the web page, got none. Run pip install 'clarity_hf[demo]'."
+        ) from error
+    return gradio
+
+
+def _blocks_without_urls(gradio: Any) -> type:
+    """`gradio.Blocks` that fetches nothing: it would download a file that a request names by its address."""
+
+    class Blocks(gradio.Blocks):
+        async def preprocess_data(self, block_fn: Any, inputs: list[Any], *arguments: Any, **named: Any) -> Any:
+            if _names_url(inputs):
+                raise gradio.Error("Films are uploaded, not fetched from an address.", print_exception=False)
+            return await super().preprocess_data(block_fn, inputs, *arguments, **named)
+
+    return Blocks
+
+
+def _names_url(value: Any) -> bool:
+    """Whether a file of a request's values is an address of the web."""
+    if isinstance(value, Mapping):
+        where = str(value.get("path", "")).strip().lower()
+        return where.startswith(("http:", "https:")) or any(_names_url(part) for part in value.values())
+    return isinstance(value, list | tuple) and any(_names_url(part) for part in value)
+
+
+def _asking_for(method: Callable[..., Any], **types: type) -> Callable[..., Any]:
+    """A method as gradio wants it: the types of the arguments that it is to fill in, in the annotations."""
+
+    @functools.wraps(method)
+    def call(*arguments: Any) -> Any:
+        return method(*arguments)
+
+    call.__annotations__ = types
+    return call
+
+
+class _Listeners:
+    """What the page does on each event; all that it returns is HTML."""
+
+    def __init__(self, pipeline: ChestXrayLocalizationPipeline, model_name: str, phantoms: Sequence[np.ndarray]):
+        self._pipeline, self._model_name, self._phantoms = pipeline, model_name, phantoms
+        self._held = HeldFilms()
+        self._score_name = "Probability" if is_calibrated(pipeline) else "Score"
+
+    def upload(self, file: Any, opacity: float, style: str, all_boxes: bool, request: Any) -> tuple[Any, ...]:
+        """Picture, table, chosen finding, and an empty field of upload."""
+        return *self._localized(lambda: taken_upload(file["path"]), request, (opacity, style, all_boxes)), None
+
+    def sample(self, opacity: float, style: str, all_boxes: bool, event: Any, request: Any) -> tuple[str, ...]:
+        """Picture, table and chosen finding."""
+        return self._localized(lambda: self._phantoms[int(event.index)], request, (opacity, style, all_boxes))
+
+    def choose(self, opacity: float, style: str, all_boxes: bool, event: Any, request: Any) -> tuple[str, ...]:
+        """Picture, table and chosen finding."""
+        return self._shown(request, str(event.value), (opacity, style, all_boxes))
+
+    def redraw(self, chosen: str, opacity: float, style: str, all_boxes: bool, request: Any) -> str:
+        """Picture."""
+        return self._shown(request, chosen, (opacity, style, all_boxes))[0] if chosen else html.waiting()
+
+    def close(self, request: Any) -> None:
+        """Forget the film of a tab."""
+        self._held.drop(request.session_hash)
+
+    def _localized(self, source: Callable[[], Any], request: Any, drawing: tuple[Any, ...]) -> tuple[str, ...]:
+        self._held.drop(request.session_hash)
+        try:
+            film = localize_film(self._pipeline, source())
+        except Exception as error:  # of a broken file a library may raise anything, and the page goes on
+            return html.refusal(plain_refusal(error)), "", ""
+        self._held.put(request.session_hash, film)
+        return self._shown(request, film.findings[0]["label"], drawing)
+
+    def _shown(self, request: Any, label: str, drawing: tuple[Any, ...]) -> tuple[str, ...]:
+        film = self._held.get(request.session_hash)
+        if film is None:
+            return html.refusal("The film is no longer held here. Upload it again."), "", ""
+        picture = draw_view(self._pipeline, film, label, *drawing)
+        record = film_record(self._pipeline, film, self._model_name)
+        return (
+            html.film(picture, film.finding(label), self._score_name),
+            html.findings_table(film.findings, label, self._score_name, record),
+            label,
+        )
+
+
+def build_page(
+    pipeline: ChestXrayLocalizationPipeline, model_name: str, *, max_queue: int = 8, max_upload_mb: float = 64
+) -> Any:
+    """The page as `gradio.Blocks`; [`serve_page`] serves it.
+
+    Args:
+        pipeline: One film at a time goes through it.
+        model_name: Name of the checkpoint, no path.
+        max_queue: Films that may wait; the next is turned away.
+        max_upload_mb: For the words of the page; the server enforces it.
+
+    Raises:
+        ImportError: The extra `demo` is not installed.
+        ValueError: An argument is out of range.
+    """
+    if max_queue < 1:
+        raise ValueError(f"`max_queue` must be at least 1, got {max_queue}. Pass the films that may wait.")
+    if not max_upload_mb > 0:
+        raise ValueError(f"`max_upload_mb` must be above 0, got {max_upload_mb}. Pass megabytes, such as 64.")
+    gradio = _gradio()
+    phantoms = [draw_phantom(seed, SAMPLE_SIDE, findings).image for _, seed, findings in SAMPLES]
+    listeners = _Listeners(pipeline, model_name, phantoms)
+    # The maximum age is what a film may wait in a full queue; the usual upload is deleted when it is read.
+    with _blocks_without_urls(gradio)(
+        analytics_enabled=False, title="clarity_hf", fill_width=True, delete_cache=(SWEEP_SECONDS, UPLOAD_SECONDS)
+    ) as page:
+        gradio.HTML(html.header(model_name), js_on_load=None)
+        chosen = gradio.State("")
+        with gradio.Row(equal_height=False):
+            with gradio.Column(scale=6, min_width=420):
+                picture = gradio.HTML(html.waiting(), js_on_load=html.ON_PICTURE, elem_id="picture")
+            with gradio.Column(scale=5, min_width=420):
+                upload = gradio.File(
+                    label=f"Film: PNG, JPEG, TIFF, BMP or DICOM, up to {max_upload_mb:g} MB",
+                    file_types=FILE_TYPES,
+                    height=84,
+                    elem_id="upload",
+                )
+                samples = gradio.HTML(
+                    html.samples(
+                        [(title, Image.fromarray(film)) for (title, *_), film in zip(SAMPLES, phantoms, strict=True)]
+                    ),
+                    js_on_load=html.ON_SAMPLE,
+                    elem_id="samples",
+                )
+                with gradio.Row():
+                    opacity = gradio.Slider(0, 1, 0.45, step=0.05, label="Opacity", scale=3, elem_id="opacity")
+                    style = gradio.Radio(
+                        [("Colour wash", "wash"), ("Contours", "contours")],
+                        value="wash",
+                        label="Map drawn as",
+                        scale=4,
+                    )
+                    all_boxes = gradio.Checkbox(False, label="All boxes", scale=2, min_width=120, elem_id="all-boxes")
+                table = gradio.HTML("", js_on_load=html.ON_FINDING, elem_id="findings")
+        controls = [chosen, opacity, style, all_boxes]
+        running: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
+        # Without preprocessing, which would leave an empty file for each upload behind.
+        upload.upload(
+            _asking_for(listeners.upload, request=gradio.Request),
+            [upload, *controls[1:]],
+            [picture, table, chosen, upload],
+            preprocess=False,
+            **running,
+        )
+        samples.select(
+            _asking_for(listeners.sample, event=gradio.SelectData, request=gradio.Request),
+            controls[1:],
+            [picture, table, chosen],
+            **running,
+        )
+        drawing: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+        table.select(
+            _asking_for(listeners.choose, event=gradio.SelectData, request=gradio.Request),
+            controls[1:],
+            [picture, table, chosen],
+            **drawing,
+        )
+        gradio.on(
+            [opacity.change, style.change, all_boxes.change],
+            _asking_for(listeners.redraw, request=gradio.Request),
+            controls,
+            picture,
+            trigger_mode="always_last",
+            **drawing,
+        )
+        page.unload(_asking_for(listeners.close, request=gradio.Request))
+    page.queue(max_size=max_queue, default_concurrency_limit=1, api_open=False)
+    return page
+
+
+def serve_page(
+    pipeline: ChestXrayLocalizationPipeline,
+    model_name: str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    max_upload_mb: float = 64,
+    max_queue: int = 8,
+    open_browser: bool = False,
+    ready: Callable[[str], object] | None = None,
+) -> None:
+    """Serve the page until the process is interrupted or ended by SIGTERM.
+
+    Uploads lie in a folder that only this user may read and that goes with the server. There is no login and no
+    encryption: beyond the loopback address whoever reaches the port may use the page.
+
+    Args:
+        pipeline: One film at a time goes through it.
+        model_name: Name of the checkpoint, no path.
+        host: Address to listen on; by default only this machine reaches it.
+        port: To listen on; 0 takes a free one.
+        max_upload_mb: Larger uploads are refused, in megabytes of 10⁶ bytes.
+        max_queue: Films that may wait; the next is turned away.
+        open_browser: Open the page in the browser of this machine.
+        ready: Called with the page's address once it is served.
+
+    Raises:
+        ImportError: The extra `demo` is not installed.
+        OSError: The port is taken.
+        ValueError: An argument is out of range.
+    """
+    with (
+        _until_ended(),
+        tempfile.TemporaryDirectory(prefix="clarity-hf-page-") as folder,
+        _environment(GRADIO_TEMP_DIR=folder),
+    ):
+        page = build_page(pipeline, model_name, max_queue=max_queue, max_upload_mb=max_upload_mb)
+        gradio = _gradio()
+        try:
+            _, local, _ = page.launch(
+                server_name=host,
+                server_port=port or _free_port(host),
+                max_file_size=round(max_upload_mb * 1e6),
+                inbrowser=open_browser,
+                prevent_thread_lock=True,
+                share=False,
+                quiet=True,
+                footer_links=[],
+                run_history=False,  # it would keep films in the browser
+                enable_monitoring=False,
+                mcp_server=False,
+                ssr_mode=False,
+                state_session_capacity=2 * HELD_FILMS,
+                app_kwargs={"middleware": [(_Guarded, (), {"max_bytes": round(max_upload_mb * 1e6) + 2**20})]},
+                theme=_theme(gradio),
+                css=html.STYLE,
+            )
+            if ready is not None:
+                ready(local)
+            while True:
+                time.sleep(3600)
+        finally:
+            page.close(verbose=False)
+
+
+def _theme(gradio: Any) -> Any:
+    """Fonts of the system, so that none is fetched."""
+    colours = gradio.themes.colors
+    return gradio.themes.Base(
+        primary_hue=colours.teal,
+        neutral_hue=colours.slate,
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    ).set(body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300")
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _free_port(host: str) -> int:
+    with socket.create_server((host, 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _until_ended() -> Iterator[None]:
+    """End the block at Ctrl-C and at SIGTERM, which would otherwise leave the folder of uploads behind.
+
+    The signal raises. An event that its handler sets may wait for ever: the thread it interrupts may hold its lock.
+    """
+    in_main = threading.current_thread() is threading.main_thread()  # no other may take signals
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main else None
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
+
+
+class _Guarded:
+    """ASGI middleware: no request beyond a size, and a browser that turns to no other host.
+
+    Args:
+        app: To pass on to.
+        max_bytes: Of a request's body.
+    """
+
+    def __init__(self, app: Any, max_bytes: int):
+        self.app, self.max_bytes = app, max_bytes
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        received = 0
+
+        async def receive_some() -> Any:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.max_bytes:  # ends as a client that went away does
+                return {"type": "http.disconnect"}
+            return message
+
+        async def send_with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *_HEADERS]
+            await send(message)
+
+        await self.app(scope, receive_some, send_with_policy)
+
+
+_HEADERS = [
+    (b"content-security-policy", _POLICY.encode()),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+]

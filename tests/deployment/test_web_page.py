@@ -1,0 +1,405 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The web page: what it says of a film, what it refuses, that nothing stays, and a person's steps in a browser."""
+
+import base64
+import html as markup
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import types
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clarity_hf.deployment import web_page, web_page_html
+from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
+
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+@pytest.fixture
+def pipeline(tiny_checkpoint):
+    from clarity_hf import ClarityForMultiLabelLocalization, ClarityImageProcessor
+
+    model = ClarityForMultiLabelLocalization.from_pretrained(tiny_checkpoint).eval()
+    model.config.score_thresholds = [0.0] * 7 + [1.0] * 7  # half of the findings are present
+    return ChestXrayLocalizationPipeline(
+        model=model, image_processor=ClarityImageProcessor.from_pretrained(tiny_checkpoint), device="cpu"
+    )
+
+
+@pytest.fixture
+def listeners(pipeline, film):
+    return web_page._Listeners(pipeline, "tiny", [film])
+
+
+def png(pixels):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def tab(session="a"):
+    return types.SimpleNamespace(session_hash=session)
+
+
+def click(index, value):
+    return types.SimpleNamespace(index=index, value=value)
+
+
+CONTROLS = (0.45, "wash", False)
+
+
+# One film
+
+
+def test_a_film_has_the_findings_of_the_pipeline(pipeline, film):
+    localized = web_page.localize_film(pipeline, film)
+    assert localized.size == (120, 90)
+    assert localized.findings == pipeline(film)
+
+
+def test_a_large_film_is_shown_reduced_and_its_boxes_with_it(pipeline, film):
+    large = np.asarray(Image.fromarray(film).resize((1500, 2000)))
+    localized = web_page.localize_film(pipeline, large)
+    assert localized.view.shape == (1024, 768)
+    present = next(finding for finding in localized.findings if finding["boxes"])
+    assert present["boxes"] == next(
+        finding["boxes"] for finding in pipeline(large) if finding["label"] == present["label"]
+    )
+    scaled = web_page._scaled([{"xmin": 150, "ymin": 200, "xmax": 1500, "ymax": 2000}], (2000, 1500), (1024, 768))
+    assert scaled == [{"xmin": pytest.approx(76.8), "ymin": pytest.approx(102.4), "xmax": 768, "ymax": 1024}]
+    picture = web_page.draw_view(pipeline, localized, present["label"])
+    assert picture.width == 768
+    assert picture.height > 1024  # the scale is below
+
+
+def test_the_record_names_no_file_and_is_json(pipeline, film):
+    record = web_page.film_record(pipeline, web_page.localize_film(pipeline, film), "tiny")
+    assert json.loads(json.dumps(record)) == record
+    assert set(record) == {"notice", "model", "calibrated", "film", "findings"}
+    assert record["calibrated"] is False
+    assert record["film"] == {"height": 120, "width": 90}
+
+
+def test_calibration_is_told_from_the_config(pipeline):
+    assert not web_page.is_calibrated(pipeline)
+    pipeline.model.config.score_slopes = [1.0] * 13 + [0.9]
+    assert web_page.is_calibrated(pipeline)
+
+
+def test_held_films_make_room_and_are_forgotten(pipeline, film):
+    localized = web_page.localize_film(pipeline, film)
+    held = web_page.HeldFilms(capacity=2, seconds=60)
+    for session in "abc":
+        held.put(session, localized)
+    assert held.get("a") is None
+    assert held.get("c") is localized
+    held.drop("c")
+    assert held.get("c") is None
+    assert len(held) == 1
+    past = web_page.HeldFilms(seconds=-1)
+    past.put("a", localized)
+    assert past.get("a") is None
+
+
+def test_an_upload_is_deleted_once_read(tmp_path):
+    path = tmp_path / "hash" / "film.png"
+    path.parent.mkdir()
+    path.write_bytes(b"film")
+    assert web_page.taken_upload(path) == b"film"
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="Upload it again"):
+        web_page.taken_upload(path)
+
+
+# The listeners
+
+
+def test_the_model_runs_once_a_film_whatever_is_chosen(listeners, pipeline, monkeypatch):
+    runs = []
+    forward = pipeline.forward
+    monkeypatch.setattr(pipeline, "forward", lambda inputs: runs.append(1) or forward(inputs))
+    listeners.sample(*CONTROLS, click(0, ""), tab())
+    for label in ("Mass", "Hernia"):
+        picture, table, chosen = listeners.choose(*CONTROLS, click(1, label), tab())
+        assert chosen == label
+        assert f'alt="Film with the map of {label}"' in picture
+        assert re.search(rf'ch-chosen" data-finding="{label}"', table)
+    assert listeners.redraw("Hernia", 0.9, "wash", False, tab()) != picture
+    assert "Film with the map" in listeners.redraw("Hernia", 0.45, "contours", True, tab())
+    assert runs == [1]
+
+
+def test_the_table_is_sorted_with_thresholds_and_marks(listeners):
+    _, table, _ = listeners.sample(*CONTROLS, click(0, ""), tab())
+    rows = re.findall(r"<tr class=.*?</tr>", table)
+    scores = [float(re.findall(r'ch-number">([\d.]+)', row)[0]) for row in rows]
+    assert len(rows) == 14
+    assert scores == sorted(scores, reverse=True)
+    for row in rows:
+        reaches = float(re.findall(r'ch-number">([\d.]+)', row)[1]) == 0
+        assert ("● yes" in row) == reaches == ("ch-present" in row)
+    assert "7 of 14 findings reach their threshold" in table
+    assert web_page_html.UNCALIBRATED in table
+    href = re.search(r'href="data:application/json;base64,([^"]+)"', table)
+    assert len(json.loads(base64.b64decode(href[1]))["findings"]) == 14
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"junk", "DICOM image"), (None, "show something")])
+def test_a_refused_upload_says_why_without_a_path_and_shows_no_earlier_film(listeners, film, tmp_path, content, words):
+    listeners.sample(*CONTROLS, click(0, ""), tab())
+    path = tmp_path / "Doe^Jane.png"
+    path.write_bytes(png(np.full((64, 64), 7, np.uint8)) if content is None else content)
+    picture, table, chosen, field = listeners.upload({"path": str(path)}, *CONTROLS, tab())
+    assert words in picture
+    assert 'role="alert"' in picture
+    assert "Doe" not in picture
+    assert str(tmp_path) not in picture
+    assert "`" not in picture
+    assert (table, chosen, field) == ("", "", None)
+    assert not path.exists()
+    assert "no longer held" in listeners.choose(*CONTROLS, click(0, "Mass"), tab())[0]
+
+
+def test_words_of_strangers_are_not_shown():
+    assert "Jane" not in web_page.plain_refusal(RuntimeError("/data/Jane"))
+    assert "Jane" not in web_page.plain_refusal(FileNotFoundError("/data/Jane"))
+
+
+def test_tabs_do_not_see_each_other_and_closing_forgets(listeners):
+    listeners.sample(*CONTROLS, click(0, ""), tab("a"))
+    assert "no longer held" in listeners.choose(*CONTROLS, click(0, "Mass"), tab("b"))[0]
+    listeners.close(tab("a"))
+    assert "no longer held" in listeners.choose(*CONTROLS, click(0, "Mass"), tab("a"))[0]
+
+
+def test_what_comes_from_outside_is_escaped(listeners):
+    finding = {"label": '"><script>', "score": 0.5, "threshold": 0.4, "present": True, "boxes": []}
+    for made in (
+        web_page_html.header("<script>"),
+        web_page_html.refusal("<script>"),
+        web_page_html.film(Image.new("RGB", (8, 8)), finding, "Probability"),
+        web_page_html.findings_table([finding], "", "Probability", {}),
+    ):
+        assert "<script>" not in made
+        assert "<script>" in markup.unescape(made)
+
+
+def test_an_absent_finding_is_said_to_be_absent():
+    finding = {"label": "Mass", "score": 0.1, "threshold": 0.4, "present": False, "boxes": []}
+    assert "below its threshold of 0.400. Not called present" in web_page_html.film(
+        Image.new("RGB", (8, 8)), finding, "Probability"
+    )
+
+
+@pytest.mark.parametrize("values", [[{"path": "https://a/b"}], [0, {"x": [{"path": " HTTP://a"}]}]])
+def test_addresses_are_seen_wherever_they_stand(values):
+    assert web_page._names_url(values)
+    assert not web_page._names_url([{"path": "/tmp/film.png", "url": None}, 0.45, "https://a/b"])
+
+
+# The page, served
+
+
+@pytest.mark.parametrize(("argument", "value"), [("max_queue", 0), ("max_upload_mb", 0)])
+def test_bounds_are_checked(pipeline, argument, value):
+    with pytest.raises(ValueError, match=f"`{argument}` must be"):
+        web_page.build_page(pipeline, "tiny", **{argument: value})
+
+
+def test_without_gradio_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(ImportError, match=r"pip install 'clarity_hf\[demo\]'"):
+        web_page._gradio()
+
+
+class Served:
+    """A page of the tiny model in a process of its own."""
+
+    def __init__(self, words, folder, **environment):
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, *words],
+            env={**os.environ, "TMPDIR": str(folder), **environment},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        first = self.process.stdout.readline()
+        self.address = re.search(r"http://[\w.]+:\d+", first)[0]
+
+    def files(self):
+        """Files below the folder of temporary files."""
+        return [path for path in self.folder.rglob("*") if path.is_file()]
+
+    def post(self, path, body):
+        request = urllib.request.Request(
+            f"{self.address}/gradio_api/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20)
+
+    def end(self):
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def served(tiny_checkpoint, tmp_path_factory):
+    pytest.importorskip("gradio")
+    options = ["--port", "0", "--max-upload-mb", "0.5", "--max-queue", "1", "--device", "cpu"]
+    words = ["-m", "clarity_hf", "demo", "--model", str(tiny_checkpoint), *options]
+    page = Served(words, tmp_path_factory.mktemp("temporary"))
+    yield page
+    assert page.end() == 0
+    assert list(page.folder.glob("clarity-hf-page-*")) == []
+
+
+@pytest.fixture
+def browser_page(served):
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM.exists():
+        pytest.skip("no Chromium here")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1440, "height": 1000}, accept_downloads=True)
+        page.asked = []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(served.address)
+        page.wait_for_selector("[data-sample]")
+        yield page
+        browser.close()
+
+
+def test_a_person_uploads_chooses_a_finding_sees_its_box_and_downloads(served, browser_page, film, tmp_path):
+    page = browser_page
+    assert web_page_html.NOTICE in page.inner_text(".ch-notice")
+    assert "independent reconstruction" in page.inner_text(".ch-header")
+    Image.fromarray(film).resize((450, 600)).save(tmp_path / "Doe_Jane.png")
+    page.set_input_files("#upload input[type=file]", tmp_path / "Doe_Jane.png")
+    page.wait_for_selector("table.ch-findings")
+    assert served.files() == []
+    assert page.locator("table.ch-findings tbody tr").count() == 14
+
+    row = page.locator("table.ch-findings tbody tr.ch-present").last
+    label = row.get_attribute("data-finding")
+    row.locator("button").press("Enter")  # by keyboard
+    page.wait_for_selector(f'tr.ch-chosen[data-finding="{label}"]')
+    words = page.inner_text(".ch-film figcaption")
+    assert label.replace("_", " ") in words
+    assert "Box in pixels of the film: x " in words
+    seen = page.get_attribute(".ch-film img", "src")
+    picture = Image.open(io.BytesIO(base64.b64decode(seen.split(",")[1]))).convert("RGB")
+    orange = (np.asarray(picture) == (230, 159, 0)).all(axis=-1)  # the first colour of boxes
+    assert orange.sum() > 200
+
+    page.fill("#opacity input[type=number]", "0.9")
+    page.press("#opacity input[type=number]", "Tab")
+    page.wait_for_function("before => document.querySelector('.ch-film img').src !== before", arg=seen)
+
+    with page.expect_download() as download:
+        page.click("a[download$='.json']")
+    record = json.loads(download.value.path().read_text())
+    assert download.value.suggested_filename == "clarity-hf-findings.json"
+    assert record["film"] == {"height": 600, "width": 450}
+    assert record["notice"] == web_page_html.NOTICE
+    assert "Doe" not in json.dumps(record)
+    with page.expect_download() as download:
+        page.click("a[data-picture]")
+    assert download.value.suggested_filename == f"clarity-hf-{label}.png"
+    with Image.open(download.value.path()) as saved:
+        assert saved.width == 512  # enlarged to the least side
+
+    assert page.evaluate("async () => (await indexedDB.databases()).length") == 0  # the browser keeps no film
+    assert [url for url in page.asked if not url.startswith((served.address, "data:", "blob:"))] == []
+    assert served.files() == []
+
+
+def test_a_broken_or_too_large_upload_is_refused_in_words(served, browser_page, tmp_path):
+    page = browser_page
+    (tmp_path / "film.dcm").write_bytes(b"junk" * 100)
+    page.set_input_files("#upload input[type=file]", tmp_path / "film.dcm")
+    page.wait_for_selector("[role=alert]:has-text('The film must be')")
+    assert served.files() == []
+    (tmp_path / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 600_000)
+    page.set_input_files("#upload input[type=file]", tmp_path / "large.png")
+    page.wait_for_selector("text=/exceeds the maximum|maximum allowed size/i")
+    assert served.files() == []
+
+
+def test_a_sample_is_one_click(browser_page):
+    browser_page.click("[data-sample='0']")
+    browser_page.wait_for_selector("table.ch-findings")
+    assert browser_page.locator(".ch-film img").count() == 1
+
+
+def upload_event(served, path, session):
+    """Body of the event that follows an upload."""
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{served.address}/config") as answer:
+        config = json.load(answer)
+    event = next(fn for fn in config["dependencies"] if any(target[1] == "upload" for target in fn["targets"]))
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    return {"data": [file, 0.45, "wash", False], "fn_index": event["id"], "session_hash": session}
+
+
+def test_a_film_of_an_address_is_not_fetched(served):
+    body = upload_event(served, "http://127.0.0.1:9/film.png", "url")
+    event = json.load(served.post("queue/join", body))["event_id"]
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"{served.address}/gradio_api/queue/data?session_hash=url", timeout=20) as stream:
+        lines = (line.decode() for line in stream)
+        done = next(line for line in lines if "process_completed" in line and event in line)
+    assert "not fetched from an address" in done
+
+
+def test_a_full_queue_turns_away_and_goes_on(served):
+    body = upload_event(served, "http://127.0.0.1:9/film.png", "flood")
+    refused = None
+    deadline = time.monotonic() + 20
+    while refused is None and time.monotonic() < deadline:
+        try:
+            served.post("queue/join", body)
+        except urllib.error.HTTPError as error:
+            refused = error
+    assert refused is not None
+    assert refused.code == 503
+    assert "Queue is full" in refused.read().decode()
+
+
+def test_who_is_turned_away_is_told(browser_page):
+    browser_page.route(
+        "**/queue/join*", lambda route: route.fulfill(status=503, json={"detail": "Queue is full. Max size is 1."})
+    )
+    browser_page.click("[data-sample='0']")
+    browser_page.wait_for_selector("text=/queue is full|busy/i")
+
+
+def test_answers_carry_the_policy_and_large_bodies_are_cut(served):
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(served.address) as answer:
+        assert "connect-src 'self'" in answer.headers["Content-Security-Policy"]
+    with pytest.raises((urllib.error.HTTPError, OSError)):
+        served.post("queue/join", {"data": ["0" * 3_000_000], "fn_index": 0, "session_hash": "x"})
+
+
+def test_only_this_machine_is_served_by_default(served):
+    assert served.address.startswith("http://127.0.0.1:")
+
+
+def test_the_space_is_the_same_page(tiny_checkpoint, tmp_path):
+    pytest.importorskip("gradio")
+    app = Path(__file__).resolve().parents[2] / "examples" / "space" / "app.py"
+    port = str(web_page._free_port("127.0.0.1"))
+    page = Served([str(app)], tmp_path, MODEL=str(tiny_checkpoint), GRADIO_SERVER_PORT=port)
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://127.0.0.1:{port}") as answer:
+        assert web_page_html.NOTICE in answer.read().decode()
+    assert page.end() == 0
+    assert list(tmp_path.glob("clarity-hf-page-*")) == []
