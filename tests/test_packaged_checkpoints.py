@@ -94,7 +94,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(package):
 
 @pytest.mark.parametrize(("name", "arguments"), packaged_checkpoints.UNTRAINED.items())
 def test_an_untrained_name_says_how_to_get_it(package, name, arguments):
-    with pytest.raises(OSError, match=rf"`{name}` is .* do not ship.*examples/train\.py --data_dir FILMS {arguments}"):
+    with pytest.raises(OSError, match=rf"`{name}` is .* do not ship.*clarity-hf train --data_dir FILMS {arguments}"):
         packaged_checkpoints.checkpoint_path(name)
     with pytest.raises(OSError, match="weights do not ship"):
         AutoModelForImageClassification.from_pretrained(name)

@@ -26,7 +26,7 @@ UNTRAINED = {
     "clarity-s16-512": "--model clarity-s16-224 --image_size 512",
     "clarity-ti16-224": "--size ti16",
 }
-"""Configurations of the family whose weights do not ship, and the arguments of examples/train.py that train them."""
+"""Configurations of the family whose weights do not ship, and the arguments of `clarity-hf train` that train them."""
 
 
 def checkpoint_path(name: str) -> Path:
@@ -45,7 +45,7 @@ def checkpoint_path(name: str) -> Path:
     if name in UNTRAINED:
         raise OSError(
             f"`{name}` is a configuration whose weights do not ship with clarity_hf (packaged: {known}). Train it and "
-            f"load the folder that it writes: accelerate launch examples/train.py --data_dir FILMS {UNTRAINED[name]} "
+            f"load the folder that it writes: clarity-hf train --data_dir FILMS {UNTRAINED[name]} "
             f"--output_dir runs/{name}"
         )
     raise OSError(

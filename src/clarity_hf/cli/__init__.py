@@ -1,7 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """The command line `clarity-hf`: one file a command, each a thin call of the function that does the work.
 
-torch, transformers and the rest are imported inside the commands, so that help does not wait for them.
+What a command needs beyond `import clarity_hf` is imported inside it. Help still waits for that import,
+which registers the classes with transformers and so loads torch.
 """
 
 import os
