@@ -50,3 +50,16 @@ def load(model: str, device: str = "auto") -> tuple[Any, Any]:
     place = chosen_device(device)
     loaded = ClarityForMultiLabelLocalization.from_pretrained(model, use_safetensors=True).eval().to(place)
     return loaded, ClarityImageProcessor.from_pretrained(model)
+
+
+def load_pipeline(model: str, device: str = "auto") -> Any:
+    """The pipeline of a model and its image processor, on the device.
+
+    Raises:
+        OSError: There is no such model.
+        ValueError: The device is not here.
+    """
+    from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
+
+    loaded, image_processor = load(model, device)
+    return ChestXrayLocalizationPipeline(model=loaded, image_processor=image_processor, device=loaded.device)

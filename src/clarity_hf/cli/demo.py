@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import load
+from .common import load_pipeline
 
 
 def demo(
@@ -20,11 +20,9 @@ def demo(
 ) -> None:
     """Serve a web page for one film at a time; needs the extra demo. Ctrl-C ends it."""
     from clarity_hf.deployment.web_page import serve_page
-    from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
     from clarity_hf.training.runs import published_name
 
-    loaded, image_processor = load(model, device)
-    pipeline = ChestXrayLocalizationPipeline(model=loaded, image_processor=image_processor, device=loaded.device)
+    pipeline = load_pipeline(model, device)
     if host not in ("127.0.0.1", "::1", "localhost"):
         print(
             "warning: others reach this page, without login and without encryption. Show no patients' films.",

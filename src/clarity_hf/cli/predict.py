@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import load
+from .common import load_pipeline
 
 SOME_FAILED = 3
 """Exit status where some films failed and the others are done."""
@@ -48,15 +48,13 @@ def predict(
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     from clarity_hf.deployment.batch_prediction import find_films, predict_films
-    from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
     from clarity_hf.training.runs import published_name
 
     found = find_films(inputs, recursive, exclude=[output_dir])
     if found.passed_over and rank == 0:
         told = ", ".join(f"{count} {suffix or 'without ending'}" for suffix, count in found.passed_over.items())
         print(f"passed over, no films: {told}", file=sys.stderr)
-    loaded, image_processor = load(model, device)
-    pipeline = ChestXrayLocalizationPipeline(model=loaded, image_processor=image_processor, device=loaded.device)
+    pipeline = load_pipeline(model, device)
     outputs = [name for name, on in (("overlays", overlays), ("maps", maps), ("dicom", dicom)) if on]
     with _launched(world_size) as total_over_processes:
         with _bar(f"process {rank}" if world_size > 1 else None) as progress:
