@@ -3,7 +3,7 @@
 
 import argparse
 import ast
-import importlib.util
+import importlib
 import itertools
 import json
 import sys
@@ -27,6 +27,7 @@ from clarity_hf.evaluation.baselines import RandomMapLocalizer
 from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films, read_records
 from clarity_hf.evaluation.films import open_films
 from clarity_hf.evaluation.records import data_digest
+from clarity_hf.recipes import teacher as teacher_recipe
 from clarity_hf.recipes import training
 from clarity_hf.training import ClarityTrainingArguments
 from clarity_hf.training.runs import to_flags
@@ -57,15 +58,10 @@ def rows(example):
 @pytest.fixture(scope="module")
 def scripts():
     """Of each training script the classes of its arguments and their defaults."""
-    spec = importlib.util.spec_from_file_location("reproduced_train_teacher", EXAMPLES / "train_teacher.py")
-    teacher = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = teacher  # dataclasses look their module up
-    spec.loader.exec_module(teacher)
-    yield {
+    return {
         "train.py": ((training.TrainingRecipe, ClarityTrainingArguments), training.DEFAULTS),
-        "train_teacher.py": ((teacher.ScriptArguments, TrainingArguments), teacher.DEFAULTS),
+        "train_teacher.py": ((teacher_recipe.TeacherRecipe, TrainingArguments), teacher_recipe.DEFAULTS),
     }
-    del sys.modules[spec.name]
 
 
 def parsed(scripts, script, flags):
@@ -113,7 +109,7 @@ def test_the_epoch_of_every_row_is_picked_on_the_committed_list(rows):
     assert {row.arguments["validation_split"] for row in rows.values()} == {"nih-validation"}
 
 
-@pytest.mark.parametrize("path", [training.__file__, EXAMPLES / "train_teacher.py"], ids=["train", "train_teacher"])
+@pytest.mark.parametrize("path", [training.__file__, teacher_recipe.__file__], ids=["train", "train_teacher"])
 def test_a_training_script_never_looks_at_test_films(path):
     """The Trainer is given `source.train` and `source.validation`; nothing in the file reads another split."""
     tree = ast.parse(Path(path).read_text(encoding="utf-8"))

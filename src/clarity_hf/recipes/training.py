@@ -7,10 +7,8 @@
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +18,7 @@ import transformers
 from transformers.trainer_utils import PredictionOutput
 
 from clarity_hf.configuration_clarity import PER_FINDING_FIELDS, ClarityConfig
-from clarity_hf.data.sources import JoinedRows, Source, open_sources, prevalence_of, sample_labels
+from clarity_hf.data.sources import JoinedRows, Source, prevalence_of, sample_labels
 from clarity_hf.data.streaming import TransformedStream
 from clarity_hf.data.transforms import FilmTransform, TransformedDataset
 from clarity_hf.deployment.model_card import write_model_card
@@ -31,14 +29,10 @@ from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments, Teacher
 from clarity_hf.training.initialization import config_from_vit, initialize_from_vit
 from clarity_hf.training.other_findings import adapt_findings
-from clarity_hf.training.runs import (
-    default_arguments,
-    drop_pickle,
-    last_checkpoint,
-    parse_arguments,
-    published_name,
-)
+from clarity_hf.training.runs import default_arguments, published_name
 from clarity_hf.training.teacher_cache import cache_teacher_logits
+
+from .common import DataRecipe, films_that_decide, fit, open_recipe_sources, run_command, save_run
 
 DEFAULTS = default_arguments() | {"output_dir": "runs/clarity", "learning_rate": 3e-4}
 SIZES: dict[str, dict[str, Any]] = {
@@ -49,28 +43,13 @@ SHUFFLE_BUFFER = 1000
 
 
 @dataclass
-class TrainingRecipe:
-    """What is trained, and on what. Each field is an argument of the command line, whose help says what it is.
+class TrainingRecipe(DataRecipe):
+    """What is trained, and on what.
 
     Raises:
         ValueError: Two fields contradict each other.
     """
 
-    data_dir: list[str] = field(
-        default_factory=lambda: ["phantom"],
-        metadata={
-            "help": "'phantom' for synthetic films without files, folders in the NIH release's layout, tables of own "
-            "films, folders of images, Hub data sets."
-        },
-    )
-    findings: list[str] | None = field(default=None, metadata={"help": "Columns of own labels; default: all."})
-    validation_split: str | None = field(
-        default=None,
-        metadata={"help": "Committed list of a release's validation patients, such as nih-validation; else drawn."},
-    )
-    uncertain: Literal["nan", "negative", "positive"] = field(
-        default="nan", metadata={"help": "What a label of -1 in own labels is read as."}
-    )
     masks_dir: str | None = field(
         default=None,
         metadata={"help": "Thorax masks of a release, if not in its masks/; with --prior auto or masks."},
@@ -108,29 +87,10 @@ class TrainingRecipe:
     teacher_cache: str | None = field(
         default=None, metadata={"help": "Folder for the teacher's logits, each film asked once; with --augment flip."}
     )
-    phantom_count: int = field(default=20_000, metadata={"help": "Phantoms per epoch."})
-    finding_rate: float | None = field(
-        default=None, metadata={"help": "Probability of each finding in a training phantom; default: as in NIH."}
-    )
-    finding_contrast: float = field(
-        default=1.0,
-        metadata={"help": "Training phantoms show their findings up to so many times as strongly; 1 to 4."},
-    )
-    film_repeats: int = field(
-        default=1, metadata={"help": "How often an epoch sees films that are no phantoms, to weigh them more."}
-    )
     balance_positives: bool = field(
         default=False, metadata={"help": "Weigh positives so that both classes of a finding count alike."}
     )
     drop_path_rate: float = field(default=0.0, metadata={"help": "Stochastic depth; 0.1 to 0.2 on real films."})
-    min_positives: int = field(default=20, metadata={"help": "Findings with fewer are not in the mean AUROC."})
-    augment: Literal["full", "flip", "none"] = field(
-        default="full", metadata={"help": "Crops, rotations, exposure and flips; flips alone; or nothing."}
-    )
-    crop_scale: float = field(default=0.7, metadata={"help": "Smallest area of a random crop."})
-    verify: bool = field(
-        default=False, metadata={"help": "Decode every film once before training and leave out the corrupt, by name."}
-    )
 
     def __post_init__(self):
         if self.teacher_cache and (self.teacher is None or self.augment == "full"):
@@ -154,18 +114,8 @@ class TrainingRecipe:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Train by the arguments of a command line, in front of which a YAML file may stand.
-
-    Args:
-        words: The command line, by default that of the process, by whose name help calls the program.
-
-    Raises:
-        OSError: A file that an argument names is not there.
-        ValueError: An argument is unknown or wrong.
-    """
-    recipe, args = parse_arguments((TrainingRecipe, ClarityTrainingArguments), DEFAULTS, words)
-    logging.basicConfig(level=logging.INFO if args.should_log else logging.WARNING, stream=sys.stdout)
-    train(recipe, args)
+    """Train by the arguments of a command line, see [`run_command`]."""
+    run_command(train, (TrainingRecipe, ClarityTrainingArguments), DEFAULTS, words)
 
 
 def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, float]:
@@ -187,7 +137,7 @@ def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, f
     processor = build_processor(recipe)
     recipe = replace(recipe, image_size=processor.size["height"])
     see = FilmTransform(processor, augment=recipe.augment, crop_scale=recipe.crop_scale, prior=recipe.prior)
-    sources = open_recipe_sources(recipe, see.canvas[0], args.seed)
+    sources = open_sources_with_prior(recipe, see.canvas[0], args.seed)
     films = join_films(recipe, sources, args.seed)
     findings = next(iter(sources.values())).findings
     model = build_model(recipe, findings, sample_labels(films))
@@ -199,25 +149,17 @@ def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, f
     train_films = transformed(films, see, args.seed)
     plain = FilmTransform(processor, prior=recipe.prior)
     validations = {name: transformed(source.validation, plain) for name, source in sources.items()}
-    # Mixed, films of two sources would be told apart by their look: each is measured by itself, and the last decides.
-    target, validation = list(validations.items())[-1]
-    if len(validations) > 1:
-        args.metric_for_best_model = f"{target}_{args.metric_for_best_model}"
-
+    evaluated, validation = films_that_decide(validations, args)
     trainer = ClarityDistillationTrainer(
         model=model,
         args=args,
         train_dataset=train_films,
-        eval_dataset=validations if len(validations) > 1 else validation,
+        eval_dataset=evaluated,
         processing_class=processor,
         teacher=teacher,
         compute_metrics=MultilabelAuroc(findings, recipe.min_positives).of_prediction,
     )
-    resume_from = args.resume_from_checkpoint or last_checkpoint(args, asdict(recipe))
-    if resume_from:
-        print(f"resuming from {resume_from}")
-    trainer.train(resume_from_checkpoint=resume_from)
-    prediction = trainer.predict(validation, metric_key_prefix="validation")
+    prediction = fit(trainer, recipe, validation)
     save(trainer, model, recipe, prediction, list(sources), None if recipe.streaming else len(train_films))
     trainer.accelerator.end_training()
     return prediction.metrics
@@ -244,11 +186,9 @@ def save(
     args = trainer.args
     scores = 1 / (1 + np.exp(-prediction.predictions.astype(np.float64)))
     model.config.score_thresholds = youden_thresholds(scores, prediction.label_ids).tolist()
-    trainer.save_model()
+    save_run(trainer)
     if not trainer.is_world_process_zero():
         return
-    drop_pickle(args.output_dir)
-    trainer.state.save_to_json(str(Path(args.output_dir) / "trainer_state.json"))
     write_model_card(
         Path(args.output_dir),
         model,
@@ -264,33 +204,10 @@ def save(
     print(f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(prediction.label_ids)} films)")
 
 
-def open_recipe_sources(recipe: TrainingRecipe, phantom_size: int, seed: int) -> dict[str, Source]:
-    """The data sets of a recipe by name.
-
-    Args:
-        recipe: Arguments.
-        phantom_size: Side in pixels at which phantoms are drawn.
-        seed: Of phantoms and of splits that are drawn.
-
-    Raises:
-        OSError: A data set is not there.
-        ValueError: An argument does not fit a data set, or the foreground has nothing to learn from.
-    """
-    sources = open_sources(
-        recipe.data_dir,
-        recipe.film_repeats,
-        phantom_count=recipe.phantom_count,
-        seed=seed,
-        finding_rate=recipe.finding_rate,
-        finding_contrast=recipe.finding_contrast,
-        phantom_size=phantom_size,
-        verify=recipe.verify,
-        findings=recipe.findings,
-        uncertain=recipe.uncertain,
-        validation_split=recipe.validation_split,
-        masks_dir=recipe.masks_dir,
-        streaming=recipe.streaming,
-    )
+def open_sources_with_prior(recipe: TrainingRecipe, phantom_size: int, seed: int) -> dict[str, Source]:
+    """As [`open_recipe_sources`]; a ValueError also where the foreground has nothing to learn from."""
+    options = {"masks_dir": recipe.masks_dir, "streaming": recipe.streaming}
+    sources = open_recipe_sources(recipe, phantom_size, seed, **options)
     if recipe.prior == "masks" and not any(source.has_prior for source in sources.values()):
         raise ValueError(
             f"`prior` must be auto, atlas or none where no film has a mask, got masks for {list(sources)}. Nothing "

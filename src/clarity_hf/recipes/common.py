@@ -1,0 +1,142 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""What the recipes share: the fields that say which films are seen and how, and what is done with them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import PredictionOutput
+
+from clarity_hf.data.sources import Source, open_sources
+from clarity_hf.training.runs import drop_pickle, last_checkpoint, parse_arguments
+
+
+@dataclass
+class DataRecipe:
+    """Which films are trained on, and how they are seen and measured.
+
+    Each field of a recipe is an argument of its command line, whose help says what it is.
+    """
+
+    data_dir: list[str] = field(
+        default_factory=lambda: ["phantom"],
+        metadata={
+            "help": "'phantom' for synthetic films without files, folders in the NIH release's layout, tables of own "
+            "films, folders of images, Hub data sets."
+        },
+    )
+    findings: list[str] | None = field(default=None, metadata={"help": "Columns of own labels; default: all."})
+    validation_split: str | None = field(
+        default=None,
+        metadata={"help": "Committed list of a release's validation patients, such as nih-validation; else drawn."},
+    )
+    uncertain: Literal["nan", "negative", "positive"] = field(
+        default="nan", metadata={"help": "What a label of -1 in own labels is read as."}
+    )
+    phantom_count: int = field(default=20_000, metadata={"help": "Phantoms per epoch."})
+    finding_rate: float | None = field(
+        default=None, metadata={"help": "Probability of each finding in a training phantom; default: as in NIH."}
+    )
+    finding_contrast: float = field(
+        default=1.0,
+        metadata={"help": "Training phantoms show their findings up to so many times as strongly; 1 to 4."},
+    )
+    film_repeats: int = field(
+        default=1, metadata={"help": "How often an epoch sees films that are no phantoms, to weigh them more."}
+    )
+    augment: Literal["full", "flip", "none"] = field(
+        default="full", metadata={"help": "Crops, rotations, exposure and flips; flips alone; or nothing."}
+    )
+    crop_scale: float = field(default=0.7, metadata={"help": "Smallest area of a random crop."})
+    verify: bool = field(
+        default=False, metadata={"help": "Decode every film once before training and leave out the corrupt, by name."}
+    )
+    min_positives: int = field(default=20, metadata={"help": "Findings with fewer are not in the mean AUROC."})
+
+
+def run_command(
+    train: Callable[[Any, Any], Any],
+    data_classes: Sequence[Any],
+    defaults: Mapping[str, Any],
+    words: Sequence[str] | None,
+) -> None:
+    """Train by the arguments of a command line, see [`parse_arguments`], and log to stdout.
+
+    Raises:
+        OSError: A file that an argument names is not there.
+        ValueError: An argument is unknown or wrong.
+    """
+    recipe, args = parse_arguments(data_classes, defaults, words)
+    logging.basicConfig(level=logging.INFO if args.should_log else logging.WARNING, stream=sys.stdout)
+    train(recipe, args)
+
+
+def open_recipe_sources(recipe: DataRecipe, phantom_size: int, seed: int, **options: Any) -> dict[str, Source]:
+    """The data sets of a recipe by name.
+
+    Args:
+        recipe: Names them.
+        phantom_size: Side in pixels at which phantoms are drawn.
+        seed: Of phantoms and of splits that are drawn.
+        options: More of those of [`open_sources`], whose errors are raised.
+    """
+    return open_sources(
+        recipe.data_dir,
+        recipe.film_repeats,
+        phantom_count=recipe.phantom_count,
+        seed=seed,
+        finding_rate=recipe.finding_rate,
+        finding_contrast=recipe.finding_contrast,
+        phantom_size=phantom_size,
+        verify=recipe.verify,
+        findings=recipe.findings,
+        uncertain=recipe.uncertain,
+        validation_split=recipe.validation_split,
+        **options,
+    )
+
+
+def films_that_decide(validations: Mapping[str, Any], args: TrainingArguments) -> tuple[Any, Any]:
+    """What the Trainer evaluates on, and of it the films of the last data set, by which the epoch is chosen.
+
+    Mixed, films of two sources would be told apart by their look: each is measured by itself, and the last decides.
+
+    Args:
+        validations: Validation films by the name of their data set.
+        args: Of the Trainer. With several data sets its metric for the best epoch is changed to that of the last.
+    """
+    target, validation = list(validations.items())[-1]
+    if len(validations) == 1:
+        return validation, validation
+    args.metric_for_best_model = f"{target}_{args.metric_for_best_model}"
+    return validations, validation
+
+
+def fit(trainer: Trainer, recipe: DataRecipe, validation: Any) -> PredictionOutput:
+    """Train, from the last checkpoint where this very run was stopped, and predict the validation films.
+
+    Returns:
+        Logits and labels `(n, F)` and the metrics on them, such as `validation_auroc`.
+
+    Raises:
+        ValueError: The output folder is of another run.
+    """
+    resume_from = trainer.args.resume_from_checkpoint or last_checkpoint(trainer.args, asdict(recipe))
+    if resume_from:
+        print(f"resuming from {resume_from}")
+    trainer.train(resume_from_checkpoint=resume_from)
+    return trainer.predict(validation, metric_key_prefix="validation")
+
+
+def save_run(trainer: Trainer) -> None:
+    """Leave the model, its image processor and the run's history in the output folder; every process calls this."""
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        drop_pickle(trainer.args.output_dir)
+        trainer.state.save_to_json(str(Path(trainer.args.output_dir) / "trainer_state.json"))
