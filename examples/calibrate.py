@@ -15,14 +15,16 @@ A table says what each finding was given. Beneath it stands what such a calibrat
 seen: fitted on one half of the patients, measured on the other, and the other way round. The last line is
 
     saved runs/calibrated: calibration on 332 validation films
+
+`clarity-hf calibrate` does and prints the same.
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 from clarity_hf.cli.common import load
-from clarity_hf.evaluation.calibration import Calibration, CrossFitted, calibrate, cross_fitted
+from clarity_hf.evaluation.calibration import calibrate, cross_fitted
+from clarity_hf.evaluation.calibration_text import calibration_text, cross_fitted_text
 from clarity_hf.evaluation.checkpoint import calibration_records
 
 
@@ -67,41 +69,8 @@ def main() -> None:
     found = calibrate(model.config, records, *choice, arguments.min_boxes, arguments.rare)
     model.save_pretrained(arguments.output_dir)
     processor.save_pretrained(arguments.output_dir)
-    print_calibration(found, model.config.findings)
-    print_unseen(unseen)
+    print(f"{calibration_text(found, model.config.findings)}\n\n{cross_fitted_text(unseen)}")
     print(f"saved {arguments.output_dir}: calibration on {len(records)} {arguments.split} films")
-
-
-def print_calibration(found: Calibration, findings: Sequence[str]) -> None:
-    """A row per finding."""
-    print("| finding | positives | slope | intercept | score threshold | boxes | map threshold |")
-    print("|---|---|---|---|---|---|---|")
-    for place, finding in enumerate(findings):
-        score = f"{found.score_thresholds[place]:.3f}" + (" (kept)" if place in found.kept_scores else "")
-        share = f"{found.map_thresholds[place]:.2f}"
-        share += " (of all)" if place in found.pooled_maps else " (kept)" if place in found.kept_maps else ""
-        platt = f"{found.score_slopes[place]:.3f} | {found.score_intercepts[place]:+.3f}"
-        print(f"| {finding} | {found.positives[place]} | {platt} | {score} | {found.boxes[place]} | {share} |")
-
-
-def print_unseen(unseen: CrossFitted) -> None:
-    """What the calibration is worth on films of other patients."""
-    figures = {
-        "expected calibration error, uncalibrated": unseen.uncalibrated_error,
-        "expected calibration error, calibrated": unseen.calibrated_error,
-        "sensitivity": unseen.sensitivity,
-        "specificity": unseen.specificity,
-        "findings flagged on a normal film": unseen.findings_flagged,
-        "boxes drawn on a normal film": unseen.boxes_drawn,
-        "share of the normal films with a box": unseen.films_with_boxes,
-    }
-    print(
-        f"\nOn the half of the patients that it was not fitted on, {unseen.repeats} draws: {unseen.films} films, "
-        f"{unseen.normal_films} normal, {len(unseen.findings)} findings in the means\n"
-    )
-    print("| figure | mean | deviation over draws |\n|---|---|---|")
-    for name, figure in figures.items():
-        print(f"| {name} | {figure.mean:.3f} | {figure.deviation:.3f} |")
 
 
 if __name__ == "__main__":

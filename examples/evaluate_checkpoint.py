@@ -11,18 +11,18 @@ same arguments, it goes on where it was. Needs `pip install 'clarity_hf[report]'
 last line is
 
     wrote runs/evaluation/report.html
+
+`clarity-hf evaluate` does the same.
 """
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
-from clarity_hf.cli.common import load
+from clarity_hf.cli.common import load, published_command, published_word
 from clarity_hf.data.sources import PHANTOM
 from clarity_hf.evaluation.checkpoint import BASELINES, evaluate_checkpoint
 from clarity_hf.evaluation.films import open_films
-from clarity_hf.training.runs import published_name
 
 
 def main() -> None:
@@ -56,11 +56,11 @@ def main() -> None:
         validation_split=arguments.validation_split,
     )
     about = {
-        "model": published_name(arguments.model),
-        "data": published_name(arguments.data),
+        "model": published_word(arguments.model),
+        "data": published_word(arguments.data),
         "split": arguments.split,
         "synthetic": arguments.data == PHANTOM,
-        "command": shlex.join(["python", "examples/evaluate_checkpoint.py", *map(without_folders, sys.argv[1:])]),
+        "command": published_command("python examples/evaluate_checkpoint.py", sys.argv[1:]),
     }
     path = evaluate_checkpoint(
         model,
@@ -80,17 +80,6 @@ def main() -> None:
         draw_cases=not arguments.no_cases,
     )
     print(f"wrote {path}")
-
-
-def without_folders(word: str) -> str:
-    """A word of the command as a report may show it: a report is handed on, and tells no folder of this machine."""
-    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    if not value:
-        return word
-    is_place = value.startswith((".", "~", "/")) or Path(value).exists()
-    if is_place:
-        value = published_name(value) if Path(value).is_dir() else Path(value).name
-    return f"{option}{equals}{value}"
 
 
 if __name__ == "__main__":

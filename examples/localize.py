@@ -2,8 +2,10 @@
 """Localize the findings of a chest radiograph: a table, a picture and a JSON file.
 
     python examples/localize.py                       a synthetic phantom
-    python examples/localize.py film.png              a film of yours
+    python examples/localize.py film.png              a film of yours: PNG, JPEG, TIFF, BMP or DICOM
     python examples/localize.py film.png --model FOLDER --output_dir results
+
+DICOM needs `pip install 'clarity_hf[dicom]'`. Many films, and results as DICOM, are for `clarity-hf predict`.
 
 Expected output: the findings as a table, those above their threshold marked, then the two files written:
 
@@ -28,13 +30,13 @@ DEMO_SEED, DEMO_FINDINGS = 11, ("Cardiomegaly",)
 def main() -> int:
     """Run the steps with a progress bar; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("film", nargs="?", help="PNG, JPEG, TIFF or BMP; a synthetic phantom by default")
+    parser.add_argument("film", nargs="?", help="PNG, JPEG, TIFF, BMP or DICOM; a synthetic phantom by default")
     parser.add_argument("--model", help="folder, packaged name or Hub id")
     parser.add_argument("--output_dir", type=Path, default=Path("demo-output"))
     arguments = parser.parse_args()
     try:
         print(localize(arguments.film, arguments.model, arguments.output_dir))
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -56,7 +58,7 @@ def localize(film: str | None, model: str | None, output_dir: Path) -> str:
         advance(progress, STEPS[1])
         localizer = pipeline(clarity_hf.TASK, model=model)
         advance(progress, STEPS[2])
-        name = Path(film).stem if film else "phantom"
+        name = name_of(Path(film)) if film else "phantom"
         pixels = clarity_hf.read_image(film or draw_phantom(DEMO_SEED, findings=DEMO_FINDINGS).image)
         advance(progress, STEPS[3])
         start = time.perf_counter()
@@ -75,6 +77,11 @@ def localize(film: str | None, model: str | None, output_dir: Path) -> str:
             f"wrote {picture} and {record}",
         ]
     )
+
+
+def name_of(film: Path) -> str:
+    """The film's name without its ending; the last number of a UID, which names many a DICOM file, is none."""
+    return film.name if film.suffix[1:].isdigit() else film.stem
 
 
 def with_map_of_first_present(findings: list[dict], localizer, pixels) -> tuple[list[dict], str | None]:

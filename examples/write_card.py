@@ -6,12 +6,13 @@ r"""Commit the reports of a checkpoint as figures and tables without films of pa
     python examples/write_card.py CHECKPOINT_FOLDER --facts docs/reports/clarity-s16-224/training.yaml \
         --reports runs/report-phantom runs/report-nih
 
-Each report is copied into a folder beside FILE, `phantom-test` and so on, named by its data and split; README.md there
-becomes the page over them. The card goes into CHECKPOINT_FOLDER. Without --reports it is written anew from the copies
-that are there. The form of FILE is in the docstring of `clarity_hf.deployment.checkpoint_card`. Expected output:
+`clarity-hf evaluate` makes such reports as well. Each is copied into a folder beside the facts, `phantom-test` and so
+on, named by its data and split; README.md there becomes the page over them. The card goes into CHECKPOINT_FOLDER.
+Without --reports it is written anew from the copies that are there. The form of the facts is in the docstring of
+`clarity_hf.deployment.checkpoint_card`. Expected output:
 
-    phantom-test: 790 kB, 0 names looked for and not found
-    nih-subset-validation: 322 kB, 556 names looked for and not found
+    phantom-test: 814 kB, 0 names looked for and not found
+    nih-subset-validation: 326 kB, 556 names looked for and not found
     wrote CHECKPOINT_FOLDER/README.md
 """
 

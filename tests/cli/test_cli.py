@@ -1,7 +1,10 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The command line: exit statuses, and `predict` over good and bad films and over two processes."""
+"""The command line: exit statuses, `predict` over good and bad films and processes, reports, calibrations."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -55,3 +58,57 @@ def test_another_threshold_in_the_same_folder_is_refused(call, capsys):
     assert call() == 0
     assert call("--threshold", "0.25") == 1
     assert "score_thresholds" in capsys.readouterr().err
+
+
+def test_accelerate_launch_starts_predict(call, tiny_checkpoint, tmp_path):
+    """One process, as on a CPU; several are in tests/deployment/test_predict_processes.py."""
+    launch = (sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1")
+    command = [*launch, "-m", "clarity_hf", "predict", "films", "--model", str(tiny_checkpoint), "--device", "cpu"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("3 films predicted, 0 done before, 0 failed; wrote predictions/findings.jsonl.")
+    assert predicted(tmp_path / "predictions") == ["0.png", "1.png", "2.png"]
+
+
+def test_a_report_has_the_command_that_makes_it_again_and_no_folder(tiny_checkpoint, tmp_path, capsys):
+    folder = tmp_path / "report"
+    options = ["--films", "4", "--repeats", "10", "--min-positives", "1", "--no-cases", "--device", "cpu"]
+    assert main(["evaluate", str(tiny_checkpoint), "phantom", *options, "--output-dir", str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {folder / 'report.html'}"
+    text = (folder / "report.json").read_text(encoding="utf-8")
+    assert json.loads(text)["about"]["command"] == (
+        "clarity-hf evaluate tiny phantom --output-dir report --films 4 --min-positives 1 --repeats 10 --no-cases "
+        "--device cpu"
+    )
+    for written in (text, (folder / "report.html").read_text(encoding="utf-8")):
+        assert str(tmp_path) not in written
+        assert str(tiny_checkpoint.parent) not in written
+
+
+def test_a_table_of_films_is_named_without_its_folder(tiny_checkpoint, film, tmp_path, capsys):
+    private = tmp_path / "someone"
+    private.mkdir()
+    rows = ["image,patient,Edema"]
+    for index in range(6):
+        Image.fromarray(film).save(private / f"{index}.png")
+        rows.append(f"{index}.png,p{index},{index % 2}")
+    (private / "films.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    options = ["--split", "train", "--repeats", "2", "--min-positives", "1", "--no-cases", "--device", "cpu"]
+    words = [str(tiny_checkpoint), str(private / "films.csv"), *options, "--output-dir", str(tmp_path / "report")]
+    assert main(["evaluate", *words]) == 0, capsys.readouterr().err
+    text = (tmp_path / "report" / "report.json").read_text(encoding="utf-8")
+    assert json.loads(text)["about"]["data"] == "films.csv"
+    assert "someone" not in text
+
+
+def test_a_calibration_prints_what_it_is_worth_on_other_films(tiny_checkpoint, tmp_path, capsys):
+    folder = tmp_path / "calibrated"
+    words = [str(tiny_checkpoint), "phantom", "--films", "24", "--output-dir", str(folder), "--device", "cpu"]
+    assert main(["calibrate", *words]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "| finding | positives | slope | intercept | score threshold | boxes | map threshold |"
+    assert out[17].startswith("On the half of the patients that it was not fitted on, 5 draws: 24 films, ")
+    assert [line for line in out if line.startswith("| findings flagged on a normal film | ")]
+    assert out[-1] == f"saved {folder}: calibration on 24 validation films"

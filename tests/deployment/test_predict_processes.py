@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ COUNT = 60
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
 ENVIRONMENT = {name: value for name, value in ENVIRONMENT.items() if name not in ("RANK", "WORLD_SIZE")}
 TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+ACCELERATE = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
 
 
 def write_films(folder, film, count, sides=(1, 1)):
@@ -213,3 +215,38 @@ def test_a_bad_film_of_one_process_does_not_stop_the_other(film, tiny_checkpoint
     assert len(records(out)) == 23
     assert [json.loads(line)["film"] for line in (out / "failed.jsonl").read_text().splitlines()] == ["02.png"]
     assert len((out / "findings.csv").read_text().splitlines()) == 24
+
+
+def free_port():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def test_accelerate_shares_the_films_over_its_processes(films, whole, tiny_checkpoint, tmp_path):
+    """`--multi_gpu` starts processes also where there is no GPU; without it they are one."""
+    out, log = tmp_path / "out", tmp_path / "log.txt"
+    options = ("--num_machines", "1", "--main_process_port", "0")
+    with Run(*ACCELERATE, *options, *predict(films, tiny_checkpoint, out), log=log) as run:
+        assert run.end() == 0, log.read_text()[-3000:]
+    assert f"{COUNT} films predicted, 0 done before, 0 failed" in log.read_text()
+    shares = [(out / f"findings-r0{rank}.jsonl").read_bytes().count(b"\n") for rank in (0, 1)]
+    assert shares == [COUNT // 2] * 2
+    assert_same_results(out, whole)
+
+
+def test_accelerate_shares_the_films_over_machines(films, whole, tiny_checkpoint, tmp_path):
+    """Two launchers of one process each, which meet at an address, as on two machines."""
+    out, port = tmp_path / "out", free_port()
+    machines = ("--num_machines", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port)
+    logs = [tmp_path / f"log-{rank}.txt" for rank in (0, 1)]
+    command = predict(films, tiny_checkpoint, out)
+    with (
+        Run(*ACCELERATE, *machines, "--machine_rank", 0, *command, log=logs[0]) as first,
+        Run(*ACCELERATE, *machines, "--machine_rank", 1, *command, log=logs[1]) as second,
+    ):
+        assert first.end() == 0, logs[0].read_text()[-3000:]
+        assert second.end() == 0, logs[1].read_text()[-3000:]
+    assert f"{COUNT} films predicted, 0 done before, 0 failed" in logs[0].read_text()
+    assert "films predicted" not in logs[1].read_text()
+    assert_same_results(out, whole)

@@ -28,21 +28,6 @@ def test_a_checkpoint_gets_a_report(script, tiny_checkpoint, tmp_path, monkeypat
     text = (folder / "report.json").read_text()
     assert json.loads(text)
     for written in (text, (folder / "report.html").read_text()):
-        assert "evaluate_checkpoint.py tiny phantom --films 4" in written
+        assert "python examples/evaluate_checkpoint.py tiny phantom --films 4" in written
         assert str(tmp_path) not in written
         assert str(tiny_checkpoint.parent) not in written
-
-
-@pytest.mark.parametrize(
-    ("word", "shown"),
-    [
-        ("--films", "--films"),
-        ("4", "4"),
-        ("owner/model", "owner/model"),
-        ("/home/someone/films.csv", "films.csv"),
-        ("--output_dir=/home/someone/report", "--output_dir=report"),
-        ("~/films", "films"),
-    ],
-)
-def test_words_of_the_command_lose_their_folders(script, word, shown):
-    assert script.without_folders(word) == shown

@@ -5,7 +5,6 @@ What a command needs beyond `import clarity_hf` is imported inside it. Help stil
 which registers the classes with transformers and so loads torch.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -42,7 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 all done, 1 nothing could be done or the arguments are wrong, 3 some films failed.
     """
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read once, when a command imports the library
     try:
         app(None if arguments is None else list(arguments), prog_name="clarity-hf")
     except SystemExit as left:

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from .common import load
+from .common import (
+    BatchSizeOption,
+    DataArgument,
+    DeviceOption,
+    ModelArgument,
+    ValidationSplitOption,
+    WorkersOption,
+    load,
+)
 
 
 class Rule(StrEnum):
@@ -18,7 +26,7 @@ class Rule(StrEnum):
     F1 = "f1"
 
 
-class Split(StrEnum):
+class CalibrationSplit(StrEnum):
     """Splits to calibrate on; the test split chooses nothing."""
 
     TRAIN = "train"
@@ -33,38 +41,40 @@ class Rare(StrEnum):
 
 
 def calibrate(
-    model: Annotated[str, typer.Argument(help="Packaged name, folder or Hub id.")],
-    data: Annotated[str, typer.Argument(help="'phantom', a folder, a table or a Hub id.")],
+    model: ModelArgument,
+    data: DataArgument,
     output_dir: Annotated[Path, typer.Option(help="Folder of the calibrated model.")] = Path("runs/calibrated"),
-    split: Annotated[Split, typer.Option(help="Of the films.")] = Split.VALIDATION,
-    validation_split: Annotated[str | None, typer.Option(help="Committed list, such as nih-validation.")] = None,
+    split: Annotated[CalibrationSplit, typer.Option(help="Of the films.")] = CalibrationSplit.VALIDATION,
+    validation_split: ValidationSplitOption = None,
     films: Annotated[int | None, typer.Option(help="Only the first films.")] = None,
     rule: Annotated[Rule, typer.Option(help="For score thresholds.")] = Rule.YOUDEN,
     sensitivity: Annotated[float, typer.Option(help="To be reached with --rule sensitivity.")] = 0.9,
     min_positives: Annotated[int, typer.Option(help="With fewer a finding keeps its calibration.")] = 5,
     min_boxes: Annotated[int, typer.Option(help="With fewer a finding is rare.")] = 10,
     rare: Annotated[Rare, typer.Option(help="A rare finding's map threshold: of all, or its own.")] = Rare.POOLED,
-    batch_size: Annotated[int, typer.Option(help="Films per forward pass.")] = 16,
-    workers: Annotated[int, typer.Option(help="Processes that read films ahead.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    batch_size: BatchSizeOption = 16,
+    workers: WorkersOption = 0,
+    device: DeviceOption = "auto",
 ) -> None:
-    """Calibrate a checkpoint on validation films and save it; report on other films afterwards."""
+    """Calibrate a checkpoint on validation films and save it; report on other films afterwards.
+
+    Printed are what each finding was given, and what such a calibration reaches on films that it has not seen: fitted
+    on one half of the patients, measured on the other, and the other way round.
+    """
     from clarity_hf.evaluation import calibration
+    from clarity_hf.evaluation.calibration_text import calibration_text, cross_fitted_text
     from clarity_hf.evaluation.checkpoint import calibration_records
 
     loaded, image_processor = load(model, device)
     records = calibration_records(
         loaded, image_processor, data, output_dir, split.value, validation_split, films, batch_size, workers
     )
+    # Before the config changes: the records' scores are of the calibration that it has now, which both undo.
+    unseen = calibration.cross_fitted(loaded.config, records, rule.value, sensitivity, min_positives)
     found = calibration.calibrate(
         loaded.config, records, rule.value, sensitivity, min_positives, min_boxes, rare.value
     )
     loaded.save_pretrained(output_dir)
     image_processor.save_pretrained(output_dir)
-    for place, finding in enumerate(loaded.config.findings):
-        kept = " (kept)" if place in found.kept_scores else ""
-        print(
-            f"{finding:<20} {found.positives[place]:5} positives, score threshold "
-            f"{found.score_thresholds[place]:.3f}{kept}, map threshold {found.map_thresholds[place]:.2f}"
-        )
+    print(f"{calibration_text(found, loaded.config.findings)}\n\n{cross_fitted_text(unseen)}")
     print(f"saved {output_dir}: calibration on {len(records)} {split.value} films")

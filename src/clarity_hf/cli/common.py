@@ -1,10 +1,77 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What several commands share."""
+"""What several commands share: options, the model that they load, and the command as a report may show it."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ModelArgument = Annotated[str, typer.Argument(help="Packaged name, folder or Hub id.")]
+ModelOption = Annotated[str, typer.Option(help="Packaged name, folder or Hub id.")]
+DataArgument = Annotated[str, typer.Argument(help="'phantom', a folder, a table or a Hub id.")]
+ValidationSplitOption = Annotated[str | None, typer.Option(help="Committed list, such as nih-validation.")]
+BatchSizeOption = Annotated[int, typer.Option(help="Films per forward pass.")]
+WorkersOption = Annotated[int, typer.Option(help="Processes that read films ahead.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+
+_OUTPUT = ("--output-dir", "--output_dir")
+
+
+def published_word(word: str) -> str:
+    """A word of a command as a report may show it: a report is handed on, and tells no folder of this machine.
+
+    Args:
+        word: Of a command line. A path that is here, or one that begins with `.`, `~` or `/`, or has more than one `/`
+            (a Hub id has one), is shown by its last part, also behind `--option=`; so is the folder of the output.
+    """
+    from clarity_hf.training.runs import published_name
+
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if not value:
+        return word
+    if option in _OUTPUT or value.startswith((".", "~", "/")) or value.count("/") > 1 or Path(value).exists():
+        value = published_name(value) if Path(value).expanduser().is_dir() else Path(value).name
+    return f"{option}{equals}{value}"
+
+
+def published_command(program: str, words: Sequence[str]) -> str:
+    """A command as a report may show it, each word as by [`published_word`], quoted for a shell.
+
+    Args:
+        program: What stands in front, as it is.
+        words: Of the command line after it.
+    """
+    shown = []
+    for before, word in zip(["", *words], words, strict=False):
+        # A folder of the output may not be there yet, and then looks like a Hub id.
+        shown.append(Path(word).name if before in _OUTPUT else published_word(word))
+    return f"{program} {shlex.join(shown)}"
+
+
+def words_of(context: typer.Context) -> list[str]:
+    """The words that give a command again: its arguments, and the options that differ from the defaults.
+
+    Args:
+        context: Of the command that runs.
+    """
+    words: list[str] = []
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        if value is None or value == parameter.get_default(context):
+            continue
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if parameter.param_type_name == "argument":
+                words.append(str(one))
+            elif isinstance(one, bool):
+                words.append((parameter.opts if one else parameter.secondary_opts)[-1])
+            else:
+                words += [parameter.opts[-1], str(one)]
+    return words
 
 
 def chosen_device(device: str) -> Any:

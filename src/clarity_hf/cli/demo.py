@@ -6,17 +6,17 @@ from typing import Annotated
 
 import typer
 
-from .common import load_pipeline
+from .common import DeviceOption, ModelOption, load_pipeline
 
 
 def demo(
-    model: Annotated[str, typer.Option(help="Packaged name, folder or Hub id.")] = "clarity-s16-224",
+    model: ModelOption = "clarity-s16-224",
     host: Annotated[str, typer.Option(help="Address to listen on; by default only this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 7860,
     max_upload_mb: Annotated[float, typer.Option(help="Largest upload in megabytes.")] = 64,
     max_queue: Annotated[int, typer.Option(help="Films that may wait; the next is turned away.")] = 8,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Serve a web page for one film at a time; needs the extra demo. Ctrl-C ends it."""
     from clarity_hf.deployment.web_page import serve_page

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from .common import load
+from .common import (
+    BatchSizeOption,
+    DataArgument,
+    DeviceOption,
+    ModelArgument,
+    ValidationSplitOption,
+    WorkersOption,
+    load,
+    published_command,
+    published_word,
+    words_of,
+)
 
 
 class Split(StrEnum):
@@ -19,11 +30,12 @@ class Split(StrEnum):
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Packaged name, folder or Hub id.")],
-    data: Annotated[str, typer.Argument(help="'phantom', a folder, a table or a Hub id.")],
+    context: typer.Context,
+    model: ModelArgument,
+    data: DataArgument,
     output_dir: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("runs/evaluation"),
     split: Annotated[Split, typer.Option(help="Of the films.")] = Split.TEST,
-    validation_split: Annotated[str | None, typer.Option(help="Committed list, such as nih-validation.")] = None,
+    validation_split: ValidationSplitOption = None,
     films: Annotated[int | None, typer.Option(help="Only the first films; of phantoms, 1,000 by default.")] = None,
     baseline: Annotated[list[str] | None, typer.Option(help="Another method beside it, repeatable.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Classifier for Grad-CAM.")] = None,
@@ -33,26 +45,25 @@ def evaluate(
     repeats: Annotated[int, typer.Option(help="Draws of the bootstrap by patient.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of phantoms, bootstrap, splits and random maps.")] = 0,
     cases: Annotated[bool, typer.Option(help="Draw films into the report.")] = True,
-    batch_size: Annotated[int, typer.Option(help="Films per forward pass.")] = 16,
-    workers: Annotated[int, typer.Option(help="Processes that read films ahead.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    batch_size: BatchSizeOption = 16,
+    workers: WorkersOption = 0,
+    device: DeviceOption = "auto",
 ) -> None:
     """Evaluate a checkpoint and write a report that a browser opens; needs the extra report."""
     from clarity_hf.data.sources import PHANTOM
     from clarity_hf.evaluation.checkpoint import evaluate_checkpoint
     from clarity_hf.evaluation.films import open_films
-    from clarity_hf.training.runs import published_name
 
     loaded, image_processor = load(model, device)
     opened = open_films(
         data, split.value, films, seed, wanted=loaded.config.findings, validation_split=validation_split
     )
     about = {
-        "model": published_name(model),
-        "data": published_name(data),
+        "model": published_word(model),
+        "data": published_word(data),
         "split": split.value,
         "synthetic": data == PHANTOM,
-        "command": f"clarity-hf evaluate {published_name(model)} {published_name(data)} --split {split.value}",
+        "command": published_command(context.command_path, words_of(context)),
     }
     path = evaluate_checkpoint(
         loaded,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import load
+from .common import ModelArgument, load
 
 
 class Format(StrEnum):
@@ -26,7 +26,7 @@ class Precision(StrEnum):
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="Packaged name, folder or Hub id.")],
+    model: ModelArgument,
     folder: Annotated[Path, typer.Argument(help="New or empty.")],
     format: Annotated[Format, typer.Option(help="Of the model.")] = Format.ONNX,
     precision: Annotated[Precision, typer.Option(help="Of the weights; int8 for onnx alone.")] = Precision.FP32,

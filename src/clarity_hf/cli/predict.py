@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import load_pipeline
+from .common import BatchSizeOption, DeviceOption, ModelOption, load_pipeline
 
 SOME_FAILED = 3
 """Exit status where some films failed and the others are done."""
@@ -25,7 +25,7 @@ def predict(
     output_dir: Annotated[Path, typer.Option(help="Folder of the results; one that is there is resumed.")] = Path(
         "predictions"
     ),
-    model: Annotated[str, typer.Option(help="Packaged name, folder or Hub id.")] = "clarity-s16-224",
+    model: ModelOption = "clarity-s16-224",
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into folders inside folders.")] = False,
     threshold: Annotated[
         float | None, typer.Option(help="Score from which a finding is present; by default the model's own.")
@@ -36,9 +36,9 @@ def predict(
     dicom: Annotated[
         bool, typer.Option("--dicom", help="Also DICOM SR, SEG and Secondary Capture, of films that are DICOM.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(help="Films per forward pass.")] = 8,
+    batch_size: BatchSizeOption = 8,
     workers: Annotated[int, typer.Option(help="Threads that read films ahead.")] = 2,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Localize the findings of films: findings.jsonl, one line a film, and more by option.
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What the training scripts share: their defaults, the epoch told to the data, and resuming the right run."""
+"""What trainings share: the defaults of their commands, the epoch told to the data, and resuming the right run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ COMPARED = (
 
 
 def default_arguments() -> dict[str, Any]:
-    """Defaults of a training script: evaluation and a checkpoint every epoch, the best epoch by AUROC at the end."""
+    """Defaults of a training: evaluation and a checkpoint every epoch, the best epoch by AUROC at the end."""
     return {
         "num_train_epochs": 3,
         "per_device_train_batch_size": 32,
@@ -64,13 +64,13 @@ def default_arguments() -> dict[str, Any]:
 def parse_arguments(
     data_classes: Sequence[Any], defaults: Mapping[str, Any], words: Sequence[str] | None = None
 ) -> tuple[Any, ...]:
-    """Arguments of a training script from the command line, in front of which a YAML file may stand.
+    """Arguments of a training from the command line, in front of which a YAML file may stand.
 
-    `train.py stage.yaml --learning_rate 1e-4` takes from the file what the command line does not say.
+    `clarity-hf train stage.yaml --learning_rate 1e-4` takes from the file what the command line does not say.
 
     Args:
         data_classes: Dataclasses whose fields are the arguments.
-        defaults: Of the script, by name, instead of those of the dataclasses.
+        defaults: Of the command, by name, instead of those of the dataclasses.
         words: The command line, by default that of the process.
 
     Returns:
