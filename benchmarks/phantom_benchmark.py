@@ -7,7 +7,8 @@
 Films, seeds and findings are fixed: the first 2,000 of the test stream, which no training sees, and for the choice of
 each method's map thresholds the first 500 of the validation stream. Every method, the constant box too, learns from
 those 500 and is scored on the 2,000: once with every region of a map boxed, any of which may match, and once with the
-largest alone. Stopped and started again, it goes on where it was.
+largest alone. Regions of all maps are divided as the model's config divides its own. Stopped and started again, it
+goes on where it was.
 """
 
 import argparse
@@ -59,12 +60,14 @@ def main() -> None:
         parser.error(f"argument --model: must have the findings {list(FINDINGS)}, has {list(ours.findings)}")
     names = [name for name in BASELINES if arguments.teacher or not name.startswith("gradcam")]
     about = describe_model(model, ours.image_processor)
-    results = {"clarity": records_of("clarity", ours, about, arguments)}
+    half = [0.5] * len(FINDINGS)  # of no matter: thresholds are chosen on the tuning films
+    settings = BoxSettings(half, half, valleys=model.config.per_finding("box_valleys"))
+    results = {"clarity": records_of("clarity", ours, settings, about, arguments)}
     for name in names:
         localizer = make_baseline(name, ours, arguments.teacher)
         classifier = getattr(localizer, "classifier", None)
         source = about if classifier is None else about | {"classifier": weights_digest(classifier)}
-        results[name] = records_of(name, localizer, source, arguments)
+        results[name] = records_of(name, localizer, settings, source, arguments)
     text = table(results, arguments)
     print(text)
     if not arguments.no_write:
@@ -75,10 +78,9 @@ def main() -> None:
 
 
 def records_of(
-    name: str, localizer: Localizer, about: dict[str, Any], arguments: argparse.Namespace
+    name: str, localizer: Localizer, settings: BoxSettings, about: dict[str, Any], arguments: argparse.Namespace
 ) -> tuple[list[FilmRecord], list[FilmRecord]]:
     """Records of the tuning films and of the films that are scored."""
-    settings = BoxSettings([0.5] * len(FINDINGS), [0.5] * len(FINDINGS))
     records = []
     for split, count in (("validation", arguments.tuning_films), ("test", arguments.films)):
         evaluation = evaluate_films(

@@ -7,7 +7,15 @@ import torch
 import torchvision
 from scipy import ndimage
 
-from clarity_hf.boxes import Letterbox, UpsampledMap, bilinear_matrix, box_area, box_iou, boxes_from_map
+from clarity_hf.boxes import (
+    Letterbox,
+    UpsampledMap,
+    bilinear_matrix,
+    box_area,
+    box_iou,
+    boxes_from_map,
+    divided_map,
+)
 
 SIZES = [(1024, 1024), (2500, 2048), (300, 997), (17, 1601), (224, 224), (101, 99), (3001, 16)]
 
@@ -172,6 +180,82 @@ def test_all_regions_come_by_falling_mass():
 def test_regions_touching_at_a_corner_are_one():
     found = boxes_from_map(np.eye(4)[:2], identity((20, 40)), 0.5, "all", upsampling=1)
     np.testing.assert_array_equal(found, [[0, 0, 20, 20]])
+
+
+def test_a_speck_has_no_box():
+    grid = np.zeros((6, 6))
+    grid[0:3, 0:3] = 1.0  # a mass of 9: a twentieth is 0.45
+    grid[5, 0], grid[5, 5] = 0.46, 0.44
+    working = UpsampledMap.of(grid, identity((60, 60)), 1)
+    np.testing.assert_array_equal(working.boxes(0.1, "all"), [[0, 0, 30, 30], [0, 50, 10, 60]])
+    assert len(working.boxes(0.1, "all", smallest=0)) == 3
+
+
+def two_lungs():
+    """Two peaks, 1 and 0.9, joined over a cell of 0.6: two thirds of the lower one."""
+    grid = np.zeros((4, 7))
+    grid[1, 1:6] = [1.0, 0.8, 0.6, 0.8, 0.9]
+    return grid
+
+
+@pytest.mark.parametrize(("valley", "count"), [(0, 1), (0.66, 1), (0.67, 2), (1, 2)])
+def test_a_region_is_divided_where_the_map_falls_under_a_share_of_the_lower_peak(valley, count):
+    found = boxes_from_map(two_lungs(), identity((40, 70)), 0.3, "all", upsampling=1, valley=valley)
+    expected = [[10, 10, 40, 20], [40, 10, 60, 20]] if count == 2 else [[10, 10, 60, 20]]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_largest_part_is_a_part():
+    found = boxes_from_map(two_lungs(), identity((40, 70)), 0.3, "largest", upsampling=1, valley=0.8)
+    np.testing.assert_array_equal(found, [[10, 10, 40, 20]])
+
+
+def test_a_divided_region_upsampled_is_cut_between_patches():
+    whole = boxes_from_map(two_lungs(), identity((64, 112)), 0.3, "all", upsampling=8)
+    left, right = boxes_from_map(two_lungs(), identity((64, 112)), 0.3, "all", upsampling=8, valley=0.8)
+    assert left[2] == right[0] == 64  # both neighbours of the valley are equal: it goes to the higher peak
+    assert (left[0], right[2]) == (whole[0, 0], whole[0, 2])
+
+
+def test_a_peak_below_the_level_divides_nothing():
+    grid = np.array([[1.0, 0.5, 0.1, 0.3]])
+    assert len(np.unique(divided_map(grid, 0.2, 0.8))) == 2
+    assert len(np.unique(divided_map(grid, 0.3, 0.8))) == 1
+
+
+def test_a_peak_over_the_padding_divides_nothing():
+    grid = np.zeros((4, 4))
+    grid[1] = [0.5, 0.1, 0.1, 0.6]
+    grid[0] = [0, 0, 1, 0]  # over the padding
+    found = UpsampledMap.of(grid, Letterbox.fit((20, 40), (40, 40)), 1).boxes(0.05, "all", 0.8)
+    np.testing.assert_array_equal(found, [[20, 0, 40, 10], [0, 0, 20, 10]])
+
+
+def peaks_that_stand_apart(grid, level, valley):
+    """Count from the definition: the highest level at which a peak is joined to a higher one lies under its share."""
+    count = 0
+    for place in zip(*np.nonzero((ndimage.maximum_filter(grid, 3) == grid) & (grid > level)), strict=True):
+        saddle = 0.0
+        for value in np.unique(grid[grid <= grid[place]]):
+            regions, _ = ndimage.label(grid >= value, np.ones((3, 3)))
+            if grid[regions == regions[place]].max() > grid[place]:
+                saddle = value
+        count += saddle < valley * grid[place]
+    return count
+
+
+@pytest.mark.parametrize("valley", [0.3, 0.6, 0.8, 1.0])
+def test_parts_are_the_peaks_that_stand_apart(valley):
+    generator = np.random.default_rng(int(100 * valley))
+    for _ in range(10):
+        grid = generator.random((9, 12)) + 0.01
+        assert len(np.unique(divided_map(grid, 0.4, valley))) == peaks_that_stand_apart(grid, 0.4, valley)
+
+
+@pytest.mark.parametrize("valley", [-0.1, 1.1, float("nan")])
+def test_a_valley_outside_its_range_is_refused(valley):
+    with pytest.raises(ValueError, match=r"`valley` must be inside \[0, 1\], got"):
+        boxes_from_map(two_lungs(), identity((40, 70)), 0.3, valley=valley)
 
 
 def test_the_threshold_is_a_share_of_the_peak():

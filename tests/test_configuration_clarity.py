@@ -71,6 +71,13 @@ def test_rim_findings_are_suppressed_less():
     assert floors["Mass"] == 0.1
 
 
+def test_regions_of_findings_that_have_one_box_are_not_divided():
+    valleys = dict(zip(FINDINGS, ClarityConfig().per_finding("box_valleys"), strict=True))
+    assert {finding for finding, valley in valleys.items() if valley == 0} == {"Cardiomegaly", "Edema", "Hernia"}
+    assert valleys["Pneumonia"] == 0.8
+    assert ClarityConfig(box_valleys=0.5).per_finding("box_valleys") == [0.5] * 14
+
+
 @pytest.mark.parametrize("name", PER_FINDING_FIELDS)
 def test_one_number_is_spread_and_a_list_kept(name):
     assert ClarityConfig(num_labels=3, **{name: 0.25}).per_finding(name) == [0.25] * 3
@@ -101,6 +108,7 @@ def test_without_prevalence_the_bias_is_zero():
         ({"pooling": "max"}, r"`pooling` must be one of \['attention', 'linear', 'mean'\], got 'max'"),
         ({"map_fusion": "sum"}, "`map_fusion` must be one of"),
         ({"box_components": "some"}, "`box_components` must be one of"),
+        ({"box_valleys": 1.5}, "`box_valleys` must lie between 0 and 1, got"),
         ({"problem_type": "single_label_classification"}, "`problem_type` must be one of"),
         ({"hidden_size": 100}, "`hidden_size` must be a multiple of 6, got 100"),
         ({"cam_size": 100}, "`cam_size` must be a multiple of 8, got 100"),

@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageDraw
 
 from clarity_hf import visualization
 from clarity_hf.visualization import (
@@ -135,7 +135,7 @@ def overlap(one, other):
 @pytest.mark.parametrize("corner", [(100, 200, 260, 300), (5, 0, 200, 30), (470, 490, 512, 512), (0, 0, 512, 512)])
 def test_labels_of_overlapping_boxes_are_apart_and_inside_the_picture(label_places, corner, count):
     findings = [finding(f"Pleural_Thickening_{i}", corner) for i in range(count)]
-    draw_findings(ramp(512, 512), findings)
+    draw_findings(ramp(512, 512), findings, max_findings=None)
     assert len(label_places) == count
     for i, place in enumerate(label_places):
         assert place[0] >= 0
@@ -221,7 +221,8 @@ def test_labels_cover_no_border_and_no_other_label(label_places, side, count):
     rng = np.random.default_rng(3)
     low = rng.uniform(0, 0.8, (count, 2))
     corners = np.hstack([low, low + rng.uniform(0.1, 0.2, (count, 2))]) * side
-    draw_findings(ramp(side, side), [finding(f"Effusion_{i}", tuple(box)) for i, box in enumerate(corners)])
+    findings = [finding(f"Effusion_{i}", tuple(box)) for i, box in enumerate(corners)]
+    draw_findings(ramp(side, side), findings, max_findings=None)
     size = max(512, side)
     boxes = np.round(corners * size / side).astype(int)
     assert len(label_places) == count
@@ -272,8 +273,85 @@ def test_a_label_within_half_its_height_needs_no_line(place_at, gap, tied):
 
 def test_what_has_no_room_is_named(caplog):
     findings = [finding(f"{'Hernia_' * 6}{i}", (0, 0, 512, 512)) for i in range(120)]
-    draw_findings(ramp(512, 512), findings)
+    draw_findings(ramp(512, 512), findings, max_findings=None)
     assert "Hernia_119" in caplog.text
+
+
+@pytest.fixture
+def texts(monkeypatch):
+    """All lines of text that are drawn: labels on their colours, and what the strips below the film say."""
+    drawn = []
+    write = ImageDraw.ImageDraw.text
+
+    def record(self, place, text, *given, **options):
+        drawn.append(text)
+        return write(self, place, text, *given, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", record)
+    return drawn
+
+
+def crowd():
+    """Six findings with a box each, not in the order of their scores: ABCEDF."""
+    scores = {"A": 0.6, "B": 0.5, "C": 0.4, "D": 0.1, "E": 0.2, "F": 0.03}
+    return [
+        finding(label, (50 + 60 * place, 100, 90 + 60 * place, 200), score=score)
+        for place, (label, score) in enumerate(scores.items())
+    ]
+
+
+def test_of_many_findings_those_with_the_highest_scores_are_drawn_and_the_others_named(texts):
+    picture = draw_findings(ramp(512, 512), crowd())
+    assert sorted(texts[:-1]) == ["A 0.60", "B 0.50", "C 0.40", "E 0.20"]
+    assert texts[-1] == "2 more findings are present and not drawn: D 0.10, F 0.03"
+    # Colours are of those drawn, in the order of the result; nothing is left of the others.
+    assert [pixels_of(picture, ImageColor.getrgb(colour)).any() for colour in BOX_COLOURS] == [True] * 4 + [False] * 3
+    assert pixels_of(picture, FIRST)[100, 50:90].all()
+    np.testing.assert_array_equal(
+        np.asarray(picture)[150, 230:270], np.repeat(ramp(512, 512)[150, 230:270, None], 3, 1)
+    )
+
+
+def test_the_strip_leaves_the_film_where_it_is():
+    picture = draw_findings(ramp(300, 600), crowd()[:5], max_findings=4)
+    assert picture.width == 1024
+    assert picture.height > 512
+    np.testing.assert_array_equal(
+        np.asarray(picture)[:512], np.asarray(draw_findings(ramp(300, 600), [*crowd()[:3], crowd()[4]]))
+    )
+
+
+def test_the_findings_whose_maps_are_asked_for_are_always_drawn_and_count(texts):
+    findings = [one | {"map": cone(512)} for one in crowd()]
+    draw_findings(ramp(512, 512), findings, "D", max_findings=2)
+    assert sorted(texts[:-1]) == ["A 0.60", "D 0.10"]
+    texts.clear()
+    draw_findings(ramp(512, 512), findings, ["D", "F"], style="contours", max_findings=1)
+    assert sorted(texts[:-1]) == ["D 0.10", "F 0.03"]
+    texts.clear()
+    draw_findings(ramp(512, 512), findings, "D", bar="below")
+    assert texts[-1] == "2 more findings are present and not drawn: E 0.20, F 0.03"  # below the scale
+
+
+def test_a_map_without_boxes_takes_no_box_away(texts):
+    absent = finding("Absent", map=cone(512))
+    draw_findings(ramp(512, 512), [absent, *crowd()[:4]], "Absent")
+    assert len(texts) == 4
+
+
+def test_findings_without_boxes_are_not_counted_and_few_need_no_strip():
+    findings = [*crowd()[:4], finding("Absent"), finding("Other")]
+    assert draw_findings(ramp(512, 512), findings).size == (512, 512)
+    assert draw_findings(ramp(512, 512), crowd(), max_findings=None).size == (512, 512)
+
+
+def test_names_that_find_no_room_are_counted(texts):
+    findings = [finding(f"{'Effusion_' * 4}{place}", (9, 9, 90, 90), score=0.9) for place in range(40)]
+    picture = draw_findings(ramp(512, 512), findings, max_findings=1)
+    assert texts[1].startswith("39 more findings are present and not drawn:")
+    assert len(texts) == 4  # a label and three lines
+    assert texts[-1].endswith("...")
+    assert picture.height < 512 + 6 * 13
 
 
 def test_side_by_side_shows_the_film_and_then_its_findings():
@@ -299,6 +377,7 @@ def test_the_same_result_gives_the_same_picture():
         ({"vmax": 0}, "`vmax` must be"),
         ({"levels": (0.5, 1)}, "`levels` must be"),
         ({"heat_of": ["Mass", "Edema"]}, "one label for a wash"),
+        ({"max_findings": 0}, "`max_findings` must be at least 1, got 0. Take None"),
     ],
 )
 def test_drawing_out_of_range_is_refused(options, message):

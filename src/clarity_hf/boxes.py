@@ -19,6 +19,9 @@ from scipy import ndimage
 BOX_FRAME = 1024
 """Side, in pixels, of the films of the NIH release, in whose frame its box files are, whatever the size on disk."""
 
+SMALLEST_REGION = 0.05
+"""Share of the largest region's mass of map below which a region is a speck and gets no box."""
+
 
 @dataclass(frozen=True)
 class Letterbox:
@@ -121,6 +124,62 @@ def bilinear_matrix(length: int, factor: int) -> np.ndarray:
     return weights
 
 
+def divided_map(grid: np.ndarray, level: float, valley: float) -> np.ndarray:
+    """Divide a map between its peaks, along its valleys.
+
+    The map is flooded from its highest cell down, each cell going where its highest neighbour went (a watershed).
+    Where two floods meet they become one, unless the cell lies under a share of the lower one's peak and that peak is
+    above the level.
+
+    Args:
+        grid: `(h, w)` values ≥ 0.
+        level: In the map's own unit; peaks up to it are none.
+        valley: Share of the lower peak, in [0, 1], under which the map must fall between two; 0 divides nothing.
+
+    Returns:
+        `(h, w)` int, one number a part; not consecutive.
+
+    Source: watersheds of Beucher and Lantuéjoul (1979), with the dynamics of Grimaud (1992) as a share of the peak.
+    """
+    wide = grid.shape[1] + 2  # one cell of rim all around, which no flood enters
+    values = np.pad(grid, 1).ravel().tolist()
+    places = np.arange(len(values)).reshape(-1, wide)[1:-1, 1:-1].ravel()
+    around = [row * wide + column for row in (-1, 0, 1) for column in (-1, 0, 1) if row or column]
+    parts = [-1] * len(values)
+    parents: list[int] = []
+    peaks: list[float] = []  # falling: of two parts, the one with the smaller number has the higher peak
+
+    def root(part: int) -> int:
+        while parents[part] != part:
+            part = parents[part]
+        return part
+
+    for cell in places[np.argsort(-grid.ravel(), kind="stable")].tolist():
+        near = [cell + step for step in around if parts[cell + step] >= 0]
+        if not near:
+            parts[cell] = len(parents)
+            parents.append(len(parents))
+            peaks.append(values[cell])
+            continue
+        parts[cell] = parts[max(near, key=values.__getitem__)]
+        highest, *others = sorted({root(parts[place]) for place in near})
+        for lower in others:
+            if values[cell] >= valley * peaks[lower] or peaks[lower] <= level:
+                parents[lower] = highest
+    return np.array([root(parts[cell]) for cell in places]).reshape(grid.shape)
+
+
+def _over_image(shape: tuple[int, ...], letterbox: Letterbox) -> np.ndarray:
+    """Cells `(h, w)` of a grid over the model's input whose centre lies over the image, bool."""
+    inside = np.ones(shape, dtype=bool)
+    for axis, (before, content) in enumerate(
+        [(letterbox.top, letterbox.content[0]), (letterbox.left, letterbox.content[1])]
+    ):
+        centres = (np.arange(shape[axis]) + 0.5) * (letterbox.input[axis] / shape[axis])
+        np.moveaxis(inside, axis, 0)[(centres < before) | (centres > before + content)] = False
+    return inside
+
+
 @dataclass(frozen=True, eq=False)
 class UpsampledMap:
     """A localization map on its working grid, made once, for boxes at many levels.
@@ -129,11 +188,13 @@ class UpsampledMap:
         values: `(h · upsampling, w · upsampling)` float32 over the whole of the model's input, 0 over the padding.
         inside: Of the same shape, bool: cells whose centre lies over the image.
         letterbox: How the image lies in the model's input.
+        grid: `(h, w)` float32 the map itself, 0 where a patch's centre lies over the padding.
     """
 
     values: np.ndarray
     inside: np.ndarray
     letterbox: Letterbox
+    grid: np.ndarray
 
     @classmethod
     def of(cls, localization_map: np.ndarray, letterbox: Letterbox, upsampling: int = 8) -> UpsampledMap:
@@ -151,42 +212,50 @@ class UpsampledMap:
         if grid.ndim != 2 or not np.isfinite(grid).all():
             raise ValueError(f"`localization_map` must be (h, w) finite values, got shape {grid.shape}. Pass one map.")
         values = bilinear_matrix(grid.shape[0], upsampling) @ grid @ bilinear_matrix(grid.shape[1], upsampling).T
-        inside = np.ones(values.shape, dtype=bool)
-        for axis, (before, content) in enumerate(
-            [(letterbox.top, letterbox.content[0]), (letterbox.left, letterbox.content[1])]
-        ):
-            centres = (np.arange(values.shape[axis]) + 0.5) * (letterbox.input[axis] / values.shape[axis])
-            outside = (centres < before) | (centres > before + content)
-            np.moveaxis(inside, axis, 0)[outside] = False
+        inside = _over_image(values.shape, letterbox)
         values[~inside] = 0
-        return cls(values, inside, letterbox)
+        return cls(values, inside, letterbox, np.where(_over_image(grid.shape, letterbox), grid, 0))
 
     @property
     def peak(self) -> float:
         """The largest value over the image, or 0 where none is above it."""
         return max(0.0, float(self.values.max()))
 
-    def boxes(self, level: float, components: Literal["largest", "all"] = "largest") -> np.ndarray:
-        """Draw boxes around the connected regions above a level.
+    def boxes(
+        self,
+        level: float,
+        components: Literal["largest", "all"] = "largest",
+        valley: float = 0.0,
+        smallest: float = SMALLEST_REGION,
+    ) -> np.ndarray:
+        """Draw boxes around the regions above a level.
 
         Args:
             level: In the map's own unit, ≥ 0; a cell belongs to a region where its value is larger.
-            components: `"largest"` keeps the region with the largest mass of map, `"all"` every region, sorted by
-                mass.
+            components: `"largest"` keeps the region with the largest mass of map, `"all"` every region that is no
+                speck, sorted by mass.
+            valley: Share in [0, 1]: a connected region with several peaks is divided between two of them where the map
+                falls under this share of the lower one, see [`divided_map`]; 0 leaves regions whole.
+            smallest: Share of the largest region's mass below which another gets no box.
 
         Returns:
             `(n, 4)` float64 xyxy in pixels of the original image, right and bottom exclusive.
 
         Raises:
-            ValueError: `components` is unknown.
+            ValueError: `components` is unknown, or `valley` is outside [0, 1].
         """
         if components not in ("largest", "all"):
             raise ValueError(f"`components` must be 'largest' or 'all', got '{components}'. Choose one of them.")
+        if not 0 <= valley <= 1:
+            raise ValueError(f"`valley` must be inside [0, 1], got {valley}. 0 leaves connected regions whole.")
         regions, count = ndimage.label(self.values > level, structure=np.ones((3, 3)))
         if count == 0:
             return np.zeros((0, 4))
+        if valley and self._peaks_above(level) > 1:
+            regions, count = self._divided(regions, level, valley)
         mass = ndimage.sum_labels(self.values, regions, np.arange(1, count + 1))
-        order = np.argsort(-mass, kind="stable")[: 1 if components == "largest" else count]
+        order = np.argsort(-mass, kind="stable")
+        order = order[:1] if components == "largest" else order[mass[order] >= smallest * mass.max()]
         slices = ndimage.find_objects(regions)
         height, width = (size / cells for size, cells in zip(self.letterbox.input, self.values.shape, strict=True))
         found = np.array(
@@ -197,6 +266,19 @@ class UpsampledMap:
         )
         boxes = self.letterbox.to_image(found)
         return boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+
+    def _peaks_above(self, level: float) -> int:
+        """Cells of the grid above the level that no neighbour exceeds: at least as many as there are peaks."""
+        return int(((ndimage.maximum_filter(self.grid, 3) == self.grid) & (self.grid > level)).sum())
+
+    def _divided(self, regions: np.ndarray, level: float, valley: float) -> tuple[np.ndarray, int]:
+        """Regions `(rows, columns)` numbered anew from 1 where peaks divide them, and their number."""
+        times = self.values.shape[0] // self.grid.shape[0]
+        parts = np.kron(divided_map(self.grid, level, valley), np.ones((times, times), dtype=int))
+        pairs = np.where(regions > 0, regions.astype(int) * (parts.max() + 1) + parts, -1)
+        numbers, divided = np.unique(pairs, return_inverse=True)
+        whole = int(numbers[0] == -1)  # what belongs to no region comes first and stays 0
+        return divided.reshape(regions.shape) + (1 - whole), len(numbers) - whole
 
     def edges(self) -> tuple[np.ndarray, np.ndarray]:
         """Edges of the cells, x `(columns + 1,)` and y `(rows + 1,)`: pixels of the original image, clipped to it."""
@@ -216,6 +298,7 @@ def boxes_from_map(
     threshold: float,
     components: Literal["largest", "all"] = "largest",
     upsampling: int = 8,
+    valley: float = 0.0,
 ) -> np.ndarray:
     """Draw boxes around what a localization map marks.
 
@@ -227,21 +310,24 @@ def boxes_from_map(
         localization_map: `(h, w)` values ≥ 0 on the patch grid, which covers the whole of the model's input.
         letterbox: How the image lies in the model's input.
         threshold: Share of the peak, in (0, 1), above which a pixel belongs to the finding.
-        components: `"largest"` keeps the connected region with the largest mass of map, `"all"` every region, sorted
-            by mass.
+        components: `"largest"` keeps the region with the largest mass of map, `"all"` every region with at
+            least `SMALLEST_REGION` of its mass, sorted by mass.
         upsampling: Whole factor from the patch grid to the working grid.
+        valley: Share of the lower of two peaks under which the map must fall between them for a region to be divided
+            there, see [`UpsampledMap.boxes`]; 0 leaves connected regions whole.
 
     Returns:
         `(n, 4)` float64 xyxy in pixels of the original image, right and bottom exclusive; `(0, 4)` for a map that is
         zero everywhere.
 
     Raises:
-        ValueError: The map is not 2-D or has NaN, `threshold` is outside (0, 1), or `components` is unknown.
+        ValueError: The map is not 2-D or has NaN, `threshold` is outside (0, 1), `valley` outside [0, 1], or
+            `components` is unknown.
     """
     if not 0 < threshold < 1:
         raise ValueError(f"`threshold` must be inside (0, 1), got {threshold}. Give a share of the map's peak.")
     working = UpsampledMap.of(localization_map, letterbox, upsampling)
-    return working.boxes(threshold * working.peak, components)
+    return working.boxes(threshold * working.peak, components, valley)
 
 
 def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:

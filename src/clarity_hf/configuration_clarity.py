@@ -13,6 +13,9 @@ from .labels import FINDINGS
 RIM_FINDINGS: tuple[str, ...] = ("Effusion", "Pneumothorax", "Pleural_Thickening", "Hernia")
 """Findings at the rim of the thorax, which masks of its extent under-cover: they are suppressed less."""
 
+SINGLE_REGION_FINDINGS: tuple[str, ...] = ("Cardiomegaly", "Edema", "Hernia")
+"""Findings that readers draw one box around: the heart, both lungs together. Their regions are not divided."""
+
 POSITIVE_FIELDS: tuple[str, ...] = (
     "hidden_size",
     "num_hidden_layers",
@@ -33,6 +36,7 @@ PER_FINDING_FIELDS = (
     "score_intercepts",
     "score_thresholds",
     "map_thresholds",
+    "box_valleys",
     "prevalence",
     "positive_weights",
 )
@@ -94,7 +98,11 @@ class ClarityConfig(PreTrainedConfig):
         score_thresholds (`float` or list of F, defaults to 0.5): Score from which a finding counts as present.
         map_thresholds (`float` or list of F, defaults to 0.5): Share of a map's peak, in (0, 1), from which a pixel
             belongs to the finding's box.
-        box_components (`str`, defaults to `"largest"`): Whether the `"largest"` region of a map or `"all"` get a box.
+        box_components (`str`, defaults to `"all"`): Whether the `"largest"` region of a map or `"all"` get a box.
+        box_valleys (`float` or list of F, *optional*): Share in [0, 1]: a region with several peaks is divided between
+            two of them where the map falls under this share of the lower one, so that two lungs are two boxes; 0
+            leaves connected regions whole. By default 0 for the findings in `SINGLE_REGION_FINDINGS` and 0.8 for
+            others. See [`divided_map`].
         box_upsampling (`int`, defaults to 8): Factor from the patch grid to the grid on which maps are thresholded
             (112 × 112 at 224).
         prevalence (`float` or list of F, *optional*): Share of positive films, whose logit, clamped to ±4.6, is the
@@ -161,7 +169,8 @@ class ClarityConfig(PreTrainedConfig):
     score_intercepts: float | int | list[float] | tuple[float, ...] = 0.0
     score_thresholds: float | int | list[float] | tuple[float, ...] = 0.5
     map_thresholds: float | int | list[float] | tuple[float, ...] = 0.5
-    box_components: str = "largest"
+    box_components: str = "all"
+    box_valleys: float | int | list[float] | None = None
     box_upsampling: int = 8
     prevalence: float | int | list[float] | tuple[float, ...] | None = None
     positive_weights: float | int | list[float] | tuple[float, ...] | None = None
@@ -227,6 +236,8 @@ class ClarityConfig(PreTrainedConfig):
         value = getattr(self, name)
         if value is None and name == "suppression_floor":
             return [0.5 if finding in RIM_FINDINGS else 0.1 for finding in self.findings]
+        if value is None and name == "box_valleys":
+            return [0.0 if finding in SINGLE_REGION_FINDINGS else 0.8 for finding in self.findings]
         if value is None:
             # A prevalence of one half is a bias of zero.
             return [1.0 if name == "positive_weights" else 0.5] * self.num_labels
@@ -267,7 +278,7 @@ class ClarityConfig(PreTrainedConfig):
                     f"`{name}` must be between {low} and `num_hidden_layers` ({self.num_hidden_layers}), "
                     f"got {getattr(self, name)}. Lower it."
                 )
-        for name in ("suppression_floor", "score_thresholds", "prevalence"):
+        for name in ("suppression_floor", "score_thresholds", "box_valleys", "prevalence"):
             values = self.per_finding(name)
             _require_range(name, values, all(0 <= value <= 1 for value in values))
         weights = self.per_finding("positive_weights")

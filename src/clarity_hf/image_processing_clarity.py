@@ -137,6 +137,7 @@ class ClarityImageProcessor(TorchvisionBackend):
         target_sizes: torch.Tensor | Sequence[tuple[int, int]] | None = None,
         components: str = "largest",
         upsampling: int = 8,
+        valleys: float | Sequence[float] = 0.0,
     ) -> list[dict[str, torch.Tensor]]:
         """Turn the model's outputs into boxes.
 
@@ -154,6 +155,8 @@ class ClarityImageProcessor(TorchvisionBackend):
                 input.
             components: `"largest"` region of a map or `"all"`.
             upsampling: Factor from the patch grid to the grid on which maps are thresholded.
+            valleys: Share of the lower of two peaks, in [0, 1], under which a map must fall between them for a region
+                to be divided there; one value or one per finding, 0 leaves connected regions whole.
 
         Returns:
             One dict a film, its tensors on the CPU:
@@ -166,16 +169,27 @@ class ClarityImageProcessor(TorchvisionBackend):
         """
         scores = outputs.scores.detach().float().cpu()
         maps = outputs.localization_maps.detach().float().cpu().numpy()
-        floors, shares = (
+        floors, shares, divides = (
             _per_finding(values, scores.shape[1], name)
-            for values, name in ((score_thresholds, "score_thresholds"), (map_thresholds, "map_thresholds"))
+            for values, name in (
+                (score_thresholds, "score_thresholds"),
+                (map_thresholds, "map_thresholds"),
+                (valleys, "valleys"),
+            )
         )
         results = []
         for row, box in enumerate(self._letterboxes(len(scores), target_sizes)):
             labels: list[int] = []
             boxes: list[np.ndarray] = []
             for finding in np.flatnonzero(scores[row].numpy() >= floors):
-                found = boxes_from_map(maps[row, finding], box, shares[finding], components, upsampling)  # type: ignore[arg-type]
+                found = boxes_from_map(
+                    maps[row, finding],
+                    box,
+                    shares[finding],
+                    components,  # type: ignore[arg-type]
+                    upsampling,
+                    divides[finding],
+                )
                 labels += [int(finding)] * len(found)
                 boxes.extend(found)
             index = torch.tensor(labels, dtype=torch.long)

@@ -118,6 +118,7 @@ class ChestXrayLocalizationPipeline(Pipeline):
             target_sizes=model_outputs["film_sizes"],
             components=config.box_components,
             upsampling=config.box_upsampling,
+            valleys=config.per_finding("box_valleys"),
         )[0]
         thresholds = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), config.num_labels).tolist()
         findings: list[dict[str, Any]] = []

@@ -24,8 +24,12 @@ logger = logging.getLogger(__name__)
 
 BOX_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")
 """Colours of the findings' boxes and lines, told apart by everyone: the palette of Okabe and Ito (Color Universal
-Design, 2008) without black. Findings with boxes take them in the order of the result, then those with a map alone; the
-eighth takes the first again, and its label names it."""
+Design, 2008) without black. Findings whose boxes are drawn take them in the order of the result, then those with a map
+alone; the eighth takes the first again, and its label names it."""
+
+MAX_FINDINGS = 4
+"""Findings whose boxes are drawn by default. On a sick film most of fourteen may be over their thresholds, and the
+boxes of all of them cannot be told apart."""
 
 LEVELS = (0.25, 0.5, 0.75)
 """Where contour lines run by default, as shares of the top of the scale."""
@@ -88,8 +92,12 @@ def draw_findings(
     vmax: float | None = None,
     levels: Sequence[float] = LEVELS,
     bar: Bar = "none",
+    max_findings: int | None = MAX_FINDINGS,
 ) -> Image.Image:
     """Draw the boxes of present findings over their film, and the map of one finding or the lines of several.
+
+    Of many findings with boxes those with the highest scores are drawn; a strip below the film counts and names the
+    others.
 
     Labels lie inside the picture, off every box's border and clear of each other; one that finds no room near its box
     is tied to it by a line. Where there are too many, text shrinks to `MIN_TEXT`; then a label may cover borders, and
@@ -109,23 +117,26 @@ def draw_findings(
             values take the top colour.
         levels: Where contours run, as shares in (0, 1) of the top of the scale.
         bar: `"below"` adds a strip under the film with the scale, its ends in numbers, or the key of the contours.
-            Without a map there is no strip.
+            Without a map there is no such strip.
+        max_findings: Findings whose boxes are drawn, at least 1; the findings of `heat_of` are always among them. None
+            draws the boxes of all.
 
     Returns:
-        RGB picture of the film's size, enlarged to at least `MIN_PICTURE_SIDE` pixels on the shorter side, and with a
-        bar as much higher as the strip needs: `picture.width / film's width` takes the film's pixels to the picture's.
+        RGB picture of the film's size, enlarged to at least `MIN_PICTURE_SIDE` pixels on the shorter side, and as much
+        higher as its strips need: `picture.width / film's width` takes the film's pixels to the picture's.
 
     Raises:
         TypeError: `findings` are not the dicts of one film.
         ValueError: `heat_of` is no label of the result, names several for a wash, or the result has no maps; a map is
-            not the film's size, negative or not finite; a box is empty or not finite; another argument is out of
-            range.
+            not the film's size, negative or not finite; a box to be drawn is empty or not finite; another argument
+            is out of range.
     """
-    _check_drawing(opacity, style, vmax, levels, bar)
+    _check_drawing(opacity, style, vmax, levels, bar, max_findings)
     _check_findings(findings)
     pixels = _grey(image)
     mapped = [_with_map(findings, label, pixels.shape) for label in _labels_of(heat_of, style)]
-    colours = _colours(findings, mapped)
+    boxed, left_out = _chosen(findings, mapped, max_findings)
+    colours = _colours(boxed, mapped)
     film = Image.fromarray(pixels).convert("RGB")
     if style == "wash" and mapped:
         film = _washed(film, _shares(findings[mapped[0]], vmax), opacity)
@@ -136,11 +147,11 @@ def draw_findings(
             shares = _enlarged_map(_shares(findings[index], vmax), picture.size)
             picture = _with_contours(picture, shares, levels, colours[index], _line(size))
     _draw_boxes(picture, findings, colours, size, picture.width / film.width)
-    if bar == "none" or not mapped:
-        return picture
-    if style == "contours":
-        return _with_key(picture, findings, {index: colours[index] for index in mapped}, vmax, levels, size)
-    return _with_bar(picture, findings[mapped[0]], vmax, size)
+    if bar == "below" and mapped and style == "contours":
+        picture = _with_key(picture, findings, {index: colours[index] for index in mapped}, vmax, levels, size)
+    elif bar == "below" and mapped:
+        picture = _with_bar(picture, findings[mapped[0]], vmax, size)
+    return _with_names(picture, [findings[index] for index in left_out], size) if left_out else picture
 
 
 def draw_side_by_side(image: Any, findings: Sequence[Mapping[str, Any]], **drawing: Any) -> Image.Image:
@@ -152,7 +163,7 @@ def draw_side_by_side(image: Any, findings: Sequence[Mapping[str, Any]], **drawi
         **drawing: Further arguments of [`draw_findings`].
 
     Returns:
-        RGB picture; what a bar adds below the right half is black below the left.
+        RGB picture; what strips add below the right half is black below the left.
 
     Raises:
         TypeError, ValueError: As in [`draw_findings`].
@@ -216,7 +227,7 @@ def plot_map(
         ImportError: The extra `report` is not installed.
         TypeError, ValueError: As in [`draw_findings`].
     """
-    _check_drawing(opacity, style, vmax, levels, "none")
+    _check_drawing(opacity, style, vmax, levels, "none", None)
     _check_findings([finding])
     pixels = _grey(image)
     _with_map([finding], finding["label"], pixels.shape)
@@ -258,7 +269,9 @@ def _grey(image: Any) -> np.ndarray:
     return np.asarray(read_image(image)).round().astype(np.uint8)
 
 
-def _check_drawing(opacity: float, style: str, vmax: float | None, levels: Sequence[float], bar: str) -> None:
+def _check_drawing(
+    opacity: float, style: str, vmax: float | None, levels: Sequence[float], bar: str, max_findings: int | None
+) -> None:
     if not 0 <= opacity <= 1:
         raise ValueError(f"`opacity` must be in [0, 1], got {opacity}. Take 0.45, or 0 for no wash.")
     for name, value, known in (("style", style, ("wash", "contours")), ("bar", bar, ("none", "below"))):
@@ -268,6 +281,8 @@ def _check_drawing(opacity: float, style: str, vmax: float | None, levels: Seque
         raise ValueError(f"`vmax` must be a number above 0, got {vmax}. Leave it out for each map's own peak.")
     if len(levels) == 0 or not all(0 < level < 1 for level in levels):
         raise ValueError(f"`levels` must be shares in (0, 1), got {levels}. Take (0.25, 0.5, 0.75).")
+    if max_findings is not None and max_findings < 1:
+        raise ValueError(f"`max_findings` must be at least 1, got {max_findings}. Take None to draw all.")
 
 
 def _check_findings(findings: Sequence[Mapping[str, Any]]) -> None:
@@ -320,10 +335,22 @@ def _shares(finding: Mapping[str, Any], vmax: float | None) -> np.ndarray:
     return np.asarray(finding["map"], dtype=np.float32) / np.float32(_top(finding, vmax))
 
 
-def _colours(findings: Sequence[Mapping[str, Any]], mapped: Sequence[int]) -> dict[int, str]:
+def _chosen(
+    findings: Sequence[Mapping[str, Any]], mapped: Sequence[int], max_findings: int | None
+) -> tuple[list[int], list[int]]:
+    """Findings with boxes that are drawn, in the order of the result, and those that are not, by falling score.
+
+    The mapped ones come first and count.
+    """
+    boxed = [index for index, finding in enumerate(findings) if finding["boxes"]]
+    ranked = sorted(boxed, key=lambda index: (index not in mapped, -findings[index]["score"]))
+    count = len(boxed) if max_findings is None else max(max_findings, sum(index in mapped for index in boxed))
+    return sorted(ranked[:count]), ranked[count:]
+
+
+def _colours(boxed: Sequence[int], mapped: Sequence[int]) -> dict[int, str]:
     """Colour of each finding drawn, by its place in the result."""
-    shown = [index for index, finding in enumerate(findings) if finding["boxes"]]
-    shown += [index for index in mapped if index not in shown]
+    shown = [*boxed, *(index for index in mapped if index not in boxed)]
     return {index: BOX_COLOURS[rank % len(BOX_COLOURS)] for rank, index in enumerate(shown)}
 
 
@@ -386,6 +413,7 @@ def _draw_boxes(
     drawn = [
         (_box_in_picture(box, finding["label"], scale, picture.size), finding, colours[index])
         for index, finding in enumerate(findings)
+        if index in colours
         for box in finding["boxes"]
     ]
     if not drawn:
@@ -624,6 +652,28 @@ def _with_key(
         text = _shortened(f"{finding['label']}: {lines}", font, picture.width - 5 * size)
         draw.line((size, y + row // 2, 3 * size, y + row // 2), fill=colour, width=_line(size))
         draw.text((round(3.5 * size), y + row // 2), text, fill="white", font=font, anchor="lm")
+    return _stacked(picture, strip)
+
+
+def _with_names(picture: Image.Image, left_out: Sequence[Mapping[str, Any]], size: int) -> Image.Image:
+    """The picture on a strip that counts findings whose boxes are not drawn, and names as many as three lines hold."""
+    font, row = _font(size), round(1.4 * size)
+    room = picture.width - 2 * size
+    count = "1 more finding is" if len(left_out) == 1 else f"{len(left_out)} more findings are"
+    lines = [f"{count} present and not drawn:"]
+    for place, finding in enumerate(left_out):
+        name = _text_of(finding, font, room) + ("," if place < len(left_out) - 1 else "")
+        if font.getlength(f"{lines[-1]} {name}") <= room:
+            lines[-1] += f" {name}"
+        elif len(lines) < 3:
+            lines.append(name)
+        else:
+            lines[-1] = _shortened(f"{lines[-1]} {name}", font, room)
+            break
+    strip = Image.new("RGB", (picture.width, row * len(lines) + 2 * (size // 3)))
+    draw = ImageDraw.Draw(strip)
+    for rank, line in enumerate(lines):
+        draw.text((size, size // 3 + rank * row), line, fill="white", font=font)
     return _stacked(picture, strip)
 
 

@@ -113,7 +113,7 @@ def tables(boxes, baselines, normal, subgroups=True, defined=True):
     return {table.name: table.json() for table in made}
 
 
-def box_tables():
+def box_tables(boxed=("Mass",)):
     shares = tuple(estimate(0.8 - step / 10) for step in range(7))
     ours = "clarity-tiny"
     methods = [
@@ -124,7 +124,11 @@ def box_tables():
     ]
     plain = tuple(0.9 - step / 10 for step in range(7))
     ways = ("tuned, any region", "constant box", "its own boxes, gated by score")
-    found = [Row(("Mass", way, 31, 1.0, *(share / (place + 1) for share in plain))) for place, way in enumerate(ways)]
+    found = [
+        Row((finding, way, 31, 1.0, *(estimate(share / (place + 1)) for share in plain)))
+        for finding in boxed
+        for place, way in enumerate(ways)
+    ]
     return [
         Table("localization", "T(IoU), mean", ("Method", "Boxes", "Boxes drawn", *LEVELS), tuple(methods), "T(IoU)."),
         Table(
@@ -264,6 +268,40 @@ def test_what_a_report_does_not_have_is_named_with_the_reason(inputs, tmp_path):
     assert "0.000" not in figures
     assert not re.search(r"\bnan\b", card.text.casefold())
     assert ModelCard(card.text).data.eval_results is None
+
+
+def box_rows(card):
+    """The rows of the card's table of T(IoU) per finding, by finding."""
+    table = card.text.split("### T(IoU) per finding\n\n")[1].split("\n\n")[0]
+    return {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in table.split("\n")}
+
+
+def with_boxes_of(inputs, *findings):
+    """The inputs with annotated boxes of some findings in the report on drawings."""
+    made = {table.name: table.json() for table in box_tables(findings)}
+    change_report(inputs["reports"][0], lambda content: content["tables"].update(made))
+    return inputs
+
+
+def test_boxes_found_have_an_interval_per_finding_and_of_their_mean(inputs):
+    rows = box_rows(render_checkpoint_card(**with_boxes_of(inputs, "Mass", "Nodule")))
+    tuned = ["0.900 (0.800–1.000)", "0.700 (0.600–0.800)", "0.500 (0.400–0.600)"]
+    assert rows["Nodule"] == ["31", *tuned, "0.300 / 0.233 / 0.167", "0.450 / 0.350 / 0.250"]
+    assert rows["**Mean of 2 findings**"][:3] == ["62", "0.800 (0.700–0.900)", "0.600 (0.500–0.700)"]
+    assert "Hernia" not in rows
+
+
+def test_the_mean_of_one_finding_is_not_said_twice(inputs):
+    assert list(box_rows(render_checkpoint_card(**inputs)))[2:] == ["Mass"]
+
+
+def test_an_earlier_report_without_intervals_per_finding_has_its_card(inputs):
+    def flatten(content):
+        for row in content["tables"]["localization_per_finding"]["rows"]:
+            row |= {head: cell["value"] for head, cell in row.items() if isinstance(cell, dict)}
+
+    change_report(inputs["reports"][0], flatten)
+    assert box_rows(render_checkpoint_card(**inputs))["Mass"][:3] == ["31", "0.900", "0.700"]
 
 
 def test_pictures_are_of_synthetic_films_alone(inputs, tmp_path):

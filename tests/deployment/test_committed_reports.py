@@ -94,6 +94,14 @@ def test_tables_are_those_of_the_evaluation(evaluations, tmp_path):
     assert {name: content for name, content in files.items() if name.startswith("tables/")} == tables
 
 
+def test_boxes_found_have_intervals_per_finding_in_the_copy_and_on_the_page(evaluations, tmp_path):
+    folder = commit_report(evaluations / "drawings", tmp_path).folder
+    table = (folder / "tables" / "localization_per_finding.md").read_text(encoding="utf-8")
+    row = next(line for line in table.splitlines() if line.startswith("| Mass | tuned, any region |"))
+    assert len(re.findall(r"\d\.\d{3} \(\d\.\d{3}–\d\.\d{3}\)", row)) == 7
+    assert row in write_index(tmp_path, "ours").read_text(encoding="utf-8").splitlines()
+
+
 def test_figures_take_the_format_of_fewer_bytes(evaluations, tmp_path):
     folder = commit_report(evaluations / "drawings", tmp_path).folder
     for name in ("roc", "boxes"):

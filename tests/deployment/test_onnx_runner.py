@@ -30,6 +30,7 @@ def settings(**changed):
         "map_thresholds": [0.5, 0.5],
         "box_components": "all",
         "box_upsampling": 8,
+        "box_valleys": [0.8, 0.0],
         "size": {"height": 64, "width": 64},
         "keep_ratio": True,
         "resample": "bilinear",
@@ -177,35 +178,36 @@ def test_black_is_around_a_portrait_film():
 # Boxes
 
 
+@pytest.mark.parametrize("valley", [0, 0.8, 1])
 @pytest.mark.parametrize("components", ["largest", "all"])
 @pytest.mark.parametrize("keep_ratio", [True, False])
 @pytest.mark.parametrize("size", SIZES)
-def test_boxes_are_the_packages(size, components, keep_ratio):
+def test_boxes_are_the_packages(size, components, keep_ratio, valley):
     named = settings(box_components=components, keep_ratio=keep_ratio, box_upsampling=5)
     letterbox = Letterbox.fit(size, (64, 64), keep_ratio)
     generator = np.random.default_rng(3)
     for threshold in (0.3, 0.6, 0.8):
         localization_map = (generator.random((6, 6)) ** 2).astype(np.float32)
-        expected = boxes_from_map(localization_map, letterbox, threshold, components, 5)
+        expected = boxes_from_map(localization_map, letterbox, threshold, components, 5, valley)
         np.testing.assert_allclose(
-            onnx_runner.boxes_of(localization_map, size, threshold, named), expected, rtol=0, atol=1e-9
+            onnx_runner.boxes_of(localization_map, size, threshold, valley, named), expected, rtol=0, atol=1e-9
         )
         assert len(expected)
 
 
 def test_regions_that_touch_at_a_corner_are_one():
     values = np.array([[1, 0, 0, 5], [0, 1, 0, 0], [1, 0, 0, 0]], dtype=np.float32)
-    assert onnx_runner._regions(values, 0.5) == [(3, 0, 4, 1), (0, 0, 2, 3)]
+    assert onnx_runner._regions(values, 0.5, np.zeros(values.shape, int)) == [(3, 0, 4, 1), (0, 0, 2, 3)]
 
 
 def test_a_region_that_meets_itself_below_is_one():
     rows = ("#.#.#", "#.#.#", "##.##", "..#..")
     values = np.array([[cell == "#" for cell in row] for row in rows], dtype=np.float32)
-    assert onnx_runner._regions(values, 0.5) == [(0, 0, 5, 4)]
+    assert onnx_runner._regions(values, 0.5, np.zeros(values.shape, int)) == [(0, 0, 5, 4)]
 
 
 def test_a_map_of_zeros_has_no_box():
-    assert onnx_runner.boxes_of(np.zeros((4, 4), np.float32), (64, 64), 0.5, settings()).shape == (0, 4)
+    assert onnx_runner.boxes_of(np.zeros((4, 4), np.float32), (64, 64), 0.5, 0.8, settings()).shape == (0, 4)
 
 
 # Results

@@ -145,7 +145,10 @@ def test_what_cannot_be_fitted_is_refused(logits, options, message):
 @pytest.fixture
 def config():
     return ClarityConfig(
-        id2label=dict(enumerate(["A", "B", "C"])), score_thresholds=[0.5, 0.6, 0.7], map_thresholds=[0.1, 0.2, 0.3]
+        id2label=dict(enumerate(["A", "B", "C"])),
+        score_thresholds=[0.5, 0.6, 0.7],
+        map_thresholds=[0.1, 0.2, 0.3],
+        box_components="largest",
     )
 
 

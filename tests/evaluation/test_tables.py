@@ -13,6 +13,7 @@ import pytest
 
 from clarity_hf.evaluation.classification import auroc_per_finding
 from clarity_hf.evaluation.localization import IOBB_LEVELS, LEVELS, boxes_found
+from clarity_hf.evaluation.protocol import localization_intervals
 from clarity_hf.evaluation.records import MAP_THRESHOLDS
 from clarity_hf.evaluation.tables import (
     PUBLISHED,
@@ -248,6 +249,43 @@ def test_a_pooled_share_is_of_all_boxes_and_a_mean_of_findings(films, tables):
     assert pooled[3].value == pytest.approx((tuned.best > 0.1).mean())
     shares = [(tuned.best[tuned.findings == i] > 0.1).mean() for i in np.unique(tuned.findings)]
     assert mean[3].value == pytest.approx(np.mean(shares))
+
+
+def test_t_iou_per_finding_has_the_interval_of_draws_of_patients():
+    # Six patients with one box each, whose box is met (IoU 1) or not (.09): a draw is a sum of 6 coins of 4 / 6.
+    records = [record for record in synthetic.films(200) if record.labels[0] == 1]
+    one_each = list({record.patient: record for record in records}.values())[:6]
+    met = [
+        replace(with_regions(record, 0.2, 0.2 if place < 4 else 0.5), labels=np.array([1.0, 0, 0, 0]))
+        for place, record in enumerate(one_each)
+    ]
+    films = evaluated([replace(one, annotations=one.annotations[:1]) for one in met], repeats=4000)
+    table = build_tables(films, localize(films), model="ours")["localization_per_finding"]
+    (own,) = rows_of(table, "Mass", "its own boxes")
+    assert own[2] == 6
+    half = own[4 + LEVELS.index(0.5)]
+    # Quantiles of Binomial(6, 2/3) / 6 at .025 and .975: P(X ≤ 1) = .018, P(X ≤ 2) = .100, P(X ≤ 5) = .912.
+    assert (half.value, half.low, half.high) == pytest.approx((4 / 6, 2 / 6, 1.0))
+    (tuned,) = rows_of(table, "Mass", "tuned, any region")
+    assert all((cell.value, cell.low, cell.high) == pytest.approx((1, 1, 1)) for cell in tuned[4:])
+
+
+def test_every_row_per_finding_has_the_intervals_of_its_own_finding_and_boxes(films, tables):
+    localized = localize(films)
+    by_way = {
+        "tuned, any region": localized.tuned,
+        "tuned, largest region": localized.method.largest.crossed.iou,
+        "constant box": localized.constant,
+        "its own boxes": localized.own,
+        "its own boxes, gated by score": localized.gated,
+    }
+    for way, overlaps in by_way.items():
+        intervals = localization_intervals(overlaps, repeats=20, seed=0).shares
+        for i, finding in enumerate(synthetic.FINDINGS):
+            (row,) = rows_of(tables["localization_per_finding"], finding, way)
+            assert [cell.value for cell in row[4:]] == overlaps.found().shares[i].tolist()
+            np.testing.assert_array_equal([cell.low for cell in row[4:]], intervals.low[i])
+            np.testing.assert_array_equal([cell.high for cell in row[4:]], intervals.high[i])
 
 
 def test_a_filed_list_says_which_half_is_tuned_everywhere_and_a_seed_which_else(films, tables, monkeypatch):

@@ -51,9 +51,8 @@ def test_a_calibration_is_saved_with_the_model_and_records_beside_it(
     assert 0 < sum(fitted) < 14
     assert out[17].startswith("On the half of the patients that it was not fitted on, 5 draws: 40 films, ")
     assert out[17].endswith(" normal, 0 findings in the means")  # forty films have no twenty positives of any
-    assert out[21] == "| expected calibration error, uncalibrated | nan | nan |"
-    assert 0 <= float(out[25].removeprefix("| findings flagged on a normal film | ").split(" | ")[0]) <= 14
-    assert len(out) == 29
+    # The first figure that is defined.
+    assert 0 <= float(out[21].removeprefix("| findings flagged on a normal film | ").split(" | ")[0]) <= 14
 
 
 def test_a_second_pass_keeps_what_its_films_are_too_few_for(script, tiny_checkpoint, tmp_path, monkeypatch, capsys):

@@ -1,13 +1,15 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Deployment: half-precision checkpoints, model cards, publishing."""
+"""Deployment: half-precision checkpoints, model cards, publishing, export to other runtimes."""
 
 from .checkpoint import save_checkpoint
+from .export import export_model
 from .model_card import write_model_card
 from .publishing import Publication, check_publication, prepare_publication, publish
 
 __all__ = [
     "Publication",
     "check_publication",
+    "export_model",
     "prepare_publication",
     "publish",
     "save_checkpoint",

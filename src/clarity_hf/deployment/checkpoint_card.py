@@ -65,6 +65,9 @@ LEVELS = ("> 0.1", "> 0.3", "> 0.5")
 
 PARTS = ("training", "validation", "test")
 
+_WAYS = (ANY_REGION, OWN_BOXES_GATED, CONSTANT_BOX.lower())
+"""Ways to draw boxes that a card has per finding, as the table of a report names them."""
+
 _REQUIRED = {
     "facts": (
         "name",
@@ -423,7 +426,7 @@ def _threshold_table(model: ClarityForMultiLabelLocalization) -> str:
 
 def _evaluation(facts: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """What the template says of one report."""
-    tables = [_finding_table(report), *_method_tables(report)]
+    tables = [_finding_table(report), *_boxes_table(report), *_method_tables(report)]
     subgroups = report.table("subgroups")
     if subgroups:
         note = f"Means over the findings with at least {report.content['min_positives']} positives in the group."
@@ -444,45 +447,59 @@ def _evaluation(facts: Mapping[str, Any], report: Report) -> dict[str, Any]:
 
 
 def _finding_table(report: Report) -> str:
-    """Classification and T(IoU) per finding; T(IoU) has no intervals per finding in a report."""
-    classification, boxes = report.table("classification"), report.table("localization_per_finding")
-    found: dict[Cell, dict[Cell, str]] = {}
-    counts: dict[Cell, Cell] = {}
-    for row in boxes.rows if boxes else ():
-        cells = _by_head(boxes, row)  # type: ignore[arg-type]
-        found.setdefault(cells["Finding"], {})[cells["Boxes"]] = _three(cells)
-        counts[cells["Finding"]] = cells["Annotated"]
-    ways = (ANY_REGION, OWN_BOXES_GATED, CONSTANT_BOX.lower())
+    """Classification per finding and its mean."""
+    table = report.table("classification")
     rows = []
-    for row in classification.rows if classification else ():
-        cells = _by_head(classification, row)  # type: ignore[arg-type]
-        finding = cells["Finding"]
+    for row in table.rows if table else ():
+        cells = _by_head(table, row)  # type: ignore[arg-type]
         mark = {"rare": "*", "summary": "**"}.get(row.kind.split(" ")[0], "")
-        if mark == "**":
-            means = (
-                _method_row(report, ANY_REGION),
-                _method_row(report, OWN_BOXES_GATED),
-                _method_row(report, "no map", CONSTANT_BOX),
-            )
-            shares: list[Cell] = [_three(one) if one else None for one in means]
-            counts[finding] = f"{show(sum(counted))}, {_boxed(report)}" if (counted := _ints(counts)) else None
-        else:
-            shares = [found.get(finding, {}).get(way) for way in ways]
-        figures = [cells[head] for head in ("AUROC", "AP", "ECE")]
-        rows.append(Row((f"{mark}{finding}{mark}", cells["Positives"], *figures, counts.get(finding), *shares)))
-    at = "T(IoU) " + " / ".join(level[2:].lstrip("0") for level in LEVELS)
-    heads = ("Finding", "Positives", "AUROC", "AP", "ECE", "Boxes", f"{at}, tuned", "as a user sees it", CONSTANT_BOX)
+        figures = [cells[head] for head in ("Positives", "AUROC", "AP", "ECE")]
+        rows.append(Row((f"{mark}{cells['Finding']}{mark}", *figures)))
     note = f"In italics: under {report.content['min_positives']} positives or without negatives, not in the mean."
     note += " AP: average precision. ECE: expected calibration error."
-    if boxes:
-        note += " The report has no intervals of T(IoU) per finding; those of its mean follow."
-    kept = len(heads) if boxes else heads.index("Boxes")
-    rows = [Row(row.cells[:kept]) for row in rows]
-    return _markdown("Per finding", heads[:kept], rows, note + _left_out(classification))
+    return _markdown("Per finding", ("Finding", "Positives", "AUROC", "AP", "ECE"), rows, note + _left_out(table))
 
 
-def _ints(counts: Mapping[Cell, Cell]) -> list[int]:
-    return [count for count in counts.values() if isinstance(count, int)]
+def _boxes_table(report: Report) -> list[str]:
+    """T(IoU) per finding and its mean, the tuned figure with its intervals; nothing without annotated boxes."""
+    table = report.table("localization_per_finding")
+    if table is None:
+        return []
+    found: dict[str, dict[Cell, dict[str, Cell]]] = {}
+    for row in table.rows:
+        cells = _by_head(table, row)
+        found.setdefault(str(cells["Finding"]), {})[cells["Boxes"]] = cells
+    rows = [
+        _boxes_row(finding, ways[ANY_REGION]["Annotated"], *map(ways.get, _WAYS)) for finding, ways in found.items()
+    ]
+    if len(found) > 1:  # of one finding the mean is its own figure
+        total = sum(count for row in rows if isinstance(count := row.cells[1], int))
+        means = (
+            _method_row(report, ANY_REGION),
+            _method_row(report, OWN_BOXES_GATED),
+            _method_row(report, "no map", CONSTANT_BOX),
+        )
+        rows.append(_boxes_row(f"**Mean of {len(found)} findings**", total, *means))
+    at = " / ".join(level[2:].lstrip("0") for level in LEVELS)
+    heads = ("Finding", "Boxes", *(f"{level}, tuned" for level in LEVELS), f"{at}, as a user sees it", CONSTANT_BOX)
+    note = (
+        "Each interval is of its own finding. One of no width says that all draws agree, as on a share of 0 or 1, and "
+        "not that the figure is certain."
+    )
+    return [_markdown("T(IoU) per finding", heads, rows, note)]
+
+
+def _boxes_row(
+    name: str,
+    boxes: Cell,
+    tuned: Mapping[str, Cell] | None,
+    gated: Mapping[str, Cell] | None,
+    constant: Mapping[str, Cell] | None,
+) -> Row:
+    """One row of [`_boxes_table`]: the tuned figure at each level, then the others at all levels in a cell each."""
+    figures = [(tuned or {}).get(level) for level in LEVELS]
+    others = [_three(cells) if cells else None for cells in (gated, constant)]
+    return Row((name, boxes, *figures, *others))
 
 
 def _three(cells: Mapping[str, Cell]) -> str:

@@ -151,6 +151,7 @@ def export_settings(
         "map_thresholds": config.per_finding("map_thresholds"),
         "box_components": config.box_components,
         "box_upsampling": config.box_upsampling,
+        "box_valleys": config.per_finding("box_valleys"),
         "size": {"height": processor.size["height"], "width": processor.size["width"]},
         "keep_ratio": bool(processor.keep_ratio),
         "padding": PADDING,

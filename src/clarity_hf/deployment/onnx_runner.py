@@ -26,6 +26,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 FORMAT_VERSION = 1
 """Version of `clarity.json` that this file reads."""
 
+SMALLEST_REGION = 0.05
+"""Share of the largest region's mass of map below which a region is a speck and gets no box."""
+
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
@@ -101,7 +104,8 @@ def findings_of(scores: np.ndarray, maps: np.ndarray, film: Sequence[int], setti
     for index in np.argsort(-scores, kind="stable"):
         score, threshold = float(scores[index]), float(settings["score_thresholds"][index])
         present = score >= threshold
-        boxes = boxes_of(maps[index], film, settings["map_thresholds"][index], settings) if present else np.zeros(0)
+        choice = settings["map_thresholds"][index], settings["box_valleys"][index]
+        boxes = boxes_of(maps[index], film, *choice, settings) if present else np.zeros(0)
         edges = boxes.astype(np.float32).tolist()
         results.append(
             {
@@ -260,7 +264,7 @@ def _filter(length: int, size: int, cubic: bool) -> tuple[np.ndarray, np.ndarray
 
 
 def boxes_of(
-    localization_map: np.ndarray, film: Sequence[int], threshold: float, settings: dict[str, Any]
+    localization_map: np.ndarray, film: Sequence[int], threshold: float, valley: float, settings: dict[str, Any]
 ) -> np.ndarray:
     """Boxes around the regions of a map above a share of its peak.
 
@@ -268,6 +272,7 @@ def boxes_of(
         localization_map: `(h, w)` values ≥ 0 on the patch grid.
         film: `(height, width)` of the film in pixels.
         threshold: Share of the map's peak over the film, in (0, 1).
+        valley: Share of the lower of two peaks, in [0, 1], under which the map falls where a region is divided.
         settings: `clarity.json`.
 
     Returns:
@@ -275,14 +280,17 @@ def boxes_of(
         `box_components` says so.
     """
     top, left, height, width = place(film, settings)
-    values = localization_map.astype(np.float32)
-    rows, columns = (_upsampling(side, settings["box_upsampling"]) for side in values.shape)
-    values = rows @ values @ columns.T
-    cell = np.array([settings["size"]["height"], settings["size"]["width"]]) / values.shape
-    y, x = ((np.arange(count) + 0.5) * side for count, side in zip(values.shape, cell, strict=True))
-    values[(y < top) | (y > top + height)] = 0  # what lies over the padding
-    values[:, (x < left) | (x > left + width)] = 0
-    found = _regions(values, threshold * max(0.0, float(values.max())))
+    grid, times = localization_map.astype(np.float32), settings["box_upsampling"]
+    values = _upsampling(grid.shape[0], times) @ grid @ _upsampling(grid.shape[1], times).T
+    size = np.array([settings["size"]["height"], settings["size"]["width"]])
+    for cells in (values, grid):
+        y, x = ((np.arange(count) + 0.5) * side / count for count, side in zip(cells.shape, size, strict=True))
+        cells[(y < top) | (y > top + height)] = 0  # what lies over the padding
+        cells[:, (x < left) | (x > left + width)] = 0
+    cell = size / values.shape
+    level = threshold * max(0.0, float(values.max()))
+    parts = np.kron(_divided(grid, level, valley), np.ones((times, times), dtype=int))
+    found = _regions(values, level, parts)
     if settings["box_components"] == "largest":
         found = found[:1]
     boxes = np.array(found, dtype=np.float64).reshape(-1, 4) * np.tile(cell[::-1], 2)
@@ -302,19 +310,44 @@ def _upsampling(length: int, factor: int) -> np.ndarray:
     return weights
 
 
-def _regions(values: np.ndarray, level: float) -> list[tuple[int, int, int, int]]:
-    """Extents (x0, y0, x1, y1), in cells, of the regions above a level, neighbours by corners too, largest mass first.
+def _divided(grid: np.ndarray, level: float, valley: float) -> np.ndarray:
+    """Parts `(h, w)` of a map around its peaks, divided where it falls under a share of the lower of two peaks."""
+    wide = grid.shape[1] + 2  # one cell of rim all around, which no flood enters
+    values = np.pad(grid, 1).ravel().tolist()
+    places = np.arange(len(values)).reshape(-1, wide)[1:-1, 1:-1].ravel()
+    around = [row * wide + column for row in (-1, 0, 1) for column in (-1, 0, 1) if row or column]
+    parts = [-1] * len(values)
+    parents: list[int] = []
+    peaks: list[float] = []
+    for cell in places[np.argsort(-grid.ravel(), kind="stable")].tolist():
+        near = [cell + step for step in around if parts[cell + step] >= 0]
+        if not near:
+            parts[cell] = len(parents)
+            parents.append(len(parents))
+            peaks.append(values[cell])
+            continue
+        parts[cell] = parts[max(near, key=values.__getitem__)]
+        highest, *others = sorted({_root(parents, parts[place]) for place in near})
+        for lower in others:
+            if values[cell] >= valley * peaks[lower] or peaks[lower] <= level:
+                parents[lower] = highest
+    return np.array([_root(parents, parts[cell]) for cell in places]).reshape(grid.shape)
 
-    Runs of cells in each row are joined with those they touch in the row above (union-find).
+
+def _root(parents: Sequence[int], part: int) -> int:
+    while parents[part] != part:
+        part = parents[part]
+    return part
+
+
+def _regions(values: np.ndarray, level: float, parts: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """Extents (x0, y0, x1, y1), in cells, of the regions above a level, the largest mass first, without specks.
+
+    Runs of cells in each row are joined with those that they touch in the row above, by corners too (union-find);
+    then regions are divided between parts.
     """
     runs: list[tuple[int, int, int]] = []
     parents: list[int] = []
-
-    def root(run: int) -> int:
-        while parents[run] != run:
-            run = parents[run]
-        return run
-
     above: list[int] = []
     for row, line in enumerate(values > level):
         edges = np.flatnonzero(np.diff(line.astype(np.int8), prepend=0, append=0)).tolist()
@@ -325,22 +358,22 @@ def _regions(values: np.ndarray, level: float) -> list[tuple[int, int, int, int]
             runs.append((row, start, stop))
             for other in above:
                 if runs[other][1] <= stop and start <= runs[other][2]:
-                    low, high = sorted((root(other), root(here[-1])))
+                    low, high = sorted((_root(parents, other), _root(parents, here[-1])))
                     parents[high] = low
         above = here
-    regions: dict[int, list[tuple[int, int, int]]] = {}
-    for index, run in enumerate(runs):
-        regions.setdefault(root(index), []).append(run)
-    masses = [
-        sum(float(values[row, start:stop].sum(dtype=np.float64)) for row, start, stop in region)
-        for region in regions.values()
-    ]
-    order = np.argsort(-np.array(masses), kind="stable")
-    boxes = [
-        (min(run[1] for run in region), region[0][0], max(run[2] for run in region), region[-1][0] + 1)
-        for region in regions.values()
-    ]
-    return [boxes[index] for index in order]
+    regions = np.full(values.shape, -1)
+    for index, (row, start, stop) in enumerate(runs):
+        regions[row, start:stop] = _root(parents, index)
+    marked = regions >= 0
+    pairs = regions[marked] * (parts.max() + 1) + parts[marked]
+    rows, columns = np.nonzero(marked)
+    found = []
+    for pair in np.unique(pairs).tolist():
+        here_too = pairs == pair
+        y, x, mass = rows[here_too], columns[here_too], values[marked][here_too].sum(dtype=np.float64)
+        found.append((mass, (int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1)))
+    found.sort(key=lambda item: -item[0])
+    return [box for mass, box in found if mass >= SMALLEST_REGION * found[0][0]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -156,7 +156,9 @@ def draw_view(
             drawn.insert(0, {**finding, "boxes": _scaled(finding["boxes"], film.size, shown), "map": heat})
         elif all_boxes:
             drawn.append({**finding, "boxes": _scaled(finding["boxes"], film.size, shown)})
-    return draw_findings(film.view, drawn, label, opacity, style=style, bar="below")  # type: ignore[arg-type]
+    return draw_findings(
+        film.view, drawn, label, opacity, style=style, bar="below", max_findings=None  # type: ignore[arg-type]
+    )
 
 
 def _scaled(

@@ -3,8 +3,8 @@
 
 A method and films become records ([`evaluate_films`]), a line of JSON a film; every table is made from records.
 [`evaluate_checkpoint`] does all of it. Each file uses those before it: `localizers`, `records`, `classification`,
-`bootstrap`, `localization`, `protocol`, `localization_metrics`, `calibration`, `calibration_text`, `baselines`, `sanity`,
-`films`, `evaluator`, `curves`, `tables`, `cases`, `report`, `checkpoint`.
+`bootstrap`, `localization`, `protocol`, `localization_metrics`, `calibration`, `calibration_text`, `baselines`,
+`sanity`, `films`, `evaluator`, `curves`, `tables`, `cases`, `report`, `checkpoint`.
 """
 
 from .baselines import (

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +37,7 @@ BASELINES = ("random", "cam", "attention", "rollout", "atlas", "gradcam", "gradc
 BASELINE_MAP_THRESHOLD = 0.5
 """Map threshold of the boxes that a baseline would show; the tables compare boxes that are tuned for every method."""
 
-THRESHOLDS = ("score_thresholds", "map_thresholds", "box_components", "box_upsampling")
+THRESHOLDS = ("score_thresholds", "map_thresholds", "box_components", "box_upsampling", "box_valleys")
 """Fields of a config that change no score and no map; records have them among their settings."""
 
 VERSIONED = ("clarity_hf", "torch", "transformers", "numpy", "scikit-learn")
@@ -328,7 +329,7 @@ def _evaluate_baseline(
 ) -> Evaluation:
     """A baseline on the same films, by its name in `BASELINES`."""
     count = len(localizer.findings)
-    own = BoxSettings(settings.score_thresholds, [BASELINE_MAP_THRESHOLD] * count, "largest", settings.upsampling)
+    own = replace(settings, map_thresholds=[BASELINE_MAP_THRESHOLD] * count)
     if isinstance(localizer, GradCamLocalizer):
         about = about | {"classifier": weights_digest(localizer.classifier)}
     maps: Literal["all", "annotated"] = "annotated" if isinstance(localizer, GradCamLocalizer) else "all"

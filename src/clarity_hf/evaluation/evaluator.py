@@ -57,12 +57,15 @@ class BoxSettings:
         map_thresholds: `(F,)` in (0, 1), shares of a map's peak.
         components: `"largest"` region of a map or `"all"`.
         upsampling: Factor from the map's grid to the grid on which it is thresholded.
+        valleys: `(F,)` in [0, 1], shares of the lower of two peaks under which a map must fall to divide a region
+            between them; None leaves connected regions whole.
     """
 
     score_thresholds: Sequence[float]
     map_thresholds: Sequence[float]
     components: Literal["largest", "all"] = "largest"
     upsampling: int = 8
+    valleys: Sequence[float] | None = None
 
     @classmethod
     def of_config(cls, config: Any) -> BoxSettings:
@@ -72,7 +75,12 @@ class BoxSettings:
             config.per_finding("map_thresholds"),
             config.box_components,
             config.box_upsampling,
+            config.per_finding("box_valleys"),
         )
+
+    def valley(self, finding: int) -> float:
+        """Where regions of a finding's map are divided, see [`boxes_from_map`]."""
+        return 0.0 if self.valleys is None else self.valleys[finding]
 
 
 @dataclass(frozen=True)
@@ -248,7 +256,12 @@ def _record(film: Film, output: LocalizerOutput, row: int, settings: BoxSettings
         for finding in np.flatnonzero(scores >= np.asarray(settings.score_thresholds)).tolist():
             threshold = settings.map_thresholds[finding]
             found = boxes_from_map(
-                film_maps[finding], letterbox, threshold, settings.components, settings.upsampling
+                film_maps[finding],
+                letterbox,
+                threshold,
+                settings.components,
+                settings.upsampling,
+                settings.valley(finding),
             )
             shown += [(finding, box) for box in found]
     annotations = tuple(
@@ -259,6 +272,7 @@ def _record(film: Film, output: LocalizerOutput, row: int, settings: BoxSettings
             settings.map_thresholds[finding],
             settings.components,
             settings.upsampling,
+            settings.valley(finding),
             finding=finding,
         )
         for finding, boxes in sorted(film.boxes.items())

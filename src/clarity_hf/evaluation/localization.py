@@ -206,6 +206,7 @@ def measure_map(
     own_threshold: float,
     own_components: Literal["largest", "all"] = "largest",
     upsampling: int = 8,
+    valley: float = 0.0,
     *,
     finding: int,
 ) -> AnnotationRecord:
@@ -222,6 +223,7 @@ def measure_map(
         own_threshold: The method's own share of the peak, in (0, 1).
         own_components: The method's own choice of regions, see [`boxes_from_map`].
         upsampling: Whole factor from the map's grid to the working grid.
+        valley: Where regions are divided between peaks, see [`boxes_from_map`]. Wang's are left whole, specks too.
         finding: Index of the finding.
 
     Returns:
@@ -243,8 +245,8 @@ def measure_map(
     return AnnotationRecord(
         finding=finding,
         boxes=boxes,
-        own=working.boxes(own_threshold * peak, own_components),
-        regions=tuple(working.boxes(threshold * peak, "all") for threshold in MAP_THRESHOLDS),
+        own=working.boxes(own_threshold * peak, own_components, valley),
+        regions=tuple(working.boxes(threshold * peak, "all", valley) for threshold in MAP_THRESHOLDS),
         mask_ious=_mask_ious(working, boxes, [threshold * peak for threshold in MAP_THRESHOLDS]),
         hit=_points_into(working, boxes),
         wang_regions=_wang_regions(working),
@@ -295,7 +297,8 @@ def _wang_regions(working: UpsampledMap) -> tuple[np.ndarray, ...]:
     low = float(working.values[working.inside].min())
     if high <= low:
         return nothing
-    return tuple(working.boxes(low + threshold / 255 * (high - low), "all") for threshold in WANG_THRESHOLDS)
+    levels = (low + threshold / 255 * (high - low) for threshold in WANG_THRESHOLDS)
+    return tuple(working.boxes(level, "all", smallest=0) for level in levels)
 
 
 def boxes_found(

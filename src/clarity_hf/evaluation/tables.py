@@ -572,7 +572,7 @@ def published_per_finding_table() -> Table:
 
 
 def boxes_per_finding_table(evaluated: Evaluated, localized: Localized) -> Table:
-    """T(IoU) per finding: tuned as every method is, of the constant box, and of the method's own boxes."""
+    """T(IoU) per finding with intervals: tuned, of the constant box, and of the method's own boxes."""
     parts = {
         ANY_REGION: (localized.tuned, "method first"),
         LARGEST_REGION: (localized.method.largest.crossed.iou, "method"),
@@ -580,14 +580,25 @@ def boxes_per_finding_table(evaluated: Evaluated, localized: Localized) -> Table
         OWN_BOXES: (localized.own, ""),
         OWN_BOXES_GATED: (localized.gated, ""),
     }
+    intervals = {
+        name: localization_intervals(overlaps, repeats=evaluated.repeats, seed=evaluated.seed).shares
+        for name, (overlaps, _) in parts.items()
+    }
     rows = []
     counts = localized.own.found().counts
     for i in np.flatnonzero(counts):
         for name, (overlaps, kind) in parts.items():
-            figures = (float(overlaps.boxes_drawn_per_finding[i]), *overlaps.found().shares[i].tolist())
-            rows.append(Row((evaluated.findings[i], name, int(counts[i]), *figures), kind))
+            low, high = intervals[name].low[i], intervals[name].high[i]
+            shares = _estimates(overlaps.found().shares[i], Interval(low, high))
+            drawn = float(overlaps.boxes_drawn_per_finding[i])
+            rows.append(Row((evaluated.findings[i], name, int(counts[i]), drawn, *shares), kind))
     left_out = [evaluated.findings[i] for i in np.flatnonzero(counts == 0)]
-    note = f"Boxes as in the table of the mean over findings ({evaluated.half}, both ways)."
+    note = (
+        f"Boxes as in the table of the mean over findings ({evaluated.half}, both ways). Intervals: 95 % by patient, "
+        f"{evaluated.repeats} draws, each row by itself; map thresholds stay as they were chosen. An interval of no "
+        "width says that all draws agree, as they do on a share of 0 or 1 and on the boxes of a single patient, and "
+        "not that the figure is certain."
+    )
     note += f" Without annotated boxes: {', '.join(left_out)}." if left_out else ""
     heads = ("Finding", "Boxes", "Annotated", "Boxes drawn", *(f"> {level:g}" for level in LEVELS))
     return Table("localization_per_finding", "T(IoU) per finding", heads, tuple(rows), note)
