@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional as tvF
 from transformers import AutoImageProcessor
+from transformers.image_utils import PILImageResampling
 
 from clarity_hf import ClarityImageProcessor
-from clarity_hf.image_processing_clarity import FILM_MEAN, FILM_STD
+from clarity_hf.image_processing_clarity import FILM_MEAN, FILM_STD, _has_kernel_of_fours
 
 BLACK = (0 - FILM_MEAN) / FILM_STD
 
@@ -84,6 +86,39 @@ def test_16_bit_films_equal_their_8_bit_version(processor, film):
     difference = pixels(processor, deep) - pixels(processor, shallow)
     # 8-bit films are resized to whole grey values, one axis at a time.
     assert difference.abs().max() <= 1 / 255 / FILM_STD
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (131, 90), (90, 203), (97, 64), (64, 99), (50, 40)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_pixel_values_equal_torchvision_s_steps_one_by_one(processor, shape, dtype):
+    grey = np.random.default_rng(0).integers(0, 256, shape, np.uint8).astype(dtype)
+    top, left, (height, width) = (box := processor.letterbox(shape)).top, box.left, box.content
+    resized = tvF.resize(torch.from_numpy(grey)[None], [height, width], antialias=True)
+    expected = torch.zeros(1, 64, 64)
+    expected[:, top : top + height, left : left + width] = resized
+    expected = (expected / 255 - FILM_MEAN) / FILM_STD
+    torch.testing.assert_close(pixels(processor, grey)[0], expected.expand(3, -1, -1), rtol=0, atol=1e-5)
+
+
+def test_resizing_four_rows_at_a_time_changes_no_value(processor):
+    rng = np.random.default_rng(0)
+    for rows, columns, height, width in rng.integers(1, 300, (100, 4)).tolist():
+        film = torch.from_numpy(rng.integers(0, 256, (1, rows, columns), np.uint8))
+        if not _has_kernel_of_fours(film, processor.resample):
+            pytest.skip("this processor has another kernel")
+        by_fours = processor._resize_by_fours(film, height, width, processor.resample)
+        assert torch.equal(by_fours, processor._resize_plainly(film, height, width, processor.resample))
+
+
+def test_only_whole_grey_values_in_a_bilinear_resize_go_four_at_a_time(processor, monkeypatch):
+    film = torch.zeros(1, 20, 20, dtype=torch.uint8)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert _has_kernel_of_fours(film, processor.resample)
+    assert not _has_kernel_of_fours(film.float(), processor.resample)
+    assert not _has_kernel_of_fours(film.to("meta"), processor.resample)
+    assert not _has_kernel_of_fours(film, PILImageResampling.LANCZOS)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    assert not _has_kernel_of_fours(film, processor.resample)
 
 
 def test_every_container_gives_the_same_batch(processor, film):

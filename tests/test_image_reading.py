@@ -72,6 +72,16 @@ def test_transparent_pixels_are_black(mode):
     np.testing.assert_array_equal(read_image(image), expected)
 
 
+def test_an_opaque_film_is_the_film_without_its_transparency():
+    colour = np.random.default_rng(0).integers(0, 256, (*SHAPE, 3), np.uint8)
+    image = Image.fromarray(colour)
+    opaque = image.copy()
+    opaque.putalpha(255)
+    np.testing.assert_array_equal(read_image(opaque), read_image(image))
+    over_black = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), opaque)
+    np.testing.assert_array_equal(read_image(opaque), np.array(over_black.convert("L")))
+
+
 def test_half_transparent_pixels_are_half_as_bright():
     image = Image.new("LA", (20, 24), (200, 128))
     image.putpixel((0, 0), (0, 255))

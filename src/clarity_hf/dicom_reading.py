@@ -564,13 +564,15 @@ def _to_grey(stored: np.ndarray, header: Any, name: str) -> tuple[np.ndarray, bo
     bits = _integer(header, "BitsStored", 0, name)
     lowest = -(2 ** (bits - 1)) if stored.dtype.kind == "i" else 0
     levels = np.arange(lowest, lowest + 2**bits)
-    index = stored.astype(np.int32) - lowest if lowest else stored  # beyond the bits only in wrong files: clipped
+    index = stored.astype(np.intp)  # once: numpy would turn whatever indexes into this type at each use
+    index -= lowest
+    np.clip(index, 0, len(levels) - 1, out=index)  # beyond the bits only in wrong files
     padding = _padding(levels, header, name)
     modality = _apply_modality(levels, header, name)
     shares = _apply_voi(modality, header, name)
     if shares is None:
         shown = np.zeros(len(levels), dtype=bool)
-        shown[np.clip(index.astype(np.int32), 0, len(levels) - 1)] = True
+        shown[index] = True
         shares = _full_range(modality, shown & ~padding)
     # Both are said of many films, and then they say the same thing, once. MONOCHROME1 with IDENTITY is inverted too:
     # the shape is known to be wrong in some archives, and MONOCHROME1 is defined after the VOI.

@@ -125,9 +125,26 @@ class ClarityImageProcessor(TorchvisionBackend):
 
     def _fit(self, film: torch.Tensor, box: Letterbox, resample: Any) -> torch.Tensor:
         height, width = box.content
-        film = self.resize(film, SizeDict(height=height, width=width), resample=resample, antialias=True)
+        resize = self._resize_by_fours if _has_kernel_of_fours(film, resample) else self._resize_plainly
+        film = resize(film, height, width, resample)
         right, bottom = box.input[1] - box.left - width, box.input[0] - box.top - height
         return tvF.pad(film, [box.left, box.top, right, bottom], fill=0) if (height, width) != box.input else film
+
+    def _resize_plainly(self, film: torch.Tensor, height: int, width: int, resample: Any) -> torch.Tensor:
+        return self.resize(film, SizeDict(height=height, width=width), resample=resample, antialias=True)
+
+    def _resize_by_fours(self, film: torch.Tensor, height: int, width: int, resample: Any) -> torch.Tensor:
+        """The very values of `_resize_plainly` in a third of its time.
+
+        The kernel works on four channels, and fills three where there is one. It resizes each row, rounds, and then
+        each column, none of which sees its neighbours: so four rows, and then four columns, stand for channels here.
+        """
+        rows, columns = film.shape[-2:]
+        by_row = _filled(film[0], below=-rows % 4).reshape(4, -1, columns)
+        narrow = self._resize_plainly(by_row, by_row.shape[1], width, resample).reshape(-1, width)[:rows]
+        by_column = _filled(narrow, right=-width % 4).reshape(rows, -1, 4).permute(2, 0, 1)
+        short = self._resize_plainly(by_column, height, by_column.shape[2], resample)
+        return short.permute(1, 2, 0).reshape(1, height, -1)[..., :width]
 
     def post_process_localization(
         self,
@@ -244,6 +261,21 @@ class ClarityImageProcessor(TorchvisionBackend):
                 "Pass the sizes of this batch's films."
             )
         return [self.letterbox((int(height), int(width))) for height, width in target_sizes]
+
+
+def _has_kernel_of_fours(film: torch.Tensor, resample: Any) -> bool:
+    """Whether torchvision resizes such a film in whole grey values, by the kernel of these processors."""
+    return (
+        film.dtype == torch.uint8
+        and film.device.type == "cpu"
+        and resample == PILImageResampling.BILINEAR
+        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    )
+
+
+def _filled(film: torch.Tensor, right: int = 0, below: int = 0) -> torch.Tensor:
+    """A film `(H, W)` with zeros beside it; where none are wanted it is not copied."""
+    return F.pad(film, (0, right, 0, below)) if right or below else film
 
 
 def _per_finding(values: float | Sequence[float], count: int, name: str) -> np.ndarray:

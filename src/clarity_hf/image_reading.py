@@ -13,7 +13,7 @@ import os
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from .dicom_reading import MAX_PIXELS, is_dicom_dataset, local_file, looks_like_dicom, read_dicom
 
@@ -117,7 +117,11 @@ def _read_pil(image: Image.Image, name: str) -> np.ndarray:
         )
     try:
         frames = getattr(image, "n_frames", 1)
-        image = ImageOps.exif_transpose(image) if frames == 1 else image  # this decodes
+        if frames == 1:
+            image.load()
+            # Asked for first, as Pillow copies a film that needs no turning.
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            image = ImageOps.exif_transpose(image) if turned else image
     except _DECODING_ERRORS as error:
         raise _does_not_decode(name, error) from error
     if frames != 1:
@@ -127,10 +131,11 @@ def _read_pil(image: Image.Image, name: str) -> np.ndarray:
     if image.mode in ("LAB", "La"):
         raise ValueError(f"`{name}` must be grey or colour, got PIL mode {image.mode}. Convert it to RGB.")
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image)
-    return np.array(image.convert("L"))
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        if np.asarray(image.getchannel("A")).min() < 255:  # most such films are opaque, and black shows nowhere
+            black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+            image = Image.alpha_composite(black, image)
+    return np.array(image if image.mode == "L" else image.convert("L"))
 
 
 def _to_numpy(array: Any) -> np.ndarray:
@@ -173,18 +178,24 @@ def _to_255(array: np.ndarray, name: str) -> np.ndarray:
         return np.ascontiguousarray(array)
     if array.dtype.kind not in "iuf":
         raise ValueError(f"`{name}` must hold numbers, got dtype {array.dtype}. Convert it to uint8 or float32.")
-    if not np.isfinite(array).all():
+    with np.errstate(invalid="ignore"):  # of NaN, which is told next: it is the minimum of whatever holds it
+        low, high = array.min(initial=0), array.max(initial=0)
+    if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"`{name}` must be finite, got NaN or infinity. Fill or drop those pixels.")
-    low, high = array.min(initial=0), array.max(initial=0)
     if array.dtype.kind == "f":
         if low < 0 or high > 255:
             raise ValueError(
                 f"`{name}` must lie in [0, 1] or [0, 255] if float, got [{low}, {high}]. Undo the normalisation."
             )
-        return array.astype(np.float32) * np.float32(255 if high <= 1 else 1)
+        return _scaled(array, 255 if high <= 1 else 1)
     if low < 0 or high >= 2 ** BIT_DEPTHS[-1]:
         raise ValueError(f"`{name}` must lie in [0, 65535] if integer, got [{low}, {high}]. Apply the rescale slope.")
     depth = next(bits for bits in BIT_DEPTHS if high < 2**bits)
     if depth == 8:
         return array.astype(np.uint8)
-    return array.astype(np.float32) * np.float32(255 / (2**depth - 1))
+    return _scaled(array, 255 / (2**depth - 1))
+
+
+def _scaled(array: np.ndarray, factor: float) -> np.ndarray:
+    """A float32 array of its own, made in one pass."""
+    return np.multiply(array, np.float32(factor), dtype=np.float32, casting="same_kind")
