@@ -128,16 +128,15 @@ def divided_map(grid: np.ndarray, level: float, valley: float) -> np.ndarray:
     """Divide a map between its peaks, along its valleys.
 
     The map is flooded from its highest cell down, each cell going where its highest neighbour went (a watershed).
-    Where two floods meet they become one, unless the cell lies under a share of the lower one's peak and that peak is
-    above the level.
+    Where two floods meet they become one, unless the cell lies under a share of the lower one's peak.
 
     Args:
         grid: `(h, w)` values ≥ 0.
-        level: In the map's own unit; peaks up to it are none.
+        level: In the map's own unit; what lies up to it has no peaks, and is flooded only beside what lies above.
         valley: Share of the lower peak, in [0, 1], under which the map must fall between two; 0 divides nothing.
 
     Returns:
-        `(h, w)` int, one number a part; not consecutive.
+        `(h, w)` int, one number a part, not consecutive; 0, the highest part's, also where no region gets.
 
     Source: watersheds of Beucher and Lantuéjoul (1979), with the dynamics of Grimaud (1992) as a share of the peak.
     """
@@ -156,17 +155,23 @@ def divided_map(grid: np.ndarray, level: float, valley: float) -> np.ndarray:
 
     for cell in places[np.argsort(-grid.ravel(), kind="stable")].tolist():
         near = [cell + step for step in around if parts[cell + step] >= 0]
-        if not near:
+        above = max(near, key=values.__getitem__, default=cell)
+        if values[above] <= level:
+            continue  # neither this cell nor one beside it is above the level: no region gets here
+        if above == cell:
             parts[cell] = len(parents)
             parents.append(len(parents))
             peaks.append(values[cell])
             continue
-        parts[cell] = parts[max(near, key=values.__getitem__)]
-        highest, *others = sorted({root(parts[place]) for place in near})
+        parts[cell] = parts[above]
+        meeting = {parts[place] for place in near}
+        if len(meeting) == 1:  # as in most cells: two numbers may still be of one part, and the next lines are slower
+            continue
+        highest, *others = sorted({root(part) for part in meeting})
         for lower in others:
-            if values[cell] >= valley * peaks[lower] or peaks[lower] <= level:
+            if values[cell] >= valley * peaks[lower]:
                 parents[lower] = highest
-    return np.array([root(parts[cell]) for cell in places]).reshape(grid.shape)
+    return np.array([root(parts[cell]) if parts[cell] >= 0 else 0 for cell in places]).reshape(grid.shape)
 
 
 def _over_image(shape: tuple[int, ...], letterbox: Letterbox) -> np.ndarray:
@@ -274,11 +279,12 @@ class UpsampledMap:
     def _divided(self, regions: np.ndarray, level: float, valley: float) -> tuple[np.ndarray, int]:
         """Regions `(rows, columns)` numbered anew from 1 where peaks divide them, and their number."""
         times = self.values.shape[0] // self.grid.shape[0]
-        parts = np.kron(divided_map(self.grid, level, valley), np.ones((times, times), dtype=int))
-        pairs = np.where(regions > 0, regions.astype(int) * (parts.max() + 1) + parts, -1)
-        numbers, divided = np.unique(pairs, return_inverse=True)
-        whole = int(numbers[0] == -1)  # what belongs to no region comes first and stays 0
-        return divided.reshape(regions.shape) + (1 - whole), len(numbers) - whole
+        parts = divided_map(self.grid, level, valley).repeat(times, 0).repeat(times, 1)
+        pairs = np.where(regions > 0, regions * (parts.max() + 1) + parts, 0)
+        present = np.bincount(pairs.ravel()) > 0
+        present[0] = False  # what belongs to no region
+        numbers = np.cumsum(present) * present
+        return numbers[pairs], int(present.sum())
 
     def edges(self) -> tuple[np.ndarray, np.ndarray]:
         """Edges of the cells, x `(columns + 1,)` and y `(rows + 1,)`: pixels of the original image, clipped to it."""

@@ -321,17 +321,23 @@ def _divided(grid: np.ndarray, level: float, valley: float) -> np.ndarray:
     peaks: list[float] = []
     for cell in places[np.argsort(-grid.ravel(), kind="stable")].tolist():
         near = [cell + step for step in around if parts[cell + step] >= 0]
-        if not near:
+        above = max(near, key=values.__getitem__, default=cell)
+        if values[above] <= level:
+            continue  # neither this cell nor one beside it is above the level: no region gets here
+        if above == cell:
             parts[cell] = len(parents)
             parents.append(len(parents))
             peaks.append(values[cell])
             continue
-        parts[cell] = parts[max(near, key=values.__getitem__)]
-        highest, *others = sorted({_root(parents, parts[place]) for place in near})
+        parts[cell] = parts[above]
+        meeting = {parts[place] for place in near}
+        if len(meeting) == 1:  # as in most cells: two numbers may still be of one part, and the next lines are slower
+            continue
+        highest, *others = sorted({_root(parents, part) for part in meeting})
         for lower in others:
-            if values[cell] >= valley * peaks[lower] or peaks[lower] <= level:
+            if values[cell] >= valley * peaks[lower]:
                 parents[lower] = highest
-    return np.array([_root(parents, parts[cell]) for cell in places]).reshape(grid.shape)
+    return np.array([_root(parents, parts[cell]) if parts[cell] >= 0 else 0 for cell in places]).reshape(grid.shape)
 
 
 def _root(parents: Sequence[int], part: int) -> int:
