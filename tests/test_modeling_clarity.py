@@ -498,8 +498,10 @@ def test_attention_pooling_lets_class_tokens_attend_over_patches_alone():
     nn.init.uniform_(pool.layer_scale)
     tokens = outputs_of(model.clarity, films()).last_hidden_state
     class_tokens, patches = tokens[:, :FINDINGS], tokens[:, FINDINGS:]
+    for projection in (pool.q_proj, pool.k_proj, pool.v_proj):
+        nn.init.normal_(projection.bias)
     query, key, value = (
-        projection(states).view(2, -1, 3, 16).transpose(1, 2)
+        F.linear(states, projection.weight, projection.bias).view(2, -1, 3, 16).transpose(1, 2)
         for projection, states in ((pool.q_proj, class_tokens), (pool.k_proj, patches), (pool.v_proj, patches))
     )
     attended = (query @ key.transpose(2, 3) / 4).softmax(-1) @ value
@@ -716,6 +718,118 @@ def test_refinement_keeps_an_even_map_even():
     torch.testing.assert_close(
         refine_by_affinity(torch.ones(2, FINDINGS, 4, 4), states), torch.ones(2, FINDINGS, 4, 4)
     )
+
+
+# The whole of it, slowly ---------------------------------------------------------------------------------------------
+
+
+def reference_outputs(weights: dict, config: ClarityConfig, film: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Scores and maps of one film `(3, H, W)`, head by head, patch by patch and finding by finding, in float64."""
+    weights = {name: tensor.double() for name, tensor in weights.items()}
+    findings, size, heads, patch = config.num_labels, config.hidden_size, config.num_attention_heads, config.patch_size
+    height, width = film.shape[1] // patch, film.shape[2] // patch
+
+    def linear(name, states):
+        product = torch.stack([weights[f"{name}.weight"] @ state for state in states])
+        return product + weights[f"{name}.bias"]
+
+    def normalised(name, states):
+        centred = states - states.mean(-1, keepdim=True)
+        scaled = centred / (centred.square().mean(-1, keepdim=True) + config.layer_norm_eps).sqrt()
+        return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    def attention(name, asking, asked):
+        """The output, and each head's softmax over everything that is asked."""
+        query, key, value = (
+            linear(f"{name}.{letter}_proj", states) for letter, states in (("q", asking), ("k", asked), ("v", asked))
+        )
+        kept, parts = [], []
+        for head in range(heads):
+            own = slice(head * size // heads, (head + 1) * size // heads)
+            scores = query[:, own] @ key[:, own].T / math.sqrt(size // heads)
+            kept.append(scores.exp() / scores.exp().sum(-1, keepdim=True))
+            parts.append(kept[-1] @ value[:, own])
+        return linear(f"{name}.o_proj", torch.cat(parts, -1)), kept
+
+    def gelu(values):
+        return values * (1 + torch.erf(values / math.sqrt(2))) / 2
+
+    def grouped(name, features):
+        for group in features.split(len(features) // config.cam_groups):  # in place, a group of channels after another
+            group.copy_((group - group.mean()) / (group.var(unbiased=False) + 1e-5).sqrt())
+        return features * weights[f"{name}.weight"][:, None, None] + weights[f"{name}.bias"][:, None, None]
+
+    kernel = weights["clarity.embeddings.patch_projection.weight"].flatten(1)
+    tokens = list((weights["clarity.embeddings.class_tokens"] + weights["clarity.embeddings.class_positions"])[0])
+    for row in range(height):
+        for column in range(width):
+            cut = film.double()[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch].flatten()
+            place = weights["clarity.embeddings.patch_positions"][0, row * width + column]
+            tokens.append(kernel @ cut + weights["clarity.embeddings.patch_projection.bias"] + place)
+    states, class_rows = torch.stack(tokens), []
+    for block in range(config.num_hidden_layers):
+        name = f"clarity.layers.{block}"
+        normed = normalised(f"{name}.layernorm_before", states)
+        attended, matrices = attention(f"{name}.attention", normed, normed)
+        states = states + attended
+        mlp = gelu(linear(f"{name}.mlp.fc1", normalised(f"{name}.layernorm_after", states)))
+        states = states + linear(f"{name}.mlp.fc2", mlp)
+        if block >= config.num_hidden_layers - config.class_attention_layers:
+            class_rows.append(sum(matrix[:findings, findings:] for matrix in matrices) / heads)
+    class_attention = (sum(class_rows) / len(class_rows)).view(findings, height, width)
+    final = normalised("clarity.layernorm", states)
+
+    pooled, _ = attention("class_token_head.attention", final[:findings], final[findings:])
+    pooled = final[:findings] + weights["class_token_head.attention.layer_scale"] * pooled
+    by_token = (pooled * weights["class_token_head.weight"]).sum(-1) + weights["class_token_head.bias"]
+
+    patches = final[findings:].T.reshape(size, height, width)
+    project = weights["segment_cam.project.weight"][:, :, 0, 0]
+    features = torch.einsum("cd,dhw->chw", project, patches) + weights["segment_cam.project.bias"][:, None, None]
+    features = gelu(grouped("segment_cam.norm_project", features))
+    padded, mixed = F.pad(features, (1, 1, 1, 1)), weights["segment_cam.mix.bias"][:, None, None].expand_as(features)
+    for down in range(3):
+        for right in range(3):
+            shifted = padded[:, down : down + height, right : right + width]
+            mixed = mixed + torch.einsum("cd,dhw->chw", weights["segment_cam.mix.weight"][:, :, down, right], shifted)
+    features = gelu(grouped("segment_cam.norm_mix", mixed))
+    activation = torch.einsum("fc,chw->fhw", weights["segment_cam.cam.weight"][:, :, 0, 0], features)
+    foreground = torch.einsum("fc,chw->fhw", weights["segment_cam.foreground.weight"][:, :, 0, 0], features)
+    foreground = 1 / (1 + (-foreground - weights["segment_cam.foreground.bias"]).exp())
+
+    decay, by_patch, maps = max(0.0, 1 - 1 / (config.ranking_share * height * width)), [], []
+    for finding, floor in enumerate(config.per_finding("suppression_floor")):
+        ranked = sorted(activation[finding].flatten().tolist(), reverse=True)
+        shares = [decay**rank for rank in range(len(ranked))]
+        mean = sum(score * share for score, share in zip(ranked, shares, strict=True)) / sum(shares)
+        by_patch.append(mean + weights["ranking_pooling.bias"][finding])
+        evidence = (1 + activation[finding].exp()).log()
+        fused = (height * width * class_attention[finding] * evidence).sqrt()
+        maps.append(fused * (floor + (1 - floor) * foreground[0]))
+    return {
+        "logits": (by_token + torch.stack(by_patch)) / 2,
+        "localization_maps": torch.stack(maps),
+        "class_attention": class_attention,
+        "activation_maps": activation,
+        "foreground": foreground,
+    }
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_outputs_equal_those_of_a_slow_reference(implementation):
+    model = build(implementation, suppression_floor=[0.0, 0.3, 0.6], intermediate_size=96)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("bias", "layer_scale")) or "norm" in name:
+                parameter.add_(torch.randn(parameter.shape) * 0.3)
+    outputs = outputs_of(model, films(2))
+    for film, pixel_values in enumerate(films(2)):
+        expected = reference_outputs(model.state_dict(), model.config, pixel_values)
+        for name, values in expected.items():
+            assert values.std() > 1e-3, name  # or the comparison says little
+            torch.testing.assert_close(
+                outputs[name][film].double(), values, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+            )
 
 
 # Loss of the forward -------------------------------------------------------------------------------------------------
