@@ -104,21 +104,21 @@ def test_another_runs_folder_is_not_resumed(first_run):
         last_checkpoint(args, dataclasses.asdict(TrainingRecipe(image_size=512)))
 
 
-STAGES = sorted(path for path in (SCRIPT.parent / "starter").glob("*.yaml") if path.stem != "teacher")
+STAGES = sorted(path for path in (SCRIPT.parent / "starter").rglob("*.yaml") if path.stem != "teacher")
 
 
-@pytest.mark.parametrize("path", STAGES, ids=lambda path: path.stem)
-def test_a_stage_of_the_packaged_checkpoint_is_what_the_script_accepts_and_goes_on_from_the_one_before(path):
+@pytest.mark.parametrize("path", STAGES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_stage_of_a_checkpoint_is_what_the_script_accepts_and_goes_on_from_the_one_before(path):
     classes = (TrainingRecipe, ClarityTrainingArguments)
     stage, args = parse_arguments(classes, DEFAULTS, [str(path), "--use_cpu", "True", "--bf16", "False"])
     assert args.matrix_optimizer == "muon"
-    assert Path(args.output_dir).name == path.stem
-    place = STAGES.index(path)
-    if place == 0:
+    place = path.relative_to(SCRIPT.parent).with_suffix("")
+    assert Path(args.output_dir) == "runs" / place
+    before = [other for other in STAGES if other.parent == path.parent and other < path]
+    if not before:
         assert stage.model is None
     else:
-        before = STAGES[place - 1]
-        stopped = re.search(r"Stopped\s+(?:# )?at\s+(?:# )?step (\d+)", before.read_text(encoding="utf-8"))
+        stopped = re.search(r"Stopped\s+(?:# )?at\s+(?:# )?step (\d+)", before[-1].read_text(encoding="utf-8"))
         # A stage that was stopped leaves checkpoints alone, no model in its folder.
         checkpoint = (f"checkpoint-{stopped[1]}",) if stopped else ()
-        assert Path(stage.model).parts == ("runs", "starter", before.stem, *checkpoint)
+        assert Path(stage.model) == Path("runs", *place.parts[:-1], before[-1].stem, *checkpoint)
