@@ -45,8 +45,7 @@ PRECISIONS = ("fp32", "int8")
 FLOAT_MODULES = ("clarity.layers.0.mlp", "class_token_head")
 """Modules whose linear layers stay in fp32 in an int8 model; convolutions (patches, SegmentCAM) always do.
 
-In `clarity-s16-224` the first MLP alone moved scores by three quarters of what all layers together did, as
-`benchmarks/export_speed.py --parts` shows.
+In `clarity-s16-224` the first MLP moved scores further than any other part (`benchmarks/export_speed.py --parts`).
 """
 
 RESAMPLING = {2: "bilinear", 3: "bicubic"}
