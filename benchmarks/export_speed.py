@@ -182,7 +182,7 @@ def accuracy_table(model, processor, arguments):
     from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films
     from clarity_hf.evaluation.films import PhantomFilms
     from clarity_hf.evaluation.protocol import annotated_boxes, localization_difference
-    from clarity_hf.training.teacher_cache import weights_digest
+    from clarity_hf.fingerprints import weights_digest
 
     films, records = PhantomFilms(arguments.films, "validation"), {}
     for name in ("eager", "onnx-int8"):

@@ -22,16 +22,16 @@ from transformers.utils import logging
 
 from clarity_hf import FINDINGS, ClarityForMultiLabelLocalization, ClarityImageProcessor
 from clarity_hf.data.phantoms import GENERATOR_VERSION
-from clarity_hf.evaluation.checkpoint import BASELINES, describe_model, make_baseline
+from clarity_hf.evaluation.checkpoint import BASELINES, make_baseline
 from clarity_hf.evaluation.classification import auroc_per_finding, mean_auroc
 from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films
 from clarity_hf.evaluation.films import PhantomFilms
 from clarity_hf.evaluation.localizers import Localizer, ModelLocalizer
 from clarity_hf.evaluation.protocol import Overlaps, annotated_boxes, localization_difference, pointing_game
 from clarity_hf.evaluation.records import FilmRecord
+from clarity_hf.fingerprints import describe_model, weights_digest
 from clarity_hf.labels import BOXED_FINDINGS
 from clarity_hf.training.runs import published_name
-from clarity_hf.training.teacher_cache import weights_digest
 
 LEVELS = (0.1, 0.3, 0.5)
 GOALS = "AUROC ≥ .95, T(IoU) ≥ .90/.80/.60, and at .3 at least 1.25 × Grad-CAM++"

@@ -27,6 +27,7 @@ ROWS = (
     "image_processing_clarity",
     "pipeline_chest_xray_localization",
     "packaged_checkpoints",
+    "fingerprints",
     "visualization",
     "data",
     "training",

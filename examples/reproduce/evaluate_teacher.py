@@ -30,8 +30,8 @@ from clarity_hf.evaluation.films import open_films
 from clarity_hf.evaluation.localizers import LocalizerOutput
 from clarity_hf.evaluation.records import data_digest
 from clarity_hf.evaluation.tables import Evaluated, classification_table, plain
+from clarity_hf.fingerprints import weights_digest
 from clarity_hf.training.runs import published_name
-from clarity_hf.training.teacher_cache import weights_digest
 
 THRESHOLD = 0.5
 """Of scores, for the table's sensitivity; a teacher has none of its own."""

@@ -11,7 +11,7 @@ from clarity_hf.evaluation.checkpoint import evaluate_checkpoint, looking_at, ma
 from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films, read_records
 from clarity_hf.evaluation.films import PhantomFilms
 from clarity_hf.evaluation.localizers import ModelLocalizer
-from clarity_hf.training.teacher_cache import weights_digest
+from clarity_hf.fingerprints import weights_digest
 
 ABOUT = {"model": "tiny", "data": "phantom", "split": "test", "synthetic": True}
 SETTINGS = {"repeats": 20, "min_positives": 1, "progress": False}

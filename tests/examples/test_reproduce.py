@@ -27,11 +27,11 @@ from clarity_hf.evaluation.baselines import RandomMapLocalizer
 from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films, read_records
 from clarity_hf.evaluation.films import open_films
 from clarity_hf.evaluation.records import data_digest
+from clarity_hf.fingerprints import weights_digest
 from clarity_hf.recipes import teacher as teacher_recipe
 from clarity_hf.recipes import training
 from clarity_hf.training import ClarityTrainingArguments
 from clarity_hf.training.runs import to_flags
-from clarity_hf.training.teacher_cache import weights_digest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FOLDER = EXAMPLES / "reproduce"

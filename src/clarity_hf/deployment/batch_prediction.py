@@ -35,7 +35,7 @@ from filelock import FileLock, Timeout
 from transformers.modeling_outputs import ModelOutput
 
 from clarity_hf.dicom_reading import looks_like_dicom, read_dicom
-from clarity_hf.evaluation.checkpoint import describe_model
+from clarity_hf.fingerprints import describe_model
 from clarity_hf.image_reading import read_image
 from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
 from clarity_hf.visualization import draw_findings

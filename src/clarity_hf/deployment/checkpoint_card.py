@@ -52,9 +52,9 @@ from clarity_hf.evaluation.tables import (
     show,
     show_interval,
 )
+from clarity_hf.fingerprints import weights_digest
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
-from clarity_hf.training.teacher_cache import weights_digest
 
 from .committed_reports import Report, case_caption, open_report, picture_row
 

@@ -98,7 +98,7 @@ class ModelIdentity:
 
     Attributes:
         name: Such as `clarity-s16-224`; at most 64 characters. It goes to the PACS: pass no path.
-        weights_hash: Hash of the weights, at most 64 characters; `weights_digest` of the training room makes one.
+        weights_hash: Hash of the weights, at most 64 characters; [`weights_digest`] makes one.
         version: Of this package, by default the installed one; at most 64 characters.
     """
 
@@ -122,7 +122,7 @@ class ModelIdentity:
             model: A torch module, such as `pipeline.model`.
             name: As in the class.
         """
-        from clarity_hf.training.teacher_cache import weights_digest
+        from clarity_hf.fingerprints import weights_digest
 
         return cls(name, weights_digest(model))
 

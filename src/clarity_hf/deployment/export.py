@@ -27,9 +27,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from clarity_hf.fingerprints import weights_digest
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
-from clarity_hf.training.teacher_cache import weights_digest
 
 from . import onnx_runner
 

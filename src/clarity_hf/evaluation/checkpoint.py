@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from clarity_hf.fingerprints import describe_model, weights_digest
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 from clarity_hf.training.runs import published_name
-from clarity_hf.training.teacher_cache import weights_digest
 
 from .baselines import (
     AtlasSuppressionLocalizer,
@@ -36,9 +35,6 @@ BASELINES = ("random", "cam", "attention", "rollout", "atlas", "gradcam", "gradc
 
 BASELINE_MAP_THRESHOLD = 0.5
 """Map threshold of the boxes that a baseline would show; the tables compare boxes that are tuned for every method."""
-
-THRESHOLDS = ("score_thresholds", "map_thresholds", "box_components", "box_upsampling", "box_valleys")
-"""Fields of a config that change no score and no map; records have them among their settings."""
 
 VERSIONED = ("clarity_hf", "torch", "transformers", "numpy", "scikit-learn")
 """Packages whose versions a report names."""
@@ -185,24 +181,6 @@ def calibration_records(
         batch_size=batch_size,
         num_workers=num_workers,
     ).records
-
-
-def describe_model(model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor) -> dict[str, Any]:
-    """What makes scores and maps beside the films: weights, config without thresholds, preprocessing.
-
-    Returns:
-        JSON, for the head of a file of records: records of anything else are refused.
-    """
-    volatile = {"_name_or_path", "transformers_version", "dtype", "architectures", "auto_map", *THRESHOLDS}
-    config, preprocessing = (
-        {name: value for name, value in described.to_dict().items() if name not in volatile}
-        for described in (model.config, image_processor)
-    )
-    return {
-        "weights": weights_digest(model),
-        "config": json.loads(json.dumps(config, default=str)),
-        "preprocessing": json.loads(json.dumps(preprocessing, default=str)),
-    }
 
 
 def make_baseline(name: str, ours: ModelLocalizer, teacher: str | None = None, seed: int = 0) -> Localizer:

@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
 from clarity_hf.data.transforms import FilmTransform
+from clarity_hf.fingerprints import add_tensors
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 
 from .teacher import Teacher
@@ -264,18 +265,7 @@ def fingerprint(teacher: Teacher, image_processor: ClarityImageProcessor, views:
     }
     digest.update(json.dumps(described, sort_keys=True, default=str).encode())
     preprocessing = {"order": teacher.order, "scale": teacher.scale, "shift": teacher.shift}
-    return _add_tensors(digest, {**teacher.model.state_dict(), **preprocessing})
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """Hash of all weights and buffers of a model, by name, shape, type and value: 16 hexadecimal digits."""
-    return _add_tensors(hashlib.blake2b(digest_size=8), model.state_dict())
-
-
-def _add_tensors(digest: Any, tensors: Mapping[str, torch.Tensor]) -> str:
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    add_tensors(digest, {**teacher.model.state_dict(), **preprocessing})
     return digest.hexdigest()
 
 
@@ -410,5 +400,4 @@ __all__ = [
     "cache_teacher_logits",
     "film_key",
     "fingerprint",
-    "weights_digest",
 ]

@@ -1,0 +1,47 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""What tells one model from another."""
+
+import copy
+import json
+
+import pytest
+import torch
+
+from clarity_hf import ClarityImageProcessor
+from clarity_hf.fingerprints import BOX_FIELDS, describe_model, weights_digest
+
+
+def test_a_digest_is_of_names_shapes_types_and_values():
+    layer = torch.nn.Linear(2, 3)
+    digest = weights_digest(layer)
+    assert len(digest) == 16
+    assert weights_digest(copy.deepcopy(layer)) == digest
+    others = [torch.nn.Sequential(copy.deepcopy(layer)), copy.deepcopy(layer).double(), copy.deepcopy(layer)]
+    with torch.no_grad():
+        others[2].weight[0, 0] += 1e-3
+    assert len({digest, *map(weights_digest, others)}) == 4
+
+
+def test_buffers_count():
+    norm = torch.nn.BatchNorm1d(3)
+    digest = weights_digest(norm)
+    norm.running_mean += 1
+    assert weights_digest(norm) != digest
+
+
+@pytest.mark.parametrize("field", BOX_FIELDS)
+def test_thresholds_make_no_other_scores_and_maps(shared_tiny_model, field):
+    processor = ClarityImageProcessor()
+    described = describe_model(shared_tiny_model, processor)
+    changed = copy.deepcopy(shared_tiny_model)
+    setattr(changed.config, field, "largest" if field == "box_components" else 0.25)
+    assert describe_model(changed, processor) == described == json.loads(json.dumps(described))
+
+
+def test_preprocessing_and_calibration_do(shared_tiny_model):
+    described = describe_model(shared_tiny_model, ClarityImageProcessor())
+    squashed = describe_model(shared_tiny_model, ClarityImageProcessor(keep_ratio=False))
+    assert squashed["preprocessing"] != described["preprocessing"]
+    changed = copy.deepcopy(shared_tiny_model)
+    changed.config.score_slopes = 2.0
+    assert describe_model(changed, ClarityImageProcessor())["config"] != described["config"]
