@@ -11,8 +11,8 @@ on, named by its data and split; README.md there becomes the page over them. The
 Without --reports it is written anew from the copies that are there. The form of the facts is in the docstring of
 `clarity_hf.deployment.checkpoint_card`. Expected output:
 
-    phantom-test: 814 kB, 0 names looked for and not found
-    nih-subset-validation: 326 kB, 556 names looked for and not found
+    phantom-test: 876 kB, 0 names looked for and not found
+    nih-subset-validation: 333 kB, 556 names looked for and not found
     wrote CHECKPOINT_FOLDER/README.md
 """
 

@@ -295,7 +295,8 @@ def test_a_person_uploads_chooses_a_finding_sees_its_box_and_downloads(served, b
     page.wait_for_selector(f'tr.ch-chosen[data-finding="{label}"]')
     words = page.inner_text(".ch-film figcaption")
     assert label.replace("_", " ") in words
-    assert "Box in pixels of the film: x " in words
+    count = len(re.findall(r"x \d+ to \d+, y \d+ to \d+", words))
+    assert f"{'Box' if count == 1 else 'Boxes'} in pixels of the film: x " in words
     seen = page.get_attribute(".ch-film img", "src")
     picture = Image.open(io.BytesIO(base64.b64decode(seen.split(",")[1]))).convert("RGB")
     orange = (np.asarray(picture) == (230, 159, 0)).all(axis=-1)  # the first colour of boxes

@@ -104,7 +104,7 @@ def _where(finding: Mapping[str, Any]) -> str:
         f"x {box['xmin']:.0f} to {box['xmax']:.0f}, y {box['ymin']:.0f} to {box['ymax']:.0f}"
         for box in finding["boxes"]
     )
-    return f"Box in pixels of the film: {corners}."
+    return f"{'Box' if len(finding['boxes']) == 1 else 'Boxes'} in pixels of the film: {corners}."
 
 
 def findings_table(
