@@ -51,6 +51,14 @@ def test_own_findings_are_known_both_ways(names):
     assert config.per_finding("suppression_floor") == [0.1, 0.5]  # Effusion sits at the rim
 
 
+def test_calibration_is_told_from_slopes_and_intercepts():
+    config = ClarityConfig()
+    assert not config.is_calibrated
+    config.score_slopes = [1.0] * 13 + [0.9]
+    assert config.is_calibrated
+    assert ClarityConfig(score_intercepts=[0.0] * 13 + [-0.1]).is_calibrated
+
+
 def test_findings_are_in_the_order_of_their_index():
     assert ClarityConfig(id2label={1: "b", 0: "a"}).findings == ["a", "b"]
 

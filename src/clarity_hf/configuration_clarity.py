@@ -221,6 +221,11 @@ class ClarityConfig(PreTrainedConfig):
         """Names of the F findings in the order of the logits."""
         return [self.id2label[i] for i in range(self.num_labels)]
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether scores are more than the sigmoid of the logits: some slope is not 1, or some intercept not 0."""
+        return set(self.per_finding("score_slopes")) != {1.0} or any(self.per_finding("score_intercepts"))
+
     def per_finding(self, name: str) -> list[float]:
         """Spread a field that is one number or a list over the findings.
 

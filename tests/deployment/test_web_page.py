@@ -91,10 +91,11 @@ def test_the_record_names_no_file_and_is_json(pipeline, film):
     assert record["film"] == {"height": 120, "width": 90}
 
 
-def test_calibration_is_told_from_the_config(pipeline):
-    assert not web_page.is_calibrated(pipeline)
+def test_calibration_is_told_from_the_config(pipeline, film):
+    localized = web_page.localize_film(pipeline, film)
+    assert not web_page.film_record(pipeline, localized, "tiny")["calibrated"]
     pipeline.model.config.score_slopes = [1.0] * 13 + [0.9]
-    assert web_page.is_calibrated(pipeline)
+    assert web_page.film_record(pipeline, localized, "tiny")["calibrated"]
 
 
 def test_held_films_make_room_and_are_forgotten(pipeline, film):

@@ -210,7 +210,7 @@ def render_checkpoint_card(folder: str | Path, facts: str | Path, reports: Seque
         reading=_reading(ordered),
         data=_data_table(told),
         evaluations=[_evaluation(told, report) for report in ordered],
-        calibrated=set(config.per_finding("score_slopes")) != {1.0} or any(config.per_finding("score_intercepts")),
+        calibrated=config.is_calibrated,
         thresholds=_threshold_table(model),
         pictures=shown,
         version=ordered[0].content["versions"]["clarity_hf"],

@@ -180,16 +180,10 @@ def film_record(pipeline: ChestXrayLocalizationPipeline, film: LocalizedFilm, mo
     return {
         "notice": html.NOTICE,
         "model": model_name,
-        "calibrated": is_calibrated(pipeline),
+        "calibrated": pipeline.model.config.is_calibrated,
         "film": {"height": film.size[0], "width": film.size[1]},
         "findings": film.findings,
     }
-
-
-def is_calibrated(pipeline: ChestXrayLocalizationPipeline) -> bool:
-    """Whether the scores of a pipeline's model went through a calibration."""
-    config = pipeline.model.config
-    return set(config.per_finding("score_slopes")) != {1.0} or set(config.per_finding("score_intercepts")) != {0.0}
 
 
 class HeldFilms:
@@ -320,7 +314,7 @@ class _Listeners:
     def __init__(self, pipeline: ChestXrayLocalizationPipeline, model_name: str, phantoms: Sequence[np.ndarray]):
         self._pipeline, self._model_name, self._phantoms = pipeline, model_name, phantoms
         self._held = HeldFilms()
-        self._score_name = "Probability" if is_calibrated(pipeline) else "Score"
+        self._score_name = "Probability" if pipeline.model.config.is_calibrated else "Score"
 
     def upload(self, file: Any, opacity: float, style: str, all_boxes: bool, request: Any) -> tuple[Any, ...]:
         """Picture, table, chosen finding, and an empty field of upload."""
