@@ -12,6 +12,7 @@ from PIL import Image
 from clarity_hf import ChestXrayLocalizationPipeline, ClarityImageProcessor
 from clarity_hf.deployment import batch_prediction
 from clarity_hf.deployment.batch_prediction import find_films, predict_films
+from clarity_hf.fingerprints import BOX_FIELDS
 
 COUNT = 7
 
@@ -287,6 +288,10 @@ def test_a_broken_line_within_is_an_error_that_names_it(pipeline, films, tmp_pat
         ({"threshold": 0.25}, r"score_thresholds \[.* there, 0\.25 now"),
         ({"outputs": ["maps"]}, r'outputs \[\] there, \["maps"\] now'),
         ("weights", r'weights "[0-9a-f]{16}" there, "[0-9a-f]{16}" now'),
+        ({"map_thresholds": 0.25}, r"map_thresholds \[.* there, \[0\.25, .* now"),
+        ({"box_valleys": 0.5}, r"box_valleys \[.* there, \[0\.5, .* now"),
+        ({"box_components": "largest"}, r'box_components "all" there, "largest" now'),
+        ({"box_upsampling": 4}, "box_upsampling 8 there, 4 now"),
     ],
 )
 def test_a_folder_of_another_model_or_settings_is_refused_with_what_differs(pipeline, films, tmp_path, change, told):
@@ -295,6 +300,9 @@ def test_a_folder_of_another_model_or_settings_is_refused_with_what_differs(pipe
     before = (out / "findings.jsonl").read_bytes()
     if change == "weights":
         next(pipeline.model.parameters()).data.add_(1)
+        change = {}
+    elif change.keys() & set(BOX_FIELDS):
+        pipeline.model.config.update(change)
         change = {}
     with pytest.raises(ValueError, match=told):
         predict_films(pipeline, found, out, **change)

@@ -572,7 +572,8 @@ def _settings(
         **describe_model(pipeline.model, pipeline.image_processor),
         "dtype": str(pipeline.model.dtype).removeprefix("torch."),
         "score_thresholds": list(config.per_finding("score_thresholds")) if threshold is None else threshold,
-        "map_thresholds": list(config.per_finding("map_thresholds")),
+        **{name: list(config.per_finding(name)) for name in ("map_thresholds", "box_valleys")},
+        **{name: getattr(config, name) for name in ("box_components", "box_upsampling")},
         "outputs": sorted(set(outputs)),
     }
 
