@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 
 from clarity_hf import ClarityForMultiLabelLocalization
 from clarity_hf.training import ClarityTrainingArguments
-from clarity_hf.training.runs import is_whole, last_checkpoint, last_whole_checkpoint
+from clarity_hf.training.checkpoints import is_whole, last_whole_checkpoint
+from clarity_hf.training.runs import last_checkpoint
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "train.py"

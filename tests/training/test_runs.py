@@ -8,9 +8,11 @@ from typing import Literal
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from clarity_hf.training import ClarityTrainingArguments
-from clarity_hf.training.runs import is_whole, last_checkpoint, last_whole_checkpoint, parse_arguments, to_flags
+from clarity_hf.training.checkpoints import is_whole, last_whole_checkpoint
+from clarity_hf.training.runs import last_checkpoint, parse_arguments, to_flags
 
 
 class Arguments(ClarityTrainingArguments):
@@ -31,9 +33,9 @@ def write_checkpoint(folder, step, random_states, state="{}", optimizer=True):
     """A checkpoint with the files that are looked at."""
     checkpoint = Path(folder) / f"checkpoint-{step}"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "model.safetensors").touch()
+    save_file({"weight": torch.zeros(2)}, checkpoint / "model.safetensors")
     if optimizer:
-        (checkpoint / "optimizer.pt").touch()
+        torch.save({}, checkpoint / "optimizer.pt")
     for name in random_states:
         torch.save({}, checkpoint / f"rng_state{name}.pth")
     (checkpoint / "trainer_state.json").write_text(state)
@@ -128,6 +130,21 @@ def test_a_record_without_the_trainers_settings_is_of_an_earlier_version_and_goe
     (tmp_path / "run.json").write_text(json.dumps({"image_size": 64}))
     checkpoint = write_checkpoint(tmp_path, 4, ONE)
     assert last_checkpoint(arguments(tmp_path, seed=3), {"image_size": 64}) == str(checkpoint)
+
+
+def test_checkpoints_of_an_unknown_run_are_refused(tmp_path):
+    write_checkpoint(tmp_path, 4, ONE)
+    with pytest.raises(ValueError, match=r"must hold run.json beside its checkpoints, got .*checkpoint-4 of an"):
+        last_checkpoint(arguments(tmp_path), {})
+    assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize("text", ['{"seed": 1', "[1, 2]", "null"])
+def test_a_damaged_record_of_the_run_is_refused(tmp_path, text):
+    write_checkpoint(tmp_path, 4, ONE)
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=r"must hold a readable run.json, got .*Give another --output_dir"):
+        last_checkpoint(arguments(tmp_path), {})
 
 
 # Arguments from a file

@@ -6,10 +6,10 @@ from __future__ import annotations
 import copy
 import json
 import os
-from pathlib import Path
 
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+from clarity_hf.training.whole_files import replaced_files
 
 
 def save_checkpoint(
@@ -18,17 +18,20 @@ def save_checkpoint(
     """Write a model and its image processor, weights in fp16 at half the size.
 
     The config says float32, so that the file is widened on loading: `from_pretrained` would otherwise compute in the
-    file's own precision.
+    file's own precision. Each file takes its place whole, and none where the disk is full.
 
     Args:
         model: Left as it is.
         image_processor: The one it was trained with.
         folder: Made where it is not there.
+
+    Raises:
+        OSError: The disk is full, or `folder` cannot be written.
     """
-    folder = Path(folder)
-    copy.deepcopy(model).half().save_pretrained(folder)
-    config_file = folder / "config.json"
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    config["dtype"] = "float32"
-    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    image_processor.save_pretrained(folder)
+    with replaced_files(folder) as made:
+        copy.deepcopy(model).half().save_pretrained(made)
+        config_file = made / "config.json"
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        config["dtype"] = "float32"
+        config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        image_processor.save_pretrained(made)

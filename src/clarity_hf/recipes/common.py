@@ -14,7 +14,9 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import PredictionOutput
 
 from clarity_hf.data.sources import Source, open_sources
+from clarity_hf.training.checkpoints import best_checkpoint, named_save_failures, require_whole
 from clarity_hf.training.runs import drop_pickle, last_checkpoint, parse_arguments
+from clarity_hf.training.whole_files import empty_folder, move_files
 
 
 @dataclass
@@ -125,18 +127,39 @@ def fit(trainer: Trainer, recipe: DataRecipe, validation: Any) -> PredictionOutp
         Logits and labels `(n, F)` and the metrics on them, such as `validation_auroc`.
 
     Raises:
-        ValueError: The output folder is of another run.
+        OSError: A checkpoint could not be written.
+        ValueError: The output folder is of another run, or the checkpoint to go on from, or the best one so far, is
+            damaged.
     """
     resume_from = trainer.args.resume_from_checkpoint or last_checkpoint(trainer.args, asdict(recipe))
     if resume_from:
+        require_whole(resume_from)
+        if trainer.args.load_best_model_at_end and (Path(resume_from) / "trainer_state.json").is_file():
+            best = best_checkpoint(resume_from)
+            if best is not None:
+                require_whole(best)
         print(f"resuming from {resume_from}")
-    trainer.train(resume_from_checkpoint=resume_from)
+    with named_save_failures(trainer):
+        trainer.train(resume_from_checkpoint=resume_from)
     return trainer.predict(validation, metric_key_prefix="validation")
 
 
 def save_run(trainer: Trainer) -> None:
-    """Leave the model, its image processor and the run's history in the output folder; every process calls this."""
-    trainer.save_model()
-    if trainer.is_world_process_zero():
-        drop_pickle(trainer.args.output_dir)
-        trainer.state.save_to_json(str(Path(trainer.args.output_dir) / "trainer_state.json"))
+    """Leave the model, its image processor and the run's history in the output folder; every process calls this.
+
+    Each file takes its place whole: a run that is killed here leaves what was there before. With `push_to_hub` the
+    library writes into the folder itself.
+    """
+    folder = Path(trainer.args.output_dir)
+    staging = folder / ".unfinished"
+    if trainer.args.should_save:
+        empty_folder(staging)
+    trainer.accelerator.wait_for_everyone()
+    trainer.save_model(str(staging))
+    trainer.accelerator.wait_for_everyone()  # a sharded model is written by all
+    if trainer.args.should_save:
+        drop_pickle(staging)
+        drop_pickle(folder)  # of an earlier version, or of the library's own save
+        trainer.state.save_to_json(str(staging / "trainer_state.json"))
+        move_files(staging, folder)
+        staging.rmdir()

@@ -34,8 +34,10 @@ from clarity_hf.data.transforms import FilmTransform, TransformedDataset
 from clarity_hf.evaluation import MultilabelAuroc
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.losses_clarity import multilabel_classification_loss
+from clarity_hf.training.checkpoints import SealCheckpoints
 from clarity_hf.training.optimization import MuonWithAdamW, block_matrices
 from clarity_hf.training.runs import EpochTeller, default_arguments, published_name
+from clarity_hf.training.whole_files import replaced_files
 
 from .common import DataRecipe, films_that_decide, fit, open_recipe_sources, run_command, save_run
 
@@ -123,12 +125,12 @@ def train_teacher(recipe: TeacherRecipe, args: TrainingArguments) -> dict[str, f
     """Train, evaluate, save: what it takes, returns and raises is as for `train` of the training recipe."""
     transformers.set_seed(args.seed)
     processor = build_processor(recipe)
-    see = FilmTransform(processor, augment=recipe.augment, crop_scale=recipe.crop_scale, prior="none")
+    plain = FilmTransform(processor, prior="none")
+    see = FilmTransform(processor, recipe.augment, recipe.crop_scale, "none")
     sources = open_recipe_sources(recipe, see.canvas[0], args.seed)
     films = JoinedRows([source.train for source in sources.values()])
     findings = next(iter(sources.values())).findings
     model = build_model(recipe, findings, prevalence_of(sample_labels(films)))
-    plain = FilmTransform(processor, prior="none")
     validations = {name: TransformedDataset(source.validation, plain) for name, source in sources.items()}
     evaluated, validation = films_that_decide(validations, args)
 
@@ -139,7 +141,7 @@ def train_teacher(recipe: TeacherRecipe, args: TrainingArguments) -> dict[str, f
         eval_dataset=evaluated,
         processing_class=processor,
         compute_loss_func=annotated_loss,
-        callbacks=[EpochTeller()],
+        callbacks=[EpochTeller(), SealCheckpoints()],
         optimizers=(build_optimizer(model, args) if recipe.matrix_optimizer == "muon" else None, None),
         compute_metrics=MultilabelAuroc(findings, recipe.min_positives).of_prediction,
     )
@@ -325,4 +327,5 @@ def write_card(
         auroc=figure(prediction.metrics["validation_auroc"]),
         table="\n".join(rows),
     )
-    card.save(folder / "README.md")
+    with replaced_files(folder) as made:  # a teacher made of this one reads its licence here
+        card.save(made / "README.md")

@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import re
 import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +14,7 @@ import yaml
 from transformers import HfArgumentParser, TrainerCallback, TrainingArguments
 
 from .arguments import has_native_bf16
-
-logger = logging.getLogger(__name__)
+from .checkpoints import last_whole_checkpoint
 
 COMPARED = (
     "seed",
@@ -115,7 +111,7 @@ class EpochTeller(TrainerCallback):
 def last_checkpoint(args: TrainingArguments, described: Mapping[str, Any]) -> str | None:
     """The last whole checkpoint in the output folder, if this very run was stopped there.
 
-    The Trainer writes checkpoints in place: what a kill inside a save left is passed over with a warning.
+    Checkpoints that a kill, a full or a failing disk left torn are passed over with a warning.
 
     Args:
         args: Name the folder; the process that saves writes `run.json` into it. Those in `COMPARED` must be the same.
@@ -125,14 +121,20 @@ def last_checkpoint(args: TrainingArguments, described: Mapping[str, Any]) -> st
         The checkpoint's path, or None where there is none, or none that was finished, to go on from.
 
     Raises:
-        ValueError: The folder holds checkpoints of another run, of another number of processes, or of weights alone.
+        ValueError: The folder holds checkpoints of another run, of another number of processes, or of weights alone,
+            or no readable record of the run that made them.
     """
     folder = Path(args.output_dir)
     record = folder / "run.json"
-    earlier = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    earlier = _read_record(record) if record.is_file() else {}
     checkpoint = last_whole_checkpoint(folder, args.world_size, earlier.get("processes"))
     settings = {name: getattr(args, name) for name in COMPARED if hasattr(args, name)}
-    if record.is_file() and checkpoint:
+    if checkpoint:
+        if not record.is_file():
+            raise ValueError(
+                f"`output_dir` must hold {record.name} beside its checkpoints, got {checkpoint} of an unknown run. "
+                "Give another --output_dir, or name the checkpoint by --resume_from_checkpoint."
+            )
         changed = [name for name in described if earlier.get(name) != described[name]]
         # A folder of an earlier version has no record of these.
         changed += [name for name in settings if name in earlier and earlier[name] != settings[name]]
@@ -151,68 +153,14 @@ def last_checkpoint(args: TrainingArguments, described: Mapping[str, Any]) -> st
     return None
 
 
-def is_whole(checkpoint: Path, processes: int) -> bool:
-    """Whether all of a checkpoint was written: its state, which comes last, and the random state of each process."""
-    if not has_state(checkpoint):
-        return False
-    names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{index}.pth" for index in range(processes)]
-    return all(zipfile.is_zipfile(checkpoint / name) for name in names)
-
-
-def has_state(checkpoint: Path) -> bool:
-    """Whether the Trainer's state, which the main process writes last, was written to its end."""
+def _read_record(record: Path) -> dict[str, Any]:
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return True
-
-
-def processes_of(checkpoint: Path, recorded: int | None = None) -> int | None:
-    """How many processes wrote a checkpoint that has its state, or None where a kill left too little to tell.
-
-    Args:
-        checkpoint: Its folder.
-        recorded: By the run, if known: a kill may have left fewer random states.
-
-    Raises:
-        ValueError: It holds weights alone, as the Trainer saves them with `save_only_model`.
-    """
-    names = {path.name for path in checkpoint.glob("rng_state*.pth")}
-    if not names and not (checkpoint / "optimizer.pt").exists():
+        return dict(json.loads(record.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
         raise ValueError(
-            f"`output_dir` must hold checkpoints with an optimizer, got {checkpoint} with weights alone: it cannot be "
-            "resumed. Leave --save_only_model out and give another --output_dir or delete the folder."
-        )
-    if "rng_state.pth" in names:
-        return 1
-    return recorded or (len(names) if len(names) > 1 else None)
-
-
-def last_whole_checkpoint(folder: str | Path, processes: int = 1, recorded: int | None = None) -> Path | None:
-    """The last checkpoint of a folder that is whole, or None; unfinished ones after it are named in a warning.
-
-    Args:
-        folder: Output folder of a run.
-        processes: Of the run; a checkpoint of another number of processes cannot be resumed exactly.
-        recorded: Number of processes with which the folder's run was started, if known.
-
-    Raises:
-        ValueError: A checkpoint is of another number of processes, or of weights alone.
-    """
-    found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    for checkpoint in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
-        if has_state(checkpoint):
-            written = processes_of(checkpoint, recorded)
-            if written not in (None, processes):
-                raise ValueError(
-                    f"`output_dir` must be of a run with {processes} processes, got {checkpoint} of {written}. "
-                    "Start as many processes as before, or give another --output_dir."
-                )
-            if is_whole(checkpoint, processes):
-                return checkpoint
-        logger.warning("%s is not whole and is passed over.", checkpoint)
-    return None
+            f"`output_dir` must hold a readable {record.name}, got {record}: {error}. Give another --output_dir, or "
+            "name a checkpoint to go on from by --resume_from_checkpoint."
+        ) from error
 
 
 def drop_pickle(folder: str | Path) -> None:
@@ -221,6 +169,11 @@ def drop_pickle(folder: str | Path) -> None:
 
 
 def published_name(name: str) -> str:
-    """A model's name for the reader: a Hub id as it is, the last part of a folder's path."""
+    """The name of a model or of data for the reader: a Hub id as it is, the last part of a path.
+
+    A path is what is here, file or folder, or begins with `.`, `~` or `/`, or has more than one `/`.
+    """
     path = Path(name).expanduser()
-    return path.resolve().name if path.is_dir() else name
+    if path.exists() or name.startswith((".", "~", "/")) or name.count("/") > 1:
+        return path.resolve().name
+    return name

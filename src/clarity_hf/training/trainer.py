@@ -12,6 +12,7 @@ from transformers import Trainer
 from clarity_hf.losses_clarity import distillation_loss
 
 from .arguments import ClarityTrainingArguments
+from .checkpoints import SealCheckpoints
 from .optimization import MuonWithAdamW, block_matrices, decaying_parameters, parameter_groups
 from .runs import EpochTeller
 from .teacher import Teacher
@@ -44,6 +45,7 @@ class ClarityDistillationTrainer(Trainer):
                 "It has the distillation's α and τ."
             )
         self.add_callback(EpochTeller())
+        self.add_callback(SealCheckpoints())
         self.teacher = teacher.to(self.args.device) if teacher is not None else None
         self._part_sums: dict[str, torch.Tensor] = {}
         self._part_counts: dict[str, int] = defaultdict(int)

@@ -1,0 +1,190 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The same film has the same result, and the same seeded training the same weights.
+
+Results: scores to 1e-5 and boxes to a pixel, however films are put into batches, on one thread or two, in whatever
+process, by the model, the pipeline or `clarity-hf predict`. A training repeats to the last bit on a CPU, in processes
+started anew, whatever the hash seed and the number of readers.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from clarity_hf import ClarityForMultiLabelLocalization, ClarityImageProcessor
+from clarity_hf.cli import main
+from clarity_hf.data.phantoms import draw_phantom, write_phantoms
+from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+MODEL = "clarity-s16-224"
+
+IN_A_PROCESS = """
+import json, sys, torch
+torch.set_num_threads(int(sys.argv[1]))
+from clarity_hf import ClarityForMultiLabelLocalization, ClarityImageProcessor
+from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
+model = ClarityForMultiLabelLocalization.from_pretrained(sys.argv[2]).eval()
+processor = ClarityImageProcessor.from_pretrained(sys.argv[2])
+pipeline = ChestXrayLocalizationPipeline(model=model, image_processor=processor, device="cpu")
+print(json.dumps([pipeline(film) for film in sys.argv[3:]]))
+"""
+
+
+def start(*words, **environment):
+    """Python in a process of its own."""
+    command = [sys.executable, *map(str, words)]
+    return subprocess.Popen(command, env=ENVIRONMENT | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def printed(process):
+    """What it prints until it ends well."""
+    out, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, errors.decode()[-3000:]
+    return out.decode()
+
+
+def assert_same(one, other):
+    """Results of a film: the same findings, scores to 1e-5, presence, boxes to a pixel."""
+    one, other = ({row["label"]: row for row in found} for found in (one, other))
+    assert one.keys() == other.keys()
+    for label, row in one.items():
+        assert row["score"] == pytest.approx(other[label]["score"], abs=1e-5), label
+        assert row["present"] == other[label]["present"], label
+        assert len(row["boxes"]) == len(other[label]["boxes"]), label
+        for box, reference in zip(row["boxes"], other[label]["boxes"], strict=True):
+            assert box == pytest.approx(reference, abs=1), label
+
+
+def write_films(folder):
+    """Five phantoms of several sizes and shapes."""
+    folder.mkdir()
+    for seed, (height, width) in enumerate([(256, 256), (320, 256), (256, 300), (224, 224), (512, 400)]):
+        image = Image.fromarray(draw_phantom(seed, size=256, findings=("Effusion",)[: seed % 2]).image)
+        image.resize((width, height)).save(folder / f"{seed}.png")
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module", params=["phantoms", "nih"])
+def films(request, tmp_path_factory):
+    """Paths of phantoms, and of real films where there are any."""
+    if request.param == "phantoms":
+        return write_films(tmp_path_factory.mktemp("data") / "films")
+    return sorted((request.getfixturevalue("nih_folder") / "images").iterdir())[:5]
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    model = ClarityForMultiLabelLocalization.from_pretrained(MODEL).eval()
+    processor = ClarityImageProcessor.from_pretrained(MODEL)
+    return ChestXrayLocalizationPipeline(model=model, image_processor=processor, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def alone(films, pipeline):
+    """Results of each film in a batch of its own."""
+    results = [pipeline(str(film)) for film in films]
+    assert any(row["boxes"] for found in results for row in found)  # something that could differ
+    return results
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_in_a_batch_with_other_films_a_film_has_the_result_that_it_has_alone(films, pipeline, alone, batch_size):
+    for found, expected in zip(pipeline([str(film) for film in films], batch_size=batch_size), alone, strict=True):
+        assert_same(found, expected)
+    backwards = pipeline([str(film) for film in reversed(films)], batch_size=batch_size)
+    for found, expected in zip(reversed(backwards), alone, strict=True):
+        assert_same(found, expected)
+
+
+def test_in_the_same_batch_a_film_has_the_same_result_to_the_last_bit(films, pipeline):
+    paths = [str(film) for film in films]
+    assert pipeline(paths, batch_size=5) == pipeline(paths, batch_size=5)
+
+
+def test_model_and_processor_give_what_the_pipeline_gives(films, pipeline, alone):
+    model, processor = pipeline.model, pipeline.image_processor
+    images = [np.asarray(Image.open(film).convert("L")) for film in films]
+    with torch.inference_mode():
+        outputs = model(**processor(images, return_tensors="pt"))
+    config = model.config
+    results = processor.post_process_localization(
+        outputs,
+        score_thresholds=config.per_finding("score_thresholds"),
+        map_thresholds=config.per_finding("map_thresholds"),
+        target_sizes=[image.shape for image in images],
+        components=config.box_components,
+        upsampling=config.box_upsampling,
+        valleys=config.per_finding("box_valleys"),
+    )
+    for found, expected in zip(results, alone, strict=True):
+        scores = {config.id2label[index]: score for index, score in enumerate(found["finding_scores"].tolist())}
+        assert scores == pytest.approx({row["label"]: row["score"] for row in expected}, abs=1e-5)
+        for index, label in config.id2label.items():
+            boxes = found["boxes"][found["labels"] == index].tolist()
+            row = next(row for row in expected if row["label"] == label)
+            expected_boxes = [list(box.values()) for box in row["boxes"]]
+            assert len(boxes) == len(expected_boxes)
+            for box, reference in zip(boxes, expected_boxes, strict=True):
+                assert box == pytest.approx(reference, abs=1)
+
+
+def test_predicts_lines_are_what_the_pipeline_gives(films, alone, tmp_path):
+    words = ["--model", MODEL, "--output-dir", str(tmp_path / "out"), "--device", "cpu", "--batch-size", "3"]
+    assert main(["predict", *map(str, films), *words]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "out" / "findings.jsonl").read_text().splitlines()]
+    by_name = {line["film"]: line["findings"] for line in lines}
+    for film, expected in zip(films, alone, strict=True):
+        assert_same(by_name[film.name], expected)
+
+
+@pytest.mark.parametrize("films", ["phantoms", pytest.param("nih", marks=pytest.mark.slow)], indirect=True)
+def test_threads_processes_and_hash_seeds_change_nothing(films, alone):
+    processes = [start("-c", IN_A_PROCESS, threads, MODEL, *films, PYTHONHASHSEED=str(threads)) for threads in (1, 2)]
+    for process in processes:
+        for found, expected in zip(json.loads(printed(process)), alone, strict=True):
+            assert_same(found, expected)
+
+
+TINY = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 48,
+    "class_attention_layers": 2,
+    "cam_size": 16,
+    "cam_groups": 4,
+    "hidden_dropout_prob": 0.1,
+}
+
+
+def test_a_seeded_training_repeats_to_the_last_bit(tmp_path):
+    """In two processes started anew, with other hash seeds, one reading for itself and one with two readers."""
+    write_phantoms(tmp_path / "films", 60, seed=0, size=48)
+    words = [
+        *("-m", "clarity_hf", "train", "--data_dir", tmp_path / "films", "--config", json.dumps(TINY)),
+        *("--image_size", "32", "--min_positives", "1", "--use_cpu", "--bf16", "False", "--max_steps", "10"),
+        *("--per_device_train_batch_size", "8", "--eval_strategy", "no", "--save_strategy", "no"),
+        *("--load_best_model_at_end", "False", "--logging_steps", "1", "--learning_rate", "1e-3"),
+    ]
+    processes = []
+    for name, workers in (("one", 0), ("other", 2)):
+        options = ("--output_dir", tmp_path / name, "--dataloader_num_workers", workers)
+        processes.append(start(*words, *options, PYTHONHASHSEED=str(workers)))
+    for process in processes:
+        printed(process)
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "other"))
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    curves = []
+    for name in ("one", "other"):
+        history = json.loads((tmp_path / name / "trainer_state.json").read_text())["log_history"]
+        curves.append([log["loss"] for log in history if "loss" in log])
+    assert curves[0] == curves[1]
+    assert len(set(curves[0])) > 5

@@ -1,0 +1,230 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Checkpoints are sealed when whole; what is torn, damaged or lost is named, and no run goes on from it."""
+
+import importlib.util
+import json
+import logging
+import os
+import random
+import resource
+import shutil
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from transformers import TrainerCallback
+
+from clarity_hf.training.checkpoints import (
+    SEAL,
+    best_checkpoint,
+    damage_of,
+    is_whole,
+    last_whole_checkpoint,
+    named_save_failures,
+    require_whole,
+)
+
+HERE = Path(__file__).parent
+
+
+def load(name):
+    """A script of this folder, which imports another, as a module."""
+    sys.path.insert(0, str(HERE))
+    try:
+        spec = importlib.util.spec_from_file_location(f"{name}_for_checkpoints", HERE / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(HERE))
+    return module
+
+
+tiny_run = load("tiny_run")
+
+
+def trainer(folder, rows=24, **settings):
+    """A training of six steps of four films with a checkpoint every second."""
+    settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "logging_steps": 1} | settings
+    return tiny_run.ClarityDistillationTrainer(
+        model=tiny_run.tiny_model(),
+        args=tiny_run.ClarityTrainingArguments(
+            output_dir=str(folder),
+            use_cpu=True,
+            report_to="none",
+            disable_tqdm=True,
+            per_device_train_batch_size=4,
+            **settings,
+        ),
+        train_dataset=tiny_run.random_rows(rows),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Folder of a run with the sealed checkpoints 2, 4 and 6. Read only."""
+    folder = tmp_path_factory.mktemp("run") / "out"
+    trainer(folder).train()
+    return folder
+
+
+@pytest.fixture
+def folder(run, tmp_path):
+    """A copy of it to damage."""
+    return shutil.copytree(run, tmp_path / "out")
+
+
+def flip(path, bit):
+    content = bytearray(path.read_bytes())
+    content[bit // 8 % len(content)] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def test_every_checkpoint_is_sealed_with_the_size_and_hash_of_each_file(run):
+    for step in (2, 4, 6):
+        checkpoint = run / f"checkpoint-{step}"
+        sealed = json.loads((checkpoint / SEAL).read_text())["files"]
+        assert sealed.keys() == {path.name for path in checkpoint.iterdir()} - {SEAL}
+        assert sealed["model.safetensors"]["bytes"] == (checkpoint / "model.safetensors").stat().st_size
+        assert len(sealed["model.safetensors"]["blake2b"]) == 32
+        assert damage_of(checkpoint, 1) == ""
+    assert last_whole_checkpoint(run).name == "checkpoint-6"
+
+
+FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", SEAL)
+
+
+@pytest.mark.parametrize("name", FILES[:-1])
+def test_a_flipped_bit_is_found_and_the_checkpoint_before_taken(folder, name, caplog):
+    chance = random.Random(0)
+    checkpoint = folder / "checkpoint-6"
+    whole = (checkpoint / name).read_bytes()
+    for _ in range(20):
+        flip(checkpoint / name, chance.randrange(8 * len(whole)))
+        assert not is_whole(checkpoint, 1)
+        (checkpoint / name).write_bytes(whole)
+    assert is_whole(checkpoint, 1)
+    flip(checkpoint / name, chance.randrange(8 * len(whole)))
+    with caplog.at_level(logging.WARNING):
+        assert last_whole_checkpoint(folder).name == "checkpoint-4"
+    assert "checkpoint-6 is not whole and is passed over: " in caplog.text
+    assert name in caplog.text
+
+
+def test_a_seal_that_cannot_be_read_or_speaks_of_another_file_seals_nothing(folder):
+    seal = folder / "checkpoint-6" / SEAL
+    whole = seal.read_text()
+    changes = (("{", "["), ('"files"', '"film"'), ("optimizer.pt", "optimizes.pt"), ('"blake2b": "', '"blake2b": "0'))
+    for old, new in changes:
+        seal.write_text(whole.replace(old, new, 1))
+        assert damage_of(folder / "checkpoint-6", 1), old
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_cut_short_is_found(folder, name):
+    path = folder / "checkpoint-6" / name
+    os.truncate(path, path.stat().st_size // 2)
+    assert name in damage_of(folder / "checkpoint-6", 1)
+
+
+@pytest.mark.parametrize("name", FILES[:-1])
+def test_a_missing_file_is_found(folder, name):
+    (folder / "checkpoint-6" / name).unlink()
+    assert f"{name}" in damage_of(folder / "checkpoint-6", 1)
+    assert "missing" in damage_of(folder / "checkpoint-6", 1)
+
+
+def test_without_a_seal_it_is_of_an_earlier_version_and_torn_files_are_found(folder):
+    checkpoint = folder / "checkpoint-6"
+    (checkpoint / SEAL).unlink()
+    assert damage_of(checkpoint, 1) == ""
+    for name in FILES[:-1]:
+        whole = (checkpoint / name).read_bytes()
+        (checkpoint / name).write_bytes(whole[: len(whole) // 2])
+        assert name in damage_of(checkpoint, 1), name
+        (checkpoint / name).write_bytes(whole)
+    tensors = (checkpoint / "optimizer.pt").read_bytes()
+    flip(checkpoint / "optimizer.pt", 8 * (len(tensors) // 2))  # inside a tensor
+    assert "optimizer.pt" in damage_of(checkpoint, 1)
+
+
+def test_where_nothing_is_whole_it_is_said_that_the_run_begins_anew(folder, caplog):
+    for path in folder.glob("checkpoint-*/optimizer.pt"):
+        os.truncate(path, 100)
+    with caplog.at_level(logging.WARNING):
+        assert last_whole_checkpoint(folder) is None
+    assert caplog.text.count("is passed over") == 3
+    assert "holds no whole checkpoint: the run starts from its beginning" in caplog.text
+
+
+def test_a_damaged_checkpoint_that_is_named_is_refused(folder):
+    require_whole(folder / "checkpoint-6")
+    flip(folder / "checkpoint-6" / "model.safetensors", 9999)
+    with pytest.raises(ValueError, match=r"checkpoint-6: model.safetensors is not as it was written\. Delete it"):
+        require_whole(folder / "checkpoint-6")
+
+
+class Damaging(TrainerCallback):
+    """Flips a bit of the first checkpoint, the best, after the last save."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 6:
+            state.best_model_checkpoint = f"{args.output_dir}/checkpoint-2"
+            weights = Path(state.best_model_checkpoint) / "model.safetensors"
+            flip(weights, 8 * (weights.stat().st_size - 1))  # a weight, not the header, which would not load
+
+
+def test_a_best_checkpoint_damaged_on_the_way_is_no_final_model(tmp_path):
+    damaged = trainer(tmp_path)
+    damaged.args.load_best_model_at_end = True
+    damaged.add_callback(Damaging())
+    with pytest.raises(ValueError, match=r"checkpoint-2: model.safetensors is not as it was written"):
+        damaged.train()
+    assert best_checkpoint(tmp_path / "checkpoint-6") == f"{tmp_path}/checkpoint-2"
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_a_save_without_room_is_named_and_leaves_the_earlier_checkpoint(run, tmp_path, share):
+    """By a limit on the size of files, in place of a full disk: within weights or optimizer."""
+    out = tmp_path / "out"
+    out.mkdir()
+    shutil.copytree(run / "checkpoint-2", out / "checkpoint-2")
+    largest = (run / "checkpoint-2" / "optimizer.pt").stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    disturbed = trainer(out)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * largest), limits[1]))
+    try:
+        with (
+            pytest.raises(OSError, match=r"must have room for a checkpoint, got a failure while .*checkpoint-4 was"),
+            named_save_failures(disturbed),
+        ):
+            disturbed.train(resume_from_checkpoint=str(out / "checkpoint-2"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert damage_of(out / "checkpoint-4", 1)
+    assert last_whole_checkpoint(out).name == "checkpoint-2"
+    trainer(out).train(resume_from_checkpoint=str(last_whole_checkpoint(out)))
+    weights = (each / "checkpoint-6" / "model.safetensors" for each in (run, out))
+    assert next(weights).read_bytes() == next(weights).read_bytes()
+
+
+def test_other_errors_of_a_training_stay_as_they_are(tmp_path):
+    failing = trainer(tmp_path)
+    with pytest.raises(RuntimeError, match=r"^ours$"), named_save_failures(failing):
+        raise RuntimeError("ours")
+
+
+class WorkerKiller(TrainerCallback):
+    """Kills a process that reads films."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            psutil.Process().children()[0].kill()
+
+
+def test_a_lost_worker_ends_the_run_with_a_word_and_it_goes_on(run, tmp_path):
+    lost = trainer(tmp_path, rows=400, dataloader_num_workers=1, dataloader_prefetch_factor=1)
+    lost.add_callback(WorkerKiller())
+    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)"):
+        lost.train()
+    assert last_whole_checkpoint(tmp_path).name == "checkpoint-2"
