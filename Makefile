@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 FILM ?=
 OUTPUT ?= demo-output
+BENCHMARKS ?= localization_cost gradcam_cost compile_speed export_speed training_step film_cache_speed \
+	reading_speed folder_speed import_time growth
 
 export HF_HUB_OFFLINE ?= 1
 
@@ -23,7 +25,9 @@ slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "slow or network"
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python benchmarks/localization_cost.py
+	@for name in $(BENCHMARKS); do \
+		echo; echo "## benchmarks/$$name.py"; echo; $(BIN)/python benchmarks/$$name.py || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) demo-output build dist .pytest_cache .mypy_cache .ruff_cache

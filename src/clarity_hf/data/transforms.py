@@ -8,6 +8,7 @@ film's field of view whatever their size in pixels, so they are laid over the co
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -21,6 +22,7 @@ from clarity_hf.boxes import Letterbox
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.image_reading import read_image
 
+from .film_cache import FilmCache
 from .priors import load_atlas, no_prior, read_mask, soft_prior
 
 Augmentation = Literal["full", "flip", "none"]
@@ -48,6 +50,8 @@ class FilmTransform:
         crop_scale: Smallest share of the area that a random crop keeps, in (0, 1].
         prior: Where the thorax comes from: `"auto"`, the row's own mask, else the atlas; `"masks"`, the row's own
             mask, else unknown; `"atlas"`, the atlas always; `"none"`, nowhere. An empty mask counts as no mask.
+        film_cache: Folder in which films that have a file or bytes are kept decoded and reduced, see [`FilmCache`];
+            their grey values are whole then, so up to half a grey value from those without it. None keeps nothing.
 
     Raises:
         ValueError: `augment` or `prior` is unknown, `crop_scale` is outside (0, 1], or the processor leaves out a step
@@ -60,6 +64,7 @@ class FilmTransform:
         augment: Augmentation = "none",
         crop_scale: float = 0.7,
         prior: PriorSource = "auto",
+        film_cache: str | os.PathLike | None = None,
     ):
         for name, value, choices in (
             ("augment", augment, get_args(Augmentation)),
@@ -75,6 +80,7 @@ class FilmTransform:
                 "Use the defaults of ClarityImageProcessor."
             )
         self.augment, self.prior = augment, prior
+        self.films = None if film_cache is None else FilmCache(film_cache)
         self.size = (image_processor.size["height"], image_processor.size["width"])
         # Cropped films lie on a larger canvas, so that a crop of 3/4 of its area has the resolution of the input.
         self.canvas = tuple(side * 8 // 7 for side in self.size) if augment == "full" else self.size
@@ -143,10 +149,9 @@ class FilmTransform:
         Raises:
             ValueError: The boxes are not `(n, 4)` with a positive size inside their frame.
         """
-        film = torch.from_numpy(np.divide(read_source(row["image"]), 255, dtype=np.float32))[None]
-        box = Letterbox.fit(tuple(film.shape[-2:]), self.canvas, self.keep_ratio)
+        content, box = self._content(row["image"])
         parts: dict[str, Any] = {
-            "image": tv_tensors.Image(_pad(v2.functional.resize(film, list(box.content), antialias=True), box)),
+            "image": tv_tensors.Image(_pad(content, box)),
             "thorax": self._thorax(row.get("thorax_mask"), box),
             "boxes": _lay_boxes(row["boxes"], box_frame, box) if row.get("boxes") is not None else None,
         }
@@ -158,6 +163,25 @@ class FilmTransform:
         boxes, kept = _cut_to_view(parts["boxes"], self.size)
         image = tv_tensors.Image(torch.as_tensor(parts["image"]).clamp(0, 1))
         return parts | {"image": image, "boxes": boxes, "kept": kept, "mirrored": mirrored}
+
+    def _content(self, source: Any) -> tuple[torch.Tensor, Letterbox]:
+        """The film `(1, h, w)` float32 in [0, 1] at the size that it has on the canvas, and how it lies there."""
+        if self.films is None:
+            return self._reduced(source)
+        kept, size = self.films.content(
+            source, f"{self.canvas} {self.keep_ratio}", lambda: self._reduced_in_grey_values(source)
+        )
+        content = torch.from_numpy(np.divide(kept, 255, dtype=np.float32))[None]
+        return content, Letterbox.fit(size, self.canvas, self.keep_ratio)
+
+    def _reduced(self, source: Any) -> tuple[torch.Tensor, Letterbox]:
+        film = torch.from_numpy(np.divide(read_source(source), 255, dtype=np.float32))[None]
+        box = Letterbox.fit(tuple(film.shape[-2:]), self.canvas, self.keep_ratio)
+        return v2.functional.resize(film, list(box.content), antialias=True), box
+
+    def _reduced_in_grey_values(self, source: Any) -> tuple[np.ndarray, tuple[int, int]]:
+        content, box = self._reduced(source)
+        return content[0].numpy() * 255, box.image
 
     def _thorax(self, cell: Any, box: Letterbox) -> tv_tensors.Mask | None:
         """The prior's source laid over the film's content on the canvas."""

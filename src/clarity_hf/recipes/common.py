@@ -56,6 +56,9 @@ class DataRecipe:
         default="full", metadata={"help": "Crops, rotations, exposure and flips; flips alone; or nothing."}
     )
     crop_scale: float = field(default=0.7, metadata={"help": "Smallest area of a random crop."})
+    film_cache: str | None = field(
+        default=None, metadata={"help": "Folder that keeps films decoded, at the size of training: 64 KiB a film."}
+    )
     verify: bool = field(
         default=False, metadata={"help": "Decode every film once before training and leave out the corrupt, by name."}
     )

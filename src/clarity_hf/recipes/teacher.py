@@ -125,8 +125,8 @@ def train_teacher(recipe: TeacherRecipe, args: TrainingArguments) -> dict[str, f
     """Train, evaluate, save: what it takes, returns and raises is as for `train` of the training recipe."""
     transformers.set_seed(args.seed)
     processor = build_processor(recipe)
-    plain = FilmTransform(processor, prior="none")
-    see = FilmTransform(processor, recipe.augment, recipe.crop_scale, "none")
+    plain = FilmTransform(processor, prior="none", film_cache=recipe.film_cache)
+    see = FilmTransform(processor, recipe.augment, recipe.crop_scale, "none", recipe.film_cache)
     sources = open_recipe_sources(recipe, see.canvas[0], args.seed)
     films = JoinedRows([source.train for source in sources.values()])
     findings = next(iter(sources.values())).findings

@@ -136,7 +136,8 @@ def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, f
     transformers.set_seed(args.seed)
     processor = build_processor(recipe)
     recipe = replace(recipe, image_size=processor.size["height"])
-    see = FilmTransform(processor, augment=recipe.augment, crop_scale=recipe.crop_scale, prior=recipe.prior)
+    plain = FilmTransform(processor, prior=recipe.prior, film_cache=recipe.film_cache)
+    see = FilmTransform(processor, recipe.augment, recipe.crop_scale, recipe.prior, recipe.film_cache)
     sources = open_sources_with_prior(recipe, see.canvas[0], args.seed)
     films = join_films(recipe, sources, args.seed)
     findings = next(iter(sources.values())).findings
@@ -147,7 +148,6 @@ def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, f
         teacher = None
     transformed: Any = TransformedStream if recipe.streaming else TransformedDataset
     train_films = transformed(films, see, args.seed)
-    plain = FilmTransform(processor, prior=recipe.prior)
     validations = {name: transformed(source.validation, plain) for name, source in sources.items()}
     evaluated, validation = films_that_decide(validations, args)
     trainer = ClarityDistillationTrainer(
