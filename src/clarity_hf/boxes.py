@@ -142,36 +142,30 @@ def divided_map(grid: np.ndarray, level: float, valley: float) -> np.ndarray:
     """
     wide = grid.shape[1] + 2  # one cell of rim all around, which no flood enters
     values = np.pad(grid, 1).ravel().tolist()
-    places = np.arange(len(values)).reshape(-1, wide)[1:-1, 1:-1].ravel()
+    near_level = ndimage.maximum_filter(grid, 3) > level  # no region gets to the other cells
+    places = (np.flatnonzero(near_level) // grid.shape[1] + 1) * wide + np.flatnonzero(near_level) % grid.shape[1] + 1
     around = [row * wide + column for row in (-1, 0, 1) for column in (-1, 0, 1) if row or column]
     parts = [-1] * len(values)
-    parents: list[int] = []
+    merged: list[int] = []  # of each part, the part that it has become a part of
     peaks: list[float] = []  # falling: of two parts, the one with the smaller number has the higher peak
-
-    def root(part: int) -> int:
-        while parents[part] != part:
-            part = parents[part]
-        return part
-
-    for cell in places[np.argsort(-grid.ravel(), kind="stable")].tolist():
-        near = [cell + step for step in around if parts[cell + step] >= 0]
-        above = max(near, key=values.__getitem__, default=cell)
-        if values[above] <= level:
-            continue  # neither this cell nor one beside it is above the level: no region gets here
-        if above == cell:
-            parts[cell] = len(parents)
-            parents.append(len(parents))
+    for cell in places[np.argsort(-grid[near_level], kind="stable")].tolist():
+        near = [place for step in around if parts[place := cell + step] >= 0]
+        if not near:
+            parts[cell] = len(merged)
+            merged.append(len(merged))
             peaks.append(values[cell])
             continue
-        parts[cell] = parts[above]
-        meeting = {parts[place] for place in near}
-        if len(meeting) == 1:  # as in most cells: two numbers may still be of one part, and the next lines are slower
+        parts[cell] = merged[parts[max(near, key=values.__getitem__)]]
+        meeting = {merged[parts[place]] for place in near}
+        if len(meeting) == 1:
             continue
-        highest, *others = sorted({root(part) for part in meeting})
-        for lower in others:
-            if values[cell] >= valley * peaks[lower]:
-                parents[lower] = highest
-    return np.array([root(parts[cell]) if parts[cell] >= 0 else 0 for cell in places]).reshape(grid.shape)
+        highest, *others = sorted(meeting)
+        joined = {lower for lower in others if values[cell] >= valley * peaks[lower]}
+        if joined:
+            merged = [highest if part in joined else part for part in merged]
+    numbers = np.zeros(len(values), dtype=int)
+    numbers[places] = [merged[parts[cell]] for cell in places.tolist()]
+    return numbers.reshape(-1, wide)[1:-1, 1:-1]
 
 
 def _over_image(shape: tuple[int, ...], letterbox: Letterbox) -> np.ndarray:
