@@ -4,6 +4,7 @@
     python examples/localize.py                       a synthetic phantom
     python examples/localize.py film.png              a film of yours: PNG, JPEG, TIFF, BMP or DICOM
     python examples/localize.py film.png --model FOLDER --output_dir results
+    python examples/localize.py film.png --radiograph_check refuse   nothing but frontal chest radiographs
 
 DICOM needs `pip install 'clarity_hf[dicom]'`. Many films, and results as DICOM, are for `clarity-hf predict`.
 
@@ -19,6 +20,7 @@ import argparse
 import json
 import sys
 import time
+import warnings
 from pathlib import Path
 
 from tqdm import tqdm
@@ -33,17 +35,18 @@ def main() -> int:
     parser.add_argument("film", nargs="?", help="PNG, JPEG, TIFF, BMP or DICOM; a synthetic phantom by default")
     parser.add_argument("--model", help="folder, packaged name or Hub id")
     parser.add_argument("--output_dir", type=Path, default=Path("demo-output"))
+    parser.add_argument("--radiograph_check", choices=("warn", "refuse", "off"), default="warn")
     arguments = parser.parse_args()
     try:
-        print(localize(arguments.film, arguments.model, arguments.output_dir))
+        print(localize(arguments.film, arguments.model, arguments.output_dir, arguments.radiograph_check))
     except (OSError, TypeError, ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def localize(film: str | None, model: str | None, output_dir: Path) -> str:
-    """Localize one film and write picture and JSON; returns the table."""
+def localize(film: str | None, model: str | None, output_dir: Path, radiograph_check: str = "warn") -> str:
+    """Localize one film and write picture and JSON; returns the table, a warning above it."""
     with tqdm(total=len(STEPS), bar_format="{desc:<20} {bar:24} {n}/{total}", file=sys.stderr) as progress:
         progress.set_description(STEPS[0])
         from transformers import pipeline
@@ -62,7 +65,9 @@ def localize(film: str | None, model: str | None, output_dir: Path) -> str:
         pixels = clarity_hf.read_image(film or draw_phantom(DEMO_SEED, findings=DEMO_FINDINGS).image)
         advance(progress, STEPS[3])
         start = time.perf_counter()
-        findings = localizer(pixels)
+        with warnings.catch_warnings(record=True) as caught:  # told with the table, not across the progress bar
+            warnings.simplefilter("always")
+            findings = localizer(pixels, radiograph_check=radiograph_check)
         seconds = time.perf_counter() - start
         advance(progress, STEPS[4])
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -72,6 +77,7 @@ def localize(film: str | None, model: str | None, output_dir: Path) -> str:
         advance(progress, "done")
     return "\n".join(
         [
+            *(f"warning: {warning.message}\n" for warning in caught),
             *table(findings),
             f"\n{seconds:.2f} s for the film. For research, not for diagnosis.",
             f"wrote {picture} and {record}",
@@ -92,7 +98,7 @@ def with_map_of_first_present(findings: list[dict], localizer, pixels) -> tuple[
     rank = next((rank for rank, finding in enumerate(findings) if finding["present"]), None)
     if rank is None:
         return findings, None
-    mapped = localizer(pixels, top_k=rank + 1, return_maps=True)[rank]
+    mapped = localizer(pixels, top_k=rank + 1, return_maps=True, radiograph_check="off")[rank]
     return [*findings[:rank], mapped, *findings[rank + 1 :]], mapped["label"]
 
 

@@ -21,6 +21,7 @@ ROWS = (
     "boxes",
     "dicom_reading",
     "image_reading",
+    "radiograph_check",
     "configuration_clarity",
     "losses_clarity",
     "modeling_clarity",

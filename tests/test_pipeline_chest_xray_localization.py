@@ -2,6 +2,7 @@
 """The task `chest-xray-localization`, with random weights: what goes in, what comes out."""
 
 import json
+import warnings
 
 import datasets
 import numpy as np
@@ -12,6 +13,8 @@ from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from clarity_hf import FINDINGS, ChestXrayLocalizationPipeline
+from clarity_hf.data.phantoms import draw_phantom
+from clarity_hf.radiograph_check import NotARadiographWarning
 
 TASK = "chest-xray-localization"
 
@@ -246,6 +249,70 @@ def test_bfloat16_models_work(tiny_checkpoint, film):
     half = pipeline(TASK, model=str(tiny_checkpoint), dtype=torch.bfloat16)
     assert half.model.dtype == torch.bfloat16
     assert_same(half(film), pipeline(TASK, model=str(tiny_checkpoint))(film), score=0.05, box=1e9)
+
+
+# What looks like no frontal chest radiograph
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return draw_phantom(0, size=128).image
+
+
+@pytest.fixture(scope="module")
+def noise():
+    return np.random.default_rng(0).integers(0, 256, (128, 128)).astype(np.uint8)
+
+
+def test_a_film_that_looks_wrong_is_warned_of_once_and_gets_the_same_result(localizer, phantom, noise):
+    expected = localizer(noise, radiograph_check="off")
+    with pytest.warns(NotARadiographWarning, match="`image` must be a whole .* looks like no radiograph") as told:
+        assert localizer(noise) == expected
+    assert len(told) == 1
+    with pytest.warns(NotARadiographWarning) as told:
+        localizer([phantom, noise, np.rot90(phantom)], batch_size=2)
+    assert ["no radiograph" in str(each.message) for each in told] == [True, False]
+    assert "on its side" in str(told[1].message)
+
+
+def test_a_film_that_looks_right_and_one_that_is_not_checked_pass_in_silence(localizer, phantom, noise):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        localizer(phantom)
+        localizer(phantom, radiograph_check="refuse")
+        localizer(noise, radiograph_check="off")
+
+
+def test_a_film_that_looks_wrong_is_refused_where_asked_with_the_reason(localizer, phantom, noise, tmp_path):
+    (tmp_path / "Doe").mkdir()
+    path = tmp_path / "Doe" / "noise.png"
+    Image.fromarray(noise).save(path)
+    for source in (path, str(path)):
+        told = r"^`noise\.png` must be .* looks like no radiograph \(probability .* 0\.\d{3}"
+        with pytest.raises(ValueError, match=told):
+            localizer(source, radiograph_check="refuse")
+    with pytest.raises(ValueError, match="a film with dark bones"):
+        localizer([phantom, 255 - phantom], radiograph_check="refuse")
+
+
+def test_the_check_may_be_chosen_with_the_pipeline_and_a_call_goes_before_it(tiny_checkpoint, noise):
+    strict = pipeline(TASK, model=str(tiny_checkpoint), radiograph_check="refuse")
+    with pytest.raises(ValueError, match="looks like no radiograph"):
+        strict(noise)
+    assert len(strict(noise, radiograph_check="off")) == 14
+    with pytest.raises(ValueError, match="`radiograph_check` must be one of warn, refuse, off, got 'maybe'"):
+        strict(noise, radiograph_check="maybe")
+
+
+def test_without_its_weights_nothing_is_checked_unless_asked(localizer, noise, tmp_path, monkeypatch):
+    from clarity_hf import radiograph_check
+
+    monkeypatch.setattr(radiograph_check, "WEIGHTS", tmp_path / "radiograph_check.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        localizer(noise)
+    with pytest.raises(ValueError, match="must be 'off' where radiograph_check"):
+        localizer(noise, radiograph_check="refuse")
 
 
 # Folders

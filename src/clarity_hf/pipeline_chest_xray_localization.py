@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import types
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import Pipeline
 from transformers.modeling_outputs import ModelOutput
 
 from .image_reading import read_image
+from .radiograph_check import NotARadiographWarning, check_mode, check_radiograph, is_available
 
 
 class ChestXrayLocalizationPipeline(Pipeline):
@@ -49,6 +51,10 @@ class ChestXrayLocalizationPipeline(Pipeline):
             top_k (`int`, *optional*): Keep the findings with the highest scores; all by default.
             return_maps (`bool`, defaults to `False`): Add to each finding `"map"`, its localization map over the film,
                 a numpy array `(H, W)` float32 of values ≥ 0 on the model's own scale.
+            radiograph_check (`str`, defaults to `"warn"`): What follows where a film does not look like a whole
+                frontal chest radiograph, upright, bones bright (see [`check_radiograph`]): `"warn"` says so in a
+                [`NotARadiographWarning`] and goes on, `"refuse"` raises, `"off"` does not look. A copy of this code
+                beside a published model has not the check's weights, and there `"off"` is the default.
             batch_size (`int`, *optional*): Films per forward pass.
 
         Returns:
@@ -61,7 +67,8 @@ class ChestXrayLocalizationPipeline(Pipeline):
             Without `return_maps` all of it is JSON.
 
         Raises:
-            FileNotFoundError, TypeError, ValueError: An input is no film; the message names it and the reason.
+            FileNotFoundError, TypeError, ValueError: An input is no film, or is refused by the check; the message
+                names it and the reason.
         """
         if isinstance(inputs, list | tuple) and not inputs:
             raise ValueError("`inputs` must hold at least one film, got an empty list. Pass a film.")
@@ -77,15 +84,20 @@ class ChestXrayLocalizationPipeline(Pipeline):
         map_threshold: Any = None,
         top_k: int | None = None,
         return_maps: bool | None = None,
+        radiograph_check: str | None = None,
     ) -> tuple[dict, dict, dict]:
+        if radiograph_check is not None:
+            check_mode(radiograph_check)
         if top_k is not None and top_k < 1:
             raise ValueError(f"`top_k` must be at least 1, got {top_k}. Leave it out for all findings.")
         given = {"threshold": threshold, "map_threshold": map_threshold, "top_k": top_k, "return_maps": return_maps}
-        return {}, {}, {name: value for name, value in given.items() if value is not None}
+        reading = {} if radiograph_check is None else {"radiograph_check": radiograph_check}
+        return reading, {}, {name: value for name, value in given.items() if value is not None}
 
-    def preprocess(self, film: Any) -> dict[str, torch.Tensor]:
-        """Read and prepare one film; its own size travels along."""
+    def preprocess(self, film: Any, radiograph_check: str | None = None) -> dict[str, torch.Tensor]:
+        """Read, check and prepare one film; its own size travels along."""
         pixels = read_image(film)
+        _check(pixels, film, radiograph_check or ("warn" if is_available() else "off"))
         inputs = dict(self.image_processor(images=pixels, return_tensors="pt"))
         inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
         inputs["film_sizes"] = torch.tensor([pixels.shape])
@@ -149,6 +161,19 @@ class ChestXrayLocalizationPipeline(Pipeline):
         """
         self.model.save_pretrained(save_directory, **kwargs)
         self.image_processor.save_pretrained(save_directory, **kwargs)
+
+
+def _check(pixels: np.ndarray, film: Any, mode: str) -> None:
+    """Warn of pixels that look like no frontal chest radiograph, or refuse them."""
+    if mode == "off":
+        return
+    verdict = check_radiograph(pixels)
+    if verdict.passed:
+        return
+    told = verdict.told(os.path.basename(os.fsdecode(film)) if isinstance(film, str | os.PathLike) else "image")
+    if mode == "refuse":
+        raise ValueError(told)
+    warnings.warn(told, NotARadiographWarning, stacklevel=2)
 
 
 def _is_many(inputs: Any) -> bool:

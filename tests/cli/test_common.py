@@ -1,10 +1,14 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Commands as reports show them: whole, and without folders of the machine."""
 
+import json
+
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
-from clarity_hf.cli import app
+from clarity_hf.cli import app, main
 from clarity_hf.cli.common import published_command, published_word, words_of
 
 
@@ -53,3 +57,16 @@ def test_the_words_of_a_command_are_its_arguments_and_what_differs_from_the_defa
     words = ["a", "b", "--split", "train", "--films", "4", "--baseline", "rollout", "--baseline", "cam", "--no-cases"]
     assert words_of(context_of(*given)) == words
     assert context_of(*words).params == context_of(*given).params
+
+
+def test_predict_warns_of_what_looks_wrong_or_refuses_it(tiny_checkpoint, tmp_path, capsys):
+    noise = np.random.default_rng(0).integers(0, 256, (100, 128)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    words = ["predict", str(tmp_path / "noise.png"), "--model", str(tiny_checkpoint), "--device", "cpu"]
+    assert main([*words, "--output-dir", str(tmp_path / "warned")]) == 0
+    assert "warning: 1 of the films predicted now look like no frontal chest radiograph" in capsys.readouterr().err
+    assert main([*words, "--output-dir", str(tmp_path / "refused"), "--radiograph-check", "refuse"]) == 1
+    reason = json.loads((tmp_path / "refused" / "failed.jsonl").read_text())["reason"]
+    assert reason.startswith("`noise.png` must be a whole frontal chest radiograph")
+    assert main([*words, "--output-dir", str(tmp_path / "other"), "--radiograph-check", "maybe"]) == 1
+    assert "`radiograph_check` must be one of warn, refuse, off, got 'maybe'" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from clarity_hf import ChestXrayLocalizationPipeline, ClarityImageProcessor
+from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.deployment import batch_prediction
 from clarity_hf.deployment.batch_prediction import find_films, predict_films
 from clarity_hf.fingerprints import BOX_FIELDS
@@ -228,6 +229,55 @@ def test_the_map_of_the_first_present_finding_is_drawn_whatever_its_rank(
     pipeline.model.config.score_thresholds = thresholds
     predict_films(pipeline, find_films([films / "0.png"]).films, tmp_path / "out", outputs=["overlays"])
     assert drawn == [ranked[2] if present else None]
+
+
+# What looks like no frontal chest radiograph
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Folder of two phantoms, one of them inverted, and noise."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    phantom = draw_phantom(0, size=128).image
+    noise = np.random.default_rng(0).integers(0, 256, (100, 128)).astype(np.uint8)
+    for name, pixels in (("dark", 255 - phantom), ("good", phantom), ("noise", noise)):
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_looks_wrong_is_predicted_with_a_warning_in_its_line_and_its_row(pipeline, mixed, tmp_path, workers):
+    out = tmp_path / "out"
+    summary = predict_films(pipeline, find_films([mixed]).films, out, batch_size=2, workers=workers, table=True)
+    assert (summary.predicted, summary.failed, summary.warned) == (3, 0, 2)
+    records = {record["film"]: record for record in lines(out / "findings.jsonl")}
+    assert "warning" not in records["good.png"]
+    assert records["dark.png"]["warning"]["kind"] == "inverted"
+    assert set(records["noise.png"]["warning"]) == {"kind", "reason", "probability"}
+    assert len(records["noise.png"]["findings"]) == 14
+    with (out / "findings.csv").open(newline="") as file:
+        told = {row["film"]: row["warning"] for row in csv.DictReader(file)}
+    assert told == {"dark.png": "a film with dark bones", "good.png": "", "noise.png": "no radiograph"}
+    assert json.loads((out / "settings.json").read_text())["radiograph_check"] == "warn"
+
+
+def test_what_looks_wrong_is_refused_where_asked_and_named_with_the_reason(pipeline, mixed, tmp_path):
+    out, found = tmp_path / "out", find_films([mixed]).films
+    summary = predict_films(pipeline, found, out, radiograph_check="refuse")
+    assert (summary.predicted, summary.failed, summary.warned) == (1, 2, 0)
+    assert predicted(out) == ["good.png"]
+    failed = {record["film"]: record["reason"] for record in lines(out / "failed.jsonl")}
+    assert "`noise.png` must be a whole frontal chest radiograph" in failed["noise.png"]
+    assert "looks like a film with dark bones (probability" in failed["dark.png"]
+    with pytest.raises(ValueError, match='radiograph_check "refuse" there, "off" now'):
+        predict_films(pipeline, found, out, radiograph_check="off")
+
+
+def test_unchecked_films_have_no_warning(pipeline, mixed, tmp_path):
+    summary = predict_films(pipeline, find_films([mixed]).films, tmp_path / "out", radiograph_check="off")
+    assert (summary.predicted, summary.warned) == (3, 0)
+    assert "warning" not in (tmp_path / "out" / "findings.jsonl").read_text()
 
 
 # Resuming
@@ -478,6 +528,7 @@ def test_a_run_that_ended_or_failed_leaves_the_folder_free(pipeline, films, tmp_
     [
         ({"outputs": ["pictures"]}, "`outputs` must be of overlays, maps, dicom, got pictures"),
         ({"threshold": 1.5}, r"`threshold` must be in \[0, 1\], got 1.5"),
+        ({"radiograph_check": "on"}, "`radiograph_check` must be one of warn, refuse, off, got 'on'"),
         ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ({"workers": -1}, "`workers` must be at least 0, got -1"),
         ({"rank": 2, "world_size": 2}, r"`rank` must be in \[0, 2\), got 2"),

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.deployment import web_page, web_page_html
 from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
 
@@ -86,9 +87,32 @@ def test_a_large_film_is_shown_reduced_and_its_boxes_with_it(pipeline, film):
 def test_the_record_names_no_file_and_is_json(pipeline, film):
     record = web_page.film_record(pipeline, web_page.localize_film(pipeline, film), "tiny")
     assert json.loads(json.dumps(record)) == record
-    assert set(record) == {"notice", "model", "calibrated", "film", "findings"}
+    assert set(record) == {"notice", "model", "calibrated", "film", "warning", "findings"}
     assert record["calibrated"] is False
     assert record["film"] == {"height": 120, "width": 90}
+
+
+def test_a_film_that_looks_wrong_is_shown_with_a_warning_above_it(pipeline):
+    phantom = draw_phantom(0, size=128).image
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128)).astype(np.uint8)
+    page = web_page._Listeners(pipeline, "tiny", [phantom, noise, 255 - phantom])
+    pictures = [page.sample(*CONTROLS, click(index, ""), tab())[0] for index in range(3)]
+    assert ["ch-doubt" in picture for picture in pictures] == [False, True, True]
+    assert "This looks like no radiograph" in pictures[1]
+    assert "This looks like a film with dark bones" in pictures[2]
+    for picture in pictures[1:]:
+        assert picture.index("ch-doubt") < picture.index("Film with the map of")
+    assert "ch-doubt" in page.choose(*CONTROLS, click(1, "Mass"), tab())[0]  # and with every finding of the film
+
+
+def test_the_record_repeats_the_warning(pipeline):
+    phantom = draw_phantom(0, size=128).image
+    records = [
+        web_page.film_record(pipeline, web_page.localize_film(pipeline, pixels), "tiny")
+        for pixels in (phantom, np.rot90(phantom))
+    ]
+    assert records[0]["warning"] is None
+    assert "stands on its head" in records[1]["warning"]
 
 
 def test_calibration_is_told_from_the_config(pipeline, film):
@@ -190,6 +214,7 @@ def test_what_comes_from_outside_is_escaped(listeners):
         web_page_html.header("<script>"),
         web_page_html.refusal("<script>"),
         web_page_html.film(Image.new("RGB", (8, 8)), finding, "Probability"),
+        web_page_html.film(Image.new("RGB", (8, 8)), {**finding, "label": "Mass"}, "Probability", "<script>"),
         web_page_html.findings_table([finding], "", "Probability", {}),
     ):
         assert "<script>" not in made

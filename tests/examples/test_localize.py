@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from clarity_hf import FINDINGS
+from clarity_hf.data.phantoms import draw_phantom
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "localize.py"
 
@@ -103,6 +104,21 @@ def test_a_dicom_film_is_named_by_its_whole_uid(run, film, tmp_path):
     scores = [{finding["label"]: finding["score"] for finding in found} for found in records]
     # 16 · 255 of 4,095 is not quite white: the DICOM film is read with its levels stretched by a hundredth at most.
     assert scores[0] == pytest.approx(scores[1], abs=0.02)
+
+
+def test_a_film_that_looks_wrong_is_told_above_the_table_or_refused(run, tmp_path):
+    Image.fromarray(255 - draw_phantom(0, size=128).image).save(tmp_path / "dark.png")
+    status, out, err = run("dark.png")
+    assert status == 0
+    assert out.startswith("warning: ")
+    assert "looks like a film with dark bones" in out.splitlines()[0]
+    assert out.count("warning") == 1
+    assert "warning" not in run("dark.png", "--radiograph_check", "off")[1]
+    (tmp_path / "demo-output" / "dark.json").unlink()
+    status, out, err = run("dark.png", "--radiograph_check", "refuse")
+    assert (status, out) == (1, "")
+    assert "looks like a film with dark bones" in err
+    assert not (tmp_path / "demo-output" / "dark.json").exists()
 
 
 def test_a_library_that_is_missing_is_an_error_with_the_command(run, tmp_path, monkeypatch):

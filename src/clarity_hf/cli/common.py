@@ -17,6 +17,9 @@ DataArgument = Annotated[str, typer.Argument(help="'phantom', a folder, a table 
 ValidationSplitOption = Annotated[str | None, typer.Option(help="Committed list, such as nih-validation.")]
 BatchSizeOption = Annotated[int, typer.Option(help="Films per forward pass.")]
 WorkersOption = Annotated[int, typer.Option(help="Processes that read films ahead.")]
+RadiographCheckOption = Annotated[
+    str, typer.Option(help="Of what looks like no frontal chest radiograph: warn, refuse or off.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 _OUTPUT = ("--output-dir", "--output_dir")

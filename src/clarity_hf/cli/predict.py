@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import BatchSizeOption, DeviceOption, ModelOption, load_pipeline
+from .common import BatchSizeOption, DeviceOption, ModelOption, RadiographCheckOption, load_pipeline
 
 SOME_FAILED = 3
 """Exit status where some films failed and the others are done."""
@@ -36,6 +36,7 @@ def predict(
     dicom: Annotated[
         bool, typer.Option("--dicom", help="Also DICOM SR, SEG and Secondary Capture, of films that are DICOM.")
     ] = False,
+    radiograph_check: RadiographCheckOption = "warn",
     batch_size: BatchSizeOption = 8,
     workers: Annotated[int, typer.Option(help="Threads that read films ahead.")] = 2,
     device: DeviceOption = "auto",
@@ -66,13 +67,14 @@ def predict(
                 threshold=threshold,
                 outputs=outputs,
                 table=csv,
+                radiograph_check=radiograph_check,
                 batch_size=batch_size,
                 workers=workers,
                 rank=rank,
                 world_size=world_size,
                 progress=progress,
             )
-        counts = [done.predicted, done.skipped, done.failed]
+        counts = [done.predicted, done.skipped, done.failed, done.warned]
         summed = counts if total_over_processes is None else total_over_processes(counts)
         if rank == 0 or total_over_processes is None:
             _tell(summed, output_dir, f"-r{rank:02d}" if world_size > 1 and total_over_processes is None else "")
@@ -81,11 +83,17 @@ def predict(
 
 
 def _tell(counts: Sequence[int], folder: Path, part: str) -> None:
-    predicted, skipped, failed = counts
+    predicted, skipped, failed, warned = counts
     print(
         f"{predicted} films predicted, {skipped} done before, {failed} failed; wrote {folder / 'findings.jsonl'}. "
         "For research, not for diagnosis."
     )
+    if warned:
+        print(
+            f'warning: {warned} of the films predicted now look like no frontal chest radiograph; see "warning" in '
+            f"{folder / 'findings.jsonl'}",
+            file=sys.stderr,
+        )
     if failed:
         print(f"what failed and why: {folder / f'failed{part}.jsonl'}", file=sys.stderr)
 

@@ -38,6 +38,7 @@ from clarity_hf.dicom_reading import looks_like_dicom, read_dicom
 from clarity_hf.fingerprints import describe_model
 from clarity_hf.image_reading import read_image
 from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
+from clarity_hf.radiograph_check import check_mode, check_radiograph
 from clarity_hf.visualization import draw_findings
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
@@ -210,13 +211,15 @@ class BatchSummary:
         films: Of this process's share.
         skipped: Whose results were there already.
         predicted: Whose results were written now.
-        failed: Which could not be read, or whose DICOM results could not be made.
+        failed: Which could not be read, were refused, or whose DICOM results could not be made.
+        warned: Of those predicted now, which look like no frontal chest radiograph.
     """
 
     films: int
     skipped: int
     predicted: int
     failed: int
+    warned: int = 0
 
 
 def predict_films(
@@ -228,6 +231,7 @@ def predict_films(
     threshold: float | None = None,
     outputs: Sequence[str] = (),
     table: bool = False,
+    radiograph_check: str = "warn",
     batch_size: int = 8,
     workers: int = 0,
     rank: int = 0,
@@ -238,8 +242,9 @@ def predict_films(
 
     A line of `findings.jsonl` is `{"film", "size": [H, W], "bytes", "modified", "findings"}`; the last is what the
     pipeline gives, all findings, highest score first, boxes xyxy in pixels of the film, right and bottom exclusive;
-    `bytes` and `modified` (nanoseconds since 1970) tell the file from another of its name. A line of `failed.jsonl` is
-    `{"film", "reason"}`. Films that failed are tried again by the next run.
+    `bytes` and `modified` (nanoseconds since 1970) tell the file from another of its name. A film that looks like no
+    frontal chest radiograph has `warning` too: `{"kind", "reason", "probability"}` of its [`RadiographVerdict`]. A
+    line of `failed.jsonl` is `{"film", "reason"}`. Films that failed are tried again by the next run.
 
     Args:
         pipeline: Its model is evaluated where it is.
@@ -252,7 +257,10 @@ def predict_films(
             `maps/NAME.npz`: `maps` `(F, h, w)` float32 ≥ 0 on the patch grid over the model's input, `labels` `(F,)`,
             `film_size`, `input_size` (H, W), and `content` (top, left, height, width), where the film lies in the
             input, in its pixels. `dicom/NAME.KIND.dcm`: see `write_dicom_results`; only of films that came as DICOM.
-        table: Write `findings.csv` (a row a film, score and presence of each finding) and `boxes.csv` (a row a box).
+        table: Write `findings.csv` (a row a film, score and presence of each finding, and the reason of a warning) and
+            `boxes.csv` (a row a box).
+        radiograph_check: What becomes of a film that does not look like a frontal chest radiograph: `warn` predicts it
+            and gives its line a `warning`, `refuse` counts it as failed, `off` does not look.
         batch_size: Films per forward pass.
         workers: Threads that read films ahead, decoded films of one batch and one a thread at most; 0 reads in turn.
         rank, world_size: This process and how many share the list; process r takes films r, r + world_size, ...
@@ -269,15 +277,16 @@ def predict_films(
         ValueError: An argument is out of range, or the folder holds results of another model, of other settings, of
             another file under a film's name, or of the same files under other names.
     """
+    check_mode(radiograph_check)
     _check_arguments(films, threshold, outputs, batch_size, workers, rank, world_size)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _held(folder, rank, world_size):
-        _check_settings(folder, _settings(pipeline, model_name, threshold, outputs), rank)
+        _check_settings(folder, _settings(pipeline, model_name, threshold, outputs, radiograph_check), rank)
         if world_size == 1:
             _unite(folder, table=False, remove_parts=True)
         _clear(folder, rank, world_size)
-        writer = _Writer(pipeline, folder, model_name, threshold, tuple(outputs), rank)
+        writer = _Writer(pipeline, folder, model_name, threshold, tuple(outputs), rank, radiograph_check)
         return _predict_share(writer, films, folder, table, batch_size, workers, rank, world_size, progress)
 
 
@@ -300,7 +309,7 @@ def _predict_share(
     share = films[rank::world_size]
     waiting = _not_done(share, done)
     skipped = len(share) - len(waiting)
-    predicted = failed = 0
+    predicted = failed = warned = 0
     if progress is not None:
         progress(skipped, len(share))
     with (
@@ -313,10 +322,11 @@ def _predict_share(
             _append(lines, good)
             _append(failures, bad)
             predicted, failed = predicted + len(good), failed + len(bad)
+            warned += sum("warning" in record for record in good)
             if progress is not None:
                 progress(skipped + predicted + failed, len(share))
     _unite(folder, table, rank=rank)
-    return BatchSummary(len(share), skipped, predicted, failed)
+    return BatchSummary(len(share), skipped, predicted, failed, warned)
 
 
 def _check_arguments(
@@ -356,6 +366,7 @@ class _Read:
     inputs: dict[str, torch.Tensor] | None = None
     pixels: np.ndarray | None = None
     header: Any = None
+    warning: dict[str, Any] | None = None
 
 
 class _Writer:
@@ -369,9 +380,11 @@ class _Writer:
         threshold: float | None,
         outputs: tuple[str, ...],
         rank: int,
+        radiograph_check: str,
     ):
         self.pipeline, self.folder, self.model_name = pipeline, folder, model_name
         self.threshold, self.outputs, self.rank = threshold, outputs, rank
+        self.radiograph_check = radiograph_check
 
     @functools.cached_property
     def identity(self) -> Any:
@@ -384,9 +397,10 @@ class _Writer:
         try:
             stat = film.path.stat()
             pixels, header = self._pixels(film)
+            warning = self._checked(pixels, film)
             kept = pixels if {"overlays", "dicom"} & set(self.outputs) else None
-            inputs = self.pipeline.preprocess(pixels)
-            return _Read(film, "", (stat.st_size, stat.st_mtime_ns), inputs, kept, header)
+            inputs = self.pipeline.preprocess(pixels, radiograph_check="off")
+            return _Read(film, "", (stat.st_size, stat.st_mtime_ns), inputs, kept, header, warning)
         except Exception as error:  # of a broken file a library may raise anything
             return _Read(film, _reason(error, film))
 
@@ -398,6 +412,17 @@ class _Writer:
                 read = read_dicom(film.path)
                 return read_image(read.pixels, film.name), read.dataset
         return read_image(film.path), None
+
+    def _checked(self, pixels: np.ndarray, film: FilmFile) -> dict[str, Any] | None:
+        """What a film's line says of the check that it did not pass; raises where it is refused."""
+        if self.radiograph_check == "off":
+            return None
+        verdict = check_radiograph(pixels)
+        if verdict.passed:
+            return None
+        if self.radiograph_check == "refuse":
+            raise ValueError(verdict.told(film.name))
+        return {"kind": verdict.kind, "reason": verdict.reason, "probability": verdict.probability}
 
     def predict(self, batch: Sequence[_Read]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Lines of the films that were read, after all beside them is written, and of those that failed."""
@@ -421,6 +446,7 @@ class _Writer:
                     "size": outputs["film_sizes"][0].tolist(),
                     "bytes": read.stat[0],
                     "modified": read.stat[1],
+                    **({} if read.warning is None else {"warning": read.warning}),
                     "findings": findings,
                 }
             )
@@ -564,7 +590,11 @@ def _clear(folder: Path, rank: int, world_size: int) -> None:
 
 
 def _settings(
-    pipeline: ChestXrayLocalizationPipeline, model_name: str, threshold: float | None, outputs: Sequence[str]
+    pipeline: ChestXrayLocalizationPipeline,
+    model_name: str,
+    threshold: float | None,
+    outputs: Sequence[str],
+    radiograph_check: str,
 ) -> dict[str, Any]:
     config = pipeline.model.config
     return {
@@ -575,6 +605,7 @@ def _settings(
         **{name: list(config.per_finding(name)) for name in ("map_thresholds", "box_valleys")},
         **{name: getattr(config, name) for name in ("box_components", "box_upsampling")},
         "outputs": sorted(set(outputs)),
+        "radiograph_check": radiograph_check,
     }
 
 
@@ -806,10 +837,11 @@ class _Tables:
         if not self.labels:
             self.labels = sorted(by_label)
             marks = [f"{label} present" for label in self.labels]
-            self.findings.writerow(["film", "height", "width", *self.labels, *marks])
+            self.findings.writerow(["film", "height", "width", *self.labels, *marks, "warning"])
         rows = [by_label[label] for label in self.labels]
         scores, present = [row["score"] for row in rows], [int(row["present"]) for row in rows]
-        self.findings.writerow([record["film"], *record["size"], *scores, *present])
+        warning = record.get("warning", {}).get("reason", "")
+        self.findings.writerow([record["film"], *record["size"], *scores, *present, warning])
         for row in rows:
             for box in row["boxes"]:
                 sides = [box[side] for side in ("xmin", "ymin", "xmax", "ymax")]

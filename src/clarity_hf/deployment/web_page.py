@@ -33,6 +33,7 @@ from transformers.modeling_outputs import ModelOutput
 from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.image_reading import read_image
 from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
+from clarity_hf.radiograph_check import RadiographVerdict, check_radiograph
 from clarity_hf.visualization import draw_findings
 
 from . import web_page_html as html
@@ -85,12 +86,14 @@ class LocalizedFilm:
         size: `(H, W)` of the film itself.
         findings: The pipeline's result, highest score first; boxes xyxy in pixels of the film itself.
         maps: Localization maps `(1, F, h, w)` on the patch grid.
+        verdict: Whether the film looks like a frontal chest radiograph at all.
     """
 
     view: np.ndarray
     size: tuple[int, int]
     findings: list[dict[str, Any]]
     maps: ModelOutput
+    verdict: RadiographVerdict
 
     def finding(self, label: str) -> dict[str, Any]:
         """The finding of a label.
@@ -115,12 +118,13 @@ def localize_film(pipeline: ChestXrayLocalizationPipeline, source: Any) -> Local
         ImportError, TypeError, ValueError: As [`read_image`]; the messages call the source `film`.
     """
     pixels = read_image(source, "film")
-    outputs = pipeline.forward(pipeline.preprocess(pixels))
+    verdict = check_radiograph(pixels)
+    outputs = pipeline.forward(pipeline.preprocess(pixels, radiograph_check="off"))
     height, width = pixels.shape
     view = Image.fromarray(pixels.round().astype(np.uint8))
     view.thumbnail((VIEW_SIDE, VIEW_SIDE), Image.Resampling.LANCZOS)
     maps = ModelOutput(localization_maps=outputs["localization_maps"].float().cpu())
-    return LocalizedFilm(np.asarray(view), (height, width), pipeline.postprocess(outputs), maps)
+    return LocalizedFilm(np.asarray(view), (height, width), pipeline.postprocess(outputs), maps, verdict)
 
 
 def draw_view(
@@ -182,6 +186,7 @@ def film_record(pipeline: ChestXrayLocalizationPipeline, film: LocalizedFilm, mo
         "model": model_name,
         "calibrated": pipeline.model.config.is_calibrated,
         "film": {"height": film.size[0], "width": film.size[1]},
+        "warning": None if film.verdict.passed else html.doubt_in_words(film.verdict.reason),
         "findings": film.findings,
     }
 
@@ -349,10 +354,10 @@ class _Listeners:
         film = self._held.get(request.session_hash)
         if film is None:
             return html.refusal("The film is no longer held here. Upload it again."), "", ""
-        picture = draw_view(self._pipeline, film, label, *drawing)
+        picture, passed = draw_view(self._pipeline, film, label, *drawing), film.verdict.passed
         record = film_record(self._pipeline, film, self._model_name)
         return (
-            html.film(picture, film.finding(label), self._score_name),
+            html.film(picture, film.finding(label), self._score_name, "" if passed else film.verdict.reason),
             html.findings_table(film.findings, label, self._score_name, record),
             label,
         )

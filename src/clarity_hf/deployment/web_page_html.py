@@ -73,13 +73,23 @@ def refusal(message: str) -> str:
     )
 
 
-def film(picture: Image.Image, finding: Mapping[str, Any], score_name: str) -> str:
+def doubt_in_words(reason: str) -> str:
+    """What is said of a film that does not look like a frontal chest radiograph.
+
+    Args:
+        reason: What it looks like.
+    """
+    return f"This looks like {reason}, for which the model was not made: what it finds here may mean nothing."
+
+
+def film(picture: Image.Image, finding: Mapping[str, Any], score_name: str, doubt: str = "") -> str:
     """The picture, what it shows in words, and its download.
 
     Args:
         picture: Film with map and boxes.
         finding: The finding drawn, of the pipeline's result.
         score_name: `Probability`, or `Score` where it is not calibrated.
+        doubt: What the film looks like, where that is no frontal chest radiograph; told above all else.
     """
     label = escape(_spoken(finding["label"]))
     side = "above" if finding["present"] else "below"
@@ -87,8 +97,9 @@ def film(picture: Image.Image, finding: Mapping[str, Any], score_name: str) -> s
         f"<strong>{label}</strong> {escape(score_name.lower())} {finding['score']:.3f}, {side} its threshold of "
         f"{finding['threshold']:.3f}. {_where(finding)}"
     )
+    told = f'<p class="ch-doubt" role="alert">{escape(doubt_in_words(doubt))}</p>' if doubt else ""
     return (
-        f'<figure class="ch-film"><figcaption>{words}</figcaption>'
+        f'{told}<figure class="ch-film"><figcaption>{words}</figcaption>'
         f'<img src="{picture_uri(picture)}" alt="Film with the map of {label}"></figure>'
         f'<a class="ch-download" href="#" data-picture download="clarity-hf-{escape(finding["label"])}.png">'
         "Download picture (PNG)</a>"
@@ -218,6 +229,8 @@ STYLE = """
 .ch-film img { display: block; width: 100%; max-height: 82vh; object-fit: contain; margin: 0; background: #000; }
 .ch-film figcaption { padding: 7px 14px; font-size: 14px; line-height: 1.4; min-height: 54px; color: #e5e7eb; }
 .ch-film strong { color: #fff; }
+.ch-doubt { margin: 0 0 8px !important; padding: 7px 14px; border-left: 4px solid #b45309; border-radius: 4px;
+  background: #fef3c7; color: #451a03; font-size: 14px; font-weight: 600; }
 .ch-empty { min-height: 70vh; display: flex; flex-direction: column; gap: 6px; align-items: center;
   justify-content: center; padding: 32px; text-align: center; }
 .ch-empty p { max-width: 60ch; margin: 0; color: #e5e7eb; }
