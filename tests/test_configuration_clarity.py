@@ -5,9 +5,10 @@ import json
 import math
 
 import pytest
+import torch
 from transformers import AutoConfig
 
-from clarity_hf import ClarityConfig
+from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization
 from clarity_hf.configuration_clarity import PER_FINDING_FIELDS
 from clarity_hf.labels import FINDINGS
 
@@ -224,3 +225,88 @@ def test_renamed_findings_keep_their_values(tmp_path):
     assert config.score_thresholds == [0.3] * 14
     assert config.findings == list(names.values())
     assert config.label2id == {name: index for index, name in names.items()}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("hidden_size", 10**9, "at most 16384, got 1000000000"),
+        ("hidden_size", "384", "a whole number, got '384'"),
+        ("hidden_size", 384.0, "a whole number, got 384.0"),
+        ("hidden_size", None, "a whole number, got None"),
+        ("num_hidden_layers", 10**6, "at most 1000"),
+        ("num_labels", 10**7, "at most 1000"),
+        ("num_labels", -1, "at least 1, got -1"),
+        ("num_labels", True, "a whole number, got True"),
+        ("box_upsampling", 10**6, "at most 64"),
+        ("cam_size", 10**8, "at most 16384"),
+        ("class_attention_layers", "3", "a whole number, got '3'"),
+        ("segment_cam", "no", "True or False, got 'no'"),
+        ("hidden_act", "os.system", "one of .* got 'os.system'"),
+        ("pooling", ["attention"], "one of"),
+        ("dtype", "os.system", "one of .*'float32'.* got 'os.system'"),
+        ("transformers_weights", "adapter_model.bin", "name safetensors, got 'adapter_model.bin'"),
+        ("layer_norm_eps", math.nan, "finite and at least 0, got nan"),
+        ("initializer_range", "x", "a number, got 'x'"),
+        ("orthogonal_loss_weight", -1, "finite and at least 0, got -1"),
+        ("background_loss_weight", math.inf, "finite and at least 0, got inf"),
+        ("hidden_dropout_prob", math.nan, r"inside \[0, 1\], got nan"),
+        ("drop_path_rate", 2, r"inside \[0, 1\], got 2"),
+        ("score_thresholds", math.nan, "lie between 0 and 1"),
+        ("score_thresholds", [math.nan] * 14, "lie between 0 and 1"),
+        ("map_thresholds", [[0.5]] * 14, r"a number, got '\[0.5\]'"),
+        ("suppression_floor", "high", "a number, got 'high'"),
+        ("id2label", {"a": "x"}, "map findings and numbers"),
+        ("id2label", {0: ["x"]}, "map findings and numbers"),
+        ("id2label", ["A", "B"], "map findings and numbers"),
+        ("label2id", {"A": "x"}, "map findings and numbers"),
+        ("id2label", {0: "A", 5: "B"}, r"have the keys 0 to 1, got \[0, 5\]"),
+        ("id2label", {0: "A", 1: "A"}, r"name every finding once, got \['A'\]"),
+        ("id2label", {0: ""}, "printable characters, got ''"),
+        ("id2label", {0: "A\n# B"}, "printable characters"),
+        ("id2label", {0: "A\x1b[31m"}, "printable characters"),
+        ("id2label", {0: "A\u202eB"}, "printable characters"),
+        ("id2label", {0: "A" * 201}, "printable characters"),
+    ],
+)
+def test_hostile_values_are_refused(field, value, message):
+    with pytest.raises(ValueError, match=rf"`{field}` must .*{message}"):
+        ClarityConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    "size", [16 * 10**6, [16 * 10**6, 224], [[224]], [224, 224, 224], "224", [224.0, 224], [224, -224]]
+)
+def test_hostile_image_sizes_are_refused(size):
+    with pytest.raises(ValueError, match=r"`image_size( height| width)?` must"):
+        ClarityConfig(image_size=size)
+
+
+def test_a_model_that_fits_no_machine_is_refused_before_it_is_made():
+    with pytest.raises(ValueError, match="at most 4000000000 weights, got about 1125"):
+        ClarityConfig(hidden_size=16_384, num_hidden_layers=1000, num_attention_heads=1)
+
+
+def test_the_estimate_of_the_weights_is_close():
+    config = ClarityConfig()
+    with torch.device("meta"):
+        model = ClarityForMultiLabelLocalization(config)
+    assert config.num_weights == pytest.approx(sum(weight.numel() for weight in model.parameters()), rel=0.03)
+
+
+def test_names_with_slashes_and_of_other_alphabets_are_names():
+    names = {0: "Nodule/Mass", 1: "心脏扩大", 2: "Пневмония (правая)"}
+    assert ClarityConfig(id2label=names).findings == list(names.values())
+
+
+@pytest.mark.parametrize("name", ["per_finding", "validate_architecture", "findings", "from_dict", "__class__"])
+def test_a_file_overwrites_no_method(name):
+    with pytest.raises(ValueError, match=f"`config_dict` must hold fields of ClarityConfig, got '{name}'"):
+        ClarityConfig.from_dict({"model_type": "clarity", name: 1})
+
+
+@pytest.mark.parametrize("name", ["attn_implementation", "_attn_implementation"])
+def test_a_file_names_no_attention_that_is_code_on_the_hub(name):
+    with pytest.raises(ValueError, match=f"`{name}` of a file must be .* got 'someone/kernel', which is code"):
+        ClarityConfig.from_dict({"model_type": "clarity", name: "someone/kernel"})
+    assert ClarityConfig.from_dict({"model_type": "clarity", name: "sdpa"})._attn_implementation == "sdpa"

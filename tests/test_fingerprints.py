@@ -3,12 +3,14 @@
 
 import copy
 import json
+import shutil
+import subprocess
 
 import pytest
 import torch
 
 from clarity_hf import ClarityImageProcessor
-from clarity_hf.fingerprints import BOX_FIELDS, describe_model, weights_digest
+from clarity_hf.fingerprints import BOX_FIELDS, check_sums, describe_model, weights_digest, write_sums
 
 
 def test_a_digest_is_of_names_shapes_types_and_values():
@@ -45,3 +47,32 @@ def test_preprocessing_and_calibration_do(shared_tiny_model):
     changed = copy.deepcopy(shared_tiny_model)
     changed.config.score_slopes = 2.0
     assert describe_model(changed, ClarityImageProcessor())["config"] != described["config"]
+
+
+def test_sums_are_checked_by_us_and_by_sha256sum(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "README.md").write_text("may change")
+    path = write_sums(tmp_path)
+    assert path.read_text() == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a  config.json\n"
+    check_sums(tmp_path)
+    if shutil.which("sha256sum"):
+        subprocess.run(["sha256sum", "--check", "--strict", path.name], cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "README.md").write_text("changed")
+    check_sums(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"`folder` must hold the files .* got config.json \(another SHA-256\)"):
+        check_sums(tmp_path)
+
+
+def test_sums_may_be_of_named_files(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    assert write_sums(tmp_path, ["a.txt"]).read_text().endswith("  a.txt\n")
+    with pytest.raises(FileNotFoundError):
+        write_sums(tmp_path, ["b.txt"])
+
+
+def test_a_folder_with_nothing_to_hash_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="`folder` must hold the files of a checkpoint"):
+        write_sums(tmp_path)
+    with pytest.raises(FileNotFoundError, match="`SHA256SUMS` must lie in"):
+        check_sums(tmp_path)

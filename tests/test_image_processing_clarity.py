@@ -384,3 +384,10 @@ def test_boxes_and_maps_agree(processor):
     rows, columns = np.nonzero(laid[0].numpy() > 0.5 * laid[0].max().item())
     pixels_of_map = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     np.testing.assert_allclose(result["boxes"][0], pixels_of_map, atol=2 * 400 / 64)
+
+
+@pytest.mark.parametrize("side", [0, 4097, 2**20])
+def test_an_input_that_no_memory_holds_is_refused(side):
+    processor = ClarityImageProcessor(size={"height": side, "width": side})
+    with pytest.raises(ValueError, match=r"`size` must have 1 to 16777216 pixels, got"):
+        processor(np.eye(32, dtype=np.uint8), return_tensors="pt")

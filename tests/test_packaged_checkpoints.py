@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers.utils.hub as hub
+from huggingface_hub import HfApi
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -30,6 +31,8 @@ from clarity_hf import (
 )
 from clarity_hf.boxes import box_iou
 from clarity_hf.data.phantoms import draw_phantom
+from clarity_hf.fingerprints import write_sums
+from clarity_hf.packaged_checkpoints import differing_files, file_sum, loaded_files, read_sums
 
 NAME = "clarity-s16-224"
 PINNED = Path(__file__).parent / "pinned"
@@ -39,6 +42,7 @@ PINNED = Path(__file__).parent / "pinned"
 def package(tmp_path, tiny_checkpoint, monkeypatch):
     """A package with one checkpoint; the working directory is another, empty folder."""
     shutil.copytree(tiny_checkpoint, tmp_path / "checkpoints" / NAME)
+    write_sums(tmp_path / "checkpoints" / NAME)
     monkeypatch.setattr(packaged_checkpoints, "CHECKPOINT_FOLDER", tmp_path / "checkpoints")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -142,6 +146,93 @@ def test_importing_again_changes_nothing():
     importlib.reload(clarity_hf)
     assert hub.cached_files is before
     assert isinstance(AutoConfig.for_model("clarity"), ClarityConfig)
+
+
+def test_of_a_packaged_name_the_hub_is_asked_nothing(package, monkeypatch):
+    asked = []
+    monkeypatch.setattr(HfApi, "resolve_revision", lambda self, repo_id, **kwargs: asked.append(repo_id))
+    resolve = packaged_checkpoints._asking_nothing(HfApi().resolve_revision)
+    assert resolve(NAME, revision="main", token=None) == "main"
+    assert resolve("clarity-none", revision=None) is None
+    assert asked == []
+    resolve("someone/clarity-s16-224", revision="main")
+    assert asked == ["someone/clarity-s16-224"]
+    assert hub.hf_api().resolve_revision._serves_clarity_checkpoints
+
+
+def damage(path):
+    """A file that still parses is no longer the same: a space more in JSON, a bit of another value in weights."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= path.suffix != ".json"
+    path.write_bytes(content + b" " * (path.suffix == ".json"))
+
+
+@pytest.mark.parametrize("by", ["name", "path", "relative path"])
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_packaged_checkpoint_that_was_changed_is_refused(package, file, by):
+    damage(package / NAME / file)
+    place = {"name": NAME, "path": package / NAME, "relative path": f"../checkpoints/{NAME}"}[by]
+    for loader in (AutoModelForImageClassification, ClarityForMultiLabelLocalization, AutoConfig, AutoImageProcessor):
+        with pytest.raises(OSError, match=rf"`{NAME}` must be .* other files .*{file} \(another SHA-256\).*Reinstall"):
+            loader.from_pretrained(place)
+
+
+def test_a_change_between_two_loads_of_a_process_is_seen(package):
+    AutoConfig.from_pretrained(NAME)
+    damage(package / NAME / "model.safetensors")
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        ClarityForMultiLabelLocalization.from_pretrained(NAME)
+
+
+def test_a_packaged_checkpoint_without_hashes_or_with_more_files_is_refused(package):
+    (package / NAME / "chat_template.json").write_text("{}")
+    with pytest.raises(OSError, match=r"chat_template.json \(not stated\)"):
+        AutoConfig.from_pretrained(NAME)
+    (package / NAME / "chat_template.json").unlink()
+    (package / NAME / "SHA256SUMS").unlink()
+    with pytest.raises(OSError, match=r"`SHA256SUMS` must lie in .*Reinstall clarity_hf"):
+        AutoConfig.from_pretrained(NAME)
+
+
+def test_a_copy_of_a_packaged_checkpoint_may_be_changed(package):
+    shutil.copytree(package / NAME, "mine")
+    Path("mine", "config.json").write_text(Path("mine", "config.json").read_text() + " ")
+    assert AutoConfig.from_pretrained("mine").hidden_size == 48
+
+
+def test_files_are_hashed_once_for_each_state(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    packaged_checkpoints._file_sum.cache_clear()
+    assert file_sum(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
+    file_sum(path)
+    assert packaged_checkpoints._file_sum.cache_info().misses == 1
+
+
+@pytest.mark.parametrize("line", ["abc  model.safetensors", "0" * 64, f"{'0' * 64}  ../x", f"{'0' * 64}  /etc/passwd"])
+def test_a_line_that_is_no_hash_of_a_file_below_is_refused(tmp_path, line):
+    (tmp_path / "SHA256SUMS").write_text(line)
+    with pytest.raises(ValueError, match="`SHA256SUMS` must have lines"):
+        read_sums(tmp_path)
+
+
+def test_what_differs_is_named(tmp_path):
+    for name in ("a.json", "b.safetensors", "c.py", "README.md"):
+        (tmp_path / name).write_text(name)
+    assert loaded_files(tmp_path) == ["a.json", "b.safetensors", "c.py"]
+    write_sums(tmp_path)
+    assert differing_files(tmp_path) == []
+    (tmp_path / "a.json").unlink()
+    (tmp_path / "c.py").write_text("import os")
+    (tmp_path / "d.py").write_text("")
+    assert differing_files(tmp_path) == ["d.py (not stated)", "a.json (missing)", "c.py (another SHA-256)"]
+
+
+@pytest.mark.parametrize("name", checkpoint_names())
+def test_the_hashes_of_what_ships_are_those_of_its_files(name):
+    folder = packaged_checkpoints.checkpoint_path(name)
+    assert sorted(read_sums(folder)) == loaded_files(folder)
+    assert differing_files(folder) == [], "pack it again: clarity_hf.fingerprints.write_sums(folder)"
 
 
 def test_reloading_the_module_does_not_wrap_the_wrapper():

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections import Counter
 
 from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
 from .labels import FINDINGS
@@ -29,6 +32,45 @@ POSITIVE_FIELDS: tuple[str, ...] = (
     "box_upsampling",
 )
 """Fields that count something of which there must be one."""
+
+LARGEST = {
+    "hidden_size": 16_384,
+    "num_hidden_layers": 1_000,
+    "num_attention_heads": 1_000,
+    "intermediate_size": 65_536,
+    "patch_size": 1_024,
+    "num_channels": 1_000,
+    "num_labels": 1_000,
+    "cam_size": 16_384,
+    "cam_groups": 16_384,
+    "box_upsampling": 64,
+}
+"""Largest value of the fields that count something: a config may come from anywhere, and must not fill the memory."""
+
+LARGEST_SIDE = 16_384
+"""Largest side of `image_size`, in pixels."""
+
+MOST_WEIGHTS = 4_000_000_000
+"""Most weights of a model; the largest ViTs in use, of two billion, are half of it."""
+
+SHARE_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "tiled_attention_rate")
+"""Fields that are a probability or a share."""
+
+FINITE_FIELDS = (
+    "initializer_range",
+    "layer_norm_eps",
+    "layer_scale_init",
+    "orthogonal_loss_weight",
+    "foreground_loss_weight",
+    "background_loss_weight",
+)
+"""Other fields that are a number."""
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+"""Precisions that a config may name."""
+
+LONGEST_NAME = 200
+"""Most characters of a finding's name."""
 
 PER_FINDING_FIELDS = (
     "suppression_floor",
@@ -179,6 +221,13 @@ class ClarityConfig(PreTrainedConfig):
     background_loss_weight: float | int = 0.0
 
     def __post_init__(self, **kwargs):
+        if (count := kwargs.get("num_labels")) is not None:  # before the library names as many labels
+            _require_count("num_labels", count)
+        _require_labels("id2label", self.id2label, names_first=False)
+        _require_labels("label2id", self.label2id, names_first=True)
+        for name, dtype in (("dtype", self.dtype), ("torch_dtype", kwargs.get("torch_dtype"))):
+            if isinstance(dtype, str):  # which the library looks up among the attributes of torch
+                _require_choice(name, dtype, DTYPES)
         if self.id2label is None and self.label2id is None and kwargs.get("num_labels") is None:
             self.id2label = dict(enumerate(FINDINGS))
         elif self.id2label is None and self.label2id is not None:
@@ -196,7 +245,12 @@ class ClarityConfig(PreTrainedConfig):
 
         Lists with a value per finding (thresholds, prevalence, ε) do not fit another set of findings: where `kwargs`
         bring one of another length, they fall back to their defaults unless `kwargs` bring them too.
+
+        Raises:
+            ValueError: A value is out of its range, a key is the name of a method, or the dict names an attention
+                that would be fetched from the Hub and run.
         """
+        _require_fields(cls, config_dict)
         labels = kwargs.get("id2label") or kwargs.get("label2id")
         count = len(labels) if labels else kwargs.get("num_labels")
         if count is not None:
@@ -236,7 +290,7 @@ class ClarityConfig(PreTrainedConfig):
             F floats, one per finding.
 
         Raises:
-            ValueError: The list has another length than there are findings.
+            ValueError: The list has another length than there are findings, or holds something else than numbers.
         """
         value = getattr(self, name)
         if value is None and name == "suppression_floor":
@@ -246,6 +300,8 @@ class ClarityConfig(PreTrainedConfig):
         if value is None:
             # A prevalence of one half is a bias of zero.
             return [1.0 if name == "positive_weights" else 0.5] * self.num_labels
+        for item in value if isinstance(value, list | tuple) else [value]:
+            _require_number(name, item)
         if isinstance(value, int | float):
             return [float(value)] * self.num_labels
         if len(value) != self.num_labels:
@@ -266,9 +322,16 @@ class ClarityConfig(PreTrainedConfig):
         _require_choice("map_fusion", self.map_fusion, ("geometric", "attention", "cam"))
         _require_choice("box_components", self.box_components, ("largest", "all"))
         _require_choice("problem_type", self.problem_type, ("multi_label_classification",))
+        _require_choice("hidden_act", self.hidden_act, tuple(ACT2FN))
         for name in POSITIVE_FIELDS:
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}. Raise it.")
+            _require_count(name, getattr(self, name))
+        for name in ("qkv_bias", "segment_cam", "background_suppression"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"`{name}` must be True or False, got {getattr(self, name)!r}. Choose one of them.")
+        for name in ("class_attention_layers", "affinity_layers"):
+            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int):
+                raise ValueError(f"`{name}` must be a whole number, got {getattr(self, name)!r}. Give one.")
+        self._validate_findings()
         for name, divisor in (("hidden_size", self.num_attention_heads), ("cam_size", self.cam_groups)):
             if getattr(self, name) % divisor:
                 raise ValueError(
@@ -277,12 +340,15 @@ class ClarityConfig(PreTrainedConfig):
         for name, size in zip(("image_size height", "image_size width"), _pair(self.image_size), strict=True):
             if size < self.patch_size or size % self.patch_size:
                 raise ValueError(PATCH_AXIS_ERROR.format(name=name, patch=self.patch_size, size=size))
+            if size > LARGEST_SIDE:
+                raise ValueError(f"`{name}` must be at most {LARGEST_SIDE}, got {size}. Lower it.")
         for name, low in (("class_attention_layers", 1), ("affinity_layers", 0)):
             if not low <= getattr(self, name) <= self.num_hidden_layers:
                 raise ValueError(
                     f"`{name}` must be between {low} and `num_hidden_layers` ({self.num_hidden_layers}), "
                     f"got {getattr(self, name)}. Lower it."
                 )
+        self._validate_numbers()
         for name in ("suppression_floor", "score_thresholds", "box_valleys", "prevalence"):
             values = self.per_finding(name)
             _require_range(name, values, all(0 <= value <= 1 for value in values))
@@ -299,20 +365,103 @@ class ClarityConfig(PreTrainedConfig):
                 "`map_fusion` must be 'attention' and `background_suppression` False without SegmentCAM, got "
                 f"'{self.map_fusion}' and {self.background_suppression}. Set them so, or set segment_cam=True."
             )
-        if not 0 <= self.tiled_attention_rate <= 1:
-            raise ValueError(
-                f"`tiled_attention_rate` must be inside [0, 1], got {self.tiled_attention_rate}. 0 tiles no film."
-            )
         if not 0 < self.ranking_share <= 1:
             raise ValueError(f"`ranking_share` must be inside (0, 1], got {self.ranking_share}. 0.3 is the default.")
         values = self.per_finding("map_thresholds")
         _require_range("map_thresholds", values, all(0 < value < 1 for value in values))
 
+    def _validate_findings(self) -> None:
+        """Names of findings are printable words, each its own: they go into tables, pages and file names."""
+        if sorted(self.id2label) != list(range(self.num_labels)):
+            raise ValueError(
+                f"`id2label` must have the keys 0 to {self.num_labels - 1}, got {sorted(self.id2label)[:20]}. "
+                "Number the findings in the order of the logits."
+            )
+        for name in self.findings:
+            if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
+                raise ValueError(
+                    f"`id2label` must name findings by 1 to {LONGEST_NAME} printable characters, got "
+                    f"{str(name)[:LONGEST_NAME]!r}. Rename the finding."
+                )
+        twice = sorted(name for name, count in Counter(self.findings).items() if count > 1)
+        if twice:
+            raise ValueError(f"`id2label` must name every finding once, got {twice} more often. Rename one of them.")
+
+    def _validate_numbers(self) -> None:
+        """Shares are in [0, 1], other numbers finite and not negative, and the weights fit a machine."""
+        for name in (*SHARE_FIELDS, *FINITE_FIELDS, "ranking_share"):
+            _require_number(name, getattr(self, name))
+        for name in SHARE_FIELDS:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must be inside [0, 1], got {getattr(self, name)}. 0 switches it off.")
+        for name in FINITE_FIELDS:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be finite and at least 0, got {getattr(self, name)}. Correct it.")
+        if self.num_weights > MOST_WEIGHTS:
+            raise ValueError(
+                f"`hidden_size`, `num_hidden_layers` and the sizes beside them must give a model of at most "
+                f"{MOST_WEIGHTS} weights, got about {self.num_weights}. Lower them."
+            )
+        file = getattr(self, "transformers_weights", None)  # the library's name of another file of weights
+        if file is not None and not str(file).endswith((".safetensors", ".safetensors.index.json")):
+            raise ValueError(f"`transformers_weights` must name safetensors, got {file!r}. Pickles are not read.")
+
+    @property
+    def num_weights(self) -> int:
+        """Weights of the model, by its large matrices: within a few percent, for a limit."""
+        width, rows, columns = self.hidden_size, *self.patch_grid
+        blocks = self.num_hidden_layers * width * (4 * width + 2 * self.intermediate_size)
+        tokens = width * (self.num_channels * self.patch_size**2 + rows * columns + 3 * self.num_labels)
+        pooling = 4 * width**2 if self.pooling == "attention" else 0
+        cam = self.cam_size * (width + 9 * self.cam_size + self.num_labels) if self.segment_cam else 0
+        return blocks + tokens + pooling + cam
+
+
+def _require_fields(cls: type, config_dict: dict) -> None:
+    """Refuse what is no field in a dict that may come from a file: methods overwritten, code to be fetched."""
+    for name, value in config_dict.items():
+        attribute = inspect.getattr_static(cls, name, None)
+        method = isinstance(attribute, staticmethod | classmethod) or inspect.isfunction(attribute)
+        if method or (isinstance(attribute, property) and attribute.fset is None) or name.startswith("__"):
+            raise ValueError(f"`config_dict` must hold fields of {cls.__name__}, got {name!r}. Take it out.")
+        if name in ("attn_implementation", "_attn_implementation") and "/" in str(value):
+            raise ValueError(
+                f"`{name}` of a file must be an attention of the library, got {str(value)[:100]!r}, which is code on "
+                "the Hub. Take it out, and pass it to `from_pretrained` where you trust it."
+            )
+
+
+def _require_labels(name: str, labels: object, names_first: bool) -> None:
+    """Refuse a table of findings that is none, before anything is looked up in it."""
+    if labels is None:
+        return
+    pairs = labels.items() if isinstance(labels, dict) else [("", "")]
+    for finding, index in pairs if names_first else ((value, key) for key, value in pairs):
+        if not isinstance(finding, str) or not str(index).isdecimal():
+            raise ValueError(
+                f"`{name}` must map findings and numbers from 0, got {str(labels)[:100]}. See ClarityConfig().{name}."
+            )
+
+
+def _require_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"`{name}` must be a number, got {str(value)[:100]!r}. Give one.")
+
+
+def _require_count(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"`{name}` must be a whole number, got {value!r}. Give one.")
+    if value < 1:
+        raise ValueError(f"`{name}` must be at least 1, got {value}. Raise it.")
+    if value > LARGEST[name]:
+        raise ValueError(f"`{name}` must be at most {LARGEST[name]}, got {value}. Lower it.")
+
 
 def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
     if isinstance(size, int):
         return size, size
-    if len(size) != 2:
+    sides = isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(side, int) for side in size)
+    if not sides:
         raise ValueError(f"`image_size` must be one side or (height, width), got {size}. Give one or two numbers.")
     return size[0], size[1]
 

@@ -1,17 +1,20 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What a result was made by: hashes of weights, and the model with its preprocessing as JSON."""
+"""What a result was made by: hashes of weights and of files, and the model with its preprocessing as JSON."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+from clarity_hf.packaged_checkpoints import SUMS, differing_files, file_sum, loaded_files
 
 BOX_FIELDS = ("score_thresholds", "map_thresholds", "box_components", "box_upsampling", "box_valleys")
 """Fields of a config that change no score and no map, but what becomes of them."""
@@ -49,4 +52,50 @@ def describe_model(model: ClarityForMultiLabelLocalization, image_processor: Cla
     }
 
 
-__all__ = ["BOX_FIELDS", "add_tensors", "describe_model", "weights_digest"]
+def write_sums(folder: str | os.PathLike, names: Iterable[str] | None = None) -> Path:
+    """Write the `SHA256SUMS` of a folder, as `sha256sum` would: `sha256sum --check SHA256SUMS` checks it too.
+
+    Args:
+        folder: Of a checkpoint.
+        names: Files relative to the folder; None for its `.json`, `.safetensors` and `.py`, which is what loading
+            reads.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: A file is not there, or there is nothing to hash.
+
+    Example:
+        To pack a checkpoint, as it ships: `write_sums("src/clarity_hf/checkpoints/clarity-s16-224")`.
+    """
+    folder = Path(folder)
+    hashed = sorted(loaded_files(folder) if names is None else names)
+    lines = [f"{file_sum(folder / name)}  {name}\n" for name in hashed]
+    if not lines:
+        raise FileNotFoundError(f"`folder` must hold the files of a checkpoint, got none in {folder}. Check the path.")
+    path = folder / SUMS
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def check_sums(folder: str | os.PathLike) -> None:
+    """Check a folder, such as one that was published, against its own `SHA256SUMS`.
+
+    It finds files that were damaged or changed on their way. It does not tell who wrote them: whoever can change the
+    weights can write the file anew. Compare it with one that came another way.
+
+    Raises:
+        FileNotFoundError: The folder has no `SHA256SUMS`.
+        ValueError: A file is missing, is another or, being one that loading reads, is not stated; or a line is not of
+            the form.
+    """
+    differing = differing_files(folder)
+    if differing:
+        raise ValueError(
+            f"`folder` must hold the files that its {SUMS} states, got {', '.join(differing)} in {folder}. Fetch it "
+            "again from where it came."
+        )
+
+
+__all__ = ["BOX_FIELDS", "add_tensors", "check_sums", "describe_model", "weights_digest", "write_sums"]

@@ -22,6 +22,9 @@ FILM_MEAN = 0.5056
 FILM_STD = 0.252
 """Mean and standard deviation of NIH films in [0, 1], as used by Medical_MAE (Xiao et al., WACV 2023)."""
 
+MAX_INPUT_PIXELS = 4096**2
+"""Of a film as the model sees it; more would be a mistake in a file of settings, and fill the memory."""
+
 
 class ClarityImageProcessorKwargs(ImagesKwargs, total=False):
     """keep_ratio (`bool`, *optional*, defaults to `True`):
@@ -39,13 +42,17 @@ class ClarityImageProcessor(TorchvisionBackend):
     many as `image_mean` has) last.
 
     Args:
-        size (`dict`, defaults to `{"height": 224, "width": 224}`): Size of `pixel_values`.
+        size (`dict`, *optional*): Size of `pixel_values`, by default `{"height": 224, "width": 224}`.
         keep_ratio (`bool`, defaults to `True`): Pad (the cardiothoracic ratio survives) or squash.
         resample (`PILImageResampling`, defaults to `BILINEAR`): Filter of the resize.
-        do_resize, do_rescale, do_normalize (`bool`, default to `True`): Steps that can be left out.
+        do_resize (`bool`, defaults to `True`): Whether films are fitted to `size`.
+        do_rescale (`bool`, defaults to `True`): Whether values are multiplied by `rescale_factor`.
+        do_normalize (`bool`, defaults to `True`): Whether values are normalised.
         rescale_factor (`float`, defaults to 1/255): Factor of the scaling.
-        image_mean, image_std (list of C, default to 3 times 0.5056 and 0.252): Of the normalisation, on the [0, 1]
-            scale; their length is the number of channels C of `pixel_values`.
+        image_mean (list of C, defaults to `[0.5056, 0.5056, 0.5056]`): Mean of the normalisation, on the [0, 1]
+            scale; its length is the number of channels C of `pixel_values`.
+        image_std (list of C, defaults to `[0.252, 0.252, 0.252]`): Standard deviation of the normalisation, on the
+            [0, 1] scale.
 
     Example:
         >>> import numpy as np
@@ -72,7 +79,7 @@ class ClarityImageProcessor(TorchvisionBackend):
             return Letterbox.fit(tuple(image_size), tuple(image_size))
         size = kwargs.get("size", self.size)
         keep_ratio = kwargs.get("keep_ratio", self.keep_ratio)
-        return Letterbox.fit(image_size, (size["height"], size["width"]), keep_ratio)
+        return Letterbox.fit(image_size, _checked_size(size["height"], size["width"]), keep_ratio)
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
         """One film, a list of films or an array (B, ...) of them → a flat list."""
@@ -110,10 +117,11 @@ class ClarityImageProcessor(TorchvisionBackend):
     ) -> BatchFeature:
         """Films `(1, H, W)` in [0, 255] → `pixel_values` `(B, C, H, W)`, C the length of `image_mean`."""
         channels = len(image_mean) if isinstance(image_mean, Sequence) else 3
+        wanted = _checked_size(size.height, size.width) if do_resize else None
         films = []
         for film in images:
-            if do_resize:
-                film = self._fit(film, Letterbox.fit(film.shape[-2:], (size.height, size.width), keep_ratio), resample)
+            if wanted is not None:
+                film = self._fit(film, Letterbox.fit(film.shape[-2:], wanted, keep_ratio), resample)
             film = film.expand(channels, -1, -1)
             films.append(
                 self.rescale_and_normalize(film, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
@@ -261,6 +269,16 @@ class ClarityImageProcessor(TorchvisionBackend):
                 "Pass the sizes of this batch's films."
             )
         return [self.letterbox((int(height), int(width))) for height, width in target_sizes]
+
+
+def _checked_size(height: int, width: int) -> tuple[int, int]:
+    """`(height, width)` of the model's input, of a size that a memory holds."""
+    if min(height, width) < 1 or height * width > MAX_INPUT_PIXELS:
+        raise ValueError(
+            f"`size` must have 1 to {MAX_INPUT_PIXELS} pixels, got {height}×{width}. Give the size of the model's "
+            "input."
+        )
+    return height, width
 
 
 def _has_kernel_of_fours(film: torch.Tensor, resample: Any) -> bool:

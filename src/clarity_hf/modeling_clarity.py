@@ -12,12 +12,17 @@ paper's abstract does not fix is taken from, or inspired by:
 Symbols: B batch, F findings, D hidden size, h×w patch grid, N = h·w patches, K `class_attention_layers`.
 """
 
+import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import nn
 from torchvision.ops import StochasticDepth
 from transformers import initialization as init
@@ -333,6 +338,39 @@ class ClarityPreTrainedModel(PreTrainedModel):
     _can_record_outputs = {"hidden_states": ClarityLayer, "attentions": ClarityAttention}
     _input_embed_layer = "patch_projection"
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """Load as `PreTrainedModel.from_pretrained` does, from safetensors alone: no pickle is ever opened.
+
+        Args:
+            pretrained_model_name_or_path: Name of a packaged checkpoint, folder or Hub id.
+            model_args: As for the library.
+            kwargs: As for the library, but for `use_safetensors`, which can only be True.
+
+        Raises:
+            OSError: There is no such checkpoint; the folder has no safetensors, for instance only a
+                `pytorch_model.bin`; or the file is damaged.
+            ValueError: `use_safetensors` is False; an index names something else than safetensors beside it; the
+                config has a value out of its range; or weights are not finite.
+        """
+        if kwargs.get("use_safetensors") is False:
+            raise ValueError(
+                "`use_safetensors` must be True, got False. Pickles can run code and are not read: leave it out."
+            )
+        kwargs["use_safetensors"] = True
+        place = pretrained_model_name_or_path
+        if place is not None:
+            _require_safetensors(os.path.join(place, kwargs.get("subfolder") or ""))
+        try:
+            loaded = super().from_pretrained(place, *model_args, **kwargs)
+        except SafetensorError as error:
+            raise OSError(
+                f"`{place}` must hold whole safetensors, got a damaged file ({error}). Fetch it again."
+            ) from error
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info`
+        _require_finite(model, place)
+        return loaded
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -351,6 +389,45 @@ class ClarityPreTrainedModel(PreTrainedModel):
             init.copy_(module.bias, torch.tensor(self.config.prevalence_bias()))
         elif hasattr(module, "initial_std"):
             init.normal_(module.weight, mean=0.0, std=module.initial_std)
+
+
+def _require_safetensors(place: str) -> None:
+    """Refuse a local file or folder from which only pickles could be loaded, before anything of it is opened."""
+    folder = Path(place)
+    if folder.is_file() and folder.suffix != ".safetensors":
+        raise OSError(f"`{folder.name}` must be a folder or a .safetensors file, got another file. {_CONVERT}")
+    if not folder.is_dir():
+        return
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        read = json.loads(index.read_text(encoding="utf-8"))
+        shards = read.get("weight_map") if isinstance(read, dict) else None
+        if not isinstance(shards, dict):
+            raise ValueError(f"`{index.name}` must have a `weight_map`, got none. Save the model again.")
+        for shard in sorted({str(name) for name in shards.values()}):
+            if not shard.endswith(".safetensors") or Path(shard).name != shard:
+                raise ValueError(f"`{index.name}` must name .safetensors files beside it, got {shard!r}. {_CONVERT}")
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if pickles:
+        raise FileNotFoundError(f"`{folder}` must hold model.safetensors, got {pickles[0]}, a pickle. {_CONVERT}")
+
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+"""Suffixes of weights that are pickles. They can run code."""
+
+_CONVERT = (
+    "Convert it where you trust it: read its tensors with torch.load(file, weights_only=True) and save them with "
+    "safetensors.torch.save_file as model.safetensors."
+)
+
+
+@torch.no_grad()
+def _require_finite(model: nn.Module, place: Any) -> None:
+    """Refuse weights with NaN or infinite values: their scores and maps would be no numbers."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
+            raise ValueError(f"`{place}` must hold finite weights, got NaN or infinity in {name}. Train it anew.")
 
 
 class ClarityModel(ClarityPreTrainedModel):

@@ -4,6 +4,7 @@
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -245,4 +246,34 @@ def test_a_folder_without_an_export_is_refused(tmp_path, capsys):
 def test_onnxruntime_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match="pip install onnxruntime"):
+        onnx_runner.OnnxRunner(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model": "../model.onnx"}, r"`model` of clarity.json must be an .onnx file beside it, got '../model.onnx'"),
+        ({"model": "/etc/passwd"}, "`model` of clarity.json must be an .onnx file beside it"),
+        ({"model": "model.pkl"}, "`model` of clarity.json must be an .onnx file beside it"),
+        ({"model": ["model.onnx"]}, "`model` of clarity.json must be an .onnx file beside it"),
+        ({"size": {"height": 10**6, "width": 64}}, r"`size` of clarity.json must be the model's, \[64, 64\]"),
+        ({"box_upsampling": 10**9}, "`box_upsampling` must be between 1 and 64, got 1000000000"),
+        ({"box_upsampling": "8"}, "`box_upsampling` must be between 1 and 64, got 8"),
+    ],
+)
+def test_settings_that_are_not_the_models_are_refused(tmp_path, monkeypatch, changed, message):
+    model = SimpleNamespace(get_inputs=lambda: [SimpleNamespace(shape=["batch", 3, 64, 64])])
+    runtime = SimpleNamespace(InferenceSession=lambda path, providers: model)
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    (tmp_path / "clarity.json").write_text(json.dumps(settings()))
+    onnx_runner.OnnxRunner(tmp_path)
+    (tmp_path / "clarity.json").write_text(json.dumps(settings(**changed)))
+    with pytest.raises(ValueError, match=message):
+        onnx_runner.OnnxRunner(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"format": "onnx", "format_version": 1}'])
+def test_settings_without_what_is_read_of_them_are_refused(tmp_path, content):
+    (tmp_path / "clarity.json").write_text(content)
+    with pytest.raises(ValueError, match=r"`clarity.json` must have \['box_components'"):
         onnx_runner.OnnxRunner(tmp_path)

@@ -23,6 +23,7 @@ import clarity_hf.deployment.publishing as publishing
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor, ClarityModel
 from clarity_hf.deployment import check_publication, prepare_publication, publish
 from clarity_hf.deployment.publishing import card_problems, flat_modules, is_hub_id
+from clarity_hf.fingerprints import check_sums, write_sums
 
 CARD = """---
 library_name: transformers
@@ -58,11 +59,12 @@ CODE = [
     "losses_clarity.py",
     "modeling_clarity.py",
     "pipeline_chest_xray_localization.py",
+    "radiograph_check.py",
 ]
 
 CONFIGS = ["config.json", "preprocessor_config.json"]
 
-FILES = sorted([*CODE, *CONFIGS, "LICENSE", "README.md", "model.safetensors", "pictures/case.png"])
+FILES = sorted([*CODE, *CONFIGS, "LICENSE", "README.md", "SHA256SUMS", "model.safetensors", "pictures/case.png"])
 
 
 def fill(folder, checkpoint):
@@ -330,12 +332,27 @@ def test_a_packaged_name_is_a_checkpoint(source, tmp_path, monkeypatch):
     monkeypatch.setattr("clarity_hf.packaged_checkpoints.CHECKPOINT_FOLDER", tmp_path)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    source.rename(tmp_path / "clarity-s16-224")
+    write_sums(source.rename(tmp_path / "clarity-s16-224"))
     assert sorted(prepare_publication("clarity-s16-224", "out").files) == FILES
     with pytest.raises(OSError, match="weights do not ship"):
         prepare_publication("clarity-s16-512", "other")
     with pytest.raises(FileNotFoundError, match=r"be a packaged checkpoint \(clarity-s16-224\).*got 'nowhere'"):
         prepare_publication("nowhere", "other")
+
+
+def test_a_publication_carries_the_hashes_of_what_loading_reads(source, tmp_path):
+    published = Path(prepare_publication(source, tmp_path / "published").place)
+    check_sums(published)
+    stated = [line[66:] for line in (published / "SHA256SUMS").read_text().splitlines()]
+    assert stated == sorted([*CODE, *CONFIGS, "model.safetensors"])
+    (published / "README.md").write_text((published / "README.md").read_text() + "More.\n")
+    check_publication(published)  # a card may be edited where it lies
+    (published / "boxes.py").write_text((published / "boxes.py").read_text() + "import os\n")
+    with pytest.raises(ValueError, match=r"SHA256SUMS states other files: boxes.py \(another SHA-256\)"):
+        check_publication(published)
+    (published / "SHA256SUMS").write_text("junk")
+    with pytest.raises(ValueError, match="`SHA256SUMS` must have lines"):
+        check_publication(published)
 
 
 def test_other_classes_are_refused(tiny_model, source, tmp_path):
@@ -548,8 +565,9 @@ def test_the_flat_modules_are_those_that_transformers_would_copy(published):
 def test_the_code_needs_what_the_page_says_and_no_more():
     package = Path(publishing.__file__).parents[1]
     needed = {name for file in CODE for name in get_imports(package / file)} - sys.stdlib_module_names
-    # transformers imports all of them at loading, also those inside functions.
-    assert needed == {"PIL", "huggingface_hub", "numpy", "scipy", "torch", "torchvision", "transformers"}
+    # transformers imports all of them at loading, also those inside functions; it brings the second set itself.
+    with_transformers = {"huggingface_hub", "safetensors"}
+    assert needed == {"PIL", "numpy", "scipy", "torch", "torchvision", "transformers"} | with_transformers
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,27 @@ MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 
+MAX_UPSAMPLING = 64
+
+SETTINGS = {
+    "format_version",
+    "format",
+    "model",
+    "findings",
+    "score_thresholds",
+    "map_thresholds",
+    "box_components",
+    "box_upsampling",
+    "box_valleys",
+    "size",
+    "keep_ratio",
+    "resample",
+    "rescale_factor",
+    "mean",
+    "std",
+}
+"""What is read of `clarity.json`."""
+
 # What Pillow raises on broken headers and streams, by format.
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, RuntimeError, Image.DecompressionBombError)
 
@@ -48,7 +69,7 @@ class OnnxRunner:
     Raises:
         FileNotFoundError: `folder` has no `clarity.json`.
         ImportError: onnxruntime is not installed.
-        ValueError: The export is of another format or version.
+        ValueError: The export is of another format or version, or `clarity.json` is not that of the model.
     """
 
     def __init__(self, folder: str | os.PathLike, providers: Sequence[str] = ("CPUExecutionProvider",)):
@@ -60,12 +81,25 @@ class OnnxRunner:
         if not about.is_file():
             raise FileNotFoundError(f"`folder` must hold clarity.json, got {folder}. Pass the folder of an export.")
         self.settings: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
+        if not isinstance(self.settings, dict) or not self.settings.keys() >= SETTINGS:
+            raise ValueError(f"`clarity.json` must have {sorted(SETTINGS)}, got others. Export the model again.")
         if self.settings["format_version"] != FORMAT_VERSION or self.settings["format"] != "onnx":
             got = f"{self.settings['format']}, version {self.settings['format_version']}"
             raise ValueError(f"`folder` must hold onnx, version {FORMAT_VERSION}, got {got}. Use its own run.py.")
-        self.session = onnxruntime.InferenceSession(
-            str(Path(folder) / self.settings["model"]), providers=list(providers)
-        )
+        name = self.settings["model"]
+        if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith(".onnx"):
+            raise ValueError(f"`model` of clarity.json must be an .onnx file beside it, got {name!r}. Correct it.")
+        self.session = onnxruntime.InferenceSession(str(Path(folder) / name), providers=list(providers))
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        """Refuse sizes that the model does not have, before films are resized to them."""
+        size, times = self.settings["size"], self.settings["box_upsampling"]
+        expected = list(self.session.get_inputs()[0].shape[2:])
+        if [size["height"], size["width"]] != expected:
+            raise ValueError(f"`size` of clarity.json must be the model's, {expected}, got {size}. Export it again.")
+        if not isinstance(times, int) or not 1 <= times <= MAX_UPSAMPLING:
+            raise ValueError(f"`box_upsampling` must be between 1 and {MAX_UPSAMPLING}, got {times}. Export it again.")
 
     def __call__(self, film: str | os.PathLike) -> list[dict[str, Any]]:
         """Localize the findings of one film.

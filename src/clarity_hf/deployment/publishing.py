@@ -33,9 +33,10 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from clarity_hf.configuration_clarity import ClarityConfig
+from clarity_hf.fingerprints import write_sums
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization, ClarityModel
-from clarity_hf.packaged_checkpoints import UNTRAINED, checkpoint_names, checkpoint_path
+from clarity_hf.packaged_checkpoints import SUMS, UNTRAINED, checkpoint_names, checkpoint_path, differing_files
 from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
 
 from .checkpoint import save_checkpoint
@@ -156,7 +157,7 @@ def prepare_publication(
     half: bool = False,
     card: str | os.PathLike | None = None,
 ) -> Publication:
-    """Write the folder that is published: safetensors, two configs, the card with its pictures, and flat code.
+    """Write the folder that is published: safetensors, two configs, flat code, their hashes, the card with pictures.
 
     Everything is made anew or copied by name: pickles, optimizer states, records and run files of the source stay
     where they are. The folder appears after [`check_publication`] has passed, or not at all.
@@ -199,6 +200,7 @@ def prepare_publication(
         for name, path in copied.items() | {(f"{module}.py", PACKAGE / f"{module}.py") for module in modules}:
             (written / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, written / name)
+        write_sums(written)
         files = check_publication(written, private_paths=[] if source is None else [source])
         if folder.exists():
             folder.rmdir()  # not every system renames onto an empty folder
@@ -217,8 +219,8 @@ def check_publication(
 
     There is exactly one file of weights, a readable safetensors with the names and shapes of the config's model and
     finite values; every other file is one of those that [`prepare_publication`] writes and is what its suffix says, so
-    that no pickle is among them; the code is flat and whole; the card's metadata is valid for huggingface_hub; no text
-    names a path of this machine.
+    that no pickle is among them; the code is flat and whole; weights, configs and code are those of `SHA256SUMS`; the
+    card's metadata is valid for huggingface_hub; no text names a path of this machine.
 
     Args:
         folder: A local folder.
@@ -238,12 +240,13 @@ def check_publication(
         raise FileNotFoundError(f"`folder` must be a folder, got {folder}. Check the path.")
     entries = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     files = {path.relative_to(folder).as_posix(): path.lstat().st_size for path in entries}
-    problems = [f"{name} is missing" for name in (WEIGHTS, CONFIG, PROCESSOR, CARD) if name not in files]
+    problems = [f"{name} is missing" for name in (WEIGHTS, CONFIG, PROCESSOR, SUMS, CARD) if name not in files]
     for name in files:
         problems += [f"{name} {problem}" for problem in _file_problems(folder / name, name)]
     if sum(files.values()) > max_megabytes * 1e6:
         problems.append(f"{sum(files.values()) / 1e6:.1f} MB are more than {max_megabytes:g}")
     if not problems:  # each of these reads files that the ones before have found to be whole
+        problems += _sums_problems(folder)
         problems += _code_problems(folder, files)
         problems += _weights_problems(folder)
         problems += [f"{CARD} {problem}" for problem in card_problems((folder / CARD).read_text(encoding="utf-8"))]
@@ -503,7 +506,7 @@ def _file_problems(path: Path, name: str) -> list[str]:
         return ["is a second file of weights"]
     if suffix in (".png", ".jpg"):
         return _raster_problems(path)
-    if not (name in (CONFIG, PROCESSOR, CARD, LICENCE) or suffix == ".svg" or (suffix == ".py" and flat)):
+    if not (name in (CONFIG, PROCESSOR, SUMS, CARD, LICENCE) or suffix == ".svg" or (suffix == ".py" and flat)):
         return ["is no file of a publication"]
     try:
         text = path.read_text(encoding="utf-8")
@@ -533,6 +536,14 @@ def _raster_problems(path: Path) -> list[str]:
     except (OSError, SyntaxError, ValueError) as error:
         return [f"is no picture ({error})"]
     return []
+
+
+def _sums_problems(folder: Path) -> list[str]:
+    """Whether weights, configs and code are what `SHA256SUMS` states."""
+    try:
+        return [f"{SUMS} states other files: {name}" for name in differing_files(folder)]
+    except ValueError as error:
+        return [str(error)]
 
 
 def _code_problems(folder: Path, files: Iterable[str]) -> list[str]:

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+
+from .vit_checkpoints import require_plain_timm
 
 
 class Teacher(nn.Module):
@@ -73,6 +75,9 @@ class Teacher(nn.Module):
             ValueError: The teacher lacks a finding, or one of the image processors leaves films outside [0, 1] before
                 it normalises.
         """
+        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+        if config.model_type == "timm_wrapper":
+            require_plain_timm(config)
         # A file in half precision would compute in it, and films come in float32.
         model = AutoModelForImageClassification.from_pretrained(
             name_or_path, use_safetensors=True, dtype=torch.float32

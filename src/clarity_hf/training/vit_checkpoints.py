@@ -186,6 +186,7 @@ def _config_architecture(config: Any) -> dict[str, Any]:
     if kind == "timm_wrapper":
         import timm
 
+        require_plain_timm(config)
         # Only timm knows what an architecture's name means; on the meta device that costs nothing.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             module = timm.create_model(config.architecture, **({"num_classes": 0} | (config.model_args or {})))
@@ -209,6 +210,23 @@ def _config_architecture(config: Any) -> dict[str, Any]:
             f"'{kind}'. Choose another checkpoint."
         )
     return architecture
+
+
+def require_plain_timm(config: Any) -> None:
+    """Refuse a config of timm's wrapper that would fetch or open something besides its own weights.
+
+    `timm.create_model` takes names such as `hf-hub:owner/name` and arguments such as `checkpoint_path`, which
+    before 1.0.26 is opened with `torch.load(weights_only=False)`; both may come from a stranger's config.json.
+
+    Raises:
+        ValueError: The architecture is no bare name, or `model_args` name a file or another source of weights.
+    """
+    if not re.fullmatch(r"[\w.]+", str(config.architecture)):
+        raise ValueError(f"`architecture` must be a name of timm, got {config.architecture!r}. Take another one.")
+    fetching = {"pretrained", "checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay", "scriptable"}
+    named = sorted(fetching & {*(config.model_args or {})})
+    if named:
+        raise ValueError(f"`model_args` must hold sizes and shapes, got {named}. Take them out of the config.json.")
 
 
 def _module_architecture(module: nn.Module) -> dict[str, Any]:
