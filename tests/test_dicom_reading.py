@@ -503,6 +503,19 @@ def test_broken_jpeg_lossless_is_refused_before_its_decoder_sees_it(truth, tmp_p
     assert "whole" in refusal(bytes(content))
 
 
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("vr", [b"LO", b"SH", b"DS"])
+def test_a_window_of_any_type_is_a_number(truth, function, vr):
+    film = plain(truth, WindowCenter=2000, WindowWidth=4000, VOILUTFunction=function)
+    content = written(film).replace(b"\x50\x10DS", b"\x50\x10" + vr).replace(b"\x51\x10DS", b"\x51\x10" + vr)
+    np.testing.assert_array_equal(read_dicom(content).pixels, read_dicom(film).pixels)
+
+
+def test_an_unknown_type_beside_the_pixels_is_refused(truth):
+    content = written(plain(truth, RescaleSlope=1, RescaleIntercept=0))
+    assert "whole" in refusal(content.replace(b"\x53\x10DS", b"\x53\x10D\0"))
+
+
 @pytest.mark.parametrize("content", [b"", b"\x00" * 7, b"no fragments here, only words"])
 def test_pixel_data_without_fragments_are_refused(truth, content):
     film = plain(truth)

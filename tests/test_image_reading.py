@@ -4,9 +4,11 @@
 import io
 import os
 import re
+import socket
 import struct
 import subprocess
 import sys
+import time
 import zlib
 
 import numpy as np
@@ -14,7 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from clarity_hf.image_reading import MAX_PIXELS, MIN_SIDE, read_image
+from clarity_hf.dicom_reading import MAX_BYTES
+from clarity_hf.image_reading import MAX_PIXELS, MAX_SCANS, MIN_SIDE, read_image
 
 SHAPE = (24, 20)
 
@@ -288,8 +291,33 @@ def test_a_pipe_does_not_hang(tmp_path):
     assert "regular file" in refusal(tmp_path / "pipe")
 
 
-def test_a_device_is_not_read():
-    assert "regular file" in refusal("/dev/zero")
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_a_device_is_not_read(device):
+    assert "regular file" in refusal(device)
+
+
+def test_a_socket_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("film.png")
+        assert "regular file" in refusal(tmp_path / "film.png")
+
+
+def test_a_path_that_cannot_be_is_no_file():
+    for path in ("a\0b.png", "a" * 5000, "a\udcff.png"):
+        assert "nothing at this path" in refusal(path, FileNotFoundError)
+
+
+def test_a_link_is_followed_to_a_film_and_no_further(tmp_path):
+    (tmp_path / "film.png").write_bytes(encoded(Image.fromarray(ramp()), "PNG"))
+    (tmp_path / "link.png").symlink_to(tmp_path / "film.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "link.png"), ramp())
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    assert "regular file" in refusal(tmp_path / "zero.png")
+    (tmp_path / "broken.png").symlink_to(tmp_path / "absent.png")
+    refusal(tmp_path / "broken.png", FileNotFoundError)
+    (tmp_path / "circle.png").symlink_to(tmp_path / "circle.png")
+    refusal(tmp_path / "circle.png", FileNotFoundError)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"%PDF-1.7 and so on"], ids=["empty", "text", "pdf"])
@@ -377,7 +405,7 @@ def test_animations_are_no_film():
 @pytest.mark.parametrize("image_format", ["TIFF", "PNG"])
 def test_several_frames_are_refused(image_format):
     frames = [Image.fromarray(ramp()), Image.fromarray(255 - ramp())]
-    assert "2 frames" in refusal(encoded(frames[0], image_format, save_all=True, append_images=frames[1:]))
+    assert "several frames" in refusal(encoded(frames[0], image_format, save_all=True, append_images=frames[1:]))
 
 
 def png_header(width, height):
@@ -396,6 +424,93 @@ def png_header(width, height):
 def test_a_claimed_size_is_refused_before_decoding(side):
     message = refusal(png_header(side, side))  # decoding it would say "truncated"
     assert f"at most {MAX_PIXELS} pixels" in message
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_tiff_that_claims_60000_squared_is_refused_before_decoding():
+    content = tiff((256, 4, 60_000), (257, 4, 60_000), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (279, 4, 8))
+    assert f"at most {MAX_PIXELS} pixels" in refusal(content)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_bmp_that_claims_60000_squared_is_refused_before_decoding():
+    content = bytearray(encoded(Image.fromarray(ramp()), "BMP"))
+    content[18:26] = struct.pack("<ii", 60_000, 60_000)
+    assert f"at most {MAX_PIXELS} pixels" in refusal(bytes(content))
+
+
+def tiff(*tags, more=b""):
+    """A little-endian TIFF of one directory of `(tag, type, value)`, and what follows it."""
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + more
+
+
+def test_a_tile_beyond_any_film_is_not_decoded():
+    film = [(256, 4, 32), (257, 4, 40), (258, 3, 8), (259, 3, 5), (262, 3, 1), (277, 3, 1)]
+    content = tiff(*film, (322, 4, 40_000), (323, 4, 40_000), (324, 4, 8), (325, 4, 100), more=bytes(99))
+    assert "tiles of at most 64000000 pixels, got 1600000000" in refusal(content)
+
+
+def test_a_chain_of_directories_takes_no_time():
+    content = bytearray(encoded(Image.fromarray(ramp()), "TIFF"))
+    (start,) = struct.unpack("<I", content[4:8])
+    (tags,) = struct.unpack("<H", content[start : start + 2])
+    first, after = content[start : start + 2 + 12 * tags], start + 2 + 12 * tags
+    for _ in range(30_000):  # each of them to be looked up among all before it: minutes
+        content[after : after + 4] = struct.pack("<I", len(content))
+        after = len(content) + len(first)
+        content += first + bytes(4)
+    begun = time.perf_counter()
+    assert "several frames" in refusal(bytes(content))
+    assert time.perf_counter() - begun < 2
+
+
+def test_a_jpeg_of_many_scans_is_not_decoded():
+    content = encoded(Image.fromarray(ramp()), "JPEG", progressive=True)
+    assert read_image(content).shape == SHAPE
+    last = content[content.rindex(b"\xff\xda") : -2]
+    assert f"at most {MAX_SCANS} scans" in refusal(content[:-2] + MAX_SCANS * last + content[-2:])
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_text_that_unpacks_to_much_is_refused(kind):
+    head = {b"zTXt": b"a\0\0", b"iTXt": b"a\0\1\0\0\0", b"iCCP": b"a\0\0"}[kind]
+    body = head + zlib.compress(bytes(50_000_000))
+    chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    content = encoded(Image.fromarray(ramp()), "PNG")
+    assert "Decompressed data too large" in refusal(content[:33] + chunk + content[33:])
+
+
+def test_pixels_beyond_the_claimed_size_are_not_unpacked():
+    content = png_header(20, 24)
+    body = zlib.compress(np.random.default_rng(0).integers(0, 1, 50_000_000, dtype=np.uint8).tobytes())
+    chunk = struct.pack(">I", len(body)) + b"IDAT" + body + struct.pack(">I", zlib.crc32(b"IDAT" + body))
+    begun = time.perf_counter()
+    assert "every pixel" in refusal(content[:33] + chunk + content[-12:])
+    assert time.perf_counter() - begun < 1
+
+
+def test_a_file_beyond_any_film_is_not_read(tmp_path):
+    with open(tmp_path / "huge.png", "wb") as file:
+        file.write(encoded(Image.fromarray(ramp()), "PNG"))
+        file.truncate(10**12)  # a hole: nothing is written
+    assert f"at most {MAX_BYTES} bytes" in refusal(tmp_path / "huge.png")
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's own, about the damage
+@pytest.mark.parametrize("exif", [b"II*\0\x08\0\0\0\x01", b"MM", b"Exif\0\0" + bytes(40), b"II*\0\xff\xff\xff\xff"])
+def test_broken_exif_is_passed_over_or_refused(exif):
+    content = encoded(Image.fromarray(ramp()), "PNG", exif=exif)
+    try:
+        read = read_image(content)
+    except ValueError:
+        assert "must be a whole image" in refusal(content)
+    else:
+        np.testing.assert_array_equal(read, ramp())
+
+
+def test_an_inverted_film_is_read_as_it_is():
+    np.testing.assert_array_equal(read_image(encoded(Image.fromarray(255 - ramp()), "PNG")), 255 - ramp())
 
 
 @pytest.mark.parametrize("shape", [(MIN_SIDE - 1, 200), (200, MIN_SIDE - 1), (0, 20)])

@@ -465,8 +465,12 @@ def _decode(header: Any, pixel_data: Any, name: str) -> np.ndarray:
         # pydicom takes the stored bits for the lowest ones; HighBit says where they are.
         shift = max(_integer(header, "HighBit", stored - 1, name) + 1 - stored, 0)
         options["bits_stored"] = stored + shift
-    image = header[0x00280000:0x00290000]
-    image["PixelData"] = pixel_data.get_item("PixelData")
+    try:
+        with _quietly(name):
+            image = header[0x00280000:0x00290000]
+            image["PixelData"] = pixel_data.get_item("PixelData")
+    except _PARSING_ERRORS as error:
+        raise _unreadable(f"a group of the image that does not parse ({type(error).__name__})", name) from None
     if decoder.is_encapsulated:
         _check_stream(_stream(image, name), header, syntax, name)
     try:
@@ -613,8 +617,8 @@ def _apply_voi(values: np.ndarray, header: Any, name: str) -> np.ndarray | None:
         grey = _apply_table(values, item, header, name)
         # By the depth its maximum needs: the one that is declared is often that of the container.
         return grey / (2 ** max(8, int(grey.max()).bit_length()) - 1)
-    width = _number(header, "WindowWidth", name)
-    if width is None or _number(header, "WindowCenter", name) is None or width < 1:
+    center, width = (_number(header, keyword, name) for keyword in ("WindowCenter", "WindowWidth"))
+    if center is None or width is None or width < 1:
         return None  # also a width of 0, with which files say that they have no window
     function = _text(header, "VOILUTFunction", name) or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
@@ -626,7 +630,9 @@ def _apply_voi(values: np.ndarray, header: Any, name: str) -> np.ndarray | None:
     window = _pydicom("dataset", name).Dataset()
     window.PhotometricInterpretation, window.PixelRepresentation, window.BitsStored = "MONOCHROME2", 0, 16
     window.VOILUTFunction = function
-    window["WindowCenter"], window["WindowWidth"] = header["WindowCenter"], header["WindowWidth"]
+    # As doubles, whatever they were stored as: a broken file may call them text.
+    window.add_new("WindowCenter", "FD", center)
+    window.add_new("WindowWidth", "FD", width)
     with np.errstate(over="ignore"):  # of the sigmoid, far below the window
         return _pydicom("pixels", name).apply_windowing(values, window) / (2**16 - 1)
 

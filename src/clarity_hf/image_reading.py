@@ -8,14 +8,17 @@ over a network.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from .dicom_reading import MAX_PIXELS, is_dicom_dataset, local_file, looks_like_dicom, read_dicom
+from .dicom_reading import MAX_BYTES, MAX_PIXELS, is_dicom_dataset, local_file, looks_like_dicom, read_dicom
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 """File formats that Pillow reads here, recognised by content; DICOM has a reader of its own."""
@@ -27,11 +30,16 @@ BIT_DEPTHS = (8, 10, 12, 14, 16)
 """Depths that detectors deliver. An integer film of more than 8 bits is scaled by the smallest depth that holds its
 maximum, as 12-bit films are often stored in 16-bit files."""
 
+MAX_SCANS = 100
+"""JPEGs of more scans are refused: each goes over the whole film, and an empty one takes 14 bytes. libtiff has the
+same limit; encoders write about 10."""
+
 ImageSource = str | os.PathLike | bytes | Image.Image | np.ndarray | Any
 """Path, encoded bytes, PIL image, pydicom dataset, numpy array or torch tensor."""
 
-# What Pillow raises on broken headers and streams, by format; a bare read of one would name neither film nor reason.
-_DECODING_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, RuntimeError, Image.DecompressionBombError)
+# Broken headers and streams meet most of Python's errors inside Pillow (IndexError, OverflowError, struct.error, ...);
+# a bare read of one would name neither film nor reason.
+_DECODING_ERRORS = Exception
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601-2, as PIL converts to "L"
 
@@ -83,12 +91,18 @@ def _read_encoded(source: str | os.PathLike | bytes, name: str) -> tuple[np.ndar
     if isinstance(source, bytes):
         opened: Any = io.BytesIO(source)
         start = source[:132]
+        size = len(source)
     else:
         opened, name = local_file(source, name)
+        size = os.path.getsize(opened)
         with open(opened, "rb") as file:
             start = file.read(132)
     if looks_like_dicom(start):
         return read_dicom(source, name).pixels, name
+    if size > MAX_BYTES:
+        raise ValueError(f"`{name}` must have at most {MAX_BYTES} bytes, got {size}. Reduce the film.")
+    if start[:2] == b"\xff\xd8":
+        _check_scans(source if isinstance(source, bytes) else Path(opened).read_bytes(), name)
     try:
         image = Image.open(opened, formats=FORMATS)
     except UnidentifiedImageError as error:
@@ -100,6 +114,20 @@ def _read_encoded(source: str | os.PathLike | bytes, name: str) -> tuple[np.ndar
         raise _does_not_decode(name, error) from error
     with image:
         return _read_pil(image, name), name
+
+
+def _check_scans(jpeg: bytes, name: str) -> None:
+    scans = jpeg.count(b"\xff\xda")  # inside the scans 0xFF is followed by 0, so that this finds their starts alone
+    if scans > MAX_SCANS:
+        raise ValueError(f"`{name}` must have at most {MAX_SCANS} scans, got a JPEG of {scans}. Store it as baseline.")
+
+
+@contextlib.contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    try:
+        yield
+    except _DECODING_ERRORS as error:
+        raise _does_not_decode(name, error) from error
 
 
 def _does_not_decode(name: str, error: Exception) -> ValueError:
@@ -115,21 +143,34 @@ def _read_pil(image: Image.Image, name: str) -> np.ndarray:
         raise ValueError(
             f"`{name}` must have at most {MAX_PIXELS} pixels, got {image.width}×{image.height}. Reduce the film."
         )
-    try:
-        frames = getattr(image, "n_frames", 1)
-        if frames == 1:
-            image.load()
-            # Asked for first, as Pillow copies a film that needs no turning.
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-            image = ImageOps.exif_transpose(image) if turned else image
-    except _DECODING_ERRORS as error:
-        raise _does_not_decode(name, error) from error
-    if frames != 1:
-        raise ValueError(f"`{name}` must be one image, got {frames} frames. Pass them one by one.")
+    with _decoding(name):
+        tile = _tile_pixels(image)
+    if tile > MAX_PIXELS:
+        raise ValueError(f"`{name}` must have tiles of at most {MAX_PIXELS} pixels, got {tile}. Write it in strips.")
+    # Not `n_frames`, for which Pillow looks each directory of a TIFF up among all before it: hours for some files.
+    if getattr(image, "is_animated", False):
+        raise ValueError(f"`{name}` must be one image, got several frames. Pass them one by one.")
+    with _decoding(name):
+        image.load()
+        # Asked for first, as Pillow copies a film that needs no turning.
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        image = ImageOps.exif_transpose(image) if turned else image
     if image.mode == "F" or image.mode.startswith("I"):
         return _read_array(np.asarray(image), name)
     if image.mode in ("LAB", "La"):
         raise ValueError(f"`{name}` must be grey or colour, got PIL mode {image.mode}. Convert it to RGB.")
+    with _decoding(name):
+        return _grey(image)
+
+
+def _tile_pixels(image: Image.Image) -> int:
+    """Pixels of a tile, which is decoded whole however small the film is; 0 for what is not tiled."""
+    tags = getattr(image, "tag_v2", {})
+    return int(tags.get(322, 0)) * int(tags.get(323, 0))  # TileWidth, TileLength
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+    """Colour, palettes and transparency to `(H, W)` uint8, what is transparent black."""
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image if image.mode == "RGBA" else image.convert("RGBA")
         if np.asarray(image.getchannel("A")).min() < 255:  # most such films are opaque, and black shows nowhere

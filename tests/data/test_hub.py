@@ -328,3 +328,62 @@ def test_metadata_in_the_folders_of_splits_is_read_as_columns(tmp_path):
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="`folder` must be a folder of images, got nothing at"):
         load_imagefolder(tmp_path / "nowhere")
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_fetched_row_may_not_name_a_film_of_this_machine(tmp_path, monkeypatch, streaming):
+    (tmp_path / "private.png").write_bytes(png(0))
+    features = datasets.Features(image=datasets.Image(decode=False), labels=TEXT, patient_id=TEXT)
+    rows = {"labels": ["Mass", "Nodule"], "patient_id": ["a", "b"]}
+
+    def fetched(name, **options):
+        typed = datasets.Features({**features, "image": datasets.Image()})
+        data = datasets.Dataset.from_dict(rows | {"image": images}, features=features).cast(typed)
+        return {"train": data.to_iterable_dataset() if options["streaming"] else data}
+
+    monkeypatch.setattr(datasets, "load_dataset", fetched)
+    cached = str(tmp_path / "cache" / "b.png")
+    images = [{"path": "a.png", "bytes": png(0)}, {"path": cached, "bytes": None}]
+    assert len(list(load_hub("owner/name", validation_fraction=0, streaming=streaming).train)) == 2
+    images[1] = {"path": str(tmp_path / "private.png"), "bytes": None}
+    with pytest.raises(ValueError, match=r"'image' must hold films, or paths of what was fetched .*private\.png"):
+        list(load_hub("owner/name", validation_fraction=0, streaming=streaming).train)
+
+
+def test_films_out_of_an_own_folder_of_parquet_are_counted(tmp_path):
+    (tmp_path / "film.png").write_bytes(png(0))
+    features = datasets.Features(image=datasets.Image(), labels=TEXT)
+    rows = {"image": [str(tmp_path / "film.png")], "labels": ["Mass"]}
+    (tmp_path / "own").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "own" / "train.parquet")
+    messages = load_hub(tmp_path / "own", validation_fraction=0).messages
+    assert f"train names 1 films out of the folder: {tmp_path / 'film.png'}." in messages
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 no parquet PAR1"])
+def test_broken_parquet_is_refused(tmp_path, content):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "train.parquet").write_bytes(content)
+    with pytest.raises(ValueError, match=r"`name` must be a data set of whole files, got .*own"):
+        load_hub(tmp_path / "own")
+
+
+def test_a_pipe_in_a_folder_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match="must be a folder of files, got the pipe or device"):
+        load_hub(tmp_path)
+    with pytest.raises(ValueError, match="must be a folder of files, got the pipe or device"):
+        load_imagefolder(tmp_path)
+
+
+def test_metadata_may_not_lead_out_of_the_folder(tmp_path):
+    (tmp_path / "own" / "train").mkdir(parents=True)
+    for path in (tmp_path / "own" / "train" / "a.png", tmp_path / "private.png"):
+        path.write_bytes(png(0))
+    metadata = "file_name,labels\na.png,Mass\n../../private.png,Mass\n"
+    (tmp_path / "own" / "train" / "metadata.csv").write_text(metadata)
+    with pytest.raises((ValueError, FileNotFoundError)):
+        list(load_imagefolder(tmp_path / "own", validation_fraction=0).train)

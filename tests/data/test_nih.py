@@ -4,6 +4,7 @@
 import csv
 import gzip
 import logging
+import os
 import random
 import shutil
 import time
@@ -503,6 +504,82 @@ def test_a_release_without_its_train_list_or_images_is_refused(release):
     shutil.rmtree(release / "images")
     with pytest.raises(FileNotFoundError, match="must hold the films of its table"):
         load_nih(release)
+
+
+FILES = ("Data_Entry_2017_v2020.csv", "train_val_list.txt", "test_list.txt", "BBox_List_2017.csv")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_table_or_list_of_another_encoding_is_refused(release, name):
+    for content, reason in ((b"\xd6dem\n", "must be UTF-8"), (b"a\0b\n", "must be text, got NUL bytes")):
+        before = (release / name).read_bytes()
+        (release / name).write_bytes(before + content)
+        with pytest.raises(ValueError, match=rf"{name} {reason}.* Use the release's own file"):
+            load_nih(release)
+        (release / name).write_bytes(before)
+
+
+@pytest.mark.parametrize("name", ["Data_Entry_2017_v2020.csv", "BBox_List_2017.csv"])
+def test_an_open_quote_does_not_swallow_the_rows_below_it(release, name):
+    with (release / name).open("a") as file:
+        file.write('"00000003_000.png,Mass,1,2,3,4\n')
+    with pytest.raises(ValueError, match=rf"{name}, line \d+: a row must be CSV"):
+        load_nih(release)
+
+
+@pytest.mark.parametrize("name", ["test_list.txt", "BBox_List_2017.csv"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_pipes_and_folders_are_no_tables(release, name, make):
+    (release / name).unlink()
+    make(release / name)
+    with pytest.raises(ValueError, match=rf"must hold files, got the folder, pipe or device .*{name}"):
+        load_nih(release)
+
+
+def test_films_and_masks_that_are_pipes_or_broken_links_are_missing(release):
+    write_film(release / "masks" / "00000022_001.png")
+    for path in (release / "images" / "00000022_000.png", release / "masks" / "00000021_000.png"):
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+    (release / "images" / "00000023_000.png").unlink()
+    (release / "images" / "00000023_000.png").symlink_to(release / "absent.png")
+    _, report = read_nih_tables(release, verify=True)
+    assert report.missing_files == ["00000022_000", "00000023_000"]
+    assert "00000021_000" in report.missing_masks
+    with pytest.raises(OSError, match="`source` must be a file, got the folder, pipe or device"):
+        open_film(release / "images" / "00000022_000.png")
+
+
+def test_a_name_in_a_table_or_list_leads_nowhere_else(release, tmp_path_factory):
+    write_film(tmp_path_factory.mktemp("elsewhere") / "00000099_000.png")
+    (release / "test_list.txt").write_text("../elsewhere0/00000099_000.png\n")
+    with (release / "Data_Entry_2017_v2020.csv").open("a") as file:
+        file.write(row("00000099_000.png").replace("00000099", "../elsewhere0/00000099", 1) + "\n")
+    films, report = read_nih_tables(release)
+    assert report.missing_files == ["00000099_000"]
+    assert [film.path for film in films if film.image_id == "00000099_000"] == [None]
+
+
+def test_a_number_of_a_visit_that_no_table_holds_is_refused(release):
+    with (release / "Data_Entry_2017_v2020.csv").open("a") as file:
+        file.write("00000030_000.png,Mass,99999999999,30,50,F,PA\n")
+    with pytest.raises(ValueError, match="'Follow-up #' must be a whole number"):
+        load_nih(release)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "several frames", "60000²"])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_open_film_refuses_what_is_no_film(release, kind):
+    path, grey = release / "film.png", PIL.Image.new("L", (16, 16), 3)
+    if kind == "60000²":
+        grey.save(path, "BMP")
+        content = bytearray(path.read_bytes())
+        content[18:26] = (60_000).to_bytes(4, "little") * 2
+        path.write_bytes(content)
+    else:
+        grey.save(path, kind if kind == "GIF" else "TIFF", save_all=True, append_images=[grey])
+    with pytest.raises(OSError, match=r"must be an image that decodes, got .*film\.png"):
+        open_film(path)
 
 
 # Real films

@@ -2,6 +2,7 @@
 """Anatomical priors: the packaged atlas, masks of any kind, and the one way that both take to a training step."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -165,3 +166,25 @@ def test_a_mask_of_several_channels_is_refused():
 def test_a_missing_mask_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="gone"):
         read_mask(tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize("content", [b"", b"no mask", encoded(np.eye(30, dtype=np.uint8))[:50]])
+def test_a_mask_that_does_not_decode_is_refused(tmp_path, content):
+    (tmp_path / "broken.png").write_bytes(content)
+    with pytest.raises(OSError, match=r"must be an image that decodes, got .*broken\.png"):
+        read_mask(tmp_path / "broken.png")
+    with pytest.raises(OSError, match="`thorax_mask` must be an image that decodes, got one that does not"):
+        read_mask({"path": None, "bytes": content})
+
+
+@pytest.mark.parametrize("mask", [np.full((8, 8), np.nan), np.full((8, 8), "a"), np.full((8, 8), None)])
+def test_a_mask_holds_finite_numbers(mask):
+    with pytest.raises(ValueError, match="`thorax_mask` must hold finite numbers"):
+        read_mask(mask)
+
+
+def test_pipes_and_devices_are_no_masks(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", "/dev/zero", tmp_path):
+        with pytest.raises(OSError, match="`source` must be a file, got the folder, pipe or device"):
+            read_mask(path)

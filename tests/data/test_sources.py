@@ -1,6 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Data sets by name: phantoms, the release, own tables and folders, the Hub."""
 
+import os
 import shutil
 
 import datasets
@@ -354,3 +355,10 @@ def test_fewer_phantoms_than_wanted_are_read_once_each():
 def test_a_stream_is_sampled_at_its_head():
     rows = labels_alone([[float(i % 2)] for i in range(20)]).cast_column("image", datasets.Image(decode=False))
     np.testing.assert_array_equal(sample_labels(rows.to_iterable_dataset(), count=3), [[0], [1], [0]])
+
+
+def test_a_name_of_no_user_and_a_pipe_are_no_data_sets(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("~nobody-of-that-name/films", str(tmp_path / "pipe")):
+        with pytest.raises(FileNotFoundError, match="which is none of them"):
+            open_source(name)

@@ -2,15 +2,18 @@
 """Own films with own labels from a table, on tables written here."""
 
 import logging
+import os
 
 import datasets
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
 from clarity_hf import ClarityImageProcessor
 from clarity_hf.data.rows import row_features
-from clarity_hf.data.tables import check_disjoint, load_table, read_table
+from clarity_hf.data.tables import MAX_TABLE_BYTES, check_disjoint, load_table, read_table
 from clarity_hf.data.transforms import FilmTransform
 
 NAN = np.nan
@@ -398,3 +401,86 @@ def test_a_column_that_is_not_there_is_an_error(films):
 def test_the_validation_fraction_is_checked(films):
     with pytest.raises(ValueError, match="validation_fraction"):
         load_table(table_of(films), validation_fraction=1)
+
+
+@pytest.mark.parametrize("text", ['path,Mass\n"films/0.png,1\nfilms/1.png,0\n', 'path,Mass\n"films"/0.png,1\n'])
+def test_an_open_quote_does_not_swallow_the_rows_below_it(films, text):
+    with pytest.raises(ValueError, match=r"own.csv, line \d: a row must be CSV, got one that is not"):
+        load_table(write(films, text))
+
+
+def test_nul_bytes_and_huge_cells_are_refused_with_their_line(films):
+    with pytest.raises(ValueError, match=r"own.csv, line 2: a line must be text, got NUL bytes"):
+        load_table(write(films, "path,Mass\nfilms/0.png\0,1\n"))
+    (films / "own.csv").write_bytes("path,Mass\n".encode("utf-16-le"))
+    with pytest.raises(ValueError, match="line 1: a line must be text, got NUL bytes"):
+        load_table(films / "own.csv")
+    with pytest.raises(ValueError, match=r"own.csv, line 2: a row must be CSV.*more than 131072 characters"):
+        load_table(write(films, f"path,Mass\nfilms/0.png,{'1' * 140_000}\n"))
+
+
+def test_pipes_folders_and_devices_are_no_tables(films):
+    os.mkfifo(films / "pipe.csv")
+    (films / "folder.csv").mkdir()
+    for path in (films / "pipe.csv", films / "folder.csv", "/dev/zero", "/dev/null"):
+        with pytest.raises(ValueError, match="`table` must be a regular file, got a folder, a pipe or a device"):
+            load_table(path)
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-that-name/own.csv", "a\0b.csv", "a" * 5000 + ".csv"])
+def test_a_path_that_cannot_be_is_no_table(path):
+    with pytest.raises(FileNotFoundError, match="got nothing at"):
+        load_table(path)
+
+
+def test_a_table_beyond_any_data_set_is_not_read(films):
+    with open(films / "own.csv", "ab") as file:
+        file.truncate(10**12)  # a hole: nothing is written
+    with pytest.raises(ValueError, match=f"at most {MAX_TABLE_BYTES} bytes, got 1000000000000"):
+        load_table(films / "own.csv")
+
+
+def test_a_path_too_long_for_the_disk_is_a_missing_film(films):
+    rows = [f"{films.name}/{'a' * 400}.png,a,1,0", "films/1.png,b,0,1"]
+    _, _, report = read_table(table_of(films, rows=rows), image_dir=films)
+    assert len(report.missing_files) == 1
+    with pytest.raises(FileNotFoundError, match="got none of 2 films there"):  # looked for beside the folder
+        read_table(films / "own.csv")
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "text"])
+def test_broken_parquet_is_refused(films, damage):
+    path = films / "own.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"path": ["films/0.png"], "Mass": [1]}), path)
+    content = bytearray(path.read_bytes())
+    content[-60] ^= 0xFF
+    damaged = {"empty": b"", "cut": bytes(content)[:-9], "flipped": bytes(content), "text": b"PAR1 no PAR1"}[damage]
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"`table` must be whole parquet, got .*own\.parquet"):
+        load_table(path)
+
+
+def test_parquet_of_impossible_dates_or_repeated_columns_is_refused(films):
+    dates = pyarrow.array([2**62], pyarrow.timestamp("ms"))
+    pyarrow.parquet.write_table(pyarrow.table({"path": ["films/0.png"], "when": dates}), films / "own.parquet")
+    with pytest.raises(ValueError, match="`table` must be whole parquet"):
+        load_table(films / "own.parquet")
+    repeated = pyarrow.Table.from_arrays([pyarrow.array(["films/0.png"])] * 2, names=["path", "path"])
+    pyarrow.parquet.write_table(repeated, films / "own.parquet")
+    with pytest.raises(ValueError, match="`table` must name each column once"):
+        load_table(films / "own.parquet")
+
+
+def test_a_film_that_is_a_pipe_is_missing(films):
+    (films / "films" / "0.png").unlink()
+    os.mkfifo(films / "films" / "0.png")
+    _, _, report = read_table(table_of(films), verify=True)
+    assert report.missing_files == ["films/0.png"]
+
+
+def test_a_link_inside_the_folder_is_followed(films, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("disk")
+    write_film(elsewhere / "a.png")
+    (films / "films" / "linked").symlink_to(elsewhere)
+    rows = ["films/linked/a.png,a,1,0", "films/1.png,b,0,1"]
+    assert set(by_name(load_table(table_of(films, rows=rows)))) == {"a.png", "1.png"}

@@ -18,7 +18,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow.compute
+from huggingface_hub import constants
 
 from clarity_hf.labels import FINDINGS, NO_FINDING, loose_name
 
@@ -112,13 +113,17 @@ def load_hub(
         data set does not have is empty.
 
     Raises:
-        ValueError: Columns or labels are not known, an argument is out of range; in a stream, labels are read, and
-            refused, as rows come.
+        ValueError: Columns or labels are not known, a file of it is broken, a film of a fetched data set is named by
+            a path of this machine, an argument is out of range; in a stream, labels and paths are read, and refused,
+            as rows come.
         datasets.exceptions.DatasetNotFoundError: There is no such data set.
     """
     check_validation_fraction(validation_fraction)
-    data = datasets.load_dataset(os.fspath(name), streaming=streaming, revision=revision)
+    if os.path.isdir(name):
+        _check_files(Path(name))
+    data = _load_dataset(os.fspath(name), name, streaming=streaming, revision=revision)
     wanted = _Wanted(findings, image_column, patient_column, uncertain, empty, validation_fraction, seed)
+    wanted.root = str(name) if os.path.isdir(name) else None
     return _open(Path(name).resolve().name if os.path.isdir(name) else str(name), data, wanted)
 
 
@@ -172,8 +177,9 @@ def load_imagefolder(
             seed=seed,
         )
     else:
-        data = datasets.load_dataset("imagefolder", data_dir=str(path))
-        wanted = _Wanted(findings, None, patient_column, uncertain, empty, validation_fraction, seed)
+        _check_files(path)
+        data = _load_dataset("imagefolder", path, data_dir=str(path))
+        wanted = _Wanted(findings, None, patient_column, uncertain, empty, validation_fraction, seed, str(path))
         source = _open(path.name, data, wanted)
     source = replace(source, name=path.name)
     return streamed(source) if streaming else source
@@ -190,6 +196,52 @@ class _Wanted:
     empty: Empty
     validation_fraction: float
     seed: int
+    root: str | None = None  # the folder of the films; None for what was fetched from the Hub
+
+
+def _load_dataset(name: str, shown: str | os.PathLike[str], **options: Any) -> Any:
+    try:
+        return datasets.load_dataset(name, **options)
+    except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException) as error:
+        reason = error.__cause__ or error
+        raise ValueError(
+            f"`name` must be a data set of whole files, got {shown} ({reason}). Fetch or write it again."
+        ) from error
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse pipes and devices, which `datasets` would wait for."""
+    for file in folder.rglob("*"):
+        if os.path.exists(file) and not (file.is_file() or file.is_dir()):
+            raise ValueError(f"`name` must be a folder of files, got the pipe or device {file}. Remove it.")
+
+
+def _outside(paths: Iterable[str | None], roots: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """The paths of films that lead out of all of `roots`, compared as written."""
+    folders = [os.path.abspath(root) for root in roots]
+    # A stream's own addresses (`hf://`) are no files; the films' reader opens none.
+    found = [path for path in paths if path is not None and not re.match(r"[a-z]+://", path)]
+    return [
+        path
+        for path in found
+        if not any(os.path.commonpath([folder, os.path.abspath(path)]) == folder for folder in folders)
+    ]
+
+
+def _check_fetched(paths: Iterable[str | None], column: str) -> None:
+    """Refuse a fetched row that names a film by a path of this machine: a stranger would choose what is read.
+
+    Args:
+        paths: Of the films whose bytes are not in the rows; the others are not opened.
+        column: For the error.
+    """
+    caches = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE)
+    outside = _outside(paths, caches)
+    if outside:
+        raise ValueError(
+            f"'{column}' must hold films, or paths of what was fetched with it, got {first_names(outside)}. Use "
+            "another data set: this one reads films of your machine."
+        )
 
 
 @dataclass
@@ -205,6 +257,7 @@ class _Schema:
     features: datasets.Features
     nih_files: bool
     multi_hot: tuple[str, ...] = ()
+    root: str | None = None
     doubts: list[str] = field(default_factory=list)
 
     def cells(self, row: Mapping[str, Any]) -> dict[str, str]:
@@ -222,6 +275,10 @@ class _Schema:
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A row of a stream as [`row_features`] has it."""
         image = row[self.image]
+        for column in filter(None, (self.image, self.mask)):
+            cell = row[column]
+            if self.root is None and cell and cell.get("bytes") is None:
+                _check_fetched([cell.get("path")], column)
         digest = hashlib.sha256(image.get("bytes") or b"").hexdigest()
         result = {
             "image": image,
@@ -326,6 +383,7 @@ def _find_schema(data: Mapping[str, Any], wanted: _Wanted) -> _Schema:
         features=features,
         nih_files=patient is None and not multi_hot and _is_numbered(features[label_columns[0]]),
         multi_hot=multi_hot,
+        root=wanted.root,
     )
     if isinstance(labels, NameLabels) and patient == "Patient ID" and _is_list_of(features[labels.column], "string"):
         schema.doubts.append(
@@ -465,6 +523,14 @@ def _load_split(
     patients = rows[schema.patient] if schema.patient else [None] * len(rows)
     # The paths alone: the films' bytes beside them would be gigabytes.
     paths = pyarrow.compute.struct_field(rows.data.column(schema.image), "path").to_pylist()
+    for column in filter(None, (schema.image, schema.mask)):
+        cells = rows.data.column(column)
+        without = pyarrow.compute.struct_field(cells, "bytes").is_null()
+        named = pyarrow.compute.struct_field(cells, "path").filter(without).to_pylist()
+        if schema.root is None:
+            _check_fetched(named, column)
+        elif outside := _outside(named, [schema.root]):
+            schema.doubts.append(f"{split} names {len(outside)} films out of the folder: {first_names(outside)}.")
     ids = [
         schema.patient_of({"path": path}, written, f"{split}-{i}")
         for i, (path, written) in enumerate(zip(paths, patients, strict=True))

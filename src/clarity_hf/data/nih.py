@@ -24,22 +24,22 @@ boxes with `target_sizes=[(BOX_FRAME, BOX_FRAME)]`.
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import os
 import re
-import struct
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import datasets
 import numpy as np
 import PIL.Image
 
 from ..boxes import BOX_FRAME
+from ..image_reading import FORMATS, MAX_PIXELS
 from ..labels import FINDINGS, NO_FINDING, canonical_finding, encode_findings
 from .named_splits import named_split
 from .rows import check_validation_fraction, first_names, in_drawing_order
@@ -67,16 +67,8 @@ _CITATION = (
     "Wang X, Peng Y, Lu L, Lu Z, Bagheri M, Summers RM. ChestX-ray8: Hospital-scale Chest X-ray Database and "
     "Benchmarks on Weakly-Supervised Classification and Localization of Common Thorax Diseases. CVPR 2017."
 )
-# What Pillow's decoders raise on damaged files; SyntaxError is its "broken PNG file".
-_DECODING_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    PIL.Image.DecompressionBombError,
-)
+# Damaged files meet most of Python's errors inside Pillow: SyntaxError, IndexError, struct.error and others.
+_DECODING_ERRORS = Exception
 
 
 @dataclass(slots=True)
@@ -342,19 +334,40 @@ def open_film(source: str | os.PathLike[str]) -> PIL.Image.Image:
 
     Raises:
         FileNotFoundError: There is no such file.
-        OSError: The file does not decode; the message names it.
+        OSError: The file does not decode, is no PNG, JPEG, TIFF or BMP, holds several frames or more than
+            `MAX_PIXELS` pixels; the message names it.
     """
+    name = os.fspath(source)
+    if os.path.exists(source) and not os.path.isfile(source):  # a pipe would be waited for
+        raise OSError(f"`source` must be a file, got the folder, pipe or device {name}. Copy the film itself.")
     try:
-        with PIL.Image.open(source) as image:
-            image.load()
-            return image
+        return decoded_image(source)
     except FileNotFoundError:
         raise
     except _DECODING_ERRORS as error:
         raise OSError(
-            f"`source` must be an image that decodes, got {os.fspath(source)} ({error}). Copy the file again, or drop "
+            f"`source` must be an image that decodes, got {name} ({error}). Copy the file again, or drop "
             "such films with `load_nih(..., verify=True)`."
         ) from error
+
+
+def decoded_image(source: str | os.PathLike[str] | BinaryIO) -> PIL.Image.Image:
+    """Decode an image whole, its frames and its claimed size checked before its pixels.
+
+    Args:
+        source: A path or an open file of PNG, JPEG, TIFF or BMP.
+
+    Raises:
+        Exception: As Pillow's own for what does not decode; callers give it their words.
+        ValueError: The image has several frames, or more than `MAX_PIXELS` pixels.
+    """
+    with PIL.Image.open(source, formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width}×{image.height} are more than {MAX_PIXELS} pixels")
+        if getattr(image, "is_animated", False):
+            raise ValueError("several frames")
+        image.load()
+        return image
 
 
 # Tables
@@ -373,11 +386,28 @@ def _find_table(root: Path) -> Path:
 
 def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of each row that is not blank, the header first."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
+    reader = csv.reader(_read_lines(path), strict=True)  # else an open quote would take the rows below it for a cell
+    try:
         for row in reader:
             if any(cell.strip() for cell in row):
                 yield reader.line_num, [cell.strip() for cell in row]
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, line {reader.line_num}: a row must be CSV, got one that is not ({error}). Close its quotes."
+        ) from error
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Lines of a table or list, their ends kept."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"`data_dir` must hold files, got the folder, pipe or device {path}. Copy the file itself.")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8, got something else ({error}). Use the release's own file.") from error
+    if "\0" in text:
+        raise ValueError(f"{path} must be text, got NUL bytes. Use the release's own file.")
+    return io.StringIO(text, newline="").readlines()
 
 
 def _read_entries(path: Path, report: NihReport) -> dict[str, NihFilm]:
@@ -451,10 +481,9 @@ def _read_age(written: str, where: str) -> float | None:
 def _read_follow_up(written: str, where: str) -> int | None:
     if not written:
         return None
-    try:
-        return int(written)
-    except ValueError as error:
-        raise ValueError(f"{where}: 'Follow-up #' must be a whole number, got '{written}'. Mend the row.") from error
+    if re.fullmatch(r"\d{1,9}", written, re.ASCII) is None:  # what an int32 holds
+        raise ValueError(f"{where}: 'Follow-up #' must be a whole number, got '{written[:99]}'. Mend the row.")
+    return int(written)
 
 
 def _image_id(name: str) -> str:
@@ -477,12 +506,12 @@ def _join_lists(films: dict[str, NihFilm], root: Path, report: NihReport) -> Non
             f"`data_dir` must hold {TRAIN_VALIDATION_LIST}, got {root}. Copy it from {_RELEASE_URL}: without it test "
             "films could not be told from training films."
         )
-    report.has_test_list = (root / TEST_LIST).is_file()
+    report.has_test_list = (root / TEST_LIST).exists()
     found: dict[str, str] = {}
     for split, path in (("train_val", train), ("test", root / TEST_LIST)):
-        if not path.is_file():
+        if not path.exists():
             continue
-        for line in path.read_text(encoding="utf-8-sig").split():
+        for line in "".join(_read_lines(path)).split():
             image_id = _image_id(line)
             if found.setdefault(image_id, split) != split:
                 raise ValueError(
@@ -580,7 +609,9 @@ def _image_files(root: Path, masks: Path) -> list[tuple[int, str]]:
         found.extend(
             (rank, os.path.join(folder, name))
             for name in names
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+            if name.lower().endswith(IMAGE_SUFFIXES)
+            and not name.startswith(".")
+            and os.path.isfile(os.path.join(folder, name))  # no pipe, which would be waited for, and no broken link
         )
     return sorted(found)
 
@@ -604,7 +635,7 @@ def _join_masks(films: dict[str, NihFilm], folder: Path, report: NihReport) -> N
     masks: dict[str, str] = {}
     for suffix in IMAGE_SUFFIXES:
         for path in sorted(folder.iterdir()):
-            if path.suffix.lower() == suffix:
+            if path.suffix.lower() == suffix and path.is_file():
                 masks.setdefault(path.stem, str(path))
     for image_id, film in films.items():
         if image_id in masks:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from .nih import open_film
+from .nih import decoded_image, open_film
 
 PRIOR_SIDE = 56
 """Side of the prior that a step carries; the model averages it to its patch grid."""
@@ -106,8 +106,8 @@ def read_mask(mask: Any) -> np.ndarray | None:
 
     Raises:
         FileNotFoundError: There is no such file.
-        OSError: The file does not decode; the message names it.
-        ValueError: The mask is not two-dimensional.
+        OSError: The image does not decode, see [`open_film`]; the message names its file.
+        ValueError: The mask is not two-dimensional, or holds no finite numbers.
     """
     if mask is None:
         return None
@@ -116,17 +116,38 @@ def read_mask(mask: Any) -> np.ndarray | None:
     if isinstance(mask, str | os.PathLike):
         mask = open_film(mask)
     elif isinstance(mask, io.BytesIO):
-        mask = Image.open(mask)
+        mask = _decoded(mask)
     # Not through the films' reader, which refuses an image of one grey: a mask may well be one.
     threshold = 0
     if isinstance(mask, Image.Image):
         threshold = 127 if mask.format == "JPEG" else 0
         # Grey ones stay as they are: the way to 8 bits would take a share under 1 for outside.
-        mask = mask if mask.mode in ("1", "L", "I", "I;16", "F") else mask.convert("L")
-    inside = np.asarray(mask) > threshold
-    if inside.ndim != 2:
-        raise ValueError(f"`thorax_mask` must be (h, w), got {inside.shape}. Pass one channel.")
+        mask = mask if mask.mode in ("1", "L", "I", "I;16", "F") else _grey(mask)
+    values = np.asarray(mask)
+    if values.ndim != 2:
+        raise ValueError(f"`thorax_mask` must be (h, w), got {values.shape}. Pass one channel.")
+    if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+        raise ValueError(f"`thorax_mask` must hold finite numbers, got {values.dtype}. Write 0 outside and 1 inside.")
+    inside = values > threshold
     return inside.astype(np.uint8) if inside.any() else None
+
+
+def _decoded(content: io.BytesIO) -> Image.Image:
+    try:
+        return decoded_image(content)
+    except Exception as error:  # broken files meet most of Python's inside Pillow
+        raise _does_not_decode(error) from error
+
+
+def _grey(mask: Image.Image) -> Image.Image:
+    try:
+        return mask.convert("L")
+    except Exception as error:  # a broken palette is met only here
+        raise _does_not_decode(error) from error
+
+
+def _does_not_decode(error: Exception) -> OSError:
+    return OSError(f"`thorax_mask` must be an image that decodes, got one that does not ({error}). Write it again.")
 
 
 __all__ = ["ATLAS_FILE", "PRIOR_DILATION", "PRIOR_SIDE", "load_atlas", "no_prior", "read_mask", "soft_prior"]

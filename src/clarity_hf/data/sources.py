@@ -186,7 +186,7 @@ def open_source(
         FileNotFoundError: The name is nothing of these; the message lists what is there.
         ValueError: An option does not fit this kind of data set, or as for its loader.
     """
-    path = Path(name).expanduser()
+    path = _path(name)
     kind = _kind(name, path)
     _check_options(name, kind, findings, masks_dir, streaming, validation_split)
     if kind == "phantom":
@@ -220,7 +220,7 @@ def open_sources(names: Sequence[str], film_repeats: int = 1, **options: Any) ->
         FileNotFoundError, ValueError: As [`open_source`], or two data sets have the same name, or none of them takes
             an option.
     """
-    kinds = [_kind(name, Path(name).expanduser()) for name in names]
+    kinds = [_kind(name, _path(name)) for name in names]
     opened = [open_source(name, **_own_options(kind, kinds, options)) for name, kind in zip(names, kinds, strict=True)]
     findings = union_of_findings(opened)
     sources = {re.sub(r"\W", "_", source.name): align_source(source, findings) for source in opened}
@@ -289,6 +289,10 @@ def _check_options(
         )
     if streaming and kind == "phantom":
         raise ValueError("`streaming` must be False for phantoms, got True. They are drawn as they are read.")
+
+
+def _path(name: str) -> Path:
+    return Path(os.path.expanduser(name))  # `Path.expanduser` ends at a `~name` that is no user
 
 
 def _kind(name: str, path: Path) -> str:

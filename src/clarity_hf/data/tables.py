@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import itertools
 import logging
 import os
 import re
@@ -62,6 +63,9 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """Spellings of the splits."""
+
+MAX_TABLE_BYTES, MAX_TABLE_ROWS = 512_000_000, 20_000_000
+"""Tables beyond are refused unread; that of CheXpert has 225,000 rows in 21 MB."""
 
 _CHEXPERT_COLUMNS = {"Path", "Frontal/Lateral"}
 _CHEXPERT_PATIENT = re.compile(r"(?:^|/)(patient\d+)/")
@@ -237,7 +241,7 @@ def read_table(
         The films in the table's order, also those without a file (`path` None), the names of the findings, and the
         report. Nothing is logged.
     """
-    path = Path(table).expanduser()
+    path = Path(os.path.expanduser(table))  # which leaves an unknown `~name` as it is
     cells = _read_cells(path)
     report = TableReport(str(table), rows=len(cells.lines))
     columns = _Columns.find(cells, image_column, patient_column, split_column, mask_column)
@@ -273,16 +277,18 @@ class _Cells:
 
 
 def _read_cells(path: Path) -> _Cells:
-    if not path.is_file():
+    if not os.path.exists(path):
         raise FileNotFoundError(f"`table` must be a file, got nothing at {path}. Check the path.")
+    if not os.path.isfile(path):  # a pipe would be waited for
+        raise ValueError(f"`table` must be a regular file, got a folder, a pipe or a device at {path}. Pass the file.")
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise ValueError(f"`table` must end in {', '.join(TABLE_SUFFIXES)}, got {path}. Export it as CSV.")
+    if path.stat().st_size > MAX_TABLE_BYTES:
+        size = path.stat().st_size
+        raise ValueError(f"`table` must have at most {MAX_TABLE_BYTES} bytes, got {size} in {path}. Split it.")
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
-    try:
-        rows = list(_read_text(path))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"`table` must be UTF-8, got {path} ({error}). Save it as CSV UTF-8.") from error
+    rows = list(_read_text(path))
     if not rows:
         raise ValueError(f"`table` must have a row of column names, got the empty {path}. Write one.")
     (_, header), *body = rows
@@ -302,22 +308,55 @@ def _read_cells(path: Path) -> _Cells:
 def _read_text(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of each row that is not blank."""
     with path.open(newline="", encoding="utf-8-sig") as file:
-        header = file.readline()
-        file.seek(0)
+        lines = _text_lines(file, path)
+        header = next(lines, "")
         separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
-        reader = csv.reader(file, delimiter=separator)
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                # Labels repeat: one object a spelling keeps the 225,000 rows of CheXpert small.
-                yield reader.line_num, [sys.intern(cell.strip()) for cell in row]
+        # Strict: else an open quote would take all rows below it for one cell.
+        reader = csv.reader(itertools.chain([header], lines), delimiter=separator, strict=True)
+        try:
+            for row in reader:
+                if any(cell.strip() for cell in row):
+                    # Labels repeat: one object a spelling keeps the 225,000 rows of CheXpert small.
+                    yield reader.line_num, [sys.intern(cell.strip()) for cell in row]
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}, line {reader.line_num}: a row must be CSV, got one that is not ({error}). Close its quotes, "
+                "and shorten cells of more than 131072 characters."
+            ) from error
+
+
+def _text_lines(file: Iterable[str], path: Path) -> Iterator[str]:
+    try:
+        for number, line in enumerate(file, 1):
+            if "\0" in line:
+                raise ValueError(f"{path}, line {number}: a line must be text, got NUL bytes. Save it as CSV UTF-8.")
+            yield line
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`table` must be UTF-8, got {path} ({error}). Save it as CSV UTF-8.") from error
 
 
 def _read_parquet(path: Path) -> _Cells:
-    table = pyarrow.parquet.read_table(path)
-    nested = [name for name in table.column_names if pyarrow.types.is_nested(table.schema.field(name).type)]
-    names = [name for name in table.column_names if name not in nested]
-    columns = {name: [cell_text(value) for value in table[name].to_pylist()] for name in names}
-    return _Cells(path, columns, list(range(1, table.num_rows + 1)))
+    # Broken files meet pyarrow's errors, Python's among them (OverflowError of a date, UnicodeDecodeError of a name).
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            rows, groups = file.metadata.num_rows, range(file.metadata.num_row_groups)
+            size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
+            names = [field.name for field in file.schema_arrow if not pyarrow.types.is_nested(field.type)]
+            repeated = len(set(names)) < len(names)
+            columns = {}
+            if rows <= MAX_TABLE_ROWS and size <= MAX_TABLE_BYTES and not repeated:
+                table = file.read(names)
+                columns = {name: [cell_text(value) for value in table[name].to_pylist()] for name in names}
+    except Exception as error:
+        raise ValueError(f"`table` must be whole parquet, got {path} ({error}). Write it again.") from error
+    if rows > MAX_TABLE_ROWS or size > MAX_TABLE_BYTES:
+        raise ValueError(
+            f"`table` must have at most {MAX_TABLE_ROWS} rows and {MAX_TABLE_BYTES} bytes unpacked, got {rows} and "
+            f"{size}. Split {path}."
+        )
+    if repeated:
+        raise ValueError(f"`table` must name each column once, got {names} in {path}. Rename one.")
+    return _Cells(path, columns, list(range(1, rows + 1)))
 
 
 # Columns
@@ -370,7 +409,7 @@ def _image_root(path: Path, image_dir: str | os.PathLike[str] | None, cells: _Ce
     folder = path.absolute().parent
     written = next(iter(cells.columns[columns.image]), "")
     # CheXpert's paths begin with the name of the folder that its tables lie in.
-    if written.split("/")[0] == folder.name and not (folder / written).exists():
+    if written.split("/")[0] == folder.name and not os.path.exists(folder / written):
         folder = folder.parent
     return os.path.normpath(folder)
 

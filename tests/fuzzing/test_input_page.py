@@ -1,0 +1,46 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""`docs/input.md` names a test for each case, and each of them is there."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+PAGE = REPOSITORY / "docs" / "input.md"
+
+
+def named_tests(text):
+    """Tests by the file that a section names for them: `{"tests/test_a.py": {"test_b"}}`."""
+    named = {}
+    for section in text.split("\n## ")[1:]:
+        files = re.findall(r"Tests:\s+`(tests/[\w/]+\.py)`", section)
+        names = set(re.findall(r"`(test_\w+)`", section))
+        if names:
+            assert len(files) == 1, section[:60]
+            named[files[0]] = names
+    return named
+
+
+def functions(code):
+    return {node.name for node in ast.walk(ast.parse(code)) if isinstance(node, ast.FunctionDef)}
+
+
+def test_the_check_sees_a_test_that_is_not_there():
+    text = "# Bad\n\n## A\n\nTests:\n`tests/test_a.py`.\n\n| x | y | `test_b`, `test_c` |"
+    assert named_tests(text) == {"tests/test_a.py": {"test_b", "test_c"}}
+    assert functions("def test_b(): ...") == {"test_b"}
+
+
+@pytest.mark.parametrize("file", named_tests(PAGE.read_text(encoding="utf-8")))
+def test_every_test_that_the_page_names_is_there(file):
+    named = named_tests(PAGE.read_text(encoding="utf-8"))[file]
+    assert named - functions((REPOSITORY / file).read_text(encoding="utf-8")) == set()
+
+
+def test_every_row_of_a_case_names_a_test():
+    rows = re.findall(r"^\| .+ \|$", PAGE.read_text(encoding="utf-8").split("\n## Fuzzing")[0], re.MULTILINE)
+    cases = [row for row in rows if not row.startswith("| input |")]
+    assert len(cases) > 80
+    assert [row for row in cases if "`test_" not in row] == []
