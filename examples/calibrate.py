@@ -26,6 +26,7 @@ from clarity_hf.cli.common import load
 from clarity_hf.evaluation.calibration import calibrate, cross_fitted
 from clarity_hf.evaluation.calibration_text import calibration_text, cross_fitted_text
 from clarity_hf.evaluation.checkpoint import calibration_records
+from clarity_hf.training.whole_files import replaced_files
 
 
 def main() -> None:
@@ -67,8 +68,9 @@ def main() -> None:
     # Before the config changes: the records' scores are of the calibration that it has now, which both undo.
     unseen = cross_fitted(model.config, records, *choice)
     found = calibrate(model.config, records, *choice, arguments.min_boxes, arguments.rare)
-    model.save_pretrained(arguments.output_dir)
-    processor.save_pretrained(arguments.output_dir)
+    with replaced_files(arguments.output_dir) as folder:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
     print(f"{calibration_text(found, model.config.findings)}\n\n{cross_fitted_text(unseen)}")
     print(f"saved {arguments.output_dir}: calibration on {len(records)} {arguments.split} films")
 

@@ -377,6 +377,21 @@ def upload_event(served, path, session):
     return {"data": [file, 0.45, "wash", False], "fn_index": event["id"], "session_hash": session}
 
 
+def test_the_same_film_of_two_tabs_is_two_files(served, film):
+    """The first to be answered deletes its upload."""
+    part = b'Content-Disposition: form-data; name="files"; filename="film.png"\r\n\r\n'
+    body = b"--x\r\n" + part + png(film) + b"\r\n--x--\r\n"
+    request = urllib.request.Request(
+        f"{served.address}/gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=x"}
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    paths = []
+    for _ in range(2):
+        with opener.open(request, timeout=20) as answer:
+            paths += json.load(answer)
+    assert len(set(paths)) == 2
+
+
 def test_a_film_of_an_address_is_not_fetched(served):
     body = upload_event(served, "http://127.0.0.1:9/film.png", "url")
     event = json.load(served.post("queue/join", body))["event_id"]

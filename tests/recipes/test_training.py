@@ -194,6 +194,16 @@ def test_films_are_streamed_from_a_folder(tmp_path, capsys):
     assert "a stream of" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_films_are_kept_decoded_and_a_run_goes_on_with_another_folder_of_them(tmp_path, capsys):
+    write_phantoms(tmp_path / "films", 20, seed=3, size=64)
+    options = ("--data_dir", tmp_path / "films", "--output_dir", tmp_path / "out", "--save_steps", "1")
+    options += ("--save_strategy", "steps", "--eval_strategy", "no", "--load_best_model_at_end", "False")
+    run(*options, "--max_steps", "1", "--film_cache", tmp_path / "one")
+    assert list((tmp_path / "one").rglob("*.safetensors"))
+    run(*options, "--max_steps", "2", "--film_cache", tmp_path / "two")
+    assert "resuming from" in capsys.readouterr().out
+
+
 def test_only_one_data_set_is_streamed(tmp_path):
     for name in ("one", "two"):
         write_phantoms(tmp_path / name, 20, seed=3, size=64)

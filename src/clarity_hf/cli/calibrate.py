@@ -64,6 +64,7 @@ def calibrate(
     from clarity_hf.evaluation import calibration
     from clarity_hf.evaluation.calibration_text import calibration_text, cross_fitted_text
     from clarity_hf.evaluation.checkpoint import calibration_records
+    from clarity_hf.training.whole_files import replaced_files
 
     loaded, image_processor = load(model, device)
     records = calibration_records(
@@ -74,7 +75,8 @@ def calibrate(
     found = calibration.calibrate(
         loaded.config, records, rule.value, sensitivity, min_positives, min_boxes, rare.value
     )
-    loaded.save_pretrained(output_dir)
-    image_processor.save_pretrained(output_dir)
+    with replaced_files(output_dir) as folder:
+        loaded.save_pretrained(folder)
+        image_processor.save_pretrained(folder)
     print(f"{calibration_text(found, loaded.config.findings)}\n\n{cross_fitted_text(unseen)}")
     print(f"saved {output_dir}: calibration on {len(records)} {split.value} films")

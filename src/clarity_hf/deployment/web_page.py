@@ -20,6 +20,7 @@ import socket
 import tempfile
 import threading
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -489,6 +490,7 @@ def serve_page(
         _until_ended(),
         tempfile.TemporaryDirectory(prefix="clarity-hf-page-") as folder,
         _environment(GRADIO_TEMP_DIR=folder),
+        _uploads_apart(),
     ):
         page = build_page(pipeline, model_name, max_queue=max_queue, max_upload_mb=max_upload_mb)
         gradio = _gradio()
@@ -542,6 +544,27 @@ def _environment(**variables: str) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _uploads_apart() -> Iterator[None]:
+    """A folder for each upload: gradio names it by the content, and a film that two tabs send would be one file.
+
+    The tab that is answered first deletes it, and the other would be told to upload it again.
+    """
+    _gradio()
+    from gradio import route_utils
+
+    class Upload(route_utils.GradioUploadFile):
+        def __init__(self, *arguments: Any, **named: Any):
+            super().__init__(*arguments, **named)
+            self.sha.update(uuid.uuid4().bytes)
+
+    before, route_utils.GradioUploadFile = route_utils.GradioUploadFile, Upload
+    try:
+        yield
+    finally:
+        route_utils.GradioUploadFile = before
 
 
 def _free_port(host: str) -> int:

@@ -134,7 +134,9 @@ def fit(trainer: Trainer, recipe: DataRecipe, validation: Any) -> PredictionOutp
         ValueError: The output folder is of another run, or the checkpoint to go on from, or the best one so far, is
             damaged.
     """
-    resume_from = trainer.args.resume_from_checkpoint or last_checkpoint(trainer.args, asdict(recipe))
+    described = asdict(recipe)
+    described.pop("film_cache")  # it moves a film by half a grey value at most
+    resume_from = trainer.args.resume_from_checkpoint or last_checkpoint(trainer.args, described)
     if resume_from:
         require_whole(resume_from)
         if trainer.args.load_best_model_at_end and (Path(resume_from) / "trainer_state.json").is_file():
