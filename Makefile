@@ -10,7 +10,7 @@ BENCHMARKS ?= localization_cost gradcam_cost compile_speed export_speed training
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint slow bench clean
+.PHONY: demo test slow bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/localize.py $(if $(FILM),"$(FILM)") --output_dir "$(OUTPUT)"
@@ -28,6 +28,9 @@ bench: $(VENV)/.installed-test
 	@for name in $(BENCHMARKS); do \
 		echo; echo "## benchmarks/$$name.py"; echo; $(BIN)/python benchmarks/$$name.py || exit 1; \
 	done
+
+docs: $(VENV)/.installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) demo-output build dist .pytest_cache .mypy_cache .ruff_cache

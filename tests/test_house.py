@@ -195,7 +195,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     [
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
-        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
         *(PACKAGE / "checkpoints").glob("*/README.md"),
     ]
 )
