@@ -317,7 +317,11 @@ class ClarityConfig(PreTrainedConfig):
         return [math.log(share / (1 - share)) for share in clamped]
 
     def validate_architecture(self):
-        """Check sizes, choices, shares, weights and thresholds; called on construction."""
+        """Check sizes, choices, shares, weights and thresholds; called on construction.
+
+        Raises:
+            ValueError: One of them is out of range.
+        """
         _require_choice("pooling", self.pooling, ("attention", "linear", "mean"))
         _require_choice("map_fusion", self.map_fusion, ("geometric", "attention", "cam"))
         _require_choice("box_components", self.box_components, ("largest", "all"))

@@ -745,7 +745,11 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         labels: torch.Tensor,
         anatomical_prior: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
-        """The unweighted parts of the loss, by name; `logits` by the name of their part, shapes as in `forward`."""
+        """The unweighted parts of the loss, by name; `logits` by the name of their part, shapes as in `forward`.
+
+        Raises:
+            ValueError: `labels` are not `(B, F)`.
+        """
         expected = logits["class_token"].shape
         if labels.shape != expected:
             raise ValueError(

@@ -51,10 +51,11 @@ class ChestXrayLocalizationPipeline(Pipeline):
             top_k (`int`, *optional*): Keep the findings with the highest scores; all by default.
             return_maps (`bool`, defaults to `False`): Add to each finding `"map"`, its localization map over the film,
                 a numpy array `(H, W)` float32 of values ≥ 0 on the model's own scale.
-            radiograph_check (`str`, defaults to `"warn"`): What follows where a film does not look like a whole
-                frontal chest radiograph, upright, bones bright (see [`check_radiograph`]): `"warn"` says so in a
-                [`NotARadiographWarning`] and goes on, `"refuse"` raises, `"off"` does not look. A copy of this code
-                beside a published model has not the check's weights, and there `"off"` is the default.
+            radiograph_check (`str`, *optional*): What follows where a film does not look like a whole frontal chest
+                radiograph, upright, bones bright (see [`check_radiograph`]): `"warn"` says so in a
+                [`NotARadiographWarning`] and goes on, `"refuse"` raises, `"off"` does not look. The default is
+                `"warn"`; a copy of this code beside a published model has not the check's weights, and there it is
+                `"off"`.
             batch_size (`int`, *optional*): Films per forward pass.
 
         Returns:
@@ -120,7 +121,18 @@ class ChestXrayLocalizationPipeline(Pipeline):
         top_k: int | None = None,
         return_maps: bool = False,
     ) -> list[dict[str, Any]]:
-        """The outputs of one film to the result that `__call__` documents."""
+        """The outputs of one film to the result that `__call__` documents.
+
+        Args:
+            model_outputs: Of `_forward`, of one film.
+            threshold: As in `__call__`.
+            map_threshold: As in `__call__`.
+            top_k: As in `__call__`.
+            return_maps: As in `__call__`.
+
+        Returns:
+            One dict per finding, highest score first.
+        """
         config = self.model.config
         thresholds = config.per_finding("score_thresholds") if threshold is None else threshold
         result = self.image_processor.post_process_localization(

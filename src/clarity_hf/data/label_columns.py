@@ -135,7 +135,11 @@ class NameLabels:
         self.places = {harmonised_finding(name): self.names.index(finding) for name, finding in vocabulary.items()}
 
     def read(self, cells: Mapping[str, str], where: str) -> LabelRow:
-        """Read one row, as [`ColumnLabels`]; an empty cell is a film that nobody annotated."""
+        """Read one row, as [`ColumnLabels`]; an empty cell is a film that nobody annotated.
+
+        Raises:
+            ValueError: A name is not in the vocabulary; the message names the line and the closest.
+        """
         written = split_names(cells[self.column])
         present = [name for name in written if loose_name(name) not in NORMAL_NAMES]
         labels = np.full(len(self.names), 0.0 if written else np.nan, dtype=np.float32)

@@ -119,7 +119,11 @@ class JoinedRows(torch.utils.data.ConcatDataset):
 
 
 class RepeatedRows:
-    """A map-style data set seen `times` over in one epoch, so that a small one weighs more beside a large one."""
+    """A map-style data set seen `times` over in one epoch, so that a small one weighs more beside a large one.
+
+    Raises:
+        ValueError: `times` is under 1.
+    """
 
     def __init__(self, rows: Any, times: int):
         if times < 1:

@@ -100,6 +100,9 @@ class ModelIdentity:
         name: Such as `clarity-s16-224`; at most 64 characters. It goes to the PACS: pass no path.
         weights_hash: Hash of the weights, at most 64 characters; [`weights_digest`] makes one.
         version: Of this package, by default the installed one; at most 64 characters.
+
+    Raises:
+        ValueError: One of them is empty, too long, or holds what DICOM's short strings cannot.
     """
 
     name: str

@@ -165,7 +165,11 @@ def _dash(draw: ImageDraw.ImageDraw, box: np.ndarray, size: tuple[int, int], len
 
 
 def case_entries(evaluated: Evaluated, look: Look, count: int) -> dict[str, list[dict[str, Any]]]:
-    """Pictures and captions of the cases; a film is asked for when it is drawn, so that one is held at a time."""
+    """Pictures and captions of the cases; a film is asked for when it is drawn, so that one is held at a time.
+
+    Raises:
+        ValueError: `look` lacks a film that it was asked for, or gives maps of another shape.
+    """
     entries: dict[str, list[dict[str, Any]]] = {}
     for title, cases in pick_cases(evaluated, count).items():
         entries[title] = []

@@ -217,6 +217,9 @@ class ChexlocalizeMiou(LocalizationMetric):
         findings: Names by their index.
         cutoffs: `(F,)` probabilities, chosen on other films; None empties no mask.
         kwargs: As for [`evaluate.Metric`].
+
+    Raises:
+        ValueError: There is not one cut-off per finding.
     """
 
     columns = {"predictions": _MASK, "references": _MASK, "scores": datasets.Value("float64")}
@@ -271,7 +274,11 @@ class MaxBoxAcc(LocalizationMetric):
     result_name = "max_box_acc"
 
     def figures(self, findings: np.ndarray, columns: dict[str, list]) -> dict[str, float]:
-        """`max_box_acc` or `max_box_acc_v2`, and its parts."""
+        """`max_box_acc` or `max_box_acc_v2`, and its parts.
+
+        Raises:
+            ValueError: Rows have boxes at different numbers of thresholds.
+        """
         pairs = zip(columns["references"], columns["predictions"], strict=True)
         best = [[best_overlaps(_boxes(a), _boxes(drawn)).max(initial=0.0) for drawn in each] for a, each in pairs]
         if len({len(row) for row in best}) > 1:

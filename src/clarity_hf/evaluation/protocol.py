@@ -107,6 +107,9 @@ def split_by_patients(
         tuning_patients: Whom to tune on. All other patients with boxes are scored; those without boxes are on the
             tuning side.
 
+    Returns:
+        The films to tune on and the films to score, each in the order of `records`.
+
     Raises:
         ValueError: None of the patients with boxes is listed, so that nothing would be tuned, or all are, so that
             nothing would be scored.
@@ -186,7 +189,9 @@ class AnnotatedBoxes:
         iou: `(n, T)` best IoU with a drawn box, at each of `MAP_THRESHOLDS`.
         iobb: `(n, T)` best intersection over the drawn box.
         count: `(n, T)` int, boxes drawn for the (film, finding).
-        own_iou, own_iobb, own_count: `(n,)` the same at the method's own threshold and components.
+        own_iou: `(n,)` as `iou`, at the method's own threshold and components.
+        own_iobb: `(n,)` as `iobb`, there.
+        own_count: `(n,)` as `count`, there.
         num_findings: F.
     """
 
@@ -566,7 +571,8 @@ class WangProtocol:
     Attributes:
         iou: Overlaps by IoU, of the boxes of both thresholds together.
         iobb: Overlaps by intersection over the drawn box.
-        levels, iobb_levels: The t at which false boxes are counted.
+        levels: The t of IoU at which false boxes are counted.
+        iobb_levels: The t of intersection over the drawn box at which they are.
         false_boxes: `(F, len(levels))` drawn boxes per annotated map whose IoU with no annotated box exceeds t; NaN
             without maps.
         false_boxes_iobb: `(F, len(iobb_levels))` the same by intersection over the drawn box.
@@ -918,9 +924,12 @@ class Repeated:
 
     Attributes:
         levels: The L levels.
-        shares, shares_deviation: `(F, L)`.
-        macro, macro_deviation: `(L,)`.
-        pooled, pooled_deviation: `(L,)`.
+        shares: `(F, L)` means of the shares of each finding.
+        shares_deviation: `(F, L)`, their deviations.
+        macro: `(L,)` means of the mean over findings.
+        macro_deviation: `(L,)`, its deviations.
+        pooled: `(L,)` means of the share of all boxes.
+        pooled_deviation: `(L,)`, its deviations.
     """
 
     levels: tuple[float, ...]

@@ -92,7 +92,8 @@ class MassOutside:
     """Mass outside the thorax over films, for F findings.
 
     Attributes:
-        mean, median: `(F,)` in [0, 1], NaN where `films` is 0.
+        mean: `(F,)` in [0, 1], the mean over films; NaN where `films` is 0.
+        median: `(F,)` in [0, 1], the median; NaN where `films` is 0.
         films: `(F,)` films on which the finding is present, its map not zero and a mask known.
         left_out: `(F,)` films on which the finding is present and one of these is missing.
     """

@@ -115,6 +115,9 @@ def films_that_decide(validations: Mapping[str, Any], args: TrainingArguments) -
     Args:
         validations: Validation films by the name of their data set.
         args: Of the Trainer. With several data sets its metric for the best epoch is changed to that of the last.
+
+    Returns:
+        What the Trainer evaluates on, by name where there are several, and the films of the last.
     """
     target, validation = list(validations.items())[-1]
     if len(validations) == 1:

@@ -170,6 +170,9 @@ def annotated_loss(
         labels: `(B, F)` of 1, 0, NaN.
         num_items_in_batch: Labels, NaN among them, of all the batches whose gradients are added up before a step: the
             Trainer divides such a loss by nothing else.
+
+    Returns:
+        Scalar ≥ 0.
     """
     loss = multilabel_classification_loss(outputs.logits, labels)
     return loss if num_items_in_batch is None else loss * (labels.numel() / num_items_in_batch)
@@ -244,7 +247,11 @@ def build_optimizer(model: nn.Module, args: TrainingArguments) -> MuonWithAdamW:
 
 
 def drop_path_settings(config: PreTrainedConfig, rate: float) -> dict[str, Any]:
-    """How a model of this config is told its stochastic depth."""
+    """How a model of this config is told its stochastic depth.
+
+    Raises:
+        ValueError: It has none, and `rate` is above 0.
+    """
     if config.model_type == "timm_wrapper":
         return {"model_args": (config.model_args or {}) | {"drop_path_rate": rate}} if rate else {}
     if rate and not hasattr(config, "drop_path_rate"):
@@ -253,7 +260,11 @@ def drop_path_settings(config: PreTrainedConfig, rate: float) -> dict[str, Any]:
 
 
 def classifier_of(model: PreTrainedModel) -> nn.Linear:
-    """The layer whose outputs are the logits."""
+    """The layer whose outputs are the logits.
+
+    Raises:
+        ValueError: It is not linear, or has no bias.
+    """
     wrapped = getattr(model, "timm_model", None)
     head = wrapped.get_classifier() if wrapped is not None else getattr(model, "classifier", None)
     if not isinstance(head, nn.Linear) or head.bias is None:
@@ -296,7 +307,17 @@ def write_card(
     train_films: int,
     licence: tuple[str, str],
 ) -> None:
-    """Write `README.md` beside the model; `data` names the data sets, [`licence_of_weights`] gives `licence`."""
+    """Write `README.md` beside the model.
+
+    Args:
+        folder: Of the model.
+        model: As it was trained.
+        recipe: Arguments.
+        prediction: Of the validation films, with their labels and metrics.
+        data: Names of the data sets.
+        train_films: Films trained on.
+        licence: From [`licence_of_weights`].
+    """
     positives = (prediction.label_ids == 1).sum(0)
     findings = [model.config.id2label[index] for index in range(len(positives))]
 

@@ -224,7 +224,16 @@ def with_cached_logits(
     processor: ClarityImageProcessor,
     folder: str,
 ) -> Any:
-    """Training films with the teacher's logits, kept in a folder, for each view of them that training will see."""
+    """Training films with the teacher's logits, for each view of them that training will see.
+
+    Args:
+        recipe: Arguments; `augment` says which views there will be.
+        args: Of the Trainer: device, batch and workers.
+        films: Training films.
+        teacher: Whom to ask.
+        processor: The student's preprocessing.
+        folder: That keeps the logits, see [`cache_teacher_logits`].
+    """
     views = ("identity", "mirror") if recipe.augment == "flip" else ("identity",)
     return cache_teacher_logits(
         films,
@@ -252,7 +261,11 @@ def build_processor(recipe: TrainingRecipe) -> ClarityImageProcessor:
 
 
 def join_films(recipe: TrainingRecipe, sources: dict[str, Source], seed: int) -> Any:
-    """The training films of all data sets one after the other, or the stream of one, shuffled."""
+    """The training films of all data sets one after the other, or the stream of one, shuffled.
+
+    Raises:
+        ValueError: Several streams, or `film_repeats` or `teacher_cache` of one.
+    """
     if not recipe.streaming:
         return JoinedRows([source.train for source in sources.values()])
     if len(sources) > 1 or recipe.film_repeats > 1 or recipe.teacher_cache:

@@ -25,6 +25,9 @@ class ClarityTrainingArguments(TrainingArguments):
 
     The weights of the other losses are part of the model: `ClarityConfig.orthogonal_loss_weight`,
     `foreground_loss_weight` and `background_loss_weight`.
+
+    Raises:
+        ValueError: An argument is out of range, or `optim` is given beside Muon.
     """
 
     distillation_alpha: float = field(

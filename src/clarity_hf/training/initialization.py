@@ -36,6 +36,7 @@ class InitializationReport:
 
     Args:
         layout: `"transformers"`, `"timm"` (DINO's and DINOv2's own files too) or `"clarity"`.
+        eps: LayerNorm's ε of the source, None where it is unknown, and of the model.
         matched: Copied one to one.
         resampled: Patch positions, resampled bicubically to the model's patch grid.
         copied_to_classes: Class tokens and positions, each a noisy copy of the source's one.
@@ -44,7 +45,6 @@ class InitializationReport:
         zeroed: Biases that the source does not have.
         initialised: Not in the source: they stay as they were.
         unused: What the source has and the model does not; its own names. Of position embeddings, which rows.
-        eps: LayerNorm's ε of the source, None where it is unknown, and of the model.
         findings: For a CLARiTy source whose findings are known, what became of them.
     """
 

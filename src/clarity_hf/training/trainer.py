@@ -33,6 +33,9 @@ class ClarityDistillationTrainer(Trainer):
         args: [`ClarityTrainingArguments`].
         kwargs: As for [`transformers.Trainer`]; rows hold `pixel_values`, `labels` and optionally `anatomical_prior`
             and `teacher_logits` `(F,)`, a teacher's cached answer to just these pixels, for which no teacher is asked.
+
+    Raises:
+        TypeError: `args` are not [`ClarityTrainingArguments`].
     """
 
     loss_is_scaled_for_ga = False  # a mean over images: dividing by the accumulation steps is right

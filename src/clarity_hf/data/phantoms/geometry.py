@@ -24,18 +24,35 @@ _CLOUD_NODES = 48  # along a side of the grid of `Geometry.field`
 
 @dataclass(frozen=True)
 class Person:
-    """What stays the same over a patient's films; lengths in units of the patient frame."""
+    """What stays the same over a patient's films; lengths in units of the patient frame.
+
+    Attributes:
+        sex: `"M"` or `"F"`.
+        age: In years.
+        half_width: Of the lungs, at their base.
+        apex: `q` of the top of the lungs.
+        height: Of the lungs, from the apex to the right dome.
+        left_drop: Of the left dome below the right.
+        fat: Soft tissue outside the ribs.
+        heart_ratio: Heart over thorax, of the normal heart.
+        heart_lean: Share of the heart left of the midline.
+        knob: Radius of the aortic knob.
+        breast: How large and dense the breasts are, in [0, 1]; 0 for none.
+        rib_slope: `q` by which ribs fall outwards.
+        rib_density: Times the attenuation of the usual ribs.
+        apex_pointed: Curvature of the top of the lungs: `q` per `p` squared.
+    """
 
     sex: str
     age: int
-    half_width: float  # of the lungs, at their base
-    apex: float  # q of the top of the lungs
-    height: float  # of the lungs, from the apex to the right dome
-    left_drop: float  # of the left dome below the right
-    fat: float  # soft tissue outside the ribs
-    heart_ratio: float  # heart over thorax, of the normal heart
-    heart_lean: float  # share of the heart left of the midline
-    knob: float  # radius of the aortic knob
+    half_width: float
+    apex: float
+    height: float
+    left_drop: float
+    fat: float
+    heart_ratio: float
+    heart_lean: float
+    knob: float
     breast: float
     rib_slope: float
     rib_density: float
@@ -68,17 +85,29 @@ class Person:
 
 @dataclass(frozen=True)
 class Exam:
-    """What changes from film to film: view, position of the patient, exposure."""
+    """What changes from film to film: view, position of the patient, exposure.
+
+    Attributes:
+        view: `"PA"` or `"AP"`.
+        scale: Of the patient frame, in shorter sides of the film.
+        center: Where (0, 0.5) of the patient frame lies: x, y in shorter sides of the film.
+        shear: Leaning of the patient: x per q.
+        tilt: `q` by which the left shoulder and apex are lower than the middle.
+        breath: Added to `q` of the domes; negative is a shallow breath.
+        tone: Attenuation of black, of white, and curvature.
+        grain: Standard deviation of the noise, in attenuation.
+        turn: Rotation about the body's axis: shifts mediastinum and heart against the lungs.
+    """
 
     view: str
-    scale: float  # of the patient frame, in shorter sides of the film
-    center: tuple[float, float]  # where (0, 0.5) of the patient frame lies: x, y in shorter sides of the film
-    shear: float  # leaning of the patient: x per q
-    tilt: float  # q by which the left shoulder and apex are lower than the middle
-    breath: float  # added to q of the domes; negative is a shallow breath
-    tone: tuple[float, float, float]  # attenuation of black, of white, and curvature
-    grain: float  # standard deviation of the noise, in attenuation
-    turn: float  # rotation about the body's axis: shifts mediastinum and heart against the lungs
+    scale: float
+    center: tuple[float, float]
+    shear: float
+    tilt: float
+    breath: float
+    tone: tuple[float, float, float]
+    grain: float
+    turn: float
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Exam:

@@ -80,12 +80,32 @@ def random_side(rng: np.random.Generator) -> int:
 
 
 def lognormal(rng: np.random.Generator, median: float, spread: float, low: float, high: float) -> float:
-    """A size of a median and a spread (of its logarithm), cut to `low` and `high`."""
+    """Draw a size from a log-normal distribution.
+
+    Args:
+        rng: Of the finding.
+        median: In any unit, > 0.
+        spread: Standard deviation of the logarithm.
+        low: Smallest size, to which a smaller one is cut.
+        high: Largest size, to which a larger one is cut.
+    """
     return float(np.clip(median * math.exp(spread * rng.standard_normal()), low, high))
 
 
 def around(scene: Scene, side: int, p0: float, q0: float, a: float, b: float) -> tuple[Window, np.ndarray, np.ndarray]:
-    """Window of half-sizes `a`, `b` about a point of a lung, with its mirrored `p` (positive laterally) and `q`."""
+    """Window about a point of a lung.
+
+    Args:
+        scene: The normal film.
+        side: -1 for the right lung, 1 for the left.
+        p0: Of the point, from the midline outwards.
+        q0: Of the point.
+        a: Half of the window's width, in units of the patient frame.
+        b: Half of its height.
+
+    Returns:
+        The window, and `p` (positive laterally) and `q` of its pixels; see [`Geometry.mirrored`].
+    """
     return scene.mirrored(side, p0 - a, q0 - b, p0 + a, q0 + b)
 
 
