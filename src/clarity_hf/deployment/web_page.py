@@ -552,15 +552,15 @@ def _uploads_apart() -> Iterator[None]:
 
     The tab that is answered first deletes it, and the other would be told to upload it again.
     """
-    _gradio()
-    from gradio import route_utils
+    route_utils = _gradio().route_utils
+    before: Any = route_utils.GradioUploadFile
 
-    class Upload(route_utils.GradioUploadFile):
+    class Upload(before):
         def __init__(self, *arguments: Any, **named: Any):
             super().__init__(*arguments, **named)
             self.sha.update(uuid.uuid4().bytes)
 
-    before, route_utils.GradioUploadFile = route_utils.GradioUploadFile, Upload
+    route_utils.GradioUploadFile = Upload
     try:
         yield
     finally:
