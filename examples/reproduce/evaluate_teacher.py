@@ -31,6 +31,7 @@ from clarity_hf.evaluation.localizers import LocalizerOutput
 from clarity_hf.evaluation.records import data_digest
 from clarity_hf.evaluation.tables import Evaluated, classification_table, plain
 from clarity_hf.fingerprints import weights_digest
+from clarity_hf.training.foreign_models import load_foreign_model
 from clarity_hf.training.runs import published_name
 
 THRESHOLD = 0.5
@@ -106,9 +107,7 @@ class Classifier:
             )
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
         # A file in half precision would compute in it, and films come in float32.
-        model = AutoModelForImageClassification.from_pretrained(
-            name_or_path, use_safetensors=True, dtype=torch.float32
-        )
+        model = load_foreign_model(AutoModelForImageClassification, name_or_path, dtype=torch.float32)
         self.model = model.eval().to(device)
         names = {int(index): finding for index, finding in model.config.id2label.items()}
         self.findings = tuple(names[index] for index in sorted(names))

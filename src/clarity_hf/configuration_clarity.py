@@ -382,7 +382,8 @@ class ClarityConfig(PreTrainedConfig):
                 "Number the findings in the order of the logits."
             )
         for name in self.findings:
-            if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
+            printable = isinstance(name, str) and name.replace("\xa0", " ").isprintable()
+            if not printable or not name.strip() or len(name) > LONGEST_NAME:
                 raise ValueError(
                     f"`id2label` must name findings by 1 to {LONGEST_NAME} printable characters, got "
                     f"{str(name)[:LONGEST_NAME]!r}. Rename the finding."

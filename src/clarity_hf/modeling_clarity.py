@@ -371,6 +371,14 @@ class ClarityPreTrainedModel(PreTrainedModel):
         _require_finite(model, place)
         return loaded
 
+    @staticmethod
+    def _load_pretrained_model(model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any) -> Any:
+        """Read the files that were found, here or on the Hub, where all of them are safetensors."""
+        others = sorted({Path(file).name for file in checkpoint_files or () if Path(file).suffix != ".safetensors"})
+        if others:
+            raise ValueError(f"`model.safetensors.index.json` must name .safetensors files, got {others}. {_CONVERT}")
+        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

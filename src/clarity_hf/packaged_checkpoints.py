@@ -163,9 +163,10 @@ def _serving_packaged(cached_files: Callable[..., Any]) -> Callable[..., Any]:
     def serve(path_or_repo_id: str | os.PathLike, filenames: list[str], **kwargs: Any) -> Any:
         if _is_bare_name(str(path_or_repo_id)):
             path_or_repo_id = checkpoint_path(str(path_or_repo_id))
-        folder = Path(path_or_repo_id).resolve()
-        if folder.parent == CHECKPOINT_FOLDER.resolve() and folder.name in checkpoint_names():
-            _check_packaged(folder)
+        if os.path.isdir(path_or_repo_id):
+            folder = Path(path_or_repo_id).resolve()
+            if folder.parent == CHECKPOINT_FOLDER.resolve() and folder.name in checkpoint_names():
+                _check_packaged(folder)
         return cached_files(path_or_repo_id, filenames, **kwargs)
 
     serve._serves_clarity_checkpoints = True  # type: ignore[attr-defined]

@@ -83,6 +83,7 @@ class Fork:
             work()
             status = 0
         except BaseException:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's raises for each reader that ends, here too
             traceback.print_exc()
         finally:
             sys.stdout.flush()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,15 +74,14 @@ class FilmCache:
         part = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-            os.close(handle)
+            part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")  # others may read what is made of it
             save_file({"content": content}, part, metadata={"height": str(size[0]), "width": str(size[1])})
             os.replace(part, path)
         except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
             self.full = True
             logger.warning("%s takes no more films (%s). The others are decoded each time.", self.folder, error)
             if part is not None:
-                Path(part).unlink(missing_ok=True)
+                part.unlink(missing_ok=True)
 
 
 def _identity(source: Any) -> bytes | None:

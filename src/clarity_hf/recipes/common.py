@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -170,4 +171,4 @@ def save_run(trainer: Trainer) -> None:
         drop_pickle(folder)  # of an earlier version, or of the library's own save
         trainer.state.save_to_json(str(staging / "trainer_state.json"))
         move_files(staging, folder)
-        staging.rmdir()
+        shutil.rmtree(staging)

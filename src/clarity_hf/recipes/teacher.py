@@ -35,6 +35,7 @@ from clarity_hf.evaluation import MultilabelAuroc
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.losses_clarity import multilabel_classification_loss
 from clarity_hf.training.checkpoints import SealCheckpoints
+from clarity_hf.training.foreign_models import load_foreign_model
 from clarity_hf.training.optimization import MuonWithAdamW, block_matrices
 from clarity_hf.training.runs import EpochTeller, default_arguments, published_name
 from clarity_hf.training.whole_files import replaced_files
@@ -202,9 +203,9 @@ def build_model(recipe: TeacherRecipe, findings: Sequence[str], prevalence: np.n
     }
     if recipe.model:
         config = AutoConfig.from_pretrained(recipe.model)
-        model = AutoModelForImageClassification.from_pretrained(
+        model = load_foreign_model(
+            AutoModelForImageClassification,
             recipe.model,
-            use_safetensors=True,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,  # ImageNet's head makes room for one with our findings
             num_labels=len(findings),

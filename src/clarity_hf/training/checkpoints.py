@@ -57,7 +57,8 @@ class SealCheckpoints(TrainerCallback):
         Raises:
             ValueError: They were.
         """
-        if args.load_best_model_at_end and state.best_model_checkpoint:
+        # A second machine without a shared disk holds random states alone.
+        if args.should_save and args.load_best_model_at_end and state.best_model_checkpoint:
             require_whole(state.best_model_checkpoint)
 
 

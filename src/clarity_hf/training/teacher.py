@@ -10,9 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from .vit_checkpoints import require_plain_timm
+from .foreign_models import load_foreign_model
 
 
 class Teacher(nn.Module):
@@ -75,13 +75,8 @@ class Teacher(nn.Module):
             ValueError: The teacher lacks a finding, or one of the image processors leaves films outside [0, 1] before
                 it normalises.
         """
-        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
-        if config.model_type == "timm_wrapper":
-            require_plain_timm(config)
         # A file in half precision would compute in it, and films come in float32.
-        model = AutoModelForImageClassification.from_pretrained(
-            name_or_path, use_safetensors=True, dtype=torch.float32
-        )
+        model = load_foreign_model(AutoModelForImageClassification, name_or_path, dtype=torch.float32)
         mean, std, size = _preprocessing(AutoImageProcessor.from_pretrained(name_or_path))
         return cls(model, findings, *_normalisation(student_processor), mean, std, size)
 

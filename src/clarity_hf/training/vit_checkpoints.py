@@ -23,6 +23,7 @@ from transformers.utils.hub import cached_file
 from clarity_hf.configuration_clarity import ClarityConfig
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 
+from .foreign_models import load_foreign_model, require_plain_timm
 from .vit_layouts import gated_mlp_error, patch_side
 
 VIT_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "vit_mae", "vit_msn")
@@ -164,7 +165,7 @@ def _read_pretrained(name: str) -> Checkpoint:
         return Checkpoint(load_file(cached_file(name, "model.safetensors")), architecture)
     loader: Any = AutoModel if not isinstance(config, ClarityConfig) else ClarityForMultiLabelLocalization
     with torch.random.fork_rng(devices=[]):  # the library draws weights for what the files lack
-        module, info = loader.from_pretrained(name, config=config, use_safetensors=True, output_loading_info=True)
+        module, info = load_foreign_model(loader, name, output_loading_info=True)
     state = {key: tensor for key, tensor in module.state_dict().items() if key not in info["missing_keys"]}
     return Checkpoint(state, architecture, _findings_of(config), sorted(info["unexpected_keys"]))
 
@@ -210,23 +211,6 @@ def _config_architecture(config: Any) -> dict[str, Any]:
             f"'{kind}'. Choose another checkpoint."
         )
     return architecture
-
-
-def require_plain_timm(config: Any) -> None:
-    """Refuse a config of timm's wrapper that would fetch or open something besides its own weights.
-
-    `timm.create_model` takes names such as `hf-hub:owner/name` and arguments such as `checkpoint_path`, which
-    before 1.0.26 is opened with `torch.load(weights_only=False)`; both may come from a stranger's config.json.
-
-    Raises:
-        ValueError: The architecture is no bare name, or `model_args` name a file or another source of weights.
-    """
-    if not re.fullmatch(r"[\w.]+", str(config.architecture)):
-        raise ValueError(f"`architecture` must be a name of timm, got {config.architecture!r}. Take another one.")
-    fetching = {"pretrained", "checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay", "scriptable"}
-    named = sorted(fetching & {*(config.model_args or {})})
-    if named:
-        raise ValueError(f"`model_args` must hold sizes and shapes, got {named}. Take them out of the config.json.")
 
 
 def _module_architecture(module: nn.Module) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Models of other classes, such as teachers, loaded from safetensors alone: no pickle is opened, no code is run."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from transformers import AutoConfig
+from transformers.utils.hub import cached_file
+
+INDEX = "model.safetensors.index.json"
+
+
+def load_foreign_model(loader: Any, name_or_path: str, **kwargs: Any) -> Any:
+    """What `loader.from_pretrained` gives, after a look at what a stranger's files would have it open.
+
+    Args:
+        loader: An Auto class of transformers, or a model's class.
+        name_or_path: Folder or Hub id.
+        kwargs: As for the library.
+
+    Raises:
+        OSError: There is no such checkpoint, or none in safetensors.
+        ValueError: The config of timm's wrapper names files or other sources of weights, or an index names something
+            else than safetensors.
+    """
+    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+    if config.model_type == "timm_wrapper":
+        require_plain_timm(config)
+    for index in {INDEX, str(getattr(config, "transformers_weights", INDEX))}:
+        if index.endswith(".index.json"):
+            _require_safetensors_shards(name_or_path, index)
+    return loader.from_pretrained(name_or_path, use_safetensors=True, trust_remote_code=False, **kwargs)
+
+
+def require_plain_timm(config: Any) -> None:
+    """Refuse a config of timm's wrapper that would fetch or open something besides its own weights.
+
+    `timm.create_model` takes names such as `hf-hub:owner/name` and arguments such as `checkpoint_path`, which
+    before 1.0.26 is opened with `torch.load(weights_only=False)`; both may come from a stranger's config.json.
+
+    Raises:
+        ValueError: The architecture is no bare name, or `model_args` name a file or another source of weights.
+    """
+    if not re.fullmatch(r"[\w.]+", str(config.architecture)):
+        raise ValueError(f"`architecture` must be a name of timm, got {config.architecture!r}. Take another one.")
+    fetching = {"pretrained", "checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay", "scriptable"}
+    named = sorted(fetching & {*(config.model_args or {})})
+    if named:
+        raise ValueError(f"`model_args` must hold sizes and shapes, got {named}. Take them out of the config.json.")
+
+
+def _require_safetensors_shards(name_or_path: str, index: str) -> None:
+    """Refuse an index of shards, in a folder or on the Hub, that names pickles."""
+    path = cached_file(
+        name_or_path,
+        index,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if path is None:
+        return
+    with open(path, encoding="utf-8") as file:
+        read = json.load(file)
+    shards = read.get("weight_map") if isinstance(read, dict) else None
+    if not isinstance(shards, dict):
+        raise ValueError(f"`{index}` must have a `weight_map`, got none in {name_or_path}. Save the model again.")
+    others = sorted({str(shard) for shard in shards.values() if not str(shard).endswith(".safetensors")})
+    if others:
+        raise ValueError(
+            f"`{index}` must name .safetensors files, got {others} in {name_or_path}. Pickles can run code and are "
+            "not read: convert them where you trust them."
+        )
