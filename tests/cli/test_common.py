@@ -66,7 +66,15 @@ def test_predict_warns_of_what_looks_wrong_or_refuses_it(tiny_checkpoint, tmp_pa
     assert main([*words, "--output-dir", str(tmp_path / "warned")]) == 0
     assert "warning: 1 of the films predicted now look like no frontal chest radiograph" in capsys.readouterr().err
     assert main([*words, "--output-dir", str(tmp_path / "refused"), "--radiograph-check", "refuse"]) == 1
+    assert "noise.png: `noise.png` must be a whole frontal" in capsys.readouterr().err
     reason = json.loads((tmp_path / "refused" / "failed.jsonl").read_text())["reason"]
     assert reason.startswith("`noise.png` must be a whole frontal chest radiograph")
     assert main([*words, "--output-dir", str(tmp_path / "other"), "--radiograph-check", "maybe"]) == 1
     assert "`radiograph_check` must be one of warn, refuse, off, got 'maybe'" in capsys.readouterr().err
+
+
+def test_a_name_that_is_no_model_is_answered_with_those_that_are(film, tmp_path, capsys):
+    Image.fromarray(film).save(tmp_path / "film.png")
+    words = ["predict", str(tmp_path / "film.png"), "--model", "nosuch", "--output-dir", str(tmp_path / "out")]
+    assert main(words) == 1
+    assert "must be a packaged checkpoint (clarity-s16-224), a folder or a Hub id" in capsys.readouterr().err

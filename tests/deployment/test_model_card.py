@@ -126,3 +126,11 @@ def test_a_teacher_and_the_licence_question_are_named(tiny_model, labels, tmp_pa
     assert "No teacher" in without
     assert "Distilled from convnextv2-nano-films." in taught
     assert "CC-BY-NC-4.0" in taught
+
+
+def test_a_card_says_that_no_epoch_could_be_chosen(tiny_model, labels, tmp_path):
+    _, chosen = write(tmp_path, tiny_model, labels)
+    _, text = write(tmp_path, tiny_model, labels, metrics=METRICS | {"validation_auroc": float("nan")})
+    assert "the epoch and the thresholds were chosen on 25" in chosen
+    assert "were chosen" not in text
+    assert "the weights are those of the last step" in text

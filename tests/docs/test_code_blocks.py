@@ -125,6 +125,9 @@ RUN_SLOW = {
     "clarity-hf train --data_dir films.csv --model clarity-s16-224 --learning_rate 1e-4 --output_dir runs/own": {
         "$": ONE_STEP
     },
+    "clarity-hf train --data_dir films.csv --model clarity-s16-224 --max_steps 4 --output_dir runs/trial": {
+        "--max_steps 4": ONE_STEP
+    },
     "clarity-hf train --data_dir phantom --phantom_count 64 --num_train_epochs 1 --size ti16 --image_size 64 "
     "--output_dir runs/try": {"--phantom_count 64": "--phantom_count 8"},
     "clarity-hf train --data_dir NIH_FOLDER --output_dir runs/nih": {"$": TINY},

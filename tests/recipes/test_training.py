@@ -204,6 +204,11 @@ def test_films_are_kept_decoded_and_a_run_goes_on_with_another_folder_of_them(tm
     assert "resuming from" in capsys.readouterr().out
 
 
+def test_films_that_can_choose_no_epoch_are_told(tmp_path, capsys):
+    run("--max_steps", "1", "--min_positives", "99", "--output_dir", tmp_path / "out")
+    assert "warning: no finding has 99 positives and a negative among the" in capsys.readouterr().out
+
+
 def test_only_one_data_set_is_streamed(tmp_path):
     for name in ("one", "two"):
         write_phantoms(tmp_path / name, 20, seed=3, size=64)

@@ -215,11 +215,15 @@ def test_other_errors_of_a_training_stay_as_they_are(tmp_path):
 
 
 class WorkerKiller(TrainerCallback):
-    """Kills a process that reads films."""
+    """Kills a process that reads films, and none that another test left."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.before = set(psutil.Process().children())
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 3:
-            psutil.Process().children()[0].kill()
+            (reader,) = set(psutil.Process().children()) - self.before
+            reader.kill()
 
 
 def test_a_lost_worker_ends_the_run_with_a_word_and_it_goes_on(run, tmp_path):

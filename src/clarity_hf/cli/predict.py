@@ -3,6 +3,7 @@
 
 import contextlib
 import datetime
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,9 @@ from .common import BatchSizeOption, DeviceOption, ModelOption, RadiographCheckO
 
 SOME_FAILED = 3
 """Exit status where some films failed and the others are done."""
+
+TOLD = 3
+"""Failures up to so many are told on the terminal too."""
 
 LONGEST_WAIT = datetime.timedelta(days=30)
 """For the other processes of a launcher, at the end; one that dies is noticed at once."""
@@ -85,8 +89,8 @@ def predict(
 def _tell(counts: Sequence[int], folder: Path, part: str) -> None:
     predicted, skipped, failed, warned = counts
     print(
-        f"{predicted} films predicted, {skipped} done before, {failed} failed; wrote {folder / 'findings.jsonl'}. "
-        "For research, not for diagnosis."
+        f"{predicted} {'film' if predicted == 1 else 'films'} predicted, {skipped} done before, {failed} failed; "
+        f"wrote {folder / 'findings.jsonl'}. For research, not for diagnosis."
     )
     if warned:
         print(
@@ -95,7 +99,11 @@ def _tell(counts: Sequence[int], folder: Path, part: str) -> None:
             file=sys.stderr,
         )
     if failed:
-        print(f"what failed and why: {folder / f'failed{part}.jsonl'}", file=sys.stderr)
+        record = folder / f"failed{part}.jsonl"
+        lines = record.read_text(encoding="utf-8").splitlines() if failed <= TOLD and record.is_file() else []
+        for line in map(json.loads, lines):
+            print(f"{line['film']}: {line['reason']}", file=sys.stderr)
+        print(f"what failed and why: {record}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -201,6 +201,12 @@ def save(
         teacher=published_name(recipe.teacher) if recipe.teacher else None,
     )
     auroc = prediction.metrics["validation_auroc"]
+    if np.isnan(auroc):
+        print(
+            f"warning: no finding has {recipe.min_positives} positives and a negative among the "
+            f"{len(prediction.label_ids)} validation films (--min_positives): no epoch could be chosen by AUROC, "
+            "and the weights are those of the last step."
+        )
     print(f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(prediction.label_ids)} films)")
 
 
