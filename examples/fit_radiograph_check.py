@@ -10,11 +10,14 @@ Wheels are read as archives; nothing of them is installed or run. NIH_FOLDER hol
 the patients of the list clarity-s16-224-train fit, those of clarity-s16-224-validation are held back, and so are the
 pictures, drawings, fonts and kinds of noise that are named below. Expected output:
 
-    fitted 35734 weights on 24000 images in 12 epochs
+    fitted 35734 weights on 40000 images in 12 epochs
+    wrote radiograph_check.safetensors
+    SHA256 = "..."  as it stands in radiograph_check.py
     | held back | should | images | refused | share refused, 95 % interval | mostly told as |
 """
 
 import argparse
+import hashlib
 import importlib.util
 import io
 import sys
@@ -32,12 +35,13 @@ from safetensors.torch import save_file
 
 from clarity_hf.data.named_splits import CHECKPOINT_TRAIN, CHECKPOINT_VALIDATION, named_split
 from clarity_hf.data.phantoms import draw_phantom
-from clarity_hf.radiograph_check import KINDS, SIDE, WEIGHTS, check_radiograph, classify, prepare
+from clarity_hf.radiograph_check import KINDS, SHA256, SIDE, WEIGHTS, classify, prepare, read_weights, verdict_of
 
 SEED = 0
-FIT_IMAGES, TUNING_IMAGES = 24_000, 2_000
+FIT_IMAGES, TUNING_IMAGES = 40_000, 4_000
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 12, 128, 3e-3
 THRESHOLD = 0.5
+MOST_CROPPED = 0.12  # of each side of a film that fits as whole
 DRAWN = 160  # side of what is drawn here, in pixels
 MOST_OF_A_PACKAGE = 40  # pictures; one wheel brings hundreds of sprites
 HELD_BACK_EACH = 200  # images of each drawn kind that are counted
@@ -80,11 +84,19 @@ def main() -> int:
         sources = Sources(arguments.nih, arguments.wheels)
         if not arguments.table_only:
             fit(sources, arguments.output)
+        print(hash_line(arguments.output))
         print(*table(sources, arguments.output, arguments.wrong), sep="\n")
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def hash_line(weights: Path) -> str:
+    """The line of `radiograph_check.py` that lets the package take these weights, and whether it stands there."""
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    state = "as it stands in" if found == SHA256 else "to be put into"
+    return f'SHA256 = "{found}"  {state} radiograph_check.py'
 
 
 # What can be read
@@ -239,9 +251,7 @@ def exposed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     values = values + rng.normal(0, rng.choice([0, 0.01, 0.04]), values.shape)
     image = Image.fromarray((values.clip(0, 1) * 255).astype(np.uint8))
     if rng.random() < 0.3:
-        stream = io.BytesIO()
-        image.save(stream, "JPEG", quality=int(rng.integers(20, 90)))
-        image = Image.open(stream).convert("L")
+        image = compressed(image, rng)
     if rng.random() < 0.35:
         image = marked(image, rng)
     if rng.random() < 0.35:
@@ -263,18 +273,52 @@ def marked(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return image
 
 
-def mild(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A few degrees of tilt, a crop of at most a seventh of each side, other proportions, perhaps mirrored."""
+def mild(image: Image.Image, rng: np.random.Generator, most: float = 0.07) -> Image.Image:
+    """A few degrees of tilt, a crop of at most `most` of each side, other proportions, perhaps mirrored."""
     if rng.random() < 0.5:
         image = image.rotate(rng.uniform(-9, 9), Image.Resampling.BILINEAR, fillcolor=int(rng.choice([0, 0, 90])))
     if rng.random() < 0.6:
-        left, top, right, bottom = rng.uniform(0, 0.07, 4) * 2
+        left, top, right, bottom = rng.uniform(0, most, 4)
         width, height = image.size
-        edges = (left / 2 * width, top / 2 * height, (1 - right / 2) * width, (1 - bottom / 2) * height)
+        edges = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
         image = image.crop(tuple(round(edge) for edge in edges))
     if rng.random() < 0.3:
         image = image.resize((image.width, round(image.height * rng.uniform(0.85, 1.18))))
     return ImageOps.mirror(image) if rng.random() < 0.3 else image
+
+
+def on_canvas(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """On a wider or a taller canvas, as on a screen, a slide or a scanned page: even, with noise or with letters."""
+    width, height = image.size
+    wide, tall = ((rng.uniform(1, 2.2), rng.uniform(1, 1.2)), (rng.uniform(1, 1.2), rng.uniform(1, 1.7)))[
+        int(rng.random() < 0.35)
+    ]
+    size = (round(max(width, height * wide)), round(height * tall))
+    board = Image.new("L", size, int(rng.choice([0, 255, rng.integers(0, 256)])))
+    if rng.random() < 0.4:
+        write(board, rng)
+    x, y = rng.choice([0.5, 0.5, rng.random()], 2)
+    board.paste(image, (round(x * (size[0] - width)), round(y * (size[1] - height))))
+    if rng.random() < 0.3:
+        noise = rng.normal(0, rng.uniform(0, 6), (size[1], size[0]))
+        board = Image.fromarray((np.asarray(board) + noise).clip(0, 255).astype(np.uint8))
+    return compressed(board, rng) if rng.random() < 0.3 else board
+
+
+def write(board: Image.Image, rng: np.random.Generator) -> None:
+    """Lines of words somewhere, as the values that a viewer shows beside a film; what the film covers is lost."""
+    font = font_of(str(rng.choice(FIT_FONTS)), size := int(rng.integers(6, 14)))
+    x, y = rng.uniform(0, 0.95) * board.width, rng.uniform(0, 0.9) * board.height
+    for line in range(int(rng.integers(1, 8))):
+        text = words(rng, int(rng.integers(3, 16)))
+        ImageDraw.Draw(board).text((x, y + 1.3 * size * line), text, fill=int(rng.choice([0, 255, 180])), font=font)
+
+
+def compressed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Through JPEG."""
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=int(rng.integers(20, 90)))
+    return Image.open(stream).convert("L")
 
 
 def turned(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -827,6 +871,14 @@ def drawn_set(
 def one_image(
     kind: str, film: Image.Image, pictures: list[Image.Image], medical: list[Image.Image], rng: np.random.Generator
 ) -> Image.Image:
+    """One image of a kind, every third on a canvas."""
+    image = bare_image(kind, film, pictures, medical, rng)
+    return on_canvas(image, rng) if rng.random() < 0.33 else image
+
+
+def bare_image(
+    kind: str, film: Image.Image, pictures: list[Image.Image], medical: list[Image.Image], rng: np.random.Generator
+) -> Image.Image:
     """One image of a kind."""
     if kind in ("picture", "view"):
         draws = [draw for of, draw in FIT_DRAWN.values() if of == kind]
@@ -839,7 +891,7 @@ def one_image(
         if chosen < 0.6:
             return piece_of(medical[rng.integers(len(medical))], rng)
         return drawn
-    film = mild(film, rng)
+    film = mild(film, rng, MOST_CROPPED)
     if kind == "turned":
         return exposed(turned(film, rng), rng)
     if kind == "inverted":
@@ -864,6 +916,10 @@ def held_back(sources: Sources) -> Iterator[tuple[str, bool | None, str, Pixels]
         for name, pixels in images:
             changed = exposed(mild(Image.fromarray(pixels), rng), rng)
             yield f"{of}, other exposure, border, marker, tilt to 9°", True, name, np.asarray(changed)
+        yield from on_canvases(of, True, images, each=of == "real films")
+        for share, should in ((0.05, True), (0.1, True), (0.15, None)):  # the last cuts off the side of many a thorax
+            row = f"{of}, {share:.0%} off each side"
+            yield from ((row, should, name, cropped(pixels, share)) for name, pixels in images)
     yield "a DICOM film of another hospital", True, REAL_DICOM_FILM, sources.held_back_film_of_elsewhere
     for of, images in (("real films", films), ("phantoms", phantoms[: len(films)])):
         for angle in (90, 180, 270):
@@ -876,6 +932,8 @@ def held_back(sources: Sources) -> Iterator[tuple[str, bool | None, str, Pixels]
             angle = float(rng.uniform(31, 60) * rng.choice([-1, 1]))
             yield f"{of}, tilted by 31° to 60°", False, name, np.asarray(Image.fromarray(pixels).rotate(angle))
             yield f"{of}, a quarter or less", False, name, np.asarray(part_of(Image.fromarray(pixels), rng))
+    yield from on_canvases("real films, turned by 90°", False, [(name, np.rot90(pixels)) for name, pixels in films])
+    yield from on_canvases("real films, inverted", False, [(name, 255 - pixels) for name, pixels in films])
     for angle in (10, 15, 20, 25):
         for name, pixels in films:
             yield f"real films, tilted by {angle}°", None, name, np.asarray(Image.fromarray(pixels).rotate(angle))
@@ -887,11 +945,66 @@ def held_back(sources: Sources) -> Iterator[tuple[str, bool | None, str, Pixels]
     for name, pixels in sources.held_back_pictures.items():
         for _ in range(4):
             yield "pictures, pieces", False, name, np.asarray(piece_of(Image.fromarray(pixels), rng))
+    yield from on_canvases("pictures", False, list(sources.held_back_pictures.items()))
     yield from (
         ("CT, MR, ultrasound, a leg", False, name, pixels) for name, pixels in sources.held_back_medical.items()
     )
     for row, draw in HELD_BACK_DRAWN.items():
         yield from ((row, False, f"{row} {index}", draw(rng)) for index in range(HELD_BACK_EACH))
+
+
+def padded(pixels: Pixels, ratio: float, grey: int) -> Pixels:
+    """In the middle of a canvas whose width is `ratio` times its height, where it is not so already."""
+    height, width = pixels.shape
+    down, across = max(0, round(width / ratio) - height), max(0, round(height * ratio) - width)
+    sides = ((down // 2, down - down // 2), (across // 2, across - across // 2))
+    return np.pad(pixels, sides, constant_values=grey)
+
+
+def lettered(pixels: Pixels) -> Pixels:
+    """A black 16:9 canvas with a film at the left and three lines of words at the right, as a viewer shows it."""
+    height, width = pixels.shape
+    board = Image.new("L", (round(height * 16 / 9), height))
+    board.paste(Image.fromarray(pixels))
+    draw, font = ImageDraw.Draw(board), font_of(HELD_BACK_FONTS[0], max(8, height // 28))
+    for line, text in enumerate(("CHEST PA", "Acc. 4711  12:41", "W 3200  L 1600")):
+        draw.text((1.1 * width, (0.05 + 0.06 * line) * height), text, fill=255, font=font)
+    return np.asarray(board)
+
+
+def scanned(pixels: Pixels) -> Pixels:
+    """On a white page of 1:1.414, with the page's grain, through JPEG."""
+    page = padded(padded(pixels, 1.0, 255), 1 / 1.414, 255).astype(np.float32)
+    page += np.random.default_rng(len(page)).normal(0, 3, page.shape)
+    stream = io.BytesIO()
+    Image.fromarray(page.clip(0, 255).astype(np.uint8)).save(stream, "JPEG", quality=60)
+    return np.asarray(Image.open(stream))
+
+
+CANVASES: dict[str, Callable[[Pixels], Pixels]] = {
+    **{
+        f"on {ratio} in {colour}": partial(padded, ratio=share, grey=grey_)
+        for ratio, share in (("16:9", 16 / 9), ("3:2", 3 / 2), ("2:3", 2 / 3))
+        for colour, grey_ in (("black", 0), ("white", 255), ("grey", 128))
+    },
+    "on black 16:9 with words beside": lettered,
+    "on a scanned white page": scanned,
+}
+
+
+def on_canvases(
+    of: str, should: bool, images: Sequence[tuple[str, Pixels]], each: bool = False
+) -> Iterator[tuple[str, bool, str, Pixels]]:
+    """Images on every canvas, in a row for each canvas or in one for all."""
+    for canvas, on in CANVASES.items():
+        row = f"{of}, {canvas}" if each else f"{of}, on these canvases"
+        yield from ((row, should, f"{stem(name)}, {canvas}", on(pixels)) for name, pixels in images)
+
+
+def cropped(pixels: Pixels, share: float) -> Pixels:
+    """Without a share of each side."""
+    down, across = (round(share * side) for side in pixels.shape)
+    return pixels[down : pixels.shape[0] - down, across : pixels.shape[1] - across]
 
 
 SHOULD = {True: "pass", False: "be refused", None: "either"}
@@ -900,11 +1013,11 @@ SUMS = {True: "**all that should pass**", False: "**all that should be refused**
 
 def table(sources: Sources, weights: Path, wrong: Path | None) -> Iterator[str]:
     """Rows of Markdown, one a kind of image that is held back, and the sums."""
-    if weights != WEIGHTS:
-        raise ValueError(f"`output` must be {WEIGHTS.name} of the package for a table, got {weights}. Leave it out.")
+    net, threshold = read_weights(weights)
     rows: dict[bool | None, dict[str, Counter[str]]] = {should: {} for should in SHOULD}
     for row, should, name, pixels in held_back(sources):
-        verdict = check_radiograph(pixels)
+        with torch.inference_mode():
+            verdict = verdict_of(classify(prepare(pixels)[None], net).softmax(-1)[0].tolist(), threshold)
         rows[should].setdefault(row, Counter())[verdict.kind] += 1
         if wrong is not None and should is not None and verdict.passed != should:
             wrong.mkdir(parents=True, exist_ok=True)
@@ -917,9 +1030,9 @@ def table(sources: Sources, weights: Path, wrong: Path | None) -> Iterator[str]:
         for row, count in [*counts.items(), *([(SUMS[should], total)] if SUMS[should] else [])]:
             images, refused = count.total(), count.total() - count["frontal"]
             low, high = wilson(refused, images)
-            told = " " if refused == 0 or should or row in SUMS.values() else count_of_most(count)
+            told = "" if refused == 0 or should or row in SUMS.values() else count_of_most(count)
             share = f"{refused / images:.1%} ({low:.1%} to {high:.1%})"
-            yield f"| {row} | {SHOULD[should]} | {images} | {refused} | {share} | {told} |"
+            yield f"| {row} | {SHOULD[should]} | {images} | {refused} | {share} | {told}".rstrip() + " |"
 
 
 def count_of_most(count: Counter[str]) -> str:

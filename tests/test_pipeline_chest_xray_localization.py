@@ -304,10 +304,64 @@ def test_the_check_may_be_chosen_with_the_pipeline_and_a_call_goes_before_it(tin
         strict(noise, radiograph_check="maybe")
 
 
-def test_without_its_weights_nothing_is_checked_unless_asked(localizer, noise, tmp_path, monkeypatch):
+def test_every_film_that_looks_wrong_is_warned_of_also_the_same_again(localizer, noise, tmp_path):
+    path = tmp_path / "noise.png"
+    Image.fromarray(noise).save(path)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")  # drops what was said before at the same place
+        localizer([noise, noise, noise])
+
+        list(localizer(film for film in [path, noise]))
+        for _ in range(2):
+            localizer(noise)
+            localizer([path])
+    names = [str(each.message).split("`")[1] for each in told if each.category is NotARadiographWarning]
+    assert names == [
+        *("inputs[0]", "inputs[1]", "inputs[2]"),
+        *("noise.png", "inputs[1]"),
+        *("image", "noise.png", "image", "noise.png"),
+    ]
+
+
+def test_the_filters_of_the_caller_hold_and_stay(localizer, noise):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("ignore", NotARadiographWarning)
+        before = list(warnings.filters)
+        localizer(noise)
+        assert warnings.filters == before
+    assert not told
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotARadiographWarning)
+        with pytest.raises(NotARadiographWarning):
+            localizer(noise)
+
+
+def test_a_refused_film_of_a_list_is_named_by_its_place(localizer, phantom):
+    with pytest.raises(ValueError, match=r"^`inputs\[1\]` must be .* a film with dark bones"):
+        localizer([phantom, 255 - phantom], radiograph_check="refuse")
+
+
+@pytest.fixture
+def without_weights(tmp_path, monkeypatch):
     from clarity_hf import radiograph_check
 
+    radiograph_check._fitted.cache_clear()
     monkeypatch.setattr(radiograph_check, "WEIGHTS", tmp_path / "radiograph_check.safetensors")
+    yield radiograph_check
+    radiograph_check._fitted.cache_clear()
+
+
+def test_a_package_without_the_check_s_weights_is_an_error_unless_off(localizer, noise, without_weights):
+    for check in ({}, {"radiograph_check": "warn"}, {"radiograph_check": "refuse"}):
+        with pytest.raises(FileNotFoundError, match=r"Reinstall clarity_hf\."):
+            localizer(noise, **check)
+    assert len(localizer(noise, radiograph_check="off")) == 14
+
+
+def test_a_copy_without_the_check_s_weights_checks_nothing_unless_asked(
+    localizer, noise, without_weights, monkeypatch
+):
+    monkeypatch.setattr(without_weights, "_INSTALLED", False)  # as the code beside a published model
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         localizer(noise)

@@ -1,6 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """The check that an image is a frontal chest radiograph: what passes, what does not and why, and no chance in it."""
 
+import hashlib
 import importlib.util
 import re
 import shutil
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from clarity_hf import radiograph_check
 from clarity_hf.data.named_splits import CHECKPOINT_VALIDATION, named_split
@@ -24,7 +26,9 @@ from clarity_hf.radiograph_check import (
     NotARadiographWarning,
     check_mode,
     check_radiograph,
+    content_of,
     prepare,
+    read_weights,
     verdict_of,
 )
 
@@ -65,18 +69,45 @@ def test_exposure_that_only_stretches_the_grey_changes_nothing(phantoms):
     assert stretched.probability == pytest.approx(check_radiograph(film).probability, abs=1e-5)
 
 
-def test_real_films_of_patients_that_did_not_fit_pass(nih_folder):
+def padded(image, ratio, grey):
+    """On a canvas whose width is `ratio` times its height."""
+    height, width = image.shape
+    down, across = max(0, round(width / ratio) - height), max(0, round(height * ratio) - width)
+    return np.pad(image, ((down // 2, down - down // 2), (across // 2, across - across // 2)), constant_values=grey)
+
+
+@pytest.mark.parametrize("grey", [0, 128, 255])
+@pytest.mark.parametrize("ratio", [16 / 9, 3 / 2, 2 / 3])
+def test_phantoms_pass_on_canvases_of_any_proportions_and_grey(phantoms, ratio, grey):
+    assert passing(padded(image, ratio, grey) for image in phantoms) >= 19
+
+
+def test_phantoms_pass_with_a_tenth_off_each_side(phantoms):
+    cut = [image[image.shape[0] // 10 : -image.shape[0] // 10, 16:-16] for image in phantoms]
+    assert passing(cut) >= 19
+
+
+@pytest.mark.parametrize("grey", [0, 128, 255])
+@pytest.mark.parametrize("ratio", [16 / 9, 2 / 3])
+def test_real_films_on_canvases_pass(nih_folder, ratio, grey):
+    films = [read_image(path) for path in held_back_films(nih_folder)[::5]]
+    assert passing(padded(film, ratio, grey) for film in films) >= 0.98 * len(films) - 1
+
+
+def held_back_films(nih_folder):
     held_back = named_split(CHECKPOINT_VALIDATION)
-    paths = [path for path in sorted((nih_folder / "images").glob("*.png")) if path.name[:8] in held_back]
+    return [path for path in sorted((nih_folder / "images").glob("*.png")) if path.name[:8] in held_back]
+
+
+def test_real_films_of_patients_that_did_not_fit_pass(nih_folder):
+    paths = held_back_films(nih_folder)
     refused = [path.name for path in paths if not check_radiograph(read_image(path)).passed]
     assert len(paths) > 300
     assert len(refused) <= 0.02 * len(paths), refused
 
 
 def test_real_films_turned_or_inverted_do_not_pass(nih_folder):
-    held_back = named_split(CHECKPOINT_VALIDATION)
-    paths = [path for path in sorted((nih_folder / "images").glob("*.png")) if path.name[:8] in held_back][::5]
-    films = [read_image(path) for path in paths]
+    films = [read_image(path) for path in held_back_films(nih_folder)[::5]]
     for change in (np.rot90, lambda film: np.rot90(film, 2), lambda film: np.rot90(film, 3), lambda film: 255 - film):
         assert passing(map(change, films)) <= 0.05 * len(films)
 
@@ -156,15 +187,49 @@ def test_the_generator_of_random_numbers_is_left_alone(phantoms):
 
 
 def test_a_film_is_centred_with_its_proportions_and_zero_around_it():
-    seen = prepare(np.arange(128 * 64, dtype=np.float32).reshape(128, 64))
+    rng = np.random.default_rng(0)
+    film = np.arange(128 * 64, dtype=np.float32).reshape(128, 64)
+    film += 20_000 * rng.integers(0, 2, film.shape)  # no row is even, and none is margin
+    seen = prepare(film)
     assert seen.shape == (1, 64, 64)
     assert seen[0, :, :16].abs().max() == seen[0, :, 48:].abs().max() == 0
     content = seen[0, :, 16:48]
     assert content.mean().item() == pytest.approx(0, abs=1e-5)
     assert content.std(correction=0).item() == pytest.approx(1, abs=1e-5)
-    # A cell is the mean of 2 × 2 pixels; rows are 64 apart, columns 1.
-    across, down = (content[0, 1] - content[0, 0]).item(), (content[1, 0] - content[0, 0]).item()
-    assert across / down == pytest.approx(2 / 128, rel=1e-3)
+    cells = film.reshape(64, 2, 32, 2).mean((1, 3))  # a cell is the mean of 2 × 2 pixels
+    np.testing.assert_allclose(content, (cells - cells.mean()) / cells.std(), atol=1e-4)
+
+
+def test_margins_are_cut_off_whatever_their_grey_noise_and_letters():
+    rng = np.random.default_rng(0)
+    content = rng.integers(0, 256, (90, 70)).astype(np.uint8)
+    for grey in (0, 128, 255):
+        framed = np.pad(content, ((12, 7), (40, 33)), constant_values=grey)
+        assert content_of(framed) == (slice(12, 102), slice(40, 110))
+        np.testing.assert_array_equal(prepare(framed), prepare(content))
+        noisy = (framed.astype(int) + rng.integers(-3, 4, framed.shape)).clip(0, 255)
+        assert content_of(noisy) == (slice(12, 102), slice(40, 110))
+        framed[2:5, 10:14] = 255 - grey  # 3 of 109 rows: fewer than 5 %
+        assert content_of(framed) == (slice(12, 102), slice(40, 110))
+    two = np.pad(np.pad(content, ((0, 0), (30, 30))), 20, constant_values=255)  # a black slide on a white page
+    assert content_of(two) == (slice(20, 110), slice(50, 120))
+
+
+def test_margins_of_a_large_film_are_found_to_the_step_at_which_it_is_looked_at():
+    content = np.random.default_rng(0).integers(0, 256, (1200, 1000))
+    rows, columns = content_of(np.pad(content, ((0, 0), (500, 633))))
+    assert (rows.start, rows.stop) == (0, 1200)
+    assert 500 <= columns.start < 504
+    assert 1500 <= columns.stop < 1504
+
+
+def test_what_is_even_inside_stays_and_an_image_without_content_is_whole():
+    film = np.random.default_rng(0).integers(0, 256, (60, 60))
+    film[20:40] = 0
+    assert content_of(film) == (slice(0, 60), slice(0, 60))
+    for even in (np.zeros((30, 50)), np.full((30, 50), 7.0), np.zeros((16, 4000))):
+        assert content_of(even) == (slice(0, even.shape[0]), slice(0, even.shape[1]))
+    assert content_of(film.astype(np.float32) * 0.01 + 9) == content_of(film)
 
 
 def test_other_axes_are_refused():
@@ -185,16 +250,73 @@ def test_the_weights_are_few_and_finite_and_name_the_kinds():
     assert radiograph_check.WEIGHTS.stat().st_size < 300_000
 
 
-def test_the_weights_are_read_once_and_not_before_the_first_film():
+@pytest.fixture
+def unread():
+    """The weights as if no film had been checked before, and after the test again."""
     radiograph_check._fitted.cache_clear()
-    check_mode("refuse")
+    yield
+    radiograph_check._fitted.cache_clear()
+
+
+def test_the_weights_are_those_whose_hash_stands_in_the_code():
+    assert hashlib.sha256(radiograph_check.WEIGHTS.read_bytes()).hexdigest() == radiograph_check.SHA256
+
+
+def test_the_weights_are_read_once_and_not_before_a_check_is_asked_for(unread):
+    check_mode("off")
     assert radiograph_check._fitted.cache_info().misses == 0
+    check_mode("refuse")
     check_radiograph(np.eye(20))
     check_radiograph(np.eye(30))
     assert radiograph_check._fitted.cache_info().misses == 1
 
 
-def test_a_copy_of_the_file_without_the_weights_can_be_imported(tmp_path):
+def broken(how):
+    data = bytearray(radiograph_check.WEIGHTS.read_bytes())
+    if how == "truncated":
+        return bytes(data[: len(data) // 2])
+    if how == "empty":
+        return b""
+    data[-1] ^= 1
+    return bytes(data)
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "flipped"])
+def test_weights_of_another_hash_are_an_error_that_says_what_to_do(unread, monkeypatch, tmp_path, how):
+    path = tmp_path / "radiograph_check.safetensors"
+    path.write_bytes(broken(how))
+    monkeypatch.setattr(radiograph_check, "WEIGHTS", path)
+    told = (
+        r"^`radiograph_check\.safetensors` must be the file as it was packed with clarity_hf, got one of another "
+        r"SHA-256 \([0-9a-f]{8}… for [0-9a-f]{8}…\)\. Reinstall clarity_hf\.$"
+    )
+    for check in (lambda: check_radiograph(np.eye(20)), lambda: check_mode("warn")):
+        with pytest.raises(OSError, match=told):
+            check()
+    check_mode("off")
+
+
+def test_weights_that_are_missing_from_the_package_are_an_error_and_no_silence(unread, monkeypatch, tmp_path):
+    monkeypatch.setattr(radiograph_check, "WEIGHTS", tmp_path / "radiograph_check.safetensors")
+    assert radiograph_check.is_available()
+    check_mode("off")
+    for check in (lambda: check_radiograph(np.eye(20)), lambda: check_mode("warn")):
+        with pytest.raises(FileNotFoundError, match=r"got none beside radiograph_check\.py\. Reinstall clarity_hf\.$"):
+            check()
+
+
+def test_a_file_that_is_no_such_weights_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "other.safetensors"
+    for tensors, metadata in (({"a": torch.zeros(1)}, None), ({"a": torch.zeros(1)}, {"b": "c"})):
+        save_file(tensors, path, metadata)
+        with pytest.raises(OSError, match=r"`path` must be weights of this check, got other\.safetensors"):
+            read_weights(path)
+    path.write_bytes(b"no tensors")
+    with pytest.raises(OSError, match=r"`path` must be weights of this check, got other\.safetensors"):
+        read_weights(path)
+
+
+def test_a_copy_of_the_file_without_the_weights_can_be_imported_and_knows_only_off(tmp_path):
     copied = tmp_path / "radiograph_check_copy.py"
     shutil.copyfile(radiograph_check.__file__, copied)
     spec = importlib.util.spec_from_file_location(copied.stem, copied)
@@ -203,19 +325,14 @@ def test_a_copy_of_the_file_without_the_weights_can_be_imported(tmp_path):
     try:
         spec.loader.exec_module(module)
         assert not module.is_available()
+        module.check_mode("off")
+        told = r"must be 'off' where radiograph_check\.safetensors is not beside the code"
+        with pytest.raises(ValueError, match=told):
+            module.check_mode("warn")
+        with pytest.raises(FileNotFoundError, match="Run pip install clarity_hf"):
+            module.check_radiograph(np.eye(20))
     finally:
         del sys.modules[copied.stem]
-
-
-def test_without_weights_only_off_is_a_mode_and_the_file_is_named(monkeypatch, tmp_path):
-    radiograph_check._fitted.cache_clear()
-    monkeypatch.setattr(radiograph_check, "WEIGHTS", tmp_path / "radiograph_check.safetensors")
-    assert not radiograph_check.is_available()
-    check_mode("off")
-    with pytest.raises(ValueError, match=r"must be 'off' where radiograph_check\.safetensors is not beside the code"):
-        check_mode("warn")
-    with pytest.raises(FileNotFoundError, match=r"`radiograph_check\.safetensors` must lie beside"):
-        check_radiograph(np.eye(20))
 
 
 def test_other_modes_are_refused():

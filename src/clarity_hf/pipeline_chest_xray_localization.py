@@ -7,6 +7,7 @@ import os
 import types
 import warnings
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,9 @@ class ChestXrayLocalizationPipeline(Pipeline):
                 a numpy array `(H, W)` float32 of values ≥ 0 on the model's own scale.
             radiograph_check (`str`, *optional*): What follows where a film does not look like a whole frontal chest
                 radiograph, upright, bones bright (see [`check_radiograph`]): `"warn"` says so in a
-                [`NotARadiographWarning`] and goes on, `"refuse"` raises, `"off"` does not look. The default is
-                `"warn"`; a copy of this code beside a published model has not the check's weights, and there it is
-                `"off"`.
+                [`NotARadiographWarning`] for every such film, by its file's name or its place among `inputs`, and
+                goes on, `"refuse"` raises, `"off"` does not look. The default is `"warn"`; a copy of this code beside
+                a published model has not the check's weights, and there it is `"off"`.
             batch_size (`int`, *optional*): Films per forward pass.
 
         Returns:
@@ -70,13 +71,15 @@ class ChestXrayLocalizationPipeline(Pipeline):
         Raises:
             FileNotFoundError, TypeError, ValueError: An input is no film, or is refused by the check; the message
                 names it and the reason.
+            OSError: The weights of the check are not those that ship with clarity_hf.
         """
         if isinstance(inputs, list | tuple) and not inputs:
             raise ValueError("`inputs` must hold at least one film, got an empty list. Pass a film.")
-        if isinstance(inputs, tuple):
-            inputs = list(inputs)
-        elif _is_many(inputs):
-            inputs = (film for film in inputs)  # the base class takes iterators of other types for one film
+        if isinstance(inputs, list | tuple):
+            inputs = [_Listed(film, index) for index, film in enumerate(inputs)]
+        elif isinstance(inputs, types.GeneratorType) or _is_many(inputs):
+            # A generator, as the base class takes iterators of other types for one film.
+            inputs = (_Listed(film, index) for index, film in enumerate(inputs))
         return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(
@@ -97,8 +100,13 @@ class ChestXrayLocalizationPipeline(Pipeline):
 
     def preprocess(self, film: Any, radiograph_check: str | None = None) -> dict[str, torch.Tensor]:
         """Read, check and prepare one film; its own size travels along."""
+        name = "image"
+        if isinstance(film, _Listed):
+            film, name = film.film, f"inputs[{film.index}]"
+        if isinstance(film, str | os.PathLike):
+            name = os.path.basename(os.fsdecode(film))
         pixels = read_image(film)
-        _check(pixels, film, radiograph_check or ("warn" if is_available() else "off"))
+        _check(pixels, name, radiograph_check or ("warn" if is_available() else "off"))
         inputs = dict(self.image_processor(images=pixels, return_tensors="pt"))
         inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
         inputs["film_sizes"] = torch.tensor([pixels.shape])
@@ -175,17 +183,29 @@ class ChestXrayLocalizationPipeline(Pipeline):
         self.image_processor.save_pretrained(save_directory, **kwargs)
 
 
-def _check(pixels: np.ndarray, film: Any, mode: str) -> None:
+@dataclass(frozen=True)
+class _Listed:
+    """A film of many, with its place among them: a warning names an array by it."""
+
+    film: Any
+    index: int
+
+
+def _check(pixels: np.ndarray, name: str, mode: str) -> None:
     """Warn of pixels that look like no frontal chest radiograph, or refuse them."""
     if mode == "off":
         return
     verdict = check_radiograph(pixels)
     if verdict.passed:
         return
-    told = verdict.told(os.path.basename(os.fsdecode(film)) if isinstance(film, str | os.PathLike) else "image")
     if mode == "refuse":
-        raise ValueError(told)
-    warnings.warn(told, NotARadiographWarning, stacklevel=2)
+        raise ValueError(verdict.told(name))
+    # With a registry of its own, as Python drops a warning whose words it has seen at the same place: every film
+    # counts, also the next of the same name. The filters of whoever calls hold.
+    place = _check.__code__
+    warnings.warn_explicit(
+        verdict.told(name), NotARadiographWarning, place.co_filename, place.co_firstlineno, __name__, registry={}
+    )
 
 
 def _is_many(inputs: Any) -> bool:

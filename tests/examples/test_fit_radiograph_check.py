@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from clarity_hf.data.phantoms import draw_phantom
-from clarity_hf.radiograph_check import KINDS, SIDE, classify
+from clarity_hf.radiograph_check import KINDS, SHA256, SIDE, WEIGHTS, classify
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "fit_radiograph_check.py"
 
@@ -51,9 +51,50 @@ def test_a_film_becomes_what_its_kind_says(script):
         assert 0.06 < part.width * part.height / 96**2 < 0.27
         mild = script.mild(film, rng)
         assert min(mild.size) > 0.8 * 96
-    dark = script.one_image("inverted", film, [], [], np.random.default_rng(1))
-    bright = script.one_image("frontal", film, [], [], np.random.default_rng(1))
+    dark = script.bare_image("inverted", film, [], [], np.random.default_rng(1))
+    bright = script.bare_image("frontal", film, [], [], np.random.default_rng(1))
     np.testing.assert_array_equal(np.asarray(dark), 255 - np.asarray(bright))
+
+
+def test_a_canvas_holds_the_whole_film_and_is_no_smaller(script):
+    film = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 50)).astype(np.uint8))
+    shapes = set()
+    for seed in range(40):
+        board = script.on_canvas(film, np.random.default_rng(seed))
+        assert board.mode == "L"
+        assert board.width >= 50
+        assert board.height >= 60
+        shapes.add(board.width > board.height)
+    assert shapes == {True, False}
+
+
+@pytest.mark.parametrize("shape", [(90, 80), (90, 300), (90, 20)])
+def test_held_back_canvases_have_their_proportions_and_the_film_in_them(script, shape):
+    film = np.random.default_rng(0).integers(1, 255, shape).astype(np.uint8)
+    board = script.padded(film, 16 / 9, 255)
+    height, width = board.shape
+    assert width / height == pytest.approx(16 / 9, rel=0.01)
+    inside = np.argwhere(board != 255)
+    (top, left), (bottom, right) = inside.min(0), inside.max(0) + 1
+    np.testing.assert_array_equal(board[top:bottom, left:right], film)
+    assert abs(top - (height - bottom)) <= 1
+    assert abs(left - (width - right)) <= 1
+    for name, on in script.CANVASES.items():
+        assert on(film).dtype == np.uint8, name
+        assert min(on(film).shape) >= min(film.shape), name
+
+
+def test_a_crop_takes_the_same_share_of_every_side(script):
+    film = np.arange(200 * 100).reshape(200, 100)
+    np.testing.assert_array_equal(script.cropped(film, 0.1), film[20:180, 10:90])
+
+
+def test_the_line_with_the_hash_says_whether_the_package_has_it(script, tmp_path):
+    assert script.hash_line(WEIGHTS) == f'SHA256 = "{SHA256}"  as it stands in radiograph_check.py'
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"")
+    assert script.hash_line(other).startswith('SHA256 = "e3b0c44298fc1c14')
+    assert script.hash_line(other).endswith("to be put into radiograph_check.py")
 
 
 def test_fresh_weights_fit_the_net(script):

@@ -273,7 +273,7 @@ def predict_films(
     Raises:
         BlockingIOError: Another run writes to the folder.
         ImportError: DICOM results are wanted and the extra `dicom` is not installed.
-        OSError: A result cannot be written.
+        OSError: A result cannot be written, or the weights of the radiograph check are not those that ship.
         ValueError: An argument is out of range, or the folder holds results of another model, of other settings, of
             another file under a film's name, or of the same files under other names.
     """
