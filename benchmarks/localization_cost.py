@@ -15,8 +15,8 @@ Compared are
 Times of ours are with the packaged weights on phantoms.
 
 Time: the median over interleaved rounds of the ratio of forwards that follow each other, so that a machine whose speed
-drifts does not favour one. Memory: growth of a process's peak over its idle size, the median of five processes for each
-model. glibc's trimming is pinned, as it alone moves single measurements by a quarter. Goals: maps at most 1.10 of timm
+drifts does not favour one. Memory: growth of a process's peak over its idle size, the median of five processes.
+glibc's trimming is pinned, as it alone moves single measurements by a quarter. Goals: maps at most 1.10 of timm
 at 224 and 1.05 at 512, 1.04 of our own logits; boxes 0.02 more; memory 1.12 from four films on.
 """
 

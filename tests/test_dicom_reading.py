@@ -7,6 +7,7 @@ import os
 import re
 import struct
 import sys
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -579,7 +580,7 @@ def test_sequences_without_end_do_not_crash(truth, undefined):
     place = content.index(struct.pack("<HH", 0x0010, 0x0010))
     content = content[:place] + deep + content[place:]
     if undefined:
-        assert "RecursionError" in refusal(content)
+        assert "must be a whole DICOM file" in refusal(content)
     else:
         assert read_dicom(content).pixels.shape == truth.shape  # never looked into
 
@@ -593,6 +594,45 @@ def test_almost_nothing_is_refused(content, tmp_path):
     path.write_bytes(content)
     assert "film.dcm" in refusal(path)
     refusal(path, read=read_image)
+
+
+def test_a_file_that_begins_with_its_prefix_is_refused(truth, tmp_path):
+    (tmp_path / "film.dcm").write_bytes(written(plain(truth))[128:])  # DICM, without the 128 bytes before it
+    for read in (read_dicom, read_image):
+        refusal((tmp_path / "film.dcm").read_bytes(), read=read)
+        refusal(tmp_path / "film.dcm", read=read)
+
+
+def test_an_element_that_claims_gigabytes_makes_no_room_for_them(truth, tmp_path):
+    content = written(plain(truth))
+    at = content.index(b"\x08\0\x16\0UI")
+    claim = struct.pack("<HH2sHI", 0x0008, 0x0001, b"OB", 0, 0xFFFFFFF0)
+    (tmp_path / "film.dcm").write_bytes(content[:at] + claim + content[at:])
+    tracemalloc.start()
+    try:
+        assert "without pixel data" in refusal(tmp_path / "film.dcm")
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (pydicom.filereader, "dcmread"),
+        (pydicom.filereader, "read_dataset"),
+        (type(pydicom.pixels.get_decoder(uid.ExplicitVRLittleEndian)), "as_array"),
+    ],
+)
+def test_too_little_memory_is_no_fault_of_the_film(truth, place, name, monkeypatch):
+    content = written(plain(truth))
+
+    def fail(*words, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(place, name, fail)
+    with pytest.raises(MemoryError):
+        read_dicom(content)
 
 
 def test_paths_that_are_no_files_are_refused(tmp_path):

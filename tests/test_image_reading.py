@@ -1,6 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """One reader for every source: what is a film is scaled and never clipped, what is none is refused with the reason."""
 
+import contextlib
 import io
 import os
 import re
@@ -14,10 +15,10 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from clarity_hf.dicom_reading import MAX_BYTES
-from clarity_hf.image_reading import MAX_PIXELS, MAX_SCANS, MIN_SIDE, read_image
+from clarity_hf.image_reading import MAX_PADDING, MAX_PIXELS, MAX_SCANS, MAX_SEGMENTS, MIN_SIDE, read_image
 
 SHAPE = (24, 20)
 
@@ -470,6 +471,80 @@ def test_a_jpeg_of_many_scans_is_not_decoded():
     assert read_image(content).shape == SHAPE
     last = content[content.rindex(b"\xff\xda") : -2]
     assert f"at most {MAX_SCANS} scans" in refusal(content[:-2] + MAX_SCANS * last + content[-2:])
+
+
+def test_scans_behind_other_segments_of_a_jpeg_are_counted():
+    content = encoded(Image.fromarray(ramp()), "JPEG", progressive=True)
+    last = content[content.rindex(b"\xff\xda") : -2]
+    hidden = b"\xff\xfe\0\x04\xff\xd9" + b"\xff\xff\xff\xe0\0\x02" + b"\xff\x01\xff\xd0" + last
+    assert f"at most {MAX_SCANS} scans" in refusal(content[:-2] + MAX_SCANS * hidden + content[-2:])
+
+
+def test_what_a_jpeg_holds_in_its_segments_counts_no_scans():
+    content = encoded(Image.fromarray(ramp()), "JPEG")
+    inside = b"\xff\xd8" + 30_000 * b"\xff\xda"  # such as a small picture of the film
+    segment = b"\xff\xe5" + struct.pack(">H", len(inside) + 2) + inside
+    np.testing.assert_array_equal(read_image(content[:2] + segment + content[2:]), read_image(content))
+
+
+def test_what_follows_the_end_of_a_jpeg_counts_no_scans(tmp_path):
+    content = encoded(Image.fromarray(ramp()), "JPEG", progressive=True)
+    video = np.random.default_rng(0).bytes(10_000_000)  # as phones append one
+    assert video.count(b"\xff\xda") > MAX_SCANS
+    (tmp_path / "phone.jpg").write_bytes(content + video)
+    np.testing.assert_array_equal(read_image(tmp_path / "phone.jpg"), read_image(content))
+    scans = 10_000 * content[content.rindex(b"\xff\xda") : -2]
+    np.testing.assert_array_equal(read_image(content + scans), read_image(content))
+
+
+def test_restart_markers_of_a_jpeg_are_no_segments():
+    large = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 400), dtype=np.uint8))
+    content = encoded(large, "JPEG", restart_marker_blocks=1, quality=95)
+    assert content.count(b"\xff\xd0") > 100
+    assert read_image(content).shape == (400, 400)
+
+
+@pytest.mark.parametrize("filling", [b"\xff\0", b"\xff", b"\xff\xd0", b"\xff\xda\0\x02", b"\xff\xe0\0\x02", b"\xff\2"])
+def test_a_jpeg_is_walked_in_time_linear_in_its_size(filling):
+    head = encoded(Image.fromarray(ramp()), "JPEG")[:-2]
+    for start in (head[: head.index(b"\xff\xda")], head):
+        begun = time.perf_counter()
+        with contextlib.suppress(ValueError):  # what follows a whole scan may be passed over
+            read_image(start + filling * (5_000_000 // len(filling)))
+        assert time.perf_counter() - begun < 5
+
+
+def test_padding_between_the_segments_of_a_jpeg_is_passed_over_to_a_limit():
+    content = encoded(Image.fromarray(ramp()), "JPEG")
+    padded = content[:2] + MAX_PADDING * b"\xff" + content[2:]
+    np.testing.assert_array_equal(read_image(padded), read_image(content))
+    assert f"at most {MAX_PADDING} bytes of padding" in refusal(content[:2] + b"\xff" + padded[2:])
+
+
+def test_a_jpeg_of_many_segments_is_refused():
+    content = encoded(Image.fromarray(ramp()), "JPEG")
+    empty = b"\xff\xe5\0\x02"
+    assert read_image(content[:2] + 1000 * empty + content[2:]).shape == SHAPE
+    message = refusal(content[:2] + (MAX_SEGMENTS + 1) * empty + content[2:])
+    assert f"at most {MAX_SEGMENTS} segments" in message
+
+
+def test_a_jpeg_of_two_pictures_is_refused():
+    grey = Image.fromarray(ramp())
+    assert "several frames" in refusal(encoded(grey, "MPO", save_all=True, append_images=[grey.rotate(180)]))
+
+
+def test_too_little_memory_is_no_fault_of_the_film(monkeypatch):
+    def fail(*words, **options):
+        raise MemoryError
+
+    content = encoded(Image.fromarray(ramp()), "PNG")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    with pytest.raises(MemoryError):
+        read_image(content)
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(MemoryError):
+        read_image(content)
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])

@@ -77,10 +77,6 @@ _OTHER_PARTS = re.compile(
 _PLUGINS = ("pylibjpeg", "pyjpegls", "pillow", "pydicom", "gdcm")
 _JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 
-# pydicom's own errors derive from Exception alone, and broken files meet most of Python's: what it raises becomes the
-# refusal of a broken file, without its words, which may quote the patient.
-_PARSING_ERRORS = Exception
-
 _PARSING = threading.RLock()
 
 
@@ -205,16 +201,41 @@ def _quietly(name: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _refusing(what: str, name: str) -> Iterator[None]:
+    """Refuse a file as broken by what pydicom meets in it, without its words, which may quote the patient.
+
+    Its own errors derive from Exception alone, and broken files meet most of Python's. Too little memory is no
+    fault of the file.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _unreadable(f"{what} ({type(error).__name__})", name) from None
+
+
 def _copied_header(source: Any, name: str) -> Any:
     """A data set of the caller's without its pixels; to change one does not change the other."""
-    try:
-        with _quietly(name):
-            header = copy.deepcopy(source[:0x7FE00000])
-            if hasattr(source, "file_meta"):
-                header.file_meta = copy.deepcopy(source.file_meta)
-            return header
-    except _PARSING_ERRORS as error:
-        raise _unreadable(f"a data set that cannot be copied ({type(error).__name__})", name) from None
+    with _refusing("a data set that cannot be copied", name), _quietly(name):
+        header = copy.deepcopy(source[:0x7FE00000])
+        if hasattr(source, "file_meta"):
+            header.file_meta = copy.deepcopy(source.file_meta)
+        return header
+
+
+class _BoundedFile(io.BufferedReader):
+    """A file that makes room for no more than is left of it, whatever length a broken element claims."""
+
+    def __init__(self, path: Path):
+        super().__init__(io.FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > io.DEFAULT_BUFFER_SIZE:
+            size = min(size, max(self._size - self.tell(), 0))
+        return super().read(size)
 
 
 @contextlib.contextmanager
@@ -223,7 +244,7 @@ def _opened(source: str | os.PathLike | bytes, name: str) -> Iterator[tuple[Bina
         size, opened = len(source), io.BytesIO(source)
     else:
         path, name = local_file(source, name)
-        size, opened = path.stat().st_size, path.open("rb")  # type: ignore[assignment]
+        size, opened = path.stat().st_size, _BoundedFile(path)  # type: ignore[assignment]
     with opened as file:
         if size > MAX_BYTES:
             raise ValueError(f"`{name}` must have at most {MAX_BYTES} bytes, got {size}. Pass the film alone.")
@@ -237,17 +258,14 @@ def _read_header(file: BinaryIO, name: str) -> Any:
     if not looks_like_dicom(start):
         raise _unreadable("something else", name)
     syntax = ""
-    try:
-        with _quietly(name):
-            if start[128:] == b"DICM":
-                meta = reader.read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
-                syntax = str(meta.get("TransferSyntaxUID", ""))
-            file.seek(0)
-            # Deflated data are inflated whole, to any size, before their first element can be read.
-            deflated = syntax == "1.2.840.10008.1.2.1.99"
-            header = None if deflated else reader.dcmread(file, stop_before_pixels=True, force=True)
-    except _PARSING_ERRORS as error:
-        raise _unreadable(f"a header that does not parse ({type(error).__name__})", name) from None
+    with _refusing("a header that does not parse", name), _quietly(name):
+        if start[128:] == b"DICM":
+            meta = reader.read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+            syntax = str(meta.get("TransferSyntaxUID", ""))
+        file.seek(0)
+        # Deflated data are inflated whole, to any size, before their first element can be read.
+        deflated = syntax == "1.2.840.10008.1.2.1.99"
+        header = None if deflated else reader.dcmread(file, stop_before_pixels=True, force=True)
     if deflated:
         raise ValueError(
             f"`{name}` must not be deflated, got Deflated Explicit VR Little Endian. Store it as Explicit VR."
@@ -259,10 +277,8 @@ def _read_pixel_data(file: BinaryIO, header: Any, name: str) -> Any:
     """The elements from the pixel data on."""
     reader = _pydicom("filereader", name)
     at_pixels = file.tell()
-    try:
+    with _refusing("pixel data that end early", name):
         rest = reader.read_dataset(file, *header.original_encoding)
-    except _PARSING_ERRORS as error:
-        raise _unreadable(f"pixel data that end early ({type(error).__name__})", name) from None
     if "PixelData" not in rest and file.seek(0, os.SEEK_END) > at_pixels + 8:
         raise _unreadable("pixel data that end early", name)
     return rest
@@ -277,14 +293,12 @@ def _unreadable(what: str, name: str) -> ValueError:
 
 def _value(dataset: Any, keyword: str, name: str) -> Any:
     """An element's value, the first of several; `None` where it is absent or empty."""
-    try:
+    with _refusing(f"a {keyword} that does not parse", name):
         with _quietly(name):
             value = dataset.get(keyword)
         if value is not None and not isinstance(value, str | bytes) and hasattr(value, "__len__"):
             value = value[0] if len(value) else None
         return None if value is None or value == "" else value
-    except _PARSING_ERRORS as error:
-        raise _unreadable(f"a {keyword} that does not parse ({type(error).__name__})", name) from None
 
 
 def _text(dataset: Any, keyword: str, name: str) -> str:
@@ -366,11 +380,8 @@ def _check_body_part(header: Any, name: str) -> None:
 
 def _check_view(header: Any, name: str) -> None:
     views = [(_text(header, "ViewPosition", name), "")]
-    try:
-        with _quietly(name):
-            items = list(header.get("ViewCodeSequence") or ())
-    except _PARSING_ERRORS as error:
-        raise _unreadable(f"a ViewCodeSequence that does not parse ({type(error).__name__})", name) from None
+    with _refusing("a ViewCodeSequence that does not parse", name), _quietly(name):
+        items = list(header.get("ViewCodeSequence") or ())
     views += [(_text(item, "CodeMeaning", name), _text(item, "CodeValue", name)) for item in items]
     for meaning, code in views:
         words = set(re.findall(r"[A-Z]+", meaning))
@@ -399,12 +410,10 @@ def _check_pixels(header: Any, name: str) -> None:
 
 def _pair(header: Any, keyword: str, name: str) -> tuple[float, float] | None:
     """Two numbers above 0, vertical first; `None` where there are none, or zeros."""
-    try:
+    with _refusing(f"a {keyword} that does not parse", name):
         with _quietly(name):
             value = header.get(keyword)
         numbers = [float(number) for number in value] if hasattr(value, "__len__") and len(value) == 2 else []
-    except _PARSING_ERRORS as error:
-        raise _unreadable(f"a {keyword} that does not parse ({type(error).__name__})", name) from None
     return (numbers[0], numbers[1]) if len(numbers) == 2 and all(0 < n < np.inf for n in numbers) else None
 
 
@@ -465,18 +474,13 @@ def _decode(header: Any, pixel_data: Any, name: str) -> np.ndarray:
         # pydicom takes the stored bits for the lowest ones; HighBit says where they are.
         shift = max(_integer(header, "HighBit", stored - 1, name) + 1 - stored, 0)
         options["bits_stored"] = stored + shift
-    try:
-        with _quietly(name):
-            image = header[0x00280000:0x00290000]
-            image["PixelData"] = pixel_data.get_item("PixelData")
-    except _PARSING_ERRORS as error:
-        raise _unreadable(f"a group of the image that does not parse ({type(error).__name__})", name) from None
+    with _refusing("a group of the image that does not parse", name), _quietly(name):
+        image = header[0x00280000:0x00290000]
+        image["PixelData"] = pixel_data.get_item("PixelData")
     if decoder.is_encapsulated:
         _check_stream(_stream(image, name), header, syntax, name)
-    try:
+    with _refusing("pixel data that do not decode", name):
         values, _ = decoder.as_array(image, index=0, raw=True, transfer_syntax_uid=syntax, **options)
-    except _PARSING_ERRORS as error:
-        raise _unreadable(f"pixel data that do not decode ({type(error).__name__})", name) from None
     return values >> shift if shift else values
 
 
@@ -502,10 +506,8 @@ def _syntax_name(syntax: Any) -> str:
 def _stream(image: Any, name: str) -> bytes:
     """The one compressed frame, its fragments joined."""
     encaps = _pydicom("encaps", name)
-    try:
+    with _refusing("pixel data without fragments", name):
         return encaps.get_frame(image.PixelData, 0, number_of_frames=1)
-    except _PARSING_ERRORS as error:
-        raise _unreadable(f"pixel data without fragments ({type(error).__name__})", name) from None
 
 
 def _check_stream(stream: bytes, header: Any, syntax: Any, name: str) -> None:
@@ -653,7 +655,7 @@ def _apply_table(values: np.ndarray, item: Any, header: Any, name: str) -> np.nd
     pydicom's own functions index tables of 8-bit entries by 8 bits, also those of 4096 entries, and know no modality
     table of 10 to 14 bits.
     """
-    try:
+    with _refusing("a lookup table that does not parse", name):
         with _quietly(name):
             descriptor, data = item.LUTDescriptor, item.LUTData
         entries, first, bits = (int(number) for number in descriptor)
@@ -663,8 +665,6 @@ def _apply_table(values: np.ndarray, item: Any, header: Any, name: str) -> np.nd
             data = np.atleast_1d(np.asarray(data)).astype("<u2" if little else ">u2").tobytes()
         packed = bits <= 8 and len(data) < 2 * entries  # two entries a word, as the standard has it; not all do
         table = np.frombuffer(data, "u1" if packed else "<u2" if little else ">u2")[:entries]
-    except _PARSING_ERRORS as error:
-        raise _unreadable(f"a lookup table that does not parse ({type(error).__name__})", name) from None
     if len(table) < entries:
         raise _unreadable(f"a lookup table of {len(table)} entries for {entries}", name)
     if first >= 2**15 and values.min() < 0:  # signed, in files that declare it unsigned

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,18 @@ MAX_SCANS = 100
 """JPEGs of more scans are refused: each goes over the whole film, and an empty one takes 14 bytes. libtiff has the
 same limit; encoders write about 10."""
 
+MAX_SEGMENTS = 10_000
+"""JPEGs of more segments before their end are refused: Pillow looks at each, and the smallest takes 4 bytes. A profile
+or metadata take one for each 64 kB."""
+
+MAX_PADDING = 1_000_000
+"""JPEGs of more bytes between the segments before their first scan are refused: Pillow looks at each."""
+
 ImageSource = str | os.PathLike | bytes | Image.Image | np.ndarray | Any
 """Path, encoded bytes, PIL image, pydicom dataset, numpy array or torch tensor."""
 
-# Broken headers and streams meet most of Python's errors inside Pillow (IndexError, OverflowError, struct.error, ...);
-# a bare read of one would name neither film nor reason.
-_DECODING_ERRORS = Exception
+# In a JPEG's stream 0xFF 0x00 is a byte of 255; restart markers and the start (0xD0 to 0xD8) have no segment.
+_SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601-2, as PIL converts to "L"
 
@@ -103,39 +110,58 @@ def _read_encoded(source: str | os.PathLike | bytes, name: str) -> tuple[np.ndar
         raise ValueError(f"`{name}` must have at most {MAX_BYTES} bytes, got {size}. Reduce the film.")
     if start[:2] == b"\xff\xd8":
         _check_scans(source if isinstance(source, bytes) else Path(opened).read_bytes(), name)
-    try:
+    with _decoding(name):
         image = Image.open(opened, formats=FORMATS)
-    except UnidentifiedImageError as error:
-        raise ValueError(
-            f"`{name}` must be a {', '.join(FORMATS)} or DICOM image, got something else. "
-            "Check that the file is whole."
-        ) from error
-    except _DECODING_ERRORS as error:
-        raise _does_not_decode(name, error) from error
     with image:
         return _read_pil(image, name), name
 
 
 def _check_scans(jpeg: bytes, name: str) -> None:
-    scans = jpeg.count(b"\xff\xda")  # inside the scans 0xFF is followed by 0, so that this finds their starts alone
-    if scans > MAX_SCANS:
-        raise ValueError(f"`{name}` must have at most {MAX_SCANS} scans, got a JPEG of {scans}. Store it as baseline.")
+    """Refuse a JPEG of too many scans or segments, walked by their lengths to its end, as decoders walk it.
+
+    What is inside a segment, such as a small picture of the film, or after the end, such as a phone's video, is not
+    decoded.
+    """
+    place, padding, segments, scans = 2, 0, 0, 0
+    marker = None
+    while marker != 0xD9 and place < len(jpeg):
+        found = _SEGMENT.search(jpeg, place)
+        start, marker = (found.start(), jpeg[found.end() - 1]) if found else (len(jpeg), None)
+        padding += 0 if scans else start - place
+        segments, scans = segments + 1, scans + (marker == 0xDA)
+        if padding > MAX_PADDING:
+            raise ValueError(f"`{name}` must have at most {MAX_PADDING} bytes of padding, got more. Save it again.")
+        if scans > MAX_SCANS:
+            raise ValueError(f"`{name}` must have at most {MAX_SCANS} scans, got more. Store the JPEG as baseline.")
+        if segments > MAX_SEGMENTS:
+            raise ValueError(f"`{name}` must have at most {MAX_SEGMENTS} segments, got more. Drop its metadata.")
+        place = start + 2 + max(int.from_bytes(jpeg[start + 2 : start + 4]), 2)
 
 
 @contextlib.contextmanager
 def _decoding(name: str) -> Iterator[None]:
+    """Refuse a file as broken by what Pillow meets in it.
+
+    Broken headers and streams meet most of Python's errors there (IndexError, OverflowError, struct.error, ...); a
+    bare one would name neither film nor reason. Too little memory is no fault of the film.
+    """
     try:
         yield
-    except _DECODING_ERRORS as error:
-        raise _does_not_decode(name, error) from error
-
-
-def _does_not_decode(name: str, error: Exception) -> ValueError:
-    if isinstance(error, Image.DecompressionBombError):
-        return ValueError(f"`{name}` must have at most {MAX_PIXELS} pixels, got more ({error}). Reduce the film.")
-    return ValueError(
-        f"`{name}` must be a whole image, got one that does not decode ({error}). Check that the file is whole."
-    )
+    except MemoryError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"`{name}` must be a {', '.join(FORMATS)} or DICOM image, got something else. "
+            "Check that the file is whole."
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"`{name}` must have at most {MAX_PIXELS} pixels, got more ({error}). Reduce the film."
+        ) from error
+    except Exception as error:
+        raise ValueError(
+            f"`{name}` must be a whole image, got one that does not decode ({error}). Check that the file is whole."
+        ) from error
 
 
 def _read_pil(image: Image.Image, name: str) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from clarity_hf import FINDINGS, ClarityImageProcessor
-from clarity_hf.data.hub import NUMBERED_LABELS, label_text, load_hub, load_imagefolder
+from clarity_hf.data.hub import NUMBERED_LABELS, _check_fetched, label_text, load_hub, load_imagefolder
 from clarity_hf.data.rows import row_features
 from clarity_hf.data.streaming import TransformedStream
 from clarity_hf.data.transforms import FilmTransform
@@ -118,8 +118,18 @@ def test_lists_of_names_with_another_split_than_the_official_one(written, stream
     assert any("does not have the official split" in message for message in source.messages)
 
 
-def test_patients_in_two_splits_are_named(written):
-    assert "train and test share 1 patients: 2. Figures on them are too high." in load_hub(written).messages
+def test_patients_in_two_splits_are_counted_and_their_rows_named(written):
+    said = "train and test share 1 patients (train rows 1; test rows 0). Figures on them are too high."
+    assert said in load_hub(written).messages
+
+
+def test_rows_of_patients_in_two_splits_are_those_of_the_data_set(tmp_path):
+    columns = {"labels": ["Mass", "Mass", "Nodule"], "view": ["LL", "PA", "AP"], "patient_id": ["a", "b", "DOE"]}
+    for split in ("train", "test"):
+        write(tmp_path / "leaking", split, columns, labels=TEXT, view=TEXT, patient_id=TEXT)
+    (message,) = [message for message in load_hub(tmp_path / "leaking").messages if "share" in message]
+    assert message.startswith("train and test share 2 patients (train rows 1, 2; test rows 1, 2).")
+    assert "DOE" not in message
 
 
 @pytest.mark.parametrize(
@@ -351,6 +361,24 @@ def test_a_fetched_row_may_not_name_a_film_of_this_machine(tmp_path, monkeypatch
     images[1] = {"path": str(tmp_path / "private.png"), "bytes": None}
     with pytest.raises(ValueError, match=r"'image' must hold films, or paths of what was fetched .*private\.png"):
         list(load_hub("owner/name", validation_fraction=0, streaming=streaming).train)
+
+
+def test_films_in_any_folder_of_what_was_fetched_are_allowed(tmp_path, monkeypatch):
+    for name in ("DOWNLOADED_DATASETS_PATH", "EXTRACTED_DATASETS_PATH"):
+        monkeypatch.setattr(datasets.config, name, tmp_path / name)
+        _check_fetched([str(tmp_path / name / "a.png")], "image")
+    _check_fetched(["hf://datasets/a/b.png", "s3://films/b.png", None], "image")
+    with pytest.raises(ValueError, match="paths of what was fetched"):
+        _check_fetched([str(tmp_path / "a.png")], "image")
+
+
+def test_too_little_memory_is_no_fault_of_the_data_set(tmp_path, monkeypatch):
+    def fail(name, **options):
+        raise datasets.exceptions.DatasetGenerationError("failed") from MemoryError()
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(MemoryError):
+        load_hub("owner/name")
 
 
 def test_films_out_of_an_own_folder_of_parquet_are_counted(tmp_path):

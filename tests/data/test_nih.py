@@ -393,6 +393,17 @@ def test_open_film_names_the_corrupt_file(release):
         open_film(release / "absent.png")
 
 
+def test_too_little_memory_is_no_fault_of_the_film(release, monkeypatch):
+    def fail(image):
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    with pytest.raises(MemoryError):
+        open_film(release / "images" / "00000022_000.png")
+    with pytest.raises(MemoryError):
+        load_nih(release, verify=True)
+
+
 def test_rows_lists_and_files_that_do_not_match_are_counted(release):
     with (release / "Data_Entry_2017_v2020.csv").open("a") as file:
         file.write("\n".join([row("00000001_000.png", "Mass"), row("00000090_000.png")]) + "\n\n")

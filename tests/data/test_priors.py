@@ -177,6 +177,20 @@ def test_a_mask_that_does_not_decode_is_refused(tmp_path, content):
         read_mask({"path": None, "bytes": content})
 
 
+@pytest.mark.parametrize("place", ["PIL.ImageFile.ImageFile.load", "PIL.Image.Image.convert"])
+def test_too_little_memory_is_no_fault_of_the_mask(tmp_path, place, monkeypatch):
+    content = encoded(np.zeros((30, 30, 3), dtype=np.uint8))
+    (tmp_path / "mask.png").write_bytes(content)
+
+    def fail(*words, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(place, fail)
+    for mask in (tmp_path / "mask.png", {"path": None, "bytes": content}):
+        with pytest.raises(MemoryError):
+            read_mask(mask)
+
+
 @pytest.mark.parametrize("mask", [np.full((8, 8), np.nan), np.full((8, 8), "a"), np.full((8, 8), None)])
 def test_a_mask_holds_finite_numbers(mask):
     with pytest.raises(ValueError, match="`thorax_mask` must hold finite numbers"):

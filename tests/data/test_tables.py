@@ -2,7 +2,9 @@
 """Own films with own labels from a table, on tables written here."""
 
 import logging
+import ntpath
 import os
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -12,8 +14,9 @@ import pytest
 from PIL import Image
 
 from clarity_hf import ClarityImageProcessor
-from clarity_hf.data.rows import row_features
-from clarity_hf.data.tables import MAX_TABLE_BYTES, check_disjoint, load_table, read_table
+from clarity_hf.data import tables
+from clarity_hf.data.rows import SPLITS, row_features
+from clarity_hf.data.tables import MAX_TABLE_BYTES, TableFilm, check_disjoint, is_inside, load_table, read_table
 from clarity_hf.data.transforms import FilmTransform
 
 NAN = np.nan
@@ -215,11 +218,12 @@ def test_validation_is_drawn_from_train_where_the_column_names_none(films):
     assert len(load_table(table, validation_fraction=0).train) == 7
 
 
-def test_a_patient_in_two_splits_is_an_error_that_names_the_patient(films):
-    rows = ["films/0.png,p0,1,train", "films/1.png,p0,0,test", "films/2.png,p1,0,valid"]
-    with pytest.raises(ValueError, match="train and test must share no patient, got 1 in both: p0"):
+def test_a_patient_in_two_splits_is_an_error_that_names_the_rows_and_no_patient(films):
+    rows = ["films/0.png,DOE,1,train", "films/1.png,DOE,0,test", "films/2.png,p1,0,valid", "films/3.png,DOE,1,train"]
+    with pytest.raises(ValueError, match=r"got 1 in both \(train in lines 2, 5; test in lines 3\)\. Move") as caught:
         load_table(table_of(films, "path,patient_id,Mass,split", rows))
-    check_disjoint({"train": {"a"}, "validation": {"b"}, "test": {"c"}})
+    assert "DOE" not in str(caught.value)
+    check_disjoint([TableFilm(None, id, np.zeros(1), split) for id, split in zip("abc", SPLITS, strict=True)])
 
 
 def test_an_unknown_split_is_an_error_with_its_line(films):
@@ -409,6 +413,49 @@ def test_an_open_quote_does_not_swallow_the_rows_below_it(films, text):
         load_table(write(films, text))
 
 
+@pytest.mark.parametrize(
+    ("row", "advice"),
+    [
+        (r'films/0.png,1,"say \"hi\" now"', r'Write a quote inside a cell as "" instead of \".'),
+        ('films/0.png,1,"say "hi" now"', "Double the quotes inside a cell, and write nothing between"),
+        ('films/0.png,1,"say hi', "Close its quotes."),
+        (f"films/0.png,1,{'a' * 140_000}", "Shorten cells of more than 131072 characters."),
+    ],
+)
+def test_an_error_of_csv_says_what_is_wrong_with_the_row(films, row, advice):
+    with pytest.raises(ValueError, match=r"own\.csv, line 2: a row must be CSV, got one that is not") as caught:
+        load_table(write(films, f"path,Mass,note\n{row}\n"))
+    assert advice in str(caught.value)
+
+
+def test_blanks_after_a_closing_quote_are_passed_over(films):
+    rows = ['"films/0.png" ,1 ,"a ""b"" , c"', '"films/1.png","0"  ,"say ""hi"""  ', '"films/2.png",0,"two\nlines" ']
+    read, _, report = read_table(table_of(films, "path,Mass,patient_id", rows))
+    assert [film.labels.tolist() for film in read] == [[1], [0], [0]]
+    assert [film.patient_id for film in read] == ['a "b" , c', 'say "hi"', "two\nlines"]
+    assert [film.line for film in read] == [2, 3, 5]
+    assert report.rows == 3
+
+
+@pytest.mark.parametrize("told", ["sep=;\n", "SEP=;\r\n", '\ufeff"sep=;"\n'])
+def test_a_line_that_tells_the_separator_is_read(films, told):
+    text = f"{told}path;Mass;a,b,c,d\nfilms/0.png;1;\nfilms/1.png;0;\n"
+    assert labels_of(load_table(write(films, text)), "0.png") == [1]
+    with pytest.raises(ValueError, match=r"own\.csv, line 3: 'Mass' must be 1, 0, −1 or empty, got 'x'"):
+        load_table(write(films, f"{told}path;Mass\nfilms/0.png;x\n"), findings=["Mass"])
+
+
+def test_labels_with_a_decimal_comma_are_numbers(films):
+    rows = ["films/0.png;1,0;0,00", "films/1.png;0,0;1,0", "films/2.png;-1,0;"]
+    source = load_table(write(films, "\n".join(["path;Mass;Effusion", *rows])))
+    assert source.findings == ("Mass", "Effusion")
+    assert labels_of(source, "0.png") == [1, 0]
+    np.testing.assert_array_equal(labels_of(source, "2.png"), [NAN, NAN])
+    for written in ("1,000", "0,5", "1,", "1,0,0"):  # a thousand; no label; no number
+        with pytest.raises(ValueError, match=f"'Mass' must be 1, 0, −1 or empty, got '{written}'"):
+            load_table(write(films, f"path;Mass\nfilms/0.png;{written}\n"), findings=["Mass"])
+
+
 def test_nul_bytes_and_huge_cells_are_refused_with_their_line(films):
     with pytest.raises(ValueError, match=r"own.csv, line 2: a line must be text, got NUL bytes"):
         load_table(write(films, "path,Mass\nfilms/0.png\0,1\n"))
@@ -471,6 +518,47 @@ def test_parquet_of_impossible_dates_or_repeated_columns_is_refused(films):
         load_table(films / "own.parquet")
 
 
+def test_columns_of_parquet_that_are_not_read_count_for_nothing(films, monkeypatch):
+    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 50_000)
+    film = {"bytes": bytes(100_000)}  # packed to nothing
+    columns = {"path": ["films/0.png", "films/1.png"], "Mass": [1, 0], "film": [film] * 2}
+    pyarrow.parquet.write_table(pyarrow.table(columns), films / "own.parquet", use_dictionary=False)
+    assert len(by_name(load_table(films / "own.parquet"))) == 2
+    columns["note"] = ["a" * 100_000] * 2
+    pyarrow.parquet.write_table(pyarrow.table(columns), films / "own.parquet", use_dictionary=False)
+    with pytest.raises(ValueError, match=r"`table` must have at most .* bytes unpacked"):
+        load_table(films / "own.parquet")
+
+
+def test_a_few_bytes_of_parquet_that_unpack_to_gigabytes_are_refused_on_the_way(films, monkeypatch):
+    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 20_000_000)
+    words = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 100_000, pyarrow.int32()), ["a" * 50_000])
+    pyarrow.parquet.write_table(pyarrow.table({"path": words}), films / "own.parquet", store_schema=False)
+    assert (films / "own.parquet").stat().st_size < 100_000
+    before = pyarrow.default_memory_pool().max_memory()
+    with pytest.raises(ValueError, match="`table` must have at most 20000000 bytes unpacked, got more"):
+        load_table(films / "own.parquet")
+    assert pyarrow.default_memory_pool().max_memory() - before < 100_000_000
+
+
+def test_too_little_memory_is_no_fault_of_the_table(films, monkeypatch):
+    def fail(path):
+        raise MemoryError
+
+    (films / "own.parquet").write_bytes(b"")
+    monkeypatch.setattr(pyarrow.parquet, "ParquetFile", fail)
+    with pytest.raises(MemoryError):
+        load_table(films / "own.parquet")
+
+
+def test_another_drive_is_out_of_the_folder(monkeypatch):
+    assert is_inside("/films/a/0.png", "/films")
+    assert not is_inside("/filmsystem/0.png", "/films")
+    monkeypatch.setattr(tables, "os", SimpleNamespace(path=ntpath))
+    assert is_inside(r"C:\films\0.png", r"C:\films")
+    assert not is_inside(r"D:\films\0.png", r"C:\films")
+
+
 def test_a_film_that_is_a_pipe_is_missing(films):
     (films / "films" / "0.png").unlink()
     os.mkfifo(films / "films" / "0.png")
@@ -484,3 +572,20 @@ def test_a_link_inside_the_folder_is_followed(films, tmp_path_factory):
     (films / "films" / "linked").symlink_to(elsewhere)
     rows = ["films/linked/a.png,a,1,0", "films/1.png,b,0,1"]
     assert set(by_name(load_table(table_of(films, rows=rows)))) == {"a.png", "1.png"}
+
+
+def test_a_column_that_one_cell_makes_no_finding_is_told_with_its_line(films):
+    rows = [f"films/{i}.png,p{i},{'maybe' if i == 3 else i % 2},{i % 2},{50 + i},{i % 2}" for i in range(10)]
+    loaded = load_table(table_of(films, "path,patient_id,Effusion,Rib,Weight,Mass", rows))
+    assert loaded.findings == ("Rib", "Mass")
+    (told,) = [message for message in loaded.messages if "no findings" in message]
+    assert "1 columns are no findings" in told
+    assert "'Effusion' (line 5 holds 'maybe')" in told
+    assert not any("no findings" in message for message in load_table(table_of(films)).messages)
+
+
+def test_a_finding_that_is_called_so_is_told_however_many_of_its_cells_are_no_labels(films):
+    rows = [f"films/{i}.png,p{i},{'yes' if i % 2 else 'no'},{i % 2}" for i in range(10)]
+    loaded = load_table(table_of(films, "path,patient_id,Edema,Rib", rows))
+    (told,) = [message for message in loaded.messages if "no findings" in message]
+    assert "'Edema' (line 2 holds 'no')" in told

@@ -1,18 +1,21 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """The runner repeats the package's reading, preprocessing and boxes: each is held to the original."""
 
+import io
 import json
 import re
+import struct
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
-from clarity_hf import ClarityImageProcessor
-from clarity_hf.boxes import Letterbox, boxes_from_map
+from clarity_hf import ClarityImageProcessor, image_reading
+from clarity_hf.boxes import Letterbox, boxes_from_map, divided_map
 from clarity_hf.deployment import onnx_runner
 from clarity_hf.image_reading import read_image
 
@@ -131,6 +134,71 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, monkeypat
         onnx_runner.read_film(tmp_path / "film.png")
 
 
+def test_limits_are_the_packages():
+    limits = [name for name in dir(image_reading) if name.startswith(("MAX_", "MIN_"))]
+    assert len(limits) == 6
+    for name in (*limits, "BIT_DEPTHS", "FORMATS"):
+        assert getattr(onnx_runner, name) == getattr(image_reading, name)
+
+
+def test_a_chain_of_directories_takes_no_time(tmp_path):
+    content = bytearray(tiff_of(noise((24, 20))))
+    (start,) = struct.unpack("<I", content[4:8])
+    (tags,) = struct.unpack("<H", content[start : start + 2])
+    first, after = content[start : start + 2 + 12 * tags], start + 2 + 12 * tags
+    for _ in range(30_000):
+        content[after : after + 4] = struct.pack("<I", len(content))
+        after = len(content) + len(first)
+        content += first + bytes(4)
+    (tmp_path / "chain.tif").write_bytes(content)
+    begun = time.perf_counter()
+    with pytest.raises(ValueError, match="several frames"):
+        onnx_runner.read_film(tmp_path / "chain.tif")
+    assert time.perf_counter() - begun < 2
+
+
+def tiff_of(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "TIFF")
+    return buffer.getvalue()
+
+
+def test_scans_tiles_and_bytes_are_bounded_before_decoding(tmp_path, monkeypatch):
+    buffer = io.BytesIO()
+    Image.fromarray(noise((24, 20))).save(buffer, "JPEG", progressive=True)
+    jpeg = buffer.getvalue()
+    last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    tags = [(256, 32), (257, 40), (258, 8), (259, 5), (262, 1), (277, 1)]
+    tags += [(322, 40_000), (323, 40_000), (324, 8), (325, 9)]
+    tiles = struct.pack("<IH", 8, len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    empty = b"\xff\xe5\0\x02"
+    refused = {
+        "scans, got more": jpeg[:-2] + 100 * last + jpeg[-2:],
+        "segments, got more": jpeg[:2] + 10_001 * empty + jpeg[2:],
+        "bytes of padding, got more": jpeg[:2] + 1_000_001 * b"\xff" + jpeg[2:],
+        "tiles of at most 64000000 pixels, got 1600000000": b"II*\0" + tiles + bytes(104),
+    }
+    for reason, content in refused.items():
+        (tmp_path / "film").write_bytes(content)
+        with pytest.raises(ValueError, match=reason):
+            onnx_runner.read_film(tmp_path / "film")
+    (tmp_path / "film").write_bytes(jpeg + 200 * last)  # after its end: a phone's video
+    np.testing.assert_array_equal(onnx_runner.read_film(tmp_path / "film"), read_image(jpeg))
+    monkeypatch.setattr(onnx_runner, "MAX_BYTES", 100)
+    with pytest.raises(ValueError, match="at most 100 bytes"):
+        onnx_runner.read_film(tmp_path / "film")
+
+
+def test_too_little_memory_is_no_fault_of_the_film(tmp_path, monkeypatch):
+    def fail(image):
+        raise MemoryError
+
+    Image.fromarray(noise((24, 20))).save(tmp_path / "film.png")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    with pytest.raises(MemoryError):
+        onnx_runner.read_film(tmp_path / "film.png")
+
+
 # Preprocessing
 
 
@@ -194,6 +262,17 @@ def test_boxes_are_the_packages(size, components, keep_ratio, valley):
             onnx_runner.boxes_of(localization_map, size, threshold, valley, named), expected, rtol=0, atol=1e-9
         )
         assert len(expected)
+
+
+@pytest.mark.parametrize("valley", [0.7, 0.9, 1])
+def test_maps_are_divided_as_the_package_divides_them(valley):
+    generator, parts = np.random.default_rng(5), 0
+    for _ in range(100):
+        grid = generator.random((9, 12)).astype(np.float32)
+        expected = divided_map(grid, 0.2, valley)
+        np.testing.assert_array_equal(onnx_runner._divided(grid, 0.2, valley), expected)
+        parts += len(np.unique(expected)) - 1
+    assert parts > 10
 
 
 def test_regions_that_touch_at_a_corner_are_one():

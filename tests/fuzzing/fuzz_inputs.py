@@ -241,7 +241,8 @@ def all_seeds() -> dict[str, list[bytes]]:
     """Seeds by reader."""
     images = image_seeds()
     grey = [content for contents in images.values() for content in contents]
-    return images | {"dicom": dicom_seeds(), "mask": grey, "open_film": grey} | table_seeds() | setting_seeds()
+    films = images | {"dicom": dicom_seeds(), "mask": grey, "open_film": grey, "runner": grey}
+    return films | table_seeds() | setting_seeds()
 
 
 def folder_seeds(folder: Path, largest: int = 4_000_000) -> dict[str, list[bytes]]:

@@ -20,6 +20,7 @@ from clarity_hf import ClarityConfig, ClarityImageProcessor
 from clarity_hf.data.nih import load_nih, open_film
 from clarity_hf.data.priors import read_mask
 from clarity_hf.data.tables import load_table
+from clarity_hf.deployment.onnx_runner import read_film
 from clarity_hf.image_reading import read_image
 from clarity_hf.training.runs import parse_arguments
 
@@ -87,6 +88,11 @@ def _open_film(content: bytes, folder: Path) -> None:
     open_film(folder / "film")
 
 
+def _runner(content: bytes, folder: Path) -> None:
+    (folder / "film").write_bytes(content)
+    read_film(folder / "film")
+
+
 def _yaml(content: bytes, folder: Path) -> None:
     (folder / "stage.yaml").write_bytes(content)
     parse_arguments([Settings], {}, [str(folder / "stage.yaml")])
@@ -110,6 +116,7 @@ READERS: dict[str, Callable[[bytes, Path], None]] = {
     "dicom": _film,
     "mask": _mask,
     "open_film": _open_film,
+    "runner": _runner,
     "csv": _table(".csv"),
     "tsv": _table(".tsv"),
     "parquet": _table(".parquet"),

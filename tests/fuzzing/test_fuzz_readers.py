@@ -8,11 +8,16 @@ import warnings
 from pathlib import Path
 
 import fuzz_readers
+import numpy as np
 import pytest
 from fuzz_inputs import all_seeds, folder_seeds, make
 from fuzz_targets import READERS, is_refusal, prepare
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from clarity_hf.deployment.onnx_runner import read_film
+from clarity_hf.dicom_reading import looks_like_dicom
+from clarity_hf.image_reading import read_image
 
 CORPUS = sorted(Path(__file__).with_name("corpus").glob("*.bin"))
 
@@ -49,6 +54,40 @@ def outcome(reader, content, folder):
 @pytest.mark.parametrize("file", CORPUS, ids=lambda file: file.stem)
 def test_what_a_fuzzer_found_stays_mended(file, folder):
     outcome(file.stem.split("--")[0], file.read_bytes(), folder)
+
+
+def _film_or_refusal(content, folder, reader):
+    """The pixels, or None for a refusal in our words."""
+    (folder / "film").write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return reader(folder / "film")
+        except BaseException as error:
+            if not is_refusal("runner", error):
+                raise
+            return None
+
+
+def _check_readers_agree(content, folder):
+    if looks_like_dicom(content[:132]):  # which the runner does not read
+        return
+    ours, theirs = (_film_or_refusal(content, folder, reader) for reader in (read_film, read_image))
+    assert (ours is None) == (theirs is None)
+    if ours is not None:
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("file", CORPUS, ids=lambda file: file.stem)
+def test_the_runner_reads_and_refuses_of_the_corpus_what_the_package_does(file, folder):
+    _check_readers_agree(file.read_bytes(), folder)
+
+
+def test_the_runner_reads_and_refuses_of_seeds_what_the_package_does(seeds, folder):
+    for number, content in enumerate(seeds["runner"]):
+        _check_readers_agree(content, folder)
+        for mutation in range(8):
+            _check_readers_agree(make("runner", [content], f"{number}:{mutation}"), folder)
 
 
 def test_the_corpus_is_there_and_small():

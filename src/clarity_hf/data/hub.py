@@ -14,6 +14,7 @@ mirrors of NIH ChestX-ray14:
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import os
 import re
@@ -58,7 +59,7 @@ from .rows import (
     row_features,
     streamed,
 )
-from .tables import SPLIT_NAMES, load_table
+from .tables import SPLIT_NAMES, is_inside, load_table
 
 logger = logging.getLogger(__name__)
 
@@ -204,6 +205,8 @@ def _load_dataset(name: str, shown: str | os.PathLike[str], **options: Any) -> A
         return datasets.load_dataset(name, **options)
     except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException) as error:
         reason = error.__cause__ or error
+        if isinstance(reason, MemoryError):  # no fault of the files
+            raise reason from error
         raise ValueError(
             f"`name` must be a data set of whole files, got {shown} ({reason}). Fetch or write it again."
         ) from error
@@ -220,12 +223,8 @@ def _outside(paths: Iterable[str | None], roots: Iterable[str | os.PathLike[str]
     """The paths of films that lead out of all of `roots`, compared as written."""
     folders = [os.path.abspath(root) for root in roots]
     # A stream's own addresses (`hf://`) are no files; the films' reader opens none.
-    found = [path for path in paths if path is not None and not re.match(r"[a-z]+://", path)]
-    return [
-        path
-        for path in found
-        if not any(os.path.commonpath([folder, os.path.abspath(path)]) == folder for folder in folders)
-    ]
+    found = [path for path in paths if path is not None and not re.match(r"[a-z][a-z0-9+.-]*://", path)]
+    return [path for path in found if not any(is_inside(os.path.abspath(path), folder) for folder in folders)]
 
 
 def _check_fetched(paths: Iterable[str | None], column: str) -> None:
@@ -235,8 +234,9 @@ def _check_fetched(paths: Iterable[str | None], column: str) -> None:
         paths: Of the films whose bytes are not in the rows; the others are not opened.
         column: For the error.
     """
-    caches = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE)
-    outside = _outside(paths, caches)
+    own = datasets.config  # each of its folders may be moved alone, by a variable of the environment
+    unpacked = (own.DOWNLOADED_DATASETS_PATH, own.EXTRACTED_DATASETS_PATH)
+    outside = _outside(paths, (own.HF_CACHE_HOME, own.HF_DATASETS_CACHE, *unpacked, constants.HF_HUB_CACHE))
     if outside:
         raise ValueError(
             f"'{column}' must hold films, or paths of what was fetched with it, got {first_names(outside)}. Use "
@@ -487,11 +487,11 @@ def _load(
     laterals: list[str] = []
     contradictory: list[str] = []
     splits: dict[str, datasets.Dataset] = {}
+    numbers: dict[str, list[int]] = {}
     for split, rows in data.items():
-        rows, read = _load_split(split, rows, schema, laterals, contradictory)
+        splits[split], numbers[split], read = _load_split(split, rows, schema, laterals, contradictory)
         uncertain.update(finding for row in read for finding in row.uncertain)
-        splits[split] = rows
-    doubts = _leaks(splits) if schema.patient or schema.nih_files else []
+    doubts = _leaks(splits, numbers) if schema.patient or schema.nih_files else []
     if uncertain:
         counts = ", ".join(f"{finding} {count}" for finding, count in uncertain.items())
         doubts.append(f"{uncertain.total()} labels are uncertain (−1): {counts}.")
@@ -511,8 +511,8 @@ def _load(
 
 def _load_split(
     split: str, rows: datasets.Dataset, schema: _Schema, laterals: list[str], contradictory: list[str]
-) -> tuple[datasets.Dataset, list[Any]]:
-    """One split in our columns, its films left where they are, and what was read of its labels."""
+) -> tuple[datasets.Dataset, list[int], list[Any]]:
+    """One split in our columns, its films left where they are; its rows' numbers; what was read of their labels."""
     views = [loose_name(cell_text(view)) for view in rows[schema.view]] if schema.view else []
     lateral = {i for i, view in enumerate(views) if view in LATERAL_VIEWS}
     laterals.extend(f"{split} row {i}" for i in sorted(lateral))
@@ -543,18 +543,23 @@ def _load_split(
     values = [row.labels for row in read]
     rows = rows.add_column("labels", values, feature=label_feature(len(schema.labels.names)))
     rows = rows.add_column("patient_id", ids, feature=datasets.Value("string"))
-    return rows.select(frontal) if lateral else rows, [read[i] for i in frontal]
+    return rows.select(frontal) if lateral else rows, frontal, [read[i] for i in frontal]
 
 
-def _leaks(splits: Mapping[str, datasets.Dataset]) -> list[str]:
-    patients = {split: set(rows["patient_id"]) for split, rows in splits.items()}
-    names = list(patients)
-    shared = {(a, b): sorted(patients[a] & patients[b]) for i, a in enumerate(names) for b in names[i + 1 :]}
-    return [
-        f"{one} and {other} share {len(found)} patients: {first_names(found)}. Figures on them are too high."
-        for (one, other), found in shared.items()
-        if found
-    ]
+def _leaks(splits: Mapping[str, datasets.Dataset], numbers: Mapping[str, Sequence[int]]) -> list[str]:
+    """A message for two splits that share patients: how many, and in which rows; their ids may be names."""
+    patients = {split: list(rows["patient_id"]) for split, rows in splits.items()}
+    messages = []
+    for one, other in itertools.combinations(patients, 2):
+        shared = {*patients[one]} & {*patients[other]}
+        if shared:
+            rows = "; ".join(
+                f"{split} rows "
+                + first_names(str(i) for i, id in zip(numbers[split], patients[split], strict=True) if id in shared)
+                for split in (one, other)
+            )
+            messages.append(f"{one} and {other} share {len(shared)} patients ({rows}). Figures on them are too high.")
+    return messages
 
 
 def _stream(

@@ -7,6 +7,7 @@ Labels are 1 present, 0 absent, NaN not annotated; a table may also say −1 for
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -184,12 +185,15 @@ def read_label(written: str, where: str, column: str) -> int | None:
 
 _NO_LABEL: Any = object()
 
+# As spreadsheets of many countries write it; "1,000" may be a thousand.
+_DECIMAL_COMMA = re.compile(r"^(-?[0-9]),([0-9]{1,2})$")
+
 
 def _label(written: str) -> Any:
     if written.lower() in _LABEL_VALUES:
         return _LABEL_VALUES[written.lower()]
     try:
-        value = float(written)
+        value = float(_DECIMAL_COMMA.sub(r"\1.\2", written))
     except ValueError:
         return _NO_LABEL
     return int(value) if value in (1.0, 0.0, -1.0) else _NO_LABEL
@@ -285,12 +289,36 @@ def ordered_names(cells: Iterable[str]) -> list[str]:
 
 
 def _label_columns(columns: Mapping[str, Sequence[str]]) -> list[str]:
-    used = {*IMAGE_COLUMNS, *PATIENT_COLUMNS, *SPLIT_COLUMNS, *MASK_COLUMNS, *VIEW_COLUMNS, *NORMAL_NAMES}
-    return [
-        name
-        for name, cells in columns.items()
-        if loose_name(name) not in used | set(OTHER_COLUMNS) and _is_labels(cells)
-    ]
+    return [name for name, cells in columns.items() if loose_name(name) not in _NO_FINDINGS and _is_labels(cells)]
+
+
+def broken_label_columns(columns: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, str]]:
+    """Columns that are no finding because of a few cells alone: `maybe`, or a 2 among the 0 and 1.
+
+    They are those in which nine of ten cells that are not empty are labels, and those that are called as one of the
+    14 findings.
+
+    Args:
+        columns: Cells as text, by column.
+
+    Returns:
+        By column the place of the first such cell, from 0, and what it holds.
+    """
+    broken = {}
+    for name, cells in columns.items():
+        known = harmonised_finding(name) in FINDINGS
+        if loose_name(name) in _NO_FINDINGS or _is_labels(cells):
+            continue
+        others = [place for place, cell in enumerate(cells) if _label(cell) is _NO_LABEL]
+        written = sum(1 for cell in cells if _label(cell) is not None)
+        if others and (known or len(others) <= 0.1 * written):
+            broken[name] = (others[0], cells[others[0]])
+    return broken
+
+
+_NO_FINDINGS = {*IMAGE_COLUMNS, *PATIENT_COLUMNS, *SPLIT_COLUMNS, *MASK_COLUMNS, *VIEW_COLUMNS, *NORMAL_NAMES} | set(
+    OTHER_COLUMNS
+)
 
 
 def _is_labels(cells: Sequence[str]) -> bool:

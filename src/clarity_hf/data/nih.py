@@ -67,8 +67,6 @@ _CITATION = (
     "Wang X, Peng Y, Lu L, Lu Z, Bagheri M, Summers RM. ChestX-ray8: Hospital-scale Chest X-ray Database and "
     "Benchmarks on Weakly-Supervised Classification and Localization of Common Thorax Diseases. CVPR 2017."
 )
-# Damaged files meet most of Python's errors inside Pillow: SyntaxError, IndexError, struct.error and others.
-_DECODING_ERRORS = Exception
 
 
 @dataclass(slots=True)
@@ -342,9 +340,9 @@ def open_film(source: str | os.PathLike[str]) -> PIL.Image.Image:
         raise OSError(f"`source` must be a file, got the folder, pipe or device {name}. Copy the film itself.")
     try:
         return decoded_image(source)
-    except FileNotFoundError:
+    except (FileNotFoundError, MemoryError):
         raise
-    except _DECODING_ERRORS as error:
+    except Exception as error:  # damaged files meet most of Python's inside Pillow: SyntaxError, struct.error, ...
         raise OSError(
             f"`source` must be an image that decodes, got {name} ({error}). Copy the file again, or drop "
             "such films with `load_nih(..., verify=True)`."
@@ -393,7 +391,8 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, [cell.strip() for cell in row]
     except csv.Error as error:
         raise ValueError(
-            f"{path}, line {reader.line_num}: a row must be CSV, got one that is not ({error}). Close its quotes."
+            f"{path}, line {reader.line_num}: a row must be CSV, got one that is not ({error}). Close its quotes, and "
+            "double those inside a cell."
         ) from error
 
 

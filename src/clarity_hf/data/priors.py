@@ -135,6 +135,8 @@ def read_mask(mask: Any) -> np.ndarray | None:
 def _decoded(content: io.BytesIO) -> Image.Image:
     try:
         return decoded_image(content)
+    except MemoryError:
+        raise
     except Exception as error:  # broken files meet most of Python's inside Pillow
         raise _does_not_decode(error) from error
 
@@ -142,6 +144,8 @@ def _decoded(content: io.BytesIO) -> Image.Image:
 def _grey(mask: Image.Image) -> Image.Image:
     try:
         return mask.convert("L")
+    except MemoryError:
+        raise
     except Exception as error:  # a broken palette is met only here
         raise _does_not_decode(error) from error
 

@@ -40,12 +40,15 @@ from .label_columns import (
     IMAGE_COLUMNS,
     LATERAL_VIEWS,
     MASK_COLUMNS,
+    MAX_NAME_LENGTH,
     PATIENT_COLUMNS,
     SPLIT_COLUMNS,
     VIEW_COLUMNS,
+    ColumnLabels,
     Empty,
     LabelReader,
     Uncertain,
+    broken_label_columns,
     cell_text,
     choose_labels,
     find_column,
@@ -65,7 +68,13 @@ SPLIT_NAMES = {
 """Spellings of the splits."""
 
 MAX_TABLE_BYTES, MAX_TABLE_ROWS = 512_000_000, 20_000_000
-"""Tables beyond are refused unread; that of CheXpert has 225,000 rows in 21 MB."""
+"""Tables beyond are refused: files unread, parquet that unpacks to more, in the columns that are read, on the way.
+CheXpert's has 225,000 rows in 21 MB."""
+
+_BATCH_ROWS = 200  # of parquet: what is read before its size is known
+
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?\r?\n?', re.IGNORECASE)
+_AFTER_QUOTE = re.compile(r'((?<!")"(?:"")*) +(?=[,;|\t\r\n]|$)')
 
 _CHEXPERT_COLUMNS = {"Path", "Frontal/Lateral"}
 _CHEXPERT_PATIENT = re.compile(r"(?:^|/)(patient\d+)/")
@@ -80,6 +89,7 @@ class TableFilm:
         labels: `(F,)` float32 of 1, 0, NaN.
         split: `train`, `validation` or `test`; None where the table has no such column.
         mask_path: Absolute path of the thorax mask, None where there is none.
+        line: Where its row ends in the table, from 1; of parquet the number of the row, from 1.
     """
 
     path: str | None
@@ -87,6 +97,7 @@ class TableFilm:
     labels: np.ndarray
     split: str | None = None
     mask_path: str | None = None
+    line: int = 0
 
 
 @dataclass
@@ -108,6 +119,7 @@ class TableReport:
         uncertain: Number of uncertain labels (−1) by finding.
         contradictions: Films with `No Finding` and a finding. The finding stands.
         similar_names: Names that resemble one of the 14 findings without being a spelling of it, and that finding.
+        broken_columns: Columns that are no finding because of a few cells that are no labels, with the first.
         one_sided: Findings with nothing but positives, nothing but negatives, or no labels at all.
         drawn: Whether validation was drawn although the table has a column of splits: it names no validation films.
     """
@@ -126,6 +138,7 @@ class TableReport:
     uncertain: Counter[str] = field(default_factory=Counter)
     contradictions: list[str] = field(default_factory=list)
     similar_names: dict[str, str] = field(default_factory=dict)
+    broken_columns: dict[str, str] = field(default_factory=dict)
     one_sided: list[str] = field(default_factory=list)
     drawn: bool = False
 
@@ -133,6 +146,7 @@ class TableReport:
         """One sentence for each thing that was dropped or doubted, with its count and the first few names."""
         unreadable = [f"{name} ({reason})" for name, reason in self.unreadable_files.items()]
         similar = [f"'{name}' ('{finding}'?)" for name, finding in self.similar_names.items()]
+        broken = [f"'{name}' ({cell})" for name, cell in self.broken_columns.items()]
         said = [
             ("films of the table have no file and are dropped", self.missing_files),
             ("films cannot be read and are dropped", unreadable),
@@ -143,6 +157,7 @@ class TableReport:
             ("films name no patient and count as one patient each", self.unknown_patients),
             ("films have both No Finding and a finding, which stands", self.contradictions),
             ("findings resemble one of the 14 but are kept as their own; rename them with `findings`", similar),
+            ("columns are no findings for cells that are no labels; mend them, or insist with `findings`", broken),
             ("findings lack positive or negative labels and cannot be learned", self.one_sided),
         ]
         messages = [f"{len(names)} {what}: {first_names(names)}." for what, names in said if names]
@@ -179,7 +194,8 @@ def load_table(
     `Source.messages` and in the description of each split.
 
     Args:
-        table: CSV (comma, semicolon or tab, UTF-8), TSV or parquet; the first row of a text file names the columns.
+        table: CSV (comma, semicolon or tab, UTF-8), TSV or parquet; the first row of a text file names the columns,
+            but for a line such as `sep=;` above it, which Excel reads the separator from.
         image_dir: Folder that the paths of films and masks begin at; by default the table's own folder.
         image_column: Column of the films' paths; by default the first of `IMAGE_COLUMNS` that there is.
         findings: What the labels are. A list names the columns of findings, each with 1 present, 0 absent, −1
@@ -246,6 +262,11 @@ def read_table(
     report = TableReport(str(table), rows=len(cells.lines))
     columns = _Columns.find(cells, image_column, patient_column, split_column, mask_column)
     labels = choose_labels(cells.columns, findings, uncertain, empty)
+    if findings is None and isinstance(labels, ColumnLabels):
+        report.broken_columns = {
+            name: f"line {cells.lines[place]} holds '{written[:MAX_NAME_LENGTH]}'"
+            for name, (place, written) in broken_label_columns(cells.columns).items()
+        }
     report.columns = columns.named() | {"labels": labels.described}
     films = _read_films(cells, columns, labels, _image_root(path, image_dir, cells, columns), report)
     _find_files(films, columns, report)
@@ -310,19 +331,37 @@ def _read_text(path: Path) -> Iterator[tuple[int, list[str]]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         lines = _text_lines(file, path)
         header = next(lines, "")
+        told = _SEPARATOR_LINE.fullmatch(header)
+        header = next(lines, "") if told else header
         separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
+        # Blanks after a closing quote are an error to the reader; cells are stripped of them in any case.
+        rows = (_AFTER_QUOTE.sub(r"\1", line) if '" ' in line else line for line in itertools.chain([header], lines))
         # Strict: else an open quote would take all rows below it for one cell.
-        reader = csv.reader(itertools.chain([header], lines), delimiter=separator, strict=True)
+        reader = csv.reader(rows, delimiter=told[1] if told else separator, strict=True)
         try:
             for row in reader:
                 if any(cell.strip() for cell in row):
                     # Labels repeat: one object a spelling keeps the 225,000 rows of CheXpert small.
-                    yield reader.line_num, [sys.intern(cell.strip()) for cell in row]
+                    yield reader.line_num + bool(told), [sys.intern(cell.strip()) for cell in row]
         except csv.Error as error:
+            line = reader.line_num + bool(told)
             raise ValueError(
-                f"{path}, line {reader.line_num}: a row must be CSV, got one that is not ({error}). Close its quotes, "
-                "and shorten cells of more than 131072 characters."
+                f"{path}, line {line}: a row must be CSV, got one that is not ({error}). "
+                f"{_csv_mending(str(error), path, line)}"
             ) from error
+
+
+def _csv_mending(error: str, path: Path, number: int) -> str:
+    """What to do about an error of the csv module at a line."""
+    if "field limit" in error:
+        return "Shorten cells of more than 131072 characters."
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        line = next(itertools.islice(file, number - 1, None), "")
+    if '\\"' in line:
+        return 'Write a quote inside a cell as "" instead of \\".'
+    if "expected after" in error:
+        return "Double the quotes inside a cell, and write nothing between its last one and the separator."
+    return "Close its quotes."
 
 
 def _text_lines(file: Iterable[str], path: Path) -> Iterator[str]:
@@ -336,26 +375,35 @@ def _text_lines(file: Iterable[str], path: Path) -> Iterator[str]:
 
 
 def _read_parquet(path: Path) -> _Cells:
-    # Broken files meet pyarrow's errors, Python's among them (OverflowError of a date, UnicodeDecodeError of a name).
+    columns: dict[str, list[str]] = {}
+    size = read = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            rows, groups = file.metadata.num_rows, range(file.metadata.num_row_groups)
-            size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
+            rows = file.metadata.num_rows
             names = [field.name for field in file.schema_arrow if not pyarrow.types.is_nested(field.type)]
             repeated = len(set(names)) < len(names)
-            columns = {}
-            if rows <= MAX_TABLE_ROWS and size <= MAX_TABLE_BYTES and not repeated:
-                table = file.read(names)
-                columns = {name: [cell_text(value) for value in table[name].to_pylist()] for name in names}
-    except Exception as error:
+            if rows <= MAX_TABLE_ROWS and not repeated:
+                columns = {name: [] for name in names}
+                # Counted as it is read: a header may claim less, and pyarrow, asked for a column's, ends the process
+                # over a broken one.
+                for batch in file.iter_batches(_BATCH_ROWS, columns=names):
+                    size, read = size + batch.nbytes, read + batch.num_rows
+                    if size > MAX_TABLE_BYTES:
+                        break
+                    for name, cells in columns.items():
+                        cells.extend(cell_text(value) for value in batch[name].to_pylist())
+    except MemoryError:
+        raise
+    except Exception as error:  # pyarrow's, and Python's (OverflowError of a date, UnicodeDecodeError of a name)
         raise ValueError(f"`table` must be whole parquet, got {path} ({error}). Write it again.") from error
-    if rows > MAX_TABLE_ROWS or size > MAX_TABLE_BYTES:
-        raise ValueError(
-            f"`table` must have at most {MAX_TABLE_ROWS} rows and {MAX_TABLE_BYTES} bytes unpacked, got {rows} and "
-            f"{size}. Split {path}."
-        )
+    if rows > MAX_TABLE_ROWS:
+        raise ValueError(f"`table` must have at most {MAX_TABLE_ROWS} rows, got {rows}. Split {path}.")
     if repeated:
         raise ValueError(f"`table` must name each column once, got {names} in {path}. Rename one.")
+    if size > MAX_TABLE_BYTES:
+        raise ValueError(f"`table` must have at most {MAX_TABLE_BYTES} bytes unpacked, got more. Split {path}.")
+    if names and read != rows:
+        raise ValueError(f"`table` must be whole parquet, got {path} ({read} rows of {rows}). Write it again.")
     return _Cells(path, columns, list(range(1, rows + 1)))
 
 
@@ -428,7 +476,7 @@ def _read_films(
             report.laterals.append(name)
             continue
         read = labels.read(row, where)
-        film = TableFilm(path, _patient(row, columns) or name, read.labels)
+        film = TableFilm(path, _patient(row, columns) or name, read.labels, line=cells.lines[index])
         if path in names:
             same = np.array_equal(films[names[path]].labels, film.labels, equal_nan=True)
             (report.duplicate_rows if same else report.conflicting_rows).append(name)
@@ -450,14 +498,24 @@ def _read_films(
 def _resolve(written: str, root: str, where: str) -> str:
     if not written:
         raise ValueError(f"{where} must be a path, got an empty cell. Mend or remove the row.")
-    # Compared as written: a folder of films that is a link to another disk is no way out.
     path = os.path.normpath(os.path.join(root, written.replace("\\", "/")))
-    if os.path.commonpath([root, path]) != root:
+    if not is_inside(path, root):
         raise ValueError(
             f"{where} must lead to a file in {root}, got '{written}'. Give the folder that holds all films as "
             "`image_dir`."
         )
     return path
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Whether a path lies in a folder, or is it; both absolute and without `..`.
+
+    They are compared as written: a folder of films that is a link to another disk is no way out.
+    """
+    try:
+        return os.path.commonpath([folder, path]) == folder
+    except ValueError:  # of Windows: another drive
+        return False
 
 
 def _patient(row: Mapping[str, str], columns: _Columns) -> str | None:
@@ -519,7 +577,7 @@ def _split(films: Sequence[TableFilm], fraction: float, seed: int, report: Table
     """Films with a file by split. Those without one take part in the draw, so that a lost file moves no patient."""
     if "split" in report.columns:
         if "patient" in report.columns:
-            check_disjoint({split: {f.patient_id for f in films if f.split == split} for split in SPLITS})
+            check_disjoint(films)
         report.drawn = fraction > 0 and not any(film.split == "validation" for film in films)
     if "split" not in report.columns or report.drawn:
         held_out = draw_patients((film.patient_id for film in films if film.split != "test"), fraction, seed)
@@ -529,14 +587,25 @@ def _split(films: Sequence[TableFilm], fraction: float, seed: int, report: Table
     return {split: [film for film in films if film.split == split and film.path is not None] for split in SPLITS}
 
 
-def check_disjoint(patients: Mapping[str, set[str]]) -> None:
-    """Raise ValueError where a patient is in two splits, naming splits and patients."""
-    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        shared = sorted(patients[one] & patients[other])
+def check_disjoint(films: Sequence[TableFilm]) -> None:
+    """Refuse splits that share patients.
+
+    Raises:
+        ValueError: A patient is in two splits. The message has the splits, the number of patients and the lines of
+            their rows, but no patient: it may be a name.
+    """
+    patients = {split: {film.patient_id for film in films if film.split == split} for split in SPLITS}
+    for one, other in itertools.combinations(SPLITS, 2):
+        shared = patients[one] & patients[other]
         if shared:
+            concerned = [film for film in films if film.patient_id in shared]
+            lines = "; ".join(
+                f"{split} in lines {first_names(str(film.line) for film in concerned if film.split == split)}"
+                for split in (one, other)
+            )
             raise ValueError(
-                f"{one} and {other} must share no patient, got {len(shared)} in both: {first_names(shared)}. Move "
-                "each to one side, or leave the splits out and let validation be drawn."
+                f"{one} and {other} must share no patient, got {len(shared)} in both ({lines}). Move each to one "
+                "side, or leave the splits out and let validation be drawn."
             )
 
 

@@ -16,11 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMAT_VERSION = 1
@@ -31,6 +33,10 @@ SMALLEST_REGION = 0.05
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 MAX_PIXELS = 64_000_000
+MAX_BYTES = 512_000_000
+MAX_SCANS = 100
+MAX_SEGMENTS = 10_000
+MAX_PADDING = 1_000_000
 MIN_SIDE = 16
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 
@@ -55,8 +61,7 @@ SETTINGS = {
 }
 """What is read of `clarity.json`."""
 
-# What Pillow raises on broken headers and streams, by format.
-_DECODING_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, RuntimeError, Image.DecompressionBombError)
+_SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")  # of a JPEG
 
 
 class OnnxRunner:
@@ -167,20 +172,27 @@ def read_film(path: str | os.PathLike) -> np.ndarray:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no readable image of one frame, shows nothing, or has a size out of bounds.
+        ValueError: The file is no readable image of one frame, shows nothing, or has a size out of bounds. Nothing is
+            decoded before its size is checked.
     """
     if not os.path.exists(path):
         raise FileNotFoundError(f"`film` must be a file, got nothing at {path}. Check the path.")
     if not os.path.isfile(path):
         raise ValueError(f"`film` must be a regular file, got {path}. Pass the film's own path.")
+    if os.path.getsize(path) > MAX_BYTES:
+        raise ValueError(f"`film` must have at most {MAX_BYTES} bytes, got {os.path.getsize(path)}. Reduce it.")
+    with open(path, "rb") as file:
+        if file.read(2) == b"\xff\xd8":
+            file.seek(0)
+            _check_scans(file.read())
     try:
         with Image.open(path, formats=FORMATS) as image:
             pixels = _read_pil(image)
     except UnidentifiedImageError as error:
         raise ValueError(f"`film` must be {', '.join(FORMATS)}, got {path}. Export it as a 16-bit PNG.") from error
-    except _Unfit:
+    except (_Unfit, MemoryError):
         raise
-    except _DECODING_ERRORS as error:
+    except Exception as error:  # broken files meet most of Python's inside Pillow
         raise ValueError(f"`film` must be a whole image, got {path} ({error}). Check the file.") from error
     if min(pixels.shape) < MIN_SIDE:
         raise ValueError(f"`film` must be at least {MIN_SIDE} pixels on each side, got {pixels.shape}. Pass it whole.")
@@ -193,11 +205,34 @@ class _Unfit(ValueError):
     """A film that decodes and is refused, beside the ValueErrors of Pillow."""
 
 
+def _check_scans(jpeg: bytes) -> None:
+    """Refuse a JPEG of too many scans or segments, walked by their lengths to its end."""
+    place, padding, segments, scans = 2, 0, 0, 0
+    marker = None
+    while marker != 0xD9 and place < len(jpeg):
+        found = _SEGMENT.search(jpeg, place)
+        start, marker = (found.start(), jpeg[found.end() - 1]) if found else (len(jpeg), None)
+        padding += 0 if scans else start - place
+        segments, scans = segments + 1, scans + (marker == 0xDA)
+        if padding > MAX_PADDING:
+            raise ValueError(f"`film` must have at most {MAX_PADDING} bytes of padding, got more. Save it again.")
+        if scans > MAX_SCANS:
+            raise ValueError(f"`film` must have at most {MAX_SCANS} scans, got more. Store the JPEG as baseline.")
+        if segments > MAX_SEGMENTS:
+            raise ValueError(f"`film` must have at most {MAX_SEGMENTS} segments, got more. Drop its metadata.")
+        place = start + 2 + max(int.from_bytes(jpeg[start + 2 : start + 4]), 2)
+
+
 def _read_pil(image: Image.Image) -> np.ndarray:
     if image.width * image.height > MAX_PIXELS:
         raise _Unfit(f"`film` must have at most {MAX_PIXELS} pixels, got {image.width}×{image.height}. Reduce it.")
-    if getattr(image, "n_frames", 1) != 1:
+    tags = getattr(image, "tag_v2", {})
+    tile = int(tags.get(322, 0)) * int(tags.get(323, 0))  # decoded whole, however small the film
+    if tile > MAX_PIXELS:
+        raise _Unfit(f"`film` must have tiles of at most {MAX_PIXELS} pixels, got {tile}. Write it in strips.")
+    if getattr(image, "is_animated", False):  # not `n_frames`: hours for some files
         raise _Unfit("`film` must be one image, got several frames. Pass them one by one.")
+    image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return _to_255(np.asarray(image))
@@ -347,31 +382,32 @@ def _upsampling(length: int, factor: int) -> np.ndarray:
 def _divided(grid: np.ndarray, level: float, valley: float) -> np.ndarray:
     """Parts `(h, w)` of a map around its peaks, divided where it falls under a share of the lower of two peaks."""
     wide = grid.shape[1] + 2  # one cell of rim all around, which no flood enters
-    values = np.pad(grid, 1).ravel().tolist()
-    places = np.arange(len(values)).reshape(-1, wide)[1:-1, 1:-1].ravel()
+    padded = np.pad(grid, 1)
+    values = padded.ravel().tolist()
     around = [row * wide + column for row in (-1, 0, 1) for column in (-1, 0, 1) if row or column]
+    rows, columns = np.nonzero(sliding_window_view(padded, (3, 3)).max((2, 3)) > level)  # no region gets elsewhere
+    places = (rows + 1) * wide + columns + 1
     parts = [-1] * len(values)
-    parents: list[int] = []
+    merged: list[int] = []  # of each part, the part that it has become a part of
     peaks: list[float] = []
-    for cell in places[np.argsort(-grid.ravel(), kind="stable")].tolist():
-        near = [cell + step for step in around if parts[cell + step] >= 0]
-        above = max(near, key=values.__getitem__, default=cell)
-        if values[above] <= level:
-            continue  # neither this cell nor one beside it is above the level: no region gets here
-        if above == cell:
-            parts[cell] = len(parents)
-            parents.append(len(parents))
+    for cell in places[np.argsort(-grid[rows, columns], kind="stable")].tolist():
+        near = [place for step in around if parts[place := cell + step] >= 0]
+        if not near:
+            parts[cell] = len(merged)
+            merged.append(len(merged))
             peaks.append(values[cell])
             continue
-        parts[cell] = parts[above]
-        meeting = {parts[place] for place in near}
-        if len(meeting) == 1:  # as in most cells: two numbers may still be of one part, and the next lines are slower
+        parts[cell] = merged[parts[max(near, key=values.__getitem__)]]
+        meeting = {merged[parts[place]] for place in near}
+        if len(meeting) == 1:
             continue
-        highest, *others = sorted({_root(parents, part) for part in meeting})
-        for lower in others:
-            if values[cell] >= valley * peaks[lower]:
-                parents[lower] = highest
-    return np.array([_root(parents, parts[cell]) if parts[cell] >= 0 else 0 for cell in places]).reshape(grid.shape)
+        highest, *others = sorted(meeting)
+        joined = {lower for lower in others if values[cell] >= valley * peaks[lower]}
+        if joined:
+            merged = [highest if part in joined else part for part in merged]
+    numbers = np.zeros(len(values), dtype=int)
+    numbers[places] = [merged[parts[cell]] for cell in places.tolist()]
+    return numbers.reshape(-1, wide)[1:-1, 1:-1]
 
 
 def _root(parents: Sequence[int], part: int) -> int:
