@@ -150,6 +150,17 @@ def test_an_upload_is_deleted_once_read(tmp_path):
 # The listeners
 
 
+def test_uploads_that_nobody_read_are_deleted_when_they_are_old(tmp_path):
+    (tmp_path / "upload").mkdir()
+    old, new = tmp_path / "upload" / "old.png", tmp_path / "upload" / "new.png"
+    for path in (old, new):
+        path.write_bytes(b"film")
+    os.utime(old, (0, 0))
+    web_page.delete_old_files(tmp_path, 120)
+    assert not old.exists()
+    assert new.exists()
+
+
 def test_the_model_runs_once_a_film_whatever_is_chosen(listeners, pipeline, monkeypatch):
     runs = []
     forward = pipeline.forward

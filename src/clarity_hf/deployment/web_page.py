@@ -516,9 +516,19 @@ def serve_page(
             if ready is not None:
                 ready(local)
             while True:
-                time.sleep(3600)
+                time.sleep(SWEEP_SECONDS)
+                # gradio sweeps too, but its sweep ends for good when an upload arrives in the middle of it.
+                delete_old_files(folder, UPLOAD_SECONDS)
         finally:
             page.close(verbose=False)
+
+
+def delete_old_files(folder: str | os.PathLike, seconds: float) -> None:
+    """Delete the files in a folder and below that were written longer ago; one that goes meanwhile is passed over."""
+    for path in Path(folder).rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file() and time.time() - path.stat().st_mtime > seconds:
+                path.unlink()
 
 
 def _theme(gradio: Any) -> Any:
