@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,6 +160,22 @@ def test_uploads_that_nobody_read_are_deleted_when_they_are_old(tmp_path):
     web_page.delete_old_files(tmp_path, 120)
     assert not old.exists()
     assert new.exists()
+
+
+def test_a_folder_of_uploads_that_goes_while_it_is_swept_is_passed_over(tmp_path, monkeypatch):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "film.png").write_bytes(b"film")
+        os.utime(tmp_path / name / "film.png", (0, 0))
+    unlink = Path.unlink
+
+    def unlink_and_take_the_other(path, **options):
+        unlink(path, **options)
+        shutil.rmtree(tmp_path / {"first": "second", "second": "first"}[path.parent.name])
+
+    monkeypatch.setattr(Path, "unlink", unlink_and_take_the_other)
+    web_page.delete_old_files(tmp_path, 120)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_the_model_runs_once_a_film_whatever_is_chosen(listeners, pipeline, monkeypatch):

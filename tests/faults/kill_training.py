@@ -114,12 +114,17 @@ def is_saving(out: Path) -> bool:
 
 
 def what_is_there(out: Path, part: str, step: int) -> dict:
-    """What a kill left: after which step, whether a checkpoint is torn, and what is half written, in words."""
-    torn = [path.name for path in sorted(out.glob("checkpoint-*")) if damage_of(path, 1)]
+    """What a kill left: after which step, whether the last checkpoint is torn, and what is half written, in words.
+
+    A torn one before a whole one was being deleted; nobody looks at it again.
+    """
+    found = sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    damaged = [bool(damage_of(path, 1)) for path in found]
+    torn = [path.name for path, broken in zip(found, damaged, strict=True) if broken]
     unfinished = torn + [path.name for path in out.glob(".unfinished*")]
     left = f", {' and '.join(unfinished)} half written" if unfinished else ""
     where = "while it started" if part == "start" else f"after step {step}"
-    return {"torn": bool(torn), "when": where + left, "fell back": False, "resumed": False}
+    return {"torn": damaged[-1:] == [True], "when": where + left, "fell back": False, "resumed": False}
 
 
 if __name__ == "__main__":
