@@ -525,7 +525,7 @@ def serve_page(
 
 def delete_old_files(folder: str | os.PathLike, seconds: float) -> None:
     """Delete the files in a folder and below that were written longer ago; what goes meanwhile is passed over."""
-    for parent, _, names in os.walk(folder):  # which passes over folders that are gone when it comes to them
+    for parent, _, names in os.walk(str(folder)):  # which passes over folders that are gone when it comes to them
         for path in (Path(parent) / name for name in names):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > seconds:
