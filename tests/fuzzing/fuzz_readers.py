@@ -9,7 +9,7 @@ longer than `--seconds`. Input i is drawn from the seed and i alone, so that a r
 
 Prints a row a reader: inputs, read, refused by kind of error, findings, and the longest input's seconds; then the peak
 memory of a worker. Ends with status 1 where there is a finding: an error that is none of ours, a crash, a hang, or
-memory beyond the bound. The smallest input of each is left in the folder of `--findings`, named READER--WHAT.bin, its
+memory beyond the bound. The smallest input of each is left in the folder of `--findings`, READER--WHAT.input, its
 traceback beside it; `tests/fuzzing/corpus` keeps those that were mended.
 """
 
@@ -68,7 +68,7 @@ def outcome_of(reader: str, error: BaseException | None) -> str:
 def keep(folder: Path, reader: str, what: str, content: bytes, text: str = "") -> None:
     """Leave a finding in its folder unless a smaller input showed it already."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{reader}--{what}.bin"
+    file = folder / f"{reader}--{what}.input"
     if not file.exists() or file.stat().st_size > len(content):
         file.write_bytes(content)
         file.with_suffix(".txt").write_text(text, encoding="utf-8", errors="backslashreplace")

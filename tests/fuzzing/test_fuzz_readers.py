@@ -19,7 +19,7 @@ from clarity_hf.deployment.onnx_runner import read_film
 from clarity_hf.dicom_reading import looks_like_dicom
 from clarity_hf.image_reading import read_image
 
-CORPUS = sorted(Path(__file__).with_name("corpus").glob("*.bin"))
+CORPUS = sorted(Path(__file__).with_name("corpus").glob("*.input"))
 
 # hypothesis draws the same inputs on every run.
 QUICK = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -164,7 +164,7 @@ def test_errors_crashes_and_hangs_are_found_and_counted(monkeypatch, tmp_path, c
     monkeypatch.setattr(fuzz_readers, "make", lambda reader, seeds, seed: seeds[int(seed.split(":")[1]) % 5])
     words = ["--inputs", "10", "--seconds", "0.5", "--findings", str(tmp_path)]
     assert fuzz_readers.main(words) == 1
-    assert {file.stem.split("-")[2] for file in tmp_path.glob("*.bin")} == {"KeyError", "crash", "hang"}
+    assert {file.stem.split("-")[2] for file in tmp_path.glob("*.input")} == {"KeyError", "crash", "hang"}
     printed = capfd.readouterr().out
     assert "| png | 10 | 2 | 2 | 0 | 0 | 0 | 0 | 0 | 6 |" in printed
     assert "{'other error': 2, 'crash': 2, 'hang': 2}" in printed

@@ -21,7 +21,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils.hub import cached_file
 
 from clarity_hf.configuration_clarity import ClarityConfig
-from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+from clarity_hf.modeling_clarity import PICKLES, ClarityForMultiLabelLocalization
 
 from .foreign_models import load_foreign_model, require_plain_timm
 from .vit_layouts import gated_mlp_error, patch_side
@@ -29,7 +29,7 @@ from .vit_layouts import gated_mlp_error, patch_side
 VIT_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "vit_mae", "vit_msn")
 """`model_type` of the transformers models whose blocks are those of ClarityModel, LayerScale aside."""
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".tar", ".npz")
+NOT_READ = (*PICKLES, ".tar", ".npz")
 
 ACTIVATIONS = {
     "GELU": "gelu",
@@ -139,7 +139,7 @@ def _read_files(name: str) -> Checkpoint:
     if path.is_file() or path.suffix == ".safetensors":
         return _read_file(path)
     if path.is_dir() and not any(path.glob("*.safetensors")):
-        pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES)
+        pickles = sorted(file.name for file in path.iterdir() if file.suffix in NOT_READ)
         if not pickles:
             raise FileNotFoundError(f"`source` must hold a .safetensors file, got none in {name}. Correct the path.")
         raise _pickled(name, pickles)
