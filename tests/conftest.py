@@ -21,7 +21,40 @@ import torch
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+ALLOWED_SKIPS = REPOSITORY / "tests" / "allowed_skips.txt"
 SIZE = 64
+
+
+def allowed_skips() -> tuple[str, ...]:
+    """What the reasons start with for which a test may be skipped under CI."""
+    lines = ALLOWED_SKIPS.read_text(encoding="utf-8").splitlines()
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def unexpected_skips(reports: list[pytest.TestReport | pytest.CollectReport]) -> list[str]:
+    """Skips for reasons that are not on the committed list, as `test: reason`."""
+    found = []
+    for report in reports:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reason = reason.removeprefix("Skipped: ")
+        if not reason.startswith(allowed_skips()):
+            found.append(f"{report.nodeid}: {reason}")
+    return found
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Under CI, fail a run in which a test was skipped for a reason that is not on the committed list."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") != "true" or reporter is None:
+        return
+    missed = unexpected_skips(reporter.stats.get("skipped", []))
+    if missed:
+        reporter.write_line("")
+        reporter.write_line(f"{len(missed)} skips are not on {ALLOWED_SKIPS.name}; install what they need:", red=True)
+        for line in missed:
+            reporter.write_line(f"  {line}")
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 
 def tiny_settings() -> dict:
