@@ -29,7 +29,8 @@ from clarity_hf.evaluation.evaluator import BoxSettings, Evaluation, evaluate_fi
 from clarity_hf.evaluation.films import open_films
 from clarity_hf.evaluation.localizers import LocalizerOutput
 from clarity_hf.evaluation.records import data_digest
-from clarity_hf.evaluation.tables import Evaluated, classification_table, plain
+from clarity_hf.evaluation.table import plain
+from clarity_hf.evaluation.tables import Evaluated, classification_table
 from clarity_hf.fingerprints import weights_digest
 from clarity_hf.training.foreign_models import load_foreign_model
 from clarity_hf.training.runs import published_name

@@ -14,7 +14,7 @@ from PIL import Image
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
 from clarity_hf.deployment.checkpoint_card import read_facts, render_checkpoint_card, write_checkpoint_card
-from clarity_hf.evaluation.tables import Estimate, Row, Table
+from clarity_hf.evaluation.table import Estimate, Row, Table
 from clarity_hf.fingerprints import weights_digest
 from clarity_hf.packaged_checkpoints import checkpoint_path
 

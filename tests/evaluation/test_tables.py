@@ -15,21 +15,17 @@ from clarity_hf.evaluation.classification import auroc_per_finding
 from clarity_hf.evaluation.localization import IOBB_LEVELS, LEVELS, boxes_found
 from clarity_hf.evaluation.protocol import localization_intervals
 from clarity_hf.evaluation.records import MAP_THRESHOLDS
+from clarity_hf.evaluation.table import Estimate, Row, Table, show, show_interval
 from clarity_hf.evaluation.tables import (
     PUBLISHED,
     PUBLISHED_PER_FINDING,
-    Estimate,
     Evaluated,
-    Row,
-    Table,
     build_tables,
     classification_table,
     localize,
     masks_table,
     normal_table,
     sanity_tables,
-    show,
-    show_interval,
     subgroup_table,
 )
 

@@ -41,17 +41,8 @@ import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from clarity_hf.evaluation.tables import (
-    ANY_REGION,
-    CONSTANT_BOX,
-    OWN_BOXES_GATED,
-    Cell,
-    Estimate,
-    Row,
-    Table,
-    show,
-    show_interval,
-)
+from clarity_hf.evaluation.table import Cell, Estimate, Row, Table, show, show_interval
+from clarity_hf.evaluation.tables import ANY_REGION, CONSTANT_BOX, OWN_BOXES_GATED
 from clarity_hf.fingerprints import weights_digest
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization

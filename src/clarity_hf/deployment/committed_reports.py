@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image
 
-from clarity_hf.evaluation.tables import Cell, Estimate, Row, Table, show
+from clarity_hf.evaluation.table import Cell, Estimate, Row, Table, show
 
 SCHEMA = 2
 """Of the `report.json` that is read here."""

@@ -28,20 +28,8 @@ from .classification import auroc_per_finding, average_precision_per_finding, ca
 from .localization import LEVELS
 from .protocol import boxed
 from .records import FilmRecord, to_json
-from .tables import (
-    CONSTANT_BOX,
-    PUBLISHED,
-    Cell,
-    Evaluated,
-    Localized,
-    Table,
-    build_tables,
-    localize,
-    plain,
-    sanity_tables,
-    show,
-    show_interval,
-)
+from .table import Cell, Table, plain, show, show_interval
+from .tables import CONSTANT_BOX, PUBLISHED, Evaluated, Localized, build_tables, localize, sanity_tables
 
 _FROM_ABOUT = ("films", "patients", "score_thresholds", "versions")
 """What `report.json` says once, in the words of `about` where it has them."""

@@ -6,8 +6,6 @@ A table is data first: full precision as CSV and JSON, rounded as Markdown and o
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -48,6 +46,7 @@ from .protocol import (
 )
 from .records import FilmRecord
 from .sanity import absent_on_normal, mass_outside_where_present
+from .table import Cell, Row, Table, as_cell, estimate, estimates
 
 AGE_BANDS: tuple[tuple[float, float, str], ...] = (
     (0, 18, "0–17"),
@@ -107,102 +106,6 @@ CONSTANT_BOX = "Constant box"
 ANY_REGION, LARGEST_REGION = "tuned, any region", "tuned, largest region"
 OWN_BOXES, OWN_BOXES_GATED = "its own boxes", "its own boxes, gated by score"
 """What tables call the ways to draw boxes from maps: tuned for every method alike, or as the method itself draws."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its interval; NaN where undefined."""
-
-    value: float
-    low: float
-    high: float
-
-
-Cell = str | int | float | Estimate | None
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table: cells in the order of its columns, and what kind of row it is, for its look."""
-
-    cells: tuple[Cell, ...]
-    kind: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of a report.
-
-    Attributes:
-        name: Of its files and its key in `report.json`.
-        title: For the reader.
-        columns: Heads, unique; the first names the row.
-        rows: Each with as many cells as there are columns.
-        note: What the reader must know: definitions, and what was left out.
-    """
-
-    name: str
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    note: str = ""
-
-    def markdown(self) -> str:
-        """The table with its title and note, intervals in brackets, undefined figures as an en dash."""
-        lines = [
-            f"### {self.title}",
-            "",
-            _pipes(self.columns),
-            "|".join(["", "---", *["---:"] * (len(self.columns) - 1), ""]),
-        ]
-        lines += [
-            _pipes([" ".join(filter(None, (show(cell), show_interval(cell)))) for cell in row.cells])
-            for row in self.rows
-        ]
-        return "\n".join([*lines, *(["", self.note] if self.note else []), ""])
-
-    def csv(self) -> str:
-        """The table with full precision, an interval as two columns of its own, undefined figures empty."""
-        wide = [any(isinstance(row.cells[i], Estimate) for row in self.rows) for i in range(len(self.columns))]
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        heads = zip(self.columns, wide, strict=True)
-        writer.writerow(
-            [name for head, has in heads for name in ([head, f"{head} low", f"{head} high"] if has else [head])]
-        )
-        for row in self.rows:
-            cells: list[Any] = []
-            for cell, has in zip(row.cells, wide, strict=True):
-                parts = (cell.value, cell.low, cell.high) if isinstance(cell, Estimate) else (cell, None, None)
-                cells += [plain(part) for part in (parts if has else parts[:1])]
-            writer.writerow(["" if cell is None else cell for cell in cells])
-        return stream.getvalue()
-
-    def json(self) -> dict[str, Any]:
-        """Title, note and rows by column; NaN as None, an estimate as `value`, `low` and `high`."""
-        rows = [
-            {"kind": row.kind} | {head: plain(cell) for head, cell in zip(self.columns, row.cells, strict=True)}
-            for row in self.rows
-        ]
-        return {"title": self.title, "note": self.note, "rows": rows}
-
-
-def show(cell: Cell) -> str:
-    """A cell as text: three decimals, thousands apart, an en dash where undefined; of an estimate its value."""
-    value = cell.value if isinstance(cell, Estimate) else cell
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return f"{value:,}" if isinstance(value, int) else value
-
-
-def show_interval(cell: Cell) -> str:
-    """The interval of an estimate as `(low–high)`; empty for any other cell, and where it is undefined."""
-    if not isinstance(cell, Estimate) or math.isnan(cell.low):
-        return ""
-    dash = "–" if cell.low >= 0 else " to "
-    return f"({cell.low:.3f}{dash}{cell.high:.3f})"
 
 
 @dataclass(frozen=True)
@@ -296,8 +199,8 @@ def classification_table(evaluated: Evaluated) -> Table:
             finding,
             int(counts["positives"][i]),
             int(counts["negatives"][i]),
-            _estimate(areas[i], intervals["auroc"], i),
-            _estimate(precisions[i], intervals["average_precision"], i),
+            estimate(areas[i], intervals["auroc"], i),
+            estimate(precisions[i], intervals["average_precision"], i),
             float(errors[i]),
             float(evaluated.score_thresholds[i]),
             float(points["sensitivity"][i]),
@@ -311,8 +214,8 @@ def classification_table(evaluated: Evaluated) -> Table:
         f"Mean of {averaged} findings",
         int(counts["positives"][evaluated.averaged].sum()),
         int(counts["negatives"][evaluated.averaged].sum()),
-        _estimate(mean(areas), intervals["macro_auroc"]),
-        _estimate(mean(precisions), intervals["macro_average_precision"]),
+        estimate(mean(areas), intervals["macro_auroc"]),
+        estimate(mean(precisions), intervals["macro_average_precision"]),
         mean(errors),
         None,
         mean(points["sensitivity"]),
@@ -344,7 +247,7 @@ def subgroup_table(evaluated: Evaluated) -> Table:
             points = operating_points(scores, labels, evaluated.score_thresholds)
             area = float(auroc_per_finding(scores, labels)[averaged].mean())
             shares = [float(points[name][averaged].mean()) for name in ("sensitivity", "specificity")]
-            figures: tuple[Cell, ...] = (_estimate(area, interval), *shares)
+            figures: tuple[Cell, ...] = (estimate(area, interval), *shares)
             rows.append(Row((attribute, group, len(index), int(averaged.sum()), *figures), kind))
     note = (
         f"Means over the findings with at least {evaluated.min_positives} positives in the group: rows that count "
@@ -369,8 +272,8 @@ def normal_table(evaluated: Evaluated) -> Table:
             figures, [record.patient for record in normal], repeats=evaluated.repeats, seed=evaluated.seed
         )
         share, mean = figures(np.arange(len(normal)))
-        rows.append(Row(("Share of them with a false box", _estimate(share, interval, 0))))
-        rows.append(Row(("False boxes per film", _estimate(mean, interval, 1))))
+        rows.append(Row(("Share of them with a false box", estimate(share, interval, 0))))
+        rows.append(Row(("False boxes per film", estimate(mean, interval, 1))))
     note = (
         "Films on which every finding is annotated as absent; boxes at the score thresholds. Left out as not known to "
         f"be normal: {_partly(evaluated.records)} films without a present finding and with labels not annotated."
@@ -500,11 +403,11 @@ def localization_tables(evaluated: Evaluated, localized: Localized, model: str) 
     ):
         rows = []
         for (method, boxes, kind), overlaps, interval in lines:
-            cells = _estimates(getattr(overlaps.found(), part), getattr(interval, part))
+            cells = estimates(getattr(overlaps.found(), part), getattr(interval, part))
             rows.append(Row((method, boxes, overlaps.boxes_drawn, *cells), kind))
             if method == model and boxes in differences:
                 values = getattr(overlaps.found(), part) - getattr(localized.constant.found(), part)
-                cells = _estimates(values, getattr(differences[boxes], part))
+                cells = estimates(values, getattr(differences[boxes], part))
                 rows.append(Row((f"{model} − constant box", boxes, None, *cells), "summary"))
         missing = _undefined_means({"all rows": getattr(lines[0][2], part)})
         tables.append(Table(name, f"Share of boxes found, T(IoU), {title}", heads, tuple(rows), text + missing))
@@ -589,7 +492,7 @@ def boxes_per_finding_table(evaluated: Evaluated, localized: Localized) -> Table
     for i in np.flatnonzero(counts):
         for name, (overlaps, kind) in parts.items():
             low, high = intervals[name].low[i], intervals[name].high[i]
-            shares = _estimates(overlaps.found().shares[i], Interval(low, high))
+            shares = estimates(overlaps.found().shares[i], Interval(low, high))
             drawn = float(overlaps.boxes_drawn_per_finding[i])
             rows.append(Row((evaluated.findings[i], name, int(counts[i]), drawn, *shares), kind))
     left_out = [evaluated.findings[i] for i in np.flatnonzero(counts == 0)]
@@ -767,11 +670,11 @@ def masks_table(evaluated: Evaluated) -> Table:
     )
     rows = []
     for i in np.flatnonzero(score.annotated):
-        figure = _estimate(score.miou[i], score.intervals, int(i))
+        figure = estimate(score.miou[i], score.intervals, int(i))
         counts = (int(score.annotated[i]), int(score.counts[i]))
         rows.append(Row((evaluated.findings[i], *counts, figure, float(score.full_miou[i]))))
     totals = (int(score.annotated.sum()), int(score.counts.sum()))
-    summary = ("Mean over findings", *totals, _estimate(score.macro, score.macro_interval), None)
+    summary = ("Mean over findings", *totals, estimate(score.macro, score.macro_interval), None)
     note = (
         "CheXlocalize's measure with filled boxes in place of drawn contours: compare methods by it, not with "
         "published figures. "
@@ -802,7 +705,7 @@ def baselines_table(
             **settings,
         )["macro_auroc"]
         areas = auroc_per_finding(scores, evaluated.labels)
-        cells: tuple[Cell, ...] = (evaluated.mean(areas), _estimate(evaluated.mean(own - areas), difference))
+        cells: tuple[Cell, ...] = (evaluated.mean(areas), estimate(evaluated.mean(own - areas), difference))
         if evaluated.averaged.any():
             intervals["AUROC"] = difference
         if not localized.has_boxes:
@@ -812,7 +715,7 @@ def baselines_table(
             gains = ours.found(_COMPARED).macro - theirs.found(_COMPARED).macro
             intervals["T(IoU)"] = localization_difference(ours, theirs, _COMPARED, **settings).macro
             figures: tuple[Cell, ...] = (boxes, ours.boxes_drawn, theirs.boxes_drawn)
-            figures += tuple(_estimates(gains, intervals["T(IoU)"]))
+            figures += tuple(estimates(gains, intervals["T(IoU)"]))
             first = boxes == ANY_REGION  # the other rows are of the same scores
             classified = cells if first else (None, None)
             rows.append(Row((name, *classified, *figures), "first" if first else ""))
@@ -878,44 +781,9 @@ def sanity_tables(sanity: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str
     for title, entries in sanity.items():
         name = "sanity_" + "_".join(re.findall(r"[a-z0-9]+", title.casefold()))
         heads = tuple(dict.fromkeys(head for entry in entries for head in entry))
-        rows = tuple(Row(tuple(_cell(entry.get(head)) for head in heads)) for entry in entries)
+        rows = tuple(Row(tuple(as_cell(entry.get(head)) for head in heads)) for entry in entries)
         tables[name] = Table(name, title, heads, rows)
     return tables
-
-
-def _cell(value: Any) -> Cell:
-    value = value.item() if isinstance(value, np.generic) else value
-    return value if value is None or isinstance(value, (str, int, float, Estimate)) else str(value)
-
-
-def _estimate(value: float, interval: Interval, place: int | None = None) -> Estimate:
-    low, high = (interval.low, interval.high) if place is None else (interval.low[place], interval.high[place])
-    return Estimate(float(value), float(low), float(high))
-
-
-def _pipes(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON can hold it: NaN as None, numpy as Python, estimates and mappings by their parts."""
-    if isinstance(value, Estimate):
-        return {"value": plain(value.value), "low": plain(value.low), "high": plain(value.high)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(part) for key, part in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [plain(part) for part in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
-
-
-def _estimates(values: np.ndarray, interval: Interval) -> list[Estimate]:
-    return [_estimate(value, interval, place) for place, value in enumerate(values)]
 
 
 def _undefined_means(intervals: Mapping[str, Interval]) -> str:
