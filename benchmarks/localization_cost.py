@@ -85,7 +85,7 @@ def logits_only(model, pixel_values):
     grid = [side // model.config.patch_size for side in pixel_values.shape[-2:]]
     patches = encoded.last_hidden_state[:, num_tokens:].transpose(1, 2).unflatten(-1, grid)
     activation_maps, _ = model.segment_cam(patches)
-    return (model.class_token_head(encoded) + model.ranking_pooling(activation_maps)) / 2
+    return model.calibrated_logits((model.class_token_head(encoded) + model.ranking_pooling(activation_maps)) / 2)
 
 
 def measure_times(image_size, batch, rounds):
@@ -98,12 +98,7 @@ def measure_times(image_size, batch, rounds):
     processor = ClarityImageProcessor(size={"height": image_size, "width": image_size})
     # Whatever their score, so that every film has boxes of as many.
     floors = [0.0] * BOXED_FINDINGS + [math.inf] * (model.config.num_labels - BOXED_FINDINGS)
-    options = {
-        "map_thresholds": model.config.per_finding("map_thresholds"),
-        "valleys": model.config.per_finding("box_valleys"),
-        "components": model.config.box_components,
-        "target_sizes": [(FILM_SIDE, FILM_SIDE)] * batch,
-    }
+    options = {"target_sizes": [(FILM_SIDE, FILM_SIDE)] * batch}
     pixel_values = phantom_batch(processor, batch)
     with torch.inference_mode():
         outputs = model(pixel_values)

@@ -2,28 +2,34 @@
 """The same film has the same result, and the same seeded training the same weights.
 
 Results: scores to 1e-5 and boxes to a pixel, however films are put into batches, on one thread or two, in whatever
-process, by the model, the pipeline or `clarity-hf predict`. A training repeats to the last bit on a CPU, in processes
-started anew, whatever the hash seed and the number of readers.
+process, by the model, the pipelines, `clarity-hf predict`, an export or the snippets of pages. A training repeats to
+the last bit on a CPU, in processes started anew, whatever the hash seed and the number of readers.
 """
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from safetensors.torch import load_file
 
 from clarity_hf import ClarityForMultiLabelLocalization, ClarityImageProcessor
 from clarity_hf.cli import main
 from clarity_hf.data.phantoms import draw_phantom, write_phantoms
+from clarity_hf.deployment import export_model, onnx_runner
 from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
 MODEL = "clarity-s16-224"
+REPOSITORY = Path(__file__).parents[1]
 
 IN_A_PROCESS = """
 import json, sys, torch
@@ -87,6 +93,16 @@ def pipeline():
 
 
 @pytest.fixture(scope="module")
+def exported(pipeline, tmp_path_factory):
+    """The packaged checkpoint as ONNX, run by the file that lies beside it."""
+    for name in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    folder = tmp_path_factory.mktemp("export") / "onnx"
+    export_model(pipeline.model, pipeline.image_processor, folder)
+    return onnx_runner.OnnxRunner(folder)
+
+
+@pytest.fixture(scope="module")
 def alone(films, pipeline):
     """Results of each film in a batch of its own."""
     results = [pipeline(str(film)) for film in films]
@@ -114,15 +130,7 @@ def test_model_and_processor_give_what_the_pipeline_gives(films, pipeline, alone
     with torch.inference_mode():
         outputs = model(**processor(images, return_tensors="pt"))
     config = model.config
-    results = processor.post_process_localization(
-        outputs,
-        score_thresholds=config.per_finding("score_thresholds"),
-        map_thresholds=config.per_finding("map_thresholds"),
-        target_sizes=[image.shape for image in images],
-        components=config.box_components,
-        upsampling=config.box_upsampling,
-        valleys=config.per_finding("box_valleys"),
-    )
+    results = processor.post_process_localization(outputs, target_sizes=[image.shape for image in images])
     for found, expected in zip(results, alone, strict=True):
         scores = {config.id2label[index]: score for index, score in enumerate(found["finding_scores"].tolist())}
         assert scores == pytest.approx({row["label"]: row["score"] for row in expected}, abs=1e-5)
@@ -133,6 +141,47 @@ def test_model_and_processor_give_what_the_pipeline_gives(films, pipeline, alone
             assert len(boxes) == len(expected_boxes)
             for box, reference in zip(boxes, expected_boxes, strict=True):
                 assert box == pytest.approx(reference, abs=1)
+
+
+def boxes_of(found):
+    """Boxes of the pipeline's result by finding."""
+    return {row["label"]: [list(box.values()) for box in row["boxes"]] for row in found if row["boxes"]}
+
+
+def drawn(result, config):
+    """Boxes of `post_process_localization` by finding."""
+    boxes = {}
+    for label, box in zip(result["labels"].tolist(), result["boxes"].tolist(), strict=True):
+        boxes.setdefault(config.id2label[label], []).append(box)
+    return boxes
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
+def test_the_snippets_of_pages_draw_what_the_pipeline_draws(page, films, pipeline, alone, tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text("utf-8"), flags=re.DOTALL)
+    [snippet] = [block for block in blocks if "post_process_localization(" in block and "from_pretrained" in block]
+    monkeypatch.chdir(tmp_path)
+    for film, expected in zip(films, alone, strict=True):
+        shutil.copyfile(film, "film.png")
+        names = {}
+        exec(re.sub(r"draw_phantom\(.*\)\.image", "read_image('film.png')", snippet), names)
+        found, wanted = drawn(names["result"], pipeline.model.config), boxes_of(expected)
+        assert found.keys() == wanted.keys()
+        for label, boxes in found.items():
+            np.testing.assert_allclose(boxes, wanted[label], atol=1e-3)
+
+
+def test_the_stock_classification_pipeline_gives_the_same_scores_in_the_same_order(films, alone):
+    classify = transformers.pipeline("image-classification", MODEL, device="cpu", top_k=14)
+    for film, expected in zip(films, alone, strict=True):
+        found = classify(str(film))
+        assert [row["label"] for row in found] == [row["label"] for row in expected]
+        assert [row["score"] for row in found] == pytest.approx([row["score"] for row in expected], abs=1e-5)
+
+
+def test_the_exported_runner_draws_what_the_pipeline_draws(exported, films, alone):
+    for film, expected in zip(films, alone, strict=True):
+        assert_same(exported(film), expected)
 
 
 def test_predicts_lines_are_what_the_pipeline_gives(films, alone, tmp_path):

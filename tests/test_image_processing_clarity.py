@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as tvF
 from transformers import AutoImageProcessor
 from transformers.image_utils import PILImageResampling
 
-from clarity_hf import ClarityImageProcessor
+from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
 from clarity_hf.image_processing_clarity import FILM_MEAN, FILM_STD, _has_kernel_of_fours
 
 BLACK = (0 - FILM_MEAN) / FILM_STD
@@ -250,7 +250,9 @@ def test_the_letterbox_of_an_unresized_film_is_the_film():
 def outputs(maps, logits=None):
     maps = torch.as_tensor(np.asarray(maps), dtype=torch.float32)
     logits = torch.full(maps.shape[:2], 4.0) if logits is None else torch.tensor(logits, dtype=torch.float32)
-    return SimpleNamespace(scores=logits.sigmoid(), localization_maps=maps)
+    settings = ClarityConfig(num_labels=maps.shape[1], box_components="largest", box_valleys=0.0).box_settings()
+    settings = torch.tensor(settings, dtype=torch.float64).expand(len(maps), -1, -1)
+    return SimpleNamespace(scores=logits.sigmoid(), localization_maps=maps, box_settings=settings)
 
 
 def spot(row, column, height=1.0):
@@ -318,6 +320,56 @@ def test_all_components_give_a_row_each(processor):
     assert result["boxes"].tolist() == [[0, 0, 16, 16], [48, 48, 64, 64]]
     assert result["labels"].tolist() == [0, 0]
     assert len(result["scores"]) == 2
+
+
+def test_what_a_call_leaves_out_is_the_config_s():
+    # The finding is 5 × 5 patches with a gap between two peaks, and a speck of its own that is no speck.
+    torch.manual_seed(0)
+    config = ClarityConfig(
+        num_labels=3,
+        score_thresholds=[0.0, 0.99, 0.3],
+        map_thresholds=[0.3, 0.5, 0.7],
+        box_valleys=[0.0, 0.5, 0.9],
+        box_components="all",
+        box_upsampling=4,
+        hidden_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        class_attention_layers=1,
+        intermediate_size=24,
+    )
+    model, processor = ClarityForMultiLabelLocalization(config).eval(), ClarityImageProcessor()
+    images = [np.random.default_rng(seed).integers(0, 256, (300, 200 + seed)).astype(np.uint8) for seed in range(3)]
+    with torch.inference_mode():
+        found = model(**processor(images, return_tensors="pt"))
+    sizes = [image.shape for image in images]
+    shortest = processor.post_process_localization(found, target_sizes=sizes)
+    longest = processor.post_process_localization(
+        found, config.score_thresholds, config.map_thresholds, sizes, "all", 4, config.box_valleys
+    )
+    for short, long in zip(shortest, longest, strict=True):
+        assert short["labels"].tolist() == long["labels"].tolist()
+        torch.testing.assert_close(short["boxes"], long["boxes"], rtol=0, atol=0)
+    assert {label for result in shortest for label in result["labels"].tolist()} == {0, 2}
+    constant = processor.post_process_localization(found, 0.5, 0.5, sizes, "largest", 8, 0.0)
+    assert [len(result["boxes"]) for result in constant] != [len(result["boxes"]) for result in shortest]
+
+
+def test_every_image_is_drawn_by_its_own_settings(processor):
+    two = outputs([[spot(0, 0) + spot(3, 3, 0.9)]] * 2)
+    two.box_settings = two.box_settings.clone()
+    two.box_settings[1, 0, 3] = 1.0  # of the second image every region
+    first, second = processor.post_process_localization(two)
+    assert [len(first["boxes"]), len(second["boxes"])] == [1, 2]
+
+
+def test_outputs_that_do_not_say_by_what_to_draw_are_refused_unless_the_call_does(processor):
+    bare = outputs([[spot(1, 2)]])
+    del bare.box_settings
+    with pytest.raises(ValueError, match=r"`outputs` must carry `box_settings`.*'valleys', 'upsampling'"):
+        processor.post_process_localization(bare, 0.5, 0.5, components="all")
+    (result,) = processor.post_process_localization(bare, 0.5, 0.5, components="all", upsampling=1, valleys=0.0)
+    assert result["boxes"].tolist() == [[32, 16, 48, 32]]
 
 
 @pytest.mark.parametrize(

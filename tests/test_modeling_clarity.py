@@ -116,12 +116,26 @@ def test_the_attention_implementation_can_be_changed_on_a_model():
 
 
 def test_scores_are_the_sigmoid_of_the_logits_under_the_calibration():
-    model = build(score_slopes=[2.0, 0.5, 1.0], score_intercepts=[0.0, -1.0, 3.0])
-    found = outputs_of(model, films())
-    expected = torch.sigmoid(found.logits * torch.tensor([2.0, 0.5, 1.0]) + torch.tensor([0.0, -1.0, 3.0]))
-    torch.testing.assert_close(found.scores, expected)
+    found = outputs_of(build(score_slopes=[2.0, 0.5, 1.0], score_intercepts=[0.0, -1.0, 3.0]), films())
+    mean = (found.class_token_logits + found.patch_logits) / 2
+    torch.testing.assert_close(found.logits, mean * torch.tensor([2.0, 0.5, 1.0]) + torch.tensor([0.0, -1.0, 3.0]))
+    torch.testing.assert_close(found.scores, found.logits.sigmoid())
     plain = outputs_of(build(), films())
-    torch.testing.assert_close(plain.scores, plain.logits.sigmoid())
+    torch.testing.assert_close(plain.logits, mean)
+
+
+def test_a_calibration_changes_no_loss():
+    labels = torch.tensor([[1.0, 0.0, float("nan")]] * len(films()))
+    plain, calibrated = build(), build(score_slopes=[2.0, 0.5, 1.0], score_intercepts=[0.0, -1.0, 3.0])
+    losses = [model(films(), labels=labels).loss for model in (plain, calibrated)]
+    torch.testing.assert_close(losses[0], losses[1], rtol=0, atol=0)
+
+
+def test_logits_are_in_float32_so_that_a_half_precision_model_keeps_the_order_of_its_scores():
+    model = build(score_slopes=[2.0, 0.5, 1.0], score_intercepts=[0.0, -1.0, 3.0]).bfloat16()
+    found = outputs_of(model, films().bfloat16())
+    assert found.logits.dtype == torch.float32
+    torch.testing.assert_close(found.scores, found.logits.sigmoid(), rtol=0, atol=0)
 
 
 def test_a_tiled_film_is_cut_into_rectangles_and_its_patches_see_no_class_token():
@@ -233,7 +247,7 @@ def test_bfloat16_autocast_is_finite_and_near_float32():
 def test_a_bfloat16_model_is_near_float32():
     expected = outputs_of(build("sdpa"), films(2, 512, 512))
     outputs = outputs_of(build("sdpa").bfloat16(), films(2, 512, 512))
-    assert outputs.logits.dtype == torch.bfloat16
+    assert outputs.class_token_logits.dtype == torch.bfloat16
     torch.testing.assert_close(outputs.logits.float(), expected.logits, atol=0.1, rtol=0.05)
 
 

@@ -113,7 +113,8 @@ def test_only_present_findings_are_upsampled_and_never_to_the_films_size(monkeyp
     monkeypatch.setattr(UpsampledMap, "of", classmethod(counted))
     scores = torch.full((2, 14), 0.1)
     scores[0, [2, 5, 9]] = 0.9
-    outputs = SimpleNamespace(scores=scores, localization_maps=torch.rand(2, 14, 14, 14))
+    settings = torch.tensor(ClarityConfig().box_settings()).expand(2, -1, -1)
+    outputs = SimpleNamespace(scores=scores, localization_maps=torch.rand(2, 14, 14, 14), box_settings=settings)
     ClarityImageProcessor().post_process_localization(outputs, 0.5, target_sizes=[(1024, 1024), (3000, 2500)])
     assert [working.values.shape for working in made] == [(112, 112)] * 3
 

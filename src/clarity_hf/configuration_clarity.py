@@ -134,8 +134,8 @@ class ClarityConfig(PreTrainedConfig):
             learnt foreground. To be switched off for a model trained without an anatomical prior.
         suppression_floor (`float` or list of F, *optional*): ε in [0, 1], the share of the map that survives where S
             is 0; one value or one per finding. By default 0.5 for the findings in `RIM_FINDINGS` and 0.1 for others.
-        score_slopes (`float` or list of F, defaults to 1): Slope a > 0 of Platt's calibration: a logit z has the score
-            σ(a · z + b). See [`fit_platt`].
+        score_slopes (`float` or list of F, defaults to 1): Slope a > 0 of Platt's calibration: `logits` are a · z + b,
+            z the mean of both logits, and scores their sigmoid. See [`fit_platt`].
         score_intercepts (`float` or list of F, defaults to 0): Intercept b of Platt's calibration.
         score_thresholds (`float` or list of F, defaults to 0.5): Score from which a finding counts as present.
         map_thresholds (`float` or list of F, defaults to 0.5): Share of a map's peak, in (0, 1), from which a pixel
@@ -171,6 +171,7 @@ class ClarityConfig(PreTrainedConfig):
     keys_to_ignore_at_inference = [
         "loss_parts",
         "scores",
+        "box_settings",
         "class_token_logits",
         "patch_logits",
         "localization_maps",
@@ -310,6 +311,17 @@ class ClarityConfig(PreTrainedConfig):
                 "Give one number for all or a list in the order of `id2label`."
             )
         return [float(item) for item in value]
+
+    def box_settings(self) -> list[list[float]]:
+        """What boxes are drawn by, a row per finding of 5 numbers.
+
+        Returns:
+            F rows of score threshold in [0, 1], map threshold in (0, 1), valley in [0, 1], 1 for all components or 0
+            for the largest, and upsampling factor.
+        """
+        per_finding = (self.per_finding(name) for name in ("score_thresholds", "map_thresholds", "box_valleys"))
+        shared = (float(self.box_components == "all"), float(self.box_upsampling))
+        return [[*row, *shared] for row in zip(*per_finding, strict=True)]
 
     def prevalence_bias(self) -> list[float]:
         """Initial bias per finding: the logit of `prevalence`, clamped to ±4.6 (one film in a hundred)."""

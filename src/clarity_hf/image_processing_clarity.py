@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -157,21 +157,22 @@ class ClarityImageProcessor(TorchvisionBackend):
     def post_process_localization(
         self,
         outputs: Any,
-        score_thresholds: float | Sequence[float] = 0.5,
-        map_thresholds: float | Sequence[float] = 0.5,
+        score_thresholds: float | Sequence[float] | None = None,
+        map_thresholds: float | Sequence[float] | None = None,
         target_sizes: torch.Tensor | Sequence[tuple[int, int]] | None = None,
-        components: str = "largest",
-        upsampling: int = 8,
-        valleys: float | Sequence[float] = 0.0,
+        components: Literal["largest", "all"] | None = None,
+        upsampling: int | None = None,
+        valleys: float | Sequence[float] | None = None,
     ) -> list[dict[str, torch.Tensor]]:
-        """Turn the model's outputs into boxes.
+        """Turn the model's outputs into boxes, those of the pipeline.
 
-        The films are taken to have been prepared with this processor's own `size`, `keep_ratio` and `do_resize`; a
-        call that overrode one of them needs a processor that has it for itself.
+        Thresholds and rules come with the outputs, from the config of the model that gave them; what a call states
+        goes before. The films are taken to have been prepared with this processor's own `size`, `keep_ratio` and
+        `do_resize`; a call that overrode one of them needs a processor that has it for itself.
 
         Args:
-            outputs: [`ClarityLocalizationOutput`] with `scores` `(B, F)` in [0, 1] and `localization_maps`
-                `(B, F, h, w)`.
+            outputs: [`ClarityLocalizationOutput`] with `scores` `(B, F)` in [0, 1], `localization_maps`
+                `(B, F, h, w)` and `box_settings` `(B, F, 5)`.
             score_thresholds: Score in [0, 1] from which a finding is present and gets boxes, one value or one per
                 finding; 0 gives every finding boxes.
             map_thresholds: Share of a map's own peak, in (0, 1), from which a pixel is inside a box; one value or one
@@ -190,30 +191,27 @@ class ClarityImageProcessor(TorchvisionBackend):
               the original film, right and bottom exclusive. A present finding whose map is zero has no box.
 
         Raises:
-            ValueError: `target_sizes` has another length than the batch, or thresholds another than the findings.
+            ValueError: `target_sizes` has another length than the batch, thresholds have another than the findings, or
+                neither the outputs nor the call say by what to draw.
         """
         scores = outputs.scores.detach().float().cpu()
         maps = outputs.localization_maps.detach().float().cpu().numpy()
-        floors, shares, divides = (
-            _per_finding(values, scores.shape[1], name)
-            for values, name in (
-                (score_thresholds, "score_thresholds"),
-                (map_thresholds, "map_thresholds"),
-                (valleys, "valleys"),
-            )
+        settings = _box_settings(
+            outputs,
+            score_thresholds=score_thresholds,
+            map_thresholds=map_thresholds,
+            valleys=valleys,
+            components=None if components is None else float(components == "all"),
+            upsampling=upsampling,
         )
         results = []
         for row, box in enumerate(self._letterboxes(len(scores), target_sizes)):
             labels: list[int] = []
             boxes: list[np.ndarray] = []
-            for finding in np.flatnonzero(scores[row].numpy() >= floors):
+            for finding in np.flatnonzero(scores[row].numpy() >= settings[row, :, 0]):
+                _, share, valley, every, factor = settings[row, finding].tolist()
                 found = boxes_from_map(
-                    maps[row, finding],
-                    box,
-                    shares[finding],
-                    components,  # type: ignore[arg-type]
-                    upsampling,
-                    divides[finding],
+                    maps[row, finding], box, share, "all" if every else "largest", round(factor), valley
                 )
                 labels += [int(finding)] * len(found)
                 boxes.extend(found)
@@ -294,6 +292,24 @@ def _has_kernel_of_fours(film: torch.Tensor, resample: Any) -> bool:
 def _filled(film: torch.Tensor, right: int = 0, below: int = 0) -> torch.Tensor:
     """A film `(H, W)` with zeros beside it; where none are wanted it is not copied."""
     return F.pad(film, (0, right, 0, below)) if right or below else film
+
+
+def _box_settings(outputs: Any, **given: float | Sequence[float] | None) -> np.ndarray:
+    """What boxes are drawn by, `(B, F, 5)` float64: what the call gives, by the outputs' columns, else their own."""
+    batch, count = outputs.scores.shape
+    carried = getattr(outputs, "box_settings", None)
+    missing = [name for name, values in given.items() if values is None]
+    if carried is None and missing:
+        raise ValueError(
+            f"`outputs` must carry `box_settings`, as those of ClarityForMultiLabelLocalization do, or {missing} must "
+            "be given, got neither. Pass the model's outputs on whole."
+        )
+    settings = np.zeros((batch, count, len(given))) if carried is None else carried.detach().cpu().double().numpy()
+    settings = settings.copy()  # the outputs' own tensor may be shared between images
+    for column, (name, values) in enumerate(given.items()):
+        if values is not None:
+            settings[:, :, column] = _per_finding(values, count, name)
+    return settings
 
 
 def _per_finding(values: float | Sequence[float], count: int, name: str) -> np.ndarray:

@@ -72,11 +72,13 @@ class ClarityLocalizationOutput(ModelOutput):
 
     Args:
         loss (scalar): With `labels`, the weighted sum of `loss_parts`.
-        logits (`(B, F)`): Mean of the two logits below (without SegmentCAM the first alone).
+        logits (`(B, F)` float32): Calibrated: slope · z + intercept, z the mean of the two logits below (without
+            SegmentCAM the first alone), slope and intercept the config's `score_slopes` and `score_intercepts`.
         localization_maps (`(B, F, h, w)`): Values ≥ 0 on the patch grid of the model's input, on a scale of their own
             that is comparable between films: the map of an absent finding stays low. Without gradient.
-        scores (`(B, F)` float32): Calibrated probability of each finding, in [0, 1]: the sigmoid of the logits, under
-            the config's `score_slopes` and `score_intercepts`. Without gradient.
+        scores (`(B, F)` float32): Probability of each finding, in [0, 1]: the sigmoid of `logits`. Without gradient.
+        box_settings (`(B, F, 5)`): What [`ClarityImageProcessor.post_process_localization`] draws boxes by, from the
+            config, see [`ClarityConfig.box_settings`]. float64, on MPS float32.
         foreground (`(B, 1, h, w)`): The learnt thorax S in [0, 1]; None without SegmentCAM.
         class_token_logits (`(B, F)`): From the class tokens.
         patch_logits (`(B, F)`): From the class activation maps; None without SegmentCAM.
@@ -92,6 +94,7 @@ class ClarityLocalizationOutput(ModelOutput):
     logits: torch.Tensor | None = None
     localization_maps: torch.Tensor | None = None
     scores: torch.Tensor | None = None
+    box_settings: torch.Tensor | None = None
     foreground: torch.Tensor | None = None
     class_token_logits: torch.Tensor | None = None
     patch_logits: torch.Tensor | None = None
@@ -672,15 +675,16 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
             foreground = foreground_logits.sigmoid()
         with torch.no_grad():
             maps = self.localize(class_attention, activation_maps, foreground, encoded.affinity_states)
-        mean_logits = sum(logits.values()) / len(logits)
+        calibrated = self.calibrated_logits(sum(logits.values()) / len(logits))
         loss, parts = None, None
         if labels is not None:
             parts = self.losses(encoded, logits, activation_maps, foreground_logits, labels, anatomical_prior)
             loss = torch.stack([self.loss_weights()[name] * part for name, part in parts.items()]).sum()
         return ClarityLocalizationOutput(
             loss=loss,
-            logits=mean_logits,
-            scores=self.calibrated_scores(mean_logits.detach().float()),
+            logits=calibrated,
+            scores=calibrated.detach().sigmoid(),
+            box_settings=self.box_settings(calibrated),
             localization_maps=maps,
             foreground=foreground,
             class_token_logits=logits["class_token"],
@@ -692,12 +696,21 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
             attentions=encoded.attentions,
         )
 
-    def calibrated_scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """Probabilities of logits `(B, F)` under the config's calibration, in [0, 1], of the same precision."""
+    def calibrated_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """Mean logits `(B, F)` → slope · z + intercept of the config's calibration, `(B, F)` float32."""
+        # In float32: in bfloat16 a slope is off by up to 0.4 %, and findings of near scores change places.
+        logits = logits.float()
         slopes, intercepts = (
             logits.new_tensor(self.config.per_finding(name)) for name in ("score_slopes", "score_intercepts")
         )
-        return (slopes * logits + intercepts).sigmoid()
+        return slopes * logits + intercepts
+
+    def box_settings(self, logits: torch.Tensor) -> torch.Tensor:
+        """The config's `box_settings` for every image of `logits` `(B, F)`, on their device: `(B, F, 5)`."""
+        # A row per image, so that batches are divided and gathered like any other output.
+        dtype = torch.float32 if logits.device.type == "mps" else torch.float64  # MPS has no float64
+        settings = torch.tensor(self.config.box_settings(), dtype=dtype, device=logits.device)
+        return settings.expand(logits.shape[0], -1, -1)
 
     def localize(
         self,

@@ -118,6 +118,7 @@ class ChestXrayLocalizationPipeline(Pipeline):
         return ModelOutput(
             scores=outputs.scores,
             localization_maps=outputs.localization_maps,
+            box_settings=outputs.box_settings,
             film_sizes=model_inputs["film_sizes"],
         )
 
@@ -145,12 +146,9 @@ class ChestXrayLocalizationPipeline(Pipeline):
         thresholds = config.per_finding("score_thresholds") if threshold is None else threshold
         result = self.image_processor.post_process_localization(
             model_outputs,
-            score_thresholds=thresholds,
-            map_thresholds=config.per_finding("map_thresholds") if map_threshold is None else map_threshold,
+            score_thresholds=threshold,
+            map_thresholds=map_threshold,
             target_sizes=model_outputs["film_sizes"],
-            components=config.box_components,
-            upsampling=config.box_upsampling,
-            valleys=config.per_finding("box_valleys"),
         )[0]
         thresholds = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), config.num_labels).tolist()
         findings: list[dict[str, Any]] = []

@@ -168,7 +168,8 @@ def test_with_the_package_the_folder_loads_by_its_own_classes_unasked(published,
         assert type(model) is ClarityForMultiLabelLocalization
         with torch.no_grad():
             pixels = pixels_of(film, processor)
-            assert torch.equal(model.eval()(pixels).logits, tiny_model(pixels).logits)
+            logits = 0.5 * tiny_model(pixels).logits + 0.1  # the published calibration
+            torch.testing.assert_close(model.eval()(pixels).logits, logits)
     trusted = AutoModelForImageClassification.from_pretrained(published, trust_remote_code=True)
     assert type(trusted) is ClarityForMultiLabelLocalization
     assert not [name for name in sys.modules if name.startswith("transformers_modules")]

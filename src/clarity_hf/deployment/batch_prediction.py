@@ -458,8 +458,10 @@ class _Writer:
         if not inputs:
             return []
         outputs = self.pipeline.forward({name: torch.cat([film[name] for film in inputs]) for name in inputs[0]})
-        names = ("scores", "localization_maps", "film_sizes")
-        return [ModelOutput(**{name: outputs[name][row : row + 1] for name in names}) for row in range(len(inputs))]
+        return [
+            ModelOutput(**{name: values[row : row + 1] for name, values in outputs.items()})
+            for row in range(len(inputs))
+        ]
 
     def _mapped(self, findings: list[dict[str, Any]], outputs: ModelOutput) -> list[dict[str, Any]]:
         """The same findings, the first present one with its map over the film.

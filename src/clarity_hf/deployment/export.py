@@ -2,9 +2,9 @@
 """Export: the model as ONNX, OpenVINO IR or a `torch.export` program, with what makes its outputs findings and boxes.
 
 Needs the extra `export`. Every format has one input, `pixel_values` `(B, C, H, W)` float32 of any B, and three
-outputs: `scores` `(B, F)`, calibrated, in [0, 1], `logits` `(B, F)` and `localization_maps` `(B, F, h, w)`. What the
-image processor and the pipeline do around them is in `clarity.json`; the file `run.py` beside an ONNX model does it
-with numpy, onnxruntime and Pillow alone.
+outputs: `logits` `(B, F)`, calibrated, `scores` `(B, F)`, their sigmoid, and `localization_maps` `(B, F, h, w)`. What
+the image processor and the pipeline do around them is in `clarity.json`; the file `run.py` beside an ONNX model does
+it with numpy, onnxruntime and Pillow alone.
 """
 
 from __future__ import annotations

@@ -277,7 +277,7 @@ class AttentionRolloutLocalizer:
             grid = outputs.localization_maps.shape[-2:]
             rows = attention_rollout([weights[0] for weights in outputs.attentions], len(self.findings))
             maps.append((rows * rows.shape[-1]).unflatten(-1, grid).float().cpu().numpy())
-            scores.append(self.model.calibrated_scores(outputs.logits[0].double()).cpu().numpy())
+            scores.append(outputs.logits[0].double().sigmoid().cpu().numpy())
         return LocalizerOutput(
             scores=np.stack(scores),
             maps=np.stack(maps),

@@ -76,7 +76,7 @@ class ModelLocalizer:
         inputs = self.image_processor(list(films), return_tensors="pt").to(self.model.device)
         outputs = self.model(**inputs)
         return LocalizerOutput(
-            scores=self.model.calibrated_scores(outputs.logits.double()).cpu().numpy(),
+            scores=outputs.logits.double().sigmoid().cpu().numpy(),
             maps=outputs.localization_maps.float().cpu().numpy(),
             letterboxes=[self.image_processor.letterbox((film.shape[0], film.shape[1])) for film in films],
         )
