@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization
+from clarity_hf.calibration_fingerprint import calibration_fingerprint
 from clarity_hf.configuration_clarity import PER_FINDING_FIELDS
 from clarity_hf.labels import FINDINGS
 
@@ -218,13 +219,70 @@ def test_lists_of_values_per_finding_give_way_to_other_findings(tmp_path, change
     assert given.score_thresholds == [0.1, 0.2, 0.3]
 
 
-def test_renamed_findings_keep_their_values(tmp_path):
-    ClarityConfig(score_thresholds=[0.3] * 14).save_pretrained(tmp_path)
-    names = {index: f"finding {index}" for index in range(14)}
-    config = ClarityConfig.from_pretrained(tmp_path, id2label=names)
+OTHER_NAMES = {index: f"finding {index}" for index in range(14)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id2label": OTHER_NAMES},
+        {"label2id": {name: index for index, name in OTHER_NAMES.items()}},
+        {"id2label": dict(enumerate(FINDINGS[::-1]))},
+    ],
+    ids=["names", "names by label2id", "another order"],
+)
+def test_a_calibration_gives_way_to_other_findings_with_a_word(tmp_path, caplog, change):
+    fitted = {"score_slopes": 2.0, "score_intercepts": [0.1] * 14, "map_thresholds": [0.3] * 14}
+    ClarityConfig(**fitted, score_thresholds=0.3, prevalence=[0.1] * 14, cam_size=64).save_pretrained(tmp_path)
+    config = ClarityConfig.from_pretrained(tmp_path, **change)
+    assert not config.is_calibrated
+    assert not config.has_calibration
+    assert (config.score_thresholds, config.prevalence, config.cam_size) == (0.5, None, 64)
+    assert "`map_thresholds`, `prevalence`, `score_intercepts`, `score_slopes`, `score_thresholds` went" in caplog.text
+    given = ClarityConfig.from_pretrained(tmp_path, map_thresholds=[0.4] * 14, **change)
+    assert given.map_thresholds == [0.4] * 14
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"id2label": {str(index): name for index, name in enumerate(FINDINGS)}},
+        {"label2id": {name: index for index, name in enumerate(FINDINGS)}},
+        {"num_labels": 14},
+    ],
+)
+def test_the_same_findings_said_again_change_nothing(tmp_path, caplog, same):
+    ClarityConfig(score_slopes=[2.0] * 14, score_thresholds=[0.3] * 14).save_pretrained(tmp_path)
+    config = ClarityConfig.from_pretrained(tmp_path, **same)
+    assert config.is_calibrated
     assert config.score_thresholds == [0.3] * 14
-    assert config.findings == list(names.values())
-    assert config.label2id == {name: index for index, name in names.items()}
+    assert config.findings == list(FINDINGS)
+    assert caplog.text == ""
+
+
+def test_findings_renamed_in_place_are_not_calibrated():
+    config = ClarityConfig(score_slopes=2.0)
+    config.calibration_fingerprint = calibration_fingerprint(config.findings, {"weight": torch.ones(2)})
+    assert config.is_calibrated
+    config.id2label = OTHER_NAMES
+    assert not config.is_calibrated
+
+
+def test_a_dropped_calibration_leaves_what_is_one_number_for_all_findings(caplog):
+    config = ClarityConfig(score_thresholds=0.3, map_thresholds=0.2)
+    config.drop_calibration("nothing was fitted")
+    assert (config.score_thresholds, config.map_thresholds) == (0.3, 0.2)
+    assert caplog.text == ""
+    config = ClarityConfig(score_thresholds=0.3, map_thresholds=0.2, score_intercepts=1.0)
+    config.drop_calibration("the test says so")
+    assert (config.score_intercepts, config.score_thresholds, config.map_thresholds) == (0.0, 0.5, 0.2)
+    assert "went back to the defaults, because the test says so. `clarity-hf calibrate`" in caplog.text
+
+
+@pytest.mark.parametrize("fingerprint", ["", "float32", "int8-" + "-".join(["0" * 16] * 2), "float32-x-y"])
+def test_a_fingerprint_that_no_model_wrote_is_refused(fingerprint):
+    with pytest.raises(ValueError, match="`calibration_fingerprint` must be None or as the model writes it"):
+        ClarityConfig(calibration_fingerprint=fingerprint)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ ROWS = (
     "dicom_reading",
     "image_reading",
     "radiograph_check",
+    "calibration_fingerprint",
     "configuration_clarity",
     "losses_clarity",
     "modeling_clarity",

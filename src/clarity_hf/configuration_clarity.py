@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections import Counter
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
+from .calibration_fingerprint import FINGERPRINT, findings_digest
 from .labels import FINDINGS
+
+logger = logging.getLogger(__name__)
 
 RIM_FINDINGS: tuple[str, ...] = ("Effusion", "Pneumothorax", "Pleural_Thickening", "Hernia")
 """Findings at the rim of the thorax, which masks of its extent under-cover: they are suppressed less."""
@@ -84,6 +89,11 @@ PER_FINDING_FIELDS = (
 )
 """Fields that are one number for all findings or a list with one for each."""
 
+_SCALING = ("score_slopes", "score_intercepts")
+
+CALIBRATION = {"score_slopes": 1.0, "score_intercepts": 0.0, "score_thresholds": 0.5, "map_thresholds": 0.5}
+"""Fields that a calibration fits to a model's weights and findings, with what they are without one."""
+
 PATCH_AXIS_ERROR = "`{name}` must be a multiple of `patch_size` ({patch}), got {size}. Resize or pad the image."
 
 
@@ -140,6 +150,8 @@ class ClarityConfig(PreTrainedConfig):
         score_thresholds (`float` or list of F, defaults to 0.5): Score from which a finding counts as present.
         map_thresholds (`float` or list of F, defaults to 0.5): Share of a map's peak, in (0, 1), from which a pixel
             belongs to the finding's box.
+        calibration_fingerprint (`str`, *optional*): Of the weights and findings that the four fields above were fitted
+            to. The model writes it, and drops what belongs to others.
         box_components (`str`, defaults to `"all"`): Whether the `"largest"` region of a map or `"all"` get a box.
         box_valleys (`float` or list of F, *optional*): Share in [0, 1]: a region with several peaks is divided between
             two of them where the map falls under this share of the lower one, so that two lungs are two boxes; 0
@@ -212,6 +224,7 @@ class ClarityConfig(PreTrainedConfig):
     score_intercepts: float | int | list[float] | tuple[float, ...] = 0.0
     score_thresholds: float | int | list[float] | tuple[float, ...] = 0.5
     map_thresholds: float | int | list[float] | tuple[float, ...] = 0.5
+    calibration_fingerprint: str | None = None
     box_components: str = "all"
     box_valleys: float | int | list[float] | None = None
     box_upsampling: int = 8
@@ -244,25 +257,23 @@ class ClarityConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict, **kwargs):
         """Build from a dict, as every `from_pretrained` does.
 
-        Lists with a value per finding (thresholds, prevalence, ε) do not fit another set of findings: where `kwargs`
-        bring one of another length, they fall back to their defaults unless `kwargs` bring them too.
+        A calibration and lists with a value per finding (prevalence, ε) belong to the findings that the dict names:
+        where `kwargs` name others, they fall back to their defaults, which is logged, unless `kwargs` bring them too.
 
         Raises:
             ValueError: A value is out of its range, a key is the name of a method, or the dict names an attention
                 that would be fetched from the Hub and run.
         """
         _require_fields(cls, config_dict)
-        labels = kwargs.get("id2label") or kwargs.get("label2id")
-        count = len(labels) if labels else kwargs.get("num_labels")
-        if count is not None:
-            fitting = {
-                name: value
-                for name, value in config_dict.items()
-                if name not in PER_FINDING_FIELDS or not isinstance(value, list | tuple) or len(value) == count
-            }
+        named = {name: kwargs[name] for name in ("id2label", "label2id", "num_labels") if kwargs.get(name)}
+        if named:
             changed = {name: kwargs.pop(name) for name in PER_FINDING_FIELDS if name in kwargs}
-            config_dict = fitting | changed | ({"id2label": None, "label2id": None} if labels else {})
-            config_dict |= {name: kwargs.pop(name) for name in ("id2label", "label2id") if name in kwargs}
+            labels = {name: kwargs.pop(name) for name in ("id2label", "label2id") if name in kwargs}
+            if _names_others(named, config_dict):
+                config_dict = _without_values_of_other_findings(config_dict)
+            config_dict = config_dict | changed
+            if "id2label" in named or "label2id" in named:
+                config_dict |= {"id2label": None, "label2id": None} | labels
         return super().from_dict(config_dict, **kwargs)
 
     @property
@@ -278,8 +289,35 @@ class ClarityConfig(PreTrainedConfig):
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether scores are more than the sigmoid of the logits: some slope is not 1, or some intercept not 0."""
+        """Whether slopes or intercepts were fitted, and to these findings: a score of 0.3 then means three in ten."""
+        names = findings_digest(self.findings)
+        return self._is_scaled and (self.calibration_fingerprint or names).endswith(names)
+
+    @property
+    def _is_scaled(self) -> bool:
         return set(self.per_finding("score_slopes")) != {1.0} or any(self.per_finding("score_intercepts"))
+
+    @property
+    def has_calibration(self) -> bool:
+        """Whether something in the config was fitted to a model: slopes, intercepts, or thresholds one by one."""
+        thresholds = (getattr(self, name) for name in ("score_thresholds", "map_thresholds"))
+        return self._is_scaled or any(_is_fitted(values) for values in thresholds)
+
+    def drop_calibration(self, reason: str) -> None:
+        """Set slopes, intercepts and fitted thresholds back to their defaults, and log it where there are some.
+
+        A threshold that is one number for all findings was not fitted, and stays, but for one of calibrated scores.
+
+        Args:
+            reason: Why, as the end of a sentence: "`X` …, because {reason}."
+        """
+        if self.has_calibration:
+            stale = {name for name in CALIBRATION if self._is_scaled and name != "map_thresholds"}
+            stale |= {name for name in CALIBRATION if _is_fitted(getattr(self, name))}
+            for name in stale:
+                setattr(self, name, CALIBRATION[name])
+            _log_dropped(stale, reason)
+        self.calibration_fingerprint = None
 
     def per_finding(self, name: str) -> list[float]:
         """Spread a field that is one number or a list over the findings.
@@ -385,6 +423,12 @@ class ClarityConfig(PreTrainedConfig):
             raise ValueError(f"`ranking_share` must be inside (0, 1], got {self.ranking_share}. 0.3 is the default.")
         values = self.per_finding("map_thresholds")
         _require_range("map_thresholds", values, all(0 < value < 1 for value in values))
+        fingerprint = self.calibration_fingerprint
+        if fingerprint is not None and not FINGERPRINT.fullmatch(fingerprint):
+            raise ValueError(
+                f"`calibration_fingerprint` must be None or as the model writes it, got {fingerprint[:100]!r}. "
+                "Take it out."
+            )
 
     def _validate_findings(self) -> None:
         """Names of findings are printable words, each its own: they go into tables, pages and file names."""
@@ -432,6 +476,44 @@ class ClarityConfig(PreTrainedConfig):
         pooling = 4 * width**2 if self.pooling == "attention" else 0
         cam = self.cam_size * (width + 9 * self.cam_size + self.num_labels) if self.segment_cam else 0
         return blocks + tokens + pooling + cam
+
+
+def _names_others(named: dict, config_dict: dict) -> bool:
+    """Whether a call names other findings than a config, or as many as it has not."""
+    stored = _named_findings(**config_dict)
+    given = _named_findings(**named)
+    return len(given) != len(stored) if set(named) == {"num_labels"} else given != stored
+
+
+def _named_findings(id2label: Any = None, label2id: Any = None, num_labels: int | None = None, **others: Any) -> list:
+    """Findings that fields of a config name, sorted by their numbers, each with its number."""
+    _require_labels("id2label", id2label, names_first=False)
+    _require_labels("label2id", label2id, names_first=True)
+    if id2label is None and label2id is not None:
+        id2label = {index: name for name, index in label2id.items()}
+    if id2label is None:
+        id2label = dict(enumerate(FINDINGS if num_labels is None else range(num_labels)))
+    return sorted((int(index), name) for index, name in id2label.items())
+
+
+def _without_values_of_other_findings(config_dict: dict) -> dict:
+    """A dict of fields without what was fitted to the findings that it names."""
+    scaled = any(config_dict.get(name, CALIBRATION[name]) != CALIBRATION[name] for name in _SCALING)
+    stale = {name for name in PER_FINDING_FIELDS if isinstance(config_dict.get(name), list | tuple)}
+    stale |= {*_SCALING, "score_thresholds"} & set(config_dict) if scaled else set()
+    if stale:
+        _log_dropped(stale, "other findings are named than those that they belong to")
+    return {name: value for name, value in config_dict.items() if name not in {*stale, "calibration_fingerprint"}}
+
+
+def _is_fitted(values: Any) -> bool:
+    """Whether thresholds were chosen finding by finding."""
+    return isinstance(values, list | tuple) and set(values) != {0.5}
+
+
+def _log_dropped(names: set[str], reason: str) -> None:
+    fields = ", ".join(f"`{name}`" for name in sorted(names))
+    logger.warning("%s went back to the defaults, because %s. `clarity-hf calibrate` fits them again.", fields, reason)
 
 
 def _require_fields(cls: type, config_dict: dict) -> None:

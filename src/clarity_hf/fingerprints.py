@@ -41,6 +41,7 @@ def describe_model(model: ClarityForMultiLabelLocalization, image_processor: Cla
         JSON, for the head of a file of records or the settings of a folder: those of anything else are refused.
     """
     volatile = {"_name_or_path", "transformers_version", "dtype", "architectures", "auto_map", *BOX_FIELDS}
+    volatile.add("calibration_fingerprint")  # of the weights, which are there
     config, preprocessing = (
         {name: value for name, value in described.to_dict().items() if name not in volatile}
         for described in (model.config, image_processor)

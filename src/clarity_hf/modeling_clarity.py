@@ -35,6 +35,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .calibration_fingerprint import calibration_fingerprint, may_be_of
 from .configuration_clarity import PATCH_AXIS_ERROR, ClarityConfig
 from .losses_clarity import (
     background_loss,
@@ -636,6 +637,47 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         self.segment_cam = ClaritySegmentCam(config) if config.segment_cam else None
         self.ranking_pooling = ClarityRankingPooling(config) if config.segment_cam else None
         self.post_init()
+
+    def train(self, mode: bool = True) -> Any:
+        """As of any module. What was fitted to other weights is dropped before it is used, see `hold_calibration`."""
+        super().train(mode)
+        if not mode:
+            self.hold_calibration()
+        return self
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """As the library's, after `hold_calibration`.
+
+        Args:
+            save_directory: Folder.
+            args: As for the library.
+            kwargs: As for the library.
+        """
+        self.hold_calibration(kwargs.get("state_dict"))
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    def hold_calibration(self, state: dict[str, torch.Tensor] | None = None) -> None:
+        """Drop slopes, intercepts and thresholds of the config that were fitted to other weights or findings.
+
+        They belong to the weights with which they are first met, by loading, evaluating or saving; the config's
+        `calibration_fingerprint` says to which. Called by `eval()`, with which `from_pretrained` ends, and by
+        `save_pretrained`.
+
+        Args:
+            state: The weights, where they are sharded and were gathered; by default the model's own.
+        """
+        config = self.config
+        if not config.has_calibration:
+            config.calibration_fingerprint = None
+            return
+        found = calibration_fingerprint(config.findings, self.state_dict() if state is None else state)
+        if found is None:
+            return
+        stored = config.calibration_fingerprint
+        if stored is None or may_be_of(stored, found):
+            config.calibration_fingerprint = found
+        else:
+            config.drop_calibration("they were fitted to other weights or findings")
 
     @can_return_tuple
     def forward(

@@ -51,6 +51,7 @@ See ![a case](pictures/case.png "A case"), [a page](https://example.org/home/pag
 
 CODE = [
     "boxes.py",
+    "calibration_fingerprint.py",
     "configuration_clarity.py",
     "dicom_reading.py",
     "image_processing_clarity.py",

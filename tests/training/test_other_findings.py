@@ -28,7 +28,12 @@ LISTS = {
 
 
 def trained(**changes):
-    return randomised(clarity(ClarityForMultiLabelLocalization, findings=NAMES, **{**LISTS, **changes}))
+    fitted = {**LISTS, **{name: value for name, value in changes.items() if name in LISTS}}
+    shape = {name: value for name, value in changes.items() if name not in LISTS}
+    model = randomised(clarity(ClarityForMultiLabelLocalization, findings=NAMES, **shape))
+    for name, value in fitted.items():
+        setattr(model.config, name, value)
+    return model.eval()
 
 
 @pytest.mark.parametrize(
@@ -81,7 +86,7 @@ def test_dropping_and_adding_findings_keeps_the_known_rows():
     assert new["class_token_head.weight"][0].abs().max() <= 0.1  # fresh, of std 0.02
     assert new["segment_cam.cam.weight"][0].any()
     config = adapted.config
-    assert config.score_thresholds == [0.5, 0.2, 0.5]
+    assert (config.score_thresholds, config.map_thresholds) == (0.5, 0.5)  # fitted to three others
     assert config.suppression_floor == [0.5, 0.8, 0.1]  # Hernia is a finding at the rim
     assert config.prevalence == [0.5, 0.02, 0.5]
 
@@ -100,7 +105,7 @@ def test_an_adapted_model_saves_and_loads(tmp_path):
     loaded = ClarityForMultiLabelLocalization.from_pretrained(tmp_path)
     assert_same_weights(loaded, adapted)
     assert loaded.config.findings == ["Hernia", "Nodule"]
-    assert loaded.config.score_thresholds == [0.5, 0.2]
+    assert loaded.config.suppression_floor == [0.5, 0.8]
 
 
 def test_new_rows_come_from_the_generator():

@@ -325,10 +325,11 @@ def test_the_best_step_is_loaded_at_the_end(tmp_path, rows):
 
 
 def test_training_takes_back_the_calibration_of_the_logits_that_it_changes(tmp_path, rows):
-    model = tiny_model(score_slopes=2.0, score_intercepts=-1.0)
+    model = tiny_model(score_slopes=2.0, score_intercepts=-1.0, score_thresholds=0.3, map_thresholds=[0.3, 0.4, 0.5])
     trainer = tiny_trainer(tmp_path, rows[:8], model=model, max_steps=1)
     trainer.train()
-    assert (model.config.score_slopes, model.config.score_intercepts) == (1.0, 0.0)
+    assert not model.config.has_calibration
+    assert (model.config.score_thresholds, model.config.map_thresholds) == (0.5, 0.5)
 
 
 def test_the_teacher_is_neither_saved_nor_trained(tmp_path, rows):

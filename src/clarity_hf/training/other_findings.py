@@ -60,10 +60,12 @@ def adapt_findings(
     """A model for other findings that keeps what the given one knows.
 
     Encoder, SegmentCAM's trunk and the foreground are copied, and the rows and config values of findings that both
-    know, by name. A new finding's class token starts as the mean of the given model's plus noise: the blocks have
-    learnt to serve such tokens, and a random one would first have to become one of them. Its head starts from the
-    usual initialisation and its bias at its prevalence, for a mean of heads is evidence for no finding. Its config
-    values are the defaults.
+    know, by name. Every class token is seen by all patches: with a finding more or less a calibration fits none of
+    them any longer, and is dropped, which is logged.
+
+    A new finding's class token starts as the mean of the given model's plus noise: the blocks have learnt to serve
+    such tokens, and a random one would first have to become one of them. Its head starts from the usual initialisation
+    and its bias at its prevalence, for a mean of heads is evidence for no finding. Its config values are the defaults.
 
     Args:
         model: Left as it is.
@@ -83,14 +85,18 @@ def adapt_findings(
     findings = _checked_findings(findings)
     noise = TokenNoise(class_token_noise, generator)
     config = copy.deepcopy(model.config)
+    if set(findings) != set(config.findings):
+        config.drop_calibration("the findings are others than those that they were fitted to")
     _set_findings(config, findings)
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(noise.seed())
         adapted = type(model)(config)
-    adapted = adapted.to(device=model.device, dtype=model.dtype).train(model.training)
+    adapted = adapted.to(device=model.device, dtype=model.dtype)
     own, known = state_by_short_name(adapted), model.config.findings
     for name, tensor in rows_by_finding(state_by_short_name(model), known, findings, own, noise).items():
         own[name].copy_(tensor)
+    config.calibration_fingerprint = None  # the same findings in another order: it holds for the reordered weights
+    adapted.train(model.training)
     return adapted, match_findings(known, findings)
 
 

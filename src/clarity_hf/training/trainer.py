@@ -54,9 +54,8 @@ class ClarityDistillationTrainer(Trainer):
         self._part_counts: dict[str, int] = defaultdict(int)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As the library's. New weights give new logits: a calibration of the old ones is taken back."""
-        config = self.accelerator.unwrap_model(self.model).config
-        config.score_slopes, config.score_intercepts = 1.0, 0.0
+        """As the library's. Calibration and thresholds of the old weights are dropped."""
+        self.accelerator.unwrap_model(self.model).config.drop_calibration("training changes the weights")
         return super().train(*args, **kwargs)
 
     def compute_loss(
