@@ -18,6 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROWS = (
     "labels",
     "boxes",
+    "grey_levels",
     "dicom_reading",
     "image_reading",
     "radiograph_check",

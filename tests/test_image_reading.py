@@ -2,6 +2,7 @@
 """One reader for every source: what is a film is scaled and never clipped, what is none is refused with the reason."""
 
 import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -10,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -17,6 +19,7 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
+from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.dicom_reading import MAX_BYTES
 from clarity_hf.image_reading import MAX_PADDING, MAX_PIXELS, MAX_SCANS, MAX_SEGMENTS, MIN_SIDE, read_image
 
@@ -152,6 +155,288 @@ def test_float_tiff_spans_one_or_255(high, factor):
     np.testing.assert_allclose(read, values * factor, rtol=1e-6)
 
 
+# Stray pixels: nothing hinges on one of them
+
+
+def speckled(film, value, pixels=1):
+    """The film with the first pixels of its ninth row, `(24, 20)` with 480 in all, set to a value."""
+    film = film.copy()
+    film[8].flat[:pixels] = value
+    return film
+
+
+def assert_same_but_for_the_ninth_row(read, expected, tolerance=1.0):
+    np.testing.assert_allclose(np.delete(read, 8, axis=0), np.delete(expected, 8, axis=0), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("film", "value"),
+    [
+        (ramp(1.0, np.float32), 1.0001),
+        (ramp(1.0, np.float32), 40.0),
+        (ramp(1.0, np.float64), -3.0),
+        (ramp(1.0, np.float32), 1e30),
+        (ramp(255, np.float32), 256.0),
+        (ramp(255, np.float32), 65535.0),
+        (ramp(255, np.float32), -1000.0),
+        (ramp(255, np.uint16), 65535),
+        (ramp(1023, np.uint16), 16383),
+        (ramp(4095, np.uint16), 65535),
+        (ramp(4095, np.uint16), 5000),
+        (ramp(4095, np.int16), -32768),
+        (ramp(4095, np.int32), 2**31 - 1),
+        (ramp(4095, np.uint32), 2**32 - 1),
+        (ramp(4095, np.int64), -(2**62)),
+        (ramp(65535, np.uint32), 2**31),
+        (torch.from_numpy(ramp(1.0, np.float32)).to(torch.bfloat16).float().numpy(), 1.5),
+    ],
+)
+@pytest.mark.parametrize("pixels", [1, 4])
+def test_a_few_extreme_pixels_change_no_other(film, value, pixels):
+    speckles = speckled(film, value, pixels)
+    assert_same_but_for_the_ninth_row(read_image(speckles), ramp())
+    assert_same_but_for_the_ninth_row(read_image(torch.from_numpy(speckles)), ramp())
+
+
+@pytest.mark.parametrize("share", [0.002, 0.009])
+def test_a_burned_in_letter_or_line_of_65535_does_not_turn_a_12_bit_film_black(share):
+    film = np.linspace(0, 4095, 40_000).reshape(200, 200).round().astype(np.uint16)
+    soft = np.linspace(4095, 65535, int(share * film.size)).astype(np.uint16)  # with soft edges, as letters have
+    for letter in (65535, soft):
+        marked = film.copy()
+        marked.flat[: int(share * film.size)] = letter
+        read = read_image(encoded(Image.fromarray(marked), "PNG"))
+        np.testing.assert_allclose(read.flat[500:], film.flat[500:] * (255 / 4095), atol=0.01)
+
+
+def test_a_smooth_bright_end_belongs_to_the_range():
+    film = np.linspace(0, 1, 40_000).reshape(200, 200) ** 8 * 4095  # 1.7 % of it are above 3584
+    film = film.round().astype(np.uint16)
+    np.testing.assert_allclose(read_image(film), film * (255 / 4095), atol=0.01)
+
+
+def test_what_overshoots_in_a_cubic_resize_is_clipped():
+    edge = Image.fromarray(np.kron(ramp(1.0, np.float32) > 0.5, np.ones((4, 4))).astype(np.float32))
+    resized = np.asarray(edge.resize((40, 48), Image.Resampling.BICUBIC))
+    assert resized.max() > 1
+    assert resized.min() < 0
+    np.testing.assert_allclose(read_image(resized), resized.clip(0, 1) * 255, atol=1e-4)
+
+
+@pytest.mark.parametrize("source", ["unit", "declared"])
+def test_a_black_film_is_refused_and_not_stretched(source):
+    pytest.importorskip("imagecodecs")
+    dark = ramp(17, np.uint16)  # of 4095
+    message = refusal(dark / np.float32(4095) if source == "unit" else tiff_of(dark, bitspersample=12))
+    assert "must show something" in message
+    assert "Check its window" in message
+
+
+# 16 bits that Pillow does not keep
+
+
+def png_16(channels, more=b""):
+    """A PNG of 16 bits `(H, W, C)`, its colours by their number: 2 grey and opacity, 3 RGB, 4 RGB and opacity."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, count = channels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[count], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in channels)
+    pixels = zlib.compress(rows)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + more + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("high", [255, 4095, 65535])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_16_bit_pngs_of_any_colour_keep_their_low_byte(channels, high):
+    film = ramp(high, np.uint16)
+    stack = np.stack([film] * channels, axis=-1)
+    if channels in (2, 4):
+        stack[..., -1] = 65535
+    expected = ramp(255, np.float64)
+    np.testing.assert_allclose(read_image(png_16(stack)), expected, atol=0.6 if high == 255 else 255 / high)
+
+
+def test_16_bit_colour_becomes_luma_and_transparent_pixels_black(tmp_path):
+    film = np.stack([ramp(65535, np.uint16), ramp(30_000, np.uint16), ramp(9_000, np.uint16)], axis=-1)
+    luma = film @ [0.299, 0.587, 0.114] * 255 / 65535
+    np.testing.assert_allclose(read_image(png_16(film)), luma, atol=0.01)
+    opacity = np.full((*SHAPE, 1), 65535, np.uint16)
+    opacity[:, :10] = 0
+    (tmp_path / "film.png").write_bytes(png_16(np.concatenate([film, opacity], axis=-1)))
+    read = read_image(tmp_path / "film.png")
+    assert not read[:, :10].any()
+    np.testing.assert_allclose(read[:, 10:], luma[:, 10:], atol=0.01)
+
+
+def test_16_bit_colour_that_pillow_holds_is_refused(tmp_path):
+    content = png_16(np.stack([ramp(65535, np.uint16)] * 3, axis=-1))
+    assert "keeps 8 of them" in refusal(Image.open(io.BytesIO(content)))
+    colour = tiff_of(np.stack([ramp(65535, np.uint16)] * 3, axis=-1), photometric="rgb")
+    assert "keeps 8 of them" in refusal(Image.open(io.BytesIO(colour)))
+    assert "whole image" in refusal(content[:200])
+
+
+def test_16_bit_colour_is_turned_by_its_exif():
+    film = np.stack([ramp(65535, np.uint16)] * 3, axis=-1)
+    exif = Image.Exif()
+    for orientation in range(1, 9):
+        exif[274] = orientation
+        body = exif.tobytes()[6:]
+        chunk = struct.pack(">I", len(body)) + b"eXIf" + body + struct.pack(">I", zlib.crc32(b"eXIf" + body))
+        by_pillow = read_image(encoded(Image.fromarray(ramp()), "PNG", exif=exif))
+        np.testing.assert_allclose(read_image(png_16(film, more=chunk)), by_pillow, atol=0.6)
+        deep = tiff_of(film, photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
+        np.testing.assert_allclose(read_image(deep), by_pillow, atol=0.6)
+
+
+# TIFF
+
+
+def tiff_of(pixels, **options):
+    tifffile = pytest.importorskip("tifffile")
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, metadata=None, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("white", [False, True])
+@pytest.mark.parametrize("shape", [{}, {"tile": (16, 16)}, {"rowsperstrip": 5}])
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits"])
+@pytest.mark.parametrize("bits", [8, 12, 16, 32])
+def test_a_tiff_is_read_by_its_depth_order_polarity_and_layout(order, white, shape, compression, bits):
+    if compression or bits == 12:
+        pytest.importorskip("imagecodecs")
+    high = {8: 255, 12: 4095, 16: 65535, 32: 65535}[bits]
+    film = ramp(high, {8: np.uint8, 12: np.uint16, 16: np.uint16, 32: np.uint32}[bits])
+    stored = high - film if white else film
+    packed = {"bitspersample": 12} if bits == 12 and not compression and "tile" not in shape else {}
+    if packed and order == ">":
+        stored = stored.byteswap()  # tifffile packs the swapped bytes as if they were not
+    photometric = "miniswhite" if white else "minisblack"
+    content = tiff_of(stored, byteorder=order, photometric=photometric, compression=compression, **shape, **packed)
+    np.testing.assert_allclose(read_image(content), ramp(255, np.float64), atol=0.6 if bits == 8 else 255 / high)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("compression", [None, "lzw"])
+@pytest.mark.parametrize("high", [4095, 65535])
+def test_16_bit_colour_tiffs_keep_their_low_byte(order, planar, compression, high):
+    film = np.stack([ramp(high, np.uint16)] * 3, axis=0 if planar == "separate" else -1)
+    content = tiff_of(film, photometric="rgb", planarconfig=planar, byteorder=order, compression=compression)
+    np.testing.assert_allclose(read_image(content), ramp(255, np.float64), atol=255 / high)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("white", [False, True])
+def test_float_tiffs_of_any_width_are_read(dtype, order, white):
+    film = ramp(1.0, np.float64)
+    stored = (1 - film if white else film).astype(dtype)
+    content = tiff_of(stored, byteorder=order, photometric="miniswhite" if white else "minisblack")
+    np.testing.assert_allclose(read_image(content), 255 * film, atol=0.2)
+
+
+def test_a_depth_that_a_tiff_declares_is_not_guessed():
+    pytest.importorskip("imagecodecs")
+    dim = ramp(900, np.uint16)
+    for order, white in (("<", False), (">", False), ("<", True)):
+        stored = 4095 - dim if white else dim
+        kind = "miniswhite" if white else "minisblack"
+        stored = stored.byteswap() if order == ">" else stored  # tifffile packs the swapped bytes as if they were not
+        content = tiff_of(stored, bitspersample=12, byteorder=order, photometric=kind)
+        np.testing.assert_allclose(read_image(content), dim * (255 / 4095), atol=0.01)
+
+
+def test_opacity_of_a_deep_tiff_is_over_black():
+    film = np.stack([ramp(65535, np.uint16)] * 4, axis=-1)
+    film[..., 3] = 65535
+    film[:, :10, 3] = 0
+    read = read_image(tiff_of(film, photometric="rgb", extrasamples=["unassalpha"]))
+    assert not read[:, :10].any()
+    np.testing.assert_allclose(read[:, 10:], ramp(255, np.float64)[:, 10:], atol=0.6)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"photometric": "rgb", "compression": "jpegxl"}, "LZW, deflate or PackBits"),
+        ({"photometric": "cielab"}, "grey or RGB"),
+    ],
+)
+def test_rare_tiffs_beyond_what_is_read_are_refused_by_what_they_are(options, reason):
+    pytest.importorskip("imagecodecs")
+    assert reason in refusal(tiff_of(np.stack([ramp(65535, np.uint16)] * 3, axis=-1), **options))
+
+
+def test_rare_tiffs_of_several_pages_cut_short_or_too_large_are_refused():
+    film = np.stack([ramp(65535, np.uint16)] * 3, axis=-1)
+    content = tiff_of(film, photometric="rgb")
+    assert "several frames" in refusal(tiff_of(np.stack([film, film]), photometric="rgb"))
+    assert "whole image" in refusal(content[:-200])
+    large = bytearray(content)
+    for tag in (256, 257):  # width and height
+        place = large.index(struct.pack("<H", tag))
+        large[place + 2 : place + 12] = struct.pack("<HII", 4, 1, 60_000)
+    assert f"at most {MAX_PIXELS} pixels" in refusal(bytes(large))
+
+
+def test_a_tiff_that_unpacks_to_much_is_cut_or_refused():
+    pytest.importorskip("imagecodecs")
+    body = zlib.compress(bytes(200_000_000), 9)
+    film = np.stack([ramp(65535, np.uint16)] * 3, axis=-1)
+    content = bytearray(tiff_of(film, photometric="rgb", compression="zlib"))
+    for tag, value in ((273, len(content)), (279, len(body))):  # StripOffsets, StripByteCounts
+        place = content.index(struct.pack("<HH", tag, 4))
+        content[place + 8 : place + 12] = struct.pack("<I", value)
+    tracemalloc.start()
+    try:
+        refusal(bytes(content) + body)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_missing_decoder_of_tiffs_is_named(monkeypatch):
+    content = tiff_of(np.stack([ramp(65535, np.uint16)] * 3, axis=-1), photometric="rgb", compression="zlib")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'clarity_hf[tiff]'" in refusal(content, ImportError)
+
+
+# Stacks
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("as_type", [np.asarray, torch.from_numpy])
+def test_a_stack_of_films_is_not_one_colour_film(channels, axis, as_type):
+    films = [draw_phantom(seed, size=64).image for seed in range(channels)]
+    message = refusal(as_type(np.stack(films, axis=axis)))
+    assert "Pass several films as a list, such as list(stack)" in message
+    assert len([read_image(film) for film in list(np.stack(films))]) == channels
+
+
+def test_a_tinted_film_is_one_film():
+    film = draw_phantom(0, size=64).image / 255
+    sepia = np.stack([255 * film**0.7, 230 * film, 200 * film**1.4], axis=-1).round().astype(np.uint8)
+    by_pillow = read_image(encoded(Image.fromarray(sepia), "PNG")).astype(int)
+    assert np.abs(read_image(sepia).astype(int) - by_pillow).max() <= 1
+    assert np.abs(read_image(np.moveaxis(sepia, -1, 0)).astype(int) - by_pillow).max() <= 1
+
+
+def test_opacity_of_an_array_is_that_of_an_image():
+    film = np.stack([ramp()] * 4, axis=-1)
+    film[..., 3] = 255
+    film[:, :10, 3] = 0
+    np.testing.assert_array_equal(read_image(film), read_image(Image.fromarray(film)))
+    np.testing.assert_allclose(read_image(film.astype(np.float32) / 255), read_image(film), atol=1e-4)
+    np.testing.assert_allclose(read_image(film.astype(np.uint16) * 257), read_image(film), atol=1e-4)
+
+
 def test_cmyk_jpeg_is_read():
     image = Image.fromarray(ramp()).convert("CMYK")
     read = read_image(encoded(image, "JPEG", quality=100))
@@ -230,7 +515,7 @@ def test_channels_may_be_first_or_last(channels):
 
 
 def test_coloured_arrays_and_images_agree():
-    colour = np.random.default_rng(0).integers(0, 256, (*SHAPE, 3)).astype(np.uint8)
+    colour = (ramp()[..., None] * np.array([1, 0.8, 0.5])).astype(np.uint8)
     difference = read_image(colour).astype(int) - read_image(Image.fromarray(colour)).astype(int)
     assert np.abs(difference).max() <= 1
 
@@ -602,7 +887,8 @@ def test_a_constant_film_is_refused(value):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("channels", [(), (3,)])
 def test_values_that_are_not_finite_are_refused(value, channels):
-    film = np.random.default_rng(0).uniform(size=(*SHAPE, *channels)).astype(np.float32)
+    film = ramp(1.0, np.float32)
+    film = np.stack([film] * 3, axis=-1) if channels else film
     film[3, 3] = value
     assert "finite" in refusal(film)
 
@@ -612,8 +898,8 @@ def test_values_that_are_not_finite_are_refused(value, channels):
     [
         (ramp(1.0, np.float32) - 0.5, "Undo the normalisation"),
         (ramp(4095, np.float32), "Undo the normalisation"),
-        (ramp(255, np.int32) - 1, "Apply the rescale slope"),
-        (ramp(65536, np.int32), "Apply the rescale slope"),
+        (ramp(255, np.int32) - 5, "Apply the rescale slope"),
+        (ramp(70000, np.int32), "Apply the rescale slope"),
     ],
     ids=["negative float", "deep float", "negative integer", "over 16 bits"],
 )

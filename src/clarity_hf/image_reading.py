@@ -2,24 +2,35 @@
 """From a file, bytes, a PIL image, a pydicom dataset or an array to one channel of pixels.
 
 The library's own loaders clip 16-bit films to white and treat a stack as colour; here every source becomes
-`(H, W)` with its intensities scaled, never clipped, and what is no film is refused with the reason. Nothing is fetched
-over a network.
+`(H, W)` with its intensities scaled, and what is no film is refused with the reason. Nothing is fetched over a
+network.
+
+Each kind of source has one rule for its range (`docs/input.md` has the table): the bits that it declares where it
+declares them, else the smallest usual depth that holds all but stray pixels. Only stray pixels are clipped.
+
+Pillow drops the low byte of 16-bit colour and knows no 16-bit TIFF with white at zero: such PNGs are read by
+torchvision, such TIFFs by tifffile.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
+import logging
+import math
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from .dicom_reading import MAX_BYTES, MAX_PIXELS, is_dicom_dataset, local_file, looks_like_dicom, read_dicom
+from .grey_levels import STRAY_SHARE, held_range
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 """File formats that Pillow reads here, recognised by content; DICOM has a reader of its own."""
@@ -29,7 +40,15 @@ MIN_SIDE = 16
 
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 """Depths that detectors deliver. An integer film of more than 8 bits is scaled by the smallest depth that holds its
-maximum, as 12-bit films are often stored in 16-bit files."""
+brightest pixels, strays aside ([`held_range`]), as 12-bit films are often stored in 16-bit files."""
+
+FLOAT_OVERSHOOT = 0.1
+"""How far floats may pass the ends of [0, 1] or [0, 255], as a share of the range, before they count as strays: a
+resize with a cubic filter overshoots by less."""
+
+TINT_CORRELATION = 0.95
+"""Least rank correlation between the channels of a colour array. Tinted images have 0.98 and more; of 1,500 pairs of
+NIH images of different patients none has more than 0.90."""
 
 MAX_SCANS = 100
 """JPEGs of more scans are refused: each goes over the whole film, and an empty one takes 14 bytes. libtiff has the
@@ -45,6 +64,9 @@ MAX_PADDING = 1_000_000
 ImageSource = str | os.PathLike | bytes | Image.Image | np.ndarray | Any
 """Path, encoded bytes, PIL image, pydicom dataset, numpy array or torch tensor."""
 
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the latter two are BigTIFF
+_TIFF_COMPRESSIONS = (1, 5, 8, 32773, 32946)  # none, LZW, deflate, PackBits, deflate by its older number
+
 # In a JPEG's stream 0xFF 0x00 is a byte of 255; restart markers and the start (0xD0 to 0xD8) have no segment.
 _SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 
@@ -57,20 +79,22 @@ def read_image(source: ImageSource, name: str = "image") -> np.ndarray:
     Args:
         source: A path or the bytes of a PNG, JPEG, TIFF, BMP or DICOM file, a `pydicom.Dataset` (see [`read_dicom`]),
             a PIL image of any mode, or an array or tensor `(H, W)`, `(H, W, C)` or `(C, H, W)` with C of 1, 3 or 4:
-            boolean, unsigned integer of 8 or 16 bit values, or float in [0, 1] or [0, 255].
+            boolean, integer of up to 16 bits without a sign, or float in [0, 1] or [0, 255]. A fourth channel is
+            opacity.
         name: What errors call the source.
 
     Returns:
         `(H, W)` in [0, 255]: uint8 for 8-bit sources, float32 for deeper ones; bones bright where the source has them
-        bright.
+        bright. Up to 1 % of the pixels, stray ones, may be clipped.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ImportError: The source is DICOM, and pydicom or the decoder it needs is not installed.
+        ImportError: The source is DICOM, and pydicom or the decoder it needs is not installed, or is a TIFF that only
+            imagecodecs decompresses.
         TypeError: The source is of none of these kinds.
-        ValueError: The source is a URL, no readable image, has several frames, a wrong number of channels, values out
-            of range or not finite, the same value everywhere, or a size out of bounds, or is DICOM of something else
-            than a frontal chest radiograph.
+        ValueError: The source is a URL, no readable image, has several frames, a wrong number of channels, channels
+            that differ as those of several films, values out of range or not finite, nothing but black or the same
+            value everywhere, or a size out of bounds, or is DICOM of something else than a frontal chest radiograph.
     """
     if isinstance(source, str | os.PathLike | bytes):
         pixels, name = _read_encoded(source, name)
@@ -89,9 +113,22 @@ def read_image(source: ImageSource, name: str = "image") -> np.ndarray:
         raise ValueError(
             f"`{name}` must be at least {MIN_SIDE} pixels on each side, got {pixels.shape}. Pass the whole film."
         )
-    if pixels.min() == pixels.max():
-        raise ValueError(f"`{name}` must show something, got {pixels.min()} in every pixel. Check the export.")
+    _check_shown(pixels, name)
     return pixels
+
+
+def _check_shown(pixels: np.ndarray, name: str) -> None:
+    low, high = pixels.min(), pixels.max()
+    if low == high:
+        raise ValueError(f"`{name}` must show something, got {low} in every pixel. Check the export.")
+    if not 0 <= low < high <= 255:
+        raise ValueError(f"`{name}` must come out in [0, 255], got [{low}, {high}]. Report this file.")
+    # Also what would be taken for [0, 1] where an image that was read is read again.
+    if pixels.dtype.kind == "f" and _share(pixels > 1 + FLOAT_OVERSHOOT) <= STRAY_SHARE:
+        raise ValueError(
+            f"`{name}` must show something, got black in all but {STRAY_SHARE:.0%} of its pixels (grey levels to "
+            f"{1 + FLOAT_OVERSHOOT} of 255). Check its window, or the range of its values."
+        )
 
 
 def _read_encoded(source: str | os.PathLike | bytes, name: str) -> tuple[np.ndarray, str]:
@@ -110,9 +147,13 @@ def _read_encoded(source: str | os.PathLike | bytes, name: str) -> tuple[np.ndar
         raise ValueError(f"`{name}` must have at most {MAX_BYTES} bytes, got {size}. Reduce the film.")
     if start[:2] == b"\xff\xd8":
         _check_scans(source if isinstance(source, bytes) else Path(opened).read_bytes(), name)
+    if start[:4] in _TIFF:
+        return _read_tiff(opened, name), name
     with _decoding(name):
         image = Image.open(opened, formats=FORMATS)
     with image:
+        if _is_deep_colour(image):
+            return _read_deep_png(image, opened, name), name
         return _read_pil(image, name), name
 
 
@@ -165,6 +206,28 @@ def _decoding(name: str) -> Iterator[None]:
 
 
 def _read_pil(image: Image.Image, name: str) -> np.ndarray:
+    _check_size(image, name)
+    if _is_deep_colour(image):
+        raise ValueError(
+            f"`{name}` must be passed as a path or bytes where it is {image.format} of 16 bits in mode {image.mode}, "
+            "got a PIL image, which keeps 8 of them. Pass the file itself."
+        )
+    with _decoding(name):
+        image.load()
+        deep = image.mode == "F" or image.mode.startswith("I")
+        bits, inverted = _declared(image) if deep else (None, False)
+        # Asked for first, as Pillow copies a film that needs no turning.
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        image = ImageOps.exif_transpose(image) if turned else image
+    if deep:
+        return _to_255(np.asarray(image), name, bits, inverted)
+    if image.mode in ("LAB", "La"):
+        raise ValueError(f"`{name}` must be grey or colour, got PIL mode {image.mode}. Convert it to RGB.")
+    with _decoding(name):
+        return _grey(image)
+
+
+def _check_size(image: Image.Image, name: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(
             f"`{name}` must have at most {MAX_PIXELS} pixels, got {image.width}×{image.height}. Reduce the film."
@@ -176,23 +239,144 @@ def _read_pil(image: Image.Image, name: str) -> np.ndarray:
     # Not `n_frames`, for which Pillow looks each directory of a TIFF up among all before it: hours for some files.
     if getattr(image, "is_animated", False):
         raise ValueError(f"`{name}` must be one image, got several frames. Pass them one by one.")
-    with _decoding(name):
-        image.load()
-        # Asked for first, as Pillow copies a film that needs no turning.
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        image = ImageOps.exif_transpose(image) if turned else image
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _read_array(np.asarray(image), name)
-    if image.mode in ("LAB", "La"):
-        raise ValueError(f"`{name}` must be grey or colour, got PIL mode {image.mode}. Convert it to RGB.")
-    with _decoding(name):
-        return _grey(image)
 
 
 def _tile_pixels(image: Image.Image) -> int:
     """Pixels of a tile, which is decoded whole however small the film is; 0 for what is not tiled."""
     tags = getattr(image, "tag_v2", {})
     return int(tags.get(322, 0)) * int(tags.get(323, 0))  # TileWidth, TileLength
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Whether Pillow would drop the low byte of a PNG or TIFF that has not been decoded yet, or misread its pixels."""
+    if hasattr(image, "tag_v2"):
+        bits, kinds = (np.atleast_1d(image.tag_v2.get(tag, 1)) for tag in (258, 339))  # BitsPerSample, SampleFormat
+        unsigned = bits.max() == 32 and kinds.max() == 1  # which Pillow takes for signed
+        return bits.max() > 8 and (len(bits) > 1 or unsigned or not image.mode.startswith(("I", "F")))
+    return any(";16" in str(tile.args) for tile in getattr(image, "tile", ())) and not image.mode.startswith("I")
+
+
+def _declared(image: Image.Image) -> tuple[int | None, bool]:
+    """Bits that a deep TIFF declares, where they are fewer than their container's, and whether its zero is white."""
+    tags = getattr(image, "tag_v2", {})
+    bits = int(np.max(tags.get(258, 16)))
+    return (bits if 8 < bits < 16 else None), tags.get(262, 1) == 0  # PhotometricInterpretation
+
+
+def _read_deep_png(image: Image.Image, opened: Path | BinaryIO, name: str) -> np.ndarray:
+    """Colour or opacity of 16 bits, of a PNG whose header Pillow has read."""
+    _check_size(image, name)
+    with _decoding(name):
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+        content = opened.read_bytes() if isinstance(opened, Path) else opened.getbuffer()  # type: ignore[attr-defined]
+        # By name: an import statement would be asked for by every checkpoint that carries this file as remote code.
+        torch, torchvision = (importlib.import_module(module) for module in ("torch", "torchvision.io"))
+        decoded = torchvision.decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+    return _to_255(_upright(_luma(np.moveaxis(decoded.numpy(), 0, -1)), turned), name)
+
+
+def _read_tiff(opened: Path | BinaryIO, name: str) -> np.ndarray:
+    """A TIFF by Pillow, or by tifffile where Pillow knows it not at all or not whole."""
+    with _decoding(name):
+        try:
+            image = Image.open(opened, formats=("TIFF",))
+        except UnidentifiedImageError:
+            image = None
+    with image or contextlib.nullcontext():
+        with _decoding(name):
+            rare = image is not None and _is_deep_colour(image)
+        return _read_rare_tiff(opened, name) if image is None or rare else _read_pil(image, name)
+
+
+def _read_rare_tiff(opened: Path | BinaryIO, name: str) -> np.ndarray:
+    """Colour of 16 bits, packed depths, white at zero of more than 8 bits, unsigned 32 bits and the like."""
+    try:
+        tifffile = importlib.import_module("tifffile")  # by its name, as torchvision above
+    except ImportError as error:
+        raise ImportError(
+            f"`{name}` must be readable by tifffile, got a TIFF that Pillow does not read whole and no such package. "
+            "Run pip install tifffile."
+        ) from error
+    if not isinstance(opened, Path):
+        opened.seek(0)
+    with contextlib.ExitStack() as opening:
+        opening.enter_context(_without_complaints(name))
+        with _decoding(name):
+            file = opening.enter_context(tifffile.TiffFile(opened))
+            page, several = file.pages[0], file.pages.is_multipage
+        if several:
+            raise ValueError(f"`{name}` must be one image, got several frames. Pass them one by one.")
+        colours = _colours_of(page, name)
+        with _decoding(name):
+            pixels = page.asarray(maxworkers=1)
+            pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
+            pixels = pixels.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
+            turned = page.tags.valueof(274, 1)  # Orientation
+            opacity = page.extrasamples[:1] == (2,)  # not yet multiplied into the colour
+    bits = None if page.bitspersample in (8, 16, 32, 64) else page.bitspersample
+    grey = _luma(pixels[..., : colours + opacity])
+    return _to_255(_upright(grey, turned), name, bits, inverted=page.photometric == 0)
+
+
+def _colours_of(page: Any, name: str) -> int:
+    """Channels of colour, 1 or 3, of a page that is one image of a bearable size, checked before it is decoded."""
+    with _decoding(name):
+        height, width, depth = int(page.imagelength), int(page.imagewidth), int(page.imagedepth)
+        tile, bits, samples = page.tilelength * page.tilewidth, int(page.bitspersample), int(page.samplesperpixel)
+        compression, photometric = int(page.compression), int(page.photometric)
+    if height * width > MAX_PIXELS or tile > MAX_PIXELS:
+        raise ValueError(
+            f"`{name}` must have at most {MAX_PIXELS} pixels, got {width}×{height} (tiles of {tile}). Reduce it."
+        )
+    colours = {0: 1, 1: 1, 2: 3}.get(photometric, 0)
+    if not colours or samples - colours not in (0, 1) or depth != 1 or page.dtype is None:
+        raise ValueError(
+            f"`{name}` must be grey or RGB where it is a TIFF of more than 8 bits, got {samples} samples of {bits} "
+            f"bits and photometric interpretation {photometric}. Convert it to 16-bit grey."
+        )
+    if compression not in _TIFF_COMPRESSIONS:
+        raise ValueError(
+            f"`{name}` must be compressed by LZW, deflate or PackBits where it is a TIFF of more than 8 bits, got "
+            f"compression {compression}. Save it again with one of them."
+        )
+    # tifffile's own decompressors have no limit.
+    if (compression != 1 or bits not in (8, 16, 32, 64)) and importlib.util.find_spec("imagecodecs") is None:
+        raise ImportError(
+            f"`{name}` must have a decoder (imagecodecs), got a compressed or packed TIFF of {bits} bits and none "
+            "installed. Run pip install 'clarity_hf[tiff]', or save it uncompressed with 16 bits."
+        )
+    return colours
+
+
+@contextlib.contextmanager
+def _without_complaints(name: str) -> Iterator[None]:
+    """Refuse what tifffile logs an error of: it passes over broken tags and reads something all the same."""
+    complaints: list[str] = []
+    thread = threading.get_ident()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == thread:
+                complaints.append(record.getMessage())
+
+    logger, listener = logging.getLogger("tifffile"), Listener(logging.ERROR)
+    logger.addHandler(listener)
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+    if complaints:
+        raise ValueError(
+            f"`{name}` must be a whole image, got a TIFF of which tifffile says: {complaints[0]}. Check that the file "
+            "is whole."
+        )
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels `(H, W)` as the Orientation of EXIF and TIFF wants them shown."""
+    ways = {2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.T}
+    ways |= {6: pixels[::-1].T, 7: pixels[::-1, ::-1].T, 8: pixels.T[::-1]}
+    return np.ascontiguousarray(ways.get(orientation, pixels))
 
 
 def _grey(image: Image.Image) -> np.ndarray:
@@ -229,38 +413,110 @@ def _one_channel(array: np.ndarray, name: str) -> np.ndarray:
     # Where both ends could be the channels, the shorter one is meant: (3, 500, 4) does not occur among films.
     first = array.shape[0] in channels and (array.shape[-1] not in channels or array.shape[0] <= array.shape[-1])
     array = np.moveaxis(array, 0, -1) if first else array
-    if array.shape[-1] == 1:
-        return array[..., 0]
-    colour = array[..., :3]
-    if (colour[..., 0] == colour[..., 1]).all() and (colour[..., 1] == colour[..., 2]).all():
-        return np.ascontiguousarray(colour[..., 0])  # grey stored as colour: exact, and it keeps its integer type
-    luma = colour.astype(np.float32) @ _LUMA
-    return luma if array.dtype.kind == "f" else luma.round().astype(array.dtype)
+    if (array == array[..., :1]).all():
+        return np.ascontiguousarray(array[..., 0])  # grey stored as colour: exact, and it keeps its integer type
+    least = _least_correlation(array[..., :3])
+    if least < TINT_CORRELATION:
+        raise ValueError(
+            f"`{name}` must be one film, got {array.shape[-1]} channels that differ more than those of a tinted one "
+            f"(rank correlation {least:.2f}, one film has {TINT_CORRELATION} or more). Pass several films as a list, "
+            "such as list(stack)."
+        )
+    if array.dtype == np.uint8 and array.shape[-1] == 4:
+        return _grey(Image.fromarray(np.ascontiguousarray(array)))
+    return _luma(array)
 
 
-def _to_255(array: np.ndarray, name: str) -> np.ndarray:
+def _least_correlation(colour: np.ndarray) -> float:
+    """The least rank correlation between two of the channels `(H, W, 3)` that are not constant, of some pixels."""
+    step = max(1, math.isqrt(colour[..., 0].size // 2**14))
+    sample = colour[::step, ::step].reshape(-1, 3)
+    sample = sample[:, (sample != sample[:1]).any(axis=0)]
+    ranks = sample.argsort(axis=0, kind="stable").argsort(axis=0)
+    return float(np.corrcoef(ranks.T).min()) if ranks.shape[-1] > 1 else 1.0
+
+
+def _luma(array: np.ndarray) -> np.ndarray:
+    """Grey, colour, and either with opacity, `(H, W, C)` with C of 1 to 4, to `(H, W)` of the same type over black."""
+    colour = array[..., : 3 if array.shape[-1] > 2 else 1]
+    if (colour == colour[..., :1]).all():
+        luma = np.ascontiguousarray(colour[..., 0])
+    else:
+        luma = colour.astype(np.float32) @ _LUMA
+        luma = luma if array.dtype.kind == "f" else luma.round().astype(array.dtype)
+    opacity = array[..., -1]
+    if array.shape[-1] in (1, 3) or opacity.min() == opacity.max():
+        return luma
+    full = np.iinfo(array.dtype).max if array.dtype.kind in "iu" else 1 if opacity.max() <= 1 else 255
+    return (luma * (opacity / full)).astype(array.dtype)
+
+
+def _to_255(array: np.ndarray, name: str, bits: int | None = None, inverted: bool = False) -> np.ndarray:
+    """Pixels `(H, W)` of any type to [0, 255].
+
+    Args:
+        array: `(H, W)`.
+        name: What errors call the source.
+        bits: What the source declares, if anything.
+        inverted: Whether its zero is white.
+    """
     if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
-    if array.dtype.kind not in "iuf":
+        array = array.astype(np.uint8) * np.uint8(255)
+    elif array.dtype.kind == "f":
+        array = _float_to_255(array, name)
+    elif array.dtype.kind in "iu":
+        array = _integer_to_255(array, name, bits)
+    else:
         raise ValueError(f"`{name}` must hold numbers, got dtype {array.dtype}. Convert it to uint8 or float32.")
-    with np.errstate(invalid="ignore"):  # of NaN, which is told next: it is the minimum of whatever holds it
-        low, high = array.min(initial=0), array.max(initial=0)
+    return array.dtype.type(255) - array if inverted else array
+
+
+def _float_to_255(array: np.ndarray, name: str) -> np.ndarray:
+    """By what all but strays reach: [0, 1] or [0, 255], with what a resize overshoots."""
+    low, high = array.min(initial=0), array.max(initial=0)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"`{name}` must be finite, got NaN or infinity. Fill or drop those pixels.")
-    if array.dtype.kind == "f":
-        if low < 0 or high > 255:
+    unit = high <= 1 or _share(array > 1 + FLOAT_OVERSHOOT) <= STRAY_SHARE
+    limit = 1 if unit else 255
+    margin = FLOAT_OVERSHOOT * limit
+    beyond = 0.0 if low >= 0 and high <= limit else _share((array < -margin) | (array > limit + margin))
+    if beyond > STRAY_SHARE:
+        raise ValueError(
+            f"`{name}` must lie in [0, 1] or [0, 255] if float, got [{low}, {high}]. Undo the normalisation."
+        )
+    scaled = _scaled(array, 255 / limit)
+    return scaled if low >= 0 and high <= limit else scaled.clip(0, 255, out=scaled)
+
+
+def _integer_to_255(array: np.ndarray, name: str, bits: int | None) -> np.ndarray:
+    """By the declared bits, else by the smallest depth that holds all but strays."""
+    if array.dtype == np.uint8 and bits is None:
+        return np.ascontiguousarray(array)
+    low, high = int(array.min(initial=0)), int(array.max(initial=0))
+    most = 2 ** BIT_DEPTHS[-1] - 1
+    if low < 0 or high > most:
+        if _share((array < 0) | (array > most)) > STRAY_SHARE:
             raise ValueError(
-                f"`{name}` must lie in [0, 1] or [0, 255] if float, got [{low}, {high}]. Undo the normalisation."
+                f"`{name}` must lie in [0, {most}] if integer, got [{low}, {high}]. Apply the rescale slope."
             )
-        return _scaled(array, 255 if high <= 1 else 1)
-    if low < 0 or high >= 2 ** BIT_DEPTHS[-1]:
-        raise ValueError(f"`{name}` must lie in [0, 65535] if integer, got [{low}, {high}]. Apply the rescale slope.")
-    depth = next(bits for bits in BIT_DEPTHS if high < 2**bits)
-    if depth == 8:
-        return array.astype(np.uint8)
-    return _scaled(array, 255 / (2**depth - 1))
+        array = array.clip(0, most)
+    if bits is None:
+        brightest = high if high < 2 ** BIT_DEPTHS[0] else _brightest(array)
+        bits = next(depth for depth in BIT_DEPTHS if brightest < 2**depth)
+    if high >= 2**bits:
+        array = array.clip(0, 2**bits - 1)
+    return array.astype(np.uint8) if bits == 8 else _scaled(array, 255 / (2**bits - 1))
+
+
+def _brightest(array: np.ndarray) -> float:
+    """Highest of integers in [0, 65535] that is no stray."""
+    counts = np.bincount(array.ravel())
+    values = np.flatnonzero(counts)
+    return held_range(values, counts[values])[1]
+
+
+def _share(marked: np.ndarray) -> float:
+    return np.count_nonzero(marked) / max(marked.size, 1)
 
 
 def _scaled(array: np.ndarray, factor: float) -> np.ndarray:

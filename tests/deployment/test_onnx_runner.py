@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from clarity_hf import ClarityImageProcessor, image_reading
+from clarity_hf import ClarityImageProcessor, grey_levels, image_reading
 from clarity_hf.boxes import Letterbox, boxes_from_map, divided_map
 from clarity_hf.deployment import onnx_runner
 from clarity_hf.image_reading import read_image
@@ -54,7 +54,7 @@ def noise(size, dtype=np.uint8, high=255):
 
 def images():
     """Films of every kind that Pillow writes and the package reads, by name."""
-    grey = Image.fromarray(noise((24, 20)))
+    grey, film = Image.fromarray(noise((24, 20))), noise((24, 20), np.uint16, 4095)
     colour = Image.fromarray(noise((24, 20, 3)))
     alpha = colour.copy()
     alpha.putalpha(grey)
@@ -76,6 +76,9 @@ def images():
         "float.tif": Image.fromarray(noise((24, 20), np.float32, 1)),
         "float-255.tif": Image.fromarray(noise((24, 20), np.float32, 255)),
         "32-bit.tif": Image.fromarray(noise((24, 20), np.int32, 1023)),
+        "hot.png": Image.fromarray(np.where(np.arange(480).reshape(24, 20) == 9, 65535, film).astype(np.uint16)),
+        "dead.tif": Image.fromarray(np.where(np.arange(480).reshape(24, 20) == 9, -9, film).astype(np.int32)),
+        "overshot.tif": Image.fromarray(noise((24, 20), np.float32, 1.05) - np.float32(0.02)),
     }
 
 
@@ -95,6 +98,32 @@ def test_transparent_palettes_and_rotated_films_are_read_as_the_package_reads_th
     for name in ("palette.png", "rotated.jpg"):
         np.testing.assert_array_equal(onnx_runner.read_film(tmp_path / name), read_image(tmp_path / name))
     assert onnx_runner.read_film(tmp_path / "rotated.jpg").shape == (20, 24)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("white", [False, True])
+def test_tiffs_of_any_polarity_are_read_as_the_package_reads_them_or_refused(order, bits, white, tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    pytest.importorskip("imagecodecs")
+    film = noise((24, 20), np.uint8 if bits == 8 else np.uint16, 2**bits - 1)
+    options = {"bitspersample": 12} if bits == 12 else {}
+    photometric = "miniswhite" if white else "minisblack"
+    tifffile.imwrite(tmp_path / "film.tif", film, byteorder=order, photometric=photometric, metadata=None, **options)
+    try:
+        ours = onnx_runner.read_film(tmp_path / "film.tif")
+    except ValueError as error:
+        assert (order, bits, white) in {(">", 12, False), ("<", 12, True), (">", 12, True), (">", 16, True)}
+        assert "Export it as a 16-bit PNG" in str(error)  # noqa: PT017
+    else:
+        np.testing.assert_array_equal(ours, read_image(tmp_path / "film.tif"))
+
+
+def test_colour_of_16_bits_is_refused(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "film.tif", noise((24, 20, 3), np.uint16, 65535), photometric="rgb", metadata=None)
+    with pytest.raises(ValueError, match="Convert it to 16-bit grey"):
+        onnx_runner.read_film(tmp_path / "film.tif")
 
 
 def refusals(folder):
@@ -137,8 +166,10 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, monkeypat
 def test_limits_are_the_packages():
     limits = [name for name in dir(image_reading) if name.startswith(("MAX_", "MIN_"))]
     assert len(limits) == 6
-    for name in (*limits, "BIT_DEPTHS", "FORMATS"):
+    for name in (*limits, "BIT_DEPTHS", "FORMATS", "FLOAT_OVERSHOOT"):
         assert getattr(onnx_runner, name) == getattr(image_reading, name)
+    for name in ("STRAY_SHARE", "FEW_SHARE", "FEW", "FEW_GAP", "SHARE_GAP", "FAR"):
+        assert getattr(onnx_runner, name) == getattr(grey_levels, name)
 
 
 def test_a_chain_of_directories_takes_no_time(tmp_path):

@@ -54,6 +54,7 @@ CODE = [
     "calibration_fingerprint.py",
     "configuration_clarity.py",
     "dicom_reading.py",
+    "grey_levels.py",
     "image_processing_clarity.py",
     "image_reading.py",
     "labels.py",

@@ -57,7 +57,7 @@ def test_what_a_fuzzer_found_stays_mended(file, folder):
 
 
 def _film_or_refusal(content, folder, reader):
-    """The pixels, or None for a refusal in our words."""
+    """The pixels, or the words of a refusal that is ours."""
     (folder / "film").write_bytes(content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -66,15 +66,18 @@ def _film_or_refusal(content, folder, reader):
         except BaseException as error:
             if not is_refusal("runner", error):
                 raise
-            return None
+            return str(error)
 
 
 def _check_readers_agree(content, folder):
+    """The runner, which has Pillow alone, may refuse a deep PNG or TIFF that the package reads by another library."""
     if looks_like_dicom(content[:132]):  # which the runner does not read
         return
     ours, theirs = (_film_or_refusal(content, folder, reader) for reader in (read_film, read_image))
-    assert (ours is None) == (theirs is None)
-    if ours is not None:
+    if isinstance(ours, str):
+        assert isinstance(theirs, str) or (content[:2] in (b"II", b"MM") or content[24] == 16), ours
+        assert isinstance(theirs, str) or "16-bit" in ours
+    else:
         np.testing.assert_array_equal(ours, theirs)
 
 

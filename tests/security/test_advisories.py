@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-USERS = ("report", "curves", "baselines", "dicom", "export", "openvino", "demo")
+USERS = ("report", "curves", "baselines", "dicom", "tiff", "export", "openvino", "demo")
 """Extras of those who use the package; the others are for those who work on it."""
 
 

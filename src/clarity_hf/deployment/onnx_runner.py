@@ -39,6 +39,10 @@ MAX_SEGMENTS = 10_000
 MAX_PADDING = 1_000_000
 MIN_SIDE = 16
 BIT_DEPTHS = (8, 10, 12, 14, 16)
+FLOAT_OVERSHOOT = 0.1
+STRAY_SHARE = 0.01
+FEW_SHARE, FEW = 1e-4, 4
+FEW_GAP, SHARE_GAP, FAR = 1 / 8, 1 / 2, 8
 
 MAX_UPSAMPLING = 64
 
@@ -165,15 +169,16 @@ def read_film(path: str | os.PathLike) -> np.ndarray:
     """Read one film.
 
     Args:
-        path: A PNG, JPEG, TIFF or BMP file of 8 or 16 bits, grey or colour.
+        path: A PNG, JPEG, TIFF or BMP file: grey of 8 or 16 bits, or colour of 8.
 
     Returns:
-        `(H, W)` in [0, 255]: uint8 for 8-bit films, float32 for deeper ones.
+        `(H, W)` in [0, 255]: uint8 for 8-bit films, float32 for deeper ones, of which up to 1 % of the
+        pixels, stray ones, may be clipped.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no readable image of one frame, shows nothing, or has a size out of bounds. Nothing is
-            decoded before its size is checked.
+        ValueError: The file is no readable image of one frame, shows nothing, has a size out of bounds, or is one that
+            Pillow does not read whole, such as colour of 16 bits. Nothing is decoded before its size is checked.
     """
     if not os.path.exists(path):
         raise FileNotFoundError(f"`film` must be a file, got nothing at {path}. Check the path.")
@@ -198,6 +203,8 @@ def read_film(path: str | os.PathLike) -> np.ndarray:
         raise ValueError(f"`film` must be at least {MIN_SIDE} pixels on each side, got {pixels.shape}. Pass it whole.")
     if pixels.min() == pixels.max():
         raise ValueError(f"`film` must show something, got {pixels.min()} in every pixel. Check the export.")
+    if pixels.dtype.kind == "f" and _share(pixels > 1 + FLOAT_OVERSHOOT) <= STRAY_SHARE:
+        raise ValueError("`film` must show something, got black in all but 1% of its pixels. Check its range.")
     return pixels
 
 
@@ -232,10 +239,14 @@ def _read_pil(image: Image.Image) -> np.ndarray:
         raise _Unfit(f"`film` must have tiles of at most {MAX_PIXELS} pixels, got {tile}. Write it in strips.")
     if getattr(image, "is_animated", False):  # not `n_frames`: hours for some files
         raise _Unfit("`film` must be one image, got several frames. Pass them one by one.")
+    if _is_rare(image):
+        raise _Unfit("`film` must be of a kind that Pillow reads whole, got another. Convert it to 16-bit grey.")
+    bits, white = (int(np.max(tags.get(258, 16))), tags.get(262, 1) == 0) if tags else (16, False)
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
-        return _to_255(np.asarray(image))
+        pixels = _to_255(np.asarray(image), bits if 8 < bits < 16 else None)
+        return pixels.dtype.type(255) - pixels if white else pixels
     if image.mode in ("LAB", "La"):
         raise _Unfit(f"`film` must be grey or colour, got PIL mode {image.mode}. Convert it to RGB.")
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
@@ -244,16 +255,58 @@ def _read_pil(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("L"))
 
 
-def _to_255(array: np.ndarray) -> np.ndarray:
-    """Deep pixels to [0, 255]: by the smallest bit depth that holds them, or from [0, 1] if float."""
+def _is_rare(image: Image.Image) -> bool:
+    """Whether Pillow would drop the low byte of an image, or misread its pixels."""
+    if not hasattr(image, "tag_v2"):
+        return any(";16" in str(tile.args) for tile in getattr(image, "tile", ())) and not image.mode.startswith("I")
+    bits, kinds = (np.atleast_1d(image.tag_v2.get(tag, 1)) for tag in (258, 339))
+    unsigned = bits.max() == 32 and kinds.max() == 1
+    return bits.max() > 8 and (len(bits) > 1 or unsigned or not image.mode.startswith(("I", "F")))
+
+
+def _to_255(array: np.ndarray, bits: int | None) -> np.ndarray:
+    """Deep pixels to [0, 255]: by the declared bits, the smallest depth that holds all but strays, or as floats."""
     low, high = array.min(), array.max()
-    limit = 255 if array.dtype.kind == "f" else 2 ** BIT_DEPTHS[-1] - 1
-    if not (np.isfinite(array).all() and low >= 0 and high <= limit):
+    if not np.isfinite(array).all():
+        raise _Unfit("`film` must be finite, got NaN or infinity. Fill those pixels.")
+    if array.dtype.kind == "f":
+        limit = 1 if high <= 1 or _share(array > 1 + FLOAT_OVERSHOOT) <= STRAY_SHARE else 255
+        margin = FLOAT_OVERSHOOT * limit
+    else:
+        limit, margin = 2 ** BIT_DEPTHS[-1] - 1, 0
+    if _share((array < -margin) | (array > limit + margin)) > STRAY_SHARE:
         raise _Unfit(f"`film` must lie in [0, {limit}], got [{low}, {high}]. Apply the rescale slope.")
     if array.dtype.kind == "f":
-        return array.astype(np.float32) * np.float32(255 if high <= 1 else 1)
-    depth = next(bits for bits in BIT_DEPTHS if high < 2**bits)
-    return array.astype(np.uint8) if depth == 8 else array.astype(np.float32) * np.float32(255 / (2**depth - 1))
+        return (array.astype(np.float32) * np.float32(255 / limit)).clip(0, 255)
+    array = array.clip(0, limit)
+    if bits is None:
+        counts = np.bincount(array.ravel())
+        values = np.flatnonzero(counts)
+        brightest = high if high < 256 else _held_range(values.astype(float), counts[values])[1]
+        bits = next(depth for depth in BIT_DEPTHS if brightest < 2**depth)
+    array = array.clip(0, 2**bits - 1)
+    return array.astype(np.uint8) if bits == 8 else array.astype(np.float32) * np.float32(255 / (2**bits - 1))
+
+
+def _share(marked: np.ndarray) -> float:
+    return np.count_nonzero(marked) / marked.size
+
+
+def _held_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """clarity_hf.grey_levels: darkest and brightest value, stray pixels aside."""
+    kept = values <= _brightest(values, counts)
+    low = -_brightest(-values[kept][::-1], counts[kept][::-1])
+    kept = values >= low
+    return low, _brightest(values[kept], counts[kept])
+
+
+def _brightest(values: np.ndarray, counts: np.ndarray) -> float:
+    above = counts.sum() - counts.cumsum()
+    spread = values - values[0]
+    gap = np.append(np.diff(values), np.inf)
+    few = (above <= max(FEW, FEW_SHARE * counts.sum())) & (gap >= FEW_GAP * spread)
+    far = (above <= STRAY_SHARE * counts.sum()) & ((gap >= SHARE_GAP * spread) | (spread[-1] >= FAR * spread))
+    return float(values[np.argmax((spread > 0) & (few | far))]) if spread[-1] > 0 else float(values[0])
 
 
 # Preprocessing: clarity_hf.image_processing_clarity
