@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from clarity_hf.labels import (
     ALIASES,
@@ -11,6 +12,7 @@ from clarity_hf.labels import (
     FINDINGS,
     NO_FINDING,
     canonical_finding,
+    checked_shares,
     encode_findings,
     harmonised_finding,
     loose_name,
@@ -93,3 +95,46 @@ def test_the_observations_of_chexpert_become_the_findings_that_mean_the_same():
 
 def test_names_compare_without_capitals_and_separators():
     assert loose_name(" Pleural__Thickening-X ") == "pleural thickening x"
+
+
+@pytest.mark.parametrize(
+    "values", [0.25, np.float32(0.25), np.array([0.25, 0.25]), torch.tensor(0.25), (0.25, 0.25), [0.25] * 2], ids=repr
+)
+def test_a_share_is_one_number_or_one_for_each_finding(values):
+    assert checked_shares("threshold", values, 2).tolist() == [0.25, 0.25]
+
+
+def test_shares_of_half_precision_are_taken():
+    assert checked_shares("threshold", torch.tensor([0.5, 0.25], dtype=torch.bfloat16), 2).tolist() == [0.5, 0.25]
+
+
+def test_the_ends_are_shares_where_they_may_be():
+    assert checked_shares("threshold", [0, 1], 2).tolist() == [0, 1]
+    for end in (0, 1):
+        with pytest.raises(ValueError, match=rf"`threshold` must be inside \(0, 1\), got {end}"):
+            checked_shares("threshold", end, 2, open_ends=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (50, r"`threshold` must be in \[0, 1\], got 50"),
+        (float("nan"), "got nan"),
+        (True, "must be a number or one per finding, got 'True'"),
+        (np.bool_(True), "got 'True'"),
+        ([0.5, False], "got 'False'"),
+        ("0.5", "got '0.5'"),
+        (["0.5", 0.5], "got '0.5'"),
+        (None, "got 'None'"),
+        ([None, 0.5], "got 'None'"),
+        (0.5j, "got '0.5j'"),
+        ({"Mass": 0.5}, "must be a number or one per finding"),
+        ([[0.5, 0.5]], "must be a number or one per finding"),
+        ([0.5], r"`threshold` must be one number or 2, got \(1,\)"),
+        ([], r"`threshold` must be one number or 2, got \(0,\)"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_share_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        checked_shares("threshold", values, 2)

@@ -7,6 +7,8 @@ import torch
 from clarity_hf.losses_clarity import (
     background_loss,
     balanced_positive_weights,
+    check_labels,
+    check_prior,
     distillation_loss,
     foreground_loss,
     multilabel_classification_loss,
@@ -320,3 +322,45 @@ def test_inputs_of_half_precision_are_computed_in_float32(dtype):
         half = loss(*inputs)
         assert half.dtype == torch.float32, loss.__name__
         torch.testing.assert_close(half, loss(*(tensor.float() for tensor in inputs)))
+
+
+@pytest.mark.parametrize("label", [-1, -100, 2, -1.0, 2.0, math.inf, -math.inf, -0.01])
+def test_labels_outside_0_and_1_are_refused_naming_nan(label):
+    labels = torch.tensor([[1, 0, label]])
+    maps, prior = torch.ones(1, 3, 2, 2), torch.ones(1, 1, 2, 2)
+    for loss in (
+        lambda: check_labels(labels),
+        lambda: multilabel_classification_loss(torch.zeros(1, 3), labels),
+        lambda: background_loss(maps, prior, labels),
+        lambda: balanced_positive_weights(labels),
+    ):
+        with pytest.raises(ValueError, match=rf"`labels` must be in \[0, 1\] or NaN, got {label:g}. .* as NaN"):
+            loss()
+
+
+@pytest.mark.parametrize("labels", [[[1, 0, 1]], [[True, False, True]], [[0.25, NAN, 1.0]]], ids=str)
+def test_whole_boolean_soft_and_missing_labels_are_taken(labels):
+    assert multilabel_classification_loss(torch.zeros(1, 3), torch.tensor(labels)) > 0
+
+
+def test_a_soft_label_is_a_target_between():
+    loss = multilabel_classification_loss(torch.tensor([[0.7]]), torch.tensor([[0.25]]))
+    assert loss.item() == pytest.approx(cross_entropy(0.7, 0.25), abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [255.0, -1.0, math.inf])
+def test_a_prior_outside_0_and_1_is_refused(value):
+    prior = torch.full((1, 1, 2, 2), value)
+    for loss in (
+        lambda: check_prior(prior),
+        lambda: foreground_loss(torch.zeros(1, 1, 2, 2), prior),
+        lambda: background_loss(torch.ones(1, 3, 2, 2), prior, torch.ones(1, 3)),
+    ):
+        with pytest.raises(ValueError, match=rf"`prior` must be in \[0, 1\] or NaN, got {value:g}. Divide a mask"):
+            loss()
+
+
+@pytest.mark.parametrize("temperature", [0, -1, NAN, math.inf])
+def test_a_temperature_must_be_above_0(temperature):
+    with pytest.raises(ValueError, match="`temperature` must be above 0 and finite"):
+        distillation_loss(torch.zeros(1, 3), torch.zeros(1, 3), temperature)

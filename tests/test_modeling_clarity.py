@@ -342,7 +342,7 @@ def test_loading_with_other_findings_initialises_what_depends_on_their_number_an
 def test_heads_are_initialised_in_a_new_model_and_where_a_checkpoint_lacks_them(tmp_path, origin):
     if origin == "checkpoint":
         build().clarity.save_pretrained(tmp_path)
-        loaded = ClarityForMultiLabelLocalization.from_pretrained(tmp_path)
+        loaded, _ = ClarityForMultiLabelLocalization.from_pretrained(tmp_path, output_loading_info=True)
         for name, tensor in build().clarity.state_dict().items():
             assert torch.equal(loaded.clarity.state_dict()[name], tensor), name
     else:
@@ -937,3 +937,60 @@ def test_a_map_is_not_made_without_what_its_config_needs(missing):
     given = {"activation_maps": grid, "foreground": grid[:, :1]} | {missing: None}
     with pytest.raises(ValueError, match=f"`{missing}` must be given, got None"):
         model.localize(grid, **given)
+
+
+CHANGES = [
+    ("score_thresholds", 50),
+    ("score_slopes", -1.0),
+    ("score_intercepts", NAN),
+    ("suppression_floor", [0.5] * (FINDINGS - 1)),
+    ("map_thresholds", 1.0),
+    ("map_fusion", "none"),
+    ("pooling", "max"),
+    ("class_attention_layers", 9),
+    ("hidden_size", 50),
+    ("ranking_share", 0.0),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), CHANGES, ids=str)
+@pytest.mark.parametrize("cls", [ClarityModel, ClarityForMultiLabelLocalization])
+def test_a_config_changed_after_it_was_made_is_checked_when_the_model_is(cls, name, value):
+    config = ClarityConfig(**settings())
+    setattr(config, name, value)
+    with pytest.raises(ValueError, match=f"`{name}` must"):
+        cls(config)
+
+
+@pytest.mark.parametrize("name", ["score_slopes", "score_intercepts", "suppression_floor"])
+def test_a_config_changed_after_the_model_was_made_is_checked_when_it_is_used(name):
+    model = build()
+    setattr(model.config, name, NAN)
+    with pytest.raises(ValueError, match=f"`{name}` must"):
+        model(films())
+
+
+def test_labels_of_other_conventions_are_refused_naming_nan():
+    with pytest.raises(ValueError, match=r"`labels` must be in \[0, 1\] or NaN, got -1. .* as NaN"):
+        build()(films(1), labels=torch.tensor([[1.0, 0.0, -1.0]]))
+
+
+def test_a_prior_in_grey_levels_is_refused():
+    with pytest.raises(ValueError, match=r"`anatomical_prior` must be in \[0, 1\] or NaN, got 255"):
+        build()(films(1), labels=some_labels(1), anatomical_prior=torch.full((1, 1, 64, 64), 255.0))
+
+
+@pytest.mark.parametrize(
+    ("argument", "close"),
+    [("anatomical_priors", "anatomical_prior"), ("label", "labels"), ("output_attention", "output_attentions")],
+)
+def test_a_misspelt_argument_is_refused_with_the_close_one(argument, close):
+    with pytest.raises(TypeError, match=f"got `{argument}`. Did you mean `{close}`"):
+        build()(films(1), **{argument: None})
+
+
+def test_the_encoder_refuses_arguments_that_it_does_not_have():
+    with pytest.raises(TypeError, match="got `interpolate_pos_encoding`"):
+        build().clarity(films(1), interpolate_pos_encoding=True)
+    with pytest.raises(TypeError, match="got `labels`"):
+        build().clarity(films(1), labels=some_labels(1))

@@ -6,7 +6,9 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import os
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -254,6 +256,35 @@ class ClarityConfig(PreTrainedConfig):
         self.validate_architecture()  # here a ValueError; the library's own call wraps it in an error of its own
 
     @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The `config.json` of a checkpoint, as every `from_pretrained` reads it.
+
+        Args:
+            pretrained_model_name_or_path: Name of a packaged checkpoint, folder, file or Hub id.
+            kwargs: As for the library.
+
+        Returns:
+            The fields, and those of `kwargs` that are none of the library's.
+
+        Raises:
+            OSError: There is no such checkpoint, or the file is no JSON.
+            ValueError: There is no such file in it, or it is of no CLARiTy model.
+        """
+        place = f"`{pretrained_model_name_or_path}` must hold the config.json of a CLARiTy model"
+        try:
+            config_dict, rest = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        except (AttributeError, TypeError, RecursionError) as error:
+            raise ValueError(f"{place}, got JSON of another kind ({type(error).__name__}). {_SAVE_AGAIN}") from error
+        if not config_dict:
+            raise ValueError(f"{place}, got none or an empty one. {_SAVE_AGAIN}")
+        kind = config_dict.get("model_type") if isinstance(config_dict, dict) else None
+        if kind != cls.model_type:
+            raise ValueError(f"{place}, got `model_type` {str(kind)[:100]!r} in it. {_SAVE_AGAIN}")
+        return config_dict, rest
+
+    @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
         """Build from a dict, as every `from_pretrained` does.
 
@@ -329,7 +360,8 @@ class ClarityConfig(PreTrainedConfig):
             F floats, one per finding.
 
         Raises:
-            ValueError: The list has another length than there are findings, or holds something else than numbers.
+            ValueError: The list has another length than there are findings, or holds something else than numbers in
+                the field's range.
         """
         value = getattr(self, name)
         if value is None and name == "suppression_floor":
@@ -341,14 +373,14 @@ class ClarityConfig(PreTrainedConfig):
             return [1.0 if name == "positive_weights" else 0.5] * self.num_labels
         for item in value if isinstance(value, list | tuple) else [value]:
             _require_number(name, item)
-        if isinstance(value, int | float):
-            return [float(value)] * self.num_labels
-        if len(value) != self.num_labels:
+        spread = value if isinstance(value, list | tuple) else [value] * self.num_labels
+        if len(spread) != self.num_labels:
             raise ValueError(
-                f"`{name}` must have one value per finding ({self.num_labels}), got {len(value)}. "
+                f"`{name}` must have one value per finding ({self.num_labels}), got {len(spread)}. "
                 "Give one number for all or a list in the order of `id2label`."
             )
-        return [float(item) for item in value]
+        _require_in_range(name, spread)
+        return [float(item) for item in spread]
 
     def box_settings(self) -> list[list[float]]:
         """What boxes are drawn by, a row per finding of 5 numbers.
@@ -403,17 +435,8 @@ class ClarityConfig(PreTrainedConfig):
                     f"got {getattr(self, name)}. Lower it."
                 )
         self._validate_numbers()
-        for name in ("suppression_floor", "score_thresholds", "box_valleys", "prevalence"):
-            values = self.per_finding(name)
-            _require_range(name, values, all(0 <= value <= 1 for value in values))
-        weights = self.per_finding("positive_weights")
-        if not all(0 < weight < math.inf for weight in weights):
-            raise ValueError(f"`positive_weights` must be above 0, got {weights}. 1 weighs positives as negatives.")
-        slopes, intercepts = self.per_finding("score_slopes"), self.per_finding("score_intercepts")
-        if not all(0 < slope < math.inf for slope in slopes):
-            raise ValueError(f"`score_slopes` must be above 0, got {slopes}. 1 with intercept 0 changes no score.")
-        if not all(map(math.isfinite, intercepts)):
-            raise ValueError(f"`score_intercepts` must be finite, got {intercepts}. 0 with slope 1 changes no score.")
+        for name in PER_FINDING_FIELDS:
+            self.per_finding(name)
         if not self.segment_cam and (self.map_fusion != "attention" or self.background_suppression):
             raise ValueError(
                 "`map_fusion` must be 'attention' and `background_suppression` False without SegmentCAM, got "
@@ -421,8 +444,6 @@ class ClarityConfig(PreTrainedConfig):
             )
         if not 0 < self.ranking_share <= 1:
             raise ValueError(f"`ranking_share` must be inside (0, 1], got {self.ranking_share}. 0.3 is the default.")
-        values = self.per_finding("map_thresholds")
-        _require_range("map_thresholds", values, all(0 < value < 1 for value in values))
         fingerprint = self.calibration_fingerprint
         if fingerprint is not None and not FINGERPRINT.fullmatch(fingerprint):
             raise ValueError(
@@ -516,6 +537,9 @@ def _log_dropped(names: set[str], reason: str) -> None:
     logger.warning("%s went back to the defaults, because %s. `clarity-hf calibrate` fits them again.", fields, reason)
 
 
+_SAVE_AGAIN = "Copy the file from where the weights come from, or save the model again with `save_pretrained`."
+
+
 def _require_fields(cls: type, config_dict: dict) -> None:
     """Refuse what is no field in a dict that may come from a file: methods overwritten, code to be fetched."""
     for name, value in config_dict.items():
@@ -570,9 +594,22 @@ def _require_choice(name: str, value: str | None, choices: tuple[str, ...]) -> N
         raise ValueError(f"`{name}` must be one of {list(choices)}, got {value!r}. Choose one of them.")
 
 
-def _require_range(name: str, values: list[float], inside: bool) -> None:
-    if not inside:
-        raise ValueError(f"`{name}` must lie between 0 and 1, got {values}. Give shares, not percent.")
+def _require_in_range(name: str, values: Sequence[float]) -> None:
+    """Refuse values of a field of `PER_FINDING_FIELDS`; they may have been changed since the config was made."""
+    if name == "score_intercepts":
+        if not all(map(math.isfinite, values)):
+            raise ValueError(f"`{name}` must be finite, got {list(values)}. 0 with slope 1 changes no score.")
+    elif name in _REMEDIES:
+        if not all(0 < value < math.inf for value in values):
+            raise ValueError(f"`{name}` must be above 0, got {list(values)}. {_REMEDIES[name]}")
+    elif not all(0 < value < 1 if name == "map_thresholds" else 0 <= value <= 1 for value in values):
+        raise ValueError(f"`{name}` must lie between 0 and 1, got {list(values)}. Give shares, not percent.")
+
+
+_REMEDIES = {
+    "score_slopes": "1 with intercept 0 changes no score.",
+    "positive_weights": "1 weighs positives as negatives.",
+}
 
 
 __all__ = ["ClarityConfig"]

@@ -8,7 +8,9 @@ order of every `(B, 14)` array of this package. Label values are 1 present, 0 ab
 from __future__ import annotations
 
 import difflib
+import numbers
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -111,6 +113,38 @@ def loose_name(name: str) -> str:
 
 
 _NIH_SPELLINGS = {loose_name(name): name for name in FINDINGS} | {loose_name(name): ALIASES[name] for name in ALIASES}
+
+
+def checked_shares(name: str, values: Any, count: int, open_ends: bool = False) -> np.ndarray:
+    """Check a threshold or another share, of all findings or of each.
+
+    Args:
+        name: The argument's, for the message.
+        values: One number, or `count` of them in a list, a tuple, an array or a tensor; neither True nor text.
+        count: F.
+        open_ends: Whether 0 and 1 themselves are refused.
+
+    Returns:
+        `(F,)` float64 in [0, 1].
+
+    Raises:
+        ValueError: Something is no number, or out of range, or there are more or fewer of them.
+
+    >>> checked_shares("threshold", 0.25, 2)
+    array([0.25, 0.25])
+    """
+    plain = values.tolist() if hasattr(values, "tolist") else values
+    listed = list(plain) if isinstance(plain, list | tuple) else [plain]
+    strange = [value for value in listed if isinstance(value, bool) or not isinstance(value, numbers.Real)]
+    if strange:
+        raise ValueError(f"`{name}` must be a number or one per finding, got {str(strange[0])[:100]!r}. Give numbers.")
+    outside = [value for value in listed if not (0 < value < 1 if open_ends else 0 <= value <= 1)]
+    if outside:
+        ends = "inside (0, 1)" if open_ends else "in [0, 1]"
+        raise ValueError(f"`{name}` must be {ends}, got {outside[0]}. Give a probability or a share, not percent.")
+    if isinstance(plain, list | tuple) and len(listed) != count:
+        raise ValueError(f"`{name}` must be one number or {count}, got ({len(listed)},). Give one per finding.")
+    return np.full(count, listed, dtype=np.float64)
 
 
 def encode_findings(present: Iterable[str], findings: Sequence[str] = FINDINGS) -> np.ndarray:

@@ -3,14 +3,48 @@
 
 Each is the **mean over images of a value per image**. A mean over the valid labels of a batch instead would make eight
 steps of one film differ from two of four, and two processes from one.
-Labels are 1 present, 0 absent, NaN not annotated; a NaN is replaced before the arithmetic, as masking only the loss
-leaves a NaN in the gradient. All arithmetic is in float32.
+Labels are 1 present, 0 absent, between them soft, NaN not annotated or uncertain; others are refused, but for those of
+a compiled graph, which cannot look at values. A NaN is replaced before the arithmetic, as masking only the loss leaves
+a NaN in the gradient. All arithmetic is in float32.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+
+
+def check_labels(labels: torch.Tensor) -> None:
+    """Refuse labels that no loss is defined for.
+
+    Args:
+        labels: Any shape: 1 present, 0 absent, a value between them for a soft label, NaN not annotated or uncertain.
+
+    Raises:
+        ValueError: A label is outside [0, 1], such as the −1 of CheXpert or the −100 of other libraries.
+    """
+    _check_range(labels, "labels", "Write what is uncertain or not annotated as NaN.")
+
+
+def check_prior(prior: torch.Tensor, name: str = "prior") -> None:
+    """Refuse a thorax outside [0, 1], such as a mask of 0 and 255.
+
+    Args:
+        prior: Any shape, in [0, 1], or NaN where an image has none.
+        name: The argument's, for the message.
+
+    Raises:
+        ValueError: A value is outside [0, 1].
+    """
+    _check_range(prior, name, "Divide a mask by its largest value.")
+
+
+def _check_range(values: torch.Tensor, name: str, remedy: str) -> None:
+    if torch.compiler.is_compiling():  # which cannot branch on values
+        return
+    outside = (values < 0) | (values > 1)
+    if outside.any():
+        raise ValueError(f"`{name}` must be in [0, 1] or NaN, got {values[outside][0].item():g}. {remedy}")
 
 
 def multilabel_classification_loss(
@@ -28,7 +62,11 @@ def multilabel_classification_loss(
 
     Returns:
         Scalar ≥ 0; 0 with a gradient path for a batch without any annotation.
+
+    Raises:
+        ValueError: A label is outside [0, 1].
     """
+    check_labels(labels)
     labels = labels.to(device=logits.device, dtype=torch.float32)
     annotated = ~labels.isnan()
     targets = torch.where(annotated, labels, torch.zeros_like(labels))
@@ -52,8 +90,9 @@ def balanced_positive_weights(labels: torch.Tensor, limit: float = 10.0) -> torc
         `(F,)` float32; 1 for a finding without positives or without negatives.
 
     Raises:
-        ValueError: `limit` is below 1.
+        ValueError: `limit` is below 1, or a label is outside [0, 1].
     """
+    check_labels(labels)
     if not limit >= 1:
         raise ValueError(f"`limit` must be at least 1, got {limit}. 1 weighs nothing.")
     positives, negatives = (labels == 1).sum(0), (labels == 0).sum(0)
@@ -77,8 +116,13 @@ def distillation_loss(logits: torch.Tensor, teacher_logits: torch.Tensor, temper
     Returns:
         Scalar ≥ 0.
 
+    Raises:
+        ValueError: `temperature` is not above 0 and finite.
+
     Source: Hinton et al., arXiv 1503.02531, with sigmoids in place of the softmax.
     """
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"`temperature` must be above 0 and finite, got {temperature}. 1 softens nothing.")
     targets = torch.sigmoid(teacher_logits.detach().float() / temperature)
     return F.binary_cross_entropy_with_logits(logits.float() / temperature, targets) * temperature**2
 
@@ -119,7 +163,11 @@ def foreground_loss(foreground_logits: torch.Tensor, prior: torch.Tensor) -> tor
 
     Returns:
         Scalar ≥ 0, images without a prior counting 0.
+
+    Raises:
+        ValueError: A value of the prior is outside [0, 1].
     """
+    check_prior(prior)
     logits = foreground_logits.float().flatten(1)
     prior = prior.to(logits).flatten(1)
     known = ~prior.isnan().any(1)
@@ -146,7 +194,12 @@ def background_loss(maps: torch.Tensor, prior: torch.Tensor, labels: torch.Tenso
 
     Returns:
         Scalar in [0, 1]; images without a prior or a present finding count 0.
+
+    Raises:
+        ValueError: A label, or a value of the prior, is outside [0, 1].
     """
+    check_labels(labels)
+    check_prior(prior)
     shares = maps.float().flatten(2)
     shares = shares / shares.sum(-1, keepdim=True).clamp_min(1e-12)
     prior = prior.to(shares).flatten(2)
@@ -160,6 +213,8 @@ def background_loss(maps: torch.Tensor, prior: torch.Tensor, labels: torch.Tenso
 __all__ = [
     "background_loss",
     "balanced_positive_weights",
+    "check_labels",
+    "check_prior",
     "distillation_loss",
     "foreground_loss",
     "multilabel_classification_loss",

@@ -12,17 +12,18 @@ paper's abstract does not fix is taken from, or inspired by:
 Symbols: B batch, F findings, D hidden size, h×w patch grid, N = h·w patches, K `class_attention_layers`.
 """
 
+import difflib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from torchvision.ops import StochasticDepth
 from transformers import initialization as init
@@ -39,6 +40,8 @@ from .calibration_fingerprint import calibration_fingerprint, may_be_of
 from .configuration_clarity import PATCH_AXIS_ERROR, ClarityConfig
 from .losses_clarity import (
     background_loss,
+    check_labels,
+    check_prior,
     foreground_loss,
     multilabel_classification_loss,
     orthogonality_loss,
@@ -342,20 +345,32 @@ class ClarityPreTrainedModel(PreTrainedModel):
     _can_record_outputs = {"hidden_states": ClarityLayer, "attentions": ClarityAttention}
     _input_embed_layer = "patch_projection"
 
+    def __init__(self, config: ClarityConfig, *inputs: Any, **kwargs: Any):
+        super().__init__(config, *inputs, **kwargs)
+        config.validate_architecture()  # fields may have been changed since the config was made
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """Load as `PreTrainedModel.from_pretrained` does, from safetensors alone: no pickle is ever opened.
+        """Load as `PreTrainedModel.from_pretrained` does, but all of it, and from safetensors alone.
+
+        No pickle is ever opened, and a checkpoint whose tensors are not those of its config is refused: the library
+        would fill what is missing with random values. To start from a part of a checkpoint, use
+        [`initialize_from_vit`] or [`adapt_findings`].
 
         Args:
             pretrained_model_name_or_path: Name of a packaged checkpoint, folder or Hub id.
             model_args: As for the library.
-            kwargs: As for the library, but for `use_safetensors`, which can only be True.
+            kwargs: As for the library, but for `use_safetensors`, which can only be True. With
+                `output_loading_info=True` an incomplete checkpoint is loaded, and the second value names the tensors
+                that were missing and unexpected; with `ignore_mismatched_sizes=True` tensors of another shape are
+                initialised.
 
         Raises:
             OSError: There is no such checkpoint; the folder has no safetensors, for instance only a
                 `pytorch_model.bin`; or the file is damaged.
             ValueError: `use_safetensors` is False; an index names something else than safetensors beside it; the
-                config has a value out of its range; or weights are not finite.
+                config is missing, of another model or has a value out of its range; or a tensor is missing, has
+                another shape or no floating type, is not finite, or has no place in the model of the config.
         """
         if kwargs.get("use_safetensors") is False:
             raise ValueError(
@@ -372,16 +387,42 @@ class ClarityPreTrainedModel(PreTrainedModel):
                 f"`{place}` must hold whole safetensors, got a damaged file ({error}). Fetch it again."
             ) from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info`
+        missing, misplaced = model.__dict__.pop("_incomplete", ((), ()))
+        if not isinstance(loaded, tuple):
+            _require_none(missing, place, "missing", "Fetch the file again, or save the model again.")
+            _require_none(misplaced, place, "too many", "Correct the sizes in config.json.")
         _require_finite(model, place)
         return loaded
 
     @staticmethod
-    def _load_pretrained_model(model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any) -> Any:
+    def _load_pretrained_model(
+        model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         """Read the files that were found, here or on the Hub, where all of them are safetensors."""
         others = sorted({Path(file).name for file in checkpoint_files or () if Path(file).suffix != ".safetensors"})
         if others:
             raise ValueError(f"`model.safetensors.index.json` must name .safetensors files, got {others}. {_CONVERT}")
-        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
+        if not load_config.is_quantized:  # a quantizer has types of its own
+            _require_floating(model, state_dict, checkpoint_files or (), load_config.pretrained_model_name_or_path)
+        return PreTrainedModel._load_pretrained_model(
+            model, state_dict, checkpoint_files, load_config, *args, **kwargs
+        )
+
+    @staticmethod
+    def _finalize_model_loading(model: Any, load_config: Any, loading_info: Any) -> Any:
+        """Refuse tensors of another shape, and note which are missing or have no place for `from_pretrained`."""
+        if loading_info.mismatched_keys and not load_config.ignore_mismatched_sizes:
+            name, stored, expected = min(loading_info.mismatched_keys)
+            raise ValueError(
+                f"`{load_config.pretrained_model_name_or_path}` must hold the tensors of its config.json, got "
+                f"{len(loading_info.mismatched_keys)} of another shape, such as {name} {tuple(stored)} where "
+                f"{tuple(expected)} is expected. Correct config.json, or change the findings with `adapt_findings`."
+            )
+        loading_info = PreTrainedModel._finalize_model_loading(model, load_config, loading_info)
+        if load_config.pretrained_model_name_or_path is not None:  # else weights were given, or asked to be random
+            missing, unexpected = sorted(loading_info.missing_keys), sorted(loading_info.unexpected_keys)
+            model._incomplete = missing, [name for name in unexpected if _is_ours(name, model)]
+        return loading_info
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -432,6 +473,50 @@ _CONVERT = (
     "Convert it where you trust it: read its tensors with torch.load(file, weights_only=True) and save them with "
     "safetensors.torch.save_file as model.safetensors."
 )
+
+
+def _is_ours(name: str, model: PreTrainedModel) -> bool:
+    """Whether a tensor that the model has no place for belongs to one of its modules; others may lie beside them."""
+    parts = name.removeprefix(f"{model.base_model_prefix}.").split(".")
+    return parts[0] in model._modules or parts[0] in model.base_model._modules
+
+
+def _require_none(names: Iterable[str], place: Any, what: str, remedy: str) -> None:
+    if names := list(names):
+        shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+        raise ValueError(
+            f"`{place}` must hold the tensors of its config.json, got {len(names)} {what}: {shown}. {remedy}"
+        )
+
+
+def _require_floating(
+    model: PreTrainedModel, state_dict: Mapping[str, torch.Tensor] | None, files: Iterable[str], place: Any
+) -> None:
+    """Refuse integer, boolean and complex tensors: the library would cast them, and their scores mean nothing."""
+    types = {name: str(tensor.dtype) for name, tensor in (state_dict or {}).items()}
+    for file in files if state_dict is None else ():
+        with safe_open(file, framework="pt") as stored:
+            types |= {name: stored.get_slice(name).get_dtype() for name in stored.keys()}  # noqa: SIM118
+    floating = ("F", "BF", "torch.float", "torch.bfloat")
+    wrong = {name: kind for name, kind in types.items() if not kind.startswith(floating) and _is_ours(name, model)}
+    if wrong:
+        name, kind = min(wrong.items())
+        raise ValueError(
+            f"`{place}` must hold floating point tensors, got {len(wrong)} of another type, such as {name} of {kind}. "
+            "Save the model again with `save_pretrained`."
+        )
+
+
+def _check_arguments(kwargs: Mapping[str, Any], *own: str) -> None:
+    """Refuse arguments of `forward` that nothing would read, such as a misspelt prior; `own` are its other ones."""
+    for name in kwargs.keys() - _ARGUMENTS:
+        close = difflib.get_close_matches(name, sorted(_ARGUMENTS.union(own)), n=1)
+        hint = f" Did you mean `{close[0]}`?" if close else ""
+        raise TypeError(f"`forward` must be given arguments that it has, got `{name}`.{hint} Correct it.")
+
+
+_ARGUMENTS = {*TransformersKwargs.__annotations__, "return_dict", "use_cache"}
+"""What the library's decorators and attention functions read."""
 
 
 @torch.no_grad()
@@ -488,8 +573,10 @@ class ClarityModel(ClarityPreTrainedModel):
             [`ClarityModelOutput`].
 
         Raises:
+            TypeError: An argument is unknown.
             ValueError: `pixel_values` is missing, has another shape or a size that the patch does not divide.
         """
+        _check_arguments(kwargs, "pixel_values")
         if pixel_values is None:
             raise ValueError("`pixel_values` must be given, got None. Prepare films with ClarityImageProcessor.")
         config = self.config
@@ -691,7 +778,8 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
 
         Args:
             pixel_values: `(B, C, H, W)` normalised; H and W multiples of the patch size, of any proportion.
-            labels: `(B, F)`, 1 present, 0 absent, NaN not annotated; gives a loss.
+            labels: `(B, F)` in [0, 1], 1 present, 0 absent, between them soft, NaN not annotated or uncertain; gives a
+                loss.
             anatomical_prior: `(B, 1, H', W')` of any size in [0, 1], the thorax A in the frame of `pixel_values`; NaN
                 throughout an image that has none. With `labels` it teaches the foreground and charges attention
                 outside it.
@@ -701,8 +789,12 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
             [`ClarityLocalizationOutput`].
 
         Raises:
-            ValueError: A tensor has another shape than stated.
+            TypeError: An argument is unknown.
+            ValueError: A tensor has another shape than stated, or labels or prior are outside [0, 1].
         """
+        _check_arguments(kwargs, "pixel_values", "labels", "anatomical_prior")
+        if labels is not None:
+            check_labels(labels)
         encoded = self.clarity(pixel_values, **kwargs)
         class_attention = encoded.class_attention
         grid = class_attention.shape[-2:]
@@ -833,6 +925,7 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
                     f"`anatomical_prior` must be (B, 1, H, W) with B = {labels.shape[0]}, "
                     f"got {tuple(anatomical_prior.shape)}. Add the channel axis."
                 )
+            check_prior(anatomical_prior, "anatomical_prior")
             grid = encoded.class_attention.shape[-2:]
             prior = F.adaptive_avg_pool2d(anatomical_prior.float(), grid)  # type: ignore[arg-type]
             if foreground_logits is not None:

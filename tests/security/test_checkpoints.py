@@ -312,6 +312,135 @@ def test_weights_that_are_not_finite_are_refused_with_their_name(folder, loader,
         LOADERS[loader](folder)
 
 
+def resave(folder, change):
+    """Weights of a checkpoint, changed by a function of name and tensor; None leaves a tensor out."""
+    changed = {name: change(name, tensor) for name, tensor in load_file(folder / "model.safetensors").items()}
+    kept = {name: tensor for name, tensor in changed.items() if tensor is not None}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def without_layer_norms(name, tensor):
+    return None if "layernorm" in name else tensor
+
+
+WHOLE = ["model", "pipeline"]
+"""Loaders of a model with its heads."""
+
+
+@pytest.mark.parametrize("loader", [*WHOLE, "encoder", "auto encoder"])
+def test_a_checkpoint_without_some_tensors_is_refused_with_their_names(folder, loader):
+    resave(folder, without_layer_norms)
+    with pytest.raises(ValueError, match=r"must hold the tensors of its .*, got 10 missing: .*layernorm.bias, "):
+        LOADERS[loader](folder)
+
+
+@pytest.mark.parametrize("loader", WHOLE)
+def test_a_checkpoint_without_its_head_is_refused_with_the_names_of_its_tensors(folder, loader):
+    head = ("class_token_head.weight", "segment_cam.cam.weight")
+    resave(folder, lambda name, tensor: None if name in head else tensor)
+    with pytest.raises(ValueError, match=f"got 2 missing: {', '.join(head)}. Fetch"):
+        LOADERS[loader](folder)
+
+
+@pytest.mark.parametrize("loader", WHOLE)
+def test_the_weights_of_an_encoder_alone_make_no_whole_model(folder, loader):
+    ClarityModel.from_pretrained(folder).save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"got \d+ missing: class_token_head"):
+        LOADERS[loader](folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.int64, torch.complex64], ids=str)
+@pytest.mark.parametrize("loader", [*WHOLE, "encoder", "auto encoder"])
+def test_tensors_of_no_floating_type_are_refused(folder, loader, dtype):
+    resave(folder, lambda name, tensor: tensor.to(dtype) if name == "clarity.layernorm.bias" else tensor)
+    with pytest.raises(ValueError, match=r"must hold floating point tensors, got 1 .* clarity.layernorm.bias of"):
+        LOADERS[loader](folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_tensors_of_any_floating_type_load(folder, dtype):
+    resave(folder, lambda name, tensor: tensor.to(dtype))
+    ClarityForMultiLabelLocalization.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("loader", WHOLE)
+def test_a_tensor_of_another_shape_is_refused_with_both(folder, loader):
+    resave(folder, lambda name, tensor: tensor[:13] if name == "class_token_head.bias" else tensor)
+    with pytest.raises(ValueError, match=r"class_token_head.bias \(13,\) where \(14,\) is expected. Correct config"):
+        LOADERS[loader](folder)
+
+
+@pytest.mark.parametrize("loader", [*WHOLE, "encoder", "auto encoder"])
+def test_a_config_of_fewer_layers_than_the_weights_is_refused(folder, loader):
+    spoil(folder, num_hidden_layers=1, class_attention_layers=1)
+    with pytest.raises(ValueError, match=r"got 16 too many: clarity.layers.1.attention.k_proj.bias, .* Correct the"):
+        LOADERS[loader](folder)
+
+
+def test_a_tensor_of_another_program_beside_them_does_not_matter(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["ema.step"] = torch.zeros(1, dtype=torch.int64)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    ClarityForMultiLabelLocalization.from_pretrained(folder)
+
+
+def test_weights_given_as_a_dict_are_held_to_the_same_rule(tiny_config, tiny_model):
+    whole = tiny_model.state_dict()
+    loaded = ClarityForMultiLabelLocalization.from_pretrained(None, config=tiny_config, state_dict=whole)
+    assert torch.equal(loaded.class_token_head.weight, whole["class_token_head.weight"])
+    whole["class_token_head.bias"] = torch.zeros(14, dtype=torch.int8)
+    with pytest.raises(ValueError, match="must hold floating point tensors"):
+        ClarityForMultiLabelLocalization.from_pretrained(None, config=tiny_config, state_dict=whole)
+
+
+def test_loading_info_names_what_an_incomplete_checkpoint_lacks(folder):
+    resave(folder, without_layer_norms)
+    _, loading = ClarityForMultiLabelLocalization.from_pretrained(folder, output_loading_info=True)
+    assert len(loading["missing_keys"]) == 10
+
+
+NO_CONFIG = {
+    "none": None,
+    "empty object": "{}",
+    "list": "[]",
+    "null": "null",
+    "nested too deep": "[" * 100_000,
+    "another model's": '{"model_type": "vit"}',
+    "no type": '{"hidden_size": 48}',
+}
+
+
+@pytest.mark.parametrize("kind", NO_CONFIG)
+@pytest.mark.parametrize("loader", ["model", "encoder"])
+def test_a_missing_or_mistaken_config_is_named(folder, loader, kind):
+    (folder / "config.json").unlink()
+    if NO_CONFIG[kind] is not None:
+        (folder / "config.json").write_text(NO_CONFIG[kind])
+    with pytest.raises(ValueError, match=rf"`{folder}` must hold the config.json of a CLARiTy model, got"):
+        LOADERS[loader](folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "\ufeff{}", "config.json"])
+def test_a_config_that_is_no_json_is_named(folder, text):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(OSError, match=r"config.json' is not a valid JSON file"):
+        ClarityForMultiLabelLocalization.from_pretrained(folder)
+
+
+def test_a_teacher_without_its_head_is_refused(folder):
+    from transformers import ViTConfig, ViTForImageClassification
+
+    names = {"id2label": {0: "Mass"}, "label2id": {"Mass": 0}}
+    config = ViTConfig(hidden_size=12, num_hidden_layers=1, num_attention_heads=1, intermediate_size=12, **names)
+    ViTForImageClassification(config).save_pretrained(folder)
+    ClarityImageProcessor().save_pretrained(folder)
+    OTHER_READERS["teacher"](folder)
+    resave(folder, lambda name, tensor: None if name == "classifier.weight" else tensor)
+    for reader in ("teacher", "Grad-CAM"):
+        with pytest.raises(ValueError, match=r"must hold all tensors of .*, got 1 missing: classifier.weight"):
+            OTHER_READERS[reader](folder)
+
+
 def test_loading_info_comes_as_the_library_gives_it(folder):
     model, loading = ClarityForMultiLabelLocalization.from_pretrained(folder, output_loading_info=True)
     assert isinstance(model, ClarityForMultiLabelLocalization)

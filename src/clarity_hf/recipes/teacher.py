@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -195,6 +195,10 @@ def build_model(recipe: TeacherRecipe, findings: Sequence[str], prevalence: np.n
         recipe: Arguments.
         findings: Names of the F logits.
         prevalence: `(F,)` shares of positives among the training films, clamped to [0.01, 0.99].
+
+    Raises:
+        ValueError: The checkpoint lacks tensors, or has others of another shape than the config's, besides a head that
+            is replaced.
     """
     names = {
         "id2label": dict(enumerate(findings)),
@@ -203,9 +207,10 @@ def build_model(recipe: TeacherRecipe, findings: Sequence[str], prevalence: np.n
     }
     if recipe.model:
         config = AutoConfig.from_pretrained(recipe.model)
-        model = load_foreign_model(
+        model, loading = load_foreign_model(
             AutoModelForImageClassification,
             recipe.model,
+            output_loading_info=True,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,  # ImageNet's head makes room for one with our findings
             num_labels=len(findings),
@@ -215,7 +220,9 @@ def build_model(recipe: TeacherRecipe, findings: Sequence[str], prevalence: np.n
         if hasattr(model.config, "pretrained_cfg"):
             # It has the preprocessing of the original; where it stands, the image processor beside it is not read.
             del model.config.pretrained_cfg
-        if [config.id2label[index] for index in sorted(config.id2label)] == list(findings):
+        same = [config.id2label[index] for index in sorted(config.id2label)] == list(findings)
+        _require_all_but(() if same else head_names(model), recipe.model, loading)
+        if same:
             return model
     else:
         depths, widths = SIZES[recipe.size]
@@ -231,6 +238,16 @@ def build_model(recipe: TeacherRecipe, findings: Sequence[str], prevalence: np.n
     with torch.no_grad():
         classifier_of(model).bias.copy_(torch.logit(torch.from_numpy(prevalence), eps=0.01))
     return model
+
+
+def _require_all_but(replaced: Collection[str], name: str, loading: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of which more than the replaced tensors would be drawn at random."""
+    drawn = sorted({*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])} - set(replaced))
+    if drawn:
+        raise ValueError(
+            f"`model` must hold all tensors of its config.json, got {name} with {len(drawn)} missing or of another "
+            f"shape: {', '.join(drawn[:20])}. Fetch the file again, or correct config.json."
+        )
 
 
 def build_optimizer(model: nn.Module, args: TrainingArguments) -> MuonWithAdamW:
@@ -258,6 +275,12 @@ def drop_path_settings(config: PreTrainedConfig, rate: float) -> dict[str, Any]:
     if rate and not hasattr(config, "drop_path_rate"):
         raise ValueError(f"`drop_path_rate` must be 0 for {config.model_type}, got {rate}. It has no such field.")
     return {"drop_path_rate": rate} if hasattr(config, "drop_path_rate") else {}
+
+
+def head_names(model: PreTrainedModel) -> set[str]:
+    """Names of the weights of [`classifier_of`]."""
+    head = {id(weight) for weight in classifier_of(model).parameters()}
+    return {name for name, weight in model.named_parameters() if id(weight) in head}
 
 
 def classifier_of(model: PreTrainedModel) -> nn.Linear:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -315,6 +315,20 @@ def build_model(
     return model
 
 
+def _report_new(checkpoint: str | None, missing: Collection[str]) -> None:
+    """Say which weights a changed config starts at random, and refuse a checkpoint that lacks some of its own."""
+    if not missing:
+        return
+    with torch.device("meta"):
+        own = ClarityForMultiLabelLocalization(ClarityConfig.from_pretrained(checkpoint)).state_dict()
+    if lost := sorted(own.keys() & missing):
+        raise ValueError(
+            f"`model` must hold the tensors of its config.json, got {checkpoint} with {len(lost)} missing: "
+            f"{', '.join(lost[:20])}. Fetch the file again."
+        )
+    print(f"{len(missing)} weights of the changed config start at random: {', '.join(sorted(missing))}")
+
+
 def continued_model(
     recipe: TrainingRecipe, findings: Sequence[str], changes: dict[str, Any]
 ) -> ClarityForMultiLabelLocalization:
@@ -323,7 +337,10 @@ def continued_model(
     late = {name: changes[name] for name in PER_FINDING_FIELDS if name in changes}
     early = {name: value for name, value in changes.items() if name not in late}
     # Suppression stays as the checkpoint has it: its foreground was taught where it was trained.
-    model = ClarityForMultiLabelLocalization.from_pretrained(recipe.model, use_safetensors=True, **early)
+    model, loading = ClarityForMultiLabelLocalization.from_pretrained(
+        recipe.model, use_safetensors=True, output_loading_info=True, **early
+    )
+    _report_new(recipe.model, loading["missing_keys"])
     if model.config.findings != list(findings):
         model, report = adapt_findings(model, findings)
         print(report)

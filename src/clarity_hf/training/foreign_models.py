@@ -19,12 +19,13 @@ def load_foreign_model(loader: Any, name_or_path: str, **kwargs: Any) -> Any:
     Args:
         loader: An Auto class of transformers, or a model's class.
         name_or_path: Folder or Hub id.
-        kwargs: As for the library.
+        kwargs: As for the library. With `output_loading_info=True` the second value names the tensors that were
+            missing; without, a checkpoint that lacks some is refused, as the library would fill them at random.
 
     Raises:
         OSError: There is no such checkpoint, or none in safetensors.
-        ValueError: The config of timm's wrapper names files or other sources of weights, or an index names something
-            else than safetensors.
+        ValueError: The config of timm's wrapper names files or other sources of weights, an index names something
+            else than safetensors, or tensors are missing.
     """
     config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
     if config.model_type == "timm_wrapper":
@@ -32,7 +33,17 @@ def load_foreign_model(loader: Any, name_or_path: str, **kwargs: Any) -> Any:
     for index in {INDEX, str(getattr(config, "transformers_weights", INDEX))}:
         if index.endswith(".index.json"):
             _require_safetensors_shards(name_or_path, index)
-    return loader.from_pretrained(name_or_path, use_safetensors=True, trust_remote_code=False, **kwargs)
+    given = {"use_safetensors": True, "trust_remote_code": False} | kwargs | {"output_loading_info": True}
+    model, info = loader.from_pretrained(name_or_path, **given)
+    if kwargs.get("output_loading_info"):
+        return model, info
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"`{name_or_path}` must hold all tensors of its config.json, got {len(missing)} missing: "
+            f"{', '.join(missing[:20])}. Fetch the file again, or fine-tune the model with the missing head first."
+        )
+    return model
 
 
 def require_plain_timm(config: Any) -> None:
