@@ -73,7 +73,8 @@ def localize(film: str | None, model: str | None, output_dir: Path, radiograph_c
         output_dir.mkdir(parents=True, exist_ok=True)
         picture, record = output_dir / f"{name}.overlay.png", output_dir / f"{name}.json"
         draw_findings(pixels, *with_map_of_first_present(findings, localizer, pixels)).save(picture)
-        record.write_text(json.dumps({"film": name, "findings": findings}, indent=2) + "\n", encoding="utf-8")
+        told = json.dumps({"film": name, "findings": findings}, indent=2, allow_nan=False)
+        record.write_text(told + "\n", encoding="utf-8")
         advance(progress, "done")
     return "\n".join(
         [

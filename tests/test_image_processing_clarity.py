@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from PIL import Image
 from torchvision.transforms.v2 import functional as tvF
 from transformers import AutoImageProcessor
@@ -380,6 +381,13 @@ def test_outputs_that_do_not_say_by_what_to_draw_are_refused_unless_the_call_doe
         ({"target_sizes": [(10, 10), (10, 10)]}, r"`target_sizes` must have one .* per film \(1\), got 2"),
         ({"target_sizes": torch.zeros(0, 2)}, r"`target_sizes` must have one .* per film \(1\), got 0"),
         ({"map_thresholds": 1.5}, r"must be inside \(0, 1\), got 1.5"),
+        ({"score_thresholds": 50}, r"`score_thresholds` must be in \[0, 1\], got 50. Give a probability"),
+        ({"score_thresholds": float("nan")}, r"`score_thresholds` must be in \[0, 1\], got nan"),
+        ({"score_thresholds": -1}, r"`score_thresholds` must be in \[0, 1\], got -1"),
+        ({"score_thresholds": True}, "`score_thresholds` must be a number or one per finding, got 'True'"),
+        ({"score_thresholds": "0.5"}, "`score_thresholds` must be a number or one per finding, got '0.5'"),
+        ({"map_thresholds": [0]}, r"`map_thresholds` must be inside \(0, 1\), got 0"),
+        ({"valleys": np.array([2.0])}, r"`valleys` must be in \[0, 1\], got 2.0"),
     ],
 )
 def test_lengths_and_ranges_are_checked(processor, arguments, message):
@@ -443,3 +451,49 @@ def test_an_input_that_no_memory_holds_is_refused(side):
     processor = ClarityImageProcessor(size={"height": side, "width": side})
     with pytest.raises(ValueError, match=r"`size` must have 1 to 16777216 pixels, got"):
         processor(np.eye(32, dtype=np.uint8), return_tensors="pt")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.5, 1.5])
+def test_scores_that_are_no_probabilities_are_refused(processor, value):
+    broken = outputs([[spot(0, 0)]])
+    broken.scores[0, 0] = value
+    with pytest.raises(ValueError, match=r"`outputs` must give finite scores in \[0, 1\], got"):
+        processor.post_process_localization(broken)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.5])
+def test_maps_that_are_no_maps_are_refused(processor, value):
+    broken = outputs([[spot(0, 0)]])
+    broken.localization_maps[0, 0, 1, 1] = value
+    for process in (processor.post_process_localization, processor.post_process_maps):
+        with pytest.raises(ValueError, match="`outputs` must give finite localization maps from 0 on, got"):
+            process(broken)
+
+
+SETTINGS = [
+    ("image_std", [0, 0, 0]),
+    ("image_std", [0.2, -0.2, 0.2]),
+    ("image_std", [0.2, 0.2, float("nan")]),
+    ("image_std", "abc"),
+    ("image_std", [True] * 3),
+    ("image_mean", [float("nan")] * 3),
+    ("image_mean", [0.5, 0.5, float("inf")]),
+    ("rescale_factor", 0),
+    ("rescale_factor", float("inf")),
+    ("rescale_factor", -1 / 255),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), SETTINGS, ids=str)
+def test_a_normalisation_that_gives_no_numbers_is_refused(processor, tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be .*finite, got"):
+        ClarityImageProcessor(**{name: value})
+    # The library looks at types first.
+    with pytest.raises((ValueError, StrictDataclassFieldValidationError), match=name):
+        pixels(processor, half_bright((64, 64)), **{name: value})
+    processor.save_pretrained(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    for loader in (ClarityImageProcessor, AutoImageProcessor):
+        with pytest.raises(ValueError, match=f"`{name}` must be .*finite, got"):
+            loader.from_pretrained(tmp_path)

@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import pipeline
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from clarity_hf import FINDINGS, ChestXrayLocalizationPipeline
+from clarity_hf import (
+    FINDINGS,
+    ChestXrayLocalizationPipeline,
+    ClarityForMultiLabelLocalization,
+    ClarityImageProcessor,
+)
 from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.radiograph_check import NotARadiographWarning
 
@@ -128,8 +133,64 @@ def test_top_k_below_one_is_refused(localizer, film, top_k):
 
 @pytest.mark.parametrize("argument", ["threshold", "map_threshold"])
 def test_thresholds_of_another_length_are_refused(localizer, film, argument):
-    with pytest.raises(ValueError, match=rf"`{'score' if argument == 'threshold' else 'map'}_thresholds` must be"):
+    with pytest.raises(ValueError, match=rf"`{argument}` must be one number or 14, got \(2,\)"):
         localizer(film, **{argument: [0.5, 0.5]})
+
+
+STRANGE = [50, -1, float("nan"), float("inf"), True, "0.5", None, [0.5, True], np.bool_(True), torch.tensor(2.0)]
+
+
+@pytest.mark.parametrize("value", [value for value in STRANGE if value is not None], ids=repr)
+@pytest.mark.parametrize("argument", ["threshold", "map_threshold"])
+def test_thresholds_that_are_no_shares_are_refused(localizer, film, argument, value):
+    with pytest.raises(ValueError, match=rf"`{argument}` must be"):
+        localizer(film, **{argument: value})
+
+
+@pytest.mark.parametrize(
+    "value", [np.float32(0.25), torch.tensor(0.25), np.full(14, 0.25), torch.full((14,), 0.25), [0.25] * 14], ids=str
+)
+def test_thresholds_may_be_of_numpy_and_torch(localizer, film, value):
+    assert {finding["threshold"] for finding in localizer(film, threshold=value)} == {0.25}
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "3"], ids=repr)
+def test_a_number_of_findings_is_a_whole_number_from_one_on(localizer, film, value):
+    with pytest.raises(ValueError, match="`top_k` must be at least 1"):
+        localizer(film, top_k=value)
+
+
+@pytest.mark.parametrize("scale", [1e30, -1e30])
+def test_a_model_whose_scores_are_no_numbers_gives_an_error_that_names_it(tiny_checkpoint, film, tmp_path, scale):
+    model = ClarityForMultiLabelLocalization.from_pretrained(tiny_checkpoint)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.full_like(weight, scale))
+    folder = tmp_path / "broken"
+    model.save_pretrained(folder)
+    ClarityImageProcessor.from_pretrained(tiny_checkpoint).save_pretrained(folder)
+    with pytest.raises(ValueError, match="`broken` must give finite scores in"):
+        pipeline(TASK, model=str(folder))(film)
+
+
+def test_maps_that_are_no_numbers_are_an_error(localizer, film, monkeypatch):
+    outputs = localizer.forward(localizer.preprocess(film))
+    outputs["localization_maps"][0, 3, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="must give finite localization maps from 0 on, got nan"):
+        localizer.postprocess(outputs)
+
+
+def test_another_kind_of_model_is_refused(tmp_path, tiny_checkpoint):
+    config = ViTConfig(hidden_size=12, num_hidden_layers=1, num_attention_heads=1, intermediate_size=12)
+    ViTForImageClassification(config).save_pretrained(tmp_path)
+    ClarityImageProcessor().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="`model` must be a CLARiTy model, got one of type 'vit'"):
+        pipeline(TASK, model=str(tmp_path))
+
+
+def test_another_image_processor_is_refused(tiny_model):
+    with pytest.raises(ValueError, match="`image_processor` must be a ClarityImageProcessor, got ViTImageProcessor"):
+        pipeline(TASK, model=tiny_model, image_processor=ViTImageProcessor())
 
 
 def test_maps_lie_over_the_film_where_asked(localizer, film):

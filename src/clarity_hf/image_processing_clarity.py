@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ from transformers.processing_utils import ImagesKwargs
 
 from .boxes import Letterbox, boxes_from_map
 from .image_reading import read_image
+from .labels import checked_shares
 
 FILM_MEAN = 0.5056
 FILM_STD = 0.252
@@ -54,6 +57,9 @@ class ClarityImageProcessor(TorchvisionBackend):
         image_std (list of C, defaults to `[0.252, 0.252, 0.252]`): Standard deviation of the normalisation, on the
             [0, 1] scale.
 
+    Raises:
+        ValueError: A mean is not finite, or a standard deviation or the factor not above 0 and finite.
+
     Example:
         >>> import numpy as np
         >>> from clarity_hf import ClarityImageProcessor
@@ -72,6 +78,10 @@ class ClarityImageProcessor(TorchvisionBackend):
     do_normalize = True
     keep_ratio = True
     model_input_names = ["pixel_values"]
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        _check_normalisation(self.image_mean, self.image_std, self.rescale_factor)
 
     def letterbox(self, image_size: tuple[int, int], **kwargs: Any) -> Letterbox:
         """How this processor places a film of `(height, width)` pixels in the model's input."""
@@ -116,6 +126,7 @@ class ClarityImageProcessor(TorchvisionBackend):
         **kwargs: Any,
     ) -> BatchFeature:
         """Films `(1, H, W)` in [0, 255] → `pixel_values` `(B, C, H, W)`, C the length of `image_mean`."""
+        _check_normalisation(image_mean, image_std, rescale_factor)
         channels = len(image_mean) if isinstance(image_mean, Sequence) else 3
         wanted = _checked_size(size.height, size.width) if do_resize else None
         films = []
@@ -191,11 +202,17 @@ class ClarityImageProcessor(TorchvisionBackend):
               the original film, right and bottom exclusive. A present finding whose map is zero has no box.
 
         Raises:
-            ValueError: `target_sizes` has another length than the batch, thresholds have another than the findings, or
-                neither the outputs nor the call say by what to draw.
+            ValueError: `target_sizes` has another length than the batch, thresholds have another than the findings or
+                are out of range, neither the outputs nor the call say by what to draw, or scores or maps are not
+                finite.
         """
         scores = outputs.scores.detach().float().cpu()
         maps = outputs.localization_maps.detach().float().cpu().numpy()
+        check_outputs(scores.numpy(), maps)
+        if components not in ("largest", "all", None):
+            raise ValueError(f"`components` must be 'largest' or 'all', got {components!r}. Choose one of them.")
+        if upsampling is not None and (isinstance(upsampling, bool) or upsampling not in range(1, 65)):
+            raise ValueError(f"`upsampling` must be a whole number from 1 to 64, got {upsampling!r}. 8 is usual.")
         settings = _box_settings(
             outputs,
             score_thresholds=score_thresholds,
@@ -244,8 +261,12 @@ class ClarityImageProcessor(TorchvisionBackend):
 
         Returns:
             Per film a tensor `(F, H, W)` float32 of the maps' own scale, values ≥ 0, F the number of maps wanted.
+
+        Raises:
+            ValueError: `target_sizes` has another length than the batch, or maps are not finite.
         """
         maps = outputs.localization_maps.detach().float().cpu()
+        check_outputs(None, maps.numpy())
         if findings is not None:
             maps = maps[:, list(findings)]
         laid = []
@@ -308,16 +329,45 @@ def _box_settings(outputs: Any, **given: float | Sequence[float] | None) -> np.n
     settings = settings.copy()  # the outputs' own tensor may be shared between images
     for column, (name, values) in enumerate(given.items()):
         if values is not None:
-            settings[:, :, column] = _per_finding(values, count, name)
+            whole = name == "upsampling"
+            settings[:, :, column] = values if whole else checked_shares(name, values, count, name == "map_thresholds")
     return settings
 
 
-def _per_finding(values: float | Sequence[float], count: int, name: str) -> np.ndarray:
-    spread = np.asarray(values, dtype=np.float64)
-    spread = np.full(count, float(spread)) if spread.ndim == 0 else spread
-    if spread.shape != (count,):
-        raise ValueError(f"`{name}` must be one number or {count}, got {spread.shape}. Give one per finding.")
-    return spread
+def check_outputs(scores: np.ndarray | None, maps: np.ndarray, model: str = "outputs") -> None:
+    """Refuse what a broken model gives, before anything is made of it.
+
+    Args:
+        scores: Of any shape, or None.
+        maps: Of any shape.
+        model: What the message calls the model, no path.
+
+    Raises:
+        ValueError: A score is outside [0, 1], or a value of a map is negative or not finite.
+    """
+    for name, values, high in (("scores", scores, 1.0), ("localization maps", maps, float(np.finfo(np.float32).max))):
+        if values is not None and not ((values >= 0) & (values <= high)).all():
+            strange = values[~((values >= 0) & (values <= high))][0]
+            raise ValueError(
+                f"`{model}` must give finite {name} {'in [0, 1]' if high == 1 else 'from 0 on'}, got {strange}. "
+                "Check the model's weights, its precision and the normalisation of its image processor."
+            )
+
+
+def _check_normalisation(mean: Any, std: Any, factor: Any) -> None:
+    """Refuse settings under which no pixel is a number; None is left to whoever does not use it."""
+    for name, given, above, words in (
+        ("image_mean", mean, -math.inf, "finite"),
+        ("image_std", std, 0, "above 0 and finite"),
+        ("rescale_factor", factor, 0, "above 0 and finite"),
+    ):
+        values = given.tolist() if hasattr(given, "tolist") else given
+        for value in values if isinstance(values, list | tuple) else [values]:
+            if value is None and values is None:
+                continue
+            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not number or not above < value < math.inf:
+                raise ValueError(f"`{name}` must be {words}, got {value!r}. Correct it in the image processor.")
 
 
 __all__ = ["ClarityImageProcessor"]

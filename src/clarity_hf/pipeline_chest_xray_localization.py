@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import types
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,9 @@ import torch
 from transformers import Pipeline
 from transformers.modeling_outputs import ModelOutput
 
+from .image_processing_clarity import check_outputs
 from .image_reading import read_image
+from .labels import checked_shares
 from .radiograph_check import NotARadiographWarning, check_mode, check_radiograph, is_available
 
 
@@ -23,6 +27,9 @@ class ChestXrayLocalizationPipeline(Pipeline):
     """
     Pipeline that classifies and localizes the findings of chest radiographs with
     [`ClarityForMultiLabelLocalization`].
+
+    Raises:
+        ValueError: The model is no CLARiTy model, or the image processor none of its.
 
     Example:
         >>> from transformers import pipeline
@@ -37,6 +44,17 @@ class ChestXrayLocalizationPipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
     _load_video_processor = False
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        kind = self.model.config.model_type
+        if kind != "clarity":
+            raise ValueError(f"`model` must be a CLARiTy model, got one of type '{kind}'. Check its config.json.")
+        if not hasattr(self.image_processor, "post_process_localization"):
+            raise ValueError(
+                f"`image_processor` must be a ClarityImageProcessor, got {type(self.image_processor).__name__}. "
+                "Check the preprocessor_config.json beside the model."
+            )
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Localize the findings of films.
@@ -92,8 +110,13 @@ class ChestXrayLocalizationPipeline(Pipeline):
     ) -> tuple[dict, dict, dict]:
         if radiograph_check is not None:
             check_mode(radiograph_check)
-        if top_k is not None and top_k < 1:
+        if top_k is not None and (type(top_k) is bool or not isinstance(top_k, numbers.Integral) or top_k < 1):
             raise ValueError(f"`top_k` must be at least 1, got {top_k}. Leave it out for all findings.")
+        count = self.model.config.num_labels
+        if threshold is not None:
+            threshold = checked_shares("threshold", threshold, count).tolist()
+        if map_threshold is not None:
+            map_threshold = checked_shares("map_threshold", map_threshold, count, open_ends=True).tolist()
         given = {"threshold": threshold, "map_threshold": map_threshold, "top_k": top_k, "return_maps": return_maps}
         reading = {} if radiograph_check is None else {"radiograph_check": radiograph_check}
         return reading, {}, {name: value for name, value in given.items() if value is not None}
@@ -141,8 +164,13 @@ class ChestXrayLocalizationPipeline(Pipeline):
 
         Returns:
             One dict per finding, highest score first.
+
+        Raises:
+            ValueError: A threshold is out of range, or the model's scores or maps are not finite.
         """
         config = self.model.config
+        name = Path(config.name_or_path or "model").name
+        check_outputs(model_outputs["scores"].numpy(), model_outputs["localization_maps"].float().numpy(), name)
         thresholds = config.per_finding("score_thresholds") if threshold is None else threshold
         result = self.image_processor.post_process_localization(
             model_outputs,
@@ -150,7 +178,7 @@ class ChestXrayLocalizationPipeline(Pipeline):
             map_thresholds=map_threshold,
             target_sizes=model_outputs["film_sizes"],
         )[0]
-        thresholds = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), config.num_labels).tolist()
+        thresholds = checked_shares("threshold", thresholds, config.num_labels).tolist()
         findings: list[dict[str, Any]] = []
         order = result["finding_scores"].argsort(descending=True, stable=True)[:top_k].tolist()
         for index in order:

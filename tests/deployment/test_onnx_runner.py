@@ -369,6 +369,12 @@ def test_onnxruntime_is_asked_for(tmp_path, monkeypatch):
         ({"size": {"height": 10**6, "width": 64}}, r"`size` of clarity.json must be the model's, \[64, 64\]"),
         ({"box_upsampling": 10**9}, "`box_upsampling` must be between 1 and 64, got 1000000000"),
         ({"box_upsampling": "8"}, "`box_upsampling` must be between 1 and 64, got 8"),
+        ({"std": [0.0] * 3}, "`std` of clarity.json must be in .*, got"),
+        ({"mean": [float("nan")] * 3}, "`mean` of clarity.json must be in"),
+        ({"rescale_factor": 0}, "`rescale_factor` of clarity.json must be in"),
+        ({"score_thresholds": [50.0] * 2}, r"`score_thresholds` of clarity.json must be in \[0, 1\], got"),
+        ({"score_thresholds": "0.5"}, "`score_thresholds` of clarity.json must be in"),
+        ({"map_thresholds": [0.5]}, "`map_thresholds` of clarity.json must be one for each of"),
     ],
 )
 def test_settings_that_are_not_the_models_are_refused(tmp_path, monkeypatch, changed, message):
@@ -387,3 +393,13 @@ def test_settings_without_what_is_read_of_them_are_refused(tmp_path, content):
     (tmp_path / "clarity.json").write_text(content)
     with pytest.raises(ValueError, match=r"`clarity.json` must have \['box_components'"):
         onnx_runner.OnnxRunner(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize("what", ["scores", "maps"])
+def test_results_that_are_no_numbers_are_an_error(what, value):
+    scores, maps = np.full(2, 0.5, np.float32), np.ones((2, 4, 4), np.float32)
+    onnx_runner.findings_of(scores, maps, (64, 64), settings(model="model.onnx"))
+    (scores if what == "scores" else maps).reshape(-1)[1] = value
+    with pytest.raises(ValueError, match=r"must give finite scores and maps, got others from model\.onnx"):
+        onnx_runner.findings_of(scores, maps, (64, 64), settings(model="model.onnx"))

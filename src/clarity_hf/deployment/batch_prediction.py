@@ -37,6 +37,7 @@ from transformers.modeling_outputs import ModelOutput
 from clarity_hf.dicom_reading import looks_like_dicom, read_dicom
 from clarity_hf.fingerprints import describe_model
 from clarity_hf.image_reading import read_image
+from clarity_hf.labels import checked_shares
 from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
 from clarity_hf.radiograph_check import check_mode, check_radiograph
 from clarity_hf.visualization import draw_findings
@@ -341,8 +342,8 @@ def _check_arguments(
     unknown = sorted(set(outputs) - set(OUTPUTS))
     if unknown:
         raise ValueError(f"`outputs` must be of {', '.join(OUTPUTS)}, got {', '.join(unknown)}. Correct the name.")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ValueError(f"`threshold` must be in [0, 1], got {threshold}. Pass a probability.")
+    if threshold is not None:
+        checked_shares("threshold", threshold, 1)
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}. Pass the films of a forward pass.")
     if workers < 0:
@@ -430,7 +431,11 @@ class _Writer:
         good = []
         whole = [read for read in batch if not read.reason]
         for read, outputs in zip(whole, self._forward(whole), strict=True):
-            findings = self.pipeline.postprocess(outputs, threshold=self.threshold)
+            try:
+                findings = self.pipeline.postprocess(outputs, threshold=self.threshold)
+            except ValueError as error:  # scores or maps that are no numbers
+                bad.append({"film": read.film.name, "reason": str(error)})
+                continue
             try:
                 self._write_dicom(read, findings, outputs)
             except OSError:
@@ -619,7 +624,7 @@ def _check_settings(folder: Path, settings: dict[str, Any], rank: int) -> None:
         if findings:
             raise ValueError(f"`folder` must hold {SETTINGS} beside its findings, got none. Choose another folder.")
         with _replacing(path, rank) as file:
-            file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            file.write_text(json.dumps(settings, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -667,7 +672,7 @@ def _replacing(path: Path, rank: int) -> Iterator[Path]:
 
 def _append(file: TextIO, records: Sequence[dict[str, Any]]) -> None:
     if records:
-        file.write("".join(json.dumps(record) + "\n" for record in records))
+        file.write("".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
         file.flush()
         os.fsync(file.fileno())
 

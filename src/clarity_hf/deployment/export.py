@@ -108,7 +108,7 @@ def export_model(
             written["runner"] = Path(shutil.copyfile(onnx_runner.__file__, staging / "run.py"))
         settings["model"] = written["model"].name
         written["settings"] = staging / "clarity.json"
-        written["settings"].write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        written["settings"].write_text(json.dumps(settings, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         written["image_processor"] = Path(image_processor.save_pretrained(staging)[0])
         folder.mkdir(exist_ok=True)
         return {part: Path(shutil.move(path, folder / path.name)) for part, path in written.items()}

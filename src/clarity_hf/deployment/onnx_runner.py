@@ -45,6 +45,8 @@ FEW_SHARE, FEW = 1e-4, 4
 FEW_GAP, SHARE_GAP, FAR = 1 / 8, 1 / 2, 8
 
 MAX_UPSAMPLING = 64
+SMALLEST, LARGEST = 1e-12, 1e12
+"""Bounds of the numbers in `clarity.json` that must be above 0, or finite."""
 
 SETTINGS = {
     "format_version",
@@ -78,7 +80,8 @@ class OnnxRunner:
     Raises:
         FileNotFoundError: `folder` has no `clarity.json`.
         ImportError: onnxruntime is not installed.
-        ValueError: The export is of another format or version, or `clarity.json` is not that of the model.
+        ValueError: The export is of another format or version, `clarity.json` is not that of the model, or one of its
+            numbers is out of range.
     """
 
     def __init__(self, folder: str | os.PathLike, providers: Sequence[str] = ("CPUExecutionProvider",)):
@@ -100,6 +103,7 @@ class OnnxRunner:
             raise ValueError(f"`model` of clarity.json must be an .onnx file beside it, got {name!r}. Correct it.")
         self.session = onnxruntime.InferenceSession(str(Path(folder) / name), providers=list(providers))
         self._check_sizes()
+        self._check_numbers()
 
     def _check_sizes(self) -> None:
         """Refuse sizes that the model does not have, before films are resized to them."""
@@ -109,6 +113,25 @@ class OnnxRunner:
             raise ValueError(f"`size` of clarity.json must be the model's, {expected}, got {size}. Export it again.")
         if not isinstance(times, int) or not 1 <= times <= MAX_UPSAMPLING:
             raise ValueError(f"`box_upsampling` must be between 1 and {MAX_UPSAMPLING}, got {times}. Export it again.")
+
+    def _check_numbers(self) -> None:
+        """Refuse settings that make no sense, as the package does in its config and its image processor."""
+        findings = self.settings["findings"]
+        for name, low, high in (
+            ("score_thresholds", 0.0, 1.0),
+            ("map_thresholds", SMALLEST, 1 - SMALLEST),
+            ("box_valleys", 0.0, 1.0),
+            ("mean", -LARGEST, LARGEST),
+            ("std", SMALLEST, LARGEST),
+            ("rescale_factor", SMALLEST, LARGEST),
+        ):
+            given = self.settings[name]
+            values = given if isinstance(given, list) else [given]
+            numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+            if not numbers or not all(low <= value <= high for value in values):
+                raise ValueError(f"`{name}` of clarity.json must be in [{low:g}, {high:g}], got {given}. Correct it.")
+            if name.endswith(("thresholds", "valleys")) and len(values) != len(findings):
+                raise ValueError(f"`{name}` of clarity.json must be one for each of {findings}, got {given}.")
 
     def __call__(self, film: str | os.PathLike) -> list[dict[str, Any]]:
         """Localize the findings of one film.
@@ -142,7 +165,12 @@ def findings_of(scores: np.ndarray, maps: np.ndarray, film: Sequence[int], setti
 
     Returns:
         As [`OnnxRunner`] gives it.
+
+    Raises:
+        ValueError: A score is outside [0, 1], or a value of a map negative or not finite.
     """
+    if not ((scores >= 0) & (scores <= 1)).all() or not (np.isfinite(maps) & (maps >= 0)).all():
+        raise ValueError(f"`model` must give finite scores and maps, got others from {settings['model']}. Check it.")
     results = []
     for index in np.argsort(-scores, kind="stable"):
         score, threshold = float(scores[index]), float(settings["score_thresholds"][index])
@@ -512,7 +540,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", default=Path(__file__).parent, help="of the export; by default this file's")
     parsed = parser.parse_args(arguments)
     try:
-        print(json.dumps(OnnxRunner(parsed.folder)(parsed.film), indent=2))
+        print(json.dumps(OnnxRunner(parsed.folder)(parsed.film), indent=2, allow_nan=False))
     except (ImportError, OSError, ValueError) as error:
         parser.exit(1, f"error: {error}\n")
 

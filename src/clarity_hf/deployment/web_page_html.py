@@ -133,7 +133,7 @@ def findings_table(
     present = sum(finding["present"] for finding in ordered)
     count = f"{present or 'None'} of {len(ordered)} findings reach{'es its' if present < 2 else ' their'}"
     note = "" if score_name == "Probability" else f'<p class="ch-small">{UNCALIBRATED}</p>'
-    payload = base64.b64encode((json.dumps(record, indent=2) + "\n").encode()).decode()
+    payload = base64.b64encode((json.dumps(record, indent=2, allow_nan=False) + "\n").encode()).decode()
     return (
         f'<p class="ch-told">{count} threshold. Choose one to see its map.</p><table class="ch-findings"><thead><tr>'
         f'<th scope="col">Finding</th><th scope="col">{escape(score_name)}, threshold as a line</th>'

@@ -129,7 +129,7 @@ def evaluate_films(
 
     Raises:
         ValueError: The file is of another method, other films or settings, a film's name occurs twice, the method and
-            the films differ in their findings, or `maps` is unknown.
+            the films differ in their findings, `maps` is unknown, or a score is not finite.
     """
     if maps not in ("all", "annotated"):
         raise ValueError(f"`maps` must be 'all' or 'annotated', got '{maps}'. Choose one of them.")
@@ -155,7 +155,7 @@ def evaluate_films(
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         if file.tell() == 0:
-            file.write(json.dumps(head) + "\n")
+            file.write(json.dumps(head, allow_nan=False) + "\n")
         bar = tqdm(total=len(films), initial=len(films) - len(missing), desc=localizer.name, disable=not progress)
         for batch in _batches(films, missing, batch_size, num_workers):
             read = [film for film in batch if isinstance(film, Film)]
@@ -165,7 +165,7 @@ def evaluate_films(
                     logger.warning("%s cannot be read and is left out: %s", film.name, film.reason)
                     file.write(json.dumps({"unreadable": film.name, "reason": film.reason}) + "\n")
             for record in _records_of(localizer, read, settings, maps):
-                file.write(json.dumps(to_json(record)) + "\n")
+                file.write(json.dumps(to_json(record), allow_nan=False) + "\n")
             file.flush()  # what a killed run leaves are whole batches and at most one torn line
             bar.update(len(batch))
         bar.close()
@@ -242,6 +242,8 @@ def _records_of(
         return
     wanted = [sorted(film.boxes) for film in films] if maps == "annotated" else None
     output = localizer([film.pixels for film in films], wanted)
+    if not np.isfinite(output.scores).all():
+        raise ValueError(f"`{localizer.name}` must give finite scores, got others. Look for a diverged model.")
     for row, film in enumerate(films):
         yield _record(film, output, row, settings, maps)
 
