@@ -23,10 +23,10 @@ import argparse
 from pathlib import Path
 
 from clarity_hf.cli.common import load
+from clarity_hf.deployment.calibrated_checkpoint import save_calibrated
 from clarity_hf.evaluation.calibration import calibrate, cross_fitted
-from clarity_hf.evaluation.calibration_text import calibration_text, cross_fitted_text
 from clarity_hf.evaluation.checkpoint import calibration_records
-from clarity_hf.training.whole_files import replaced_files
+from clarity_hf.training.runs import published_name
 
 
 def main() -> None:
@@ -68,11 +68,10 @@ def main() -> None:
     # Before the config changes: the records' scores are of the calibration that it has now, which both undo.
     unseen = cross_fitted(model.config, records, *choice)
     found = calibrate(model.config, records, *choice, arguments.min_boxes, arguments.rare)
-    with replaced_files(arguments.output_dir) as folder:
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-    print(f"{calibration_text(found, model.config.findings)}\n\n{cross_fitted_text(unseen)}")
-    print(f"saved {arguments.output_dir}: calibration on {len(records)} {arguments.split} films")
+    on = f"{len(records)} {arguments.split} films"
+    about = f"{on} of {published_name(arguments.data)}"
+    print(save_calibrated(arguments.model, model, processor, arguments.output_dir, found, unseen, about))
+    print(f"saved {arguments.output_dir}: calibration on {on}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ end of the output, where `pipeline("chest-xray-localization", model=FOLDER)` loa
 
     Findings: 2 kept (Cardiomegaly, Effusion); 1 new (Opacity); 12 dropped (...)
     saved runs/finetuned: validation AUROC 0.... (... films)
+
+A model card lies beside it, so that `examples/publish.py` takes the folder as it is.
 """
 
 import argparse
@@ -26,10 +28,10 @@ from clarity_hf import FINDINGS, ClarityForMultiLabelLocalization, ClarityImageP
 from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.data.tables import load_table
 from clarity_hf.data.transforms import FilmTransform, TransformedDataset
+from clarity_hf.deployment import write_model_card
 from clarity_hf.evaluation import MultilabelAuroc, youden_thresholds
 from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments
 from clarity_hf.training.other_findings import adapt_findings
-from clarity_hf.training.runs import drop_pickle
 
 MODEL, OUTPUT_DIR, EPOCHS = "clarity-s16-224", "runs/finetuned", 2
 BATCH_SIZE, LEARNING_RATE, VALIDATION_FRACTION = 8, 5e-5, 0.25
@@ -86,7 +88,16 @@ def main() -> None:
     scores = 1 / (1 + np.exp(-prediction.predictions.astype(np.float64)))
     model.config.score_thresholds = youden_thresholds(scores, prediction.label_ids).tolist()
     trainer.save_model()
-    drop_pickle(options.output_dir)
+    write_model_card(
+        options.output_dir,
+        model,
+        data=[table.stem],
+        target=table.stem,
+        train_films=len(films.train),
+        validation_labels=prediction.label_ids,
+        metrics=prediction.metrics,
+        history=trainer.state.log_history,
+    )
     auroc = prediction.metrics["validation_auroc"]
     print(f"saved {options.output_dir}: validation AUROC {auroc:.3f} ({len(films.validation)} films)")
 

@@ -17,6 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROWS = (
     "labels",
+    "plain_card",
     "boxes",
     "grey_levels",
     "dicom_reading",

@@ -20,6 +20,7 @@ from transformers.processing_utils import ImagesKwargs
 from .boxes import Letterbox, boxes_from_map
 from .image_reading import read_image
 from .labels import checked_shares
+from .plain_card import replace_draft
 
 FILM_MEAN = 0.5056
 FILM_STD = 0.252
@@ -82,6 +83,11 @@ class ClarityImageProcessor(TorchvisionBackend):
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         _check_normalisation(self.image_mean, self.image_std, self.rescale_factor)
+
+    def _upload_modified_files(self, working_dir: str, repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        """Of `push_to_hub`: the repository's own card stays, a draft of the library gives way to a plain one."""
+        replace_draft(working_dir, repo_id)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def letterbox(self, image_size: tuple[int, int], **kwargs: Any) -> Letterbox:
         """How this processor places a film of `(height, width)` pixels in the model's input."""

@@ -46,6 +46,7 @@ from .losses_clarity import (
     multilabel_classification_loss,
     orthogonality_loss,
 )
+from .plain_card import replace_draft
 
 
 @dataclass
@@ -393,6 +394,11 @@ class ClarityPreTrainedModel(PreTrainedModel):
             _require_none(misplaced, place, "too many", "Correct the sizes in config.json.")
         _require_finite(model, place)
         return loaded
+
+    def _upload_modified_files(self, working_dir: str, repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        """Of `push_to_hub`: the repository's own card stays, a draft of the library gives way to a plain one."""
+        replace_draft(working_dir, repo_id, self.config.findings)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     @staticmethod
     def _load_pretrained_model(

@@ -20,6 +20,7 @@ from transformers.modeling_outputs import ModelOutput
 from .image_processing_clarity import check_outputs
 from .image_reading import read_image
 from .labels import checked_shares
+from .plain_card import replace_draft
 from .radiograph_check import NotARadiographWarning, check_mode, check_radiograph, is_available
 
 
@@ -207,6 +208,11 @@ class ChestXrayLocalizationPipeline(Pipeline):
         """
         self.model.save_pretrained(save_directory, **kwargs)
         self.image_processor.save_pretrained(save_directory, **kwargs)
+
+    def _upload_modified_files(self, working_dir: str, repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        """Of `push_to_hub`: the repository's own card stays, a draft of the library gives way to a plain one."""
+        replace_draft(working_dir, repo_id, self.model.config.findings)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ CODE = [
     "losses_clarity.py",
     "modeling_clarity.py",
     "pipeline_chest_xray_localization.py",
+    "plain_card.py",
     "radiograph_check.py",
 ]
 

@@ -54,6 +54,7 @@ NO_REFERENCE = {
     "deployment.web_page_html": "text of the web page",
     "evaluation.calibration_text": "of the command line",
     "evaluation.curves": "of the report",
+    "plain_card": "what `push_to_hub` and `calibrate` write where there is no card",
     "training.foreign_models": "beneath training.teacher and training.initialization",
     "training.vit_checkpoints": "beneath training.initialization",
     "training.vit_layouts": "beneath training.initialization",

@@ -12,6 +12,7 @@ from transformers import pipeline
 
 import clarity_hf
 from clarity_hf.data.phantoms import draw_phantom
+from clarity_hf.deployment import prepare_publication
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "finetune.py"
 
@@ -49,6 +50,8 @@ def test_without_a_table_it_makes_one_up_and_trains_on_it(run, tiny_checkpoint):
     assert out.strip().endswith("(4 films)")
 
     assert not list(folder.rglob("*.bin"))
+    assert "Trained on 12 films of films;" in (folder / "README.md").read_text(encoding="utf-8")
+    prepare_publication(folder, folder.parent / "published")
     localizer = pipeline(clarity_hf.TASK, model=str(folder), device="cpu")
     findings = localizer(draw_phantom(0, 64).image)
     assert {finding["label"] for finding in findings} == {"Cardiomegaly", "Effusion", "Opacity"}

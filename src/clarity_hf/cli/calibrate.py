@@ -61,10 +61,10 @@ def calibrate(
     Printed are what each finding was given, and what such a calibration reaches on films that it has not seen: fitted
     on one half of the patients, measured on the other, and the other way round.
     """
+    from clarity_hf.deployment.calibrated_checkpoint import save_calibrated
     from clarity_hf.evaluation import calibration
-    from clarity_hf.evaluation.calibration_text import calibration_text, cross_fitted_text
     from clarity_hf.evaluation.checkpoint import calibration_records
-    from clarity_hf.training.whole_files import replaced_files
+    from clarity_hf.training.runs import published_name
 
     loaded, image_processor = load(model, device)
     records = calibration_records(
@@ -75,8 +75,7 @@ def calibrate(
     found = calibration.calibrate(
         loaded.config, records, rule.value, sensitivity, min_positives, min_boxes, rare.value
     )
-    with replaced_files(output_dir) as folder:
-        loaded.save_pretrained(folder)
-        image_processor.save_pretrained(folder)
-    print(f"{calibration_text(found, loaded.config.findings)}\n\n{cross_fitted_text(unseen)}")
-    print(f"saved {output_dir}: calibration on {len(records)} {split.value} films")
+    on = f"{len(records)} {split.value} films"
+    about = f"{on} of {published_name(data)}"
+    print(save_calibrated(model, loaded, image_processor, output_dir, found, unseen, about))
+    print(f"saved {output_dir}: calibration on {on}")

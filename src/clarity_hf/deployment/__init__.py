@@ -1,6 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Deployment: half-precision checkpoints, model cards, publishing, export to other runtimes."""
 
+from .calibrated_checkpoint import save_calibrated
 from .checkpoint import save_checkpoint
 from .export import export_model
 from .model_card import write_model_card
@@ -12,6 +13,7 @@ __all__ = [
     "export_model",
     "prepare_publication",
     "publish",
+    "save_calibrated",
     "save_checkpoint",
     "write_model_card",
 ]

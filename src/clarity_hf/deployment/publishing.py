@@ -250,7 +250,8 @@ def check_publication(
         problems += _code_problems(folder, files)
         problems += _weights_problems(folder)
         problems += [f"{CARD} {problem}" for problem in card_problems((folder / CARD).read_text(encoding="utf-8"))]
-        problems += [f"{CARD} shows {picture}, which is missing" for picture in _shown(folder / CARD) - {*files}]
+        missing = shown_pictures(folder / CARD) - {*files}
+        problems += [f"{CARD} shows {picture}, which is missing" for picture in missing]
         problems += _path_problems(folder, files, private_paths)
     if problems:
         raise ValueError(
@@ -439,7 +440,7 @@ def _card_file(source: Path | None, card: str | os.PathLike | None) -> Path:
 
 def _pictures_of(card: Path) -> list[str]:
     """Pictures of the card, all there and below its folder."""
-    shown = sorted(_shown(card))
+    shown = sorted(shown_pictures(card))
     for picture in shown:
         parts = PurePosixPath(picture)
         if parts.is_absolute() or ".." in parts.parts or parts.suffix not in PICTURES:
@@ -454,8 +455,12 @@ def _pictures_of(card: Path) -> list[str]:
     return shown
 
 
-def _shown(card: Path) -> set[str]:
-    """Paths of the local pictures that a card shows."""
+def shown_pictures(card: Path) -> set[str]:
+    """Paths of the local pictures that a card shows, relative to it.
+
+    Args:
+        card: A `README.md`.
+    """
     text = card.read_text(encoding="utf-8")
     links = re.findall(r"!\[[^\]]*\]\(\s*<?([^)\s>]+)", text) + re.findall(r"<img[^>]+?src=[\"']([^\"']+)", text)
     return {urllib.parse.unquote(link) for link in links if not re.match(r"[a-z]+:", link)}

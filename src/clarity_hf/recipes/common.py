@@ -156,15 +156,15 @@ def fit(trainer: Trainer, recipe: DataRecipe, validation: Any) -> PredictionOutp
 def save_run(trainer: Trainer) -> None:
     """Leave the model, its image processor and the run's history in the output folder; every process calls this.
 
-    Each file takes its place whole: a run that is killed here leaves what was there before. With `push_to_hub` the
-    library writes into the folder itself.
+    Each file takes its place whole: a run that is killed here leaves what was there before. Nothing goes to the Hub
+    yet: the card is not there.
     """
     folder = Path(trainer.args.output_dir)
     staging = folder / ".unfinished"
     if trainer.args.should_save:
         empty_folder(staging)
     trainer.accelerator.wait_for_everyone()
-    trainer.save_model(str(staging))
+    trainer.save_model(str(staging), _internal_call=True)
     trainer.accelerator.wait_for_everyone()  # a sharded model is written by all
     if trainer.args.should_save:
         drop_pickle(staging)
@@ -172,3 +172,9 @@ def save_run(trainer: Trainer) -> None:
         trainer.state.save_to_json(str(staging / "trainer_state.json"))
         move_files(staging, folder)
         shutil.rmtree(staging)
+
+
+def push_run(trainer: Trainer) -> None:
+    """Send the output folder, with its card, to the Hub where `push_to_hub` asks for it; every process calls this."""
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()

@@ -23,7 +23,6 @@ from transformers import (
     ConvNextV2ForImageClassification,
     PreTrainedConfig,
     PreTrainedModel,
-    Trainer,
     TrainingArguments,
 )
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -38,9 +37,10 @@ from clarity_hf.training.checkpoints import SealCheckpoints
 from clarity_hf.training.foreign_models import load_foreign_model
 from clarity_hf.training.optimization import MuonWithAdamW, block_matrices
 from clarity_hf.training.runs import EpochTeller, default_arguments, published_name
+from clarity_hf.training.trainer import CardKeepingTrainer
 from clarity_hf.training.whole_files import replaced_files
 
-from .common import DataRecipe, films_that_decide, fit, open_recipe_sources, run_command, save_run
+from .common import DataRecipe, films_that_decide, fit, open_recipe_sources, push_run, run_command, save_run
 
 DEFAULTS = default_arguments() | {"output_dir": "runs/teacher", "learning_rate": 2e-4, "weight_decay": 0.05}
 SIZES = {
@@ -135,7 +135,7 @@ def train_teacher(recipe: TeacherRecipe, args: TrainingArguments) -> dict[str, f
     validations = {name: TransformedDataset(source.validation, plain) for name, source in sources.items()}
     evaluated, validation = films_that_decide(validations, args)
 
-    trainer = Trainer(
+    trainer = CardKeepingTrainer(
         model=model,
         args=args,
         train_dataset=TransformedDataset(films, see, args.seed),
@@ -157,6 +157,7 @@ def train_teacher(recipe: TeacherRecipe, args: TrainingArguments) -> dict[str, f
             f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(validation)} films), "
             f"licence of the weights {licence[0]}"
         )
+    push_run(trainer)
     trainer.accelerator.end_training()
     return prediction.metrics
 

@@ -32,7 +32,7 @@ from clarity_hf.training.other_findings import adapt_findings
 from clarity_hf.training.runs import default_arguments, published_name
 from clarity_hf.training.teacher_cache import cache_teacher_logits
 
-from .common import DataRecipe, films_that_decide, fit, open_recipe_sources, run_command, save_run
+from .common import DataRecipe, films_that_decide, fit, open_recipe_sources, push_run, run_command, save_run
 
 DEFAULTS = default_arguments() | {"output_dir": "runs/clarity", "learning_rate": 3e-4}
 SIZES: dict[str, dict[str, Any]] = {
@@ -187,19 +187,21 @@ def save(
     scores = 1 / (1 + np.exp(-prediction.predictions.astype(np.float64)))
     model.config.score_thresholds = youden_thresholds(scores, prediction.label_ids).tolist()
     save_run(trainer)
+    if trainer.is_world_process_zero():
+        write_model_card(
+            Path(args.output_dir),
+            model,
+            data=data,
+            target=data[-1],
+            train_films=train_films,
+            validation_labels=prediction.label_ids,
+            metrics=prediction.metrics,
+            history=trainer.state.log_history,
+            teacher=published_name(recipe.teacher) if recipe.teacher else None,
+        )
+    push_run(trainer)
     if not trainer.is_world_process_zero():
         return
-    write_model_card(
-        Path(args.output_dir),
-        model,
-        data=data,
-        target=data[-1],
-        train_films=train_films,
-        validation_labels=prediction.label_ids,
-        metrics=prediction.metrics,
-        history=trainer.state.log_history,
-        teacher=published_name(recipe.teacher) if recipe.teacher else None,
-    )
     auroc = prediction.metrics["validation_auroc"]
     if np.isnan(auroc):
         print(

@@ -10,15 +10,38 @@ import torch
 from transformers import Trainer
 
 from clarity_hf.losses_clarity import distillation_loss
+from clarity_hf.plain_card import replace_draft
 
 from .arguments import ClarityTrainingArguments
 from .checkpoints import SealCheckpoints
 from .optimization import MuonWithAdamW, block_matrices, decaying_parameters, parameter_groups
-from .runs import EpochTeller
+from .runs import EpochTeller, drop_pickle
 from .teacher import Teacher
 
 
-class ClarityDistillationTrainer(Trainer):
+class CardKeepingTrainer(Trainer):
+    """[`transformers.Trainer`] whose output folder can go to the Hub as it is: with its own card, and no pickle."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the library's, without its pickle of the arguments in the output folder."""
+        super().save_model(output_dir, _internal_call)
+        if output_dir is None and self.args.should_save:
+            drop_pickle(self.args.output_dir)
+
+    def create_model_card(self, *args: Any, model_name: str | None = None, **kwargs: Any) -> None:
+        """Leave the card that is there, and else write the plain one; `push_to_hub` calls this.
+
+        Args:
+            args: Ignored, with `kwargs`: they are for the library's draft.
+            model_name: As the card calls the model.
+            kwargs: Ignored.
+        """
+        if self.is_world_process_zero():
+            findings = getattr(self.accelerator.unwrap_model(self.model).config, "findings", ())
+            replace_draft(self.args.output_dir, self.hub_model_id or model_name or "model", findings)
+
+
+class ClarityDistillationTrainer(CardKeepingTrainer):
     r"""[`transformers.Trainer`] for [`ClarityForMultiLabelLocalization`].
 
     The loss of a step, with z the two logits and α = 0 without a teacher:
