@@ -245,6 +245,26 @@ def test_a_generator_gives_an_iterator(localizer, film):
     assert [len(result) for result in results] == [14, 14]
 
 
+def test_the_iterator_gives_one_result_at_a_time_and_goes_on_where_it_was(localizer, film):
+    read = []
+
+    def films():
+        for number in range(3):
+            read.append(number)
+            yield film
+
+    results = localizer(films())
+    assert next(results) == localizer(film)
+    assert read == [0]
+    assert [len(result) for result in results] == [14, 14]
+    assert next(results, None) is None
+    data = KeyDataset(datasets.Dataset.from_dict({"image": [Image.fromarray(film)] * 3}), "image")
+    results = localizer(data)
+    assert len(results) == 3
+    next(results)
+    assert len(list(results)) == 2
+
+
 def test_a_dataset_gives_an_iterator(localizer, film):
     data = datasets.Dataset.from_dict({"image": [Image.fromarray(film), Image.fromarray(film.T)]})
     data = data.cast_column("image", datasets.Image())

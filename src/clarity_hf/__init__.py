@@ -6,6 +6,8 @@ not a medical device. Importing it registers the classes, the task `chest-xray-l
 checkpoints with transformers, and does nothing else.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -23,6 +25,9 @@ from .modeling_clarity import (
 )
 from .packaged_checkpoints import CHECKPOINT_FOLDER, DEFAULT_CHECKPOINT, checkpoint_names, register_checkpoint_names
 from .pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
+
+if TYPE_CHECKING:
+    from .training import ClarityDistillationTrainer, ClarityTrainingArguments, Teacher
 
 __version__ = "0.1.0"
 
@@ -51,18 +56,33 @@ def _register() -> None:
 
 _register()
 
+_OF_TRAINING = ("ClarityDistillationTrainer", "ClarityTrainingArguments", "Teacher")
+
+
+def __getattr__(name: str) -> Any:
+    """What training needs is imported when it is asked for: inference does not wait for it."""
+    if name not in _OF_TRAINING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import training
+
+    return getattr(training, name)
+
+
 __all__ = [
     "FINDINGS",
     "TASK",
     "ChestXrayLocalizationPipeline",
     "ClarityConfig",
+    "ClarityDistillationTrainer",
     "ClarityForMultiLabelLocalization",
     "ClarityImageProcessor",
     "ClarityLocalizationOutput",
     "ClarityModel",
     "ClarityModelOutput",
     "ClarityPreTrainedModel",
+    "ClarityTrainingArguments",
     "DicomFilm",
+    "Teacher",
     "checkpoint_names",
     "read_dicom",
     "read_image",

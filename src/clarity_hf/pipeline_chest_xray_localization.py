@@ -7,7 +7,7 @@ import numbers
 import os
 import types
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,8 @@ class ChestXrayLocalizationPipeline(Pipeline):
         elif isinstance(inputs, types.GeneratorType) or _is_many(inputs):
             # A generator, as the base class takes iterators of other types for one film.
             inputs = (_Listed(film, index) for index, film in enumerate(inputs))
-        return super().__call__(inputs, **kwargs)
+        results = super().__call__(inputs, **kwargs)
+        return results if isinstance(results, list) else _Results(results)
 
     def _sanitize_parameters(
         self,
@@ -221,6 +222,21 @@ class _Listed:
 
     film: Any
     index: int
+
+
+class _Results(Iterator):
+    """Results of many films one by one: the library's are iterable, but no iterator, and begin again on each `for`."""
+
+    def __init__(self, results: Any):
+        self._results = results
+        self._remaining = iter(results)
+
+    def __next__(self) -> list[dict[str, Any]]:
+        return next(self._remaining)
+
+    def __len__(self) -> int:
+        """Number of batches of a data set, for a progress bar; a TypeError for a generator, as the library's."""
+        return len(self._results)
 
 
 def _check(pixels: np.ndarray, name: str, mode: str) -> None:

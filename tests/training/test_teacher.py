@@ -194,3 +194,35 @@ def test_weights_that_are_not_safetensors_are_refused(tmp_path):
     ConvNextImageProcessor().save_pretrained(tmp_path)
     with pytest.raises(OSError, match="safetensors"):
         Teacher.from_pretrained(str(tmp_path), FINDINGS, ClarityImageProcessor())
+
+
+# A teacher of whatever is at hand
+
+
+def classifier(names):
+    config = ConvNextV2Config(hidden_sizes=[8] * 4, depths=[1] * 4, id2label=dict(enumerate(names)))
+    return ConvNextV2ForImageClassification(config)
+
+
+def test_a_teacher_stays_as_it_is():
+    teacher = Teacher(Recorder(FINDINGS), FINDINGS, *STUDENT, *TEACHER)
+    assert Teacher.of(teacher, FINDINGS, None) is teacher
+
+
+def test_a_model_that_came_from_nowhere_sees_the_students_pixels(caplog):
+    model = classifier(FINDINGS)
+    pixels = torch.randn(2, 3, 64, 64)
+    found = Teacher.of(model, FINDINGS, None)(pixels)
+    torch.testing.assert_close(found, model(pixels).logits)
+    assert "it sees the student's pixels as they are" in caplog.text
+
+
+def test_what_is_no_teacher_is_refused_at_once(tmp_path):
+    with pytest.raises(TypeError, match=r"`teacher` must be a Teacher, an image classifier .* got Recorder"):
+        Teacher.of(Recorder(FINDINGS), FINDINGS, ClarityImageProcessor())
+    with pytest.raises(ValueError, match="must know every finding of the student, got a teacher without"):
+        Teacher.of(classifier(FINDINGS[:1]), FINDINGS, ClarityImageProcessor())
+    classifier(FINDINGS).save_pretrained(tmp_path)
+    ConvNextImageProcessor().save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="`processing_class` must be the student's image processor, got NoneType"):
+        Teacher.of(ConvNextV2ForImageClassification.from_pretrained(tmp_path), FINDINGS, None)

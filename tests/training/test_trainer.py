@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainingArguments
 
+from clarity_hf import ClarityDistillationTrainer, ClarityImageProcessor, Teacher
 from clarity_hf.evaluation import MultilabelAuroc, auroc_per_finding
 from clarity_hf.losses_clarity import distillation_loss
-from clarity_hf.training import ClarityDistillationTrainer
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")
 _spec = importlib.util.spec_from_file_location("tiny_run", SCRIPT)
@@ -381,7 +381,48 @@ def test_evaluation_leaves_the_training_log_alone(tmp_path, rows):
     assert not [name for name in evaluations[0] if name.startswith("loss")]
 
 
-def test_arguments_of_another_class_are_refused(tmp_path):
-    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
-    with pytest.raises(TypeError, match="must be ClarityTrainingArguments, got TrainingArguments"):
-        ClarityDistillationTrainer(model=tiny_model(), args=args)
+def test_plain_arguments_take_our_defaults_of_what_they_lack(tmp_path, rows):
+    args = TrainingArguments(str(tmp_path / "run"), max_steps=1, use_cpu=True, report_to="none", weight_decay=0.25)
+    logits = torch.tensor([1.0, -1.0, 0.0])
+    taught = [row | {"teacher_logits": logits} for row in rows[:4]]
+    trainer = ClarityDistillationTrainer(model=tiny_model(), args=args, train_dataset=taught)
+    trainer.train()
+    assert (args.distillation_alpha, args.distillation_temperature, args.weight_decay) == (0.5, 1.0, 0.25)
+    [log] = [entry for entry in trainer.state.log_history if "train_loss" in entry]
+    assert np.isfinite(log["train_loss"])
+    batch = batch_of(rows[:4])
+    with torch.no_grad():
+        cached = trainer.compute_loss(trainer.model, batch | {"teacher_logits": logits.expand(4, -1)})
+    assert cached.item() != pytest.approx(trainer.compute_loss(trainer.model, batch).item())
+
+
+def test_teacher_logits_in_rows_survive_the_removal_of_unused_columns(tmp_path, rows):
+    args = TrainingArguments(str(tmp_path / "run"), use_cpu=True, report_to="none")
+    assert args.remove_unused_columns
+    taught = [row | {"teacher_logits": torch.zeros(3), "name": "a film"} for row in rows[:4]]
+    trainer = ClarityDistillationTrainer(model=tiny_model(), args=args, train_dataset=taught)
+    [batch] = trainer.get_train_dataloader()
+    assert "teacher_logits" in batch
+    assert "name" not in batch
+
+
+@pytest.mark.parametrize("as_name", [False, True], ids=["a loaded model", "a name"])
+def test_a_classifier_of_transformers_is_a_teacher(tmp_path, rows, as_name):
+    from transformers import ConvNextImageProcessor, ConvNextV2Config, ConvNextV2ForImageClassification
+
+    names = dict(enumerate(["Hernia", *reversed(tiny_model().config.findings)]))
+    config = ConvNextV2Config(hidden_sizes=[8] * 4, depths=[1] * 4, id2label=names)
+    ConvNextV2ForImageClassification(config).save_pretrained(tmp_path / "teacher")
+    ConvNextImageProcessor(size={"shortest_edge": 64}).save_pretrained(tmp_path / "teacher")
+    loaded = ConvNextV2ForImageClassification.from_pretrained(tmp_path / "teacher")
+    given = str(tmp_path / "teacher") if as_name else loaded
+    args = TrainingArguments(str(tmp_path / "run"), max_steps=1, logging_steps=1, use_cpu=True, report_to="none")
+    processor = ClarityImageProcessor()
+    trainer = ClarityDistillationTrainer(
+        model=tiny_model(), args=args, train_dataset=rows[:4], processing_class=processor, teacher=given
+    )
+    trainer.train()
+    assert "loss_patch_distillation" in trainer.state.log_history[0]
+    expected = Teacher.from_pretrained(str(tmp_path / "teacher"), tiny_model().config.findings, processor)
+    pixels = batch_of(rows[:4])["pixel_values"]
+    torch.testing.assert_close(trainer.teacher(pixels), expected(pixels))

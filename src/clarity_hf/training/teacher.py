@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
 
 from .foreign_models import load_foreign_model
+
+logger = logging.getLogger(__name__)
 
 
 class Teacher(nn.Module):
@@ -80,6 +83,43 @@ class Teacher(nn.Module):
         mean, std, size = _preprocessing(AutoImageProcessor.from_pretrained(name_or_path))
         return cls(model, findings, *_normalisation(student_processor), mean, std, size)
 
+    @classmethod
+    def of(cls, teacher: Teacher | PreTrainedModel | str, findings: Sequence[str], student_processor: Any) -> Teacher:
+        """A teacher of whatever is at hand.
+
+        Args:
+            teacher: A teacher, which stays as it is; a name for `from_pretrained`; or an image classifier that is
+                loaded, whose image processor is read from where it was loaded. One that was not loaded, or lies there
+                without an image processor, sees the student's `pixel_values` as they are, which is logged.
+            findings: The student's findings.
+            student_processor: The student's image processor.
+
+        Raises:
+            OSError: There is no such teacher.
+            TypeError: `teacher` is something else, or there is no image processor of the student to undo.
+            ValueError: As for `from_pretrained`.
+        """
+        if isinstance(teacher, Teacher):
+            return teacher
+        if not isinstance(teacher, str | PreTrainedModel):
+            raise TypeError(
+                f"`teacher` must be a Teacher, an image classifier of transformers or the name of one, got "
+                f"{type(teacher).__name__}. Wrap it: Teacher(model, findings, ...)."
+            )
+        own = None if isinstance(teacher, str) else _processor_beside(teacher)
+        if isinstance(teacher, PreTrainedModel) and own is None:
+            logger.warning("The teacher has no image processor beside it: it sees the student's pixels as they are.")
+            return cls(teacher, findings, [0.0], [1.0], [0.0], [1.0])
+        if not hasattr(student_processor, "image_mean"):
+            raise TypeError(
+                f"`processing_class` must be the student's image processor, got {type(student_processor).__name__}. "
+                "Its normalisation is undone before the teacher's is done: pass ClarityImageProcessor."
+            )
+        if isinstance(teacher, str):
+            return cls.from_pretrained(teacher, findings, student_processor)
+        mean, std, size = _preprocessing(own)
+        return cls(teacher, findings, *_normalisation(student_processor), mean, std, size)
+
     def train(self, mode: bool = True) -> Teacher:
         """Stay in evaluation mode whatever is asked."""
         return super().train(False)
@@ -91,6 +131,15 @@ class Teacher(nn.Module):
         if self.size is not None and tuple(pixels.shape[-2:]) != self.size:
             pixels = F.interpolate(pixels, size=self.size, mode="bilinear", align_corners=False, antialias=True)
         return self.model(pixels).logits[:, self.order]
+
+
+def _processor_beside(model: PreTrainedModel) -> Any:
+    """The image processor of the folder or repository that a model was loaded from; None where there is none."""
+    place = model.config._name_or_path
+    try:
+        return AutoImageProcessor.from_pretrained(place) if place else None
+    except (OSError, ValueError):
+        return None
 
 
 def _preprocessing(processor: Any) -> tuple[Sequence[float], Sequence[float], tuple[int, int] | None]:

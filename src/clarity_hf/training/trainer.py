@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import fields
 from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 
 from clarity_hf.losses_clarity import distillation_loss
 from clarity_hf.plain_card import replace_draft
@@ -52,27 +53,30 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
     mean since the last log.
 
     Args:
-        teacher: A [`Teacher`], kept off the student's checkpoint and out of the optimizer; None to train on labels.
-        args: [`ClarityTrainingArguments`].
+        teacher: A [`Teacher`], a loaded image classifier or the name of one, see [`Teacher.of`]; kept off the
+            student's checkpoint and out of the optimizer. None to train on labels.
+        args: [`ClarityTrainingArguments`], or [`transformers.TrainingArguments`], to which the former's defaults of
+            what CLARiTy adds are given: half of the loss is the teacher's.
         kwargs: As for [`transformers.Trainer`]; rows hold `pixel_values`, `labels` and optionally `anatomical_prior`
             and `teacher_logits` `(F,)`, a teacher's cached answer to just these pixels, for which no teacher is asked.
 
     Raises:
-        TypeError: `args` are not [`ClarityTrainingArguments`].
+        OSError, TypeError, ValueError: As for [`Teacher.of`].
     """
 
     loss_is_scaled_for_ga = False  # a mean over images: dividing by the accumulation steps is right
 
-    def __init__(self, *args: Any, teacher: Teacher | None = None, **kwargs: Any):
+    def __init__(self, *args: Any, teacher: Teacher | PreTrainedModel | str | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        if not isinstance(self.args, ClarityTrainingArguments):
-            raise TypeError(
-                f"`args` must be ClarityTrainingArguments, got {type(self.args).__name__}. "
-                "It has the distillation's α and τ."
-            )
+        for added in fields(ClarityTrainingArguments):
+            if not hasattr(self.args, added.name):  # plain TrainingArguments
+                setattr(self.args, added.name, added.default)
         self.add_callback(EpochTeller())
         self.add_callback(SealCheckpoints())
-        self.teacher = teacher.to(self.args.device) if teacher is not None else None
+        self.teacher = None
+        if teacher is not None:
+            findings = self.accelerator.unwrap_model(self.model).config.findings
+            self.teacher = Teacher.of(teacher, findings, self.processing_class).to(self.args.device)
         self._part_sums: dict[str, torch.Tensor] = {}
         self._part_counts: dict[str, int] = defaultdict(int)
 
@@ -112,6 +116,11 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
         if model.training:
             self._collect(parts)
         return (loss, outputs) if return_outputs else loss
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if "teacher_logits" not in self._signature_columns:  # they are for the loss, and the model does not take them
+            self._signature_columns.append("teacher_logits")
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """Weights that decay: matrices and convolutions, but no tokens and no positions."""
