@@ -1,12 +1,16 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """One film, whatever way it is stored; what is no frontal chest film is refused with the reason and no name."""
 
+import contextlib
 import io
 import itertools
 import os
 import re
+import shutil
 import struct
+import subprocess
 import sys
+import time
 import tracemalloc
 import warnings
 import zlib
@@ -190,6 +194,33 @@ def test_a_film_without_window_spans_what_it_holds(truth):
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("signed", [0, 1])
+@pytest.mark.parametrize("strays", [[65535], [0], [65535, 0], [65535] * 60])
+def test_stray_pixels_do_not_count_for_the_range(truth, photometric, signed, strays):
+    shares = truth if photometric == "MONOCHROME2" else 1 - truth
+    stored = np.rint(8000 + shares * 4000).astype(int)
+    stored.flat[: len(strays)] = strays
+    stored -= 32768 if signed else 0
+    depth = {"BitsStored": 16, "HighBit": 15, "PixelRepresentation": signed, "PhotometricInterpretation": photometric}
+    read = read_dicom(with_pixels(stored, **depth)).pixels.ravel()[len(strays) :]
+    kept = truth.ravel()[len(strays) :]
+    np.testing.assert_allclose(read, 255 * (kept - kept.min()) / np.ptp(kept), atol=0.1)
+
+
+@pytest.mark.parametrize("function", ["LINEAR_EXACT", "SIGMOID"])
+def test_a_window_narrower_than_1_is_one_but_where_it_is_linear(truth, function):
+    """PS3.3 C.11.2.1.3: above 0 is allowed there. The film's values are 0 to 0.4095."""
+    film = plain(truth, RescaleSlope=0.0001, RescaleIntercept=0, WindowCenter=0.2, WindowWidth=0.25)
+    film.VOILUTFunction = function
+    values = np.rint(truth * 4095) / 10_000
+    linear = ((values - 0.2) / 0.25 + 0.5).clip(0, 1)
+    expected = linear if function == "LINEAR_EXACT" else 1 / (1 + np.exp(-4 * (values - 0.2) / 0.25))
+    np.testing.assert_allclose(read_dicom(film).pixels, 255 * expected, atol=0.01)
+    film.VOILUTFunction = "LINEAR"  # where the standard asks for 1 or more: none
+    np.testing.assert_allclose(read_dicom(film).pixels, 255 * truth, atol=0.1)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("limit", [None, 30])
 def test_padding_is_black_and_does_not_count(truth, photometric, limit):
     shares = truth if photometric == "MONOCHROME2" else 1 - truth
@@ -232,10 +263,88 @@ def test_packed_tables_are_unpacked(truth):
     np.testing.assert_allclose(read_dicom(film).pixels, 255 * truth, atol=1.1)
 
 
-@pytest.mark.parametrize("declared", [12, 16])
-def test_a_table_counts_by_the_bits_it_uses(truth, declared):
-    film = plain(truth, VOILUTSequence=table(np.arange(4096), 0, bits=declared))
-    np.testing.assert_allclose(read_dicom(film).pixels, 255 * truth, atol=0.1)
+@pytest.mark.parametrize(
+    ("declared", "high", "brightest"),
+    [
+        (12, 4095, 1),
+        (12, 2000, 2000 / 4095),
+        (12, 300, 300 / 4095),
+        (16, 40_000, 40_000 / 65_535),
+        (16, 16_383, 16_383 / 65_535),
+        (16, 4095, 1),  # under a sixteenth: the container's bits were declared
+        (12, 16_383, 1),  # more than declared
+    ],
+)
+def test_a_table_counts_by_the_bits_it_declares(truth, declared, high, brightest):
+    entries = np.rint(np.linspace(0, 1, 4096) * high).astype(int)
+    read = read_dicom(plain(truth, VOILUTSequence=table(entries, 0, bits=declared))).pixels
+    np.testing.assert_allclose(read, 255 * brightest * truth, atol=0.5)
+
+
+@pytest.mark.parametrize("syntax", ["ImplicitVRLittleEndian", "ExplicitVRLittleEndian"])
+@pytest.mark.parametrize("keyword", ["ModalityLUTSequence", "VOILUTSequence"])
+@pytest.mark.parametrize("signed", [0, 1])
+@pytest.mark.parametrize("entries", [1000, 32_767, 32_768, 40_000, 65_536])
+@pytest.mark.parametrize("first", [-32_768, -1000, 0, 1000, 25_000])
+def test_a_table_of_any_length_and_start_is_read_whatever_the_pixels_sign(
+    truth, syntax, keyword, signed, entries, first
+):
+    """The film's values run over the table; the count has no sign (PS3.3 C.11.1.1), in implicit VR neither of both."""
+    lowest, highest = (-32_768, 32_767) if signed else (0, 65_535)
+    start, stop = max(first, lowest), min(first + entries - 1, highest)
+    if stop - start < 500 or (first < 0 and not signed):
+        pytest.skip("no pixel could have a value of this table, or no such descriptor be written")
+    stored = np.rint(start + truth * (stop - start)).astype(int)
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [entries % 2**16, first, 16])
+    item.add_new("LUTData", "OW", np.linspace(0, 65_535, entries).round().astype("<u2").tobytes())
+    depth = {"BitsStored": 16, "HighBit": 15, "PixelRepresentation": signed}
+    film = with_pixels(stored, **depth, **{keyword: Sequence([item])})
+    film.file_meta.TransferSyntaxUID = getattr(uid, syntax)
+    scale = 255 / (entries - 1)
+    expected = (stored - first) * scale
+    if keyword == "ModalityLUTSequence":  # no window: what is held spans all
+        expected = 255 * (expected - expected.min()) / (expected.max() - expected.min())
+    np.testing.assert_allclose(read_dicom(written(film)).pixels, expected, atol=0.6)
+
+
+@pytest.mark.parametrize("order", ["ExplicitVRLittleEndian", "ImplicitVRLittleEndian", "ExplicitVRBigEndian"])
+@pytest.mark.parametrize("vr", ["OW", "OB", "US", "SS"])
+def test_table_data_of_any_type_are_read(truth, order, vr):
+    entries = np.rint(np.linspace(0, 1, 4096) ** 2 * 65_535).astype(int)
+    big = order == "ExplicitVRBigEndian"
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [4096, 0, 16])
+    if vr in ("OW", "OB"):
+        item.add_new("LUTData", vr, entries.astype(">u2" if big else "<u2").tobytes())
+    else:
+        item.add_new("LUTData", vr, (entries if vr == "US" else entries.astype("u2").astype("i2")).tolist())
+    film = plain(np.sqrt(truth), VOILUTSequence=Sequence([item]))
+    film.file_meta.TransferSyntaxUID = getattr(uid, order)
+    if big:
+        film.PixelData = np.frombuffer(film.PixelData, "<u2").astype(">u2").tobytes()
+    np.testing.assert_allclose(read_dicom(written(film)).pixels, 255 * truth, atol=0.3)
+
+
+@pytest.mark.parametrize(
+    "keyword", ["VOILUTSequence", "ModalityLUTSequence", "ViewCodeSequence", "AnatomicRegionSequence"]
+)
+@pytest.mark.parametrize("vr", ["OB", "LO", "US"])
+def test_a_sequence_of_another_type_is_refused_by_its_name(truth, keyword, vr):
+    film = plain(truth)
+    film.add_new(keyword, vr, {"OB": b"\1\2\3\4", "LO": "Doe^Jane", "US": 7}[vr])
+    message = refusal(written(film))
+    assert keyword in message
+    assert f"of type {vr}" in message
+
+
+def test_a_sequence_in_the_place_of_a_text_or_number_is_refused(truth):
+    inner = Dataset()
+    inner.PatientName = SECRETS[0]
+    for keyword in ("ViewPosition", "WindowCenter", "PatientOrientation", "BodyPartExamined"):
+        film = plain(truth)
+        film.add_new(keyword, "SQ", Sequence([inner]))
+        assert keyword in refusal(written(film))
 
 
 def test_a_modality_table_comes_before_the_window(truth):
@@ -247,6 +356,47 @@ def test_a_modality_table_comes_before_the_window(truth):
 def test_high_bits_and_overlays_in_the_low_ones_are_told_apart(truth):
     stored = (np.rint(truth * 4095).astype(int) << 4) | 9
     np.testing.assert_allclose(read_dicom(with_pixels(stored, HighBit=15)).pixels, 255 * truth, atol=0.1)
+
+
+def stored_high(truth, signed=0):
+    """The film in the upper 12 bits of 16, and below them what is none of it, such as an overlay."""
+    stored = np.rint(truth * 4095).astype(int) - (2048 if signed else 0)
+    return (stored << 4) | 9, {"HighBit": 15, "PixelRepresentation": signed}
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+@pytest.mark.parametrize("syntax", ["ExplicitVRLittleEndian", "RLELossless", "JPEG2000Lossless", "JPEGLSLossless"])
+def test_the_high_bit_counts_in_every_syntax(truth, signed, syntax):
+    if syntax == "JPEGLSLossless" and signed:
+        pytest.skip("its encoder takes no signed values")
+    stored, elements = stored_high(truth, signed)
+    film = with_pixels(stored, **elements)
+    if syntax != "ExplicitVRLittleEndian":
+        # The encoders take all 16 bits for the image's.
+        film.BitsStored, film.HighBit = 16, 15
+        encoder = pydicom.pixels.get_encoder(getattr(uid, syntax))
+        if not encoder.is_available:
+            pytest.skip("no encoder here")
+        film.compress(getattr(uid, syntax), generate_instance_uid=False)
+        film.BitsStored, film.HighBit = 12, 15
+    np.testing.assert_allclose(read_dicom(written(film)).pixels, 255 * truth, atol=0.1)
+
+
+def test_the_high_bit_counts_in_jpeg_lossless(truth, tmp_path):
+    path = jpeg_lossless((np.rint(truth * 4095) * 16 + 9) / 65_535, 16, tmp_path)
+    film = pydicom.dcmread(path)
+    film.BitsStored, film.HighBit = 12, 15
+    np.testing.assert_allclose(read_dicom(written(film)).pixels, 255 * truth, atol=0.1)
+
+
+def test_bits_above_the_high_one_are_none_of_the_film(truth):
+    stored = np.rint(truth * 4095).astype(int) | (np.arange(truth.size).reshape(truth.shape) % 7 << 12)
+    film = with_pixels(stored)
+    np.testing.assert_allclose(read_dicom(film).pixels, 255 * truth, atol=0.1)
+    film.BitsStored, film.HighBit = 16, 15
+    film.compress(uid.RLELossless, generate_instance_uid=False)
+    film.BitsStored, film.HighBit = 12, 11
+    np.testing.assert_allclose(read_dicom(film).pixels, 255 * truth, atol=0.1)
 
 
 # Encodings
@@ -329,6 +479,60 @@ def test_jpeg_lossless_changes_nothing(truth, tmp_path, syntax, bits):
     np.testing.assert_array_equal(film.pixels, read_dicom(plain(truth, bits=bits)).pixels)
 
 
+def by_dcmtk(film, folder, program, *options):
+    """The film as a program of dcmtk writes it."""
+    if shutil.which(program) is None:
+        pytest.skip(f"no {program} here")
+    (folder / "plain.dcm").write_bytes(written(film))
+    subprocess.run([program, *options, str(folder / "plain.dcm"), str(folder / "film.dcm")], check=True)
+    return folder / "film.dcm"
+
+
+@pytest.mark.parametrize("rows", range(48, 60))
+@pytest.mark.parametrize("option", ["+e1", "+el"])
+def test_every_lossless_jpeg_of_dcmtk_is_read(truth, tmp_path, rows, option):
+    """dcmtk fills streams of odd length by an 0xFF before the last marker."""
+    film = plain(truth[:rows])
+    reference = read_dicom(film).pixels
+    np.testing.assert_array_equal(read_dicom(by_dcmtk(film, tmp_path, "dcmcjpeg", option)).pixels, reference)
+
+
+@pytest.mark.parametrize(
+    ("program", "options", "high"),
+    [("dcmcrle", [], 11), ("dcmcjpls", ["+el"], 11), ("dcmcjpeg", ["+e1"], 11), ("dcmcrle", [], 15)],
+)
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_what_dcmtk_compresses_is_what_it_was(truth, tmp_path, program, options, high, photometric):
+    stored = np.rint(truth * 4095).astype(int) << (high - 11)
+    film = with_pixels(stored, HighBit=high, PhotometricInterpretation=photometric)
+    reference = read_dicom(film).pixels
+    np.testing.assert_array_equal(read_dicom(by_dcmtk(film, tmp_path, program, *options)).pixels, reference)
+
+
+@pytest.mark.parametrize("fill", [1, 2, 7, 1000])
+def test_fill_bytes_before_any_marker_are_passed_over(truth, tmp_path, fill):
+    """T.81 B.1.1.2: any marker may have any number of bytes 0xFF before it."""
+    film = pydicom.dcmread(jpeg_lossless(truth, 12, tmp_path))
+    reference = read_dicom(written(film)).pixels
+    stream = pydicom.encaps.get_frame(film.PixelData, 0, number_of_frames=1).rstrip(b"\0")
+    for marker in (b"\xff\xc3\x00\x0b", b"\xff\xc4", b"\xff\xda\x00\x08", b"\xff\xd9"):
+        place = stream.rindex(marker)
+        filled = stream[:place] + b"\xff" * fill + stream[place:]
+        compressed(film, uid.JPEGLosslessSV1, filled + b"\0" * (len(filled) % 2))
+        np.testing.assert_array_equal(read_dicom(written(film)).pixels, reference)
+
+
+def test_a_run_of_fill_bytes_takes_no_time(truth, tmp_path):
+    film = pydicom.dcmread(jpeg_lossless(truth, 12, tmp_path))
+    stream = pydicom.encaps.get_frame(film.PixelData, 0, number_of_frames=1)
+    for place in (stream.index(b"\xff\xc4"), len(stream) - 20):
+        compressed(film, uid.JPEGLosslessSV1, stream[:place] + b"\xff" * 10_000_000 + b"\0\0" + b"\xff\xd9")
+        begun = time.perf_counter()
+        with contextlib.suppress(ValueError):  # its decoder fills up what is missing at the end of a scan
+            read_dicom(film)
+        assert time.perf_counter() - begun < 2
+
+
 # What comes along
 
 
@@ -360,6 +564,12 @@ def test_a_dataset_need_not_say_its_transfer_syntax(truth):
     np.testing.assert_allclose(read_image(film), 255 * truth, atol=0.1)
 
 
+def coded(value, scheme, meaning):
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return Sequence([item])
+
+
 @pytest.mark.parametrize(
     "elements",
     [
@@ -369,6 +579,19 @@ def test_a_dataset_need_not_say_its_transfer_syntax(truth):
         {"Modality": "RG", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},
         {"ViewPosition": "LLD"},
         {"ViewPosition": "LEFT LATERAL DECUBITUS"},
+        {"ViewPosition": "LATERAL DECUB"},
+        {"ViewPosition": "R LAT DECUB."},
+        *({"BodyPartExamined": part} for part in ("THORAX", "CHEST PA", "Ribs left", "CHESTABDOMEN", "NECKCHEST")),
+        *({"BodyPartExamined": part} for part in ("BABYGRAM", "WHOLEBODY", "THORACIC CAGE", "CHEST/ABDOMEN", "HEART")),
+        {"BodyPartExamined": "", "AnatomicRegionSequence": coded("43799004", "SCT", "Thoracic cavity")},
+        {"AnatomicRegionSequence": coded("T-D3000", "SRT", "Thorax")},
+        {"AnatomicRegionSequence": coded("51185008", "SCT", "tórax")},
+        {"AnatomicRegionSequence": coded("7", "99X", "irgendwas")},
+        {"PatientOrientation": ["L", "F"]},
+        {"PatientOrientation": ["L", "FP"]},  # the tube tilted towards the head
+        {"PatientOrientation": ["LF", "FR"]},  # the patient leaning
+        {"PatientOrientation": ["L", "F"], "FieldOfViewRotation": 180, "FieldOfViewHorizontalFlip": "YES"},
+        {"PatientOrientation": "", "FieldOfViewRotation": 0, "FieldOfViewHorizontalFlip": "NO"},
         {"PresentationIntentType": "FOR PRESENTATION"},
     ],
 )
@@ -402,6 +625,32 @@ def test_a_frontal_film_is_read_however_little_is_said(truth, elements):
         ({"BodyPartExamined": "KNEE"}, "BodyPartExamined KNEE"),
         ({"BodyPartExamined": "ABDOMEN"}, "BodyPartExamined ABDOMEN"),
         ({"BodyPartExamined": "L-SPINE"}, "BodyPartExamined L-SPINE"),
+        *(
+            ({"BodyPartExamined": part}, f"BodyPartExamined {re.sub('[^A-Z ]', '?', part.upper())[:16]}")
+            for part in ("KNEE LEFT", "Lumbar Spine", "FEET", "HANDS", "LTKNEE", "T SPINE", "CSPINE", "HIPS", "TOES")
+        ),
+        *(
+            ({"BodyPartExamined": part}, "BodyPartExamined")
+            for part in ("Hand R", "PELVIS AP", "ABD", "LOWER LIMB", "THORACIC SPINE", "SHOULDER^RT", "LEGS")
+        ),
+        ({"AnatomicRegionSequence": coded("72696002", "SCT", "Knee")}, "AnatomicRegionSequence KNEE"),
+        ({"AnatomicRegionSequence": coded("72696002", "SCT", "Knie")}, "AnatomicRegionSequence KNEE"),
+        ({"AnatomicRegionSequence": coded("T-D9200", "SRT", "genou")}, "AnatomicRegionSequence KNEE"),
+        ({"AnatomicRegionSequence": coded("T-11503", "SRT", "")}, "AnatomicRegionSequence LUMBAR"),
+        ({"AnatomicRegionSequence": coded("122495006", "SCT", "columna")}, "AnatomicRegionSequence THORACIC SPINE"),
+        *(
+            ({"PatientOrientation": directions, "ViewPosition": ""}, "a lateral view")
+            for directions in (["A", "F"], ["P", "F"], ["AF", "FP"], ["F", "A"], ["A", "H"])
+        ),
+        ({"PatientOrientation": ["LA", "F"], "ViewPosition": ""}, "an oblique view"),
+        *(
+            ({"PatientOrientation": directions}, f"(PatientOrientation L/F), got {'/'.join(directions)}")
+            for directions in (["R", "F"], ["L", "H"], ["R", "H"], ["F", "L"], ["H", "R"], ["F", "R"], ["RF", "F"])
+        ),
+        ({"PatientOrientation": ["LE", "V"]}, "two directions of L, R, A, P, H and F, got LE/V"),
+        ({"PatientOrientation": "L"}, "two directions"),
+        ({"FieldOfViewHorizontalFlip": "YES"}, "got FieldOfViewHorizontalFlip YES without it"),
+        ({"FieldOfViewRotation": 90, "PatientOrientation": ""}, "got FieldOfViewRotation 90 without it"),
         ({"PixelSpacing": [0.2, 0.1]}, "sides of 0.2 by 0.1"),
         ({"ImagerPixelSpacing": [0.1, 0.2]}, "sides of 0.1 by 0.2"),
         ({"PixelAspectRatio": ["4", "3"]}, "sides of 4 by 3"),

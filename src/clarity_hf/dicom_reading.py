@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import importlib
 import io
 import os
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+
+from .grey_levels import held_range
 
 MAX_PIXELS = 64_000_000
 """Films beyond this many pixels are refused before they are decoded (a 43 × 43 cm plate at 50 µm has 74 M, a usual one
@@ -52,7 +55,8 @@ _SOP_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.7.3",  # Multi-frame Grayscale Word Secondary Capture, here of one frame
 )
 
-# Words of ViewPosition and of a view's CodeMeaning. Decubitus films are frontal, whatever side the patient lies on.
+# Words of ViewPosition and of a view's CodeMeaning. Decubitus films (LATERAL DECUB) are frontal, whatever side the
+# patient lies on.
 _SIDE_VIEWS = {"LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT", "SAGITTAL"}
 _OBLIQUE_VIEWS = {"LAO", "RAO", "LPO", "RPO", "LLO", "RLO", "OBL", "OBLIQUE"}
 # Codes of CID 4010 "DX View" for the same views, SNOMED CT then SNOMED RT, for a meaning in another language.
@@ -60,22 +64,29 @@ _SIDE_CODES = {"399067008", "399198007", "399173006", "30730003", "R-102CD", "R-
 _OBLIQUE_CODES = {"399182000", "399135007", "399356000", "399006002", "399038007", "399184004", "399236003"}
 _OBLIQUE_CODES |= {"R-102C1", "R-10220", "R-40985", "R-10212", "R-10210", "R-10238", "R-10234"}
 
-# Body parts of PS3.16 annex L that a chest film does not show as its subject. What is not in this list, such as a
-# word of another language, is not certainly something else.
+# What names the chest, alone or with other parts, and what names a part of which a chest film does not show as its
+# subject: PS3.16 annex L, CID 4009, and words of technicians (KNEE LEFT, FEET). What is in neither, such as a word of
+# another language, is not certainly something else. The long ones count wherever they stand, as in LTKNEE.
+_CHEST = re.compile(r"CHEST|THORAX|\bTHORACIC\b(?! *(?:SPINE|VERT))|\b(?:RIBS?|LUNGS?|HEART|CXR|MEDIASTINUM)\b")
 _OTHER_PARTS = re.compile(
-    r"ABDOMEN|ABDOMENPELVIS|ACJOINT|ANKLE|ARM|BLADDER|BRAIN|BREAST|BUTTOCK|CALCANEUS|CALF|"
-    r"CAROTID|CEREBELLUM|CERVIX|CHEEK|CLAVICLE|COCCYX|COLON|CSPINE|CTSPINE|ELBOW|ESOPHAGUS|"
-    r"EXTREMITY|EYE|FACE|FEMUR|FINGER|FOOT|FOREARM|FOREFOOT|GALLBLADDER|HAND|HEAD|HEADNECK|"
-    r"HIP|HUMERUS|JAW|KIDNEY|KNEE|LARYNX|LEG|LIVER|LSPINE|LSSPINE|MANDIBLE|MAXILLA|"
-    r"NASALBONE|NECK|NOSE|ORBIT|PANCREAS|PATELLA|PELVIS|PELVISHIP|RADIUS|RADIUSULNA|SACRUM|"
-    r"SCAPULA|SCROTUM|SHOULDER|SIJOINT|SINUS|SKULL|SPINE|SPLEEN|SSPINE|STERNUM|STOMACH|"
-    r"TESTIS|THIGH|THUMB|TIBIA|TIBIAFIBULA|TLSPINE|TMJ|TOE|TSPINE|ULNA|UTERUS|WRIST|ZYGOMA"
+    r"ABDOM|ACJOINT|ANKLE|BILIARY|BLADDER|BRAIN|BREAST|BUTTOCK|CALCANE|CAROTID|CEREBELL|CERVI|CLAVIC|COCCY|COLON|"
+    r"CRANI|DENTAL|ELBOW|ESOPHAG|EXTREMIT|FACIAL|FEMUR|FIBULA|FINGER|FOREARM|FOREFOOT|GLUTE|HUMER|KIDNEY|KNEE|"
+    r"LARYNX|LIVER|LUMB|MAMMO|MANDIB|MASTOID|MAXILLA|METACARP|METATARS|MUSCLE|NASALBONE|ORBIT|PANCREAS|PATELLA|"
+    r"PELVI|PHALAN|PROSTATE|RADIUS|SACR|SCAPULA|SCROTUM|SHOULDER|SINUS|SKULL|SPINE|SPINAL|SPLEEN|STERN|STOMACH|"
+    r"TARSAL|TESTIS|THIGH|THUMB|TIBIA|URET|URINARY|UTERUS|VERTEBR|WRIST|ZYGOMA|"
+    r"\b(?:ABD|AC JOINT|ARM|CALF|CALVES|CHEEK|EAR|EYE|FACE|FEET|FOOT|HAND|HEAD|HEADNECK|HEEL|HIP|ILIUM|INTESTINE|JAW|"
+    r"JOINT|KUB|LEG|LIMB|NASAL BONE|NECK|NOSE|PAROTID|RECTUM|SELLA|SI JOINT|TEETH|TMJ|TOE|TOOTH|ULNA)S?\b"
 )
 
 # In the order of preference. GDCM ends the process on some broken streams: it is kept for JPEG lossless, which only it
 # reads here, and for streams that `_is_orderly`.
 _PLUGINS = ("pylibjpeg", "pyjpegls", "pillow", "pydicom", "gdcm")
 _JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+_RLE = "1.2.840.10008.1.2.5"
+
+# A marker may have any number of fill bytes before it (T.81 B.1.1.2); 0xFF 0x00 and restarts belong to the scan.
+_FILL = re.compile(rb"\xff*(?=\xff)")
+_MARKER = re.compile(rb"(?<!\xff)\xff++([^\x00\xd0-\xd7])", re.DOTALL)
 
 _PARSING = threading.RLock()
 
@@ -124,8 +135,8 @@ def read_dicom(source: Any, name: str = "image") -> DicomFilm:
         ImportError: pydicom or the decoder of this compression is not installed.
         TypeError: The source is of none of these kinds.
         ValueError: The source is no DICOM, has no pixel data, several frames, colour, too many pixels, a modality, a
-            body part or a view other than of a frontal chest radiograph, pixels that are not square, or data that do
-            not decode.
+            body part, a view or an orientation other than of an upright frontal chest radiograph, pixels that are not
+            square, or data that do not decode.
     """
     _pydicom("pixels", name)
     if is_dicom_dataset(source):
@@ -298,7 +309,23 @@ def _value(dataset: Any, keyword: str, name: str) -> Any:
             value = dataset.get(keyword)
         if value is not None and not isinstance(value, str | bytes) and hasattr(value, "__len__"):
             value = value[0] if len(value) else None
+        if is_dicom_dataset(value):
+            raise TypeError("a sequence")
         return None if value is None or value == "" else value
+
+
+def _items(dataset: Any, keyword: str, name: str) -> list[Any]:
+    """Items of a sequence; none where it is absent or empty."""
+    with _refusing(f"a {keyword} that does not parse", name), _quietly(name):
+        element = dataset[keyword] if keyword in dataset else None  # noqa: SIM401 (`get` gives the value)
+        if element is None or element.is_empty:
+            return []
+        kind, items = str(element.VR), element.value
+    if kind != "SQ":
+        raise ValueError(
+            f"`{name}` must have a sequence (SQ) for {keyword}, got an element of type {_shown(kind)}. Correct it."
+        )
+    return list(items)
 
 
 def _text(dataset: Any, keyword: str, name: str) -> str:
@@ -350,6 +377,7 @@ def _check_header(header: Any, name: str) -> None:
     _check_radiograph(header, modality, name)
     _check_body_part(header, name)
     _check_view(header, name)
+    _check_orientation(header, name)
     _check_pixels(header, name)
 
 
@@ -370,28 +398,82 @@ def _check_radiograph(header: Any, modality: str, name: str) -> None:
 
 
 def _check_body_part(header: Any, name: str) -> None:
-    part = _text(header, "BodyPartExamined", name)
-    if _OTHER_PARTS.fullmatch(re.sub(r"[^A-Z]", "", part)):
-        raise ValueError(
-            f"`{name}` must show the chest, got BodyPartExamined {_shown(part)}. "
-            "Where the film shows the chest all the same, correct or clear this element."
-        )
+    parts = [("BodyPartExamined", _text(header, "BodyPartExamined", name))]
+    for item in _items(header, "AnatomicRegionSequence", name):
+        code = _text(item, "CodeValue", name), _text(item, "CodingSchemeDesignator", name)
+        parts.append(("AnatomicRegionSequence", _text(item, "CodeMeaning", name) or _shown(code[0])))
+        parts.append(("AnatomicRegionSequence", _meaning(*code)))
+    for keyword, part in parts:
+        words = re.sub(r"[^A-Z]+", " ", part)
+        if _OTHER_PARTS.search(words) and not _CHEST.search(words):
+            raise ValueError(
+                f"`{name}` must show the chest, got {keyword} {_shown(part)}. Where the film shows the chest all the "
+                "same, correct or clear this element."
+            )
+
+
+@functools.lru_cache(maxsize=256)
+def _meaning(value: str, scheme: str) -> str:
+    """Meaning in upper case of a code of SNOMED, by the old or the new scheme, as far as pydicom knows it."""
+    code, codes = (getattr(_pydicom("sr.codedict", "image"), name) for name in ("Code", "codes"))
+    wanted = code(value, scheme, "")
+    known = (getattr(codes.SCT, keyword) for keyword in codes.SCT.dir()) if scheme in ("SCT", "SRT", "SNM3") else ()
+    return next((concept.meaning.upper() for concept in known if concept == wanted), "")
 
 
 def _check_view(header: Any, name: str) -> None:
     views = [(_text(header, "ViewPosition", name), "")]
-    with _refusing("a ViewCodeSequence that does not parse", name), _quietly(name):
-        items = list(header.get("ViewCodeSequence") or ())
+    items = _items(header, "ViewCodeSequence", name)
     views += [(_text(item, "CodeMeaning", name), _text(item, "CodeValue", name)) for item in items]
     for meaning, code in views:
         words = set(re.findall(r"[A-Z]+", meaning))
-        lateral = (words & _SIDE_VIEWS and "DECUBITUS" not in words) or code in _SIDE_CODES
+        decubitus = any(word.startswith("DECUB") for word in words)
+        lateral = (words & _SIDE_VIEWS and not decubitus) or code in _SIDE_CODES
         if lateral or words & _OBLIQUE_VIEWS or code in _OBLIQUE_CODES:
             kind = "a lateral" if lateral else "an oblique"
             raise ValueError(
                 f"`{name}` must be a frontal film, got {kind} view ({_shown(meaning) or _shown(code)}). "
                 "Pass the PA or AP film of the study."
             )
+
+
+def _check_orientation(header: Any, name: str) -> None:
+    """Refuse what is stored in another orientation than a chest film is looked at in: the patient's left at the right
+    edge, the feet at the lower one.
+
+    PatientOrientation (PS3.3 C.7.6.1.1.1) says where rows and columns run, of the pixels as they are stored. A flip or
+    a rotation of the field of view (C.8.11.4) says what was done to them before; it counts where there is no
+    orientation, as then nothing says how they lie.
+    """
+    with _refusing("a PatientOrientation that does not parse", name), _quietly(name):
+        value = header.get("PatientOrientation")
+        value = [value] if isinstance(value, str) else list(value or ())
+        directions = [str(part).strip().upper() for part in value if str(part).strip()]
+    flipped = _text(header, "FieldOfViewHorizontalFlip", name) == "YES"
+    turned = _number(header, "FieldOfViewRotation", name) or 0
+    if not directions:
+        if flipped or turned % 360:
+            done = "FieldOfViewHorizontalFlip YES" if flipped else f"FieldOfViewRotation {turned:g}"
+            raise ValueError(f"`{name}` must declare its PatientOrientation, got {done} without it. Set it.")
+        return
+    shown = _shown("\\".join(directions).replace("\\", "/"))
+    if len(directions) != 2 or not all(re.fullmatch("[LRAPHF]{1,3}", part) for part in directions):
+        raise ValueError(
+            f"`{name}` must have a PatientOrientation of two directions of L, R, A, P, H and F, got {shown}. "
+            "Correct or clear this element."
+        )
+    row, column = directions
+    if {row[0], column[0]} & set("AP") or set(row) & set("AP"):
+        kind = "a lateral" if {row[0], column[0]} & set("AP") else "an oblique"
+        raise ValueError(
+            f"`{name}` must be a frontal film, got {kind} view (PatientOrientation {shown}). "
+            "Pass the PA or AP film of the study."
+        )
+    if (row[0], column[0]) != ("L", "F"):
+        raise ValueError(
+            f"`{name}` must be stored with the patient's left at the right edge and the feet at the lower one "
+            f"(PatientOrientation L/F), got {shown}. Turn its pixels and set PatientOrientation."
+        )
 
 
 def _check_pixels(header: Any, name: str) -> None:
@@ -466,19 +548,20 @@ def _decode(header: Any, pixel_data: Any, name: str) -> np.ndarray:
             "Store it as Explicit VR Little Endian or JPEG 2000."
         ) from None
     stored = _integer(header, "BitsStored", 0, name)
+    high = _integer(header, "HighBit", stored - 1, name) + 1
     options: dict[str, Any] = {}
-    shift = 0
-    if decoder.is_encapsulated:
-        options["decoding_plugin"] = _plugin(decoder, syntax, stored, name)
-    else:
-        # pydicom takes the stored bits for the lowest ones; HighBit says where they are.
-        shift = max(_integer(header, "HighBit", stored - 1, name) + 1 - stored, 0)
-        options["bits_stored"] = stored + shift
+    held = _integer(header, "BitsAllocated", 0, name)
     with _refusing("a group of the image that does not parse", name), _quietly(name):
         image = header[0x00280000:0x00290000]
         image["PixelData"] = pixel_data.get_item("PixelData")
     if decoder.is_encapsulated:
-        _check_stream(_stream(image, name), header, syntax, name)
+        options["decoding_plugin"] = _plugin(decoder, syntax, stored, name)
+        stream = _stream(image, name)
+        _check_stream(stream, header, syntax, name)
+        held = held if syntax == _RLE else _claimed(stream)[3]
+    # pydicom takes the stored bits for the lowest ones; HighBit says where they are, of as many as are held.
+    shift = max(high - stored, 0) if high <= held else 0
+    options["bits_stored"] = stored + shift
     with _refusing("pixel data that do not decode", name):
         values, _ = decoder.as_array(image, index=0, raw=True, transfer_syntax_uid=syntax, **options)
     return values >> shift if shift else values
@@ -515,15 +598,16 @@ def _check_stream(stream: bytes, header: Any, syntax: Any, name: str) -> None:
     which some decoders fill up.
     """
     rows, columns = (_integer(header, keyword, 0, name) for keyword in ("Rows", "Columns"))
-    if syntax == "1.2.840.10008.1.2.5":  # RLE: no marker; at worst two bytes for each
+    if syntax == _RLE:  # no marker; at worst two bytes for each
         if len(stream) > 4 * rows * columns + 1024:
             raise _unreadable("more RLE data than its rows and columns hold", name)
         return
     if not stream.rstrip(b"\x00\xff").endswith(b"\xff\xd9"):
         raise _unreadable("compressed pixel data without an end", name)
-    claimed = _claimed_shape(stream)
+    claimed = _claimed(stream)[:3]
     if claimed != (rows, columns, 1):
-        raise _unreadable(f"compressed pixel data {claimed or 'of no known kind'} for {(rows, columns, 1)}", name)
+        shown = claimed if any(claimed) else "of no known kind"
+        raise _unreadable(f"compressed pixel data {shown} for {(rows, columns, 1)}", name)
     if syntax in _JPEG_LOSSLESS and not _is_orderly(stream, _integer(header, "BitsAllocated", 0, name)):
         raise _unreadable("a JPEG lossless stream out of order", name)
 
@@ -532,6 +616,9 @@ def _is_orderly(stream: bytes, most_bits: int) -> bool:
     """Whether a stream is what PS3.5 10.2 allows of JPEG lossless: tables, one frame of it, one scan, the end."""
     place, seen = 2, set()
     while place + 5 <= len(stream) and stream[place] == 0xFF:
+        place = _FILL.match(stream, place).end()  # type: ignore[union-attr]
+        if place + 5 > len(stream):
+            break
         marker, length = stream[place + 1], int.from_bytes(stream[place + 2 : place + 4], "big")
         tables = marker in (0xC4, 0xDD, 0xFE) or 0xE0 <= marker <= 0xEF
         if length < 2 or not (tables or marker == 0xDA or (marker == 0xC3 and 2 <= stream[place + 4] <= most_bits)):
@@ -541,25 +628,29 @@ def _is_orderly(stream: bytes, most_bits: int) -> bool:
         seen.add(marker)
         place += 2 + length
         if marker == 0xDA:
-            after = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL).search(stream, place)
-            return {0xC3, 0xC4} <= seen and after is not None and after.group() == b"\xff\xd9"
+            after = _MARKER.search(stream, place)
+            return {0xC3, 0xC4} <= seen and after is not None and after.group(1) == b"\xd9"
     return False
 
 
-def _claimed_shape(stream: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns and channels in the header of a JPEG, JPEG-LS or JPEG 2000 stream."""
+def _claimed(stream: bytes) -> tuple[int, int, int, int]:
+    """Rows, columns, channels and bits in the header of a JPEG, JPEG-LS or JPEG 2000 stream; zeros without one."""
     start = stream[:256].find(b"\xff\x4f\xff\x51")  # SOC and SIZ, perhaps inside a JP2 file
-    if start >= 0 and len(stream) >= start + 42:
+    if start >= 0 and len(stream) >= start + 43:
         right, bottom, left, top = struct.unpack(">4I", stream[start + 8 : start + 24])
-        return bottom - top, right - left, int.from_bytes(stream[start + 40 : start + 42], "big")
+        channels = int.from_bytes(stream[start + 40 : start + 42], "big")
+        return bottom - top, right - left, channels, (stream[start + 42] & 0x7F) + 1
     place = 2 if stream[:2] == b"\xff\xd8" else len(stream)
     while place + 10 <= len(stream) and stream[place] == 0xFF:
+        place = _FILL.match(stream, place).end()  # type: ignore[union-attr]
+        if place + 10 > len(stream):
+            break
         marker = stream[place + 1]
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # start of frame
             rows, columns = struct.unpack(">2H", stream[place + 5 : place + 9])
-            return rows, columns, stream[place + 9]
-        place += 1 if marker == 0xFF else 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
-    return None
+            return rows, columns, stream[place + 9], stream[place + 4]
+        place += 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
+    return 0, 0, 0, 0
 
 
 # Grey levels
@@ -577,9 +668,8 @@ def _to_grey(stored: np.ndarray, header: Any, name: str) -> tuple[np.ndarray, bo
     modality = _apply_modality(levels, header, name)
     shares = _apply_voi(modality, header, name)
     if shares is None:
-        shown = np.zeros(len(levels), dtype=bool)
-        shown[index] = True
-        shares = _full_range(modality, shown & ~padding)
+        counts = np.bincount(index.ravel(), minlength=len(levels))
+        shares = _full_range(modality, np.where(padding, 0, counts))
     # Both are said of many films, and then they say the same thing, once. MONOCHROME1 with IDENTITY is inverted too:
     # the shape is known to be wrong in some archives, and MONOCHROME1 is defined after the VOI.
     inverted = (
@@ -599,30 +689,31 @@ def _padding(levels: np.ndarray, header: Any, name: str) -> np.ndarray:
         return np.zeros(len(levels), dtype=bool)
     last = _number(header, "PixelPaddingRangeLimit", name)
     ends = (first, first if last is None else last)
-    if levels[0] < 0:  # signed, in files that declare it unsigned
-        ends = tuple(value - 2**16 if value >= 2**15 else value for value in ends)  # type: ignore[assignment]
+    # Signed where the pixels are not, or the other way round, as its type cannot be known in implicit VR.
+    wrap = {True: (2**15, np.inf, -(2**16)), False: (-np.inf, 0, 2**16)}[bool(levels[0] < 0)]
+    ends = tuple(value + wrap[2] if wrap[0] <= value < wrap[1] else value for value in ends)  # type: ignore[assignment]
     return (levels >= min(ends)) & (levels <= max(ends))
 
 
 def _apply_modality(levels: np.ndarray, header: Any, name: str) -> np.ndarray:
-    item = _first_item(header, "ModalityLUTSequence", name)
+    item = _first_table(header, "ModalityLUTSequence", name)
     if item is not None:
-        return _apply_table(levels, item, header, name).astype(np.float64)
+        return _apply_table(levels, item, header, name)[0].astype(np.float64)
     slope, intercept = (_number(header, keyword, name) for keyword in ("RescaleSlope", "RescaleIntercept"))
     return levels.astype(np.float64) if slope is None or intercept is None else levels * slope + intercept
 
 
 def _apply_voi(values: np.ndarray, header: Any, name: str) -> np.ndarray | None:
     """Modality values → [0, 1] by the first VOI table, else by the first window; `None` where there is neither."""
-    item = _first_item(header, "VOILUTSequence", name)
+    item = _first_table(header, "VOILUTSequence", name)
     if item is not None:
-        grey = _apply_table(values, item, header, name)
-        # By the depth its maximum needs: the one that is declared is often that of the container.
-        return grey / (2 ** max(8, int(grey.max()).bit_length()) - 1)
+        grey, bits = _apply_table(values, item, header, name)
+        return grey / (2**bits - 1)
     center, width = (_number(header, keyword, name) for keyword in ("WindowCenter", "WindowWidth"))
-    if center is None or width is None or width < 1:
-        return None  # also a width of 0, with which files say that they have no window
     function = _text(header, "VOILUTFunction", name) or "LINEAR"
+    # PS3.3 C.11.2.1.2 and C.11.2.1.3. Files say with a width of 0 that they have no window.
+    if center is None or width is None or width <= 0 or (function == "LINEAR" and width < 1):
+        return None
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         raise ValueError(
             f"`{name}` must have the VOI LUT function LINEAR, LINEAR_EXACT or SIGMOID, got {_shown(function)}. "
@@ -639,27 +730,30 @@ def _apply_voi(values: np.ndarray, header: Any, name: str) -> np.ndarray | None:
         return _pydicom("pixels", name).apply_windowing(values, window) / (2**16 - 1)
 
 
-def _full_range(values: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    low, high = (values[shown].min(), values[shown].max()) if shown.any() else (0.0, 0.0)
+def _full_range(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Values → [0, 1] by the range of those that some pixel has, stray pixels aside."""
+    held, place = np.unique(values[counts > 0], return_inverse=True)
+    low, high = held_range(held, np.bincount(place, counts[counts > 0])) if len(held) else (0.0, 0.0)
     return np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros(len(values))
 
 
-def _first_item(header: Any, keyword: str, name: str) -> Any:
-    item = _value(header, keyword, name)
-    return item if item is not None and "LUTDescriptor" in item and "LUTData" in item else None
+def _first_table(header: Any, keyword: str, name: str) -> Any:
+    items = _items(header, keyword, name)
+    return items[0] if items and "LUTDescriptor" in items[0] and "LUTData" in items[0] else None
 
 
-def _apply_table(values: np.ndarray, item: Any, header: Any, name: str) -> np.ndarray:
-    """Values through the lookup table of a sequence item, the ends of the table held.
+def _apply_table(values: np.ndarray, item: Any, header: Any, name: str) -> tuple[np.ndarray, int]:
+    """Values through the lookup table of a sequence item, the ends of the table held, and the bits of its entries.
 
-    pydicom's own functions index tables of 8-bit entries by 8 bits, also those of 4096 entries, and know no modality
-    table of 10 to 14 bits.
+    These are the declared ones, but for a table that needs more, or that uses not a sixteenth of them: then the
+    container's were declared. pydicom's own functions index tables of 8-bit entries by 8 bits, also those of 4096
+    entries, and know no modality table of 10 to 14 bits.
     """
     with _refusing("a lookup table that does not parse", name):
         with _quietly(name):
             descriptor, data = item.LUTDescriptor, item.LUTData
         entries, first, bits = (int(number) for number in descriptor)
-        entries = entries or 2**16
+        entries = entries % 2**16 or 2**16  # without a sign, whatever the pixels have (PS3.3 C.11.1.1)
         little = header.original_encoding[1] is not False
         if not isinstance(data, bytes):  # 16-bit words
             data = np.atleast_1d(np.asarray(data)).astype("<u2" if little else ">u2").tobytes()
@@ -667,6 +761,10 @@ def _apply_table(values: np.ndarray, item: Any, header: Any, name: str) -> np.nd
         table = np.frombuffer(data, "u1" if packed else "<u2" if little else ">u2")[:entries]
     if len(table) < entries:
         raise _unreadable(f"a lookup table of {len(table)} entries for {entries}", name)
-    if first >= 2**15 and values.min() < 0:  # signed, in files that declare it unsigned
-        first -= 2**16
-    return table[np.clip(np.rint(values - first), 0, entries - 1).astype(np.int64)]
+    # With or without a sign, by what the table then has of the values: its type cannot be known in implicit VR.
+    starts = (first, first % 2**16 - 2**16, first % 2**16) if not 0 <= first < 2**15 else (first,)
+    low, high = values.min(), values.max()
+    first = max(starts, key=lambda start: min(start + entries - 1, high) - max(start, low))
+    grey = table[np.clip(np.rint(values - first), 0, entries - 1).astype(np.int64)]
+    used = max(8, int(table.max()).bit_length())
+    return grey, used if used > bits or used <= bits - 4 else bits

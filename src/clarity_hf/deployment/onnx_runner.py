@@ -332,9 +332,11 @@ def _brightest(values: np.ndarray, counts: np.ndarray) -> float:
     above = counts.sum() - counts.cumsum()
     spread = values - values[0]
     gap = np.append(np.diff(values), np.inf)
-    few = (above <= max(FEW, FEW_SHARE * counts.sum())) & (gap >= FEW_GAP * spread)
-    far = (above <= STRAY_SHARE * counts.sum()) & ((gap >= SHARE_GAP * spread) | (spread[-1] >= FAR * spread))
-    return float(values[np.argmax((spread > 0) & (few | far))]) if spread[-1] > 0 else float(values[0])
+    few, share = above <= max(FEW, FEW_SHARE * counts.sum()), above <= STRAY_SHARE * counts.sum()
+    cut = (few & (gap >= FEW_GAP * spread)) | (share & (gap >= SHARE_GAP * spread))
+    last = np.argmax(cut & (spread > 0)) if spread[-1] > 0 else 0
+    far = share & (spread > 0) & (FAR * spread <= spread[last])
+    return float(values[np.argmax(far) if far.any() else last])
 
 
 # Preprocessing: clarity_hf.image_processing_clarity
