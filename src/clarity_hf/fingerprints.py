@@ -53,6 +53,29 @@ def describe_model(model: ClarityForMultiLabelLocalization, image_processor: Cla
     }
 
 
+def describe_results(
+    model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor, threshold: Any = None
+) -> dict[str, Any]:
+    """What makes findings and boxes beside the images: that of [`describe_model`], thresholds, and what shapes boxes.
+
+    Args:
+        model: As in `describe_model`.
+        image_processor: As in `describe_model`.
+        threshold: Score in [0, 1] from which a finding is present, instead of the config's thresholds.
+
+    Returns:
+        JSON.
+    """
+    config = model.config
+    return {
+        **describe_model(model, image_processor),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "score_thresholds": list(config.per_finding("score_thresholds")) if threshold is None else threshold,
+        **{name: list(config.per_finding(name)) for name in ("map_thresholds", "box_valleys")},
+        **{name: getattr(config, name) for name in ("box_components", "box_upsampling")},
+    }
+
+
 def write_sums(folder: str | os.PathLike, names: Iterable[str] | None = None) -> Path:
     """Write the `SHA256SUMS` of a folder, as `sha256sum` would: `sha256sum --check SHA256SUMS` checks it too.
 
@@ -99,4 +122,12 @@ def check_sums(folder: str | os.PathLike) -> None:
         )
 
 
-__all__ = ["BOX_FIELDS", "add_tensors", "check_sums", "describe_model", "weights_digest", "write_sums"]
+__all__ = [
+    "BOX_FIELDS",
+    "add_tensors",
+    "check_sums",
+    "describe_model",
+    "describe_results",
+    "weights_digest",
+    "write_sums",
+]

@@ -13,6 +13,7 @@ from clarity_hf import ChestXrayLocalizationPipeline, ClarityImageProcessor
 from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.deployment import batch_prediction
 from clarity_hf.deployment.batch_prediction import find_films, predict_films
+from clarity_hf.deployment.dicom_output import KINDS
 from clarity_hf.fingerprints import BOX_FIELDS
 
 COUNT = 7
@@ -556,7 +557,7 @@ def test_films_that_came_as_dicom_get_dicom_results(pipeline, films, film, tmp_p
     summary = predict_films(pipeline, find_films([films]).films, out, threshold=0.0, outputs=["dicom"])
     assert (summary.predicted, summary.failed) == (COUNT + 1, 0)
     kinds = sorted(path.name.removeprefix("IM000001.") for path in (out / "dicom").iterdir())  # and nothing unfinished
-    assert kinds == ["boxes.dcm", "overlay.dcm", "probabilities.dcm", "report.dcm"]
+    assert kinds == ["overlay.dcm", "presentation.dcm", "probabilities.dcm", "report.dcm"]
 
 
 def test_a_film_whose_header_lacks_what_a_report_needs_fails_alone(pipeline, films, film, tmp_path):
@@ -571,7 +572,7 @@ def test_a_film_whose_header_lacks_what_a_report_needs_fails_alone(pipeline, fil
 def test_whatever_fails_in_dicom_results_fails_the_film_alone_but_a_full_disk_ends_the_run(
     pipeline, films, film, tmp_path, monkeypatch
 ):
-    from clarity_hf.deployment import dicom_output
+    from clarity_hf.deployment import dicom_inference
 
     pytest.importorskip("highdicom")
     write_dicom(films / "IM000001", film)
@@ -581,7 +582,7 @@ def test_whatever_fails_in_dicom_results_fails_the_film_alone_but_a_full_disk_en
         def fail(*_, **__):
             raise error
 
-        monkeypatch.setattr(dicom_output, "write_dicom_results", fail)
+        monkeypatch.setattr(dicom_inference, "write_dicom_results", fail)
 
     fails_with(AttributeError("PatientName Doe^Jane"))
     summary = predict_films(pipeline, found, tmp_path / "out", outputs=["dicom"])
@@ -590,6 +591,60 @@ def test_whatever_fails_in_dicom_results_fails_the_film_alone_but_a_full_disk_en
     fails_with(OSError("no space left"))
     with pytest.raises(OSError, match="no space left"):
         predict_films(pipeline, found, tmp_path / "out", outputs=["dicom"])
+
+
+def test_dicom_results_are_the_same_bytes_whatever_the_batch(pipeline, film, tmp_path):
+    pytest.importorskip("highdicom")
+    (tmp_path / "films").mkdir()
+    for index in range(5):
+        write_dicom(tmp_path / "films" / str(index), np.roll(film, 11 * index, axis=1))
+    found = find_films([tmp_path / "films"]).films
+    written = []
+    for batch_size in (1, 2, 5):
+        out = tmp_path / f"out{batch_size}"
+        predict_films(pipeline, found, out, threshold=0.0, outputs=["dicom"], dicom_kinds=KINDS, batch_size=batch_size)
+        written.append({path.name: path.read_bytes() for path in (out / "dicom").iterdir()})
+    assert len(written[0]) == 5 * len(KINDS)
+    assert written[0] == written[1] == written[2]
+
+
+def test_other_settings_are_other_instances(pipeline, film, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    write_dicom(tmp_path / "film", film)
+    found = find_films([tmp_path / "film"]).films
+    uids = set()
+    for number, threshold in enumerate((0.0, 0.01)):  # all findings are present with both
+        out = tmp_path / f"out{number}"
+        predict_films(pipeline, found, out, threshold=threshold, outputs=["dicom"], dicom_kinds=["overlay"])
+        uids.add(pydicom.dcmread(out / "dicom" / "film.overlay.dcm").SOPInstanceUID)
+    assert len(uids) == 2
+
+
+def test_what_the_radiograph_check_says_stands_in_dicom_results(pipeline, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    phantom = draw_phantom(0, size=128).image
+    write_dicom(tmp_path / "dark", 255 - phantom)
+    found = find_films([tmp_path / "dark"]).films
+    predict_films(pipeline, found, tmp_path / "warned", threshold=0.0, outputs=["dicom"])
+    written = {path.name: pydicom.dcmread(path).to_json() for path in (tmp_path / "warned" / "dicom").iterdir()}
+    assert len(written) == 4
+    for name, text in written.items():
+        assert "this looks like a film with dark bones" in text, name
+    summary = predict_films(pipeline, found, tmp_path / "refused", outputs=["dicom"], radiograph_check="refuse")
+    assert (summary.predicted, summary.failed) == (0, 1)
+    (report,) = (tmp_path / "refused" / "dicom").iterdir()
+    assert report.name == "dark.report.dcm"
+    assert "The image was not analysed: `image` must be a whole frontal" in pydicom.dcmread(report).to_json()
+
+
+def test_a_lateral_view_gets_a_report_that_it_was_not_analysed(pipeline, film, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    write_dicom(tmp_path / "side", film, ViewPosition="LL")
+    found = find_films([tmp_path / "side"]).films
+    summary = predict_films(pipeline, found, tmp_path / "out", outputs=["dicom"])
+    assert summary.failed == 1
+    report = pydicom.dcmread(tmp_path / "out" / "dicom" / "side.report.dcm")
+    assert "got a lateral view" in report.to_json()
 
 
 def write_dicom(path, pixels, **changes):

@@ -2,31 +2,25 @@
 """Findings as DICOM objects: what went in comes out, validators find no error, a second run is the same instance."""
 
 import copy
-import datetime
+import importlib.util
 import shutil
-import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from clarity_hf import FINDINGS
 from clarity_hf.data.phantoms import draw_phantom
 
 pydicom = pytest.importorskip("pydicom")
 highdicom = pytest.importorskip("highdicom")
 
-from pydicom.sr.codedict import codes  # noqa: E402
-
 from clarity_hf.deployment.dicom_output import (  # noqa: E402
-    CODING_SCHEME,
-    FINDING_CODES,
     KINDS,
-    NOTICE,
     ModelIdentity,
-    finding_code,
+    stored_map_size,
     write_dicom_results,
     write_secondary_capture,
     write_segmentation,
@@ -34,107 +28,16 @@ from clarity_hf.deployment.dicom_output import (  # noqa: E402
 )
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "dicom"
-MODEL = ModelIdentity("clarity-s16-224", "0123456789abcdef", "0.1.0")
-WHEN = datetime.datetime(2026, 3, 4, 5, 6, 7)
-SIZE = (150, 130)
-
-
-def digital_radiograph(pixels):
-    """Header and pixels of a DX image that has every attribute its IOD asks for."""
-
-    def code(*parts):
-        return pydicom.Sequence([highdicom.sr.CodedConcept(*parts)])
-
-    film = pydicom.Dataset()
-    film.file_meta = pydicom.dataset.FileMetaDataset()
-    film.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    values = {
-        "SOPClassUID": pydicom.uid.DigitalXRayImageStorageForPresentation,
-        "SOPInstanceUID": "2.25.1001",
-        "StudyInstanceUID": "2.25.1002",
-        "SeriesInstanceUID": "2.25.1003",
-        "SpecificCharacterSet": "ISO_IR 100",
-        "ImageType": ["ORIGINAL", "PRIMARY", ""],
-        "StudyDate": "20250102",
-        "StudyTime": "101112",
-        "ContentDate": "20250102",
-        "ContentTime": "101112",
-        "AcquisitionDate": "20250102",
-        "AcquisitionTime": "101112",
-        "AccessionNumber": "A1",
-        "Modality": "DX",
-        "PresentationIntentType": "FOR PRESENTATION",
-        "Manufacturer": "Phantoms",
-        "ReferringPhysicianName": "Referrer^R",
-        "StudyDescription": "Chest PA",
-        "PatientName": "Förster^Ada",
-        "PatientID": "P1",
-        "PatientBirthDate": "19700101",
-        "PatientSex": "F",
-        "PatientAge": "054Y",
-        "BodyPartExamined": "CHEST",
-        "ImagerPixelSpacing": [0.2, 0.2],
-        "PixelSpacing": [0.2, 0.2],
-        "ViewPosition": "PA",
-        "PositionerType": "",
-        "DetectorType": "DIRECT",
-        "StudyID": "S1",
-        "SeriesNumber": 1,
-        "InstanceNumber": 1,
-        "PatientOrientation": ["L", "F"],
-        "ImageLaterality": "U",
-        "BurnedInAnnotation": "NO",
-        "AcquisitionContextSequence": [],
-        "PixelIntensityRelationship": "LOG",
-        "PixelIntensityRelationshipSign": -1,
-        "RescaleIntercept": 0,
-        "RescaleSlope": 1,
-        "RescaleType": "US",
-        "PresentationLUTShape": "IDENTITY",
-        "LossyImageCompression": "00",
-        "AnatomicRegionSequence": code("816094009", "SCT", "Chest"),
-        "ViewCodeSequence": code("399348003", "SCT", "postero-anterior"),
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "Rows": pixels.shape[0],
-        "Columns": pixels.shape[1],
-        "BitsAllocated": 8,
-        "BitsStored": 8,
-        "HighBit": 7,
-        "PixelRepresentation": 0,
-        "WindowCenter": 128,
-        "WindowWidth": 256,
-        "PixelData": pixels.tobytes(),
-    }
-    for name, value in values.items():
-        setattr(film, name, value)
-    film.ViewCodeSequence[0].ViewModifierCodeSequence = []
-    return film
-
-
-def box(x0, y0, x1, y1):
-    return {"xmin": x0, "ymin": y0, "xmax": x1, "ymax": y1}
-
-
-def findings_of(size):
-    """All 14 findings: two boxes, one box, one box to the film's edge, the rest absent; a map for each."""
-    height, width = size
-    y, x = np.mgrid[0:height, 0:width]
-    boxes = {
-        "Effusion": [box(13.3, 80.7, 40.1, 120.9), box(70.0, 80.0, 110.5, 121.25)],
-        "Mass": [box(20.0, 30.0, 21.0, 31.0)],
-        "Pleural_Thickening": [box(0.0, 0.0, float(width), float(height))],
-    }
-    findings = []
-    for number, label in enumerate(FINDINGS):
-        heat = np.exp(-((y / height - 0.3) ** 2 + (x / width - 0.05 * number) ** 2) / 0.02) * 7
-        present = label in boxes
-        score = 0.61 + number / 1000 + 1 / 3000 if present else number / 1000 + 1e-9
-        findings.append(
-            {"label": label, "score": score, "threshold": 0.3 + number / 7000, "present": present}
-            | {"boxes": boxes.get(label, []), "map": heat.astype(np.float32)}
-        )
-    return findings
+_spec = importlib.util.spec_from_file_location("dicom_cases", Path(__file__).with_name("dicom_cases.py"))
+cases = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(cases)
+MODEL, SIZE, WHEN = cases.MODEL, cases.SIZE, cases.WHEN
+box, digital_radiograph, errors_of, findings_of = (
+    cases.box,
+    cases.digital_radiograph,
+    cases.errors_of,
+    cases.findings_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -159,64 +62,6 @@ def written(pixels, tmp_path_factory):
     return results.files, findings
 
 
-def read_back(report):
-    """Findings of a report, in its order: label, score, threshold, present, and corners of the boxes."""
-    found = {}
-    for group in report.content.get_planar_roi_measurement_groups() + report.content.get_image_measurement_groups():
-        label = group.tracking_identifier.rsplit(" ", 1)[0]
-        values = {item.name.meaning: item.value for item in group.get_measurements()}
-        (presence,) = group.get_qualitative_evaluations()
-        one = {
-            "code": group.finding_type,
-            "score": values["Probability"],
-            "threshold": values["Threshold Value"],
-            "present": presence.value == codes.DCM.Present,
-        }
-        boxes = found.setdefault(label, (one, []))[1]
-        assert found[label][0] == one
-        if getattr(group, "roi", None) is not None:
-            boxes.append(group.roi.value)
-    return found
-
-
-def test_the_report_gives_back_scores_thresholds_and_boxes(written):
-    files, findings = written
-    found = read_back(highdicom.sr.srread(files["report"]))
-    assert sorted(found) == sorted(FINDINGS)
-    for finding in findings:
-        one, polylines = found[finding["label"]]
-        assert (one["score"], one["threshold"]) == (finding["score"], finding["threshold"])  # float64, exact
-        assert one["present"] is finding["present"]
-        assert one["code"] == finding_code(finding["label"])
-        assert len(polylines) == len(finding["boxes"])
-        for polyline, corners in zip(polylines, finding["boxes"], strict=True):
-            x0, y0, x1, y1 = np.float32(list(corners.values()))
-            expected = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]
-            np.testing.assert_array_equal(np.asarray(polyline, dtype=np.float32), np.float32(expected))
-
-
-def test_boxes_are_on_the_films_instance_and_the_film_is_evidence(written):
-    report = highdicom.sr.srread(written[0]["report"])
-    group = report.content.get_planar_roi_measurement_groups()[0]
-    source = group.roi.ContentSequence[0].ReferencedSOPSequence[0]
-    assert source.ReferencedSOPInstanceUID == "2.25.1001"
-    assert report.get_evidence() == [
-        ("2.25.1002", "2.25.1003", "2.25.1001", pydicom.uid.DigitalXRayImageStorageForPresentation)
-    ]
-
-
-def test_the_report_names_the_model_and_says_what_it_is_not(written):
-    report = highdicom.sr.srread(written[0]["report"])
-    text = report.to_json()
-    for words in (MODEL.name, MODEL.weights_hash, f"clarity_hf {MODEL.version}", NOTICE):
-        assert words in text
-    assert (report.CompletionFlag, report.VerificationFlag, report.PreliminaryFlag) == (
-        "PARTIAL",
-        "UNVERIFIED",
-        "PRELIMINARY",
-    )
-
-
 def test_a_mask_holds_every_pixel_that_a_box_touches(written):
     files, _ = written
     masks = highdicom.seg.segread(files["boxes"])
@@ -230,17 +75,40 @@ def test_a_mask_holds_every_pixel_that_a_box_touches(written):
     assert pleura.all()
 
 
-def test_maps_come_back_to_half_a_level_of_8_bits(written):
+def reduced(heat):
+    """A map of the film's size at an eighth of it, by areas."""
+    rows, columns = stored_map_size(SIZE)
+    return np.asarray(Image.fromarray(heat).resize((columns, rows), Image.Resampling.BOX))
+
+
+def test_maps_are_stored_at_an_eighth_and_come_back_to_half_a_level_of_8_bits(written):
     files, findings = written
     document = highdicom.seg.segread(files["probabilities"])
     assert (document.SegmentationType, document.SegmentationFractionalType) == ("FRACTIONAL", "PROBABILITY")
+    assert (document.Rows, document.Columns) == stored_map_size(SIZE) == (19, 17)  # of 150 and 130
     present = [finding for finding in findings if finding["present"]]
     frames = document.pixel_array
     assert len(frames) == len(present)
     for frame, finding in zip(frames, present, strict=True):
-        share = finding["map"] / finding["map"].max()
+        heat = reduced(finding["map"])
         assert frame.max() == 255
-        np.testing.assert_allclose(frame / 255, share, atol=0.5 / 255 + 1e-6)
+        np.testing.assert_allclose(frame / 255, heat / heat.max(), atol=0.5 / 255 + 1e-6)
+
+
+def test_a_map_that_is_reduced_already_is_stored_as_it_is(film):
+    findings = findings_of(SIZE)
+    small = [finding | {"map": reduced(finding["map"])} for finding in findings]
+    first, second = (write_segmentation(film, some, MODEL, "probabilities") for some in (findings, small))
+    np.testing.assert_array_equal(first.pixel_array, second.pixel_array)
+
+
+def test_a_reduced_map_says_how_large_its_pixels_are(film):
+    film.PixelSpacing = [0.2, 0.1]
+    document = write_segmentation(film, findings_of(SIZE), MODEL, "probabilities")
+    (measures,) = document.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    np.testing.assert_allclose(measures.PixelSpacing, [0.2 * 150 / 19, 0.1 * 130 / 17])
+    (boxes,) = write_segmentation(film, findings_of(SIZE), MODEL, "boxes").SharedFunctionalGroupsSequence
+    assert boxes.PixelMeasuresSequence[0].PixelSpacing == [0.2, 0.1]
 
 
 def test_regions_are_what_lies_above_the_share_of_the_peak(film):
@@ -248,8 +116,8 @@ def test_regions_are_what_lies_above_the_share_of_the_peak(film):
     levels = {"Effusion": 0.5, "Mass": 0.9, "Pleural_Thickening": 0.1}
     document = write_segmentation(film, findings, MODEL, "regions", map_thresholds=levels)
     for frame, finding in zip(document.pixel_array, (f for f in findings if f["present"]), strict=True):
-        expected = finding["map"] > levels[finding["label"]] * finding["map"].max()
-        np.testing.assert_array_equal(frame.astype(bool), expected)
+        heat = reduced(finding["map"])
+        np.testing.assert_array_equal(frame.astype(bool), heat > levels[finding["label"]] * heat.max())
 
 
 def test_segments_are_automatic_and_name_the_algorithm(written):
@@ -277,9 +145,15 @@ def test_the_overlay_keeps_the_film_and_adds_a_strip_below_it(film, pixels):
 
 
 def test_a_large_overlay_is_reduced(pixels, monkeypatch):
-    monkeypatch.setattr("clarity_hf.deployment.dicom_output.MAX_OVERLAY_SIDE", 200)
-    document = write_secondary_capture(digital_radiograph(pixels), pixels, findings_of(SIZE), MODEL)
-    assert document.Columns < 200 < document.Rows < 300
+    monkeypatch.setattr("clarity_hf.deployment.dicom_output.MAX_OVERLAY_SIDE", 600)
+    large = np.kron(pixels, np.ones((8, 8), dtype=np.uint8))
+    findings = findings_of(large.shape)
+    findings[2]["boxes"] = [box(400, 200, 800, 600)]  # half the reduced film's width, and of 1200 rows a third
+    document = write_secondary_capture(digital_radiograph(large), large, findings, MODEL, heat_of="Effusion")
+    assert document.Columns == 520
+    assert 600 < document.Rows < 700
+    orange = (np.abs(document.pixel_array[:600].astype(int) - (0xE6, 0x9F, 0)).sum(axis=-1) < 30).any(axis=0)
+    assert np.flatnonzero(orange)[[0, -1]] == pytest.approx([200, 400], abs=8)
 
 
 @pytest.mark.parametrize("answer", ["YES", "NO", None])
@@ -301,7 +175,8 @@ def test_patient_and_study_are_the_films_and_the_series_is_not(written):
         )
         assert (document.StudyDate, document.AccessionNumber) == ("20250102", "A1")
         assert document.ReferringPhysicianName == "Referrer^R"
-        assert (document.ContentDate, document.ContentTime) == ("20260304", "050607.000000")
+        time = "PresentationCreation" if document.Modality == "PR" else "Content"
+        assert (document[f"{time}Date"].value, document[f"{time}Time"].value) == ("20260304", "050607.000000")
         assert (document.Manufacturer, document.ManufacturerModelName) == ("clarity_hf", MODEL.name)
         assert document.ContentQualification == "RESEARCH"
         assert "not for diagnosis" in document.SeriesDescription
@@ -310,13 +185,24 @@ def test_patient_and_study_are_the_films_and_the_series_is_not(written):
     assert "2.25.1003" not in series
 
 
-def test_a_second_run_writes_the_same_bytes(film, pixels, tmp_path):
+def test_a_second_run_writes_the_same_bytes_at_another_time(film, pixels, tmp_path):
     for run in ("first", "second"):
-        same = {"map_thresholds": 0.5, "created": WHEN}
-        write_dicom_results(film, pixels, findings_of(SIZE), MODEL, tmp_path / run, KINDS, **same)
+        write_dicom_results(film, pixels, findings_of(SIZE), MODEL, tmp_path / run, KINDS, map_thresholds=0.5)
     for kind in KINDS:
         name = f"findings.{kind}.dcm"
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_what_batches_change_in_the_last_digits_is_not_written(film, pixels):
+    findings = findings_of(SIZE)
+    other = copy.deepcopy(findings)
+    for finding in other:
+        finding["score"] += 6e-8
+        for one in finding["boxes"]:
+            one |= {"xmin": one["xmin"] * (1 + 1e-6), "ymin": one["ymin"] * (1 + 1e-6)}
+    same = {"kinds": KINDS, "map_thresholds": 0.5}
+    first, second = (write_dicom_results(film, pixels, some, MODEL, **same).datasets for some in (findings, other))
+    assert first == second
 
 
 def test_other_findings_are_another_instance_of_the_same_series_and_other_weights_another_series(film):
@@ -332,11 +218,43 @@ def test_other_findings_are_another_instance_of_the_same_series_and_other_weight
     assert third.SeriesInstanceUID != first.SeriesInstanceUID
 
 
+@pytest.mark.parametrize("changed", [{"doubt": "A lateral view?"}, {"created": WHEN}, {"map_thresholds": 0.7}])
+def test_whatever_changes_the_content_changes_the_instance(film, pixels, changed):
+    same = {"kinds": KINDS, "map_thresholds": 0.5}
+    first = write_dicom_results(film, pixels, findings_of(SIZE), MODEL, **same).datasets
+    second = write_dicom_results(film, pixels, findings_of(SIZE), MODEL, **same | changed).datasets
+    for kind in KINDS:
+        differ = first[kind].SOPInstanceUID != second[kind].SOPInstanceUID
+        assert differ == (first[kind] != second[kind]), kind
+    assert first["regions"].SOPInstanceUID != second["regions"].SOPInstanceUID
+
+
 def test_new_uids_are_new_each_time(film):
     first, second = (write_structured_report(film, findings_of(SIZE), MODEL, uids="new") for _ in range(2))
     assert first.SeriesInstanceUID != second.SeriesInstanceUID
     assert first.SOPInstanceUID != second.SOPInstanceUID
     assert pydicom.uid.UID(first.SOPInstanceUID).is_valid
+
+
+def test_doubts_about_the_film_stand_in_every_object(film, pixels):
+    doubt = "It may be a lateral view"
+    results = write_dicom_results(film, pixels, findings_of(SIZE), MODEL, kinds=KINDS, map_thresholds=0.5, doubt=doubt)
+    for kind, document in results.datasets.items():
+        assert doubt in document.to_json(), kind
+    plain = write_secondary_capture(film, pixels, findings_of(SIZE), MODEL)
+    assert results.datasets["overlay"].Rows > plain.Rows  # a line more
+
+
+def test_results_of_a_5_megapixel_film_take_3_megabytes_at_most(tmp_path):
+    size = (2500, 2048)
+    noise = np.random.default_rng(0).normal(0, 4, size)
+    pixels = (draw_phantom(1, size=size, findings=["Effusion"]).image + noise).clip(0, 255).astype(np.uint8)
+    findings = findings_of(size)
+    for finding in findings:  # the worst: every finding is present
+        finding |= {"present": True, "boxes": finding["boxes"] or [box(10, 10, 900, 900)]}
+        finding["map"] = finding["map"][::8, ::8]
+    results = write_dicom_results(digital_radiograph(pixels), pixels, findings, MODEL, tmp_path)
+    assert sum(path.stat().st_size for path in results.files.values()) < 3e6
 
 
 def test_the_header_is_left_as_it_is(film, pixels):
@@ -356,7 +274,8 @@ def test_a_header_that_validators_or_highdicom_would_refuse_is_mended_but_the_pa
         results = write_dicom_results(film, pixels, findings_of(SIZE), MODEL, kinds=KINDS, map_thresholds=0.5)
     for kind, document in results.datasets.items():
         assert (document.PatientBirthDate, document.PatientSex, document.StudyID) == ("19700230", "U", None), kind
-    assert "PixelMeasuresSequence" not in results.datasets["boxes"].SharedFunctionalGroupsSequence[0]
+    (spacing,) = results.datasets["boxes"].SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert spacing.PixelSpacing == [0.2, 0.2]  # of the detector, as that of the patient's plane is 0
 
 
 def test_a_film_in_a_wrapper_of_one_frame_is_taken_and_two_frames_are_not(film, pixels):
@@ -384,40 +303,14 @@ def test_names_of_people_are_never_printed(film, pixels, caplog, capsys):
 def test_what_cannot_be_made_is_left_out_with_the_reason(film, pixels, tmp_path):
     findings = [finding | {"present": False, "boxes": []} for finding in findings_of(SIZE)]
     results = write_dicom_results(film, pixels, findings, MODEL, tmp_path, stem="film 1")
-    assert results.left_out == dict.fromkeys(("boxes", "probabilities"), "no finding is present")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["film 1.overlay.dcm", "film 1.report.dcm"]
+    assert results.left_out == {"probabilities": "no finding is present"}
+    names = ["film 1.overlay.dcm", "film 1.presentation.dcm", "film 1.report.dcm"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     without_maps = [{key: value for key, value in finding.items() if key != "map"} for finding in findings_of(SIZE)]
     results = write_dicom_results(film, pixels, without_maps, MODEL)
-    assert list(results.datasets) == ["report", "boxes", "overlay"]
+    assert list(results.datasets) == ["report", "presentation", "overlay"]
     assert results.files == {}
     assert "return_maps=True" in results.left_out["probabilities"]
-
-
-def test_codes_agree_with_the_tables_of_the_standard():
-    for name, code in (
-        ("Effusion", codes.SCT.PleuralEffusion),
-        ("Infiltration", codes.DCM.Infiltrate),
-        ("Mass", codes.SCT.Mass),
-        ("Nodule", codes.SCT.Nodule),
-        ("Pneumothorax", codes.SCT.Pneumothorax),
-        ("Edema", codes.SCT.PulmonaryEdema),
-        ("Fibrosis", codes.SCT.Fibrosis),
-    ):
-        assert FINDING_CODES[name] == (code.value, code.scheme_designator, code.meaning)
-    assert set(FINDINGS) - set(FINDING_CODES) == {"Pleural_Thickening", "Hernia"}
-
-
-@pytest.mark.parametrize(
-    ("label", "value", "meaning"),
-    [
-        ("Hernia", "HERNIA", "Hernia"),
-        ("Pleural_Thickening", "PLEURAL_THI_04FB", "Pleural Thickening"),
-        ("Support Devices", "SUPPORT_DEVICES", "Support Devices"),
-    ],
-)
-def test_findings_without_a_verified_code_get_a_private_one(label, value, meaning):
-    code = finding_code(label)
-    assert (code.value, code.scheme_designator, code.meaning) == (value, CODING_SCHEME, meaning)
 
 
 def changed(**values):
@@ -445,7 +338,12 @@ def test_findings_that_are_not_this_films_are_refused(film, findings, message):
 @pytest.mark.parametrize(
     ("findings", "values", "level", "message"),
     [
-        (changed(map=np.ones((3, 3))), "probabilities", None, r"`map` of Effusion must have the film's \(150, 130\)"),
+        (
+            changed(map=np.ones((3, 3))),
+            "probabilities",
+            None,
+            r"must have the film's \(150, 130\) or \(19, 17\)",
+        ),
         (changed(map=np.full(SIZE, np.inf)), "probabilities", None, "`map` of Effusion must be finite"),
         (changed(), "regions", None, r"`map_thresholds` must be inside \(0, 1\) for"),
         (changed(), "regions", {"Effusion": 1.5}, r"`map_thresholds` must be inside \(0, 1\) for Effusion, got 1.5"),
@@ -481,18 +379,6 @@ def test_a_missing_extra_is_named_with_its_command(film, monkeypatch):
         write_structured_report(film, findings_of(SIZE), MODEL)
 
 
-def test_a_model_is_named_by_its_weights(tiny_model):
-    identity = ModelIdentity.of(tiny_model, "tiny")
-    assert (identity.name, len(identity.weights_hash)) == ("tiny", 16)
-
-
-def errors_of(path):
-    """What dciodvfy calls an error in a file."""
-    said = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True, timeout=60, check=False)
-    lines = (said.stdout + said.stderr).splitlines()
-    return [line for line in lines if line.startswith(("Error", "fatal"))] + ([] if lines else ["nothing was said"])
-
-
 needs_dciodvfy = pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="no dciodvfy here (Debian: dicom3tools)")
 
 
@@ -525,16 +411,6 @@ def test_dciodvfy_finds_no_error_for_a_real_film(tmp_path):
     results = write_dicom_results(film, pixels, findings, MODEL, tmp_path, KINDS, map_thresholds=0.5)
     assert results.left_out == {}
     assert {kind: errors_of(path) for kind, path in results.files.items()} == {kind: [] for kind in KINDS}
-
-
-@pytest.mark.skipif(shutil.which("dsrdump") is None, reason="no dsrdump here (Debian: dcmtk)")
-def test_dsrdump_reads_the_report(written):
-    said = subprocess.run(["dsrdump", "+Pl", str(written[0]["report"])], capture_output=True, timeout=60, check=False)
-    assert (said.returncode, said.stderr) == (0, b"")
-    shown = said.stdout.decode("latin-1")  # of the film's character set
-    assert "UNVERIFIED" in shown
-    assert shown.count('"Measurement Group"') == 15  # 14 findings, one of them with two boxes
-    assert NOTICE in shown
 
 
 @pytest.mark.network

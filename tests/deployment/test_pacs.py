@@ -61,12 +61,14 @@ class Pacs:
 
     @contextlib.contextmanager
     def associate(self, *contexts, roles=()):
-        """An association for SOP classes, each proposed uncompressed."""
+        """An association for SOP classes, each uncompressed, and pictures as JPEG 2000 too."""
         entity = pynetdicom.AE(ae_title="TEST")
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 10
         received = []
         for context in contexts:
             entity.add_requested_context(context, pydicom.uid.ExplicitVRLittleEndian)
+        if pydicom.uid.SecondaryCaptureImageStorage in contexts:
+            entity.add_requested_context(pydicom.uid.SecondaryCaptureImageStorage, pydicom.uid.JPEG2000Lossless)
 
         def store(event):
             dataset = event.dataset
@@ -219,7 +221,7 @@ def as_file(dataset):
 
 def test_a_second_sending_makes_no_duplicates_and_one_study(pacs, stored):
     counts = json.loads(pacs.get("/statistics")[1])
-    assert [counts[f"Count{level}"] for level in ("Patients", "Studies", "Series", "Instances")] == [1, 1, 6, 6]
+    assert [counts[f"Count{level}"] for level in ("Patients", "Studies", "Series", "Instances")] == [1, 1, 7, 7]
 
 
 def test_results_are_found_in_the_films_study(pacs, stored):
@@ -231,7 +233,7 @@ def test_results_are_found_in_the_films_study(pacs, stored):
         answers = [answer for status, answer in link.send_c_find(query, StudyRootQueryRetrieveInformationModelFind)]
     found = {(answer.Modality, answer.SeriesInstanceUID) for answer in answers if answer is not None}
     assert found == {(dataset.Modality, dataset.SeriesInstanceUID) for dataset in stored.values()}
-    assert sorted(modality for modality, _ in found) == ["CR", "OT", "SEG", "SEG", "SEG", "SR"]
+    assert sorted(modality for modality, _ in found) == ["CR", "OT", "PR", "SEG", "SEG", "SEG", "SR"]
 
 
 def test_c_get_gives_back_what_was_sent(pacs, stored):
@@ -255,8 +257,8 @@ def test_scores_boxes_and_pixels_survive_the_pacs(pacs, stored):
     by_uid = {dataset.SOPInstanceUID: dataset for dataset in map(pydicom.dcmread, files)}
     report = highdicom.sr.ComprehensiveSR.from_dataset(by_uid[stored["report"].SOPInstanceUID])
     (group,) = report.content.get_planar_roi_measurement_groups()
-    assert group.get_measurements()[0].value == 0.7 + 1 / 3000
-    np.testing.assert_array_equal(np.float32(group.roi.value[[0, 2]]), np.float32([[12.3, 20.7], [60.1, 90.9]]))
+    assert group.get_measurements()[0].value == 0.7003  # of 0.7 + 1 / 3000
+    np.testing.assert_array_equal(group.roi.value[[0, 2]], [[12.25, 20.75], [60.125, 90.875]])  # eighths of a pixel
     for kind in ("boxes", "regions", "probabilities", "overlay"):
         received = by_uid[stored[kind].SOPInstanceUID]
         np.testing.assert_array_equal(received.pixel_array, stored[kind].pixel_array)
@@ -275,8 +277,9 @@ def test_dicomweb_stores_finds_and_gives_back(pacs, sent):
     _, answer = pacs.post("/dicom-web/studies", body, f"{kind}; boundary={boundary}")
     assert len(json.loads(answer)["00081199"]["Value"]) == len(others)
     _, answer = pacs.get("/dicom-web/studies/2.25.2999/series", "application/dicom+json")
-    assert sorted(one["00080060"]["Value"][0] for one in json.loads(answer)) == ["CR", "OT", "SEG", "SEG", "SEG", "SR"]
-    headers, answer = pacs.get("/dicom-web/studies/2.25.2999", kind)
+    modalities = sorted(one["00080060"]["Value"][0] for one in json.loads(answer))
+    assert modalities == ["CR", "OT", "PR", "SEG", "SEG", "SEG", "SR"]
+    headers, answer = pacs.get("/dicom-web/studies/2.25.2999", f"{kind}; transfer-syntax=*")  # as they are stored
     message = BytesParser(policy=email.policy.HTTP).parsebytes(
         f"Content-Type: {headers['Content-Type']}\r\n\r\n".encode() + answer
     )

@@ -20,6 +20,13 @@ WorkersOption = Annotated[int, typer.Option(help="Processes that read films ahea
 RadiographCheckOption = Annotated[
     str, typer.Option(help="Of what looks like no frontal chest radiograph: warn, refuse or off.")
 ]
+DicomKindsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="DICOM results, by commas: report, presentation, boxes, regions, probabilities, overlay; by default all "
+        "but boxes and regions."
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 _OUTPUT = ("--output-dir", "--output_dir")
@@ -75,6 +82,16 @@ def words_of(context: typer.Context) -> list[str]:
             else:
                 words += [parameter.opts[-1], str(one)]
     return words
+
+
+def chosen_kinds(words: str | None, default: Sequence[str]) -> list[str]:
+    """The kinds of DICOM results that `--dicom-kinds` names.
+
+    Args:
+        words: Of the command line, joined by commas.
+        default: Kinds where the option is not given.
+    """
+    return list(default) if words is None else [word.strip() for word in words.split(",") if word.strip()]
 
 
 def chosen_device(device: str) -> Any:

@@ -12,7 +12,15 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import BatchSizeOption, DeviceOption, ModelOption, RadiographCheckOption, load_pipeline
+from .common import (
+    BatchSizeOption,
+    DeviceOption,
+    DicomKindsOption,
+    ModelOption,
+    RadiographCheckOption,
+    chosen_kinds,
+    load_pipeline,
+)
 
 SOME_FAILED = 3
 """Exit status where some films failed and the others are done."""
@@ -40,6 +48,7 @@ def predict(
     dicom: Annotated[
         bool, typer.Option("--dicom", help="Also DICOM SR, SEG and Secondary Capture, of films that are DICOM.")
     ] = False,
+    dicom_kinds: DicomKindsOption = None,
     radiograph_check: RadiographCheckOption = "warn",
     batch_size: BatchSizeOption = 8,
     workers: Annotated[int, typer.Option(help="Threads that read films ahead.")] = 2,
@@ -53,6 +62,7 @@ def predict(
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     from clarity_hf.deployment.batch_prediction import find_films, predict_films
+    from clarity_hf.deployment.dicom_output import DEFAULT_KINDS
     from clarity_hf.training.runs import published_name
 
     found = find_films(inputs, recursive, exclude=[output_dir])
@@ -60,7 +70,12 @@ def predict(
         told = ", ".join(f"{count} {suffix or 'without ending'}" for suffix, count in found.passed_over.items())
         print(f"passed over, no films: {told}", file=sys.stderr)
     pipeline = load_pipeline(model, device)
-    outputs = [name for name, on in (("overlays", overlays), ("maps", maps), ("dicom", dicom)) if on]
+    kinds = chosen_kinds(dicom_kinds, DEFAULT_KINDS)
+    outputs = [
+        name
+        for name, on in (("overlays", overlays), ("maps", maps), ("dicom", dicom or dicom_kinds is not None))
+        if on
+    ]
     with _launched(world_size) as total_over_processes:
         with _bar(f"process {rank}" if world_size > 1 else None) as progress:
             done = predict_films(
@@ -72,6 +87,7 @@ def predict(
                 outputs=outputs,
                 table=csv,
                 radiograph_check=radiograph_check,
+                dicom_kinds=kinds,
                 batch_size=batch_size,
                 workers=workers,
                 rank=rank,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import functools
 import glob
 import importlib.util
 import json
@@ -35,12 +34,15 @@ from filelock import FileLock, Timeout
 from transformers.modeling_outputs import ModelOutput
 
 from clarity_hf.dicom_reading import looks_like_dicom, read_dicom
-from clarity_hf.fingerprints import describe_model
+from clarity_hf.fingerprints import describe_results
 from clarity_hf.image_reading import read_image
 from clarity_hf.labels import checked_shares
 from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
 from clarity_hf.radiograph_check import check_mode, check_radiograph
 from clarity_hf.visualization import draw_findings
+
+from .dicom_inference import DicomResultWriter, doubt_about, header_of
+from .dicom_output import DEFAULT_KINDS
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 """A file of a folder with one of these endings is taken for a film whatever is in it, so that a broken one is told."""
@@ -233,6 +235,7 @@ def predict_films(
     outputs: Sequence[str] = (),
     table: bool = False,
     radiograph_check: str = "warn",
+    dicom_kinds: Sequence[str] = DEFAULT_KINDS,
     batch_size: int = 8,
     workers: int = 0,
     rank: int = 0,
@@ -257,11 +260,14 @@ def predict_films(
             the film, its name and scale below.
             `maps/NAME.npz`: `maps` `(F, h, w)` float32 ≥ 0 on the patch grid over the model's input, `labels` `(F,)`,
             `film_size`, `input_size` (H, W), and `content` (top, left, height, width), where the film lies in the
-            input, in its pixels. `dicom/NAME.KIND.dcm`: see `write_dicom_results`; only of films that came as DICOM.
+            input, in its pixels. `dicom/NAME.KIND.dcm`: see `write_dicom_results`; only of films that came as DICOM,
+            and of those that were refused a report that says why. With it films go through the model one by one,
+            which makes the same bytes in every batch.
         table: Write `findings.csv` (a row a film, score and presence of each finding, and the reason of a warning) and
             `boxes.csv` (a row a box).
         radiograph_check: What becomes of a film that does not look like a frontal chest radiograph: `warn` predicts it
             and gives its line a `warning`, `refuse` counts it as failed, `off` does not look.
+        dicom_kinds: Of `KINDS` of `dicom_output`, with the output `dicom`.
         batch_size: Films per forward pass.
         workers: Threads that read films ahead, decoded films of one batch and one a thread at most; 0 reads in turn.
         rank, world_size: This process and how many share the list; process r takes films r, r + world_size, ...
@@ -283,11 +289,15 @@ def predict_films(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _held(folder, rank, world_size):
-        _check_settings(folder, _settings(pipeline, model_name, threshold, outputs, radiograph_check), rank)
+        settings = _settings(pipeline, model_name, threshold, outputs, radiograph_check)
+        if "dicom" in outputs:
+            settings["dicom_kinds"] = sorted(set(dicom_kinds))
+        _check_settings(folder, settings, rank)
         if world_size == 1:
             _unite(folder, table=False, remove_parts=True)
         _clear(folder, rank, world_size)
-        writer = _Writer(pipeline, folder, model_name, threshold, tuple(outputs), rank, radiograph_check)
+        dicom = DicomResultWriter(pipeline, model_name, threshold, dicom_kinds)
+        writer = _Writer(pipeline, folder, threshold, tuple(outputs), rank, radiograph_check, dicom)
         return _predict_share(writer, films, folder, table, batch_size, workers, rank, world_size, progress)
 
 
@@ -377,24 +387,19 @@ class _Writer:
         self,
         pipeline: ChestXrayLocalizationPipeline,
         folder: Path,
-        model_name: str,
         threshold: float | None,
         outputs: tuple[str, ...],
         rank: int,
         radiograph_check: str,
+        dicom: DicomResultWriter,
     ):
-        self.pipeline, self.folder, self.model_name = pipeline, folder, model_name
+        self.pipeline, self.folder, self.dicom = pipeline, folder, dicom
         self.threshold, self.outputs, self.rank = threshold, outputs, rank
         self.radiograph_check = radiograph_check
 
-    @functools.cached_property
-    def identity(self) -> Any:
-        from .dicom_output import ModelIdentity
-
-        return ModelIdentity.of(self.pipeline.model, self.model_name)
-
     def read(self, film: FilmFile) -> _Read:
         """Read one film, in any thread. Whatever is wrong with it is told, and the others go on."""
+        header = None
         try:
             stat = film.path.stat()
             pixels, header = self._pixels(film)
@@ -403,7 +408,9 @@ class _Writer:
             inputs = self.pipeline.preprocess(pixels, radiograph_check="off")
             return _Read(film, "", (stat.st_size, stat.st_mtime_ns), inputs, kept, header, warning)
         except Exception as error:  # of a broken file a library may raise anything
-            return _Read(film, _reason(error, film))
+            if "dicom" in self.outputs and header is None and film.path.is_file():
+                header = header_of(film.path)
+            return _Read(film, _reason(error, film), header=header)
 
     def _pixels(self, film: FilmFile) -> tuple[np.ndarray, Any]:
         if "dicom" in self.outputs and film.path.is_file():
@@ -428,6 +435,9 @@ class _Writer:
     def predict(self, batch: Sequence[_Read]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Lines of the films that were read, after all beside them is written, and of those that failed."""
         bad = [{"film": read.film.name, "reason": read.reason} for read in batch if read.reason]
+        for read in batch:
+            if read.reason and read.header is not None:
+                self._write_refusal(read)
         good = []
         whole = [read for read in batch if not read.reason]
         for read, outputs in zip(whole, self._forward(whole), strict=True):
@@ -462,6 +472,8 @@ class _Writer:
         inputs = [read.inputs for read in reads if read.inputs is not None]
         if not inputs:
             return []
+        if "dicom" in self.outputs and len(reads) > 1:  # the last digits of a batch's results hang on its size
+            return [output for read in reads for output in self._forward([read])]
         outputs = self.pipeline.forward({name: torch.cat([film[name] for film in inputs]) for name in inputs[0]})
         return [
             ModelOutput(**{name: values[row : row + 1] for name, values in outputs.items()})
@@ -508,15 +520,30 @@ class _Writer:
     def _write_dicom(self, read: _Read, findings: list[dict[str, Any]], outputs: ModelOutput) -> None:
         if read.header is None:
             return
-        from .dicom_output import write_dicom_results
+        doubt = "" if read.warning is None else doubt_about(read.warning["reason"])
+        pixels = np.asarray(read.pixels)
+        with self._made_in_dicom(read) as (folder, stem):
+            self.dicom.write(read.header, pixels, findings, outputs, folder, stem, doubt)
 
-        mapped = self.pipeline.postprocess(outputs, threshold=self.threshold, return_maps=True)
+    def _write_refusal(self, read: _Read) -> None:
+        reason = read.reason.replace(read.film.name, "image")
+        try:
+            with self._made_in_dicom(read) as (folder, stem):
+                self.dicom.refuse(read.header, reason, folder / f"{stem}.report.dcm")
+        except OSError:
+            raise
+        except Exception:  # a header too broken for a report; the film is among those that failed all the same
+            pass
+
+    @contextlib.contextmanager
+    def _made_in_dicom(self, read: _Read) -> Iterator[tuple[Path, str]]:
+        """A folder and a start of names for DICOM results, all of which are moved to their place at the end."""
         target = self.folder / "dicom" / read.film.name
         made = _unfinished(target, self.rank)
-        pixels = np.asarray(read.pixels)
+        made.mkdir(parents=True)
         try:
-            results = write_dicom_results(read.header, pixels, mapped, self.identity, made, stem=target.name)
-            for path in results.files.values():
+            yield made, target.name
+            for path in made.iterdir():
                 os.replace(path, target.parent / path.name)
         finally:
             shutil.rmtree(made, ignore_errors=True)
@@ -603,14 +630,9 @@ def _settings(
     outputs: Sequence[str],
     radiograph_check: str,
 ) -> dict[str, Any]:
-    config = pipeline.model.config
     return {
         "model": model_name,
-        **describe_model(pipeline.model, pipeline.image_processor),
-        "dtype": str(pipeline.model.dtype).removeprefix("torch."),
-        "score_thresholds": list(config.per_finding("score_thresholds")) if threshold is None else threshold,
-        **{name: list(config.per_finding(name)) for name in ("map_thresholds", "box_valleys")},
-        **{name: getattr(config, name) for name in ("box_components", "box_upsampling")},
+        **describe_results(pipeline.model, pipeline.image_processor, threshold),
         "outputs": sorted(set(outputs)),
         "radiograph_check": radiograph_check,
     }

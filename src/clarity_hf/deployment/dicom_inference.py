@@ -1,0 +1,154 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""From a model's outputs for one DICOM image to the objects that go to the PACS, for folders and the node alike."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch.nn.functional as F
+from transformers.modeling_outputs import ModelOutput
+
+from clarity_hf.fingerprints import describe_results
+from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
+
+from .dicom_output import (
+    DEFAULT_KINDS,
+    DicomResults,
+    ModelIdentity,
+    check_kinds,
+    stored_map_size,
+    write_dicom_results,
+    write_refusal_report,
+)
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+_MAPPED = ("regions", "probabilities")
+
+
+@dataclass(frozen=True)
+class DicomResultWriter:
+    """Writes what a pipeline made of DICOM images as DICOM objects.
+
+    Attributes:
+        pipeline: Its model is hashed once.
+        model_name: What results call it; no path.
+        threshold: Score in [0, 1] from which a finding is present, instead of the config's thresholds.
+        kinds: Of `KINDS`.
+
+    Raises:
+        ValueError: A kind is unknown.
+    """
+
+    pipeline: ChestXrayLocalizationPipeline
+    model_name: str
+    threshold: float | None = None
+    kinds: Sequence[str] = DEFAULT_KINDS
+
+    def __post_init__(self) -> None:
+        check_kinds(self.kinds)
+
+    @functools.cached_property
+    def identity(self) -> ModelIdentity:
+        """What results say of the model, named by all that decides findings and boxes."""
+        pipeline = self.pipeline
+        settings = describe_results(pipeline.model, pipeline.image_processor, self.threshold)
+        return ModelIdentity.of(pipeline.model, self.model_name, settings)
+
+    def write(
+        self,
+        header: Dataset,
+        pixels: np.ndarray,
+        findings: list[dict[str, Any]],
+        outputs: ModelOutput,
+        folder: str | os.PathLike,
+        stem: str,
+        doubt: str = "",
+    ) -> DicomResults:
+        """Write the results of one image.
+
+        Args:
+            header: Of the image.
+            pixels: `(H, W)` in [0, 255], as the model saw it.
+            findings: What the pipeline's `postprocess` gave for the outputs.
+            outputs: Of the pipeline's `forward`, of this image alone.
+            folder: Where files are written.
+            stem: Start of their names.
+            doubt: As in `write_structured_report`.
+
+        Raises:
+            ImportError, ValueError: As in `write_dicom_results`.
+        """
+        if set(_MAPPED) & set(self.kinds):
+            findings = self._with_stored_maps(findings, outputs)
+        config = self.pipeline.model.config
+        levels = dict(zip(config.id2label.values(), config.per_finding("map_thresholds"), strict=True))
+        return write_dicom_results(
+            header, pixels, findings, self.identity, folder, self.kinds, stem=stem, map_thresholds=levels, doubt=doubt
+        )
+
+    def refuse(self, header: Dataset, reason: str, file: str | os.PathLike) -> Path:
+        """Write a report that says why an image was not analysed.
+
+        Args:
+            header: Of the image.
+            reason: In words, without a patient's name or number; what is not ASCII in it is replaced.
+            file: Where the report is written.
+
+        Raises:
+            ImportError, ValueError: As in `write_refusal_report`.
+        """
+        write_refusal_report(header, reason.encode("ascii", "replace").decode(), self.identity, file=file)
+        return Path(file)
+
+    def _with_stored_maps(self, findings: list[dict[str, Any]], outputs: ModelOutput) -> list[dict[str, Any]]:
+        """The findings, the present ones with their maps as results store them: no map of the image's size is made."""
+        present = [finding["label"] for finding in findings if finding["present"]]
+        if not present:
+            return findings
+        processor, label2id = self.pipeline.image_processor, self.pipeline.model.config.label2id
+        height, width = outputs["film_sizes"][0].tolist()
+        box = processor.letterbox((height, width))
+        over_input = processor.post_process_maps(outputs, None, [label2id[label] for label in present])[0]
+        (rows, columns), (top, left) = box.content, (box.top, box.left)
+        content = over_input[None, :, top : top + rows, left : left + columns]
+        size = stored_map_size((height, width))
+        maps = F.interpolate(content, size=size, mode="bilinear", align_corners=False, antialias=True)[0].numpy()
+        by_label = dict(zip(present, maps, strict=True))
+        return [
+            finding | ({"map": by_label[finding["label"]]} if finding["label"] in by_label else {})
+            for finding in findings
+        ]
+
+
+def doubt_about(reason: str) -> str:
+    """What results say of an image that did not pass the radiograph check.
+
+    Args:
+        reason: What it looks like, as the `reason` of a [`RadiographVerdict`] says.
+    """
+    return f"Check: this looks like {reason}, not like a whole frontal chest radiograph"
+
+
+def header_of(path: str | os.PathLike) -> Dataset | None:
+    """Header of a DICOM file that could not be read as an image, for the report that says so; None where it has none.
+
+    Args:
+        path: Of the file.
+    """
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+    except (InvalidDicomError, OSError, ValueError, EOFError, NotImplementedError):
+        return None
+    needed = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns", "Modality")
+    return header if all(header.get(name) not in (None, "") for name in needed) else None

@@ -1,0 +1,207 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Findings as a DICOM presentation state: boxes and labels that a viewer lays over the image itself.
+
+The image is shown as it would be without: its own modality and VOI transformations, its polarity and its whole area
+are repeated. Coordinates of unit PIXEL have their origin at the top left corner of the top left pixel, as boxes have
+here (DICOM PS3.3 C.10.5).
+
+Standard: DICOM PS3.3 A.33.1 (Grayscale Softcopy Presentation State), C.11.6 (presentation LUT).
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from .dicom_source import (
+    Findings,
+    ModelIdentity,
+    ResultSource,
+    check_findings,
+    content_hash,
+    quantised,
+    save,
+)
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+GRAYSCALE_SOFTCOPY_PRESENTATION_STATE = "1.2.840.10008.5.1.4.1.1.11.1"
+
+LAYER = "AI_FINDINGS"
+"""Graphic layer of boxes and labels, which a viewer can hide."""
+
+_ORANGE = [46653, 38053, 52082]  # CIELab of "#E69F00" as PCS values (PS3.3 C.10.7.1.1)
+_LABEL = 0.03  # height of a label, as a share of the image's longer side
+_MODALITY = ("ModalityLUTSequence", "RescaleIntercept", "RescaleSlope", "RescaleType")
+_WINDOW = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation", "VOILUTFunction")
+
+
+def write_presentation_state(
+    dataset: Dataset,
+    findings: Findings,
+    model: ModelIdentity,
+    *,
+    uids: Literal["same", "new"] = "same",
+    created: datetime.datetime | None = None,
+    doubt: str = "",
+    file: str | os.PathLike | None = None,
+) -> Dataset:
+    """Make a Grayscale Softcopy Presentation State with the boxes of present findings, their labels and the notice.
+
+    Args:
+        dataset: The image's header, as `pydicom.dcmread` gives it, with or without its pixel data. Left as it is.
+        findings: Result of the pipeline for this image; maps are not used.
+        model: What made them.
+        uids: As in `write_structured_report`.
+        created: As in `write_structured_report`.
+        doubt: As in `write_structured_report`.
+        file: Where it is written, if anywhere.
+
+    Returns:
+        The presentation state. Without a present finding it shows the notice alone.
+
+    Raises:
+        ImportError: The extra `dicom` is not installed.
+        ValueError: As in `write_structured_report`.
+    """
+    from pydicom import Dataset
+
+    findings = quantised(findings)
+    source = ResultSource(dataset, model, "presentation", uids, created, content_hash(findings), doubt=doubt)
+    check_findings(findings, source)
+    state = source.document(GRAYSCALE_SOFTCOPY_PRESENTATION_STATE, "PR")
+    state.ContentLabel, state.ContentDescription = LAYER, source.notice[:64]
+    state.ContentCreatorName = ""
+    state.Laterality = dataset.get("Laterality") or ""
+    state.PresentationCreationDate, state.PresentationCreationTime = source.stamp()
+    series = Dataset()
+    series.SeriesInstanceUID = dataset.SeriesInstanceUID
+    series.ReferencedImageSequence = [source.reference()]
+    state.ReferencedSeriesSequence = [series]
+    state.DisplayedAreaSelectionSequence = [_whole_area(source)]
+    state.GraphicAnnotationSequence = [_annotation(findings, source)]
+    state.GraphicLayerSequence = [_layer()]
+    _repeat_grey_levels(state, dataset)
+    state = source.finish(state)
+    if file is not None:
+        save(state, Path(file))
+    return state
+
+
+def _annotation(findings: Sequence[Mapping[str, Any]], source: ResultSource) -> Dataset:
+    from pydicom import Dataset
+
+    annotation = Dataset()
+    annotation.ReferencedImageSequence = [source.reference()]
+    annotation.GraphicLayer = LAYER
+    shown = [(finding, box) for finding in findings if finding["present"] for box in finding["boxes"]]
+    labels = [_label(f"{finding['label']} {finding['score']:.2f}", box, source.size) for finding, box in shown]
+    if shown:
+        annotation.GraphicObjectSequence = [_rectangle(box) for _, box in shown]
+    annotation.TextObjectSequence = [*labels, _text(source.notice, "DISPLAY", (0.01, 0.95, 0.99, 0.99))]
+    return annotation
+
+
+def _rectangle(box: Mapping[str, float]) -> Dataset:
+    from pydicom import Dataset
+
+    x0, y0, x1, y1 = (box[side] for side in ("xmin", "ymin", "xmax", "ymax"))
+    graphic = Dataset()
+    graphic.GraphicAnnotationUnits = "PIXEL"
+    graphic.GraphicDimensions = 2
+    graphic.NumberOfGraphicPoints = 5
+    graphic.GraphicData = [x0, y0, x1, y0, x1, y1, x0, y1, x0, y0]
+    graphic.GraphicType = "POLYLINE"
+    graphic.GraphicFilled = "N"
+    return graphic
+
+
+def _label(text: str, box: Mapping[str, float], size: tuple[int, int]) -> Dataset:
+    """Text above a box, or below its upper side where there is no room above; half a letter wide for each."""
+    height = max(1.0, _LABEL * max(size))
+    width = min(size[1], height * (len(text) + 2) / 2)
+    left = max(0.0, min(box["xmin"], size[1] - width))
+    top = box["ymin"] - height if box["ymin"] >= height else box["ymin"]
+    return _text(text.replace("_", " "), "PIXEL", (left, top, left + width, top + height))
+
+
+def _text(text: str, units: str, corners: tuple[float, float, float, float]) -> Dataset:
+    from pydicom import Dataset
+
+    item = Dataset()
+    item.BoundingBoxAnnotationUnits = units
+    item.UnformattedTextValue = text
+    item.BoundingBoxTopLeftHandCorner, item.BoundingBoxBottomRightHandCorner = list(corners[:2]), list(corners[2:])
+    item.BoundingBoxTextHorizontalJustification = "LEFT"
+    return item
+
+
+def _layer() -> Dataset:
+    from pydicom import Dataset
+
+    layer = Dataset()
+    layer.GraphicLayer, layer.GraphicLayerOrder = LAYER, 1
+    layer.GraphicLayerRecommendedDisplayCIELabValue = _ORANGE
+    layer.GraphicLayerDescription = "Boxes and labels of findings"
+    return layer
+
+
+def _whole_area(source: ResultSource) -> Dataset:
+    """The whole image, as large as the display allows."""
+    from pydicom import Dataset
+
+    area = Dataset()
+    area.ReferencedImageSequence = [source.reference()]
+    area.DisplayedAreaTopLeftHandCorner = [1, 1]  # here the first pixel counts as 1, unlike in graphics
+    area.DisplayedAreaBottomRightHandCorner = [source.size[1], source.size[0]]
+    area.PresentationSizeMode = "SCALE TO FIT"
+    spacing = source.spacing()
+    if spacing is None:
+        ratio = source.dataset.get("PixelAspectRatio")
+        area.PresentationPixelAspectRatio = [int(part) for part in ratio] if ratio else [1, 1]
+    else:
+        area.PresentationPixelSpacing = list(spacing)
+    return area
+
+
+def _repeat_grey_levels(state: Dataset, dataset: Dataset) -> None:
+    """Show the image's grey levels as without a presentation state, which would else replace its window by none."""
+    from pydicom import Dataset
+
+    for name in _MODALITY:
+        if name in dataset:
+            state[name] = copy.deepcopy(dataset[name])
+    if "ModalityLUTSequence" not in state and "RescaleSlope" in state and "RescaleType" not in state:
+        state.RescaleType = "US"
+    window = Dataset()
+    if dataset.get("VOILUTSequence"):
+        window.VOILUTSequence = [_of_16_bits(table) for table in copy.deepcopy(dataset["VOILUTSequence"].value)]
+    if dataset.get("WindowCenter") not in (None, "") and dataset.get("WindowWidth") not in (None, ""):
+        for name in _WINDOW:
+            if dataset.get(name) not in (None, ""):
+                window[name] = copy.deepcopy(dataset[name])
+    if len(window):
+        state.SoftcopyVOILUTSequence = [window]
+    dark = (
+        dataset.get("PhotometricInterpretation") == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE"
+    )
+    state.PresentationLUTShape = "INVERSE" if dark else "IDENTITY"
+
+
+def _of_16_bits(table: Dataset) -> Dataset:
+    """A table whose entries have 8 or 16 bits, as those of a presentation state do, with the same greys."""
+    entries, first, bits = (int(number) for number in table.LUTDescriptor)
+    if 8 < bits < 16:
+        data = table.LUTData
+        values = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.asarray(data, dtype=np.float64)
+        scaled = (values * (65535 / (2**bits - 1))).round().clip(0, 65535).astype(int).tolist()
+        table.add_new("LUTData", "US", scaled)
+        table.add_new("LUTDescriptor", table["LUTDescriptor"].VR, [entries, first, 16])
+    return table

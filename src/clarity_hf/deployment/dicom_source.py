@@ -1,0 +1,542 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""What all DICOM objects of one image share: who made them, UIDs, times, patient, study and request.
+
+UIDs come from the image's SOP Instance UID, the weights, the version, the kind and the settings that `ModelIdentity`
+names; without settings the findings themselves stand for them. Findings are rounded before they are hashed and written
+([`quantised`]), and times are the image's own, so that a second run writes the same bytes, whatever its batches and
+processes. Other settings or weights make another instance, never other content under a known UID.
+
+Standards: DICOM PS3.5 B.2 (UIDs), PS3.3 C.7.1 to C.7.5 (patient, study, series, equipment), C.12.1 (SOP common).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import math
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+Findings = Sequence[Mapping[str, Any]]
+"""Result of the pipeline for one film: a dict for each finding."""
+
+NOTICE = "AI output, research use, not for diagnosis"
+"""What every object says of itself."""
+
+MANUFACTURER = "clarity_hf"
+
+CODING_SCHEME = "99CLARITY"
+"""Private coding scheme of findings for which no code of a public one could be verified."""
+
+FINDING_CODES: dict[str, tuple[str, str, str]] = {
+    "Atelectasis": ("46621007", "SCT", "Atelectasis"),
+    "Cardiomegaly": ("8186001", "SCT", "Cardiomegaly"),
+    "Effusion": ("60046008", "SCT", "Pleural effusion"),
+    "Infiltration": ("112121", "DCM", "Infiltrate"),
+    "Mass": ("4147007", "SCT", "Mass"),
+    "Nodule": ("27925004", "SCT", "Nodule"),
+    "Pneumonia": ("233604007", "SCT", "Pneumonia"),
+    "Pneumothorax": ("36118008", "SCT", "Pneumothorax"),
+    "Consolidation": ("95436008", "SCT", "Lung consolidation"),
+    "Edema": ("19242006", "SCT", "Pulmonary edema"),
+    "Emphysema": ("87433001", "SCT", "Pulmonary emphysema"),
+    "Fibrosis": ("112674009", "SCT", "Fibrosis"),
+}
+"""Code value, coding scheme and meaning of findings.
+
+Those of Effusion, Infiltration, Mass, Nodule, Pneumothorax, Edema and Fibrosis are in the DICOM standard's own tables
+(PS3.16); the other five are SNOMED CT concepts. Nodule is no "solitary nodule of lung": the finding does not say that
+it is alone. Pleural_Thickening, Hernia (of which kind, the labels do not say) and findings of own labels get a code of
+`CODING_SCHEME`."""
+
+SERIES = {
+    "report": (9801, "AI findings (report), not for diagnosis"),
+    "boxes": (9802, "AI findings (boxes), not for diagnosis"),
+    "regions": (9803, "AI findings (regions), not for diagnosis"),
+    "probabilities": (9804, "AI findings (maps), not for diagnosis"),
+    "overlay": (9805, "AI findings (overlay), not for diagnosis"),
+    "presentation": (9806, "AI findings (marks), not for diagnosis"),
+}
+"""Number and description of the series of each kind."""
+
+LAYOUT = "2"
+"""Part of every UID. It counts up when the same findings come to be written otherwise: a PACS keeps what it has under
+a UID, so other content needs another one."""
+
+SCORE_DIGITS = 4
+"""Decimals of a score in results. Scores differ by 1e-7 between batch sizes."""
+
+BOX_STEPS = 8
+"""Steps to a pixel of the sides of boxes in results."""
+
+UNDATED = datetime.datetime(1970, 1, 1)
+"""Time of results of an image that has none."""
+
+# Attributes of type 2 that highdicom reads without asking whether they are there.
+_EXPECTED = ("PatientID", "AccessionNumber", "StudyID")
+_NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns", "Modality")
+_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+_COPIED = (*_NEEDED, *_LOSSY)
+
+
+# What a PACS joins results to an order by; the first are not in the modules of patient and study.
+_JOINING = (
+    "TimezoneOffsetFromUTC",
+    "RequestAttributesSequence",
+    "ProcedureCodeSequence",
+    "RequestingService",
+    "RequestedProcedureDescription",
+    "RequestedProcedureCodeSequence",
+    "IssuerOfAccessionNumberSequence",
+)
+_REQUEST = (
+    "AccessionNumber",
+    "IssuerOfAccessionNumberSequence",
+    "OrderPlacerIdentifierSequence",
+    "OrderFillerIdentifierSequence",
+    "RequestedProcedureID",
+    "RequestedProcedureDescription",
+    "RequestedProcedureCodeSequence",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelIdentity:
+    """What an object says of the model that made it.
+
+    Attributes:
+        name: Such as `clarity-s16-224`; at most 64 characters. It goes to the PACS: pass no path.
+        weights_hash: Hash of the weights, at most 64 characters; [`weights_digest`] makes one.
+        version: Of this package, by default the installed one; at most 64 characters.
+        settings: Hash of whatever else decides the findings, such as thresholds and preprocessing, at most 64
+            characters. UIDs then follow from it. Empty where it is not known: UIDs follow from the findings.
+
+    Raises:
+        ValueError: One of them is empty, too long, or holds what DICOM's short strings cannot.
+    """
+
+    name: str
+    weights_hash: str
+    version: str = dataclasses.field(default_factory=lambda: importlib.metadata.version("clarity_hf"))
+    settings: str = ""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            text = getattr(self, field.name)
+            short = 0 if field.name == "settings" else 1
+            if not short <= len(text) <= 64 or not text.isascii() or not text.isprintable() or "\\" in text:
+                raise ValueError(
+                    f"`{field.name}` must be 1 to 64 ASCII characters without a backslash, got '{text}'. Shorten it."
+                )
+
+    @classmethod
+    def of(cls, model: Any, name: str, settings: Mapping[str, Any] | None = None) -> ModelIdentity:
+        """Name a model and hash its weights.
+
+        Args:
+            model: A torch module, such as `pipeline.model`.
+            name: As in the class.
+            settings: What else decides the findings, as JSON has it; its hash becomes `settings`.
+        """
+        from clarity_hf.fingerprints import weights_digest
+
+        described = "" if settings is None else json.dumps(settings, sort_keys=True, default=str)
+        digest = hashlib.sha256(described.encode()).hexdigest()[:16] if described else ""
+        return cls(name, weights_digest(model), settings=digest)
+
+
+class ResultSource:
+    """The image that an object is made of: what highdicom may see of it, the object's UIDs, its last touches.
+
+    Args:
+        dataset: The image's header, with or without its pixel data. Left as it is.
+        model: What made the object.
+        kind: Key of `SERIES`.
+        uids: `"same"` derives UIDs, `"new"` draws random ones.
+        created: Time that the object gives as its own, by default the image's.
+        content: Hash of what the object shows, of [`content_hash`], for a model without known settings.
+        choices: What the caller chose for this object besides; other choices are another instance.
+        doubt: What the object says of doubts about the image.
+
+    Raises:
+        ValueError: The header lacks a UID, its rows or columns, or holds several frames.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        model: ModelIdentity,
+        kind: str,
+        uids: Literal["same", "new"],
+        created: datetime.datetime | None,
+        content: str,
+        choices: Sequence[Any] = (),
+        doubt: str = "",
+    ) -> None:
+        if uids not in ("same", "new"):
+            raise ValueError(f"`uids` must be 'same' or 'new', got '{uids}'. Choose one of them.")
+        missing = [name for name in _NEEDED if dataset.get(name) in (None, "")]
+        if missing:
+            raise ValueError(f"`dataset` must have {', '.join(missing)}, got none. Pass the film's whole header.")
+        if int(dataset.get("NumberOfFrames") or 1) != 1:
+            raise ValueError(f"`dataset` must be of one film, got {dataset.NumberOfFrames} frames. Split them first.")
+        self.dataset, self.model, self.kind, self.doubt = dataset, model, kind, doubt
+        self.created = created or moment_of(dataset)
+        self.header = _header_for_highdicom(dataset)
+        self.size = (int(dataset.Rows), int(dataset.Columns))
+        # Random ones hang on a random word in place of the image's UID.
+        film = dataset.SOPInstanceUID if uids == "same" else uuid.uuid4().hex
+        self._root = (LAYOUT, film, model.weights_hash, model.version, kind)
+        stamp = "" if created is None else created.isoformat()
+        self._cause = (model.settings or content, json.dumps([*choices, doubt, stamp], default=str))
+
+    @property
+    def notice(self) -> str:
+        """What the object says of itself, with the doubts about the image."""
+        return f"{NOTICE}. {self.doubt}" if self.doubt else NOTICE
+
+    def uid(self, *parts: str) -> str:
+        """UID of a part of this object, the same for every content.
+
+        Args:
+            *parts: What names the part.
+        """
+        return uid_of(*self._root, *parts)
+
+    def arguments(self) -> dict[str, Any]:
+        """What every class of highdicom takes."""
+        return {
+            "series_instance_uid": self.uid("series"),
+            "series_number": SERIES[self.kind][0],
+            "sop_instance_uid": self.uid("instance", *self._cause),
+            "instance_number": 1,
+            "manufacturer": MANUFACTURER,
+            "manufacturer_model_name": self.model.name,
+            "software_versions": f"{MANUFACTURER} {self.model.version}",
+            "device_serial_number": self.model.weights_hash,
+            "content_qualification": "RESEARCH",
+            "series_description": SERIES[self.kind][1],
+            "transfer_syntax_uid": "1.2.840.10008.1.2.1",
+        }
+
+    def document(self, sop_class_uid: str, modality: str) -> Any:
+        """An object of a class that holds no pixels, with nothing in it yet but what all of them have.
+
+        Args:
+            sop_class_uid: Of the class.
+            modality: Of its series.
+        """
+        hd, _ = highdicom_and_codes()
+        return hd.base.SOPClass(
+            study_instance_uid=self.dataset.StudyInstanceUID,
+            sop_class_uid=sop_class_uid,
+            modality=modality,
+            patient_id=self.header.PatientID,
+            patient_sex="",
+            **self.arguments(),
+        )
+
+    def reference(self) -> Dataset:
+        """The image as an item that refers to it."""
+        from pydicom import Dataset
+
+        item = Dataset()
+        item.ReferencedSOPClassUID = self.dataset.SOPClassUID
+        item.ReferencedSOPInstanceUID = self.dataset.SOPInstanceUID
+        return item
+
+    def spacing(self) -> tuple[float, float] | None:
+        """Height and width of a pixel in mm, of the patient's plane before the detector's; None without."""
+        for name in ("PixelSpacing", "ImagerPixelSpacing"):
+            value = self.dataset.get(name)
+            if value is not None and len(value) == 2 and all(0 < float(side) < math.inf for side in value):
+                return float(value[0]), float(value[1])
+        return None
+
+    def requests(self) -> list[Dataset]:
+        """The orders that the image answers, as items of ReferencedRequestSequence of a report."""
+        from pydicom import Dataset
+
+        found = []
+        for asked in self.dataset.get("RequestAttributesSequence") or ():
+            item = Dataset()
+            item.StudyInstanceUID = asked.get("StudyInstanceUID") or self.dataset.StudyInstanceUID
+            item.ReferencedStudySequence = copy.deepcopy(list(asked.get("ReferencedStudySequence") or ()))
+            item.AccessionNumber = self.dataset.get("AccessionNumber") or ""
+            item.PlacerOrderNumberImagingServiceRequest = item.FillerOrderNumberImagingServiceRequest = ""
+            item.RequestedProcedureID = item.RequestedProcedureDescription = ""
+            item.RequestedProcedureCodeSequence = []
+            for name in _REQUEST:
+                if asked.get(name):
+                    item[name] = copy.deepcopy(asked[name])
+            found.append(item)
+        return found
+
+    def finish(self, document: Any) -> Any:
+        """Copy patient, study and request as they stand in the image, and set every time to one.
+
+        Args:
+            document: The object; it is changed.
+
+        Returns:
+            The object.
+        """
+        document.copy_patient_and_study_information(self.header_as_it_stands())
+        for name in _JOINING:
+            if name in self.dataset:
+                document[name] = copy.deepcopy(self.dataset[name])
+        if "Rows" in document:  # an image must have it, empty where it is not known
+            document.PatientOrientation = list(self.dataset.get("PatientOrientation") or [])
+        for item in _items(document):
+            if item.get("ReferencedSOPInstanceUID") == self.dataset.SOPInstanceUID:
+                item.ReferencedSOPClassUID = self.dataset.SOPClassUID
+        if "SpecificCharacterSet" in self.dataset:
+            document.SpecificCharacterSet = self.dataset.SpecificCharacterSet
+        date, time = self.stamp()
+        for name in ("Series", "InstanceCreation", *(["Content"] if "ContentDate" in document else [])):
+            setattr(document, f"{name}Date", date)
+            setattr(document, f"{name}Time", time)
+        for equipment in document.get("ContributingEquipmentSequence", []):
+            if "ContributionDateTime" in equipment and equipment.get("ManufacturerModelName") == "highdicom":
+                equipment.ContributionDateTime = date + time
+        return document
+
+    def header_as_it_stands(self) -> Dataset:
+        """A copy of the image's header without its pixels."""
+        return copy.deepcopy(self.dataset[:0x7FE00000])
+
+    def stamp(self) -> tuple[str, str]:
+        """Date and time of the object, as DICOM writes them."""
+        return self.created.strftime("%Y%m%d"), self.created.strftime("%H%M%S.%f")
+
+
+def moment_of(dataset: Dataset) -> datetime.datetime:
+    """Local time at which an image was acquired, else that of its content, its series or its study, else `UNDATED`.
+
+    Args:
+        dataset: The image's header.
+    """
+    from pydicom.valuerep import DA, DT, TM
+
+    whole = _parsed(dataset.get("AcquisitionDateTime"), DT)
+    if whole is not None:
+        return datetime.datetime(whole.year, whole.month, whole.day, *_clock(whole))
+    for name in ("Acquisition", "Content", "Series", "Study"):
+        date, time = (_parsed(dataset.get(f"{name}{part}"), kind) for part, kind in (("Date", DA), ("Time", TM)))
+        if date is not None:
+            clock = datetime.time() if time is None else datetime.time(*_clock(time))
+            return datetime.datetime.combine(datetime.date(date.year, date.month, date.day), clock)
+    return UNDATED
+
+
+def _clock(time: datetime.time | datetime.datetime) -> tuple[int, int, int, int]:
+    return time.hour, time.minute, time.second, time.microsecond
+
+
+def quantised(findings: Findings) -> list[dict[str, Any]]:
+    """Findings as results give them: scores of `SCORE_DIGITS` decimals, sides of boxes in `BOX_STEPS` to a pixel.
+
+    A side moves by at most 1/16 of a pixel, or 1/8 where a box would be empty. What a model gives differs in the last
+    digits from batch to batch; what is written does not.
+
+    Args:
+        findings: Result of the pipeline; left as it is. Maps stay as they are.
+
+    Returns:
+        One dict per finding, in the same order.
+    """
+    return [
+        dict(finding)
+        | {"score": round(float(finding["score"]), SCORE_DIGITS)}
+        | {"boxes": [_quantised_box(box) for box in finding["boxes"]]}
+        for finding in findings
+    ]
+
+
+def _quantised_box(box: Mapping[str, float]) -> dict[str, float]:
+    sides: dict[str, float] = {}
+    for low, high in (("xmin", "xmax"), ("ymin", "ymax")):
+        first, last = (round(float(box[side]) * BOX_STEPS) for side in (low, high))
+        if first == last:
+            first, last = (first - 1, last) if first else (first, last + 1)
+        sides |= {low: first / BOX_STEPS, high: last / BOX_STEPS}
+    return {side: sides[side] for side in ("xmin", "ymin", "xmax", "ymax")}
+
+
+def finding_code(label: str) -> Any:
+    """Code of a finding as a `highdicom.sr.CodedConcept`: of `FINDING_CODES`, else of `CODING_SCHEME`.
+
+    Args:
+        label: Such as `Effusion`. A private code is made of its letters and digits, in capitals; one that does not fit
+            into 16 characters ends in four of its hash.
+
+    Raises:
+        ImportError: The extra `dicom` is not installed.
+    """
+    hd, _ = highdicom_and_codes()
+    return hd.sr.CodedConcept(*code_of(label))
+
+
+def code_of(label: str) -> tuple[str, str, str]:
+    """Code of a finding, as in [`finding_code`], without highdicom.
+
+    Args:
+        label: Such as `Effusion`.
+
+    Returns:
+        Code value, coding scheme and meaning.
+    """
+    if label in FINDING_CODES:
+        return FINDING_CODES[label]
+    value = re.sub("[^A-Z0-9]+", "_", label.upper()).strip("_")
+    if not 1 <= len(value) <= 16:
+        value = f"{value[:11]}_{hashlib.sha256(label.encode()).hexdigest()[:4].upper()}"
+    return value, CODING_SCHEME, label.replace("_", " ")[:64]
+
+
+def check_findings(findings: Findings, source: ResultSource) -> None:
+    """Refuse findings that are not of the image, or not of the pipeline.
+
+    Args:
+        findings: Result of the pipeline.
+        source: The image that they are said to be of.
+
+    Raises:
+        ValueError: There are none; a score, a threshold or a box is not finite or out of range; a label is not ASCII
+            where the image's character set may lack it.
+    """
+    if not findings:
+        raise ValueError("`findings` must hold at least one finding, got none. Pass the pipeline's result.")
+    size = source.size
+    for finding in findings:
+        label, score = finding["label"], finding["score"]
+        if not label.isascii() and source.dataset.get("SpecificCharacterSet") != "ISO_IR 192":
+            raise ValueError(
+                f"`label` must be ASCII for a film that is not in UTF-8 (ISO_IR 192), got '{label}'. Rename it."
+            )
+        if not 0 <= score <= 1:
+            raise ValueError(f"`score` of {label} must be in [0, 1], got {score}. Pass the pipeline's result.")
+        if not math.isfinite(finding["threshold"]):
+            raise ValueError(f"`threshold` of {label} must be finite, got {finding['threshold']}. Set one.")
+        for box in finding["boxes"]:
+            inside = 0 <= box["xmin"] < box["xmax"] <= size[1] and 0 <= box["ymin"] < box["ymax"] <= size[0]
+            if not inside:
+                raise ValueError(
+                    f"`boxes` of {label} must lie inside the film of {size[0]} rows and {size[1]} columns, got {box}. "
+                    "Pass the findings of the film that the header belongs to."
+                )
+
+
+def content_hash(findings: Findings, maps_of: Callable[[Mapping[str, Any]], bool] | None = None) -> str:
+    """Hash of everything that an object shows.
+
+    Args:
+        findings: As they are written, of [`quantised`].
+        maps_of: Which of them are shown with their maps; none by default.
+    """
+    digest = hashlib.sha256()
+    for finding in findings:
+        plain = {key: value for key, value in finding.items() if key != "map"}
+        digest.update(json.dumps(plain, sort_keys=True, default=float).encode())
+        if maps_of is not None and "map" in finding and maps_of(finding):
+            digest.update(np.ascontiguousarray(finding["map"], dtype=np.float32).data)
+    return digest.hexdigest()
+
+
+def uid_of(*parts: Any) -> str:
+    """UID under 2.25, the root of UUIDs (PS3.5 B.2).
+
+    Args:
+        *parts: What names it; the same parts give the same UID.
+    """
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(['clarity_hf', *map(str, parts)])).int}"
+
+
+def save(document: Any, path: Path) -> Path:
+    """Write an object as a file of DICOM PS3.10, into a folder that is made where it is not there.
+
+    Args:
+        document: The object.
+        path: Of the file.
+
+    Returns:
+        The path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document.save_as(path, enforce_file_format=True)
+    return path
+
+
+def highdicom_and_codes() -> tuple[Any, Any]:
+    """highdicom, and the code dictionaries of pydicom.
+
+    Raises:
+        ImportError: The extra `dicom` is not installed.
+    """
+    try:
+        import highdicom
+        import highdicom.base
+        import highdicom.sc
+        import highdicom.seg
+        import highdicom.sr
+        from pydicom.sr.codedict import codes
+    except ImportError as error:
+        raise ImportError(
+            f"`{error.name}` must be installed to write DICOM, got none. Run pip install 'clarity_hf[dicom]'."
+        ) from error
+    return highdicom, codes
+
+
+def _header_for_highdicom(dataset: Dataset) -> Dataset:
+    """The few attributes that highdicom needs of a film, mended where it or a validator would stumble.
+
+    A projection has no frame of reference, whatever its header says of one. Its spacing stays out: a spacing of 0 is
+    an error in the result, and highdicom 0.28 does not read the segmentations that it writes with a spacing and
+    without a thickness of slices. What highdicom would parse and refuse in patient and study is left blank here and
+    copied as it stands at the end; the names of people are not shown to it, since it prints those that it doubts.
+    """
+    from pydicom import Dataset
+    from pydicom.valuerep import DA, TM
+
+    header = Dataset()
+    for name in _EXPECTED:
+        setattr(header, name, dataset.get(name))
+    for name in _COPIED:
+        if name in dataset:
+            setattr(header, name, dataset.get(name))
+    for name, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
+        setattr(header, name, _parsed(dataset.get(name), kind))
+    sex = dataset.get("PatientSex")
+    header.PatientSex = sex if sex in ("F", "M", "O") else ""
+    header.PatientName = header.ReferringPhysicianName = ""
+    if "NumberOfFrames" in dataset:  # a wrapper of one frame; highdicom would look for its functional groups
+        header.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"  # references get the film's own class at the end
+    return header
+
+
+def _items(dataset: Dataset) -> Iterator[Dataset]:
+    """The items of all sequences, at every depth."""
+    for element in dataset:
+        if element.VR == "SQ":
+            for item in element.value:
+                yield item
+                yield from _items(item)
+
+
+def _parsed(value: Any, kind: Any) -> Any:
+    try:
+        return kind(value) if value else None
+    except ValueError:
+        return None  # it is copied as it stands at the end
