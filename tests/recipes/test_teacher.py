@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    AutoConfig,
     ConvNextV2Config,
     ConvNextV2ForImageClassification,
     ResNetConfig,
     TimmWrapperConfig,
+    TimmWrapperForImageClassification,
     Trainer,
     TrainingArguments,
 )
@@ -168,6 +170,49 @@ def test_a_head_for_the_same_findings_is_kept(tmp_path):
     assert torch.equal(model.classifier.bias, start.classifier.bias)
     model = teacher.build_model(arguments, ["Nodule", "Mass"], np.zeros(2))
     assert model.classifier.bias.tolist() == pytest.approx([-math.log(99)] * 2, abs=1e-4)
+
+
+def timm_checkpoint(folder):
+    """timm's EfficientNet for tests with a head of five classes."""
+    torch.manual_seed(0)
+    config = TimmWrapperConfig(architecture="test_efficientnet", num_labels=5)
+    TimmWrapperForImageClassification(config).save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_fine_tuned_timm_model_is_saved_with_our_findings(tmp_path):
+    model = teacher.build_model(
+        TeacherRecipe(model=timm_checkpoint(tmp_path / "start")), ["Mass", "Nodule"], np.zeros(2)
+    )
+    model.save_pretrained(tmp_path / "saved")
+    config = AutoConfig.from_pretrained(tmp_path / "saved")
+    assert config.id2label == {0: "Mass", 1: "Nodule"}
+
+
+def test_frozen_stages_keep_their_weights_and_statistics_in_training(tmp_path):
+    model = teacher.build_model(TeacherRecipe(model=timm_checkpoint(tmp_path)), ["Mass", "Nodule"], np.zeros(2))
+    teacher.freeze_stages(model, 2)
+    before = {name: value.clone() for name, value in model.timm_model.state_dict().items()}
+    model.train()
+    optimizer = torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], lr=1.0)
+    model(torch.randn(2, 3, 64, 64)).logits.square().sum().backward()
+    optimizer.step()
+    kept = ("conv_stem.", "bn1.", "blocks.0.", "blocks.1.")
+    for name, value in model.timm_model.state_dict().items():
+        if name.startswith(kept):
+            assert torch.equal(value, before[name]), name
+    changed = [name for name, value in model.timm_model.state_dict().items() if not torch.equal(value, before[name])]
+    assert any(name.startswith("blocks.2.") and "running_mean" in name for name in changed)
+    assert any(name.startswith("blocks.2.") and name.endswith("weight") for name in changed)
+
+
+@pytest.mark.parametrize("count", [-1, 99])
+def test_stages_that_are_not_there_are_refused(tmp_path, count):
+    model = teacher.build_model(TeacherRecipe(model=timm_checkpoint(tmp_path)), ["Mass", "Nodule"], np.zeros(2))
+    with pytest.raises(ValueError, match="`frozen_stages` must be between 0 and the"):
+        teacher.freeze_stages(model, count)
+    with pytest.raises(ValueError, match="Only timm models with `blocks` have any"):
+        teacher.freeze_stages(tiny_convnext(), 1)
 
 
 def test_a_model_without_a_linear_head_is_refused():

@@ -115,6 +115,13 @@ class TeacherRecipe(DataRecipe):
         metadata={"help": "'muon' for the matrices of the blocks, AdamW for the rest: for random weights."},
     )
     drop_path_rate: float = field(default=0.0, metadata={"help": "Stochastic depth; 0.1 to 0.2 on real films."})
+    frozen_stages: int = field(
+        default=0,
+        metadata={
+            "help": "First stages, the stem with them, that keep the weights and statistics of --model. A timm model "
+            "with `blocks`, such as EfficientNet, trains four times as fast on a CPU with two of them."
+        },
+    )
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -127,11 +134,12 @@ def train_teacher(recipe: TeacherRecipe, args: TrainingArguments) -> dict[str, f
     transformers.set_seed(args.seed)
     processor = build_processor(recipe)
     plain = FilmTransform(processor, prior="none", film_cache=recipe.film_cache)
-    see = FilmTransform(processor, recipe.augment, recipe.crop_scale, "none", recipe.film_cache)
+    see = FilmTransform(processor, recipe.augment, recipe.crop_scale, "none", recipe.film_cache, recipe.blur)
     sources = open_recipe_sources(recipe, see.canvas[0], args.seed)
     films = JoinedRows([source.train for source in sources.values()])
     findings = next(iter(sources.values())).findings
     model = build_model(recipe, findings, prevalence_of(sample_labels(films)))
+    freeze_stages(model, recipe.frozen_stages)
     validations = {name: TransformedDataset(source.validation, plain) for name, source in sources.items()}
     evaluated, validation = films_that_decide(validations, args)
 
@@ -218,9 +226,11 @@ def build_model(recipe: TeacherRecipe, findings: Sequence[str], prevalence: np.n
             **names,
             **drop_path_settings(config, recipe.drop_path_rate),
         )
-        if hasattr(model.config, "pretrained_cfg"):
-            # It has the preprocessing of the original; where it stands, the image processor beside it is not read.
-            del model.config.pretrained_cfg
+        # The preprocessing of the original, for which the image processor beside it would not be read, and its
+        # classes, which timm's wrapper would save in place of ours.
+        for name in ("pretrained_cfg", "label_names"):
+            if hasattr(model.config, name):
+                delattr(model.config, name)
         same = [config.id2label[index] for index in sorted(config.id2label)] == list(findings)
         _require_all_but(() if same else head_names(model), recipe.model, loading)
         if same:
@@ -263,6 +273,30 @@ def build_optimizer(model: nn.Module, args: TrainingArguments) -> MuonWithAdamW:
         for decays in (True, False)
     ]
     return MuonWithAdamW(groups, block_matrices(model))
+
+
+def freeze_stages(model: PreTrainedModel, count: int) -> None:
+    """Keep the stem and the first stages of a timm model as they are, the statistics of their BatchNorms too.
+
+    Args:
+        model: Of timm's wrapper, with `blocks` of stages after a `conv_stem` and its `bn1`.
+        count: Stages; 0 freezes nothing.
+
+    Raises:
+        ValueError: The model has no such stages, or not as many.
+    """
+    if not count:
+        return
+    network: Any = getattr(model, "timm_model", None)
+    stages = getattr(network, "blocks", [])
+    if not 0 < count <= len(stages):
+        raise ValueError(
+            f"`frozen_stages` must be between 0 and the {len(stages)} stages of the model, got {count}. Only timm "
+            "models with `blocks` have any."
+        )
+    for part in (network.conv_stem, network.bn1, *stages[:count]):
+        part.requires_grad_(False)
+        part.register_forward_pre_hook(lambda module, _: module.eval() and None)  # the Trainer asks for `train()`
 
 
 def drop_path_settings(config: PreTrainedConfig, rate: float) -> dict[str, Any]:
