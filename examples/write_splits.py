@@ -37,6 +37,7 @@ def main() -> int:
         lists = release_lists(arguments.release)
         if arguments.subset:
             lists |= checkpoint_lists(arguments.subset)
+            lists |= joined_list(lists)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -86,6 +87,25 @@ def checkpoint_lists(folder: Path) -> dict[str, tuple[set[str], str]]:
     }
 
 
+def joined_list(lists: dict[str, tuple[set[str], str]]) -> dict[str, tuple[set[str], str]]:
+    """The validation patients of a model that goes on from the packaged checkpoint, out of the other lists."""
+    drawn, trained, validated = (
+        lists[name][0]
+        for name in (
+            named_splits.NIH_VALIDATION,
+            named_splits.CHECKPOINT_TRAIN,
+            named_splits.CHECKPOINT_VALIDATION,
+        )
+    )
+    return {
+        named_splits.CLARITY_VALIDATION: (
+            (drawn - trained) | validated,
+            "Validation patients of NIH ChestX-ray14 for a model that goes on from the packaged checkpoint: those of\n"
+            "nih-validation but of clarity-s16-224-train, and those of clarity-s16-224-validation.",
+        )
+    }
+
+
 def patients_of(table: Path, header_lines: int = 0) -> set[str]:
     """Patients of a table whose rows begin with a film's file name, such as `00000061_012.png`."""
     if not table.is_file():
@@ -98,7 +118,11 @@ def list_text(name: str, patients: Iterable[str], about: str) -> str:
     """A list as it is filed: what it is behind `#`, then a patient a line, sorted."""
     patients = sorted(patients)
     command = "python examples/write_splits.py RELEASE_FOLDER"
-    if name in (named_splits.CHECKPOINT_TRAIN, named_splits.CHECKPOINT_VALIDATION):
+    if name in (
+        named_splits.CHECKPOINT_TRAIN,
+        named_splits.CHECKPOINT_VALIDATION,
+        named_splits.CLARITY_VALIDATION,
+    ):
         command += " --subset SUBSET_FOLDER"
     head = [name, *about.splitlines(), f"{len(patients):,} patients, one a line. Made by: {command}"]
     return "".join([*(f"# {line}\n" for line in head), *(f"{patient}\n" for patient in patients)])

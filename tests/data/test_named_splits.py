@@ -15,6 +15,7 @@ from clarity_hf.data import nih
 from clarity_hf.data.named_splits import (
     CHECKPOINT_TRAIN,
     CHECKPOINT_VALIDATION,
+    CLARITY_VALIDATION,
     NIH_VALIDATION,
     SPLIT_FOLDER,
     SPLITS,
@@ -25,7 +26,12 @@ from clarity_hf.data.nih import load_nih, read_nih_tables, split_films
 from clarity_hf.data.rows import draw_patients
 
 PACKAGE = Path(nih.__file__).parents[1]
-SIZES = {NIH_VALIDATION: 5602, CHECKPOINT_TRAIN: 895, CHECKPOINT_VALIDATION: 224} | dict.fromkeys(TUNING_HALVES, 363)
+SIZES = {
+    NIH_VALIDATION: 5602,
+    CLARITY_VALIDATION: 5612,
+    CHECKPOINT_TRAIN: 895,
+    CHECKPOINT_VALIDATION: 224,
+} | dict.fromkeys(TUNING_HALVES, 363)
 LISTED = ("00000006", "00000010")
 """Two patients of `nih-validation`."""
 OTHERS = ("00000001", "00000002", "00000004")

@@ -6,6 +6,9 @@ lines that begin with `#` say what it is and how it was made, every other line i
 `examples/write_splits.py` writes them from the release's own tables.
 
 - `nih-validation`: the validation patients of the whole release, a fifth of those of `train_val_list.txt`.
+- `clarity-validation`: the patients of `nih-validation` but those of `clarity-s16-224-train`, and those of
+  `clarity-s16-224-validation`: none of them is known to the packaged weights, nor to weights trained on from them with
+  this list.
 - `nih-boxes-tuning-0` to `nih-boxes-tuning-4`: half of the patients of `BBox_List_2017.csv`, all of them of the test
   list. Map thresholds are tuned on them, and T(IoU) is counted on the other half. 0 is the one filed by name.
 - `clarity-s16-224-train` and `clarity-s16-224-validation`: the patients of a subset of the train list on which the
@@ -20,12 +23,13 @@ SPLIT_FOLDER = Path(__file__).parent / "splits"
 """Folder of the lists, `NAME.txt` each."""
 
 NIH_VALIDATION = "nih-validation"
+CLARITY_VALIDATION = "clarity-validation"
 TUNING_HALVES = tuple(f"nih-boxes-tuning-{seed}" for seed in range(6))
 """By their seed."""
 CHECKPOINT_TRAIN = "clarity-s16-224-train"
 CHECKPOINT_VALIDATION = "clarity-s16-224-validation"
 
-SPLITS = (NIH_VALIDATION, *TUNING_HALVES, CHECKPOINT_TRAIN, CHECKPOINT_VALIDATION)
+SPLITS = (NIH_VALIDATION, CLARITY_VALIDATION, *TUNING_HALVES, CHECKPOINT_TRAIN, CHECKPOINT_VALIDATION)
 """Names of all lists."""
 
 
