@@ -1,16 +1,18 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Write thorax masks for a folder of films with a segmentation model, as priors for training.
 
+    python examples/write_masks.py FILMS_DIR MASKS_DIR
     python examples/write_masks.py FILMS_DIR MASKS_DIR --model HUB_ID_OR_FOLDER
     python examples/write_masks.py FILMS_DIR MASKS_DIR --model HUB_ID_OR_FOLDER --classes "left lung" "right lung" 4
     python examples/write_masks.py FILMS_DIR MASKS_DIR --model torchxrayvision-pspnet
 
-Any semantic segmentation model of the Hub with safetensors weights serves; the classes that belong to the thorax are
-found by their names, or given by `--classes`. A film NAME, in FILMS_DIR or a folder below it, gets MASKS_DIR/NAME.png:
+Without `--model` the packaged segmenter finds lungs, heart and their hull, offline. Any semantic segmentation model of
+the Hub with safetensors weights serves too; the classes that belong to the thorax are found by their names, or given
+by `--classes`. A film NAME, in FILMS_DIR or a folder below it, gets MASKS_DIR/NAME.png:
 255 inside, 0 outside, over the film's field of view, the longer side of 512 pixels at most. Films that have a mask are
 skipped, so a run that was stopped goes on. Expected output:
 
-    classes: Left Lung, Right Lung, Heart, Mediastinum
+    classes: hull
     100%|██████████| 1049/1049 [...]
     wrote 1040 masks to MASKS_DIR, 7 were there
     1 mask is empty: 00000013_005
@@ -31,8 +33,10 @@ import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
+from clarity_hf.data.thorax_segmenter import STRUCTURES, segment_thorax
 from clarity_hf.image_reading import read_image
 
+PACKAGED = "packaged"
 PSPNET = "torchxrayvision-pspnet"
 PSPNET_SIDE = 512
 PSPNET_THRESHOLD = 0.5
@@ -49,13 +53,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("films_dir", type=Path)
     parser.add_argument("masks_dir", type=Path)
-    parser.add_argument("--model", required=True, help=f"Hub id or folder of a segmentation model, or {PSPNET}")
+    parser.add_argument(
+        "--model",
+        default=PACKAGED,
+        help=f"Hub id or folder of a segmentation model, {PSPNET}, or {PACKAGED} (default)",
+    )
     parser.add_argument("--classes", nargs="+", help="names or numbers of the model's classes inside the thorax")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     try:
         films = find_films(arguments.films_dir, arguments.masks_dir)
-        load = load_pspnet if arguments.model == PSPNET else load_segmenter
+        load = {PSPNET: load_pspnet, PACKAGED: load_packaged}.get(arguments.model, load_segmenter)
         segment, classes = load(arguments.model, arguments.classes, arguments.device)
     except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -91,6 +99,21 @@ def find_films(folder: Path, masks: Path) -> list[Path]:
     if not found:
         raise FileNotFoundError(f"`films_dir` must hold {', '.join(SUFFIXES)} films, got none in {folder}.")
     return list(found.values())
+
+
+def load_packaged(name: str, wanted: Sequence[str] | None, device: str) -> tuple[Segmenter, list[str]]:
+    """The segmenter that comes with the package, on the CPU whatever the device: it takes milliseconds."""
+    classes = choose_classes(dict(enumerate(STRUCTURES)), wanted or ["hull"])
+
+    def segment(film: np.ndarray) -> np.ndarray:
+        height, width = mask_size(film.shape)
+        found = segment_thorax(film)
+        if found is None:
+            return np.zeros((height, width), dtype=bool)
+        inside = np.logical_or.reduce([found[index] for index in classes])
+        return np.array(Image.fromarray(inside).resize((width, height), Image.Resampling.NEAREST))
+
+    return segment, list(classes.values())
 
 
 def load_segmenter(name: str, wanted: Sequence[str] | None, device: str) -> tuple[Segmenter, list[str]]:

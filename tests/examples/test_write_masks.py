@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
+from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.data.priors import read_mask
+from clarity_hf.data.thorax_segmenter import segment_thorax
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "write_masks.py"
 LABELS = {0: "background", 1: "left_lung", 2: "Heart", 3: "clavicle"}
@@ -282,3 +284,34 @@ def test_without_torchxrayvision_it_says_how_to_install_it(run, films, tmp_path,
     status, _, err = run(films, tmp_path / "masks", "--model", "torchxrayvision-pspnet")
     assert status == 1
     assert "pip install torchxrayvision" in err
+
+
+# The packaged segmenter
+
+
+def test_without_a_model_the_packaged_segmenter_writes_the_hull(run, script, tmp_path):
+    folder = tmp_path / "films"
+    folder.mkdir()
+    phantom = draw_phantom(2, 160, [])
+    Image.fromarray(phantom.image).save(folder / "p.png")
+    status, output, _ = run(folder, tmp_path / "masks")
+    assert status == 0
+    assert "classes: hull" in output
+    mask = read_mask(str(tmp_path / "masks" / "p.png"))
+    np.testing.assert_array_equal(mask, segment_thorax(phantom.image).hull)
+
+
+def test_where_the_packaged_segmenter_finds_nothing_the_mask_is_empty(run, script, films, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "segment_thorax", lambda film: None)
+    status, output, _ = run(films, tmp_path / "masks")
+    assert status == 0
+    assert "2 masks are empty: a, b" in output
+    assert Image.open(tmp_path / "masks" / "b.png").size == (256, 512)
+
+
+def test_structures_of_the_packaged_segmenter_are_given_by_name(script):
+    segment, classes = script.load_packaged("packaged", ["left_lung", "right_lung"], "cpu")
+    image = draw_phantom(2, 160, []).image
+    found = segment_thorax(image)
+    assert classes == ["left_lung", "right_lung"]
+    np.testing.assert_array_equal(segment(image), found.left_lung | found.right_lung)
