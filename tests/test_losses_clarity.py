@@ -10,7 +10,9 @@ from clarity_hf.losses_clarity import (
     check_labels,
     check_prior,
     distillation_loss,
+    evidence_loss,
     foreground_loss,
+    map_distillation_loss,
     multilabel_classification_loss,
     orthogonality_loss,
 )
@@ -279,6 +281,82 @@ def test_the_background_loss_asks_for_the_place_of_attention_not_its_amount():
     )
 
 
+# Evidence ------------------------------------------------------------------------------------------------------------
+
+
+def test_evidence_inside_and_outside_a_known_place_and_attention_astray_are_charged():
+    """Four patches, the finding covers the first whole and half of the second; by hand."""
+    evidence = torch.tensor([2.0, -1.0, 0.5, -3.0]).view(1, 1, 2, 2)
+    attention = torch.tensor([0.1, 0.2, 0.3, 0.2]).view(1, 1, 2, 2)
+    masks = torch.tensor([1.0, 0.5, 0.0, 0.0]).view(1, 1, 2, 2)
+    inside = (cross_entropy(2.0, 1) + 0.5 * cross_entropy(-1.0, 1)) / 1.5
+    outside = (0.5 * cross_entropy(-1.0, 0) + cross_entropy(0.5, 0) + cross_entropy(-3.0, 0)) / 2.5
+    loss = evidence_loss(evidence, attention, masks)
+    assert loss.item() == pytest.approx((inside + outside) / 2 + 0.5 / 0.8, rel=1e-5)
+
+
+def test_findings_whose_place_is_not_known_are_not_charged():
+    evidence, attention = random(2, 3, 4, 4), random(2, 3, 4, 4, seed=1).exp()
+    masks = torch.zeros(2, 3, 4, 4)
+    masks[0, 1, 1:3, 1:3] = 1
+    evidence.requires_grad_()
+    loss = evidence_loss(evidence, attention, masks)
+    loss.backward()
+    assert evidence.grad[0, 1].abs().min() > 0
+    evidence.grad[0, 1] = 0
+    assert evidence.grad.abs().max() == 0
+    alone = evidence_loss(evidence[:1, 1:2], attention[:1, 1:2], masks[:1, 1:2])
+    torch.testing.assert_close(loss, alone / 2)  # the mean over the two images
+
+
+def test_evidence_without_any_known_place_costs_nothing_and_keeps_the_graph():
+    evidence = random(2, 3, 4, 4).requires_grad_()
+    loss = evidence_loss(evidence, torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4))
+    loss.backward()
+    assert loss.item() == 0
+    assert evidence.grad.abs().max() == 0
+
+
+# Maps of a teacher ---------------------------------------------------------------------------------------------------
+
+
+def test_maps_are_compared_by_their_correlation_over_places():
+    """corr((1, 2, 3, 4), (1, 3, 2, 4)) = 0.8, whatever scale and level."""
+    student = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 1, 2, 2)
+    teacher = torch.tensor([1.0, 3.0, 2.0, 4.0]).view(1, 1, 2, 2)
+    assert map_distillation_loss(student, teacher).item() == pytest.approx(0.2, abs=1e-6)
+    assert map_distillation_loss(5 * student - 7, 0.1 * teacher + 3).item() == pytest.approx(0.2, abs=1e-5)
+    assert map_distillation_loss(student, -student).item() == pytest.approx(2.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("fine", "coarse"), [("student", "teacher"), ("teacher", "student")])
+def test_maps_are_compared_on_the_coarser_grid(fine, coarse):
+    maps = {coarse: random(2, 3, 2, 2)}
+    maps[fine] = maps[coarse].repeat_interleave(2, -1).repeat_interleave(2, -2)
+    maps[fine] = maps[fine] + torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 2)  # 0 over each block
+    assert map_distillation_loss(maps["student"], maps["teacher"]).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_pairs_left_out_of_the_maps_count_nothing():
+    student, teacher = random(2, 3, 4, 4), random(2, 3, 4, 4, seed=1)
+    left_out = torch.tensor([[True, False, False], [False, False, True]])
+    single = [
+        map_distillation_loss(student[b : b + 1, c : c + 1], teacher[b : b + 1, c : c + 1])
+        for b in range(2)
+        for c in range(3)
+        if not left_out[b, c]
+    ]
+    torch.testing.assert_close(map_distillation_loss(student, teacher, left_out), torch.stack(single).sum() / 6)
+
+
+def test_flat_maps_have_no_correlation_and_a_finite_gradient():
+    student = torch.zeros(1, 1, 4, 4, requires_grad=True)
+    loss = map_distillation_loss(student, random(1, 1, 4, 4))
+    loss.backward()
+    assert loss.item() == 1
+    assert student.grad.isfinite().all()
+
+
 # All -----------------------------------------------------------------------------------------------------------------
 
 
@@ -288,12 +366,15 @@ def every_loss(films: slice) -> dict[str, torch.Tensor]:
     labels[2] = 1
     prior = torch.rand(8, 1, 4, 6, generator=torch.Generator().manual_seed(3))
     prior[3:5] = NAN
+    masks = (labels == 1)[..., None, None] * torch.rand(8, 5, 4, 6, generator=torch.Generator().manual_seed(4))
     return {
         "classification": multilabel_classification_loss(random(8, 5)[films], labels[films]),
         "distillation": distillation_loss(random(8, 5)[films], random(8, 5, seed=1)[films], 2.0),
         "orthogonality": orthogonality_loss(random(8, 5, 7)[films]),
         "foreground": foreground_loss(random(8, 1, 4, 6)[films], prior[films]),
         "background": background_loss(random(8, 5, 4, 6).exp()[films], prior[films], labels[films]),
+        "evidence": evidence_loss(random(8, 5, 4, 6)[films], random(8, 5, 4, 6).exp()[films], masks[films]),
+        "map": map_distillation_loss(random(8, 5, 4, 6)[films], random(8, 5, 2, 3, seed=1)[films]),
     }
 
 
@@ -318,6 +399,8 @@ def test_inputs_of_half_precision_are_computed_in_float32(dtype):
         (orthogonality_loss, (tokens,)),
         (foreground_loss, (patches, prior)),
         (background_loss, (attention, prior, labels)),
+        (evidence_loss, (random(3, 5, 8, 8).to(dtype), attention, (random(3, 5, 8, 8) > 0).to(dtype))),
+        (map_distillation_loss, (attention, random(3, 5, 4, 4).to(dtype))),
     ):
         half = loss(*inputs)
         assert half.dtype == torch.float32, loss.__name__

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityModel, modeling_clarity
-from clarity_hf.losses_clarity import multilabel_classification_loss
+from clarity_hf.losses_clarity import evidence_loss, multilabel_classification_loss
 from clarity_hf.modeling_clarity import ClarityRankingPooling, refine_by_affinity, tiled_attention_mask
 
 NAN = math.nan
@@ -862,6 +862,24 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
         + 2 * parts["background"]
     )
     torch.testing.assert_close(outputs.loss, expected)
+
+
+def test_masks_of_findings_teach_evidence_and_attention_on_the_patch_grid():
+    masks = torch.zeros(2, 3, 64, 64)
+    masks[0, 1, :20, :40] = 1
+    outputs = outputs_of(build(evidence_loss_weight=0.5), films(), labels=some_labels(2), finding_masks=masks)
+    parts = outputs.loss_parts
+    grid = outputs.class_attention.shape[-2:]
+    covered = F.adaptive_avg_pool2d(masks, grid)
+    expected = evidence_loss(outputs.activation_maps, outputs.class_attention, covered)
+    torch.testing.assert_close(parts["evidence"], expected)
+    without = sum(parts[name] * weight for name, weight in build().loss_weights().items() if name in parts)
+    torch.testing.assert_close(outputs.loss, without + 0.5 * expected)
+
+
+def test_masks_of_findings_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"`finding_masks` must be \(B, F, H, W\) with \(B, F\) = \(2, 3\)"):
+        outputs_of(build(), films(), labels=some_labels(2), finding_masks=torch.zeros(2, 1, 8, 8))
 
 
 def test_each_classification_part_is_the_cross_entropy_of_its_own_logits():

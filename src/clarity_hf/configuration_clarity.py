@@ -70,6 +70,7 @@ FINITE_FIELDS = (
     "orthogonal_loss_weight",
     "foreground_loss_weight",
     "background_loss_weight",
+    "evidence_loss_weight",
 )
 """Other fields that are a number."""
 
@@ -170,6 +171,8 @@ class ClarityConfig(PreTrainedConfig):
         background_loss_weight (`float`, defaults to 0): Weight of L_bg, the share of present findings' class
             attention and softplus(P) outside the prior. The ablations, with attention alone in it, found maps better
             without; 0.1 to 0.3 are values to try.
+        evidence_loss_weight (`float`, defaults to 0): Weight of L_ev, which teaches evidence and attention of findings
+            whose place is known, see [`evidence_loss`].
 
     Raises:
         ValueError: A value is out of its range; the message names it and what to do.
@@ -235,6 +238,7 @@ class ClarityConfig(PreTrainedConfig):
     orthogonal_loss_weight: float | int = 0.1
     foreground_loss_weight: float | int = 0.3
     background_loss_weight: float | int = 0.0
+    evidence_loss_weight: float | int = 0.0
 
     def __post_init__(self, **kwargs):
         if (count := kwargs.get("num_labels")) is not None:  # before the library names as many labels

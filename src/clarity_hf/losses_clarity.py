@@ -210,13 +210,81 @@ def background_loss(maps: torch.Tensor, prior: torch.Tensor, labels: torch.Tenso
     return (charge.sum(-1) / present.sum(-1).clamp_min(1)).mean()
 
 
+def evidence_loss(activation_maps: torch.Tensor, class_attention: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    r"""Teach evidence and attention of findings whose place is known to the patch, such as those drawn by a painter.
+
+    .. math:: L_{ev} = \frac{1}{B} \sum_b \frac{1}{\max(1, n_b)} \sum_{c: m_{bc} \ne 0} \Bigl(
+        \frac{\sum_p m_{bcp} \log(1 + e^{-P_{bcp}})}{2 \sum_p m_{bcp}}
+        + \frac{\sum_p (1 - m_{bcp}) \log(1 + e^{P_{bcp}})}{2 \sum_p (1 - m_{bcp})}
+        + \sum_p ã_{bcp} [m_{bcp} = 0] \Bigr)
+
+    Inside and outside count alike, however small a finding is: P above 0 inside, below 0 outside, and the attention ã,
+    normalised over the patches, on patches that touch the finding.
+
+    Args:
+        activation_maps: P `(B, F, h, w)`.
+        class_attention: a `(B, F, h, w)` values ≥ 0.
+        masks: m `(B, F, h, w)`, share of each patch that a finding covers, in [0, 1]; 0 throughout a finding whose
+            place is not known.
+
+    Returns:
+        Scalar ≥ 0; images without a known place count 0.
+    """
+    evidence, inside = activation_maps.float().flatten(2), masks.float().flatten(2)
+    attention = class_attention.float().flatten(2)
+    attention = attention / attention.sum(-1, keepdim=True).clamp_min(1e-12)
+    outside = 1 - inside
+    missed = (inside * F.softplus(-evidence)).sum(-1) / inside.sum(-1).clamp_min(1e-6)
+    false = (outside * F.softplus(evidence)).sum(-1) / outside.sum(-1).clamp_min(1e-6)
+    astray = (attention * (inside == 0)).sum(-1)
+    known = inside.amax(-1) > 0
+    charges = torch.where(known, (missed + false) / 2 + astray, torch.zeros_like(missed))
+    return (charges.sum(-1) / known.sum(-1).clamp_min(1)).mean()
+
+
+def map_distillation_loss(
+    activation_maps: torch.Tensor, teacher_maps: torch.Tensor, left_out: torch.Tensor | None = None
+) -> torch.Tensor:
+    r"""Match where a teacher's class activation maps are high inside an image, whatever their scale.
+
+    .. math:: L_{map} = \frac{1}{BF} \sum_{b,c} \bigl(1 - \mathrm{corr}_p(P_{bcp}, P^t_{bcp})\bigr)
+
+    with the Pearson correlation over the patches of the coarser of the two grids. Levels are left to the logits.
+
+    Args:
+        activation_maps: P `(B, F, h, w)` of the student.
+        teacher_maps: `(B, F, h', w')` of the teacher, treated as constants.
+        left_out: `(B, F)` bool, pairs that count 0; None for none.
+
+    Returns:
+        Scalar in [0, 2].
+
+    Source: the correlation of DIST (Huang et al., arXiv 2205.10536), over places instead of classes; class activation
+    maps as a teacher's knowledge as in CAT-KD (Guo et al., CVPR 2023).
+    """
+    grid = tuple(min(axis) for axis in zip(activation_maps.shape[-2:], teacher_maps.shape[-2:], strict=True))
+    student, teacher = (
+        F.adaptive_avg_pool2d(maps.float(), grid).flatten(2)  # type: ignore[arg-type]
+        for maps in (activation_maps, teacher_maps.detach())
+    )
+    student, teacher = (
+        F.normalize(maps - maps.mean(-1, keepdim=True), dim=-1, eps=1e-6) for maps in (student, teacher)
+    )
+    apart = 1 - (student * teacher).sum(-1)
+    if left_out is not None:
+        apart = torch.where(left_out, torch.zeros_like(apart), apart)
+    return apart.mean()
+
+
 __all__ = [
     "background_loss",
     "balanced_positive_weights",
     "check_labels",
     "check_prior",
     "distillation_loss",
+    "evidence_loss",
     "foreground_loss",
+    "map_distillation_loss",
     "multilabel_classification_loss",
     "orthogonality_loss",
 ]

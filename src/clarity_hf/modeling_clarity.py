@@ -42,6 +42,7 @@ from .losses_clarity import (
     background_loss,
     check_labels,
     check_prior,
+    evidence_loss,
     foreground_loss,
     multilabel_classification_loss,
     orthogonality_loss,
@@ -90,7 +91,7 @@ class ClarityLocalizationOutput(ModelOutput):
         activation_maps (`(B, F, h, w)`): Class activation maps P, of either sign; None without SegmentCAM.
         class_attention (`(B, F, h, w)`): Class-to-patch attention a in [0, 1].
         loss_parts (`dict` of scalars): With `labels`, the unweighted losses `class_token` and `patch`, `orthogonal`,
-            and with a prior `foreground` and `background`.
+            with a prior `foreground` and `background`, and with masks of findings `evidence`.
         hidden_states (tuple of `(B, F + N, D)`): With `output_hidden_states=True`, embeddings and every block.
         attentions (tuple of `(B, heads, F + N, F + N)`): With `output_attentions=True` under eager attention.
     """
@@ -778,6 +779,7 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         anatomical_prior: torch.Tensor | None = None,
+        finding_masks: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ClarityLocalizationOutput:
         """Score and localize.
@@ -789,6 +791,9 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
             anatomical_prior: `(B, 1, H', W')` of any size in [0, 1], the thorax A in the frame of `pixel_values`; NaN
                 throughout an image that has none. With `labels` it teaches the foreground and charges attention
                 outside it.
+            finding_masks: `(B, F, H', W')` of any size in [0, 1], where findings are whose place is known to the
+                pixel, in the frame of `pixel_values`; 0 throughout the others. With `labels` it teaches evidence and
+                attention directly.
             kwargs: `output_hidden_states`, `output_attentions` (eager attention only), `return_dict`.
 
         Returns:
@@ -819,6 +824,8 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         loss, parts = None, None
         if labels is not None:
             parts = self.losses(encoded, logits, activation_maps, foreground_logits, labels, anatomical_prior)
+            if finding_masks is not None and activation_maps is not None:
+                parts["evidence"] = self.evidence_loss(activation_maps, class_attention, finding_masks)
             loss = torch.stack([self.loss_weights()[name] * part for name, part in parts.items()]).sum()
         return ClarityLocalizationOutput(
             loss=loss,
@@ -895,6 +902,7 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
             "orthogonal": self.config.orthogonal_loss_weight,
             "foreground": self.config.foreground_loss_weight,
             "background": self.config.background_loss_weight,
+            "evidence": self.config.evidence_loss_weight,
         }
 
     def losses(
@@ -940,6 +948,23 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
             charges = [background_loss(maps, prior, labels) for maps in shown]
             parts["background"] = torch.stack(charges).mean()
         return parts
+
+
+    def evidence_loss(
+        self, activation_maps: torch.Tensor, class_attention: torch.Tensor, finding_masks: torch.Tensor
+    ) -> torch.Tensor:
+        """L_ev of maps `(B, F, h, w)` under masks of findings as in `forward`.
+
+        Raises:
+            ValueError: `finding_masks` are not `(B, F, H', W')`.
+        """
+        if finding_masks.ndim != 4 or finding_masks.shape[:2] != activation_maps.shape[:2]:
+            raise ValueError(
+                f"`finding_masks` must be (B, F, H, W) with (B, F) = {tuple(activation_maps.shape[:2])}, got "
+                f"{tuple(finding_masks.shape)}. Give one for every finding of the config."
+            )
+        covered = F.adaptive_avg_pool2d(finding_masks.float(), activation_maps.shape[-2:])  # type: ignore[arg-type]
+        return evidence_loss(activation_maps, class_attention, covered)
 
 
 def _required(name: str, tensor: torch.Tensor | None) -> torch.Tensor:

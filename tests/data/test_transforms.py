@@ -6,13 +6,17 @@ import io
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from clarity_hf import ClarityImageProcessor
 from clarity_hf.boxes import BOX_FRAME, Letterbox
+from clarity_hf.data import transforms
+from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.data.priors import PRIOR_SIDE, load_atlas, soft_prior
+from clarity_hf.data.thorax_segmenter import segment_thorax
 from clarity_hf.data.transforms import FilmTransform, TransformedDataset, read_source
 
 LABELS = np.array([1.0, 0.0, np.nan], dtype=np.float32)
@@ -247,7 +251,9 @@ def test_sixteen_bit_pixels_are_those_of_the_image_processor(processor):
 
 @pytest.mark.parametrize("augment", ["none", "flip", "full"])
 @pytest.mark.parametrize("row", [{}, {"thorax_mask": None}, {"thorax_mask": np.zeros((80, 64), dtype=bool)}])
-def test_without_a_mask_or_with_an_empty_one_the_prior_is_unknown_or_the_atlas(processor, row, augment):
+def test_without_a_mask_or_with_an_empty_one_the_prior_is_unknown_or_the_atlas(processor, row, augment, monkeypatch):
+    """The atlas where the segmenter finds nothing either."""
+    monkeypatch.setattr(transforms, "segment_thorax", lambda pixels: None)
     row = {"image": noise(80, 64), "labels": LABELS} | row
     priors = {}
     for source in ("masks", "auto", "atlas"):
@@ -257,6 +263,132 @@ def test_without_a_mask_or_with_an_empty_one_the_prior_is_unknown_or_the_atlas(p
     assert priors["masks"].isnan().all()
     assert torch.equal(priors["auto"], priors["atlas"])
     assert priors["atlas"].max() > 0.95
+
+
+@pytest.fixture(scope="module")
+def radiograph():
+    """A phantom without a finding, in which the segmenter finds lungs and heart."""
+    return draw_phantom(3, 128, []).image
+
+
+def test_without_a_mask_the_prior_is_what_the_segmenter_finds(processor, radiograph):
+    row = {"image": radiograph, "labels": LABELS}
+    found = FilmTransform(processor, prior="auto")(row)["anatomical_prior"]
+    hull = segment_thorax(radiograph).hull
+    given = FilmTransform(processor, prior="masks")(row | {"thorax_mask": hull})["anatomical_prior"]
+    assert ((found > 0.5) & (given > 0.5)).sum() / ((found > 0.5) | (given > 0.5)).sum() > 0.9
+    assert not torch.equal(found, FilmTransform(processor, prior="atlas")(row)["anatomical_prior"])
+
+
+def test_what_the_segmenter_finds_is_kept_and_asked_for_once(processor, radiograph, tmp_path, monkeypatch):
+    calls = []
+
+    def counted(pixels):
+        calls.append(1)
+        return segment_thorax(pixels)
+
+    monkeypatch.setattr(transforms, "segment_thorax", counted)
+    row = {"image": png(radiograph), "labels": LABELS}
+    seen = [FilmTransform(processor, prior="auto", film_cache=tmp_path)(row)["anatomical_prior"] for _ in range(3)]
+    assert len(calls) == 1
+    assert torch.equal(seen[0], seen[1])
+    fresh = FilmTransform(processor, prior="auto")(row)["anatomical_prior"]
+    torch.testing.assert_close(seen[2], fresh, rtol=0, atol=0.2)  # of whole grey values
+
+
+def test_that_the_segmenter_finds_nothing_is_kept_too(processor, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(transforms, "segment_thorax", lambda pixels: calls.append(1))
+    row = {"image": png(noise(80, 64)), "labels": LABELS}
+    for _ in range(2):
+        auto, atlas = (
+            FilmTransform(processor, prior=source, film_cache=tmp_path)(row)["anatomical_prior"]
+            for source in ("auto", "atlas")
+        )
+        assert torch.equal(auto, atlas)
+    assert len(calls) == 1
+
+
+# Drawn findings
+
+
+@pytest.mark.parametrize("augment", ["none", "full"])
+def test_drawn_findings_are_labelled_and_their_place_is_known(processor, radiograph, augment):
+    transform = FilmTransform(processor, augment, draw_rate=1.0)
+    row = {"image": radiograph, "labels": np.zeros(14)}
+    drawn = 0
+    for seed in range(8):
+        torch.manual_seed(seed)
+        result = transform(row)
+        masks = result["finding_masks"]
+        assert masks.shape == (14, PRIOR_SIDE, PRIOR_SIDE)
+        assert torch.equal(result["labels"] == 1, masks.amax((1, 2)) > 0)
+        drawn += int(result["labels"].sum())
+    assert drawn >= 6
+
+
+def test_the_place_of_a_drawn_finding_moves_with_the_image(processor, radiograph):
+    """Mirrored or not, the image differs from the one without the finding where the mask is."""
+    plain = FilmTransform(processor)({"image": radiograph, "labels": np.zeros(14)})["pixel_values"]
+    transform = FilmTransform(processor, "flip", draw_rate=1.0)
+    sides = set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        result = transform({"image": radiograph, "labels": np.zeros(14)})
+        apart = [(result["pixel_values"] - view).abs().mean() for view in (plain, plain.flip(-1))]
+        mirrored = apart[1] < apart[0]
+        base = plain.flip(-1) if mirrored else plain
+        sides.add(bool(mirrored))
+        mask = F.interpolate(result["finding_masks"].amax(0)[None, None], size=64, mode="nearest")[0, 0] > 0
+        change = (result["pixel_values"] - base).abs()[0]
+        if mask.any():
+            assert change[mask].mean() > 5 * change[~mask].mean()
+    assert sides == {False, True}
+
+
+@pytest.mark.parametrize("labels", [np.eye(14)[3], np.full(14, np.nan)])
+def test_nothing_is_drawn_into_images_that_may_have_a_finding(processor, radiograph, labels):
+    result = FilmTransform(processor, draw_rate=1.0)({"image": radiograph, "labels": labels})
+    assert result["finding_masks"].max() == 0
+    np.testing.assert_array_equal(result["labels"].numpy(), labels.astype(np.float32))
+
+
+def test_a_share_of_the_images_without_a_finding_is_drawn_into(processor, radiograph):
+    torch.manual_seed(0)
+    transform = FilmTransform(processor, draw_rate=0.25)
+    drawn = [transform({"image": radiograph, "labels": np.zeros(14)})["labels"].any() for _ in range(80)]
+    assert 8 <= sum(map(bool, drawn)) <= 32
+
+
+def test_labels_of_other_findings_are_not_drawn(processor, radiograph):
+    with pytest.raises(ValueError, match="`draw_rate` must be 0 where the labels are not the 14 of FINDINGS, got"):
+        FilmTransform(processor, draw_rate=0.5)({"image": radiograph, "labels": np.zeros(3)})
+
+
+# Blur
+
+
+def test_images_are_blurred_at_random_up_to_the_largest_blur(processor):
+    """A chequered image loses contrast, more or less; its mean stays."""
+    image = np.kron(np.indices((32, 32)).sum(0) % 2, np.ones((2, 2))).astype(np.uint8) * 200
+    contrast = []
+    for seed in range(12):
+        torch.manual_seed(seed)
+        contrast.append(FilmTransform(processor, "full", crop_scale=1.0, blur=2.0)({"image": image, "labels": LABELS}))
+    spread = [result["pixel_values"][0, 16:48, 16:48].std() for result in contrast]
+    assert max(spread) > 4 * min(spread)
+
+
+@pytest.mark.parametrize(("augment", "blur"), [("none", 1.0), ("flip", 1.0), ("full", -1.0), ("full", float("inf"))])
+def test_blur_out_of_range_or_without_augmentation_is_refused(processor, augment, blur):
+    with pytest.raises(ValueError, match="`blur` must be 0, or above 0 with augment 'full'"):
+        FilmTransform(processor, augment, blur=blur)
+
+
+@pytest.mark.parametrize("draw_rate", [-0.1, 1.1])
+def test_a_draw_rate_out_of_range_is_refused(processor, draw_rate):
+    with pytest.raises(ValueError, match=r"`draw_rate` must be in \[0, 1\]"):
+        FilmTransform(processor, draw_rate=draw_rate)
 
 
 def test_a_rows_own_mask_comes_before_the_atlas(processor):

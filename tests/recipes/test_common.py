@@ -27,7 +27,7 @@ def test_every_field_about_the_data_sets_reaches_them(monkeypatch):
     recipe = DataRecipe(data_dir=["films"], film_repeats=2, **told)
     open_recipe_sources(recipe, phantom_size=32, seed=5, streaming=True)
     assert asked == told | {"names": (["films"], 2), "phantom_size": 32, "seed": 5, "streaming": True}
-    elsewhere = {"data_dir", "film_repeats", "augment", "crop_scale", "film_cache", "min_positives"}
+    elsewhere = {"data_dir", "film_repeats", "augment", "crop_scale", "blur", "film_cache", "min_positives"}
     assert {field.name for field in fields(DataRecipe)} == set(told) | elsewhere
 
 

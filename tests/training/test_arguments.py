@@ -30,6 +30,8 @@ def test_defaults_are_those_of_the_documentation(tmp_path):
         ("distillation_alpha", -0.1),
         ("distillation_alpha", 1.1),
         ("distillation_alpha", float("nan")),
+        ("map_distillation_weight", -0.1),
+        ("map_distillation_weight", float("inf")),
         ("distillation_temperature", 0.0),
         ("distillation_temperature", float("nan")),
         ("background_warmup_epochs", -1.0),

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import ConvNextImageProcessor, ConvNextV2Config, ConvNextV2ForImageClassification
+from transformers import (
+    ConvNextImageProcessor,
+    ConvNextV2Config,
+    ConvNextV2ForImageClassification,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+)
 
 from clarity_hf import ClarityImageProcessor
 from clarity_hf.training import Teacher
@@ -226,3 +232,28 @@ def test_what_is_no_teacher_is_refused_at_once(tmp_path):
     ConvNextImageProcessor().save_pretrained(tmp_path)
     with pytest.raises(TypeError, match="`processing_class` must be the student's image processor, got NoneType"):
         Teacher.of(ConvNextV2ForImageClassification.from_pretrained(tmp_path), FINDINGS, None)
+
+
+# Class activation maps
+
+
+def tiny_efficientnet():
+    """timm's EfficientNet for tests under our findings, in evaluation mode."""
+    torch.manual_seed(0)
+    names = dict(enumerate(FINDINGS[::-1]))
+    config = TimmWrapperConfig(architecture="test_efficientnet", num_labels=3, id2label=names)
+    return TimmWrapperForImageClassification(config).eval()
+
+
+def test_the_mean_of_the_class_activation_maps_is_the_logit():
+    teacher = Teacher(tiny_efficientnet(), FINDINGS, *STUDENT, *TEACHER, size=(96, 96))
+    pixels = normalised(films(64, 64), *STUDENT)
+    maps = teacher.activation_maps(pixels)
+    assert maps.shape == (2, 3, 3, 3)
+    torch.testing.assert_close(maps.mean((2, 3)), teacher(pixels), rtol=1e-4, atol=1e-5)
+    assert maps.std((2, 3)).min() > 0
+
+
+def test_a_teacher_without_class_activation_maps_is_refused():
+    with pytest.raises(ValueError, match="must end in a mean over places and a linear layer"):
+        Teacher(Recorder(FINDINGS), FINDINGS, *STUDENT, *TEACHER).activation_maps(films())

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TimmWrapperConfig, TimmWrapperForImageClassification, TrainerCallback, TrainingArguments
 
 from clarity_hf import ClarityDistillationTrainer, ClarityImageProcessor, Teacher
 from clarity_hf.evaluation import MultilabelAuroc, auroc_per_finding
-from clarity_hf.losses_clarity import distillation_loss
+from clarity_hf.losses_clarity import distillation_loss, map_distillation_loss
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")
 _spec = importlib.util.spec_from_file_location("tiny_run", SCRIPT)
@@ -116,6 +116,50 @@ def test_without_segmentcam_the_teacher_teaches_the_class_tokens_alone(tmp_path,
     trainer.train()
     logged = {name for name in trainer.state.log_history[0] if name.startswith("loss_")}
     assert logged == {"loss_class_token", "loss_class_token_distillation", "loss_orthogonal", "loss_background"}
+
+
+def mapped_teacher():
+    """A teacher with class activation maps, on a grid of 2 × 2; the same weights every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        names = dict(enumerate(tiny_run.FINDINGS))
+        config = TimmWrapperConfig(architecture="test_efficientnet", num_labels=3, id2label=names)
+        return Teacher(
+            TimmWrapperForImageClassification(config), tiny_run.FINDINGS, *tiny_run.GREY, *tiny_run.GREY, size=(64, 64)
+        )
+
+
+def test_the_students_maps_follow_the_teachers_and_its_logits_are_their_means(tmp_path, rows):
+    batch = batch_of(rows[:4])
+    plain = tiny_trainer(tmp_path, rows, teacher=mapped_teacher())
+    followed = tiny_trainer(tmp_path, rows, teacher=mapped_teacher(), map_distillation_weight=0.7)
+    expected = plain.compute_loss(plain.model.train(), batch)
+    loss, outputs = followed.compute_loss(followed.model.train(), batch, return_outputs=True)
+    maps = map_distillation_loss(outputs.activation_maps, mapped_teacher().activation_maps(batch["pixel_values"]))
+    assert loss.item() == pytest.approx((expected + 0.7 * maps).item(), rel=1e-5)
+
+
+def test_a_drawn_finding_is_the_painters_to_teach_and_not_the_teachers(tmp_path, rows):
+    """Its teacher's logit counts as 3 at least, and the teacher's map of it not at all."""
+    batch = batch_of(rows[:4])
+    batch["labels"] = torch.zeros(4, 3)
+    batch["labels"][0, 1] = 1
+    batch["finding_masks"] = torch.zeros(4, 3, 8, 8)
+    batch["finding_masks"][0, 1, 2:5, 2:5] = 1
+    trainer = tiny_trainer(
+        tmp_path, rows, tiny_model(evidence_loss_weight=0.2), mapped_teacher(), map_distillation_weight=0.7
+    )
+    loss, outputs = trainer.compute_loss(trainer.model.train(), batch, return_outputs=True)
+    taught = mapped_teacher()(batch["pixel_values"])
+    assert taught[0, 1] < 3
+    taught[0, 1] = 3.0
+    expected = outputs.loss
+    for name in ("class_token", "patch"):
+        expected = expected + 0.5 * (distillation_loss(outputs[f"{name}_logits"], taught) - outputs.loss_parts[name])
+    left_out = batch["finding_masks"].amax((2, 3)) > 0
+    teacher_maps = mapped_teacher().activation_maps(batch["pixel_values"])
+    expected = expected + 0.7 * map_distillation_loss(outputs.activation_maps, teacher_maps, left_out)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ film's field of view whatever their size in pixels, so they are laid over the co
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
@@ -21,9 +22,12 @@ from torchvision.transforms import v2
 from clarity_hf.boxes import Letterbox
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.image_reading import read_image
+from clarity_hf.labels import FINDINGS
 
+from .drawn_findings import draw_findings, masks_by_finding
 from .film_cache import FilmCache
-from .priors import load_atlas, no_prior, read_mask, soft_prior
+from .priors import PRIOR_SIDE, load_atlas, no_prior, read_mask, soft_prior
+from .thorax_segmenter import FINGERPRINT, ThoraxMasks, segment_thorax
 
 Augmentation = Literal["full", "flip", "none"]
 PriorSource = Literal["auto", "masks", "atlas", "none"]
@@ -48,14 +52,21 @@ class FilmTransform:
             mirrored, two fixed views for which a teacher's logits can be kept; `"none"`. Drawn from torch's global
             random state; [`TransformedDataset`] sets it for each row.
         crop_scale: Smallest share of the area that a random crop keeps, in (0, 1].
-        prior: Where the thorax comes from: `"auto"`, the row's own mask, else the atlas; `"masks"`, the row's own
-            mask, else unknown; `"atlas"`, the atlas always; `"none"`, nowhere. An empty mask counts as no mask.
+        prior: Where the thorax comes from: `"auto"`, the row's own mask, else what [`segment_thorax`] finds, else,
+            where it finds nothing, the atlas; `"masks"`, the row's own mask, else unknown; `"atlas"`, the atlas
+            always; `"none"`, nowhere. An empty mask counts as no mask.
         film_cache: Folder in which films that have a file or bytes are kept decoded and reduced, see [`FilmCache`];
-            their grey values are whole then, so up to half a grey value from those without it. None keeps nothing.
+            their grey values are whole then, so up to half a grey value from those without it. What the segmenter
+            found is kept there too. None keeps nothing.
+        blur: Largest standard deviation, in pixels of the input, of a Gaussian that blurs each image; its own is drawn
+            evenly from [0, `blur`]. Images of one finding often come from one source, and how sharp an image is tells
+            its source; what varies at random teaches nothing. 0 blurs nothing.
+        draw_rate: Share of the rows without a finding into whose images findings are drawn, see [`draw_findings`].
 
     Raises:
-        ValueError: `augment` or `prior` is unknown, `crop_scale` is outside (0, 1], or the processor leaves out a step
-            of preprocessing, which training would not repeat.
+        ValueError: `augment` or `prior` is unknown, `crop_scale` is outside (0, 1], `blur` is below 0 or comes with
+            `augment` none or flip, `draw_rate` is outside [0, 1], or the processor leaves out a step of
+            preprocessing, which training would not repeat.
     """
 
     def __init__(
@@ -65,6 +76,8 @@ class FilmTransform:
         crop_scale: float = 0.7,
         prior: PriorSource = "auto",
         film_cache: str | os.PathLike | None = None,
+        blur: float = 0.0,
+        draw_rate: float = 0.0,
     ):
         for name, value, choices in (
             ("augment", augment, get_args(Augmentation)),
@@ -79,7 +92,14 @@ class FilmTransform:
                 "`image_processor` must resize, rescale and normalize, got one that leaves out a step. "
                 "Use the defaults of ClarityImageProcessor."
             )
-        self.augment, self.prior = augment, prior
+        if not 0 <= blur < math.inf or (blur and augment != "full"):
+            raise ValueError(
+                f"`blur` must be 0, or above 0 with augment 'full', got {blur} with '{augment}'. Give a standard "
+                "deviation in pixels."
+            )
+        if not 0 <= draw_rate <= 1:
+            raise ValueError(f"`draw_rate` must be in [0, 1], got {draw_rate}. Give a share of the normal images.")
+        self.augment, self.prior, self.blur, self.draw_rate = augment, prior, blur, draw_rate
         self.films = None if film_cache is None else FilmCache(film_cache)
         self.size = (image_processor.size["height"], image_processor.size["width"])
         # Cropped films lie on a larger canvas, so that a crop of 3/4 of its area has the resolution of the input.
@@ -109,17 +129,28 @@ class FilmTransform:
 
         Returns:
             `pixel_values` `(C, H, W)`, `labels` `(F,)` float32; unless `prior` is `"none"`, `anatomical_prior`
-            `(1, 56, 56)` in [0, 1], NaN throughout where it is unknown; and for a row with teacher logits
-            `teacher_logits` `(F,)` float32 of the view that was drawn.
+            `(1, 56, 56)` in [0, 1], NaN throughout where it is unknown; for a row with teacher logits
+            `teacher_logits` `(F,)` float32 of the view that was drawn; and with a `draw_rate` above 0 `finding_masks`
+            `(F, 56, 56)` in [0, 1], how much of each place a drawn finding covers, and its label 1.
 
         Raises:
-            ValueError: The row has teacher logits that `augment` has no use for, or of another shape.
+            ValueError: The row has teacher logits that `augment` has no use for, or of another shape, or findings are
+                to be drawn and its labels are not of `FINDINGS`.
         """
-        view = self.view({"image": row["image"], "thorax_mask": row.get("thorax_mask")})
-        result = {
-            "pixel_values": (torch.as_tensor(view["image"]) - self.mean) / self.std,
-            "labels": torch.as_tensor(np.asarray(row["labels"], dtype=np.float32)),
-        }
+        labels = torch.as_tensor(np.asarray(row["labels"], dtype=np.float32))
+        if self.draw_rate > 0 and labels.shape != (len(FINDINGS),):
+            raise ValueError(
+                f"`draw_rate` must be 0 where the labels are not the {len(FINDINGS)} of FINDINGS, got "
+                f"{self.draw_rate} and labels {tuple(labels.shape)}. Painters know no others."
+            )
+        drawn = self.draw_rate > 0 and bool((labels == 0).all()) and bool(torch.rand(()) < self.draw_rate)
+        view = self.view({"image": row["image"], "thorax_mask": row.get("thorax_mask")}, draw=drawn)
+        result = {"pixel_values": (torch.as_tensor(view["image"]) - self.mean) / self.std, "labels": labels}
+        if self.draw_rate > 0:
+            masks = view["findings"]
+            masks = torch.zeros(len(FINDINGS), PRIOR_SIDE, PRIOR_SIDE) if masks is None else masks
+            result["finding_masks"] = F.adaptive_avg_pool2d(masks.float(), PRIOR_SIDE)
+            result["labels"] = torch.maximum(labels, (result["finding_masks"].amax((1, 2)) > 0).float())
         if self.prior != "none":
             thorax = view["thorax"]
             result["anatomical_prior"] = no_prior() if thorax is None else soft_prior(thorax)
@@ -127,7 +158,9 @@ class FilmTransform:
             result["teacher_logits"] = self._logits_of_view(row["teacher_logits"], view["mirrored"])
         return result
 
-    def view(self, row: Mapping[str, Any], box_frame: int | tuple[int, int] | None = None) -> dict[str, Any]:
+    def view(
+        self, row: Mapping[str, Any], box_frame: int | tuple[int, int] | None = None, draw: bool = False
+    ) -> dict[str, Any]:
         """Draw a view of one row: its geometry before anything is normalised, dilated or averaged.
 
         Args:
@@ -136,6 +169,7 @@ class FilmTransform:
             box_frame: Frame of `boxes`, over the same field of view as the film: a side, or `(height, width)`, in
                 pixels. By default the film's own pixels; for rows of [`load_nih`] `BOX_FRAME`, whatever the size of
                 the file.
+            draw: Whether findings are drawn into the image, where the segmenter finds lungs and heart in it.
 
         Returns:
             - `image`: `tv_tensors.Image` `(1, H, W)` float32 in [0, 1];
@@ -143,6 +177,7 @@ class FilmTransform:
             - `boxes`: `tv_tensors.BoundingBoxes` `(n, 4)` float32 xyxy in pixels of the view, or None for a row
               without `boxes`. A rotated box becomes the upright box around it. Boxes are cut to the view, and those
               of which less than a quarter of their own area is in it are left out;
+            - `findings`: `tv_tensors.Mask` `(14, H, W)` of 0 and 1, where findings were drawn, or None;
             - `kept`: `(n,)` int64, which of the row's boxes these are, or None;
             - `mirrored`: whether the film's left is on the view's right.
 
@@ -150,9 +185,19 @@ class FilmTransform:
             ValueError: The boxes are not `(n, 4)` with a positive size inside their frame.
         """
         content, box = self._content(row["image"])
+        mask = read_mask(row.get("thorax_mask")) if self.prior in ("auto", "masks") else None
+        segmented = self.prior == "auto" and mask is None
+        structures = self._structures(row["image"], content) if segmented or draw else None
+        if segmented and structures is not None:
+            mask = structures.hull.astype(np.uint8)
+        findings = None
+        if draw and structures is not None:
+            seed = int(torch.randint(0, 2**31, ()))
+            content, findings = _with_findings(content, structures, seed)
         parts: dict[str, Any] = {
             "image": tv_tensors.Image(_pad(content, box)),
-            "thorax": self._thorax(row.get("thorax_mask"), box),
+            "thorax": self._thorax(mask, box),
+            "findings": None if findings is None else tv_tensors.Mask(_pad(findings, box)),
             "boxes": _lay_boxes(row["boxes"], box_frame, box) if row.get("boxes") is not None else None,
         }
         if self.augment == "full":
@@ -160,6 +205,10 @@ class FilmTransform:
         mirrored = self.augment != "none" and bool(torch.rand(()) < 0.5)
         if mirrored:
             parts = {name: part if part is None else v2.functional.hflip(part) for name, part in parts.items()}
+        if self.blur:
+            sigma = self.blur * float(torch.rand(())) + 1e-3
+            kernel = 2 * math.ceil(3 * sigma) + 1
+            parts["image"] = v2.functional.gaussian_blur(parts["image"], [kernel, kernel], [sigma, sigma])
         boxes, kept = _cut_to_view(parts["boxes"], self.size)
         image = tv_tensors.Image(torch.as_tensor(parts["image"]).clamp(0, 1))
         return parts | {"image": image, "boxes": boxes, "kept": kept, "mirrored": mirrored}
@@ -183,9 +232,23 @@ class FilmTransform:
         content, box = self._reduced(source)
         return content[0].numpy() * 255, box.image
 
-    def _thorax(self, cell: Any, box: Letterbox) -> tv_tensors.Mask | None:
+    def _structures(self, source: Any, content: torch.Tensor) -> ThoraxMasks | None:
+        """What the segmenter finds in the content `(1, h, w)`, from the cache where there is one."""
+
+        def coded() -> tuple[np.ndarray, tuple[int, int]]:
+            found = segment_thorax(content[0])
+            masks = np.zeros((len(ThoraxMasks._fields), *content.shape[-2:]), bool) if found is None else found
+            return np.packbits(masks, axis=0, bitorder="little")[0], (content.shape[-2], content.shape[-1])
+
+        if self.films is None:
+            code = coded()[0]
+        else:
+            code = self.films.content(source, f"{FINGERPRINT} {self.canvas} {self.keep_ratio}", coded)[0]
+        masks = np.unpackbits(code[None], axis=0, bitorder="little")[: len(ThoraxMasks._fields)].astype(bool)
+        return ThoraxMasks(*masks) if masks.any() else None
+
+    def _thorax(self, mask: np.ndarray | None, box: Letterbox) -> tv_tensors.Mask | None:
         """The prior's source laid over the film's content on the canvas."""
-        mask = read_mask(cell) if self.prior in ("auto", "masks") else None
         if mask is not None:
             laid = F.interpolate(torch.from_numpy(mask)[None, None], size=box.content, mode="nearest-exact")[0].float()
         elif self.prior in ("auto", "atlas"):
@@ -258,6 +321,16 @@ def read_source(source: Any) -> np.ndarray:
         name = source.get("path") or "image"
         return read_image(source["path"] if source.get("bytes") is None else source["bytes"], name)
     return read_image(source)
+
+
+def _with_findings(
+    content: torch.Tensor, structures: ThoraxMasks, seed: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """An image `(1, h, w)` with findings drawn into it, and where, `(14, h, w)`; as it is where it has no heart."""
+    if not (structures.heart.any() and structures.left_lung.any() and structures.right_lung.any()):
+        return content, None
+    drawn = draw_findings(content[0].numpy(), structures, seed)
+    return torch.from_numpy(drawn.image)[None], masks_by_finding(drawn, FINDINGS).to(torch.uint8)
 
 
 def _pad(content: torch.Tensor, box: Letterbox) -> torch.Tensor:

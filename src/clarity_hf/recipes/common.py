@@ -57,6 +57,13 @@ class DataRecipe:
         default="full", metadata={"help": "Crops, rotations, exposure and flips; flips alone; or nothing."}
     )
     crop_scale: float = field(default=0.7, metadata={"help": "Smallest area of a random crop."})
+    blur: float = field(
+        default=0.0,
+        metadata={
+            "help": "Largest standard deviation of a random blur, in pixels of the input, with --augment full: "
+            "against learning where an image was stored."
+        },
+    )
     film_cache: str | None = field(
         default=None, metadata={"help": "Folder that keeps films decoded, at the size of training: 64 KiB a film."}
     )

@@ -55,7 +55,11 @@ class TrainingRecipe(DataRecipe):
         metadata={"help": "Thorax masks of a release, if not in its masks/; with --prior auto or masks."},
     )
     prior: Literal["auto", "masks", "atlas", "none"] = field(
-        default="auto", metadata={"help": "Anatomical prior: a film's mask or else the atlas; one of them; none."}
+        default="auto",
+        metadata={
+            "help": "Anatomical prior: an image's own mask, else the packaged segmenter's, else the atlas; masks or "
+            "the atlas alone; none."
+        },
     )
     streaming: bool = field(
         default=False,
@@ -91,6 +95,13 @@ class TrainingRecipe(DataRecipe):
         default=False, metadata={"help": "Weigh positives so that both classes of a finding count alike."}
     )
     drop_path_rate: float = field(default=0.0, metadata={"help": "Stochastic depth; 0.1 to 0.2 on real films."})
+    draw_rate: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the training images without a finding into which findings are drawn, their place known: "
+            "for evidence_loss_weight of --config."
+        },
+    )
 
     def __post_init__(self):
         if self.teacher_cache and (self.teacher is None or self.augment == "full"):
@@ -137,7 +148,15 @@ def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, f
     processor = build_processor(recipe)
     recipe = replace(recipe, image_size=processor.size["height"])
     plain = FilmTransform(processor, prior=recipe.prior, film_cache=recipe.film_cache)
-    see = FilmTransform(processor, recipe.augment, recipe.crop_scale, recipe.prior, recipe.film_cache)
+    see = FilmTransform(
+        processor,
+        recipe.augment,
+        recipe.crop_scale,
+        recipe.prior,
+        recipe.film_cache,
+        recipe.blur,
+        recipe.draw_rate,
+    )
     sources = open_sources_with_prior(recipe, see.canvas[0], args.seed)
     films = join_films(recipe, sources, args.seed)
     findings = next(iter(sources.values())).findings

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,7 +25,7 @@ class ClarityTrainingArguments(TrainingArguments):
     """[`transformers.TrainingArguments`] with what CLARiTy adds, and the field's defaults for AdamW.
 
     The weights of the other losses are part of the model: `ClarityConfig.orthogonal_loss_weight`,
-    `foreground_loss_weight` and `background_loss_weight`.
+    `foreground_loss_weight`, `background_loss_weight` and `evidence_loss_weight`.
 
     Raises:
         ValueError: An argument is out of range, or `optim` is given beside Muon.
@@ -34,6 +35,13 @@ class ClarityTrainingArguments(TrainingArguments):
         default=0.5, metadata={"help": "Share α in [0, 1] of the teacher in each logit's loss, if there is a teacher."}
     )
     distillation_temperature: float = field(default=1.0, metadata={"help": "Temperature τ > 0 of the distillation."})
+    map_distillation_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of L_map, by which the student's class activation maps follow where the teacher's are "
+            "high; the teacher must end in a mean over places and a linear layer, as timm's EfficientNets do."
+        },
+    )
     background_warmup_epochs: float = field(
         default=1.0, metadata={"help": "Epochs over which L_bg rises linearly from 0 to its weight."}
     )
@@ -64,6 +72,11 @@ class ClarityTrainingArguments(TrainingArguments):
         if not self.distillation_temperature > 0:
             raise ValueError(
                 f"`distillation_temperature` must be above 0, got {self.distillation_temperature}. 1 changes nothing."
+            )
+        if not 0 <= self.map_distillation_weight < math.inf:
+            raise ValueError(
+                f"`map_distillation_weight` must be finite and at least 0, got {self.map_distillation_weight}. 0 "
+                "leaves the maps alone."
             )
         if not self.background_warmup_epochs >= 0:
             raise ValueError(

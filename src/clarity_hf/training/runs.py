@@ -31,6 +31,7 @@ COMPARED = (
     "adam_epsilon",
     "distillation_alpha",
     "distillation_temperature",
+    "map_distillation_weight",
 )
 """Arguments of the Trainer that make another run. Its length is not among them: a run may be prolonged."""
 

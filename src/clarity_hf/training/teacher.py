@@ -127,10 +127,39 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The student's `pixel_values` `(B, 3, H, W)` → logits `(B, F)` in the order of the student's findings."""
+        return self.model(self._own_view(pixel_values)).logits[:, self.order]
+
+    @torch.no_grad()
+    def activation_maps(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Class activation maps: what the last, linear layer says of each place; their mean is the logit.
+
+        Args:
+            pixel_values: `(B, 3, H, W)` as the student sees them.
+
+        Returns:
+            `(B, F, h, w)` in the order of the student's findings, on the grid of the teacher's last features.
+
+        Raises:
+            ValueError: The teacher does not end in a mean over places and a linear layer.
+
+        Source: Zhou et al., arXiv 1512.04150.
+        """
+        network = getattr(self.model, "timm_model", None)
+        pooling = getattr(getattr(network, "global_pool", None), "pool_type", None)
+        head = network.get_classifier() if network is not None and pooling == "avg" else None
+        if network is None or not isinstance(head, nn.Linear):
+            raise ValueError(
+                "`teacher` must end in a mean over places and a linear layer to have class activation maps, got "
+                f"{type(self.model).__name__}. Take an EfficientNet of timm, or set `map_distillation_weight` to 0."
+            )
+        features = network.forward_features(self._own_view(pixel_values))
+        return F.conv2d(features, head.weight[self.order][:, :, None, None], head.bias[self.order])
+
+    def _own_view(self, pixel_values: torch.Tensor) -> torch.Tensor:
         pixels = pixel_values * self.scale + self.shift
         if self.size is not None and tuple(pixels.shape[-2:]) != self.size:
             pixels = F.interpolate(pixels, size=self.size, mode="bilinear", align_corners=False, antialias=True)
-        return self.model(pixels).logits[:, self.order]
+        return pixels
 
 
 def _processor_beside(model: PreTrainedModel) -> Any:

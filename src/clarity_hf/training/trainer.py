@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, Trainer
 
-from clarity_hf.losses_clarity import distillation_loss
+from clarity_hf.losses_clarity import distillation_loss, map_distillation_loss
 from clarity_hf.plain_card import replace_draft
 
 from .arguments import ClarityTrainingArguments
@@ -18,6 +18,9 @@ from .checkpoints import SealCheckpoints
 from .optimization import MuonWithAdamW, block_matrices, decaying_parameters, parameter_groups
 from .runs import EpochTeller, drop_pickle
 from .teacher import Teacher
+
+DRAWN_LOGIT = 3.0
+"""What a teacher's logit of a drawn finding counts as at least: it was not taught on drawn findings."""
 
 
 class CardKeepingTrainer(Trainer):
@@ -48,6 +51,7 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
     The loss of a step, with z the two logits and α = 0 without a teacher:
 
     .. math:: L = \sum_{z} [(1-α) BCE(z, y) + α τ^2 BCE(z/τ, σ(z^t/τ))] + λ_o L_{orth} + λ_s L_{seg} + w(e) λ_b L_{bg}
+        + λ_e L_{ev} + λ_m L_{map}
 
     w(e) rises linearly from 0 to 1 over `background_warmup_epochs`. Every part is logged by name, unweighted, as its
     mean since the last log.
@@ -57,8 +61,9 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
             student's checkpoint and out of the optimizer. None to train on labels.
         args: [`ClarityTrainingArguments`], or [`transformers.TrainingArguments`], to which the former's defaults of
             what CLARiTy adds are given: half of the loss is the teacher's.
-        kwargs: As for [`transformers.Trainer`]; rows hold `pixel_values`, `labels` and optionally `anatomical_prior`
-            and `teacher_logits` `(F,)`, a teacher's cached answer to just these pixels, for which no teacher is asked.
+        kwargs: As for [`transformers.Trainer`]; rows hold `pixel_values`, `labels` and optionally `anatomical_prior`,
+            `finding_masks` and `teacher_logits` `(F,)`, a teacher's cached answer to just these pixels, for which no
+            teacher is asked.
 
     Raises:
         OSError, TypeError, ValueError: As for [`Teacher.of`].
@@ -102,11 +107,20 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
             weight = self.accelerator.unwrap_model(model).config.background_loss_weight
             loss = loss - (1 - self._background_warmup()) * weight * parts["background"]
         alpha = self.args.distillation_alpha
-        if alpha > 0 and teacher_logits is None and self.teacher is not None:
+        parts = dict(parts)
+        drawn = inputs["finding_masks"].flatten(2).amax(-1) > 0 if "finding_masks" in inputs else None
+        if self.teacher is not None and self.args.map_distillation_weight > 0:
+            with self.compute_loss_context_manager():
+                teacher_maps = self.teacher.activation_maps(inputs["pixel_values"])
+            teacher_logits = teacher_maps.mean((2, 3))
+            parts["map"] = map_distillation_loss(outputs.activation_maps, teacher_maps, drawn)
+            loss = loss + self.args.map_distillation_weight * parts["map"]
+        elif alpha > 0 and teacher_logits is None and self.teacher is not None:
             with self.compute_loss_context_manager():
                 teacher_logits = self.teacher(inputs["pixel_values"])
         if alpha > 0 and teacher_logits is not None:
-            parts = dict(parts)
+            if drawn is not None:
+                teacher_logits = torch.where(drawn, teacher_logits.clamp_min(DRAWN_LOGIT), teacher_logits)
             for name in ("class_token", "patch"):
                 logits = getattr(outputs, f"{name}_logits")
                 if logits is not None:

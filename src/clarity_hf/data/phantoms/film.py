@@ -21,7 +21,7 @@ from .statistics import draw_labels
 GENERATOR_VERSION = "1"
 """Changes whenever the films change; `generator_fingerprint` notices it."""
 
-_PAINTERS: dict[str, Callable[[Scene, np.random.Generator], list[Lesion]]] = {
+PAINTERS: dict[str, Callable[[Scene, np.random.Generator], list[Lesion]]] = {
     "Atelectasis": lung_findings.atelectasis,
     "Cardiomegaly": other_findings.cardiomegaly,
     "Effusion": other_findings.effusion,
@@ -37,6 +37,7 @@ _PAINTERS: dict[str, Callable[[Scene, np.random.Generator], list[Lesion]]] = {
     "Pleural_Thickening": other_findings.pleural_thickening,
     "Hernia": other_findings.hernia,
 }
+"""Who paints a finding: from the normal film and the finding's own random stream to its lesions."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def draw_film(
     for index, finding in enumerate(FINDINGS):
         if finding not in present:
             continue
-        for lesion in _PAINTERS[finding](scene, Stream.FIRST_FINDING.generator(seed, index)):
+        for lesion in PAINTERS[finding](scene, Stream.FIRST_FINDING.generator(seed, index)):
             window, delta, box = settle(scene, lesion, contrast)
             attenuation[window] += delta
             boxes.append((finding, box))
