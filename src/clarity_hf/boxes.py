@@ -124,6 +124,45 @@ def bilinear_matrix(length: int, factor: int) -> np.ndarray:
     return weights
 
 
+def map_over_film(maps: np.ndarray, letterbox: Letterbox, size: tuple[int, int]) -> np.ndarray:
+    """Sample maps bilinearly at the centres of a grid that lies over the film; the padding is left out.
+
+    Args:
+        maps: `(..., h, w)` on a grid over the whole of the method's input.
+        letterbox: How the film lies in that input.
+        size: `(H', W')` of the grid over the film, such as the film's own size.
+
+    Returns:
+        `(..., H', W')` float64 of the maps' own scale.
+    """
+    rows = film_weights(maps.shape[-2], letterbox, size[0], 0)
+    columns = film_weights(maps.shape[-1], letterbox, size[1], 1)
+    return rows @ np.asarray(maps, dtype=np.float64) @ columns.T
+
+
+def film_weights(cells: int, letterbox: Letterbox, length: int, axis: int) -> np.ndarray:
+    """Weights that sample a map bilinearly along one axis at the centres of pixels over the film.
+
+    Args:
+        cells: Cells of the map along the axis, over the whole of the method's input.
+        letterbox: How the film lies in that input.
+        length: Pixels over the film along the axis.
+        axis: 0 for rows, 1 for columns.
+
+    Returns:
+        `(length, cells)` float64; rows sum to 1.
+    """
+    start = (letterbox.top, letterbox.left)[axis]
+    places = start + (np.arange(length) + 0.5) / length * letterbox.content[axis]  # pixels of the input
+    centres = np.clip(places / letterbox.input[axis] * cells - 0.5, 0, cells - 1)
+    low = np.floor(centres).astype(int)
+    weights = np.zeros((length, cells))
+    rows = np.arange(length)
+    np.add.at(weights, (rows, low), 1 - (centres - low))
+    np.add.at(weights, (rows, np.minimum(low + 1, cells - 1)), centres - low)
+    return weights
+
+
 def divided_map(grid: np.ndarray, level: float, valley: float) -> np.ndarray:
     """Divide a map between its peaks, along its valleys.
 
@@ -255,6 +294,22 @@ class UpsampledMap:
         mass = ndimage.sum_labels(self.values, regions, np.arange(1, count + 1))
         order = np.argsort(-mass, kind="stable")
         order = order[:1] if components == "largest" else order[mass[order] >= smallest * mass.max()]
+        return self._boxes_of(regions, order)
+
+    def whole_regions(self, level: float) -> np.ndarray:
+        """Boxes of all connected regions above a level, undivided and specks too.
+
+        Args:
+            level: In the map's own unit, of either sign; a cell belongs to a region where its value is larger.
+
+        Returns:
+            `(n, 4)` float64 xyxy in pixels of the original image, the region with the most cells first.
+        """
+        regions, _ = ndimage.label((self.values > level) & self.inside, structure=np.ones((3, 3)))
+        return self._boxes_of(regions, np.argsort(-np.bincount(regions.ravel())[1:], kind="stable"))
+
+    def _boxes_of(self, regions: np.ndarray, order: np.ndarray) -> np.ndarray:
+        """Boxes `(n, 4)` of numbered regions, in an order of their numbers less 1, in pixels of the original image."""
         slices = ndimage.find_objects(regions)
         height, width = (size / cells for size, cells in zip(self.letterbox.input, self.values.shape, strict=True))
         found = np.array(
@@ -263,7 +318,7 @@ class UpsampledMap:
                 for rows, columns in (slices[i] for i in order)
             ]
         )
-        boxes = self.letterbox.to_image(found)
+        boxes = self.letterbox.to_image(found.reshape(-1, 4))
         return boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
 
     def _peaks_above(self, level: float) -> int:

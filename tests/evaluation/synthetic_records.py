@@ -3,7 +3,17 @@
 
 import numpy as np
 
-from clarity_hf.evaluation.records import MAP_THRESHOLDS, WANG_THRESHOLDS, AnnotationRecord, FilmRecord
+from clarity_hf.boxes import box_iou
+from clarity_hf.evaluation.image_driven import covered_cells
+from clarity_hf.evaluation.records import (
+    MAP_CELLS,
+    MAP_THRESHOLDS,
+    MAX_BOX_THRESHOLDS,
+    THUMBNAIL_CELLS,
+    WANG_THRESHOLDS,
+    AnnotationRecord,
+    FilmRecord,
+)
 
 FINDINGS = ("Mass", "Nodule", "Pleural_Thickening", "Hernia")
 PREVALENCE = (0.4, 0.3, 0.25, 0.01)
@@ -30,6 +40,8 @@ def annotation(rng, finding, spread):
         mask_ious=rng.uniform(0, 1, len(MAP_THRESHOLDS)),
         hit=bool(rng.random() < 0.7),
         wang_regions=tuple(drawn for _ in WANG_THRESHOLDS),
+        max_box_ious=np.full((2, len(MAX_BOX_THRESHOLDS)), box_iou(drawn, box[None]).max()),
+        cells=covered_cells(drawn / SIDE) + rng.uniform(0, 0.2, (MAP_CELLS, MAP_CELLS)),
     )
 
 
@@ -50,6 +62,9 @@ def film(rng, number, spread=12.0, skill=1.5, boxes=True):
         peaks=scores * 2,
         shown=shown,
         annotations=parts,
+        box_counts=np.ones(len(FINDINGS), dtype=np.int64),
+        map_correlation=float(rng.uniform(0, 0.5)),
+        thumbnail=rng.integers(0, 256, (THUMBNAIL_CELLS, THUMBNAIL_CELLS)).astype(np.uint8),
         mass_outside=rng.uniform(0, 0.5, len(FINDINGS)),
         sex=("M", "F", None)[number // 2 % 3],
         age=(None, 12.0, 30.0, 50.0, 71.0)[number // 2 % 5],

@@ -10,7 +10,7 @@ import torchvision
 from scipy import ndimage
 
 from clarity_hf import ClarityForMultiLabelLocalization, ClarityImageProcessor
-from clarity_hf.boxes import Letterbox, UpsampledMap, box_area, boxes_from_map
+from clarity_hf.boxes import Letterbox, UpsampledMap, box_area, box_iou, boxes_from_map
 from clarity_hf.evaluation.localization import (
     best_overlaps,
     box_iobb,
@@ -25,7 +25,7 @@ from clarity_hf.evaluation.localization import (
     tune_map_thresholds,
 )
 from clarity_hf.evaluation.localizers import ModelLocalizer
-from clarity_hf.evaluation.records import MAP_THRESHOLDS, FilmRecord, from_json, to_json
+from clarity_hf.evaluation.records import MAP_CELLS, MAP_THRESHOLDS, MAX_BOX_THRESHOLDS, FilmRecord, from_json, to_json
 from clarity_hf.image_reading import read_image
 
 NONE = np.zeros((0, 4))
@@ -288,7 +288,7 @@ def test_a_measured_map_survives_its_file():
     record = FilmRecord("a", "1", (64, 64), np.zeros(4), np.zeros(4), np.zeros(4), (), (annotation,))
     (back,) = from_json(json.loads(json.dumps(to_json(record)))).annotations
     assert (back.finding, back.hit) == (annotation.finding, annotation.hit)
-    for name in ("boxes", "own", "mask_ious"):
+    for name in ("boxes", "own", "mask_ious", "max_box_ious", "cells"):
         np.testing.assert_allclose(getattr(back, name), getattr(annotation, name), atol=1e-3)
 
 
@@ -321,3 +321,54 @@ def test_boxes_of_real_maps_are_those_of_the_image_processor(nih_folder):
             every = boxes_from_map(maps[finding], letterbox, 0.3, "all")
             np.testing.assert_allclose(record.regions[MAP_THRESHOLDS.index(0.3)], every, rtol=1e-6)
             np.testing.assert_array_equal(every[:1], record.own)
+
+
+def smooth_maps(count):
+    """Maps of several bumps on a grid of 14 × 14."""
+    rng = np.random.default_rng(0)
+    return [ndimage.gaussian_filter(rng.random((14, 14)), 1.5) for _ in range(count)]
+
+
+def contours_of(localization_map, boxes):
+    """MaxBoxAcc by OpenCV: largest contour, and all contours, of the map brought to [0, 1] at each threshold."""
+    cv2 = pytest.importorskip("cv2")
+    large = cv2.resize(localization_map.astype(np.float32), (112, 112), interpolation=cv2.INTER_LINEAR)
+    large = (large - large.min()) / (large.max() - large.min())
+    best = np.zeros((2, len(MAX_BOX_THRESHOLDS)))
+    for column, threshold in enumerate(MAX_BOX_THRESHOLDS):
+        mask = (large > threshold).astype(np.uint8)
+        contours = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+        rectangles = [cv2.boundingRect(contour) for contour in contours]
+        found = np.array([(x, y, x + width, y + height) for x, y, width, height in rectangles], dtype=float)
+        overlaps = box_iou(found.reshape(-1, 4), boxes * 112 / 64).max(axis=1, initial=0.0)
+        largest = int(np.argmax([cv2.contourArea(contour) for contour in contours]))
+        best[:, column] = overlaps[largest], overlaps.max()
+    return best
+
+
+def test_max_box_accuracy_agrees_with_the_contours_of_opencv():
+    boxes = np.array([[8.0, 8, 40, 30]])
+    ours = np.stack([measure(one, boxes, valley=0.8).max_box_ious for one in smooth_maps(30)])
+    theirs = np.stack([contours_of(one, boxes) for one in smooth_maps(30)])
+    # A contour has the area of the polygon through its pixels: regions of nearly one size may change places.
+    assert (np.abs(ours - theirs) > 1e-6).mean() < 0.01
+    for row, levels in ((0, (0.5,)), (1, (0.3, 0.5, 0.7))):
+        expected = max_box_accuracy(theirs[:, row], levels)
+        assert max_box_accuracy(ours[:, row], levels) == pytest.approx(expected, abs=1 / 30)
+    assert max_box_accuracy(theirs[:, 1], (0.3, 0.5, 0.7)) > 0.05
+
+
+def test_max_box_accuracy_leaves_regions_whole_where_boxes_are_divided():
+    two = np.zeros((8, 8))
+    two[2:6, 1:3], two[2:6, 5:7], two[2:6, 3:5] = 1.0, 1.0, 0.4
+    record = measure(two, [[8, 16, 56, 48]], valley=0.8)
+    assert record.max_box_ious[0].max() > 0.7
+    assert max(box_iou(record.boxes, boxes).max() for boxes in record.regions) < 0.7
+
+
+def test_a_record_keeps_the_map_over_the_image_alone():
+    portrait = Letterbox.fit((64, 32), (64, 64))
+    grid = np.tile([9.0, 1.0, 2.0, 9.0], (4, 1))
+    record = measure_map(grid, portrait, np.array([[0.0, 0, 10, 10]]), 0.5, finding=0)
+    assert record.cells.shape == (MAP_CELLS, MAP_CELLS)
+    np.testing.assert_allclose(record.cells[:, MAP_CELLS // 2 - 1 : MAP_CELLS // 2 + 1].mean(axis=1), 1.5, atol=0.01)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from clarity_hf.evaluation.localization import filled_boxes
+from clarity_hf.evaluation.localization import best_overlaps, filled_boxes
 from clarity_hf.evaluation.localization_metrics import (
     ChexlocalizeMiou,
     HamMaskIou,
@@ -189,6 +189,7 @@ def test_the_metrics_agree_with_the_protocols_on_records(tmp_path):
                 AnnotationRecord(
                     *(row % 2, found[0], NONE, tuple(found[3:]), np.zeros(len(MAP_THRESHOLDS)), False),
                     (found[1], found[2]),
+                    np.array([[best_overlaps(found[0], one).max() for one in found[3:]]] * 2),
                 ),
             ),
         )

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from clarity_hf.boxes import Letterbox
+from clarity_hf.boxes import Letterbox, box_iou
 from clarity_hf.data.named_splits import named_split
 from clarity_hf.data.nih import BOX_FRAME
 from clarity_hf.evaluation.localization import measure_map
@@ -38,7 +38,14 @@ from clarity_hf.evaluation.protocol import (
     tune_thresholds,
     wang_protocol,
 )
-from clarity_hf.evaluation.records import MAP_THRESHOLDS, AnnotationRecord, FilmRecord, from_json, to_json
+from clarity_hf.evaluation.records import (
+    MAP_THRESHOLDS,
+    MAX_BOX_THRESHOLDS,
+    AnnotationRecord,
+    FilmRecord,
+    from_json,
+    to_json,
+)
 from clarity_hf.labels import BOXED_FINDINGS, FINDINGS, canonical_finding
 
 NONE = np.zeros((0, 4))
@@ -57,7 +64,10 @@ def annotation(finding=0, regions=NONE, boxes=TARGET, own=NONE, ious=0.0, hit=Fa
     """`regions` at every threshold, or one array per threshold."""
     regions = (regions,) * T if isinstance(regions, np.ndarray) else tuple(regions)
     ious = np.full(T, ious) if np.ndim(ious) == 0 else np.array(ious)
-    return AnnotationRecord(finding, boxes, own, regions, ious, hit, wang)
+    nearest = [regions[int(np.abs(np.array(MAP_THRESHOLDS) - one).argmin())] for one in MAX_BOX_THRESHOLDS]
+    overlaps = [box_iou(drawn, boxes).max(axis=1, initial=0.0) for drawn in nearest]
+    best = np.array([[one[:1].max(initial=0.0), one.max(initial=0.0)] for one in overlaps]).T
+    return AnnotationRecord(finding, boxes, own, regions, ious, hit, wang, best)
 
 
 def film(name, *annotations, patient=None, scores=(0.5, 0.5), labels=(1, 0), size=(100, 100)):

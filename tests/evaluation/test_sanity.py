@@ -9,13 +9,12 @@ import torch
 from scipy.stats import spearmanr
 
 from clarity_hf import ClarityImageProcessor
-from clarity_hf.boxes import Letterbox
+from clarity_hf.boxes import Letterbox, map_over_film
 from clarity_hf.evaluation.localizers import LocalizerOutput, ModelLocalizer
 from clarity_hf.evaluation.records import FilmRecord
 from clarity_hf.evaluation.sanity import (
     absent_on_normal,
     deletion_insertion,
-    map_over_film,
     mass_outside,
     mass_outside_where_present,
     perturbed_films,

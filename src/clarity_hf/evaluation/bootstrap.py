@@ -93,7 +93,8 @@ def bootstrap_by_patient(
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     rows = np.arange(len(patients))
-    return _interval((statistic(np.repeat(rows, drawn)) for drawn in patient_weights(patients, repeats, seed)), level)
+    weights = patient_weights(patients, repeats, seed)
+    return interval_of_draws((statistic(np.repeat(rows, drawn)) for drawn in weights), level)
 
 
 def paired_difference(
@@ -330,7 +331,7 @@ def _named_intervals(
     seed: int,
     level: float,
 ) -> dict[str, Interval]:
-    interval = _interval((figures(drawn) for drawn in patient_weights(patients, repeats, seed)), level)
+    interval = interval_of_draws((figures(drawn) for drawn in patient_weights(patients, repeats, seed)), level)
     named = {}
     for row, name in enumerate(("auroc", "average_precision")):
         ends = [part[row] for part in (interval.low, interval.high, interval.defined)]
@@ -339,8 +340,16 @@ def _named_intervals(
     return named
 
 
-def _interval(draws: Iterable[Any], level: float) -> Interval:
-    """Quantiles over the draws, each a number or an array of one shape."""
+def interval_of_draws(draws: Iterable[Any], level: float = 0.95) -> Interval:
+    """Percentile interval of figures that were drawn already.
+
+    Args:
+        draws: Each a number or an array of one shape, NaN where undefined.
+        level: Share of the draws inside the interval, in (0, 1).
+
+    Raises:
+        ValueError: The level is no such share.
+    """
     if not 0 < level < 1:
         raise ValueError(f"`level` must be in (0, 1), got {level}. 0.95 is usual.")
     values = np.stack([np.asarray(draw, dtype=np.float64) for draw in draws])

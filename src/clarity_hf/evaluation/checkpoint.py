@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from clarity_hf.boxes import map_over_film
 from clarity_hf.fingerprints import describe_model, weights_digest
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
@@ -25,10 +26,11 @@ from .baselines import (
 )
 from .evaluator import BoxSettings, Evaluation, Films, evaluate_films
 from .films import Film, open_films
+from .image_driven import MapRules
 from .localizers import Localizer, ModelLocalizer
 from .records import FilmRecord, data_digest
 from .report import Look, check_report, write_report
-from .sanity import deletion_insertion, map_over_film, randomised_weights
+from .sanity import deletion_insertion, randomised_weights
 
 BASELINES = ("random", "cam", "attention", "rollout", "atlas", "gradcam", "gradcam++")
 """Methods that can stand beside the model; the last two need a classifier, the teacher."""
@@ -137,6 +139,7 @@ def evaluate_checkpoint(
         sanity=sanity_of(ours, evaluation.records, films, sanity_films, seed, batch_size),
         look=looking_at(ours, films) if draw_cases else None,
         tuning_split=tuning_split,
+        map_rules=MapRules(settings.map_thresholds, settings.components, settings.valleys),
         min_positives=min_positives,
         repeats=repeats,
         seed=seed,

@@ -14,15 +14,17 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from clarity_hf.boxes import boxes_from_map
 from clarity_hf.training.teacher_cache import film_key
 
 from .films import Film
+from .image_driven import correlation_of_maps
 from .localization import measure_map
 from .localizers import Localizer, LocalizerOutput
-from .records import FilmRecord, from_json, to_json
+from .records import THUMBNAIL_CELLS, FilmRecord, from_json, to_json
 from .sanity import mass_outside
 
 logger = logging.getLogger(__name__)
@@ -251,21 +253,22 @@ def _records_of(
 def _record(film: Film, output: LocalizerOutput, row: int, settings: BoxSettings, maps: str) -> FilmRecord:
     scores, film_maps, letterbox = output.scores[row], output.maps[row], output.letterboxes[row]
     measured = np.ones(len(scores), dtype=bool)
-    shown: list[tuple[int, np.ndarray]] = []
+    found: list[np.ndarray] | None = None
     if maps == "annotated":
         measured[:] = [finding in film.boxes for finding in range(len(scores))]
     else:
-        for finding in np.flatnonzero(scores >= np.asarray(settings.score_thresholds)).tolist():
-            threshold = settings.map_thresholds[finding]
-            found = boxes_from_map(
-                film_maps[finding],
+        found = [
+            boxes_from_map(
+                one,
                 letterbox,
-                threshold,
+                settings.map_thresholds[finding],
                 settings.components,
                 settings.upsampling,
                 settings.valley(finding),
             )
-            shown += [(finding, box) for box in found]
+            for finding, one in enumerate(film_maps)
+        ]
+    present = np.flatnonzero(scores >= np.asarray(settings.score_thresholds)).tolist()
     annotations = tuple(
         measure_map(
             film_maps[finding],
@@ -287,14 +290,23 @@ def _record(film: Film, output: LocalizerOutput, row: int, settings: BoxSettings
         labels=film.labels,
         scores=scores,
         peaks=np.where(measured, film_maps.max(axis=(1, 2)), np.nan),
-        shown=tuple(shown),
+        shown=tuple((finding, box) for finding in (present if found else ()) for box in found[finding]),  # type: ignore[index]
         annotations=annotations,
+        box_counts=None if found is None else np.array([len(boxes) for boxes in found]),
+        map_correlation=None if found is None else correlation_of_maps(film_maps, letterbox),
+        thumbnail=_thumbnail(film.pixels),
         mass_outside=None if outside is None else np.where(measured, outside, np.nan),
         sex=film.sex,
         age=film.age,
         view=film.view,
         digest=film_key(film.pixels).hex(),
     )
+
+
+def _thumbnail(pixels: np.ndarray) -> np.ndarray:
+    image = Image.fromarray(np.asarray(pixels, dtype=np.float32))
+    small = image.resize((THUMBNAIL_CELLS, THUMBNAIL_CELLS), Image.Resampling.BOX)
+    return np.asarray(small).round().clip(0, 255).astype(np.uint8)
 
 
 def _finished(path: Path, head: Mapping[str, Any]) -> set[str]:

@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from clarity_hf.boxes import Letterbox, UpsampledMap, box_area, box_iou
+from clarity_hf.boxes import Letterbox, UpsampledMap, box_area, box_iou, map_over_film
 
-from .records import MAP_THRESHOLDS, WANG_THRESHOLDS, AnnotationRecord
+from .records import MAP_CELLS, MAP_THRESHOLDS, MAX_BOX_THRESHOLDS, WANG_THRESHOLDS, AnnotationRecord
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """The t of T(IoU)."""
@@ -223,7 +223,8 @@ def measure_map(
         own_threshold: The method's own share of the peak, in (0, 1).
         own_components: The method's own choice of regions, see [`boxes_from_map`].
         upsampling: Whole factor from the map's grid to the working grid.
-        valley: Where regions are divided between peaks, see [`boxes_from_map`]. Wang's are left whole, specks too.
+        valley: Where regions are divided between peaks, see [`boxes_from_map`]. Those of Wang and of MaxBoxAcc are
+            left whole, specks too, as they are published.
         finding: Index of the finding.
 
     Returns:
@@ -250,6 +251,8 @@ def measure_map(
         mask_ious=_mask_ious(working, boxes, [threshold * peak for threshold in MAP_THRESHOLDS]),
         hit=_points_into(working, boxes),
         wang_regions=_wang_regions(working),
+        max_box_ious=_max_box_ious(working, boxes),
+        cells=map_over_film(localization_map, letterbox, (MAP_CELLS, MAP_CELLS)),
     )
 
 
@@ -290,15 +293,26 @@ def _points_into(working: UpsampledMap, boxes: np.ndarray) -> bool:
 
 def _wang_regions(working: UpsampledMap) -> tuple[np.ndarray, ...]:
     """Boxes of all regions of the map brought to [0, 255] over the film; an even map has nothing that stands out."""
-    nothing = tuple(np.zeros((0, 4)) for _ in WANG_THRESHOLDS)
-    high = working.peak
-    if high <= 0:
-        return nothing
-    low = float(working.values[working.inside].min())
-    if high <= low:
-        return nothing
-    levels = (low + threshold / 255 * (high - low) for threshold in WANG_THRESHOLDS)
+    levels = _levels_between(working, np.array(WANG_THRESHOLDS) / 255)
+    if levels is None:
+        return tuple(np.zeros((0, 4)) for _ in WANG_THRESHOLDS)
     return tuple(working.boxes(level, "all", smallest=0) for level in levels)
+
+
+def _max_box_ious(working: UpsampledMap, boxes: np.ndarray) -> np.ndarray:
+    """Best IoU of the box of the largest region, and of those of all regions: `(2, len(MAX_BOX_THRESHOLDS))`."""
+    best = np.zeros((2, len(MAX_BOX_THRESHOLDS)))
+    levels = _levels_between(working, np.array(MAX_BOX_THRESHOLDS))
+    for column, level in enumerate(() if levels is None else levels):
+        overlaps = box_iou(working.whole_regions(level), boxes).max(axis=1, initial=0.0)
+        best[:, column] = overlaps[:1].max(initial=0.0), overlaps.max(initial=0.0)
+    return best
+
+
+def _levels_between(working: UpsampledMap, shares: np.ndarray) -> np.ndarray | None:
+    """Levels at shares of the way from the map's minimum over the film to its peak; None for an even map."""
+    low = float(working.values[working.inside].min(initial=np.inf))
+    return None if working.peak <= 0 or working.peak <= low else low + shares * (working.peak - low)
 
 
 def boxes_found(

@@ -503,29 +503,27 @@ def pointing_game(records: Sequence[FilmRecord]) -> Rates:
 def max_box_acc(records: Sequence[FilmRecord]) -> Rates:
     """MaxBoxAcc: the box of the largest region at IoU ≥ .5, at the threshold that suits best; [`max_box_accuracy`].
 
-    `pooled` has one threshold for all findings, which is the published definition; `shares` have one each. The largest
-    region is the one with the most mass of map, there the one with the largest contour, and thresholds are those of
-    `MAP_THRESHOLDS`.
+    As published: the map is brought to [0, 1], connected regions are never divided, the largest is the one with the
+    most pixels, a map is right where it meets any of its annotated boxes, and thresholds are those of
+    `MAX_BOX_THRESHOLDS`. `pooled` has one threshold for all findings, which is the published definition; `shares` have
+    one each.
     """
-    return _max_box(records, "largest", (0.5,))
+    return _max_box(records, 0, (0.5,))
 
 
 def max_box_acc_v2(records: Sequence[FilmRecord]) -> Rates:
     """MaxBoxAccV2: every region has a box, and IoU ≥ .3, .5 and .7 are averaged; else as [`max_box_acc`]."""
-    return _max_box(records, "all", (0.3, 0.5, 0.7))
+    return _max_box(records, 1, (0.3, 0.5, 0.7))
 
 
-def _max_box(
-    records: Sequence[FilmRecord], components: Literal["largest", "all"], levels: tuple[float, ...]
-) -> Rates:
-    table = annotated_boxes(records, components)
-    starts = np.flatnonzero(table.first)
-    # A map is right where it meets any of its annotated boxes.
-    best = np.maximum.reduceat(table.iou, starts) if len(starts) else table.iou
-    findings = table.findings[starts]
-    counts = np.bincount(findings, minlength=table.num_findings)
-    shares = np.array([max_box_accuracy(best[findings == finding], levels) for finding in range(table.num_findings)])
-    macro = float(shares[counts > 0].mean()) if len(starts) else float("nan")
+def _max_box(records: Sequence[FilmRecord], row: int, levels: tuple[float, ...]) -> Rates:
+    pairs = list(annotated_maps(records))
+    best = np.array([one.max_box_ious[row] for _, one in pairs]).reshape(len(pairs), -1)
+    findings = np.array([one.finding for _, one in pairs], dtype=np.int64)
+    num_findings = _num_findings(records)
+    counts = np.bincount(findings, minlength=num_findings)
+    shares = np.array([max_box_accuracy(best[findings == finding], levels) for finding in range(num_findings)])
+    macro = float(shares[counts > 0].mean()) if len(pairs) else float("nan")
     return Rates(counts, shares, macro, max_box_accuracy(best, levels))
 
 

@@ -10,13 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 MAP_THRESHOLDS: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Shares of a map's peak, .05 to .95, at which every map beside an annotated box is measured."""
+
+MAX_BOX_THRESHOLDS: tuple[float, ...] = tuple(round(0.01 * step, 2) for step in range(100))
+"""Shares, .00 to .99, of a map brought to [0, 1], at which MaxBoxAcc and MaxBoxAccV2 measure it."""
+
+MAP_CELLS = 32
+"""A record keeps the map of an annotated finding as so many cells across and down the image, whatever its shape."""
+
+THUMBNAIL_CELLS = 16
+"""A record keeps an image as so many cells across and down, for the rival that sees a thumbnail alone."""
 
 WANG_THRESHOLDS = (60, 180)
 """Thresholds of Wang et al. (CVPR 2017) on a map brought to [0, 255]."""
@@ -63,6 +72,9 @@ class AnnotationRecord:
         hit: Whether the map's largest value lies inside an annotated box.
         wang_regions: Per threshold of `WANG_THRESHOLDS` the boxes `(n, 4)` of all regions of the map brought to
             [0, 255] by its own minimum and maximum.
+        max_box_ious: `(2, len(MAX_BOX_THRESHOLDS))` best IoU with an annotated box at each threshold of the map
+            brought to [0, 1]: of the box of its largest region, and of those of all regions, undivided.
+        cells: `(MAP_CELLS, MAP_CELLS)` float64 map over the image, on the method's own scale.
     """
 
     finding: int
@@ -72,6 +84,8 @@ class AnnotationRecord:
     mask_ious: np.ndarray
     hit: bool
     wang_regions: Sequence[np.ndarray]
+    max_box_ious: np.ndarray = field(default_factory=lambda: np.zeros((2, len(MAX_BOX_THRESHOLDS))))
+    cells: np.ndarray = field(default_factory=lambda: np.zeros((MAP_CELLS, MAP_CELLS)))
 
     def __post_init__(self) -> None:
         """Pack the lists of boxes."""
@@ -93,6 +107,11 @@ class FilmRecord:
         shown: `(finding, box)` of every box that a user sees: findings at or above their score threshold, at the
             method's map thresholds.
         annotations: One per finding with annotated boxes.
+        box_counts: `(F,)` int, boxes of each map at the method's own map thresholds, whatever the score; None where
+            not all maps were measured.
+        map_correlation: Mean Pearson correlation of the film's maps with each other, over all pairs of findings, in
+            [−1, 1]; None where not all maps were measured, NaN where no two maps vary.
+        thumbnail: `(THUMBNAIL_CELLS, THUMBNAIL_CELLS)` uint8, mean grey of each cell of the film.
         mass_outside: `(F,)` share of each map's mass outside the thorax, in [0, 1]; None where no mask is known.
         sex: `M`, `F`, or None where it is not known.
         age: In years, or None.
@@ -108,6 +127,9 @@ class FilmRecord:
     peaks: np.ndarray
     shown: tuple[tuple[int, np.ndarray], ...] = ()
     annotations: tuple[AnnotationRecord, ...] = ()
+    box_counts: np.ndarray | None = None
+    map_correlation: float | None = None
+    thumbnail: np.ndarray | None = None
     mass_outside: np.ndarray | None = None
     sex: str | None = None
     age: float | None = None
@@ -147,9 +169,14 @@ def to_json(record: FilmRecord) -> dict[str, Any]:
                 "mask_ious": _numbers(annotation.mask_ious),
                 "hit": annotation.hit,
                 "wang_regions": [_boxes(boxes) for boxes in annotation.wang_regions],
+                "max_box_ious": [_numbers(ious) for ious in annotation.max_box_ious],
+                "cells": [_significant(row) for row in annotation.cells],
             }
             for annotation in record.annotations
         ],
+        "box_counts": None if record.box_counts is None else np.asarray(record.box_counts).tolist(),
+        "map_correlation": None if record.map_correlation is None else _numbers([record.map_correlation])[0],
+        "thumbnail": None if record.thumbnail is None else record.thumbnail.tobytes().hex(),
         "mass_outside": None if record.mass_outside is None else _numbers(record.mass_outside),
         "sex": record.sex,
         "age": record.age,
@@ -177,9 +204,14 @@ def from_json(stored: dict[str, Any]) -> FilmRecord:
                 mask_ious=_array(part["mask_ious"]),
                 hit=part["hit"],
                 wang_regions=[_array(boxes, 4) for boxes in part["wang_regions"]],
+                max_box_ious=_array(part["max_box_ious"]),
+                cells=_array(part["cells"]),
             )
             for part in stored["annotations"]
         ),
+        box_counts=None if stored["box_counts"] is None else np.array(stored["box_counts"], dtype=np.int64),
+        map_correlation=stored["map_correlation"],
+        thumbnail=_thumbnail(stored["thumbnail"]),
         mass_outside=None if stored["mass_outside"] is None else _array(stored["mass_outside"]),
         sex=stored["sex"],
         age=stored["age"],
@@ -188,7 +220,18 @@ def from_json(stored: dict[str, Any]) -> FilmRecord:
     )
 
 
-def _numbers(values: np.ndarray) -> list[float | None]:
+def _thumbnail(stored: str | None) -> np.ndarray | None:
+    if stored is None:
+        return None
+    return np.frombuffer(bytes.fromhex(stored), dtype=np.uint8).reshape(THUMBNAIL_CELLS, THUMBNAIL_CELLS)
+
+
+def _significant(values: np.ndarray) -> list[float]:
+    """Four significant digits: maps have scales of their own."""
+    return [float(f"{value:.4g}") for value in values]
+
+
+def _numbers(values: Sequence[float] | np.ndarray) -> list[float | None]:
     return [None if np.isnan(value) else round(float(value), 6) for value in values]
 
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 from scipy.stats import rankdata
 from torchvision.transforms.v2 import functional as tvF
 
-from clarity_hf.boxes import Letterbox
+from clarity_hf.boxes import Letterbox, film_weights, map_over_film
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 
@@ -26,35 +26,6 @@ BLUR = 5 / 224
 
 SSIM_WINDOW = 7
 """Side, in cells, of the windows over which two maps are compared; a smaller map is one window."""
-
-
-def map_over_film(maps: np.ndarray, letterbox: Letterbox, size: tuple[int, int]) -> np.ndarray:
-    """Sample maps bilinearly at the centres of a grid that lies over the film; the padding is left out.
-
-    Args:
-        maps: `(..., h, w)` on a grid over the whole of the method's input.
-        letterbox: How the film lies in that input.
-        size: `(H', W')` of the grid over the film, such as the film's own size.
-
-    Returns:
-        `(..., H', W')` float64 of the maps' own scale.
-    """
-    rows = _film_weights(maps.shape[-2], letterbox, size[0], 0)
-    columns = _film_weights(maps.shape[-1], letterbox, size[1], 1)
-    return rows @ np.asarray(maps, dtype=np.float64) @ columns.T
-
-
-def _film_weights(cells: int, letterbox: Letterbox, length: int, axis: int) -> np.ndarray:
-    """Weights `(length, cells)` that sample a map along an axis at the centres of `length` pixels over the film."""
-    start = (letterbox.top, letterbox.left)[axis]
-    places = start + (np.arange(length) + 0.5) / length * letterbox.content[axis]  # pixels of the input
-    centres = np.clip(places / letterbox.input[axis] * cells - 0.5, 0, cells - 1)
-    low = np.floor(centres).astype(int)
-    weights = np.zeros((length, cells))
-    rows = np.arange(length)
-    np.add.at(weights, (rows, low), 1 - (centres - low))
-    np.add.at(weights, (rows, np.minimum(low + 1, cells - 1)), centres - low)
-    return weights
 
 
 def mass_outside(maps: np.ndarray, letterbox: Letterbox, thorax: np.ndarray) -> np.ndarray:
@@ -79,8 +50,8 @@ def mass_outside(maps: np.ndarray, letterbox: Letterbox, thorax: np.ndarray) -> 
     if inside.ndim != 2 or not ((inside >= 0) & (inside <= 1)).all():
         raise ValueError(f"`thorax` must be (H, W) in [0, 1], got shape {inside.shape}. Pass one mask of the film.")
     # Summing the map's samples is weighting its cells: the film's pixels are visited once, not once a finding.
-    rows = _film_weights(values.shape[1], letterbox, inside.shape[0], 0)
-    columns = _film_weights(values.shape[2], letterbox, inside.shape[1], 1)
+    rows = film_weights(values.shape[1], letterbox, inside.shape[0], 0)
+    columns = film_weights(values.shape[2], letterbox, inside.shape[1], 1)
     outer = (values * (rows.T @ (1 - inside) @ columns)).sum(axis=(1, 2))
     whole = (values * np.outer(rows.sum(axis=0), columns.sum(axis=0))).sum(axis=(1, 2))
     shares = np.divide(outer, whole, out=np.full(len(values), np.nan), where=whole > 0)
@@ -479,7 +450,6 @@ __all__ = [
     "RandomisedStage",
     "absent_on_normal",
     "deletion_insertion",
-    "map_over_film",
     "mass_outside",
     "mass_outside_where_present",
     "perturbed_films",

@@ -1,0 +1,444 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Whether boxes and maps follow the image, or the place where a finding usually lies.
+
+A finding has its usual place, and a map that always marks that place meets many annotated boxes without looking at the
+image. So every measure here stands beside rivals that do not look at it either, each chosen on **other patients**:
+
+- *k constant boxes*: annotated boxes of other patients, chosen one after the other, each time the one that raises the
+  mean best IoU over those patients' boxes most;
+- *swapped*: the map of another image with the same finding, over all such images;
+- *mean map*: the mean of the maps of other patients' images with the finding, each divided by its peak;
+- *mean box mask*: the share of other patients' annotated boxes that cover a cell.
+
+Images are laid over each other as they fill their frame: places are shares of the image's width and height.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from clarity_hf.boxes import Letterbox, UpsampledMap, box_iou, map_over_film
+
+from .bootstrap import Interval, bootstrap_by_patient, weighted_auroc
+from .localization import shares_per_finding
+from .protocol import annotated_boxes, annotated_maps
+from .records import MAP_CELLS, FilmRecord
+
+COMPARED_LEVELS = (0.1, 0.3, 0.5)
+"""The t of T(IoU) at which rivals are compared."""
+
+FOLDS = 10
+"""Patients are cut into at most so many folds; what serves one fold was chosen on the others."""
+
+MOST_CONSTANT_BOXES = 3
+"""The largest k of the k constant boxes."""
+
+ONE_SIDED = 3.0
+"""A map is one-sided where its annotated boxes have at least so many times more area in one half of the image."""
+
+
+def correlation_of_maps(maps: np.ndarray, letterbox: Letterbox) -> float:
+    """Mean Pearson correlation of the maps of one image with each other.
+
+    Maps that say the same of every finding say nothing of any: near 1 they share one place.
+
+    Args:
+        maps: `(F, h, w)` on a grid over the whole of the method's input.
+        letterbox: How the image lies in that input; the padding does not count.
+
+    Returns:
+        Float in [−1, 1], the mean over all pairs of findings whose maps vary; NaN where there is no such pair.
+    """
+    cells = map_over_film(maps, letterbox, (maps.shape[-2], maps.shape[-1])).reshape(len(maps), -1)
+    varied = cells[cells.std(axis=1) > 0]
+    if len(varied) < 2:
+        return float("nan")
+    return float(np.corrcoef(varied)[np.triu_indices(len(varied), 1)].mean())
+
+
+def covered_cells(boxes: np.ndarray, cells: int = MAP_CELLS) -> np.ndarray:
+    """How much of each cell of a grid over the image boxes cover.
+
+    Args:
+        boxes: `(m, 4)` xyxy as shares of the image's width and height, of one finding.
+        cells: Cells across and down.
+
+    Returns:
+        `(cells, cells)` float64 in [0, 1]; exact where boxes do not overlap each other.
+    """
+    starts = np.arange(cells)
+
+    def along(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        reach = np.minimum(high[:, None] * cells, starts + 1) - np.maximum(low[:, None] * cells, starts)
+        return reach.clip(0, 1)
+
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    rows, columns = along(boxes[:, 1], boxes[:, 3]), along(boxes[:, 0], boxes[:, 2])
+    return np.einsum("mr,mc->rc", rows, columns).clip(0, 1)
+
+
+def pixel_auroc(maps: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of a map's cells inside annotated boxes against those outside, within one image.
+
+    Args:
+        maps: `(h, w)` map over the image.
+        covered: `(..., h, w)` share of each cell inside annotated boxes, in [0, 1]: so much of it counts as inside,
+            the rest as outside.
+
+    Returns:
+        `(...)` float64 in [0, 1], .5 for a map that is even; NaN where the boxes cover all or nothing.
+    """
+    values, inside = maps.reshape(-1), covered.reshape(*covered.shape[:-2], -1)
+    labels = np.repeat([1.0, 0.0], len(values))
+    return weighted_auroc(np.tile(values, 2), labels, np.concatenate([inside, 1 - inside], axis=-1))
+
+
+def greedy_boxes(boxes: np.ndarray, k: int) -> np.ndarray:
+    """The k boxes that guess best together without seeing an image.
+
+    Args:
+        boxes: `(n, 4)` annotated boxes of one finding, xyxy in one frame.
+        k: How many.
+
+    Returns:
+        `(min(k, n), 4)`: one after the other the box that raises the mean over all boxes of the best IoU most; the
+        first is [`constant_box`].
+    """
+    overlaps = box_iou(boxes, boxes)
+    best, chosen = np.zeros(len(boxes)), []
+    for _ in range(min(k, len(boxes))):
+        chosen.append(int(np.maximum(overlaps, best).mean(axis=1).argmax()))
+        best = np.maximum(best, overlaps[chosen[-1]])
+    return np.asarray(boxes)[chosen]
+
+
+@dataclass(frozen=True)
+class MapRules:
+    """How boxes are drawn from a map that no image gave, such as the mean map: the method's own rules.
+
+    Attributes:
+        thresholds: `(F,)` shares of the peak.
+        components: `"largest"` or `"all"`.
+        valleys: `(F,)` as `box_valleys` of the config.
+    """
+
+    thresholds: Sequence[float]
+    components: str = "all"
+    valleys: Sequence[float] | None = None
+
+    def boxes(self, cells: np.ndarray, finding: int) -> np.ndarray:
+        """Boxes `(n, 4)` of a map `(h, w)` over the image, as shares of its width and height."""
+        letterbox = Letterbox.fit(cells.shape, cells.shape)
+        working = UpsampledMap.of(cells, letterbox, 4)
+        valley = 0.0 if self.valleys is None else self.valleys[finding]
+        found = working.boxes(self.thresholds[finding] * working.peak, self.components, valley)  # type: ignore[arg-type]
+        return found / np.array([cells.shape[1], cells.shape[0]] * 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """What one method, or rival, finds of n annotated boxes.
+
+    Attributes:
+        shares: `(n, len(COMPARED_LEVELS))` float64 in [0, 1]: whether the box is met by IoU > t, or how often, where
+            the rival stands for many maps.
+        boxes_drawn: Mean number of boxes drawn per annotated (image, finding).
+    """
+
+    shares: np.ndarray
+    boxes_drawn: float
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotatedMaps:
+    """Maps of annotated findings beside their boxes: n maps, m boxes, all places as shares of width and height.
+
+    Attributes:
+        findings: `(n,)` int.
+        patients: `(n,)` str.
+        boxes: n arrays `(·, 4)` of annotated boxes.
+        own: n arrays `(·, 4)` of the method's own boxes.
+        cells: `(n, MAP_CELLS, MAP_CELLS)` maps over the image.
+        covered: `(n, MAP_CELLS, MAP_CELLS)`, see [`covered_cells`].
+        num_findings: F.
+    """
+
+    findings: np.ndarray
+    patients: np.ndarray
+    boxes: tuple[np.ndarray, ...]
+    own: tuple[np.ndarray, ...]
+    cells: np.ndarray
+    covered: np.ndarray
+    num_findings: int
+
+    @classmethod
+    def of(cls, records: Sequence[FilmRecord]) -> AnnotatedMaps:
+        """Those of some records, in the order of [`annotated_boxes`]."""
+        pairs = list(annotated_maps(records))
+        frames = [np.array([record.size[1], record.size[0]] * 2) for record, _ in pairs]
+        boxes = tuple(one.boxes / frame for (_, one), frame in zip(pairs, frames, strict=True))
+        return cls(
+            findings=np.array([one.finding for _, one in pairs], dtype=np.int64),
+            patients=np.array([record.patient for record, _ in pairs], dtype=str),
+            boxes=boxes,
+            own=tuple(one.own / frame for (_, one), frame in zip(pairs, frames, strict=True)),
+            cells=np.array([one.cells for _, one in pairs]).reshape(-1, MAP_CELLS, MAP_CELLS),
+            covered=np.array([covered_cells(one) for one in boxes]).reshape(-1, MAP_CELLS, MAP_CELLS),
+            num_findings=len(records[0].scores) if records else 0,
+        )
+
+    @cached_property
+    def box_findings(self) -> np.ndarray:
+        """`(m,)` int, the finding of each annotated box."""
+        return np.repeat(self.findings, [len(boxes) for boxes in self.boxes])
+
+    @cached_property
+    def box_patients(self) -> np.ndarray:
+        """`(m,)` str, the patient of each annotated box."""
+        return np.repeat(self.patients, [len(boxes) for boxes in self.boxes])
+
+    @cached_property
+    def folds(self) -> np.ndarray:
+        """`(n,)` int, the fold of each map's patient, see `FOLDS`: of a few patients each is a fold."""
+        names, patient = np.unique(self.patients, return_inverse=True)
+        order = np.random.default_rng(0).permutation(len(names))
+        return (order % FOLDS)[patient]
+
+    def rows(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Per finding and fold: the finding, its maps in the fold and its maps of all other patients, `(·,)` int."""
+        for finding in np.unique(self.findings):
+            of_finding = np.flatnonzero(self.findings == finding)
+            for fold in np.unique(self.folds[of_finding]):
+                mine = self.folds[of_finding] == fold
+                yield int(finding), of_finding[mine], of_finding[~mine]
+
+    def hits_of(self, drawn: Sequence[np.ndarray]) -> Hits:
+        """What n lists of drawn boxes, one a map, find of the annotated boxes."""
+        best = [box_iou(boxes, some).max(axis=1, initial=0.0) for boxes, some in zip(self.boxes, drawn, strict=True)]
+        above = np.concatenate([np.zeros(0), *best])[:, None] > COMPARED_LEVELS
+        return Hits(above.astype(np.float64), _mean([len(some) for some in drawn]))
+
+    def own_hits(self) -> Hits:
+        """What the method's own boxes find, whatever the score."""
+        return self.hits_of(self.own)
+
+    def constant_hits(self, k: int) -> Hits:
+        """What k constant boxes find, chosen on the other folds; nothing is drawn where no other patient has boxes."""
+        drawn = [np.zeros((0, 4))] * len(self.boxes)
+        for _, mine, others in self.rows():
+            if len(others):
+                guess = greedy_boxes(np.concatenate([self.boxes[i] for i in others]), k)
+                for i in mine:
+                    drawn[i] = guess
+        return self.hits_of(drawn)
+
+    def swapped_hits(self) -> Hits:
+        """How often the boxes of another patient's map of the same finding find each annotated box."""
+        shares = np.zeros((len(self.box_findings), len(COMPARED_LEVELS)))
+        for finding in np.unique(self.findings):
+            maps = np.flatnonzero(self.findings == finding)
+            rows = self.box_findings == finding
+            boxes = np.concatenate([self.boxes[i] for i in maps])
+            best = np.stack([box_iou(boxes, self.own[i]).max(axis=1, initial=0.0) for i in maps], axis=1)
+            other = self.box_patients[rows][:, None] != self.patients[maps]
+            above = (best[:, :, None] > COMPARED_LEVELS) & other[:, :, None]
+            shares[rows] = above.sum(axis=1) / np.maximum(other.sum(axis=1), 1)[:, None]
+        return Hits(shares, _mean([len(some) for some in self.own]))
+
+    @cached_property
+    def mean_maps(self) -> np.ndarray:
+        """`(n, MAP_CELLS, MAP_CELLS)` mean of other patients' maps of the finding, each divided by its peak."""
+        peaks = self.cells.max(axis=(1, 2), initial=0.0)[:, None, None]
+        peaked = np.divide(self.cells, peaks, out=np.zeros_like(self.cells), where=peaks > 0)
+        return self._of_others(peaked, np.mean)
+
+    @cached_property
+    def mean_masks(self) -> np.ndarray:
+        """`(n, MAP_CELLS, MAP_CELLS)` share of other patients' maps of the finding whose boxes cover a cell."""
+        return self._of_others(self.covered, np.mean)
+
+    def _of_others(self, values: np.ndarray, statistic: Callable[..., Any]) -> np.ndarray:
+        """Per map a statistic of `values (n, …)` over other patients' maps of its finding; 0 where there are none."""
+        found = np.zeros_like(values)
+        for finding in np.unique(self.findings):
+            maps = np.flatnonzero(self.findings == finding)
+            for patient in np.unique(self.patients[maps]):
+                own = self.patients[maps] == patient
+                found[maps[own]] = statistic(values[maps[~own]], axis=0) if (~own).any() else 0.0
+        return found
+
+    def mean_map_hits(self, rules: MapRules) -> Hits:
+        """What boxes of the mean map find, drawn by the method's own rules."""
+        return self.hits_of(
+            [rules.boxes(cells, int(finding)) for cells, finding in zip(self.mean_maps, self.findings, strict=True)]
+        )
+
+    def pixel_aurocs(self) -> dict[str, np.ndarray]:
+        """[`pixel_auroc`] of each map and of its rivals, each `(n,)`: `own`, `swapped`, `mean_map`, `mean_mask`."""
+        aurocs = {
+            name: np.array([pixel_auroc(one, inside) for one, inside in zip(maps, self.covered, strict=True)])
+            for name, maps in (("own", self.cells), ("mean_map", self.mean_maps), ("mean_mask", self.mean_masks))
+        }
+        return aurocs | {"swapped": self._swapped_aurocs()}
+
+    def _swapped_aurocs(self) -> np.ndarray:
+        """Mean over other patients' maps of the finding of how well each ranks this image's cells: `(n,)`."""
+        means = np.full(len(self.findings), np.nan)
+        for finding in np.unique(self.findings):
+            maps = np.flatnonzero(self.findings == finding)
+            crossed = np.stack([pixel_auroc(self.cells[i], self.covered[maps]) for i in maps], axis=1)
+            other = self.patients[maps][:, None] != self.patients[maps]
+            counts = other.sum(axis=1)
+            sums = np.where(other, crossed, 0.0).sum(axis=1)
+            means[maps] = np.divide(sums, counts, out=np.full(len(maps), np.nan), where=counts > 0)
+        return means
+
+    def sides(self) -> dict[str, np.ndarray]:
+        """Whether maps of one-sided images are heavier on the side of the boxes.
+
+        Returns:
+            Each `(n,)` float64: `raw`, 1 where the half of the image with the boxes has more of the map, 0 where the
+            other has, .5 where both have the same, NaN for a map whose boxes are not one-sided, see `ONE_SIDED`; and
+            `relative`, the same once the median of the logarithm of left over right of other patients' maps of the
+            finding is taken off.
+        """
+        left, right = _halves(self.covered)
+        one_sided = np.maximum(left, right) >= ONE_SIDED * np.minimum(left, right)
+        mass_left, mass_right = _halves(self.cells)
+        lean = np.log(np.maximum(mass_left, 1e-12)) - np.log(np.maximum(mass_right, 1e-12))
+        usual = self._of_others(lean, np.median)
+        wanted = np.sign(left - right)
+        named = {"raw": lean, "relative": lean - usual}
+        return {name: np.where(one_sided, (np.sign(value) * wanted + 1) / 2, np.nan) for name, value in named.items()}
+
+
+def _halves(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums `(n,)` over the left and the right half of grids `(n, h, w)`."""
+    middle = cells.shape[2] // 2
+    return cells[:, :, :middle].sum(axis=(1, 2)), cells[:, :, middle:].sum(axis=(1, 2))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A figure per finding, as their mean and over all rows, with intervals by patient.
+
+    Attributes:
+        counts: `(F,)` int, rows of each finding.
+        shares: `(F, C)`; NaN without rows.
+        macro: `(C,)` mean over the findings with rows.
+        pooled: `(C,)` mean over all rows.
+        intervals: Of `(F + 2, C)`: of each finding, of `macro` and of `pooled`.
+    """
+
+    counts: np.ndarray
+    shares: np.ndarray
+    macro: np.ndarray
+    pooled: np.ndarray
+    intervals: Interval
+
+
+def figures_by_patient(
+    values: np.ndarray,
+    findings: np.ndarray,
+    patients: np.ndarray,
+    num_findings: int,
+    repeats: int = 1000,
+    seed: int = 0,
+) -> Figures:
+    """Means of values per finding, over the findings and over all rows, with bootstrap intervals by patient.
+
+    A difference of two methods is paired where `values` are differences, row by row.
+
+    Args:
+        values: `(n, C)`; a row with NaN is left out.
+        findings: `(n,)` int.
+        patients: `(n,)`.
+        num_findings: F.
+        repeats: Draws of the bootstrap.
+        seed: Of the bootstrap.
+    """
+    kept = ~np.isnan(values).any(axis=1)
+    values, findings, patients = values[kept], findings[kept], patients[kept]
+    counts, shares, macro, pooled = shares_per_finding(findings, values, num_findings)
+    if not len(values):
+        undefined = np.full((num_findings + 2, values.shape[1]), np.nan)
+        return Figures(counts, shares, macro, pooled, Interval(undefined, undefined, np.zeros_like(undefined)))
+    averaged = counts > 0
+
+    def drawn(rows: np.ndarray) -> np.ndarray:
+        _, of_each, _, of_all = shares_per_finding(findings[rows], values[rows], num_findings)
+        return np.vstack([of_each, of_each[averaged].mean(axis=0), of_all])
+
+    return Figures(counts, shares, macro, pooled, bootstrap_by_patient(drawn, patients, repeats, seed))
+
+
+@dataclass(frozen=True, eq=False)
+class Froc:
+    """Sensitivity against false boxes an image, over all score thresholds at once.
+
+    Every finding's threshold is moved by the same amount on the scale of the logit; at an offset of 0 it is the
+    threshold that users have.
+
+    Attributes:
+        offsets: `(p,)` rising.
+        sensitivity: `(p, len(COMPARED_LEVELS))` share of annotated boxes that a shown box meets by IoU > t.
+        false_boxes: `(p, len(COMPARED_LEVELS))` shown boxes an image that are false at t: those of findings that are
+            annotated as absent, and those of annotated findings that meet no annotated box by IoU > t. Findings that
+            are present without annotated boxes, or not annotated, count neither way.
+        at_threshold: Place of the offset 0.
+    """
+
+    offsets: np.ndarray
+    sensitivity: np.ndarray
+    false_boxes: np.ndarray
+    at_threshold: int
+
+
+def froc(records: Sequence[FilmRecord], score_thresholds: Sequence[float] | np.ndarray, points: int = 60) -> Froc:
+    """The FROC curve of the findings with annotated boxes.
+
+    Args:
+        records: Images, all of whose maps were measured.
+        score_thresholds: `(F,)` that users have.
+        points: Offsets at most.
+
+    Raises:
+        ValueError: Not all maps of a record were measured.
+
+    Source: Bunch et al., "A free response approach to the measurement and characterization of radiographic observer
+    performance", Proc. SPIE 127 (1977) 124–135.
+    """
+    if any(record.box_counts is None for record in records):
+        raise ValueError("`records` must have `box_counts`, got some without. Evaluate with maps='all'.")
+    margins = _logit(np.stack([record.scores for record in records])) - _logit(np.asarray(score_thresholds))
+    table = annotated_boxes(records)
+    rows = {record.name: row for row, record in enumerate(records)}
+    box_margin = np.array([margins[rows[name], f] for name, f in zip(table.films, table.findings, strict=True)])
+    met = table.own_iou[:, None] > COMPARED_LEVELS
+    boxed = np.unique(table.findings)
+    false = np.zeros((len(records), table.num_findings, len(COMPARED_LEVELS)))
+    for row, record in enumerate(records):
+        absent = record.labels == 0
+        false[row, absent] = np.asarray(record.box_counts)[absent, None]
+        for one in record.annotations:
+            best = box_iou(one.own, one.boxes).max(axis=1, initial=0.0)
+            false[row, one.finding] = (best[:, None] <= COMPARED_LEVELS).sum(axis=0)
+    offsets = np.unique(np.append(np.quantile(margins[:, boxed], np.linspace(0, 1, points - 1)), 0.0))
+    sensitivity = [(met & (box_margin >= offset)[:, None]).mean(axis=0) for offset in offsets]
+    shown = [(margins >= offset)[:, boxed, None] for offset in offsets]
+    false_boxes = [(false[:, boxed] * one).sum(axis=(0, 1)) / len(records) for one in shown]
+    return Froc(offsets, np.array(sensitivity), np.array(false_boxes), int(np.flatnonzero(offsets == 0)[0]))
+
+
+def _logit(scores: np.ndarray) -> np.ndarray:
+    inside = np.clip(scores, 1e-12, 1 - 1e-12)
+    return np.log(inside) - np.log1p(-inside)
