@@ -154,7 +154,7 @@ def test_the_json_holds_every_table_and_what_it_was_made_of(folder, summary, rec
 
 
 def test_figures_are_files_too(folder):
-    names = {"roc", "precision_recall", "reliability", "boxes", "boxes_largest", "boxes_per_finding"}
+    names = {"roc", "precision_recall", "reliability", "boxes", "boxes_largest", "boxes_per_finding", "froc"}
     files = {path.name for path in (folder / "figures").iterdir()}
     assert files == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
     assert {path.name for path in (folder / "cases").iterdir()} == {
@@ -253,9 +253,13 @@ def test_what_about_says_is_said_once_and_in_its_words(tmp_path):
     assert set(summary["about"]) == {"model", "data", "split", "seeds"}
 
 
-def test_the_cards_are_of_boxes_tuned_as_the_baselines_are(page, summary):
-    row = summary["tables"]["localization"]["rows"][0]
-    assert row["Boxes"] == "tuned, any region"
-    card = re.search(r"<span>Boxes found at IoU &gt; 0.3, tuned</span><b>(.*?)</b><small>(.*?)</small>", page)
-    assert card[1] == f"{row['> 0.3']['value']:.3f}"
-    assert f"{row['Boxes drawn']:.1f} boxes drawn" in card[2]
+def test_the_cards_say_how_far_boxes_follow_the_image(page, summary):
+    rows = {row["Boxes"]: row for row in summary["tables"]["rivals"]["rows"]}
+    drawn = rows["ours <b>"]["Boxes drawn"]
+    for title, rival in (
+        ("Boxes found at IoU &gt; 0.3, less 1 constant box", "ours <b> − 1 constant box"),
+        ("The same, less another image&#39;s map", "ours <b> − map of another image with the finding"),
+    ):
+        card = re.search(rf"<span>{title}</span><b>(.*?)</b><small>(.*?)</small>", page)
+        assert card[1] == f"{rows[rival]['> 0.3']['value']:.3f}"
+    assert f"{drawn:.1f} boxes a map" in page

@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from .classification import reliability
+from .image_driven import COMPARED_LEVELS, Froc
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -253,6 +254,31 @@ def boxes_per_finding_figure(
 
     counts = np.where(np.isnan(found[:, 0]), np.nan, boxes)
     return _panels(_titles(findings, "{:.0f} boxes", counts), draw, "IoU", "share found")
+
+
+def froc_figure(curve: Froc) -> Figure:
+    """FROC: share of annotated boxes found over false boxes an image, a curve a level of IoU.
+
+    Args:
+        curve: Of [`froc`].
+
+    Returns:
+        The figure; dots mark the thresholds that users have.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    require_matplotlib()
+    figure = _figure((4.6, 3.2))
+    axes = figure.subplots()
+    for column, (level, colour) in enumerate(zip(COMPARED_LEVELS, (BLUE, VERMILLION, GREY), strict=True)):
+        false, found = curve.false_boxes[:, column], curve.sensitivity[:, column]
+        axes.plot(false, found, color=colour, label=f"IoU > {level:g}")
+        axes.plot(false[curve.at_threshold], found[curve.at_threshold], "o", color=colour)
+    axes.set(xlabel="false boxes an image", ylabel="annotated boxes found", ylim=(0, 1))
+    axes.set_xlim(left=0)
+    axes.legend(frameon=False, loc="upper left")
+    return figure
 
 
 def figure_bytes(figure: Figure, format: str) -> bytes:

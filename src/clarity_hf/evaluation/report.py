@@ -25,9 +25,11 @@ from clarity_hf.data.named_splits import SPLITS
 from . import curves
 from .cases import Look, case_entries
 from .classification import auroc_per_finding, average_precision_per_finding, calibration_error_per_finding
+from .image_driven import MapRules
 from .localization import LEVELS
 from .protocol import boxed
 from .records import FilmRecord, to_json
+from .rival_tables import ImageDriven, headline, rival_tables
 from .table import Cell, Table, plain, show, show_interval
 from .tables import CONSTANT_BOX, PUBLISHED, Evaluated, Localized, build_tables, localize, sanity_tables
 
@@ -48,6 +50,7 @@ def write_report(
     sanity: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     look: Look | None = None,
     tuning_split: str | None = None,
+    map_rules: MapRules | None = None,
     cases: int = 4,
     min_positives: int = 20,
     repeats: int = 1000,
@@ -76,6 +79,8 @@ def write_report(
             where films must not leave their place.
         tuning_split: Name of a committed list of patients, see [`named_split`], such as `nih-boxes-tuning-0`: map
             thresholds are tuned on the half that it names, and on the other half. None draws the half with `seed`.
+        map_rules: How the method draws boxes from a map, see [`MapRules`]; None leaves out the rival that
+            draws them from the mean map of other images.
         cases: Cases of a kind at most.
         min_positives: Findings with fewer positives are listed but not in a mean.
         repeats: Draws of every bootstrap by patient.
@@ -98,19 +103,22 @@ def write_report(
         repeats=repeats,
     )
     thresholds = np.asarray(score_thresholds, dtype=np.float64)
-    evaluated = Evaluated(records, tuple(findings), thresholds, min_positives, repeats, seed, tuning_split)
+    named = tuple(findings)
+    evaluated = Evaluated(records, named, thresholds, min_positives, repeats, seed, tuning_split, map_rules)
     _check_records(evaluated)
     others = {name: _aligned(records, other, name) for name, other in (baselines or {}).items()}
     model = str(about["model"])
     localized = localize(evaluated, others)
-    tables = build_tables(evaluated, localized, others, model) | sanity_tables(sanity or {})
-    figures = _figures(evaluated, localized, model)
+    driven = ImageDriven(evaluated)
+    tables = build_tables(evaluated, localized, others, model) | rival_tables(evaluated, driven, model)
+    tables |= sanity_tables(sanity or {})
+    figures = _figures(evaluated, localized, driven, model)
     entries = {} if look is None else case_entries(evaluated, look, cases)
     folder = Path(folder)
     _write_parts(folder, tables, figures, entries)
     summary = _summary(evaluated, about, tables, entries)
     _write(folder / "report.json", json.dumps(plain(summary), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    return _write(folder / "report.html", _html(evaluated, about, localized, tables, figures, entries))
+    return _write(folder / "report.html", _html(evaluated, about, driven, tables, figures, entries))
 
 
 def check_report(
@@ -319,7 +327,7 @@ class _Figure:
     files: dict[str, bytes]
 
 
-def _figures(evaluated: Evaluated, localized: Localized, model: str) -> dict[str, _Figure]:
+def _figures(evaluated: Evaluated, localized: Localized, driven: ImageDriven, model: str) -> dict[str, _Figure]:
     """Figures with their captions, by name."""
     findings, scores, labels = evaluated.findings, evaluated.scores, evaluated.labels
     areas, precisions = auroc_per_finding(scores, labels), average_precision_per_finding(scores, labels)
@@ -338,6 +346,12 @@ def _figures(evaluated: Evaluated, localized: Localized, model: str) -> dict[str
     }
     if localized.has_boxes:
         figures |= _box_figures(evaluated, localized, model)
+    if driven.froc is not None:
+        figures["froc"] = (
+            "FROC: share of annotated boxes found over false boxes an image, for the findings with annotated boxes, "
+            "as all score thresholds move together. Dots: the thresholds that users have.",
+            curves.froc_figure(driven.froc),
+        )
     return {
         name: _Figure(caption, {format: curves.figure_bytes(figure, format) for format in ("svg", "png")})
         for name, (caption, figure) in figures.items()
@@ -385,12 +399,27 @@ class _Section:
 
 
 _SECTIONS = (
-    _Section("classification", "Classification", ("classification", "roc", "precision_recall", "reliability")),
+    _Section(
+        "classification",
+        "Classification",
+        (
+            "classification",
+            "classification_rivals",
+            "roc",
+            "precision_recall",
+            "operating_points",
+            "calibration",
+            "reliability",
+        ),
+    ),
     _Section("subgroups", "Subgroups", ("subgroups",)),
     _Section(
         "localization",
         "Localization",
         (
+            "rivals",
+            "image_driven",
+            "froc",
             "localization",
             "boxes",
             "boxes_largest",
@@ -424,7 +453,7 @@ _SECTIONS = (
 def _html(
     evaluated: Evaluated,
     about: Mapping[str, Any],
-    localized: Localized,
+    driven: ImageDriven,
     tables: Mapping[str, Table],
     figures: Mapping[str, _Figure],
     entries: Mapping[str, Sequence[Mapping[str, Any]]],
@@ -438,7 +467,7 @@ def _html(
         title=f"Evaluation of {about['model']}",
         subtitle=f"On {about['data']}: {len(evaluated.records):,} films of {len(set(evaluated.patients)):,} patients.",
         caveats=_caveats(about),
-        cards=_cards(tables, localized),
+        cards=_cards(tables, driven),
         about=_about_lines(evaluated, about),
         sections=_filled_sections(tables, figures, entries),
         footer=f"Written by clarity_hf {importlib.metadata.version('clarity_hf')}. The same figures with full "
@@ -483,17 +512,23 @@ def _shown_cases(title: str, group: Sequence[Mapping[str, Any]]) -> dict[str, An
     return {"title": title, "cases": cases}
 
 
-def _cards(tables: Mapping[str, Table], localized: Localized) -> list[dict[str, str]]:
+def _cards(tables: Mapping[str, Table], driven: ImageDriven) -> list[dict[str, str]]:
     """The few figures that a reader wants first, each with what it must be compared with."""
-    mean = tables["classification"].rows[-1].cells
-    cards = [_card(f"AUROC, {str(mean[0]).lower()}", mean[3], "0.5 is a guess")]
-    if localized.has_boxes:
-        constant, drawn = localized.constant.found().macro, localized.tuned.boxes_drawn
-        tuned = tables["localization"].rows[0].cells
-        for level in (0.1, 0.3, 0.5):
-            place = LEVELS.index(level)
-            note = f"constant box {show(float(constant[place]))}; {drawn:.1f} boxes drawn"
-            cards.append(_card(f"Boxes found at IoU > {level:g}, tuned", tuned[place - len(LEVELS)], note))
+    mean, rivals = tables["classification"].rows[-1].cells, tables["classification_rivals"]
+    inside = rivals.rows[-1].cells[rivals.columns.index("within a view")]
+    cards = [
+        _card(f"AUROC, {str(mean[0]).lower()}", mean[3], "0.5 is a guess"),
+        _card("AUROC within one view position", inside, "0.5 is a guess"),
+    ]
+    if driven.has_boxes:
+        figures, drawn = headline(driven), f"{driven.own.boxes_drawn:.1f} boxes a map"
+        constant = f"{driven.k} constant box{'es' * (driven.k > 1)}"
+        cards += [
+            _card(f"Boxes found at IoU > 0.3, less {constant}", figures["constant"], f"0: sees no image; {drawn}"),
+            _card("The same, less another image's map", figures["swapped"], "0: does not follow its image"),
+            _card("Pixel AUROC over the mean map", figures["pixel"], "0 is the mean of other images' maps"),
+            _card("One-sided images, map on the right side", figures["side"], "0.5 is a guess"),
+        ]
     normal = tables["normal_films"].rows
     if len(normal) > 1:
         cards.append(

@@ -25,6 +25,7 @@ from .classification import (
     operating_points,
     support,
 )
+from .image_driven import MapRules
 from .localization import IOBB_LEVELS, LEVELS
 from .protocol import (
     Overlaps,
@@ -121,6 +122,8 @@ class Evaluated:
         seed: Of every bootstrap and split.
         tuning_split: Name of the committed list of patients on whom map thresholds and constant boxes are chosen, see
             [`named_split`]; None draws half of the patients with boxes with `seed`.
+        map_rules: How the method draws boxes from a map, for the rival that draws them from the mean map; None leaves
+            that rival out.
     """
 
     records: Sequence[FilmRecord]
@@ -130,6 +133,7 @@ class Evaluated:
     repeats: int = 1000
     seed: int = 0
     tuning_split: str | None = None
+    map_rules: MapRules | None = None
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -261,24 +265,35 @@ def subgroup_table(evaluated: Evaluated) -> Table:
 def normal_table(evaluated: Evaluated) -> Table:
     """What a user sees on films without any finding: boxes that should not be there."""
     normal = [record for record in evaluated.records if (record.labels == 0).all()]
-    alarms = np.array([len(record.shown) for record in normal], dtype=np.float64)
-    rows: list[Row] = [Row(("Films without any finding", len(normal)))]
-    if len(normal):
-
-        def figures(index: np.ndarray) -> np.ndarray:
-            return np.array([(alarms[index] > 0).mean(), alarms[index].mean()])
-
-        interval = bootstrap_by_patient(
-            figures, [record.patient for record in normal], repeats=evaluated.repeats, seed=evaluated.seed
-        )
-        share, mean = figures(np.arange(len(normal)))
-        rows.append(Row(("Share of them with a false box", estimate(share, interval, 0))))
-        rows.append(Row(("False boxes per film", estimate(mean, interval, 1))))
+    rows = _alarm_rows(evaluated, normal, "Films without any finding")
+    views = [view for view in ("PA", "AP") if any(record.view == view for record in normal)]
+    if len(views) > 1:
+        for view in views:
+            of_view = [record for record in normal if record.view == view]
+            rows += _alarm_rows(evaluated, of_view, f"Of these {view}", "rare")
     note = (
         "Films on which every finding is annotated as absent; boxes at the score thresholds. Left out as not known to "
         f"be normal: {_partly(evaluated.records)} films without a present finding and with labels not annotated."
     )
     return Table("normal_films", "What a user sees on them", ("Measure", "Value"), tuple(rows), note)
+
+
+def _alarm_rows(evaluated: Evaluated, normal: Sequence[FilmRecord], name: str, kind: str = "") -> list[Row]:
+    """How many films, the share of them with a box, and boxes a film."""
+    rows = [Row((name, len(normal)), kind)]
+    if not normal:
+        return rows
+    alarms = np.array([len(record.shown) for record in normal], dtype=np.float64)
+
+    def figures(index: np.ndarray) -> np.ndarray:
+        return np.array([(alarms[index] > 0).mean(), alarms[index].mean()])
+
+    patients = [record.patient for record in normal]
+    interval = bootstrap_by_patient(figures, patients, repeats=evaluated.repeats, seed=evaluated.seed)
+    share, mean = figures(np.arange(len(normal)))
+    rows.append(Row(("Share of them with a false box", estimate(share, interval, 0)), kind))
+    rows.append(Row(("False boxes per film", estimate(mean, interval, 1)), kind))
+    return rows
 
 
 def _partly(records: Iterable[FilmRecord]) -> int:
@@ -535,7 +550,8 @@ def other_localization_table(evaluated: Evaluated, localized: Localized) -> Tabl
         "T(IoBB): intersection over the area of the drawn box > t (Wang 2017), of the tuned boxes of any region as in "
         f"T(IoU): {evaluated.half}, both ways, thresholds by mean IoU; boxes drawn are theirs, a mean per annotated "
         "film and finding. Pointing game: the map's largest value lies in an annotated box. MaxBoxAcc and MaxBoxAccV2 "
-        "take the threshold that suits these films best: upper bounds, for comparison among methods alone. Mask IoU: "
+        "are as published: whole regions, and the threshold that suits these films best; upper bounds, for comparison "
+        "among methods alone. Mask IoU: "
         "of the map above half of its peak with the filled boxes (HAM's measure), not of boxes."
     )
     levels = (f"IoBB > {level:g}" for level in inside.levels)
