@@ -14,33 +14,14 @@ files with their sizes, what was left out, and the place:
     published ./clarity-s16-224
 """
 
-import argparse
 import sys
 
-from transformers.utils import logging
-
-from clarity_hf.deployment import publish
+from clarity_hf.cli import main as clarity_hf
 
 
 def main() -> int:
-    """Publish and say what went; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="packaged name or folder")
-    parser.add_argument("destination", help="folder, or Hub id owner/name")
-    parser.add_argument("--half", action="store_true", help="weights in fp16, at half the size")
-    parser.add_argument("--private", action="store_true", help="a private repository of the Hub")
-    arguments = parser.parse_args()
-    logging.disable_progress_bar()
-    try:
-        publication = publish(arguments.model, arguments.destination, half=arguments.half, private=arguments.private)
-    except (OSError, TypeError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for name, size in sorted(publication.files.items(), key=lambda file: -file[1]):
-        print(f"{size / 1e3:9,.0f} kB  {name}")
-    print(f"left out: {', '.join(publication.left_out) or 'nothing'}")
-    print(f"published {publication.place}")
-    return 0
+    """Run `clarity-hf publish` with the words of this command; returns the exit status."""
+    return clarity_hf(["publish", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

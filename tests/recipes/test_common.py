@@ -6,8 +6,15 @@ from dataclasses import fields
 import pytest
 from transformers import TrainingArguments
 
+from clarity_hf import recipes
 from clarity_hf.recipes import TeacherRecipe, TrainingRecipe, common
-from clarity_hf.recipes.common import DataRecipe, films_that_decide, open_recipe_sources, run_command
+from clarity_hf.recipes.common import (
+    DataRecipe,
+    films_that_decide,
+    open_recipe_sources,
+    require_reporters,
+    run_command,
+)
 
 
 @pytest.mark.parametrize("recipe", [TrainingRecipe, TeacherRecipe])
@@ -48,3 +55,17 @@ def test_a_command_trains_by_what_it_says(tmp_path):
     run_command(lambda *arguments: trained.append(arguments), classes, {"phantom_count": 5}, words)
     ((recipe, args),) = trained
     assert (recipe.film_repeats, recipe.phantom_count, args.seed) == (3, 5, 7)
+
+
+def test_a_reporter_that_is_not_installed_is_said_before_anything_is_done(tmp_path, monkeypatch):
+    from transformers.integrations import integration_utils
+
+    monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: False)
+    args = TrainingArguments(tmp_path, use_cpu=True, report_to=["tensorboard"])
+    with pytest.raises(ImportError, match=r"`report_to` .*, got tensorboard: .*clarity_hf\[curves"):
+        require_reporters(args)
+    monkeypatch.setattr(common, "open_sources", lambda *names, **options: pytest.fail("films were opened"))
+    for train, recipe in ((recipes.train, TrainingRecipe()), (recipes.train_teacher, TeacherRecipe())):
+        with pytest.raises(ImportError, match="report_to"):
+            train(recipe, args)
+    require_reporters(TrainingArguments(tmp_path, use_cpu=True, report_to="none"))

@@ -175,6 +175,19 @@ def test_a_file_of_arguments_stands_between_the_defaults_and_the_command_line(tm
     assert plain == Settings(kind="two", rate=5.0)
 
 
+def test_a_file_may_be_json_spell_with_hyphens_and_have_nulls(tmp_path):
+    @dataclass
+    class Longer(Settings):
+        batch_size: int = 8
+
+    text = '{"names": ["a"], "config": null, "rate": null, "batch-size": 4, "quick": true}'
+    (tmp_path / "stage.json").write_text(text)
+    (found,) = parse_arguments((Longer,), {"rate": 5.0}, [str(tmp_path / "stage.json")])
+    assert found == Longer(names=["a"], rate=5.0, quick=True, batch_size=4)
+    (found,) = parse_arguments((Longer,), {}, [stage(tmp_path, "batch_size: 4\nconfig: null\nkind: ~\n")])
+    assert found == Longer(batch_size=4)
+
+
 @pytest.mark.parametrize("text", ["rates: 2\n", "- rate\n", "kind: three\n", ""])
 def test_a_file_of_other_things_is_refused(tmp_path, text, capsys):
     with pytest.raises((ValueError, SystemExit)):

@@ -470,3 +470,16 @@ def test_a_classifier_of_transformers_is_a_teacher(tmp_path, rows, as_name):
     expected = Teacher.from_pretrained(str(tmp_path / "teacher"), tiny_model().config.findings, processor)
     pixels = batch_of(rows[:4])["pixel_values"]
     torch.testing.assert_close(trainer.teacher(pixels), expected(pixels))
+
+
+@pytest.mark.parametrize(("steps", "every", "logged"), [(2, 25, [2]), (3, 2, [2, 3]), (4, 2, [2, 4])])
+def test_a_run_that_is_shorter_than_its_logging_steps_logs_its_loss_at_the_end(tmp_path, rows, steps, every, logged):
+    trainer = tiny_trainer(tmp_path, rows[:8], max_steps=steps, logging_steps=every)
+    trainer.train()
+    assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == logged
+
+
+def test_a_run_that_shall_not_log_does_not(tmp_path, rows):
+    trainer = tiny_trainer(tmp_path, rows[:8], max_steps=2, logging_strategy="no")
+    trainer.train()
+    assert not [entry for entry in trainer.state.log_history if "loss" in entry]

@@ -10,13 +10,16 @@ from collections.abc import Sequence
 
 import typer
 
+from clarity_hf.labels import FINDINGS
+
 from .calibrate import calibrate
 from .demo import demo
-from .evaluate import evaluate
+from .evaluate import Baseline, evaluate
 from .export import export
 from .phantom import phantom
 from .predict import predict
 from .publish import publish
+from .spelling import SPELLING, Command
 from .train import PARSER_READS_ALL, train
 
 app = typer.Typer(
@@ -27,9 +30,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+class _Command(Command):
+    choices = {
+        **dict.fromkeys(("--baselines", "--baseline"), tuple(Baseline)),
+        **dict.fromkeys(("--findings", "--finding"), FINDINGS),
+    }
+
+
 app.command(context_settings=PARSER_READS_ALL)(train)
 for command in (predict, evaluate, calibrate, export, publish, demo, phantom):
-    app.command()(command)
+    app.command(cls=_Command, context_settings=SPELLING)(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

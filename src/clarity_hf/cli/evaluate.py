@@ -19,6 +19,7 @@ from .common import (
     published_word,
     words_of,
 )
+from .spelling import NONE
 
 
 class Split(StrEnum):
@@ -29,6 +30,19 @@ class Split(StrEnum):
     TEST = "test"
 
 
+class Baseline(StrEnum):
+    """Methods that can stand beside the model: `BASELINES` of `clarity_hf.evaluation`, which help need not load."""
+
+    RANDOM = "random"
+    CAM = "cam"
+    ATTENTION = "attention"
+    ROLLOUT = "rollout"
+    ATLAS = "atlas"
+    GRADCAM = "gradcam"
+    GRADCAMPP = "gradcam++"
+    NONE = NONE
+
+
 def evaluate(
     context: typer.Context,
     model: ModelArgument,
@@ -37,7 +51,10 @@ def evaluate(
     split: Annotated[Split, typer.Option(help="Of the films.")] = Split.TEST,
     validation_split: ValidationSplitOption = None,
     films: Annotated[int | None, typer.Option(help="Only the first films; of phantoms, 1,000 by default.")] = None,
-    baseline: Annotated[list[str] | None, typer.Option(help="Another method beside it, repeatable.")] = None,
+    baselines: Annotated[
+        list[Baseline] | None,
+        typer.Option("--baselines", "--baseline", help="Other methods beside it, one or several; random by default."),
+    ] = None,
     teacher: Annotated[str | None, typer.Option(help="Classifier for Grad-CAM.")] = None,
     sanity_films: Annotated[int, typer.Option(help="Films for deletion, insertion and random weights.")] = 0,
     tuning_split: Annotated[str | None, typer.Option(help="Committed list of patients to tune on.")] = None,
@@ -71,7 +88,7 @@ def evaluate(
         opened,
         output_dir,
         about,
-        baselines=["random"] if baseline is None else baseline,
+        baselines=[baseline.value for baseline in baselines or [Baseline.RANDOM] if baseline is not Baseline.NONE],
         teacher=teacher,
         sanity_films=sanity_films,
         tuning_split=tuning_split,

@@ -2,10 +2,15 @@
 """`clarity-hf phantom`: a data set of synthetic films."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from clarity_hf.labels import FINDINGS
+
+Finding = StrEnum("Finding", {finding: finding for finding in FINDINGS})  # type: ignore[misc]
 
 
 def phantom(
@@ -14,8 +19,9 @@ def phantom(
     seed: Annotated[int, typer.Option(help="The same seed draws the same films.")] = 0,
     size: Annotated[int, typer.Option(help="Side of the films in pixels.")] = 512,
     test_fraction: Annotated[float, typer.Option(help="Share of the patients in test_list.txt.")] = 0.2,
-    finding: Annotated[
-        list[str] | None, typer.Option(help="A finding of every film, repeatable; by default drawn film by film.")
+    findings: Annotated[
+        list[Finding] | None,
+        typer.Option("--findings", "--finding", help="Findings of every film; by default drawn film by film."),
     ] = None,
 ) -> None:
     """Write synthetic films, masks, labels and boxes in the layout of NIH ChestX-ray14."""
@@ -23,6 +29,7 @@ def phantom(
 
     from clarity_hf.data.phantoms import write_phantoms
 
+    names = [finding.value for finding in findings] if findings else None
     with tqdm(total=count, unit="film", file=sys.stderr) as bar:
-        write_phantoms(folder, count, seed, size, test_fraction, finding or None, lambda done, total: bar.update())
+        write_phantoms(folder, count, seed, size, test_fraction, names, lambda done, total: bar.update())
     print(f"wrote {count} films to {folder}")

@@ -51,7 +51,7 @@ def predict(
     dicom_kinds: DicomKindsOption = None,
     radiograph_check: RadiographCheckOption = "warn",
     batch_size: BatchSizeOption = 8,
-    workers: Annotated[int, typer.Option(help="Threads that read films ahead.")] = 2,
+    workers: Annotated[int, typer.Option("--num-workers", "--workers", help="Threads that read films ahead.")] = 2,
     device: DeviceOption = "auto",
 ) -> None:
     """Localize the findings of films: findings.jsonl, one line a film, and more by option.

@@ -167,8 +167,8 @@ def open_source(
             - a folder of parquet in the form of a Hub data set, see [`load_hub`];
             - a folder of images, see [`load_imagefolder`];
             - a Hub id `owner/name`, see [`load_hub`]. A file or folder of that name goes first.
-        phantom_count: Training films of `phantom`; a tenth of it, between 200 and 1,000, for validation and as many
-            for test.
+        phantom_count: Training films of `phantom`; a tenth of it, between 200 and 1,000 and never more than it, for
+            validation and as many for test.
         seed: Of the phantoms. The validation patients of films are the same under every seed: a film that one run
             trains on is never another's validation.
         validation_fraction: Share of the training patients that goes to validation, where the data set does not say.
@@ -362,7 +362,7 @@ def _open_hub(
 
 
 def _phantoms(count: int, seed: int, finding_rate: float | None, finding_contrast: float, size: int) -> Source:
-    held_out = min(max(200, count // 10), 1000)
+    held_out = min(max(200, count // 10), 1000, count)
     return Source(
         PHANTOM,
         FINDINGS,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transformers import Trainer, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_utils import PredictionOutput
 
 from clarity_hf.data.sources import Source, open_sources
@@ -88,6 +89,22 @@ def run_command(
     recipe, args = parse_arguments(data_classes, defaults, words)
     logging.basicConfig(level=logging.INFO if args.should_log else logging.WARNING, stream=sys.stdout)
     train(recipe, args)
+
+
+def require_reporters(args: TrainingArguments) -> None:
+    """Refuse what `report_to` names where its package is not installed: the Trainer would, when all else is done.
+
+    Raises:
+        ImportError: A package is missing.
+    """
+    for reporter in get_reporting_integration_callbacks(args.report_to):
+        try:
+            reporter()
+        except (ImportError, RuntimeError) as error:
+            raise ImportError(
+                f"`report_to` must name what is installed, got {', '.join(args.report_to)}: {error} For tensorboard: "
+                "pip install 'clarity_hf[curves]'."
+            ) from error
 
 
 def open_recipe_sources(recipe: DataRecipe, phantom_size: int, seed: int, **options: Any) -> dict[str, Source]:

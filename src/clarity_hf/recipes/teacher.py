@@ -36,11 +36,20 @@ from clarity_hf.losses_clarity import multilabel_classification_loss
 from clarity_hf.training.checkpoints import SealCheckpoints
 from clarity_hf.training.foreign_models import load_foreign_model
 from clarity_hf.training.optimization import MuonWithAdamW, block_matrices
-from clarity_hf.training.runs import EpochTeller, default_arguments, published_name
+from clarity_hf.training.runs import EpochTeller, LastStepTeller, default_arguments, published_name
 from clarity_hf.training.trainer import CardKeepingTrainer
 from clarity_hf.training.whole_files import replaced_files
 
-from .common import DataRecipe, films_that_decide, fit, open_recipe_sources, push_run, run_command, save_run
+from .common import (
+    DataRecipe,
+    films_that_decide,
+    fit,
+    open_recipe_sources,
+    push_run,
+    require_reporters,
+    run_command,
+    save_run,
+)
 
 DEFAULTS = default_arguments() | {"output_dir": "runs/teacher", "learning_rate": 2e-4, "weight_decay": 0.05}
 SIZES = {
@@ -131,6 +140,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def train_teacher(recipe: TeacherRecipe, args: TrainingArguments) -> dict[str, float]:
     """Train, evaluate, save: what it takes, returns and raises is as for `train` of the training recipe."""
+    require_reporters(args)
     transformers.set_seed(args.seed)
     processor = build_processor(recipe)
     plain = FilmTransform(processor, prior="none", film_cache=recipe.film_cache)
@@ -150,7 +160,7 @@ def train_teacher(recipe: TeacherRecipe, args: TrainingArguments) -> dict[str, f
         eval_dataset=evaluated,
         processing_class=processor,
         compute_loss_func=annotated_loss,
-        callbacks=[EpochTeller(), SealCheckpoints()],
+        callbacks=[EpochTeller(), LastStepTeller(), SealCheckpoints()],
         optimizers=(build_optimizer(model, args) if recipe.matrix_optimizer == "muon" else None, None),
         compute_metrics=MultilabelAuroc(findings, recipe.min_positives).of_prediction,
     )

@@ -32,7 +32,16 @@ from clarity_hf.training.other_findings import adapt_findings
 from clarity_hf.training.runs import default_arguments, published_name
 from clarity_hf.training.teacher_cache import cache_teacher_logits
 
-from .common import DataRecipe, films_that_decide, fit, open_recipe_sources, push_run, run_command, save_run
+from .common import (
+    DataRecipe,
+    films_that_decide,
+    fit,
+    open_recipe_sources,
+    push_run,
+    require_reporters,
+    run_command,
+    save_run,
+)
 
 DEFAULTS = default_arguments() | {"output_dir": "runs/clarity", "learning_rate": 3e-4}
 SIZES: dict[str, dict[str, Any]] = {
@@ -144,6 +153,7 @@ def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, f
         OSError: A data set or a checkpoint is not there.
         ValueError: Arguments do not fit the data or each other, or the output folder is of another run.
     """
+    require_reporters(args)
     transformers.set_seed(args.seed)
     processor = build_processor(recipe)
     recipe = replace(recipe, image_size=processor.size["height"])

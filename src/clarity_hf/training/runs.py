@@ -61,9 +61,10 @@ def default_arguments() -> dict[str, Any]:
 def parse_arguments(
     data_classes: Sequence[Any], defaults: Mapping[str, Any], words: Sequence[str] | None = None
 ) -> tuple[Any, ...]:
-    """Arguments of a training from the command line, in front of which a YAML file may stand.
+    """Arguments of a training from the command line, in front of which a YAML or JSON file may stand.
 
-    `clarity-hf train stage.yaml --learning_rate 1e-4` takes from the file what the command line does not say.
+    `clarity-hf train stage.yaml --learning_rate 1e-4` takes from the file what the command line does not say. Names
+    are spelt with underscores or hyphens, here and there; `null` in a file is the default.
 
     Args:
         data_classes: Dataclasses whose fields are the arguments.
@@ -79,8 +80,8 @@ def parse_arguments(
     parser = HfArgumentParser(data_classes)
     parser.set_defaults(**defaults)
     words = list(sys.argv[1:] if words is None else words)
-    if words and words[0].endswith((".yaml", ".yml")):
-        settings = yaml.safe_load(Path(words[0]).read_text(encoding="utf-8"))
+    if words and words[0].endswith((".yaml", ".yml", ".json")):
+        settings = yaml.safe_load(Path(words[0]).read_text(encoding="utf-8"))  # JSON is YAML
         if not isinstance(settings, dict):
             raise ValueError(f"`{words[0]}` must map arguments to values, got {settings!r}. Write `name: value`.")
         words = to_flags(settings) + words[1:]
@@ -88,9 +89,11 @@ def parse_arguments(
 
 
 def to_flags(arguments: Mapping[str, Any]) -> list[str]:
-    """Arguments as a command line has them: a dict as JSON, a list as several words."""
+    """Arguments as a command line has them: a dict as JSON, a list as several words, and None left out."""
     flags: list[str] = []
     for name, value in arguments.items():
+        if value is None:
+            continue
         values = value if isinstance(value, list) else [value]
         flags += [f"--{name}", *(json.dumps(item) if isinstance(item, dict) else str(item) for item in values)]
     return flags
@@ -107,6 +110,15 @@ class EpochTeller(TrainerCallback):
         dataset = kwargs["train_dataloader"].dataset
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(int((state.epoch or 0) + 1e-6))
+
+
+class LastStepTeller(TrainerCallback):
+    """Logs the loss of the last steps too: a run that is shorter than `logging_steps` would show none."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for a log at the end of the run, unless there shall be none."""
+        if state.global_step >= state.max_steps and args.logging_strategy != "no":
+            control.should_log = True
 
 
 def last_checkpoint(args: TrainingArguments, described: Mapping[str, Any]) -> str | None:

@@ -16,7 +16,7 @@ from clarity_hf.plain_card import replace_draft
 from .arguments import ClarityTrainingArguments
 from .checkpoints import SealCheckpoints
 from .optimization import MuonWithAdamW, block_matrices, decaying_parameters, parameter_groups
-from .runs import EpochTeller, drop_pickle
+from .runs import EpochTeller, LastStepTeller, drop_pickle
 from .teacher import Teacher
 
 DRAWN_LOGIT = 3.0
@@ -77,6 +77,7 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
             if not hasattr(self.args, added.name):  # plain TrainingArguments
                 setattr(self.args, added.name, added.default)
         self.add_callback(EpochTeller())
+        self.add_callback(LastStepTeller())
         self.add_callback(SealCheckpoints())
         self.teacher = None
         if teacher is not None:
