@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+import zipfile
 import zlib
 
 import numpy as np
@@ -934,3 +935,37 @@ def test_reading_needs_no_torch():
         f"p = types.ModuleType('p'); p.__path__ = [{folder!r}]; sys.modules['p'] = p; import p.image_reading"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        io.BytesIO,
+        bytearray,
+        memoryview,
+        lambda content: {"bytes": content, "path": None},
+        lambda content: {"bytes": content},
+    ],
+    ids=["open file", "bytearray", "memoryview", "row", "row of bytes alone"],
+)
+def test_buffers_open_files_and_rows_hold_a_film(film, wrapped):
+    content = io.BytesIO()
+    Image.fromarray(film).save(content, "PNG")
+    source = wrapped(content.getvalue())
+    for _ in range(2):  # an open file is read from its start, wherever it is
+        np.testing.assert_array_equal(read_image(source), film)
+
+
+def test_a_row_with_a_path_and_a_stream_that_cannot_seek_hold_a_film(film, tmp_path):
+    Image.fromarray(film).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image({"path": str(tmp_path / "a.png"), "bytes": None}), film)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "a.png", "a.png")
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive, archive.open("a.png") as file:
+        np.testing.assert_array_equal(read_image(file), film)
+
+
+def test_a_file_opened_for_text_is_refused_with_the_way_out(film, tmp_path):
+    (tmp_path / "a.txt").write_text("lines\nof text\n")
+    with (tmp_path / "a.txt").open() as file, pytest.raises(TypeError, match=r"opened for text\. Open it with 'rb'"):
+        read_image(file)

@@ -1,8 +1,10 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """The task `chest-xray-localization`, with random weights: what goes in, what comes out."""
 
+import io
 import json
 import warnings
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -483,3 +485,59 @@ def test_real_films_of_full_size_get_boxes_inside_them(localizer, nih_folder):
         for box in (box for finding in findings for box in finding["boxes"]):
             assert 0 <= box["xmin"] < box["xmax"] <= 1024
             assert 0 <= box["ymin"] < box["ymax"] <= 1024
+
+
+@pytest.fixture
+def encoded(film, tmp_path):
+    """Paths of two films."""
+    paths = [str(tmp_path / f"{index}.png") for index in range(2)]
+    for path in paths:
+        Image.fromarray(film).save(path)
+    return paths
+
+
+COLUMNS = {
+    "pandas": lambda values: pytest.importorskip("pandas").Series(values),
+    "pandas of objects": lambda values: pytest.importorskip("pandas").Series(values, dtype=object),
+    "numpy": np.array,
+    "numpy of objects": lambda values: np.array(values, dtype=object),
+    "pyarrow": lambda values: pytest.importorskip("pyarrow").chunked_array([values]),
+    "datasets": lambda values: datasets.Dataset.from_dict({"film": values})["film"],
+    "tuple": tuple,
+    "map": iter,
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_a_column_of_paths_is_many_films(localizer, film, encoded, kind):
+    results = list(localizer(COLUMNS[kind](encoded)))
+    assert len(results) == 2
+    for findings in results:
+        assert_same(findings, localizer(film))
+
+
+@pytest.mark.parametrize("kind", ["pandas of objects", "numpy of objects", "tuple", "datasets"])
+def test_a_column_of_bytes_is_many_films(localizer, film, encoded, kind):
+    contents = [Path(path).read_bytes() for path in encoded]
+    results = list(localizer(COLUMNS[kind](contents)))
+    assert len(results) == 2
+    assert_same(results[1], localizer(film))
+
+
+def test_open_files_buffers_and_rows_are_one_film_each(localizer, film, encoded):
+    expected, content = localizer(film), Path(encoded[0]).read_bytes()
+    with open(encoded[0], "rb") as file:
+        for source in (file, io.BytesIO(content), bytearray(content), memoryview(content), {"bytes": content}):
+            assert_same(localizer(source), expected)
+        assert len(localizer([file, io.BytesIO(content)])) == 2
+
+
+def test_a_table_is_refused_where_a_column_is_meant(localizer, encoded):
+    frame = pytest.importorskip("pandas").DataFrame({"a": encoded, "b": encoded})
+    with pytest.raises(TypeError, match=r"`inputs` must be one column of films, got 2\. Pick that"):
+        localizer(frame)
+
+
+def test_what_is_no_path_in_a_column_is_named_by_its_place(localizer, encoded):
+    with pytest.raises(TypeError, match="must be a path, bytes"):
+        list(localizer(pytest.importorskip("pandas").Series([encoded[0], None])))

@@ -22,7 +22,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -77,10 +77,10 @@ def read_image(source: ImageSource, name: str = "image") -> np.ndarray:
     """Read one film.
 
     Args:
-        source: A path or the bytes of a PNG, JPEG, TIFF, BMP or DICOM file, a `pydicom.Dataset` (see [`read_dicom`]),
-            a PIL image of any mode, or an array or tensor `(H, W)`, `(H, W, C)` or `(C, H, W)` with C of 1, 3 or 4:
-            boolean, integer of up to 16 bits without a sign, or float in [0, 1] or [0, 255]. A fourth channel is
-            opacity.
+        source: A path, the bytes or the open file of a PNG, JPEG, TIFF, BMP or DICOM file, or a row of `datasets` with
+            one of them (`{"path", "bytes"}`), a `pydicom.Dataset` (see [`read_dicom`]), a PIL image of any mode, or
+            an array or tensor `(H, W)`, `(H, W, C)` or `(C, H, W)` with C of 1, 3 or 4: boolean, integer of up to 16
+            bits without a sign, or float in [0, 1] or [0, 255]. A fourth channel is opacity.
         name: What errors call the source.
 
     Returns:
@@ -96,6 +96,7 @@ def read_image(source: ImageSource, name: str = "image") -> np.ndarray:
             that differ as those of several films, values out of range or not finite, nothing but black or the same
             value everywhere, or a size out of bounds, or is DICOM of something else than a frontal chest radiograph.
     """
+    source = _opened(source, name)
     if isinstance(source, str | os.PathLike | bytes):
         pixels, name = _read_encoded(source, name)
     elif is_dicom_dataset(source):  # before arrays: a dataset answers to `__array__` too
@@ -115,6 +116,22 @@ def read_image(source: ImageSource, name: str = "image") -> np.ndarray:
         )
     _check_shown(pixels, name)
     return pixels
+
+
+def _opened(source: Any, name: str) -> Any:
+    """Bytes or a path where a source holds them: an open file, which is read from its start, a buffer, a row."""
+    if isinstance(source, Mapping) and "bytes" in source:
+        return source.get("path") if source["bytes"] is None else source["bytes"]
+    if isinstance(source, bytearray | memoryview):
+        return bytes(source)
+    if isinstance(source, os.PathLike | Image.Image) or not callable(getattr(source, "read", None)):
+        return source
+    if getattr(source, "seekable", bool)():
+        source.seek(0)
+    content = source.read(MAX_BYTES + 1)
+    if not isinstance(content, bytes):
+        raise TypeError(f"`{name}` must be a file opened for bytes, got one opened for text. Open it with 'rb'.")
+    return content
 
 
 def _check_shown(pixels: np.ndarray, name: str) -> None:

@@ -7,7 +7,7 @@ import numbers
 import os
 import types
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from transformers import Pipeline
 from transformers.modeling_outputs import ModelOutput
 
+from .dicom_reading import is_dicom_dataset
 from .image_processing_clarity import check_outputs
 from .image_reading import read_image
 from .labels import checked_shares
@@ -61,9 +62,9 @@ class ChestXrayLocalizationPipeline(Pipeline):
         """Localize the findings of films.
 
         Args:
-            inputs: A film, or a list, generator or dataset of films. A film is a path or the bytes of a PNG, JPEG,
-                TIFF, BMP or DICOM file, a `pydicom.Dataset`, a PIL image, or an array or tensor as in [`read_image`].
-                Nothing is fetched from URLs.
+            inputs: A film, or a list, generator, dataset or column (pandas, polars, pyarrow, numpy) of films. A film
+                is a path, the bytes or the open file of a PNG, JPEG, TIFF, BMP or DICOM file, a `pydicom.Dataset`, a
+                PIL image, or an array or tensor as in [`read_image`]. Nothing is fetched from URLs.
             threshold (`float` or list of F, *optional*): Score in [0, 1] from which a finding is present and gets
                 boxes, instead of the config's `score_thresholds`.
             map_threshold (`float` or list of F, *optional*): Share of a map's peak, in (0, 1), that a box encloses,
@@ -92,6 +93,7 @@ class ChestXrayLocalizationPipeline(Pipeline):
                 names it and the reason.
             OSError: The weights of the check are not those that ship with clarity_hf.
         """
+        inputs = _column_as_list(inputs)
         if isinstance(inputs, list | tuple) and not inputs:
             raise ValueError("`inputs` must hold at least one film, got an empty list. Pass a film.")
         if isinstance(inputs, list | tuple):
@@ -256,10 +258,26 @@ def _check(pixels: np.ndarray, name: str, mode: str) -> None:
     )
 
 
+def _column_as_list(inputs: Any) -> Any:
+    """A column of paths or bytes as a list; anything else as it is, also an array of numbers, which is a film."""
+    if not hasattr(inputs, "__array__") or hasattr(inputs, "detach") or is_dicom_dataset(inputs):
+        return inputs
+    column = np.asarray(inputs)
+    if column.dtype.kind in "biufc":
+        return inputs
+    if column.ndim > 1:
+        raise TypeError(f"`inputs` must be one column of films, got {column.shape[1]}. Pick that of the films.")
+    return column.tolist()
+
+
 def _is_many(inputs: Any) -> bool:
     """Whether inputs are an iterable of films of a type that the base class does not know, such as a column."""
-    films = (str, bytes, os.PathLike, list, torch.utils.data.Dataset, types.GeneratorType)
-    return isinstance(inputs, Iterable) and not isinstance(inputs, films) and not hasattr(inputs, "__array__")
+    films = (
+        (str, bytes, bytearray, memoryview, os.PathLike, Mapping),
+        (list, torch.utils.data.Dataset, types.GeneratorType),
+    )
+    one = isinstance(inputs, films) or hasattr(inputs, "__array__") or hasattr(inputs, "read")
+    return isinstance(inputs, Iterable) and not one
 
 
 __all__ = ["ChestXrayLocalizationPipeline"]

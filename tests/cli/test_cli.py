@@ -1,14 +1,17 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """The command line: exit statuses, `predict` over good and bad films and processes, reports, calibrations."""
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 from PIL import Image
 
+from clarity_hf import ChestXrayLocalizationPipeline
 from clarity_hf.cli import main
 
 
@@ -38,6 +41,73 @@ def test_all_done_is_0_some_failed_is_3_and_none_is_1(call, tmp_path, capsys):
     for index in range(3):
         (tmp_path / "films" / f"{index}.png").write_bytes(b"junk")
     assert call("--output-dir", "other") == 1
+
+
+def test_a_folder_that_cannot_be_listed_is_told_and_is_3(call, tmp_path, monkeypatch, capsys):
+    closed = tmp_path / "films" / "closed\x1b[2J"
+    closed.mkdir()
+    scan = os.scandir
+
+    def scandir(path):
+        if str(path) == os.path.join("films", closed.name):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert call("-r", "--output-dir", "out") == 3
+    told = capsys.readouterr().err
+    assert "warning: films may be missing: films/closed\\x1b[2J cannot be listed (Permission denied)" in told
+    assert len(predicted(tmp_path / "out")) == 3
+
+
+def test_folders_inside_are_told_where_they_are_not_looked_into(call, tmp_path, capsys):
+    (tmp_path / "films" / "more").mkdir()
+    assert call() == 0
+    assert "not looked into: 1 folders inside (-r looks into them)" in capsys.readouterr().err
+
+
+def test_too_little_memory_is_1_and_told(call, monkeypatch, capsys):
+    def large(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(ChestXrayLocalizationPipeline, "forward", large)
+    assert call() == 1
+    assert "error: `batch_size` must give batches that fit the memory, got 3 films" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_signal_says_what_is_done_and_how_to_go_on(call, tmp_path, monkeypatch, capsys, number, status, lost):
+    whole, batches = ChestXrayLocalizationPipeline.forward, []
+
+    def forward(self, *arguments):
+        batches.append(1)
+        if len(batches) == 2:
+            try:
+                signal.raise_signal(number)
+            except BaseException:
+                if not lost:  # as an error in the callback of a library is
+                    raise
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(ChestXrayLocalizationPipeline, "forward", forward)
+    before = signal.getsignal(number)
+    assert call("--output-dir", "out", "--batch-size", "1") == status
+    done = 2 if lost else 1
+    told = f"stopped by {number.name}: {done} of 3 films are done, 0 of them failed, and stand in out/findings.jsonl. "
+    assert told + f"Start the same command again to go on with the other {3 - done}." in capsys.readouterr().err
+    assert signal.getsignal(number) == before
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert call("--output-dir", "out") == 0
+    assert len(predicted(tmp_path / "out")) == 3
+
+
+def test_a_signal_before_the_first_film_says_so(call, monkeypatch, capsys):
+    module = sys.modules["clarity_hf.cli.predict"]  # the package has the command by that name
+    monkeypatch.setattr(module, "load_pipeline", lambda *_: signal.raise_signal(signal.SIGTERM))
+    assert call() == 143
+    assert "stopped by SIGTERM before the first film. Start the same command again." in capsys.readouterr().err
 
 
 def test_processes_are_told_by_the_environment(call, tmp_path, monkeypatch):

@@ -2,11 +2,13 @@
 """Many films: what is found, what is written, what a stopped, shared or mistaken run does."""
 
 import csv
+import errno
 import json
 import os
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from clarity_hf import ChestXrayLocalizationPipeline, ClarityImageProcessor
@@ -118,6 +120,105 @@ def test_a_folder_without_films_is_an_error_that_counts_what_is_there(tmp_path):
         find_films([tmp_path])
 
 
+def test_one_input_needs_no_list(films):
+    assert names(find_films(str(films))) == names(find_films(films)) == [png(index) for index in range(COUNT)]
+
+
+def test_folders_that_cannot_be_listed_are_named(films, monkeypatch):
+    for closed in ("closed", "open/closed"):
+        (films / closed).mkdir(parents=True)
+    (films / "0.png").rename(films / "open" / "0.png")
+    scan = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = find_films([films], recursive=True)
+    assert "open/0.png" in names(found)
+    assert found.unread == {
+        str(films / folder): "cannot be listed (Permission denied)" for folder in ("closed", "open/closed")
+    }
+    assert find_films([f"{films}/**/*.png"]).unread == found.unread
+    assert find_films([f"{films}/*/*.png"]).unread == {str(films / "closed"): "cannot be listed (Permission denied)"}
+    with pytest.raises(ValueError, match=r"got none .* /.*closed: cannot be listed \(Permission denied\)"):
+        find_films([films / "closed"])
+
+
+def test_folders_inside_that_are_not_asked_for_are_counted(films):
+    for inside in ("one/deep", "two"):
+        (films / inside).mkdir(parents=True)
+    assert find_films([films]).folders == 2
+    assert find_films([films], recursive=True).folders == 0
+
+
+def test_linked_folders_are_looked_into_once_and_loops_end(films, film, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    Image.fromarray(film).save(elsewhere / "9.png")
+    (films / "real").mkdir()
+    (films / "0.png").rename(films / "real" / "0.png")
+    for link, target in (("again", films / "real"), ("loop", films), ("out", elsewhere), ("out-2", elsewhere)):
+        (films / link).symlink_to(target)
+    (elsewhere / "back").symlink_to(films)
+    (films / "up").symlink_to(tmp_path)
+    found = find_films([films], recursive=True)
+    assert names(found) == [*(png(index) for index in range(1, COUNT)), "out/9.png", "real/0.png"]
+    assert found.unread == {
+        str(films / "up"): "is a link to a folder that holds this one",
+    }
+
+
+def test_a_broken_link_with_the_ending_of_a_film_is_a_film_that_fails(pipeline, films, tmp_path):
+    (films / "7.png").symlink_to(films / "nowhere.png")
+    summary = predict_films(pipeline, find_films([films]).films, tmp_path / "out")
+    assert (summary.predicted, summary.failed) == (COUNT, 1)
+    assert lines(tmp_path / "out" / "failed.jsonl")[0]["film"] == "7.png"
+
+
+LISTS = {
+    "plain": b"films/5.png\nfilms/1.png\n",
+    "Windows": b"films/5.png\r\nfilms/1.png\r\n",
+    "UTF-8 with its mark": "\ufefffilms/5.png\nfilms/1.png".encode(),
+    "UTF-16": "films/5.png\r\nfilms/1.png\r\n".encode("utf-16"),
+    "UTF-16 of the other order": b"\xfe\xff" + "films/5.png\nfilms/1.png\n".encode("utf-16-be"),
+    "quotes": b"\"films/5.png\"\n'films/1.png'\n",
+    "blanks": b"  films/5.png\t\n\n films/1.png \n",
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_lists_are_read_as_editors_and_spreadsheets_write_them(films, tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.txt").write_bytes(LISTS[kind])
+    assert names(find_films(["@list.txt"])) == ["5.png", "1.png"]
+
+
+@pytest.mark.parametrize("name", ["a b.png", " a.png", "a.png ", '"a".png', "a\x0bb.png", "a\u2028b.png", "@a.png"])
+def test_names_in_lists_are_taken_to_the_letter(films, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(films)
+    (films / "0.png").rename(films / name)
+    (tmp_path / "list.txt").write_text(f"{name}\n")
+    assert names(find_films([f"@{tmp_path}/list.txt"])) == [name]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("films/größe.png".encode("latin-1"), "must list paths in UTF-8, got another text in '@list.txt'"),
+        ("films/1.png\n".encode("utf-16-le"), "must list paths as text, got NUL in '@list.txt'"),
+        (b"@list.txt\n", "must name no list in a list, got '@list.txt'"),
+    ],
+)
+def test_what_is_no_list_is_refused(films, tmp_path, monkeypatch, content, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=told):
+        find_films(["@list.txt"])
+
+
 # Predicting
 
 
@@ -165,6 +266,90 @@ def test_bad_films_are_told_without_their_folder_and_the_rest_go_on(pipeline, fi
     for record in failed:
         assert record["film"] in record["reason"]
         assert str(tmp_path) not in record["reason"]
+
+
+@pytest.mark.parametrize("outputs", [["overlays"], ["maps"], ["overlays", "maps"]])
+def test_a_name_too_long_for_its_results_fails_alone(pipeline, films, tmp_path, outputs):
+    long = "x" * 251 + ".png"
+    (films / "3.png").rename(films / long)
+    summary = predict_films(pipeline, find_films([films]).films, tmp_path / "out", outputs=outputs)
+    assert (summary.predicted, summary.failed) == (COUNT - 1, 1)
+    (failed,) = lines(tmp_path / "out" / "failed.jsonl")
+    assert failed["film"] == long
+    assert failed["reason"].endswith("must be a name that results can have, got File name too long. Rename the film.")
+    assert list((tmp_path / "out").rglob("*.part")) == []
+
+
+def test_a_folder_in_the_place_of_a_result_fails_its_film_alone(pipeline, films, tmp_path):
+    (tmp_path / "out" / "overlays" / "3.png.png" / "x").mkdir(parents=True)
+    summary = predict_films(pipeline, find_films([films]).films, tmp_path / "out", outputs=["overlays"])
+    assert (summary.predicted, summary.failed) == (COUNT - 1, 1)
+
+
+def test_a_full_disk_ends_the_run(pipeline, films, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match="No space left"):
+        predict_films(pipeline, find_films([films]).films, tmp_path / "out", outputs=["maps"])
+
+
+STRANGE_NAMES = ["a\rb.png", "a\nb.png", "a\r\nb.png", 'a"b.png', "a,b.png", "a\x1b[2Jb.png", "=1+1.png"]
+
+
+def test_names_with_line_ends_quotes_and_commas_come_back_from_every_table(pipeline, films, tmp_path):
+    for index, name in enumerate(STRANGE_NAMES):
+        (films / png(index)).rename(films / name)
+    predict_films(pipeline, find_films([films]).films, tmp_path / "out", threshold=0.0, table=True)
+    for table in ("findings", "boxes"):
+        with (tmp_path / "out" / f"{table}.csv").open(newline="") as file:
+            rows = list(csv.reader(file))
+        assert {len(row) for row in rows} == {len(rows[0])}
+        assert {row[0] for row in rows[1:]} == set(STRANGE_NAMES)
+    assert b"\r\n" not in (tmp_path / "out" / "boxes.csv").read_bytes().replace(b"a\r\nb.png", b"")
+    assert set(predicted(tmp_path / "out")) == set(STRANGE_NAMES)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")], ids=str)
+def test_too_little_memory_is_no_broken_film(pipeline, films, tmp_path, monkeypatch, error):
+    def broken(*_):
+        try:
+            raise error
+        except (MemoryError, OSError) as cause:
+            raise ValueError("`film` must be a whole image") from cause
+
+    monkeypatch.setattr(batch_prediction, "read_image", broken)
+    predict_films(pipeline, find_films([films]).films[:1], tmp_path / "out")
+    reason = lines(tmp_path / "out" / "failed.jsonl")[0]["reason"]
+    assert reason.startswith("`0.png` must fit the memory that is free, got too little of it.")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+    ids=repr,
+)
+def test_a_batch_too_large_for_the_memory_ends_the_run_with_the_way_out(pipeline, films, tmp_path, monkeypatch, error):
+    def large(*_):
+        raise error
+
+    monkeypatch.setattr(pipeline, "forward", large)
+    with pytest.raises(MemoryError, match=r"`batch_size` must give batches that fit the memory, got 4 films\. Lower"):
+        predict_films(pipeline, find_films([films]).films, tmp_path / "out", batch_size=4)
+
+
+def test_scores_that_are_no_numbers_fail_their_film(pipeline, films, tmp_path):
+    with torch.no_grad():
+        pipeline.model.class_token_head.bias.fill_(float("nan"))
+    summary = predict_films(pipeline, find_films([films]).films, tmp_path / "out", table=True)
+    assert (summary.predicted, summary.failed) == (0, COUNT)
+    assert "must give finite scores in [0, 1], got nan" in lines(tmp_path / "out" / "failed.jsonl")[0]["reason"]
+    assert "NaN" not in (tmp_path / "out" / "findings.jsonl").read_text()
 
 
 def test_the_words_of_an_unexpected_error_are_not_repeated(pipeline, films, tmp_path, monkeypatch):
@@ -333,6 +518,78 @@ def test_a_broken_line_within_is_an_error_that_names_it(pipeline, films, tmp_pat
         predict_films(pipeline, found, out)
 
 
+GOOD = '{"film": "x", "size": [1, 1], "bytes": 1, "modified": 1, "findings": []}\n'
+LINES = {
+    "no JSON": b"nothing\n",
+    "list": b"[]\n",
+    "number": b"3\n",
+    "null": b"null\n",
+    "text": b'"film"\n',
+    "empty line": b"\n",
+    "NUL": bytes(20) + b"\n",
+    "no UTF-8": b'{"film": "\xff"}\n',
+    "nested too deep": b"[" * 100_000 + b"\n",
+    "empty object": b"{}\n",
+    "no bytes": GOOD.replace('"bytes": 1, ', "").encode(),
+    "bytes as text": GOOD.replace('"bytes": 1', '"bytes": "1"').encode(),
+    "film is a list": GOOD.replace('"x"', '["x"]').encode(),
+    "no findings": GOOD.replace(', "findings": []', "").encode(),
+    "findings of numbers": GOOD.replace("[]}", "[3]}").encode(),
+    "a score of NaN": GOOD.replace(
+        "[]}", '[{"label": "Mass", "score": NaN, "threshold": 0.5, "present": true, "boxes": []}]}'
+    ).encode(),
+    "no size": GOOD.replace("[1, 1]", "null").encode(),
+    "a warning of text": GOOD.replace('"bytes"', '"warning": "x", "bytes"').encode(),
+    "a revision of text": GOOD.replace('"bytes"', '"revision": "x", "bytes"').encode(),
+}
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_a_line_that_is_no_record_is_an_error_that_names_it(pipeline, films, tmp_path, kind):
+    out, found = tmp_path / "out", find_films([films]).films
+    predict_films(pipeline, found[:1], out)
+    first = (out / "findings.jsonl").read_bytes()
+    (out / "findings.jsonl").write_bytes(first + LINES[kind] + first)
+    with pytest.raises(ValueError, match=r"must hold whole records, got findings\.jsonl line 2 that is none. Remove"):
+        predict_films(pipeline, found, out, table=True)
+
+
+STATES = ["", "{", "[]", "null", "3", '"text"', "[" * 100_000, "\0", "{}"]
+
+
+@pytest.mark.parametrize("text", STATES, ids=lambda text: text[:9])
+def test_settings_that_are_none_are_an_error_that_names_them(pipeline, films, tmp_path, text):
+    out, found = tmp_path / "out", find_films([films]).films
+    predict_films(pipeline, found[:1], out)
+    (out / "settings.json").write_text(text)
+    with pytest.raises(ValueError, match=r"`folder` must hold (readable settings.json|results of this model)"):
+        predict_films(pipeline, found, out)
+
+
+@pytest.mark.parametrize("name", ["settings.json", "findings.jsonl", "findings-r00.jsonl"])
+def test_a_folder_in_the_place_of_a_state_file_is_an_error_that_names_it(pipeline, films, tmp_path, name):
+    out, found = tmp_path / "out", find_films([films]).films
+    predict_films(pipeline, found[:1], out)
+    (out / name).unlink(missing_ok=True)
+    (out / name).mkdir()
+    with pytest.raises((ValueError, OSError), match=rf"{name}"):
+        predict_films(pipeline, found, out)
+
+
+def test_a_file_in_the_place_of_the_folder_is_an_error(pipeline, films, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ValueError, match="`folder` must be a folder, got the file out"):
+        predict_films(pipeline, find_films([films]).films, tmp_path / "out")
+
+
+def test_a_record_of_other_findings_is_an_error_that_names_the_film(pipeline, films, tmp_path):
+    out, found = tmp_path / "out", find_films([films]).films
+    predict_films(pipeline, found[:2], out)
+    (out / "findings.jsonl").write_text((out / "findings.jsonl").read_text() + GOOD)
+    with pytest.raises(ValueError, match=r"must hold records of the same findings, got others for x\."):
+        predict_films(pipeline, found, out, table=True)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -366,11 +623,64 @@ def test_the_same_model_by_another_name_goes_on(pipeline, films, tmp_path):
     assert predict_films(pipeline, found, out, model_name="other").skipped == 2
 
 
-def test_another_file_of_the_same_name_is_refused(pipeline, films, tmp_path):
+def test_a_film_whose_file_has_changed_is_predicted_again_and_the_others_stay(pipeline, films, film, tmp_path):
+    out, found = tmp_path / "out", find_films([films]).films
+    predict_films(pipeline, found, out, table=True)
+    before = {record["film"]: record for record in lines(out / "findings.jsonl")}
+    Image.fromarray(film.T.copy()).save(films / "3.png")
+    for revision in (1, 2):
+        os.utime(films / "3.png", ns=(revision, revision))
+        summary = predict_films(pipeline, found, out, table=True)
+        assert (summary.skipped, summary.predicted, summary.changed) == (COUNT - 1, 1, 1)
+        after = {record["film"]: record for record in lines(out / "findings.jsonl")}
+        assert len(lines(out / "findings.jsonl")) == COUNT
+        assert {name for name in before if before[name] != after[name]} == {"3.png"}
+        assert (after["3.png"]["size"], after["3.png"]["modified"]) == ([90, 120], revision)
+        assert after["3.png"]["revision"] == revision
+    assert len((out / "findings.csv").read_text().splitlines()) == COUNT + 1
+    assert predict_films(pipeline, found, out).skipped == COUNT
+
+
+def test_a_changed_film_of_a_run_that_was_stopped_is_there_once(pipeline, films, tmp_path):
     out, found = tmp_path / "out", find_films([films]).films
     predict_films(pipeline, found, out)
-    os.utime(films / "3.png", ns=(1, 1))
-    with pytest.raises(ValueError, match=r"another file named '3\.png'"):
+    os.utime(films / "0.png", ns=(1, 1))
+    with pytest.raises(Killed):
+        predict_films(pipeline, found, out, progress=stop_after(1))
+    assert len(lines(out / "findings.jsonl")) == COUNT + 1
+    assert predict_films(pipeline, found, out).skipped == COUNT
+    assert len(lines(out / "findings.jsonl")) == COUNT
+
+
+def test_a_changed_film_is_predicted_again_by_whichever_process_has_it(pipeline, films, tmp_path):
+    out, found = tmp_path / "out", find_films([films]).films
+    for rank in (0, 1):
+        predict_films(pipeline, found, out, rank=rank, world_size=2)
+    os.utime(films / "1.png", ns=(1, 1))
+    os.utime(films / "2.png", ns=(1, 1))
+    for rank in (0, 1, 2):  # of another number of processes: film 1 is in the share of process 1, film 2 of process 2
+        predict_films(pipeline, found, out, rank=rank, world_size=3)
+    stood = {record["film"]: record["modified"] for record in lines(out / "findings.jsonl")}
+    assert len(stood) == len(lines(out / "findings.jsonl")) == COUNT
+    assert (stood["1.png"], stood["2.png"]) == (1, 1)
+
+
+def test_a_changed_film_that_cannot_be_read_is_told_and_its_earlier_result_stands(pipeline, films, tmp_path):
+    out, found = tmp_path / "out", find_films([films]).films
+    predict_films(pipeline, found, out)
+    (films / "3.png").write_bytes(b"junk")
+    summary = predict_films(pipeline, found, out)
+    assert (summary.skipped, summary.predicted, summary.failed) == (COUNT - 1, 0, 1)
+    assert [record["film"] for record in lines(out / "failed.jsonl")] == ["3.png"]
+    assert len(lines(out / "findings.jsonl")) == COUNT
+
+
+def test_other_films_under_the_same_names_are_refused(pipeline, films, tmp_path):
+    out, found = tmp_path / "out", find_films([films]).films
+    predict_films(pipeline, found, out)
+    for film in found:
+        os.utime(film.path, ns=(1, 1))
+    with pytest.raises(ValueError, match=r"another file named '0\.png' .*all 7 that have results. Choose another"):
         predict_films(pipeline, found, out)
 
 

@@ -51,14 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words of the command line, by default those of the process.
 
     Returns:
-        Exit status: 0 all done, 1 nothing could be done or the arguments are wrong, 3 some films failed.
+        Exit status: 0 all done, 1 nothing could be done or the arguments are wrong, 3 some films failed, 130 or 143
+        stopped by SIGINT or SIGTERM.
     """
     try:
         app(None if arguments is None else list(arguments), prog_name="clarity-hf")
     except SystemExit as left:
         return 1 if left.code == 2 else int(left.code or 0)
-    except (OSError, TypeError, ValueError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (OSError, TypeError, ValueError, ImportError, MemoryError) as error:
+        print(f"error: {error or 'too little memory'}", file=sys.stderr)
         return 1
     return 0
 

@@ -5,7 +5,9 @@ import contextlib
 import datetime
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +29,9 @@ SOME_FAILED = 3
 
 TOLD = 3
 """Failures up to so many are told on the terminal too."""
+
+MOST_FOLDERS = 5
+"""Folders that could not be listed up to so many are named."""
 
 LONGEST_WAIT = datetime.timedelta(days=30)
 """For the other processes of a launcher, at the end; one that dies is noticed at once."""
@@ -61,53 +66,127 @@ def predict(
     films failed, which failed.jsonl names; a launcher's own is 0 or 1.
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    from clarity_hf.deployment.batch_prediction import find_films, predict_films
-    from clarity_hf.deployment.dicom_output import DEFAULT_KINDS
-    from clarity_hf.training.runs import published_name
+    part = f"-r{rank:02d}" if world_size > 1 else ""
+    with _stoppable(output_dir, part) as stop:
+        from clarity_hf.deployment.batch_prediction import find_films, predict_films
+        from clarity_hf.deployment.dicom_output import DEFAULT_KINDS
+        from clarity_hf.training.runs import published_name
 
-    found = find_films(inputs, recursive, exclude=[output_dir])
-    if found.passed_over and rank == 0:
-        told = ", ".join(f"{count} {suffix or 'without ending'}" for suffix, count in found.passed_over.items())
-        print(f"passed over, no films: {told}", file=sys.stderr)
-    pipeline = load_pipeline(model, device)
-    kinds = chosen_kinds(dicom_kinds, DEFAULT_KINDS)
-    outputs = [
-        name
-        for name, on in (("overlays", overlays), ("maps", maps), ("dicom", dicom or dicom_kinds is not None))
-        if on
-    ]
-    with _launched(world_size) as total_over_processes:
-        with _bar(f"process {rank}" if world_size > 1 else None) as progress:
-            done = predict_films(
-                pipeline,
-                found.films,
-                output_dir,
-                model_name=published_name(model),
-                threshold=threshold,
-                outputs=outputs,
-                table=csv,
-                radiograph_check=radiograph_check,
-                dicom_kinds=kinds,
-                batch_size=batch_size,
-                workers=workers,
-                rank=rank,
-                world_size=world_size,
-                progress=progress,
-            )
-        counts = [done.predicted, done.skipped, done.failed, done.warned]
-        summed = counts if total_over_processes is None else total_over_processes(counts)
-        if rank == 0 or total_over_processes is None:
-            _tell(summed, output_dir, f"-r{rank:02d}" if world_size > 1 and total_over_processes is None else "")
-    if summed[2]:
+        found = find_films(inputs, recursive, exclude=[output_dir])
+        if rank == 0:
+            _tell_passed_over(found)
+        pipeline = load_pipeline(model, device)
+        kinds = chosen_kinds(dicom_kinds, DEFAULT_KINDS)
+        wanted = {"overlays": overlays, "maps": maps, "dicom": dicom or dicom_kinds is not None}
+        outputs = [name for name, on in wanted.items() if on]
+        with _launched(world_size) as total_over_processes:
+            with _bar(f"process {rank}" if world_size > 1 else None) as advance:
+                done = predict_films(
+                    pipeline,
+                    found.films,
+                    output_dir,
+                    model_name=published_name(model),
+                    threshold=threshold,
+                    outputs=outputs,
+                    table=csv,
+                    radiograph_check=radiograph_check,
+                    dicom_kinds=kinds,
+                    batch_size=batch_size,
+                    workers=workers,
+                    rank=rank,
+                    world_size=world_size,
+                    progress=stop.after(advance),
+                )
+            counts = [done.predicted, done.skipped, done.failed, done.warned, done.changed]
+            summed = counts if total_over_processes is None else total_over_processes(counts)
+            if rank == 0 or total_over_processes is None:
+                _tell(summed, output_dir, part if total_over_processes is None else "")
+    if summed[2] or found.unread:
         raise typer.Exit(SOME_FAILED if summed[0] or summed[1] else 1)
 
 
+class _Stopped(BaseException):
+    """A signal that ends the run."""
+
+
+class _Stop:
+    """How far a run has come, and whether a signal has asked it to end."""
+
+    def __init__(self) -> None:
+        self.films = self.total = 0
+        self.signal: signal.Signals | None = None
+
+    def __call__(self, number: int, _: Any) -> None:
+        """End the run, as a handler of signals."""
+        self.signal = signal.Signals(number)
+        raise _Stopped
+
+    def after(self, advance: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        """Note what is done, and end the run if the error of a signal was lost in a callback of a library."""
+
+        def reached(films: int, total: int) -> None:
+            advance(films, total)
+            self.films, self.total = films, total
+            if self.signal is not None:
+                raise _Stopped
+
+        return reached
+
+
+@contextlib.contextmanager
+def _stoppable(folder: Path, part: str) -> Iterator[_Stop]:
+    """Let SIGINT and SIGTERM end the block with a sentence on what is done and how to go on."""
+    stop = _Stop()
+    in_main = threading.current_thread() is threading.main_thread()  # no other may take signals
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM) if in_main}
+    try:
+        yield stop
+    except _Stopped:
+        print(f"\n{_stopped_in_words(stop, folder, part)}", file=sys.stderr, flush=True)
+        raise typer.Exit(128 + (stop.signal or signal.SIGTERM)) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stopped_in_words(stop: _Stop, folder: Path, part: str) -> str:
+    name = "a signal" if stop.signal is None else stop.signal.name
+    if not stop.total:
+        return f"stopped by {name} before the first film. Start the same command again."
+    failures = folder / f"failed{part}.jsonl"
+    failed = failures.read_bytes().count(b"\n") if failures.is_file() else 0
+    return (
+        f"stopped by {name}: {stop.films} of {stop.total} films are done, {failed} of them failed, and stand in "
+        f"{folder / f'findings{part}.jsonl'}. Start the same command again to go on with the other "
+        f"{stop.total - stop.films}."
+    )
+
+
+def _tell_passed_over(found: Any) -> None:
+    if found.passed_over:
+        told = ", ".join(f"{count} {suffix or 'without ending'}" for suffix, count in found.passed_over.items())
+        print(f"passed over, no films: {told}", file=sys.stderr)
+    if found.folders:
+        print(f"not looked into: {found.folders} folders inside (-r looks into them)", file=sys.stderr)
+    for folder, reason in list(found.unread.items())[:MOST_FOLDERS]:
+        print(f"warning: films may be missing: {_printable(folder)} {reason}", file=sys.stderr)
+    if len(found.unread) > MOST_FOLDERS:
+        print(f"warning: and {len(found.unread) - MOST_FOLDERS} folders more", file=sys.stderr)
+
+
+def _printable(name: str) -> str:
+    """A name without characters that move the cursor of a terminal, which are shown as Python writes them."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
+
+
 def _tell(counts: Sequence[int], folder: Path, part: str) -> None:
-    predicted, skipped, failed, warned = counts
+    predicted, skipped, failed, warned, changed = counts
     print(
         f"{predicted} {'film' if predicted == 1 else 'films'} predicted, {skipped} done before, {failed} failed; "
         f"wrote {folder / 'findings.jsonl'}. For research, not for diagnosis."
     )
+    if changed:
+        print(f"{changed} of them had results of another file by that name, which these replace", file=sys.stderr)
     if warned:
         print(
             f'warning: {warned} of the films predicted now look like no frontal chest radiograph; see "warning" in '
@@ -118,7 +197,7 @@ def _tell(counts: Sequence[int], folder: Path, part: str) -> None:
         record = folder / f"failed{part}.jsonl"
         lines = record.read_text(encoding="utf-8").splitlines() if failed <= TOLD and record.is_file() else []
         for line in map(json.loads, lines):
-            print(f"{line['film']}: {line['reason']}", file=sys.stderr)
+            print(_printable(f"{line['film']}: {line['reason']}"), file=sys.stderr)
         print(f"what failed and why: {record}", file=sys.stderr)
 
 

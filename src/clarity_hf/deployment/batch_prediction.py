@@ -12,11 +12,14 @@ into these files: a film goes by its path below the inputs.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
+import errno
 import glob
 import importlib.util
 import json
+import math
 import os
 import re
 import shutil
@@ -24,7 +27,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -52,6 +55,9 @@ OUTPUTS = ("overlays", "maps", "dicom")
 
 SETTINGS = "settings.json"
 
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+"""Of a box, as its line names them."""
+
 LOCK = ".lock"
 """Held by a run of one process; process r of several holds `.lock-rRR`. The files stay, the locks do not."""
 
@@ -59,6 +65,8 @@ _LOOK = 2.0  # seconds to wait for a lock that another process may take for a mo
 
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"BM")
 _TOLD = (OSError, TypeError, ValueError, ImportError)  # their words are this package's, or name a file
+_BAD_NAMES = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
+"""What a file system says to the name of one film, while a full disk is the matter of all."""
 
 
 # Films
@@ -86,36 +94,46 @@ class FoundFilms:
     Attributes:
         films: Each file once, in the order of the inputs, inside a folder by name.
         passed_over: How many files of folders were no films, by their ending (`""` for none), most frequent first.
+        unread: Folders that could not be listed, each with the reason: films in them are missing.
+        folders: How many folders inside those given were not looked into, without `recursive`.
     """
 
     films: tuple[FilmFile, ...]
     passed_over: dict[str, int]
+    unread: dict[str, str] = field(default_factory=dict)
+    folders: int = 0
 
 
 def find_films(
-    inputs: Iterable[str | os.PathLike], recursive: bool = False, exclude: Sequence[str | os.PathLike] = ()
+    inputs: str | os.PathLike | Iterable[str | os.PathLike],
+    recursive: bool = False,
+    exclude: Sequence[str | os.PathLike] = (),
 ) -> FoundFilms:
     """List the films that inputs stand for.
 
     Args:
         inputs: Paths of files, which are taken for films unseen; of folders, whose PNG, JPEG, TIFF, BMP and DICOM
             files are recognised by content, with or without an ending; globs, with `**` for any depth; and `@FILE`, a
-            text file with one of these a line, relative to the working directory.
-        recursive: Whether to look into the folders inside folders.
+            text file with one of these a line, in quotes or without, relative to the working directory, in UTF-8 or
+            with the mark of UTF-16.
+        recursive: Whether to look into the folders inside folders, linked ones too. A folder is looked into once,
+            whatever links lead to it.
         exclude: Folders not to look into, such as the one of the results.
 
     Raises:
         FileNotFoundError: An input matches nothing.
-        ValueError: No film is found.
+        ValueError: No film is found, or a list is no text.
     """
+    inputs = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     excluded = {os.path.realpath(folder) for folder in exclude}
     found: dict[str, None] = {}
     roots: list[str] = []
     passed_over: Counter[str] = Counter()
-    for given in _expanded(inputs):
+    walk = _Walk(recursive, excluded)
+    for given in _expanded(inputs, walk):
         if os.path.isdir(given):
             roots.append(os.path.abspath(given))
-            for path in _files_below(given, recursive, excluded):
+            for path in walk.files_below(given):
                 if _is_film(path):
                     found[os.path.abspath(path)] = None
                 else:
@@ -127,13 +145,14 @@ def find_films(
             else:
                 found[os.path.abspath(given)] = None
     if not found:
+        unread = "".join(f" {folder}: {reason}." for folder, reason in list(walk.unread.items())[:3])
         raise ValueError(
-            f"`inputs` must hold films, got none beside {sum(passed_over.values())} other files. "
+            f"`inputs` must hold films, got none beside {sum(passed_over.values())} other files.{unread} "
             "Check the paths, or look into folders inside (recursive)."
         )
     starts = _starts_of_names(set(roots))
     films = tuple(FilmFile(Path(path), _name(path, starts)) for path in found)
-    return FoundFilms(films, dict(passed_over.most_common()))
+    return FoundFilms(films, dict(passed_over.most_common()), walk.unread, walk.folders)
 
 
 def _starts_of_names(roots: set[str]) -> dict[str, str]:
@@ -154,35 +173,101 @@ def _name(path: str, starts: dict[str, str]) -> str:
     return (Path(starts[root]) / os.path.relpath(path, root)).as_posix()
 
 
-def _expanded(inputs: Iterable[str | os.PathLike]) -> Iterator[str]:
+def _expanded(inputs: Iterable[str | os.PathLike], walk: _Walk) -> Iterator[str]:
     """Inputs with lists and globs replaced by what they stand for."""
     for given in (os.fspath(path) for path in inputs):
-        if given.startswith("@") and not os.path.exists(given):
-            lines = _lines_of_list(given[1:])
-            yield from _expanded(line for line in lines if not line.startswith("@"))
-        elif os.path.exists(given):
+        if os.path.exists(given):
             yield given
+        elif given.startswith("@"):
+            for line in _lines_of_list(given[1:]):
+                if line.startswith("@") and not os.path.exists(line):
+                    raise ValueError(f"`inputs` must name no list in a list, got '{line}' in '{given}'. Pass it too.")
+                yield from _expanded([line], walk)
         else:
             matches = sorted(glob.glob(given, recursive=True)) if glob.has_magic(given) else []
+            if glob.has_magic(given):
+                walk.note_unlisted(given)
             if not matches:
                 raise FileNotFoundError(f"`inputs` must be there, got '{given}'. Check the path.")
             yield from matches
 
 
 def _lines_of_list(path: str) -> list[str]:
+    """Paths of a list: lines in UTF-8, or in UTF-16 where it has its mark, as editors and spreadsheets write them."""
     if not os.path.isfile(path):
         raise FileNotFoundError(f"`inputs` must be there, got the list '@{path}'. Check the path.")
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip()]
+    content = Path(path).read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`inputs` must list paths in UTF-8, got another text in '@{path}'. Save it so.") from error
+    if "\0" in text:
+        raise ValueError(f"`inputs` must list paths as text, got NUL in '@{path}'. Save it in UTF-8.")
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    return [_unquoted(line) for line in lines if line.strip()]
 
 
-def _files_below(folder: str, recursive: bool, excluded: set[str]) -> Iterator[str]:
-    """Files of a folder by name; hidden ones and hidden folders are none of the user's films."""
-    for here, folders, files in os.walk(folder):
-        visible = (name for name in folders if not name.startswith("."))
-        inside = (name for name in visible if os.path.realpath(os.path.join(here, name)) not in excluded)
-        folders[:] = sorted(inside) if recursive else []
-        yield from (os.path.join(here, name) for name in sorted(files) if not name.startswith("."))
+def _unquoted(line: str) -> str:
+    """A path without the blanks and quotes around it, unless it is there with them."""
+    bare = line.strip()
+    if not os.path.exists(bare) and len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "\"'":
+        bare = bare[1:-1]
+    return line if os.path.exists(line) else bare
+
+
+class _Walk:
+    """Files of folders by name, and what of the folders could not be looked into."""
+
+    def __init__(self, recursive: bool, excluded: set[str]):
+        self.recursive, self.excluded = recursive, excluded
+        self.unread: dict[str, str] = {}
+        self.folders = 0
+
+    def files_below(self, folder: str) -> Iterator[str]:
+        """Files of a folder; hidden ones and hidden folders are none of the user's films."""
+        root = os.path.realpath(folder)
+        entered = {root}
+        for here, folders, files in os.walk(folder, onerror=self._note, followlinks=True):
+            visible = (os.path.join(here, name) for name in sorted(folders) if not name.startswith("."))
+            inside = [path for path in visible if os.path.realpath(path) not in self.excluded]
+            if not self.recursive:
+                self.folders += len(inside)
+                inside = []
+            folders[:] = [os.path.basename(path) for path in inside if self._enters(path, root, entered)]
+            yield from (os.path.join(here, name) for name in sorted(files) if not name.startswith("."))
+
+    def _enters(self, path: str, root: str, entered: set[str]) -> bool:
+        """Whether to look into a folder; of one below the root under its own path, never by a link."""
+        real = os.path.realpath(path)
+        if os.path.islink(path):
+            if real != root and _contains(real, root):
+                self.unread[path] = "is a link to a folder that holds this one"
+                return False
+            if _contains(root, real) and not any(part.startswith(".") for part in Path(real).relative_to(root).parts):
+                return False
+        if real in entered:
+            return False
+        entered.add(real)
+        return True
+
+    def note_unlisted(self, pattern: str) -> None:
+        """Note the folders that a glob would have looked into and could not: `glob` passes over them."""
+        parts = Path(pattern).parts
+        fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+        base = str(Path(*parts[:fixed])) if fixed else os.curdir
+        depth = len(parts) - fixed - 1 if "**" not in parts else None
+        for here, folders, _ in os.walk(base, onerror=self._note):
+            below = 0 if here == base else len(Path(here).relative_to(base).parts)
+            if depth is not None and below >= depth:
+                folders.clear()
+
+    def _note(self, error: OSError) -> None:
+        self.unread[str(error.filename)] = f"cannot be listed ({error.strerror})"
+
+
+def _contains(folder: str, path: str) -> bool:
+    return os.path.commonpath([folder, path]) == folder
 
 
 def _is_below(path: str, folders: set[str]) -> bool:
@@ -191,10 +276,12 @@ def _is_below(path: str, folders: set[str]) -> bool:
 
 def _is_film(path: str) -> bool:
     """Whether a file of a folder is one; the index of a DICOM medium (PS3.10, section 8) is not."""
-    if os.path.basename(path).upper() == "DICOMDIR" or not os.path.isfile(path):
+    if os.path.basename(path).upper() == "DICOMDIR":
         return False
-    if path.lower().endswith(SUFFIXES):
+    if path.lower().endswith(SUFFIXES):  # a broken link or a pipe too: it fails by its name
         return True
+    if not os.path.isfile(path):
+        return False
     try:
         with open(path, "rb") as file:
             start = file.read(132)
@@ -216,6 +303,7 @@ class BatchSummary:
         predicted: Whose results were written now.
         failed: Which could not be read, were refused, or whose DICOM results could not be made.
         warned: Of those predicted now, which look like no frontal chest radiograph.
+        changed: Of those predicted now, whose file has changed since an earlier run; the new result stands.
     """
 
     films: int
@@ -223,6 +311,7 @@ class BatchSummary:
     predicted: int
     failed: int
     warned: int = 0
+    changed: int = 0
 
 
 def predict_films(
@@ -246,7 +335,8 @@ def predict_films(
 
     A line of `findings.jsonl` is `{"film", "size": [H, W], "bytes", "modified", "findings"}`; the last is what the
     pipeline gives, all findings, highest score first, boxes xyxy in pixels of the film, right and bottom exclusive;
-    `bytes` and `modified` (nanoseconds since 1970) tell the file from another of its name. A film that looks like no
+    `bytes` and `modified` (nanoseconds since 1970) tell the file from another of its name: a film whose file has
+    changed is predicted again, and its line has `revision`, how often it was. A film that looks like no
     frontal chest radiograph has `warning` too: `{"kind", "reason", "probability"}` of its [`RadiographVerdict`]. A
     line of `failed.jsonl` is `{"film", "reason"}`. Films that failed are tried again by the next run.
 
@@ -280,13 +370,16 @@ def predict_films(
     Raises:
         BlockingIOError: Another run writes to the folder.
         ImportError: DICOM results are wanted and the extra `dicom` is not installed.
+        MemoryError: A batch does not fit the memory.
         OSError: A result cannot be written, or the weights of the radiograph check are not those that ship.
-        ValueError: An argument is out of range, or the folder holds results of another model, of other settings, of
-            another file under a film's name, or of the same files under other names.
+        ValueError: An argument is out of range, or the folder holds broken records, results of another model, of other
+            settings, of other files under the films' names, or of the same files under other names.
     """
     check_mode(radiograph_check)
     _check_arguments(films, threshold, outputs, batch_size, workers, rank, world_size)
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"`folder` must be a folder, got the file {folder.name}. Choose another name.")
     folder.mkdir(parents=True, exist_ok=True)
     with _held(folder, rank, world_size):
         settings = _settings(pipeline, model_name, threshold, outputs, radiograph_check)
@@ -315,12 +408,13 @@ def _predict_share(
     part = f"-r{rank:02d}" if world_size > 1 else ""
     own = folder / f"findings{part}.jsonl"
     _drop_torn_line(own)
-    done = _done(folder)
+    done = _done(_parts(folder, "findings"))
+    changed = _changed(films, done)
     _check_names(films, done)
     share = films[rank::world_size]
-    waiting = _not_done(share, done)
+    waiting = [film for film in share if film.name not in done or film.name in changed]
     skipped = len(share) - len(waiting)
-    predicted = failed = warned = 0
+    predicted = failed = warned = again = 0
     if progress is not None:
         progress(skipped, len(share))
     with (
@@ -330,14 +424,17 @@ def _predict_share(
     ):
         for batch in _batches(reads, batch_size):
             good, bad = writer.predict(batch)
+            for record in (*good, *bad):
+                record |= {"revision": changed[record["film"]]} if record["film"] in changed else {}
             _append(lines, good)
             _append(failures, bad)
             predicted, failed = predicted + len(good), failed + len(bad)
             warned += sum("warning" in record for record in good)
+            again += sum("revision" in record for record in good)
             if progress is not None:
                 progress(skipped + predicted + failed, len(share))
     _unite(folder, table, rank=rank)
-    return BatchSummary(len(share), skipped, predicted, failed, warned)
+    return BatchSummary(len(share), skipped, predicted, failed, warned, again)
 
 
 def _check_arguments(
@@ -442,30 +539,36 @@ class _Writer:
         whole = [read for read in batch if not read.reason]
         for read, outputs in zip(whole, self._forward(whole), strict=True):
             try:
-                findings = self.pipeline.postprocess(outputs, threshold=self.threshold)
-            except ValueError as error:  # scores or maps that are no numbers
-                bad.append({"film": read.film.name, "reason": str(error)})
-                continue
-            try:
-                self._write_dicom(read, findings, outputs)
-            except OSError:
-                raise  # a full disk is no fault of the film's
-            except Exception as error:  # such as a header that lacks what a report needs
-                bad.append({"film": read.film.name, "reason": f"DICOM results: {_reason(error, read.film)}"})
-                continue
-            self._write_overlay(read, findings, outputs)
-            self._write_maps(read, outputs)
-            good.append(
-                {
-                    "film": read.film.name,
-                    "size": outputs["film_sizes"][0].tolist(),
-                    "bytes": read.stat[0],
-                    "modified": read.stat[1],
-                    **({} if read.warning is None else {"warning": read.warning}),
-                    "findings": findings,
-                }
-            )
+                good.append(self._record(read, outputs))
+            except (_Failed, ValueError) as error:
+                bad.append({"film": read.film.name, "reason": _reason(error, read.film)})
+            except OSError as error:
+                if error.errno not in _BAD_NAMES:
+                    raise  # a full disk is no fault of the film's
+                name = read.film.name
+                reason = f"`{name}` must be a name that results can have, got {error.strerror}. Rename the film."
+                bad.append({"film": name, "reason": reason})
         return good, bad
+
+    def _record(self, read: _Read, outputs: ModelOutput) -> dict[str, Any]:
+        """A film's line, once all beside it is written."""
+        findings = self.pipeline.postprocess(outputs, threshold=self.threshold)
+        try:
+            self._write_dicom(read, findings, outputs)
+        except OSError:
+            raise
+        except Exception as error:  # such as a header that lacks what a report needs
+            raise _Failed(f"DICOM results: {_reason(error, read.film)}") from error
+        self._write_overlay(read, findings, outputs)
+        self._write_maps(read, outputs)
+        return {
+            "film": read.film.name,
+            "size": outputs["film_sizes"][0].tolist(),
+            "bytes": read.stat[0],
+            "modified": read.stat[1],
+            **({} if read.warning is None else {"warning": read.warning}),
+            "findings": findings,
+        }
 
     def _forward(self, reads: Sequence[_Read]) -> list[ModelOutput]:
         """Outputs film by film, each still a batch of one."""
@@ -474,7 +577,15 @@ class _Writer:
             return []
         if "dicom" in self.outputs and len(reads) > 1:  # the last digits of a batch's results hang on its size
             return [output for read in reads for output in self._forward([read])]
-        outputs = self.pipeline.forward({name: torch.cat([film[name] for film in inputs]) for name in inputs[0]})
+        try:
+            outputs = self.pipeline.forward({name: torch.cat([film[name] for film in inputs]) for name in inputs[0]})
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise MemoryError(
+                f"`batch_size` must give batches that fit the memory, got {len(inputs)} films. Lower it and start "
+                "again: what is done stays done."
+            ) from error
         return [
             ModelOutput(**{name: values[row : row + 1] for name, values in outputs.items()})
             for row in range(len(inputs))
@@ -530,8 +641,9 @@ class _Writer:
         try:
             with self._made_in_dicom(read) as (folder, stem):
                 self.dicom.refuse(read.header, reason, folder / f"{stem}.report.dcm")
-        except OSError:
-            raise
+        except OSError as error:
+            if error.errno not in _BAD_NAMES:
+                raise
         except Exception:  # a header too broken for a report; the film is among those that failed all the same
             pass
 
@@ -549,8 +661,33 @@ class _Writer:
             shutil.rmtree(made, ignore_errors=True)
 
 
+class _Failed(ValueError):
+    """A film without results, in words that need no others."""
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was made from, says that there is too little memory, as Python or torch do.
+
+    Args:
+        error: As caught.
+    """
+    while error is not None:
+        words = str(error).lower() if isinstance(error, RuntimeError) else ""
+        if isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words:
+            return True
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _reason(error: Exception, film: FilmFile) -> str:
     """Why a film failed, by its name below the inputs; the words of a stranger's error may quote the patient."""
+    if out_of_memory(error):
+        return (
+            f"`{film.name}` must fit the memory that is free, got too little of it. Predict again with fewer workers "
+            "and a smaller batch_size."
+        )
     if isinstance(error, _TOLD):
         return str(error).replace(str(film.path), film.name) or type(error).__name__
     return f"`{film.name}` must be readable, got an unexpected {type(error).__name__}. Check that the file is whole."
@@ -649,8 +786,11 @@ def _check_settings(folder: Path, settings: dict[str, Any], rank: int) -> None:
             file.write_text(json.dumps(settings, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"`folder` must hold readable {SETTINGS}, got {error}. Choose another folder.") from error
+        if not isinstance(there, dict):
+            raise TypeError(f"JSON of type {type(there).__name__}")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        what = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"`folder` must hold readable {SETTINGS}, got {what}. Choose another folder.") from error
     before, now = (_flat(json.loads(json.dumps(made))) for made in (there, settings))
     differ = [name for name in {**before, **now} if name != "model" and before.get(name) != now.get(name)]
     if differ:
@@ -718,22 +858,47 @@ def _drop_torn_line(path: Path) -> None:
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Whole lines of a file and what they say; a torn last one is nobody's yet, a file that has gone has none."""
+    failed = path.name.startswith("failed")
     try:
-        file = path.open(encoding="utf-8")
+        file = path.open("rb")
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise ValueError(
+            f"`folder` must hold whole records, got {path.name} that cannot be read ({error.strerror}). Remove it."
+        ) from error
     with file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith("\n"):
+        for number, content in enumerate(file, start=1):
+            if not content.endswith(b"\n"):
                 return
             try:
+                line = content.decode()
                 record = json.loads(line)
-                record["film"]
-            except (ValueError, KeyError, TypeError) as error:
+                _check_record(record, failed)
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ValueError(
                     f"`folder` must hold whole records, got {path.name} line {number} that is none. Remove the line."
                 ) from error
             yield line, record
+
+
+def _check_record(record: Any, failed: bool) -> None:
+    """Raise KeyError, TypeError or ValueError unless a line holds what is read of it."""
+    if not isinstance(record, dict):
+        raise TypeError("no object")
+    kinds: dict[str, type] = {"film": str}
+    kinds |= {"reason": str} if failed else {"bytes": int, "modified": int, "findings": list}
+    kinds |= {name: kind for name, kind in (("revision", int), ("warning", dict)) if name in record}
+    if not all(isinstance(record[name], kind) for name, kind in kinds.items()):
+        raise TypeError("a value of another type")
+    if failed:
+        return
+    height, width = record["size"]
+    for finding in record["findings"]:
+        numbers = [height, width, finding["score"], finding["threshold"]]
+        numbers += [box[side] for box in finding["boxes"] for side in SIDES]
+        if not isinstance(finding["label"], str) or not all(map(math.isfinite, [*numbers, finding["present"]])):
+            raise ValueError("a value out of range")
 
 
 def _parts(folder: Path, kind: str) -> list[Path]:
@@ -742,24 +907,40 @@ def _parts(folder: Path, kind: str) -> list[Path]:
 
 
 def _united(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every film's line once."""
+    """Every film's line once, its latest revision."""
+    latest = _done(_parts(folder, "findings"))
     seen: set[str] = set()
     for path in _parts(folder, "findings"):
         for line, record in _records(path):
-            if record["film"] not in seen:
-                seen.add(record["film"])
+            name = record["film"]
+            if name not in seen and name in latest and latest[name].revision == record.get("revision", 0):
+                seen.add(name)
                 yield line, record
 
 
-def _done(folder: Path) -> dict[str, tuple[int, int]]:
-    return {record["film"]: (record["bytes"], record["modified"]) for _, record in _united(folder)}
+@dataclass(frozen=True)
+class _Done:
+    """Which file a film's result is of, by bytes and time of change, and how often it was predicted again."""
+
+    revision: int
+    stat: tuple[int, int]
 
 
-def _check_names(films: Sequence[FilmFile], done: dict[str, tuple[int, int]]) -> None:
+def _done(paths: Iterable[Path]) -> dict[str, _Done]:
+    done: dict[str, _Done] = {}
+    for path in paths:
+        for _, record in _records(path):
+            name, revision = record["film"], record.get("revision", 0)
+            if name not in done or revision > done[name].revision:
+                done[name] = _Done(revision, (record["bytes"], record["modified"]))
+    return done
+
+
+def _check_names(films: Sequence[FilmFile], done: dict[str, _Done]) -> None:
     """Whether films have lost the names that they went by: with another input all may have got longer ones."""
     if not done or any(film.name in done for film in films):
         return
-    before = {(Path(name).name, *stat): name for name, stat in done.items()}
+    before = {(Path(name).name, *entry.stat): name for name, entry in done.items()}
     for film in films:
         if film.path.exists():
             stat = film.path.stat()
@@ -771,19 +952,26 @@ def _check_names(films: Sequence[FilmFile], done: dict[str, tuple[int, int]]) ->
                 )
 
 
-def _not_done(films: Sequence[FilmFile], done: dict[str, tuple[int, int]]) -> list[FilmFile]:
-    waiting = []
+def _changed(films: Sequence[FilmFile], done: dict[str, _Done]) -> dict[str, int]:
+    """Films whose file is another than that of their result, each with the number of its next revision.
+
+    Raises:
+        ValueError: All of several are: these are other films under the same names.
+    """
+    changed, same = {}, 0
     for film in films:
-        if film.name not in done:
-            waiting.append(film)
-        elif film.path.exists():
+        if film.name in done and film.path.exists():
             stat = film.path.stat()
-            if (stat.st_size, stat.st_mtime_ns) != done[film.name]:
-                raise ValueError(
-                    f"`folder` must hold results of these files, got another file named '{film.name}' (by size or "
-                    "time of change). Choose another folder."
-                )
-    return waiting
+            if (stat.st_size, stat.st_mtime_ns) == done[film.name].stat:
+                same += 1
+            else:
+                changed[film.name] = done[film.name].revision + 1
+    if len(changed) > 1 and not same:
+        raise ValueError(
+            f"`folder` must hold results of these files, got another file named '{next(iter(changed))}' (by size or "
+            f"time of change), and so for all {len(changed)} that have results. Choose another folder."
+        )
+    return changed
 
 
 def _unite(folder: Path, table: bool, remove_parts: bool = False, rank: int = 0) -> None:
@@ -793,31 +981,36 @@ def _unite(folder: Path, table: bool, remove_parts: bool = False, rank: int = 0)
     until nothing is new.
     """
     parts = {kind: _parts(folder, kind)[1:] for kind in ("findings", "failed")}
-    if parts["findings"] or parts["failed"] or table:
+    own = folder / "findings.jsonl"
+    superseded = sum(1 for _ in _records(own)) > len(_done([own]))
+    if parts["findings"] or parts["failed"] or table or superseded:
         while True:
             failed = bool(parts["failed"]) and not remove_parts
-            written = _write_union(folder, bool(parts["findings"]), failed, table, rank)
-            names = {record["film"] for _, record in _united(folder)}
-            told = not failed or set(_names(folder, "failed")) == set(_failures(folder, names))
-            if written == names == set(_names(folder, "findings")) and told:
+            written = _write_union(folder, bool(parts["findings"]) or superseded, failed, table, rank)
+            done = _done(_parts(folder, "findings"))
+            told = not failed or {record["film"] for _, record in _records(folder / "failed.jsonl")} == set(
+                _failures(folder, done)
+            )
+            if written == done == _done([own]) and told:
                 break
     if remove_parts:
         for path in (*parts["findings"], *parts["failed"]):
             path.unlink(missing_ok=True)
 
 
-def _names(folder: Path, kind: str) -> Iterator[str]:
-    return (record["film"] for _, record in _records(folder / f"{kind}.jsonl"))
-
-
-def _failures(folder: Path, done: set[str]) -> dict[str, str]:
+def _failures(folder: Path, done: dict[str, _Done]) -> dict[str, str]:
     """Lines of the films that processes could not read and none has read."""
-    lines = {record["film"]: line for path in _parts(folder, "failed")[1:] for line, record in _records(path)}
-    return {name: line for name, line in lines.items() if name not in done}
+    failures = {}
+    for path in _parts(folder, "failed")[1:]:
+        for line, record in _records(path):
+            name = record["film"]
+            if name not in done or done[name].revision < record.get("revision", 0):
+                failures[name] = line
+    return failures
 
 
-def _write_union(folder: Path, findings: bool, failed: bool, table: bool, rank: int) -> set[str]:
-    names: set[str] = set()
+def _write_union(folder: Path, findings: bool, failed: bool, table: bool, rank: int) -> dict[str, _Done]:
+    written: dict[str, _Done] = {}
     with contextlib.ExitStack() as stack:
         lines: TextIO | None = None
         tables: _Tables | None = None
@@ -828,7 +1021,7 @@ def _write_union(folder: Path, findings: bool, failed: bool, table: bool, rank: 
             files = (folder / f"{name}.csv" for name in ("findings", "boxes"))
             tables = _Tables(*(stack.enter_context(_csv(path, rank)) for path in files))
         for line, record in _united(folder):
-            names.add(record["film"])
+            written[record["film"]] = _Done(record.get("revision", 0), (record["bytes"], record["modified"]))
             if lines is not None:
                 lines.write(line)
             if tables is not None:
@@ -838,8 +1031,8 @@ def _write_union(folder: Path, findings: bool, failed: bool, table: bool, rank: 
             os.fsync(lines.fileno())  # the parts may be removed next
     if failed:
         with _replacing(folder / "failed.jsonl", rank) as path:
-            path.write_text("".join(_failures(folder, names).values()), encoding="utf-8")
-    return names
+            path.write_text("".join(_failures(folder, written).values()), encoding="utf-8")
+    return written
 
 
 @contextlib.contextmanager
@@ -849,7 +1042,18 @@ def _csv(path: Path, rank: int) -> Iterator[Any]:
         _replacing(path, rank) as made,
         made.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
-        yield csv.writer(file, lineterminator="\n")
+        yield csv.writer(_LineEnds(file), lineterminator="\r\n")
+
+
+class _LineEnds:
+    """Rows that end with a line feed; the writer, whose own line end has both characters, quotes what holds either."""
+
+    def __init__(self, file: TextIO):
+        self.file = file
+
+    def write(self, row: str) -> None:
+        """Write one row."""
+        self.file.write(row.removesuffix("\r\n") + "\n")
 
 
 class _Tables:
@@ -858,7 +1062,7 @@ class _Tables:
     def __init__(self, findings: Any, boxes: Any):
         self.findings, self.boxes = findings, boxes
         self.labels: list[str] = []
-        self.boxes.writerow(["film", "finding", "score", "xmin", "ymin", "xmax", "ymax"])
+        self.boxes.writerow(["film", "finding", "score", *SIDES])
 
     def add(self, record: dict[str, Any]) -> None:
         """A film's rows; the first film's labels make the head."""
@@ -867,11 +1071,15 @@ class _Tables:
             self.labels = sorted(by_label)
             marks = [f"{label} present" for label in self.labels]
             self.findings.writerow(["film", "height", "width", *self.labels, *marks, "warning"])
+        if sorted(by_label) != self.labels:
+            raise ValueError(
+                f"`folder` must hold records of the same findings, got others for {record['film']}. Remove its line."
+            )
         rows = [by_label[label] for label in self.labels]
         scores, present = [row["score"] for row in rows], [int(row["present"]) for row in rows]
         warning = record.get("warning", {}).get("reason", "")
         self.findings.writerow([record["film"], *record["size"], *scores, *present, warning])
         for row in rows:
             for box in row["boxes"]:
-                sides = [box[side] for side in ("xmin", "ymin", "xmax", "ymax")]
+                sides = [box[side] for side in SIDES]
                 self.boxes.writerow([record["film"], row["label"], row["score"], *sides])
