@@ -2,8 +2,8 @@
 r"""Train CLARiTy on image labels, with anatomical priors and, where there is one, a teacher.
 
     accelerate launch examples/train.py
-    accelerate launch examples/train.py --data_dir NIH_FOLDER --init facebook/dino-vits16 --layer_decay 0.65 \
-        --teacher TEACHER --teacher_cache runs/logits --augment flip --output_dir runs/nih
+    accelerate launch examples/train.py --data_dir NIH_FOLDER --init timm/vit_small_patch16_224.dino \
+        --layer_decay 0.65 --teacher TEACHER --teacher_cache runs/logits --augment flip --output_dir runs/nih
     accelerate launch examples/train.py --data_dir phantom NIH_FOLDER --film_repeats 4 --output_dir runs/mixed
     accelerate launch examples/train.py --data_dir films.csv --model clarity-s16-224 --output_dir runs/own
     accelerate launch examples/train.py examples/starter/1-phantoms.yaml --output_dir runs/stage1

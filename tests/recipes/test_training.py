@@ -94,10 +94,10 @@ def test_a_cache_of_logits_refuses_random_crops():
 
 def test_a_checkpoint_is_not_initialised_a_second_time():
     with pytest.raises(ValueError, match="`init` must be left out with --model"):
-        TrainingRecipe(model="clarity-s16-224", init="facebook/dino-vits16")
+        TrainingRecipe(model="clarity-s16-224", init="timm/vit_small_patch16_224.dino")
 
 
-@pytest.mark.parametrize("start", [{"model": "clarity-s16-224"}, {"init": "facebook/dino-vits16"}])
+@pytest.mark.parametrize("start", [{"model": "clarity-s16-224"}, {"init": "timm/vit_small_patch16_224.dino"}])
 def test_weights_that_are_given_have_their_size(start):
     with pytest.raises(ValueError, match="`size` must be left out with --model and --init, got ti16"):
         TrainingRecipe(size="ti16", **start)

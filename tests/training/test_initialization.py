@@ -168,6 +168,84 @@ def test_a_source_without_class_token_leaves_the_models():
     ]
 
 
+def dinov3(**changes):
+    """timm's DINOv3 ViT-S, made small: LayerScale, RoPE, registers, biases of its own."""
+    import timm
+
+    sizes = {"embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 2, "img_size": 32, "patch_size": 8}
+    return randomised(timm.create_model("vit_small_patch16_dinov3_qkvb", pretrained=False, **{**sizes, **changes}))
+
+
+@pytest.mark.parametrize("as_state", [False, True])
+def test_of_timm_s_dinov3_everything_is_taken_but_rope_which_is_told(as_state):
+    source = dinov3(num_reg_tokens=0)
+    config = config_from_vit(source, id2label={0: "Mass"}, class_attention_layers=1)
+    model = ClarityModel(config).eval()
+    own = model.embeddings.patch_positions.clone()
+    report = initialize_from_vit(model, source.state_dict() if as_state else source, class_token_noise=0)
+    assert report.rotary
+    assert "rotary positions (RoPE) of the source are not here" in str(report)
+    assert report.initialised == ["embeddings.patch_positions"]
+    assert torch.equal(model.embeddings.patch_positions, own)
+    assert len(report.folded) == 8
+    with torch.no_grad():  # without either's positions the encoders are the same
+        model.embeddings.patch_positions.zero_()
+        source.rope = None
+        source.pos_embed = None
+    torch.testing.assert_close(tokens_of(model, films()), tokens_of(source, films()), **EXACT)
+
+
+def test_registers_of_dinov3_are_left_out_and_reported():
+    report = initialize_from_vit(clarity(qkv_bias=True, layer_norm_eps=1e-5), dinov3())
+    assert [name for name in report.unused if "reg_token" in name] == ["reg_token"]
+    assert report.zeroed == [f"layers.{layer}.attention.k_proj.bias" for layer in range(2)]
+    assert not initialize_from_vit(clarity(), vit()).rotary
+
+
+def test_rad_dino_is_a_dinov2_with_patches_of_14(tmp_path):
+    source = dinov2(image_size=42, patch_size=14)
+    source.save_pretrained(tmp_path)
+    model = ClarityModel(config_from_vit(tmp_path, id2label={0: "Mass"}, class_attention_layers=1)).eval()
+    initialize_from_vit(model, tmp_path, class_token_noise=0)
+    assert model.config.patch_grid == (3, 3)
+    torch.testing.assert_close(tokens_of(model, films(42, 42)), tokens_of(source, films(42, 42)), **EXACT)
+
+
+def test_medical_mae_is_a_state_dict_of_timm_with_or_without_its_decoder():
+    source = timm_vit()
+    state = dict(source.state_dict())
+    decoder = {"mask_token": torch.zeros(1, 1, 24), "decoder_embed.weight": torch.zeros(8, 24)}
+    decoder |= {"decoder_pos_embed": torch.zeros(1, 17, 8), "decoder_blocks.0.attn.qkv.weight": torch.zeros(24, 8)}
+    model = clarity()
+    report = initialize_from_vit(model, state | decoder, class_token_noise=0)
+    torch.testing.assert_close(tokens_of(model, films()), tokens_of(source, films()), **EXACT)
+    assert {*decoder} <= {*report.unused}
+    averaged = timm_vit(global_pool="avg").state_dict()  # as it is fine-tuned: the last norm is behind the average
+    report = initialize_from_vit(clarity(), averaged)
+    assert report.initialised == ["layernorm.weight", "layernorm.bias"]
+
+
+@pytest.mark.parametrize("name", ["eva02_tiny_patch14_224", "eva02_small_patch14_224", "eva02_base_patch14_224"])
+def test_eva_02_and_eva_x_are_refused_for_their_swiglu(name):
+    import timm
+
+    sizes = {"embed_dim": 24, "depth": 2, "num_heads": 3, "img_size": 28}
+    source = timm.create_model(name, pretrained=False, **sizes)
+    model = clarity(patch_size=14, image_size=28)
+    for place in (source, source.state_dict()):
+        with pytest.raises(ValueError, match="must have MLPs of two layers, got SwiGLU"):
+            initialize_from_vit(model, place)
+    with pytest.raises(ValueError, match="got SwiGLU"):
+        config_from_vit(source)
+
+
+def test_dinov3_of_transformers_is_refused_for_timm_s():
+    from transformers import DINOv3ViTConfig
+
+    with pytest.raises(ValueError, match=r"got 'dinov3_vit'.*timm/vit_small_patch16_dinov3\.lvd1689m"):
+        config_from_vit(DINOv3ViTConfig())
+
+
 def test_layer_scale_is_folded_and_reported():
     report = initialize_from_vit(clarity(), dinov2())
     layers = ("attention.o_proj", "mlp.fc2")

@@ -81,7 +81,8 @@ class TrainingRecipe(DataRecipe):
         default=None, metadata={"help": "Checkpoint to continue from: a name, folder or Hub id. Default: new weights."}
     )
     init: str | None = field(
-        default=None, metadata={"help": "ViT whose encoder a new model starts from, such as facebook/dino-vits16."}
+        default=None,
+        metadata={"help": "ViT whose encoder a new model starts from, such as timm/vit_small_patch16_224.dino."},
     )
     size: Literal["s16", "ti16"] | None = field(
         default=None, metadata={"help": "Architecture of a new model without --init; default: s16."}

@@ -46,6 +46,8 @@ class InitializationReport:
         initialised: Not in the source: they stay as they were.
         unused: What the source has and the model does not; its own names. Of position embeddings, which rows.
         findings: For a CLARiTy source whose findings are known, what became of them.
+        rotary: Whether the source turns queries and keys by their place (RoPE), which the model does not do: then the
+            encoder does not compute what the source computes, and has to learn it again.
     """
 
     layout: str
@@ -58,6 +60,7 @@ class InitializationReport:
     initialised: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     findings: AdaptationReport | None = None
+    rotary: bool = False
 
     def __str__(self) -> str:
         lines = [f"Initialised from a ViT in the layout of {self.layout}: {len(self.matched)} weights one to one."]
@@ -67,6 +70,11 @@ class InitializationReport:
                 lines.append(f"  {name}: {len(names)}{listed(names)}")
         if self.findings is not None:
             lines.append(f"  {self.findings}")
+        if self.rotary:
+            lines.append(
+                "  rotary positions (RoPE) of the source are not here: places come from the model's own patch "
+                "positions, and the blocks have to get used to them"
+            )
         source, own = self.eps
         if source is None:
             lines.append(f"  LayerNorm eps: {own:g}, the source's is unknown")
@@ -83,6 +91,7 @@ class _Plan:
     kinds: dict[str, str] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
     findings: AdaptationReport | None = None
+    rotary: bool = False
 
     def add(self, name: str, tensor: torch.Tensor, kind: str) -> None:
         self.tensors[name], self.kinds[name] = tensor, kind
@@ -102,7 +111,8 @@ def initialize_from_vit(
     part. Positions are resampled bicubically without antialiasing where the patch grids differ, as DINO, transformers
     and the model itself do for other image sizes (timm antialiases). DINOv2's LayerScale is multiplied into the layer
     before it, an RGB patch embedding summed for a model of one channel (or a grey one spread over the channels): the
-    encoder computes what the source computes. Register and distillation tokens are left out, which changes that.
+    encoder computes what the source computes. Register and distillation tokens are left out, which changes that, and
+    so does RoPE, which the blocks of DINOv3 have in place of positions: the report says so.
 
     From a CLARiTy checkpoint everything that fits is copied, heads and class tokens too; findings are matched by name
     as in [`adapt_findings`].
@@ -110,9 +120,9 @@ def initialize_from_vit(
     Args:
         model: [`ClarityForMultiLabelLocalization`] or [`ClarityModel`]; keeps its dtype and device.
         source: A Hub id or folder in the layout of transformers (ViT, DeiT, DINOv2, with registers too) or timm
-            (`timm/...`, `hf-hub:timm/...`), a packaged checkpoint such as `clarity-s16-224`, a `.safetensors` file,
-            a module of transformers or timm, or a state dict. Safetensors only. A state dict does not tell its
-            number of attention heads: it is taken to be the model's. Of a DINO file the teacher is taken.
+            (DINOv3 too; `timm/...`, `hf-hub:timm/...`), a packaged checkpoint such as `clarity-s16-224`, a
+            `.safetensors` file, a module of transformers or timm, or a state dict. Safetensors only. A state dict does
+            not tell its number of attention heads: it is taken to be the model's. Of a DINO file the teacher is taken.
         class_token_noise: Standard deviation of the noise on class tokens and class positions, at least 0.
         generator: Source of the noise, on the CPU; by default one with seed 0. Global random state stays as it is.
 
@@ -143,6 +153,7 @@ def initialize_from_vit(
         getattr(report, plan.kinds.get(short, "initialised")).append(name)
     report.unused = plan.unused + read.unused
     report.findings = plan.findings
+    report.rotary = plan.rotary
     return report
 
 
@@ -159,7 +170,9 @@ def _plan_from_vit(
             f"{listed(found.unplaced)}. Without them it would compute something else: choose another checkpoint."
         )
     _check_architecture(observed_architecture(found.tensors) | _stated(read), config)
-    plan = _Plan(unused=found.unused)
+    # A state dict does not tell; blocks of this kind without positions are DINOv3's.
+    rotary = read.rotary or ("positions" not in found.tensors and any(key.endswith(".gamma_1") for key in read.state))
+    plan = _Plan(unused=found.unused, rotary=rotary)
     _plan_class_tokens_and_positions(plan, found.tensors, read, prefix, own, config, noise)
     for name, tensor in found.tensors.items():
         plan.add(name, tensor, "matched")
@@ -217,10 +230,13 @@ def _plan_class_tokens_and_positions(
 ) -> None:
     """Divide `cls_token` and `positions`, which leave `tensors`, among class tokens and both kinds of positions."""
     token, positions = tensors.pop("cls_token", None), tensors.pop("positions", None)
+    has_token = int(token is not None)
+    if positions is None and plan.rotary and token is not None:
+        _plan_class_copies(plan, token, None, own, noise)
+        return  # patch positions stay the model's own
     if positions is None:
         raise ValueError("`source` must have absolute position embeddings, got none. Choose another checkpoint.")
     positions = positions.reshape(1, -1, config.hidden_size)
-    has_token = int(token is not None)
     extra = extra_tokens(read.state, prefix)
     # Position embeddings begin with those of the class token and of extra tokens, of the former, or of none.
     leading = (has_token + sum(extra.values()), has_token + extra["distillation"], has_token, 0)
@@ -228,10 +244,17 @@ def _plan_class_tokens_and_positions(
     _plan_patch_positions(plan, positions[:, count:], grid, config)
     if count > has_token:
         plan.unused.append(f"position embeddings {has_token} to {count - 1}, of the extra tokens")
-    if token is None:
-        return  # class tokens stay as they were, and the report says so
-    first = positions[:, :1] if count else torch.zeros_like(positions[:, :1])  # DINOv2 with registers, DeiT-3
-    for name, tensor in (("class_tokens", token.reshape(1, 1, -1)), ("class_positions", first)):
+    if token is not None:  # else class tokens stay as they were, and the report says so
+        _plan_class_copies(plan, token, positions[:, :1] if count else None, own, noise)
+
+
+def _plan_class_copies(
+    plan: _Plan, token: torch.Tensor, position: torch.Tensor | None, own: dict[str, torch.Tensor], noise: TokenNoise
+) -> None:
+    """Class tokens and positions, each a noisy copy of the one; DINOv2 with registers and DeiT-3 have no position."""
+    token = token.reshape(1, 1, -1)
+    first = torch.zeros_like(token) if position is None else position
+    for name, tensor in (("class_tokens", token), ("class_positions", first)):
         copies = tensor.expand(-1, own[f"embeddings.{name}"].shape[1], -1)
         plan.add(f"embeddings.{name}", noise.add_to(copies), "copied_to_classes")
 

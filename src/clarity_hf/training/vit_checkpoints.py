@@ -50,12 +50,14 @@ class Checkpoint:
         architecture: What its config tells of the encoder, as arguments of [`ClarityConfig`]; empty without one.
         findings: Of a CLARiTy with a config, in the order of its logits.
         unused: Names in its files for which the library's model has no place.
+        rotary: Whether its blocks turn queries and keys by their place (RoPE), where a module tells.
     """
 
     state: dict[str, torch.Tensor]
     architecture: dict[str, Any] = field(default_factory=dict)
     findings: list[str] | None = None
     unused: list[str] = field(default_factory=list)
+    rotary: bool = False
 
 
 def config_from_vit(source: str | os.PathLike | nn.Module | PreTrainedConfig, **changes: Any) -> ClarityConfig:
@@ -85,7 +87,7 @@ def config_from_vit(source: str | os.PathLike | nn.Module | PreTrainedConfig, **
     if not architecture:
         raise ValueError(
             f"`source` must be a ViT with plain blocks, got {type(source).__name__}. "
-            "Give a ViT of transformers or timm, such as facebook/dino-vits16."
+            "Give a ViT of transformers or timm, such as timm/vit_small_patch16_224.dino."
         )
     return ClarityConfig(**(architecture | changes))
 
@@ -104,7 +106,8 @@ def read_checkpoint(source: str | os.PathLike | nn.Module | Mapping[str, torch.T
     """
     if isinstance(source, nn.Module):
         findings = _findings_of(getattr(source, "config", None))
-        return Checkpoint(dict(source.state_dict()), _module_architecture(source), findings)
+        rotary = any(getattr(part, "rope", None) is not None for part in source.modules())
+        return Checkpoint(dict(source.state_dict()), _module_architecture(source), findings, rotary=rotary)
     if isinstance(source, Mapping):
         strange = [key for key, value in source.items() if not isinstance(value, torch.Tensor)]
         if strange:
@@ -208,7 +211,7 @@ def _config_architecture(config: Any) -> dict[str, Any]:
     if not architecture:
         raise ValueError(
             f"`source` must be a ViT with plain blocks ({', '.join(VIT_TYPES)}, or timm's VisionTransformer), got "
-            f"'{kind}'. Choose another checkpoint."
+            f"'{kind}'. Choose another checkpoint; of DINOv3 timm's, such as timm/vit_small_patch16_dinov3.lvd1689m."
         )
     return architecture
 
@@ -228,6 +231,8 @@ def _timm_architecture(module: Any) -> dict[str, Any]:
     block, projection = module.blocks[0], getattr(module.patch_embed, "proj", None)
     attention: Any = getattr(block, "attn", None)
     mlp: Any = getattr(block, "mlp", None)
+    if "glu" in type(mlp).__name__.lower():
+        raise gated_mlp_error()
     plain = hasattr(attention, "qkv") and hasattr(attention, "num_heads") and hasattr(mlp, "fc1")
     if not plain or not isinstance(projection, nn.Conv2d):
         return {}
@@ -240,7 +245,7 @@ def _timm_architecture(module: Any) -> dict[str, Any]:
         "intermediate_size": mlp.fc1.out_features,
         "patch_size": patch_side(projection.kernel_size),
         "num_channels": projection.in_channels,
-        "qkv_bias": attention.qkv.bias is not None,
+        "qkv_bias": attention.qkv.bias is not None or getattr(attention, "q_bias", None) is not None,
         "layer_norm_eps": block.norm1.eps,
         "hidden_act": ACTIVATIONS.get(activation, activation),
         "image_size": size[0] if isinstance(size, Sequence) and size[0] == size[1] else size,

@@ -64,8 +64,13 @@ LAYER_SCALES = {
     "layer_scale2.lambda1": "mlp.fc2",
     "ls1.gamma": "attention.o_proj",
     "ls2.gamma": "mlp.fc2",
+    "gamma_1": "attention.o_proj",
+    "gamma_2": "mlp.fc2",
 }
-"""LayerScale of DINOv2 and the linear layer before it."""
+"""LayerScale of DINOv2 and DINOv3, and the linear layer before it."""
+
+BIASES = {"attn.q_bias": "attention.q_proj.bias", "attn.v_bias": "attention.v_proj.bias"}
+"""Biases that timm's EVA and DINOv3 keep beside their fused projection; keys have none."""
 
 BLOCK_KEY = re.compile(r"(?:encoder\.layers?|layers?|blocks)\.(\d+)\.(.+)")
 EXTRA_TOKEN = re.compile(r"(?:embeddings\.)?(?:(reg|register|dist|distillation)_tokens?|mask_token)")
@@ -138,6 +143,8 @@ def translate(state: Mapping[str, torch.Tensor], prefix: str) -> Translation:
             found.unused.append(key)
         elif block and block[2] in LAYER_SCALES:
             found.layer_scales[f"layers.{block[1]}.{LAYER_SCALES[block[2]]}"] = wide
+        elif block and block[2] in BIASES:
+            found.tensors[f"layers.{block[1]}.{BIASES[block[2]]}"] = wide
         elif block and module in BLOCK_NAMES and leaf in ("weight", "bias"):
             found.tensors |= _split(f"layers.{block[1]}.{BLOCK_NAMES[module]}", leaf, wide)
         elif short in OUTER_NAMES:
