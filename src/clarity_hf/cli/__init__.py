@@ -19,6 +19,7 @@ from .export import export
 from .phantom import phantom
 from .predict import predict
 from .publish import publish
+from .serve_dicom import serve_dicom
 from .spelling import SPELLING, Command
 from .train import PARSER_READS_ALL, train
 
@@ -40,7 +41,7 @@ class _Command(Command):
 
 
 app.command(context_settings=PARSER_READS_ALL)(train)
-for command in (predict, evaluate, calibrate, export, publish, demo, phantom):
+for command in (predict, evaluate, calibrate, export, publish, demo, serve_dicom, phantom):
     app.command(cls=_Command, context_settings=SPELLING)(command)
 
 

@@ -7,15 +7,17 @@ import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch.nn.functional as F
 from transformers.modeling_outputs import ModelOutput
 
+from clarity_hf.dicom_reading import read_dicom
 from clarity_hf.fingerprints import describe_results
+from clarity_hf.image_reading import read_image
 from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
+from clarity_hf.radiograph_check import check_mode, check_radiograph
 
 from .dicom_output import (
     DEFAULT_KINDS,
@@ -31,6 +33,21 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _MAPPED = ("regions", "probabilities")
+
+
+@dataclass(frozen=True, eq=False)
+class Localized:
+    """What became of one DICOM file.
+
+    Attributes:
+        state: `done`, `refused` (it is no image that can be analysed, or looks like none) or `failed`.
+        reason: Why it was refused or failed, or what is in doubt; no patient is named.
+        datasets: Results, also of what was refused, where a report was wanted and could be made.
+    """
+
+    state: str
+    reason: str
+    datasets: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -68,8 +85,8 @@ class DicomResultWriter:
         pixels: np.ndarray,
         findings: list[dict[str, Any]],
         outputs: ModelOutput,
-        folder: str | os.PathLike,
-        stem: str,
+        folder: str | os.PathLike | None = None,
+        stem: str = "findings",
         doubt: str = "",
     ) -> DicomResults:
         """Write the results of one image.
@@ -79,7 +96,7 @@ class DicomResultWriter:
             pixels: `(H, W)` in [0, 255], as the model saw it.
             findings: What the pipeline's `postprocess` gave for the outputs.
             outputs: Of the pipeline's `forward`, of this image alone.
-            folder: Where files are written.
+            folder: Where files are written, if anywhere.
             stem: Start of their names.
             doubt: As in `write_structured_report`.
 
@@ -94,19 +111,61 @@ class DicomResultWriter:
             header, pixels, findings, self.identity, folder, self.kinds, stem=stem, map_thresholds=levels, doubt=doubt
         )
 
-    def refuse(self, header: Dataset, reason: str, file: str | os.PathLike) -> Path:
+    def refuse(self, header: Dataset, reason: str, file: str | os.PathLike | None = None) -> Dataset:
         """Write a report that says why an image was not analysed.
 
         Args:
             header: Of the image.
             reason: In words, without a patient's name or number; what is not ASCII in it is replaced.
-            file: Where the report is written.
+            file: Where the report is written, if anywhere.
+
+        Returns:
+            The report.
 
         Raises:
             ImportError, ValueError: As in `write_refusal_report`.
         """
-        write_refusal_report(header, reason.encode("ascii", "replace").decode(), self.identity, file=file)
-        return Path(file)
+        return write_refusal_report(header, reason.encode("ascii", "replace").decode(), self.identity, file=file)
+
+    def localize(self, path: str | os.PathLike, radiograph_check: str = "warn", reports: bool = True) -> Localized:
+        """Read one DICOM file, localize its findings and make its results. Whatever is wrong with it is reported.
+
+        Args:
+            path: Of the file.
+            radiograph_check: What follows where it does not look like a frontal chest radiograph: warn, refuse or off.
+            reports: Whether an image that is refused gets a report that says so.
+
+        Raises:
+            ValueError: `radiograph_check` is no mode.
+        """
+        check_mode(radiograph_check)
+        try:
+            film = read_dicom(path)
+            pixels = np.asarray(read_image(film.pixels, "image"))
+            doubt = ""
+            if radiograph_check != "off":
+                verdict = check_radiograph(pixels)
+                if not verdict.passed and radiograph_check == "refuse":
+                    raise ValueError(verdict.told())
+                doubt = "" if verdict.passed else doubt_about(verdict.reason)
+            outputs = self.pipeline.forward(self.pipeline.preprocess(pixels, radiograph_check="off"))
+            findings = self.pipeline.postprocess(outputs, threshold=self.threshold)
+            results = self.write(film.dataset, pixels, findings, outputs, doubt=doubt)
+            return Localized("done", doubt, tuple(results.datasets.values()))
+        except MemoryError:  # no fault of the file's
+            raise
+        except (ValueError, TypeError, ImportError, FileNotFoundError) as error:  # their words name no patient
+            reason = str(error).replace(os.fspath(path), "image")
+            return Localized("refused", reason, self._refusal(path, reason) if reports else ())
+        except Exception as error:  # of a broken file a library may raise anything, and quote anything
+            return Localized("failed", f"an unexpected {type(error).__name__}", ())
+
+    def _refusal(self, path: str | os.PathLike, reason: str) -> tuple[Dataset, ...]:
+        header = header_of(path)
+        try:
+            return () if header is None else (self.refuse(header, reason),)
+        except Exception:  # a header too broken for a report; the log has the reason
+            return ()
 
     def _with_stored_maps(self, findings: list[dict[str, Any]], outputs: ModelOutput) -> list[dict[str, Any]]:
         """The findings, the present ones with their maps as results store them: no map of the image's size is made."""

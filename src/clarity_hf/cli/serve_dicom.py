@@ -1,0 +1,120 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""`clarity-hf serve-dicom`: a node that takes images from a PACS and sends findings back."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import DeviceOption, DicomKindsOption, ModelOption, RadiographCheckOption, chosen_kinds, load_pipeline
+
+TOKEN = "CLARITY_HF_DICOMWEB_TOKEN"
+"""Variable of the environment with the bearer token of a server of DICOMweb."""
+
+
+def serve_dicom(
+    folder: Annotated[Path, typer.Argument(help="Of the queue; it holds patients' images while they wait.")],
+    destination: Annotated[str | None, typer.Option(help="Where results go: TITLE@HOST:PORT.")] = None,
+    stow: Annotated[str | None, typer.Option(help="Or the root of a server of DICOMweb, https://...")] = None,
+    model: ModelOption = "clarity-s16-224",
+    ae_title: Annotated[str, typer.Option(help="Title of the node.")] = "CLARITY",
+    host: Annotated[str, typer.Option(help="Address to listen on; by default only this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 11112,
+    allow_title: Annotated[
+        list[str] | None, typer.Option(help="A title that may call; several times for more.")
+    ] = None,
+    allow_address: Annotated[
+        list[str] | None, typer.Option(help="An address or network that may connect; several times for more.")
+    ] = None,
+    settle: Annotated[float, typer.Option(help="Seconds without a new image after which a study is analysed.")] = 10,
+    max_queue_mb: Annotated[float, typer.Option(help="Megabytes that may wait; more is not taken.")] = 10_000,
+    dicom_kinds: DicomKindsOption = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Score from which a finding is present; by default the model's own.")
+    ] = None,
+    radiograph_check: RadiographCheckOption = "warn",
+    refusal_reports: Annotated[bool, typer.Option(help="A report of each image that is not analysed.")] = True,
+    poll: Annotated[str | None, typer.Option(help="Root of a DICOMweb server to ask for new images, too.")] = None,
+    poll_every: Annotated[float, typer.Option(help="Seconds between the questions.")] = 60,
+    http_port: Annotated[
+        int | None, typer.Option(help="Port of /healthz and /metrics on this machine.", min=1, max=65535)
+    ] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM; callers must then use TLS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Of it, where it is not in the same file.")] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="PEM of who signs peers' certificates; callers must then show one.")
+    ] = None,
+    tls_destination: Annotated[bool, typer.Option(help="Send with TLS.")] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Take CR and DX images over DICOM, localize findings, send results to a PACS; needs the extra node.
+
+    Ctrl-C or SIGTERM ends it after the image that it analyses; what waits is done when it is started again.
+    """
+    from clarity_hf.deployment.dicom_destinations import StorageDestination, WebDestination, tls_from, tls_to
+    from clarity_hf.deployment.dicom_inference import DicomResultWriter
+    from clarity_hf.deployment.dicom_node import DicomNode, NodeSettings
+    from clarity_hf.deployment.dicom_output import DEFAULT_KINDS
+    from clarity_hf.radiograph_check import check_mode
+    from clarity_hf.training.runs import published_name
+
+    _check_one(destination, stow)
+    check_mode(radiograph_check)
+    _quiet_strangers()
+    token = os.environ.get(TOKEN, "")
+    if stow is not None:
+        target: StorageDestination | WebDestination = WebDestination(stow, token)
+    else:
+        tls = tls_to(tls_ca, tls_certificate, tls_key) if tls_destination else None
+        target = StorageDestination.parse(str(destination), ae_title, tls)
+    settings = NodeSettings(
+        folder,
+        ae_title,
+        host,
+        port,
+        tuple(allow_title or ()),
+        tuple(allow_address or ()),
+        settle,
+        int(max_queue_mb * 1e6),
+        radiograph_check,
+        refusal_reports,
+        http_port,
+        None if tls_certificate is None else tls_from(tls_certificate, tls_key, tls_ca),
+        None if poll is None else WebDestination(poll, token),
+        poll_every,
+    )
+    kinds = chosen_kinds(dicom_kinds, DEFAULT_KINDS)
+    writer = DicomResultWriter(load_pipeline(model, device), published_name(model), threshold, kinds)
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    with DicomNode(writer, target, settings) as node:
+        print(f"{ae_title} listens on {host}:{node.port}. For research, not for diagnosis.", flush=True)
+        ended.wait()
+
+
+def _check_one(destination: str | None, stow: str | None) -> None:
+    if (destination is None) == (stow is None):
+        raise ValueError(
+            f"`--destination` or `--stow` must be given, and one alone, got {'none' if stow is None else 'both'}. "
+            "Write --destination PACS@10.0.0.5:104."
+        )
+
+
+def _quiet_strangers() -> None:
+    """Let no library quote an image's header: its warnings may name the patient. Own lines go to the error stream."""
+    warnings.simplefilter("ignore")
+    for name in ("pydicom", "pynetdicom", "highdicom"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger = logging.getLogger("clarity_hf.deployment.dicom_node")
+    logger.addHandler(lines)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -1,0 +1,262 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Where the DICOM node gives its results: a Storage SCP over C-STORE, or a server of DICOMweb over STOW-RS."""
+
+from __future__ import annotations
+
+import io
+import re
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+RESULT_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.88.33",  # Comprehensive SR
+    "1.2.840.10008.5.1.4.1.1.11.1",  # Grayscale Softcopy Presentation State
+    "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
+    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture
+)
+"""SOP classes of results."""
+
+_EXPLICIT, _IMPLICIT, _JPEG_2000 = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.90"
+
+
+class Destination(Protocol):
+    """Takes results."""
+
+    def send(self, files: Sequence[Path]) -> Iterator[str]:
+        """Send files, and say of each in turn whether it was taken.
+
+        Args:
+            files: Of DICOM.
+
+        Returns:
+            For each file the reason why it was not taken, empty where it was.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class StorageDestination:
+    """A Storage SCP.
+
+    Attributes:
+        ae_title: Its own title.
+        host: Name or address of its machine.
+        port: Where it listens there.
+        calling_title: Title that it knows the node by.
+        tls: Context of a connection with TLS.
+        timeout_s: Seconds to wait for an answer.
+    """
+
+    ae_title: str
+    host: str
+    port: int
+    calling_title: str
+    tls: ssl.SSLContext | None = None
+    timeout_s: float = 30
+
+    @classmethod
+    def parse(cls, words: str, calling_title: str, tls: ssl.SSLContext | None = None) -> StorageDestination:
+        """Read `TITLE@HOST:PORT`.
+
+        Args:
+            words: Such as `ORTHANC@127.0.0.1:4242`.
+            calling_title: As in the class.
+            tls: As in the class.
+
+        Raises:
+            ValueError: They are not of this form.
+        """
+        found = re.fullmatch(r"([^@]{1,16})@(.+):(\d{1,5})", words)
+        if found is None or not 0 < int(found[3]) < 65536:
+            raise ValueError(f"`destination` must be TITLE@HOST:PORT, got '{words}'. Write it as PACS@10.0.0.5:104.")
+        return cls(found[1].strip(), found[2].strip("[]"), int(found[3]), calling_title, tls)
+
+    def send(self, files: Sequence[Path]) -> Iterator[str]:
+        """As in [`Destination`].
+
+        Args:
+            files: As there.
+
+        Returns:
+            As there.
+        """
+        import pynetdicom
+
+        entity = pynetdicom.AE(ae_title=self.calling_title)
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self.timeout_s
+        entity.connection_timeout = self.timeout_s
+        for sop_class in RESULT_CLASSES:
+            entity.add_requested_context(sop_class, [_EXPLICIT, _IMPLICIT])
+        # A context of its own: of several syntaxes in one a peer accepts a single one.
+        entity.add_requested_context(RESULT_CLASSES[-1], _JPEG_2000)
+        tls = None if self.tls is None else (self.tls, self.host)
+        link = entity.associate(self.host, self.port, ae_title=self.ae_title, tls_args=tls)
+        try:
+            for file in files:
+                yield self._store(link, file) if link.is_established else "no association"
+        finally:
+            if link.is_established:
+                link.release()
+
+    def _store(self, link: Any, file: Path) -> str:
+        import pydicom
+
+        dataset = pydicom.dcmread(file)
+        accepted = {
+            syntax
+            for context in link.accepted_contexts
+            if context.abstract_syntax == dataset.SOPClassUID
+            for syntax in context.transfer_syntax
+        }
+        if not accepted:
+            return f"{dataset.SOPClassUID.name} is not accepted"
+        if dataset.file_meta.TransferSyntaxUID not in accepted:
+            if dataset.file_meta.TransferSyntaxUID.is_compressed:
+                dataset.decompress()
+            if _EXPLICIT not in accepted:
+                dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+                dataset = _read_again(dataset)
+        try:
+            status = link.send_c_store(dataset).get("Status")
+        except (ValueError, RuntimeError) as error:  # the association ended
+            return type(error).__name__
+        if status is None:
+            return "no answer"
+        taken = status == 0 or 0xB000 <= status <= 0xBFFF  # warnings: stored, with elements coerced or dropped
+        return "" if taken else f"status 0x{status:04X}"
+
+
+@dataclass(frozen=True)
+class WebDestination:
+    """A server of DICOMweb.
+
+    Attributes:
+        url: Root of its services, such as `https://pacs/dicom-web`.
+        token: Sent as a bearer token, where one is needed.
+        timeout_s: Seconds to wait for an answer.
+    """
+
+    url: str
+    token: str = ""
+    timeout_s: float = 30
+
+    def client(self) -> Any:
+        """A `dicomweb_client.DICOMwebClient` of this server."""
+        from dicomweb_client.api import DICOMwebClient
+
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else None
+        return DICOMwebClient(self.url, headers=headers, timeout=self.timeout_s)
+
+    def send(self, files: Sequence[Path]) -> Iterator[str]:
+        """As in [`Destination`].
+
+        Args:
+            files: As there.
+
+        Returns:
+            As there.
+        """
+        import pydicom
+        import requests
+
+        client = self.client()
+        for file in files:
+            try:
+                answer = client.store_instances([pydicom.dcmread(file)])
+                failed = answer.get("FailedSOPSequence") or ()
+                yield f"reason 0x{int(failed[0].get('FailureReason') or 0):04X}" if failed else ""
+            except requests.RequestException as error:
+                yield type(error).__name__  # its words may hold UIDs
+
+    def images(self, days: int, known: Callable[[str], bool]) -> Iterator[tuple[str, str, bytes]]:
+        """Images of the last days that are not known yet, by QIDO-RS and WADO-RS.
+
+        Args:
+            days: How many, today included.
+            known: Called with a SOP Instance UID; says whether it is known.
+
+        Returns:
+            SOP and Study Instance UID, and the file.
+
+        Raises:
+            requests.RequestException: The server did not answer, or not so.
+        """
+        import datetime
+
+        client, today = self.client(), datetime.date.today()
+        dates = f"{today - datetime.timedelta(days - 1):%Y%m%d}-{today:%Y%m%d}"
+        for modality in ("CR", "DX"):
+            filters = {"Modality": modality, "StudyDate": dates}
+            for found in client.search_for_instances(search_filters=filters, get_remaining=True):
+                study, series, uid = (found[tag]["Value"][0] for tag in ("0020000D", "0020000E", "00080018"))
+                if not known(uid):
+                    file = client.retrieve_instance(study, series, uid, media_types=(("application/dicom", "*"),))
+                    yield uid, study, as_file(file)
+
+
+def as_file(dataset: Any) -> bytes:
+    """A data set as a file of DICOM PS3.10.
+
+    Args:
+        dataset: With `file_meta`.
+    """
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def _read_again(dataset: Any) -> Any:
+    """A data set in the transfer syntax that its meta information names."""
+    import pydicom
+
+    return pydicom.dcmread(io.BytesIO(as_file(dataset)))
+
+
+def tls_to(certificate_authority: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
+    """Context of connections that the node opens: the peer is checked, and sees the node's certificate if asked.
+
+    Args:
+        certificate_authority: File of the certificates that the peer's must be signed by; the system's without.
+        certificate: The node's own, as PEM.
+        key: Of it.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    context = ssl.create_default_context(cafile=None if certificate_authority is None else str(certificate_authority))
+    if certificate is not None:
+        context.load_cert_chain(certificate, key)
+    return context
+
+
+def tls_from(certificate: Path, key: Path | None, certificate_authority: Path | None) -> ssl.SSLContext:
+    """Context of connections that others open to the node.
+
+    Args:
+        certificate: The node's own, as PEM.
+        key: Of it, where it is not in the same file.
+        certificate_authority: File of the certificates that callers' must be signed by; callers need none without.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    if certificate_authority is not None:
+        context.load_verify_locations(cafile=certificate_authority)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+__all__ = [
+    "RESULT_CLASSES",
+    "Destination",
+    "StorageDestination",
+    "WebDestination",
+    "as_file",
+    "tls_from",
+    "tls_to",
+]

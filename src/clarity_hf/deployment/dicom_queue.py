@@ -1,0 +1,298 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""What the DICOM node has taken and not yet given back: an SQLite file and a folder of DICOM files beside it.
+
+An image is *received*, then *done* (its results wait in the outbox), *refused* or *failed*. A result waits in the
+outbox until its destination has it. Every step is one transaction with full synchronisation, made before anyone is
+told of it, and files are written before the rows that name them: a process that is killed at any moment begins again
+with what the rows say, and does a step twice rather than never. Results have the same UID each time, so that a
+destination that got one twice has it once.
+
+The folder holds patients' images. It is readable by its owner alone, and an image is removed once its results are
+made, a result once it was taken. Rows hold UIDs, no names; those of finished images stay for `KEPT_DAYS`, so that an
+image that is sent again is not analysed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_ATTEMPTS = 3
+"""Times that an image is begun before it is given up: one that ends the process would do so for ever."""
+
+KEPT_DAYS = 90
+"""Days for which the rows of finished images are kept."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS images (
+    id INTEGER PRIMARY KEY, uid TEXT NOT NULL, maker TEXT NOT NULL, study TEXT NOT NULL, file TEXT NOT NULL,
+    bytes INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', attempts INTEGER NOT NULL DEFAULT 0,
+    received REAL NOT NULL, UNIQUE (uid, maker)
+);
+CREATE TABLE IF NOT EXISTS outbox (
+    id INTEGER PRIMARY KEY, image INTEGER NOT NULL, uid TEXT NOT NULL UNIQUE, file TEXT NOT NULL,
+    bytes INTEGER NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS images_by_state ON images (state, study);
+CREATE INDEX IF NOT EXISTS outbox_by_state ON outbox (state, due);
+"""
+
+
+@dataclass(frozen=True)
+class ReceivedImage:
+    """An image that waits to be analysed.
+
+    Attributes:
+        id: Its number in the queue, the only name that logs give it.
+        file: Where it lies.
+        attempts: Times that it was begun, this one included.
+    """
+
+    id: int
+    file: Path
+    attempts: int
+
+
+@dataclass(frozen=True)
+class WaitingResult:
+    """A result that its destination has not got.
+
+    Attributes:
+        id: Its number in the queue.
+        image: That of its image.
+        file: Where it lies.
+        attempts: Times that it was sent in vain.
+    """
+
+    id: int
+    image: int
+    file: Path
+    attempts: int
+
+
+class FullQueueError(OSError):
+    """The folder holds as many bytes as it may."""
+
+
+class DicomQueue:
+    """Images that were taken and results that wait.
+
+    Args:
+        folder: Of the queue; made where it is not there, for its owner alone.
+        maker: Names model and settings: an image that was analysed by others is analysed again.
+        max_bytes: Of images and results together; more is not taken.
+        clock: Seconds since 1970.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike, maker: str, max_bytes: int, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.folder, self.maker, self.max_bytes, self._clock = Path(folder), maker, max_bytes, clock
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(self.folder / "queue.sqlite", check_same_thread=False, isolation_level=None)
+        for setting in ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 10000"):
+            self._connection.execute(f"PRAGMA {setting}")
+        self._connection.executescript(_TABLES)
+        self._remove_orphans()
+
+    def close(self) -> None:
+        """Close the file; what waits stays."""
+        with self._lock:
+            self._connection.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def _rows(self, query: str, *values: object) -> list[tuple]:
+        with self._lock:
+            return self._connection.execute(query, values).fetchall()
+
+    def _remove_orphans(self) -> None:
+        """Remove old rows, and files that no row names: a killed process wrote them and not their rows."""
+        old = self._clock() - 86400 * KEPT_DAYS
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM images WHERE state != 'received' AND received < ?", (old,))
+            connection.execute("DELETE FROM outbox WHERE state = 'sent' AND image NOT IN (SELECT id FROM images)")
+        named = {name for (name,) in self._rows("SELECT file FROM images WHERE state = 'received'")}
+        named |= {name for (name,) in self._rows("SELECT file FROM outbox WHERE state = 'waiting'")}
+        for path in self.folder.glob("*.dcm*"):
+            if path.name not in named:
+                path.unlink(missing_ok=True)
+
+    def knows(self, uid: str) -> bool:
+        """Whether an image was taken before, for this model and these settings.
+
+        Args:
+            uid: Its SOP Instance UID.
+        """
+        return bool(self._rows("SELECT 1 FROM images WHERE uid = ? AND maker = ?", uid, self.maker))
+
+    def receive(self, uid: str, study: str, content: bytes) -> bool:
+        """Take an image: it is on the disk when this returns.
+
+        Args:
+            uid: Its SOP Instance UID.
+            study: Its Study Instance UID.
+            content: Of the file, as DICOM PS3.10 has it.
+
+        Returns:
+            Whether it is new; one that was taken before is not taken again.
+
+        Raises:
+            FullQueueError: There is no room for it.
+            OSError: It cannot be written.
+        """
+        if self.knows(uid):
+            return False
+        if self.bytes() + len(content) > self.max_bytes:
+            raise FullQueueError(f"`max_bytes` must leave room for the image, got {self.max_bytes}. Send it later.")
+        name = f"{uuid.uuid4().hex}.dcm"
+        _write(self.folder / name, content)
+        row = (uid, self.maker, study, name, len(content), self._clock())
+        with self._transaction() as connection:
+            made = connection.execute(
+                "INSERT OR IGNORE INTO images (uid, maker, study, file, bytes, state, received) "
+                "VALUES (?, ?, ?, ?, ?, 'received', ?)",
+                row,
+            )
+        if not made.rowcount:  # two associations sent it at once
+            (self.folder / name).unlink()
+        return bool(made.rowcount)
+
+    def next_image(self, settle_s: float) -> ReceivedImage | None:
+        """The next image of a study that has settled, begun once more; None where there is none.
+
+        Images that were begun `MAX_ATTEMPTS` times are given up on the way.
+
+        Args:
+            settle_s: Seconds without a new image after which a study has settled.
+        """
+        given_up = "UPDATE images SET state = 'failed', reason = 'it ended the process' WHERE state = 'received'"
+        settled = (
+            "SELECT id, file, attempts FROM images WHERE state = 'received' AND study NOT IN "
+            "(SELECT study FROM images WHERE received > ?) ORDER BY received, id LIMIT 1"
+        )
+        with self._transaction() as connection:
+            connection.execute(f"{given_up} AND attempts >= ?", (MAX_ATTEMPTS,))
+            found = connection.execute(settled, (self._clock() - settle_s,)).fetchone()
+            if found is None:
+                return None
+            connection.execute("UPDATE images SET attempts = attempts + 1 WHERE id = ?", (found[0],))
+        return ReceivedImage(found[0], self.folder / found[1], found[2] + 1)
+
+    def put_back(self, image: ReceivedImage) -> None:
+        """Take back that an image was begun: what went wrong was no fault of its.
+
+        Args:
+            image: Of `next_image`.
+        """
+        with self._transaction() as connection:
+            connection.execute("UPDATE images SET attempts = attempts - 1 WHERE id = ?", (image.id,))
+
+    def finish(self, image: ReceivedImage, results: Sequence[tuple[str, bytes]], state: str, reason: str = "") -> None:
+        """Give an image's results to the outbox and let the image go, both or neither.
+
+        Args:
+            image: Of `next_image`.
+            results: SOP Instance UID and file of each.
+            state: `done`, `refused` or `failed`.
+            reason: Why it was refused or failed, without a patient's name or number.
+
+        Raises:
+            OSError: A result cannot be written.
+        """
+        rows = []
+        for uid, content in results:
+            name = f"{uuid.uuid4().hex}.dcm"
+            _write(self.folder / name, content)
+            rows.append((image.id, uid, name, len(content)))
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO outbox (image, uid, file, bytes, state) VALUES (?, ?, ?, ?, 'waiting')", rows
+            )
+            connection.execute("UPDATE images SET state = ?, reason = ? WHERE id = ?", (state, reason, image.id))
+        image.file.unlink(missing_ok=True)
+
+    def due_results(self, limit: int) -> list[WaitingResult]:
+        """Results whose time has come, oldest first.
+
+        Args:
+            limit: How many at most.
+        """
+        query = "SELECT id, image, file, attempts FROM outbox WHERE state = 'waiting' AND due <= ? ORDER BY id LIMIT ?"
+        rows = self._rows(query, self._clock(), limit)
+        return [WaitingResult(number, image, self.folder / name, tried) for number, image, name, tried in rows]
+
+    def sent(self, result: WaitingResult) -> None:
+        """Let a result go that its destination has.
+
+        Args:
+            result: Of `due_results`.
+        """
+        with self._transaction() as connection:
+            connection.execute("UPDATE outbox SET state = 'sent' WHERE id = ?", (result.id,))
+        result.file.unlink(missing_ok=True)
+
+    def retry(self, result: WaitingResult, after_s: float) -> None:
+        """Keep a result that its destination did not take.
+
+        Args:
+            result: Of `due_results`.
+            after_s: Seconds until it is sent again.
+        """
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE outbox SET attempts = attempts + 1, due = ? WHERE id = ?", (self._clock() + after_s, result.id)
+            )
+
+    def bytes(self) -> int:
+        """Bytes of the images and results that wait."""
+        query = "SELECT COALESCE(SUM(bytes), 0) FROM {} WHERE state = '{}'"
+        pairs = (("images", "received"), ("outbox", "waiting"))
+        return sum(self._rows(query.format(*pair))[0][0] for pair in pairs)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Images and results by their state."""
+        return {
+            table: dict(self._rows(f"SELECT state, COUNT(*) FROM {table} GROUP BY state"))
+            for table in ("images", "outbox")
+        }
+
+    def oldest_s(self) -> float:
+        """Seconds that the longest waiting image has waited; 0 where none waits."""
+        (first,) = self._rows("SELECT MIN(received) FROM images WHERE state = 'received'")[0]
+        return 0.0 if first is None else self._clock() - first
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all, and on the disk when this returns."""
+    made = path.with_suffix(".dcm.part")
+    with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(made, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,23 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""`clarity-hf serve-dicom`: what it refuses before it loads a model. That it serves is in `test_dicom_node.py`."""
+
+import pytest
+
+from clarity_hf.cli import main
+
+pytest.importorskip("pynetdicom")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "`--destination` or `--stow` must be given, and one alone, got none"),
+        (["--destination", "A@b:1", "--stow", "http://b"], "and one alone, got both"),
+        (["--destination", "nowhere"], "`destination` must be TITLE@HOST:PORT, got 'nowhere'"),
+        (["--destination", "A@b:1", "--host", "0.0.0.0"], "`titles` or `addresses` must be given"),
+        (["--destination", "A@b:1", "--radiograph-check", "no"], "`radiograph_check` must be one of"),
+    ],
+)
+def test_options_that_make_no_sense_are_told(tmp_path, capsys, words, message):
+    assert main(["serve-dicom", str(tmp_path / "queue"), *words]) == 1
+    assert message in capsys.readouterr().err
