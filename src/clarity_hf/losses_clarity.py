@@ -101,7 +101,12 @@ def balanced_positive_weights(labels: torch.Tensor, limit: float = 10.0) -> torc
     return torch.where(known, ratio.clamp(1 / limit, limit), torch.ones_like(ratio))
 
 
-def distillation_loss(logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+def distillation_loss(
+    logits: torch.Tensor,
+    teacher_logits: torch.Tensor,
+    temperature: float = 1.0,
+    left_out: torch.Tensor | None = None,
+) -> torch.Tensor:
     r"""Match a teacher's probabilities, finding by finding (softmax forms do not fit several labels at once).
 
     .. math:: L = \frac{τ^2}{BF} \sum_{b,c} BCE(z_{bc}/τ, σ(z^t_{bc}/τ))
@@ -112,6 +117,7 @@ def distillation_loss(logits: torch.Tensor, teacher_logits: torch.Tensor, temper
         logits: `(B, F)` of the student.
         teacher_logits: `(B, F)` of the teacher, treated as constants.
         temperature: τ > 0.
+        left_out: `(B,)` bool, images that count 0; None for none.
 
     Returns:
         Scalar ≥ 0.
@@ -124,7 +130,13 @@ def distillation_loss(logits: torch.Tensor, teacher_logits: torch.Tensor, temper
     if not 0 < temperature < float("inf"):
         raise ValueError(f"`temperature` must be above 0 and finite, got {temperature}. 1 softens nothing.")
     targets = torch.sigmoid(teacher_logits.detach().float() / temperature)
-    return F.binary_cross_entropy_with_logits(logits.float() / temperature, targets) * temperature**2
+    losses = F.binary_cross_entropy_with_logits(logits.float() / temperature, targets, reduction="none")
+    return without(losses.mean(-1), left_out).mean() * temperature**2
+
+
+def without(values: torch.Tensor, left_out: torch.Tensor | None) -> torch.Tensor:
+    """Values `(B,)` of images, 0 for those that are left out by `(B,)` bool; None leaves out none."""
+    return values if left_out is None else torch.where(left_out, torch.zeros_like(values), values)
 
 
 def orthogonality_loss(class_tokens: torch.Tensor) -> torch.Tensor:
@@ -254,7 +266,7 @@ def map_distillation_loss(
     Args:
         activation_maps: P `(B, F, h, w)` of the student.
         teacher_maps: `(B, F, h', w')` of the teacher, treated as constants.
-        left_out: `(B, F)` bool, pairs that count 0; None for none.
+        left_out: `(B,)` bool, images that count 0; None for none.
 
     Returns:
         Scalar in [0, 2].
@@ -270,10 +282,7 @@ def map_distillation_loss(
     student, teacher = (
         F.normalize(maps - maps.mean(-1, keepdim=True), dim=-1, eps=1e-6) for maps in (student, teacher)
     )
-    apart = 1 - (student * teacher).sum(-1)
-    if left_out is not None:
-        apart = torch.where(left_out, torch.zeros_like(apart), apart)
-    return apart.mean()
+    return without((1 - (student * teacher).sum(-1)).mean(-1), left_out).mean()
 
 
 __all__ = [

@@ -131,7 +131,8 @@ class FilmTransform:
             `pixel_values` `(C, H, W)`, `labels` `(F,)` float32; unless `prior` is `"none"`, `anatomical_prior`
             `(1, 56, 56)` in [0, 1], NaN throughout where it is unknown; for a row with teacher logits
             `teacher_logits` `(F,)` float32 of the view that was drawn; and with a `draw_rate` above 0 `finding_masks`
-            `(F, 56, 56)` in [0, 1], how much of each place a drawn finding covers, and its label 1.
+            `(F, 56, 56)` in [0, 1], how much of each place a drawn finding covers. The labels of an image with one
+            are NaN: what is drawn is schematic, and scores that learn from it get worse on real findings.
 
         Raises:
             ValueError: The row has teacher logits that `augment` has no use for, or of another shape, or findings are
@@ -150,7 +151,8 @@ class FilmTransform:
             masks = view["findings"]
             masks = torch.zeros(len(FINDINGS), PRIOR_SIDE, PRIOR_SIDE) if masks is None else masks
             result["finding_masks"] = F.adaptive_avg_pool2d(masks.float(), PRIOR_SIDE)
-            result["labels"] = torch.maximum(labels, (result["finding_masks"].amax((1, 2)) > 0).float())
+            if result["finding_masks"].any():
+                result["labels"] = torch.full_like(labels, float("nan"))
         if self.prior != "none":
             thorax = view["thorax"]
             result["anatomical_prior"] = no_prior() if thorax is None else soft_prior(thorax)

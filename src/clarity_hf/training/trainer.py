@@ -19,9 +19,6 @@ from .optimization import MuonWithAdamW, block_matrices, decaying_parameters, pa
 from .runs import EpochTeller, LastStepTeller, drop_pickle
 from .teacher import Teacher
 
-DRAWN_LOGIT = 3.0
-"""What a teacher's logit of a drawn finding counts as at least: it was not taught on drawn findings."""
-
 
 class CardKeepingTrainer(Trainer):
     """[`transformers.Trainer`] whose output folder can go to the Hub as it is: with its own card, and no pickle."""
@@ -109,7 +106,8 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
             loss = loss - (1 - self._background_warmup()) * weight * parts["background"]
         alpha = self.args.distillation_alpha
         parts = dict(parts)
-        drawn = inputs["finding_masks"].flatten(2).amax(-1) > 0 if "finding_masks" in inputs else None
+        # The teacher was not taught on drawn findings: it says nothing of images with any.
+        drawn = inputs["finding_masks"].flatten(1).amax(-1) > 0 if "finding_masks" in inputs else None
         if self.teacher is not None and self.args.map_distillation_weight > 0:
             with self.compute_loss_context_manager():
                 teacher_maps = self.teacher.activation_maps(inputs["pixel_values"])
@@ -120,12 +118,10 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
             with self.compute_loss_context_manager():
                 teacher_logits = self.teacher(inputs["pixel_values"])
         if alpha > 0 and teacher_logits is not None:
-            if drawn is not None:
-                teacher_logits = torch.where(drawn, teacher_logits.clamp_min(DRAWN_LOGIT), teacher_logits)
             for name in ("class_token", "patch"):
                 logits = getattr(outputs, f"{name}_logits")
                 if logits is not None:
-                    taught = distillation_loss(logits, teacher_logits, self.args.distillation_temperature)
+                    taught = distillation_loss(logits, teacher_logits, self.args.distillation_temperature, drawn)
                     parts[f"{name}_distillation"] = taught
                     loss = loss + alpha * (taught - parts[name])
         if model.training:
