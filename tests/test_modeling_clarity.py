@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityModel, modeling_clarity
+from clarity_hf.configuration_clarity import TRAINING_DEFAULTS
 from clarity_hf.losses_clarity import evidence_loss, multilabel_classification_loss
 from clarity_hf.modeling_clarity import ClarityRankingPooling, refine_by_affinity, tiled_attention_mask
+from clarity_hf.packaged_checkpoints import checkpoint_names
 
 NAN = math.nan
 FINDINGS = 3
@@ -1012,3 +1014,19 @@ def test_the_encoder_refuses_arguments_that_it_does_not_have():
         build().clarity(films(1), interpolate_pos_encoding=True)
     with pytest.raises(TypeError, match="got `labels`"):
         build().clarity(films(1), labels=some_labels(1))
+
+
+# Settings of training alone ------------------------------------------------------------------------------------------
+
+
+def test_fields_of_training_change_nothing_of_an_evaluating_model():
+    changed = {name: 0.5 for name in TRAINING_DEFAULTS} | {"positive_weights": [2.0, 1.0, 3.0]}
+    one, other = outputs_of(build(), films()), outputs_of(build(**changed), films())
+    for name in ("logits", "localization_maps", "scores"):
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", checkpoint_names())
+def test_packaged_checkpoints_have_no_settings_of_their_training(name):
+    config = ClarityConfig.from_pretrained(name)
+    assert {field: getattr(config, field) for field in TRAINING_DEFAULTS} == TRAINING_DEFAULTS

@@ -92,6 +92,20 @@ PER_FINDING_FIELDS = (
 )
 """Fields that are one number for all findings or a list with one for each."""
 
+TRAINING_FIELDS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "drop_path_rate",
+    "tiled_attention_rate",
+    "positive_weights",
+    "orthogonal_loss_weight",
+    "foreground_loss_weight",
+    "background_loss_weight",
+    "evidence_loss_weight",
+)
+"""Fields that training alone reads. Finished runs, packaged and published checkpoints have the defaults there, and
+`examples/train.py` starts from the defaults whatever a checkpoint says: no run inherits another's settings unsaid."""
+
 _SCALING = ("score_slopes", "score_intercepts")
 
 CALIBRATION = {"score_slopes": 1.0, "score_intercepts": 0.0, "score_thresholds": 0.5, "map_thresholds": 0.5}
@@ -616,4 +630,8 @@ _REMEDIES = {
 }
 
 
-__all__ = ["ClarityConfig"]
+TRAINING_DEFAULTS = {name: getattr(ClarityConfig, name) for name in TRAINING_FIELDS}
+"""What `TRAINING_FIELDS` are where no training set them."""
+
+
+__all__ = ["TRAINING_DEFAULTS", "TRAINING_FIELDS", "ClarityConfig"]

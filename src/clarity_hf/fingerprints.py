@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from clarity_hf.configuration_clarity import TRAINING_FIELDS
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 from clarity_hf.packaged_checkpoints import SUMS, differing_files, file_sum, loaded_files
@@ -35,12 +36,15 @@ def add_tensors(digest: Any, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def describe_model(model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor) -> dict[str, Any]:
-    """What makes scores and maps beside the films: weights, config without `BOX_FIELDS`, preprocessing.
+    """What makes scores and maps beside the films: weights, config, preprocessing.
+
+    Of the config what changes neither is left out, `BOX_FIELDS` and `TRAINING_FIELDS`.
 
     Returns:
         JSON, for the head of a file of records or the settings of a folder: those of anything else are refused.
     """
-    volatile = {"_name_or_path", "transformers_version", "dtype", "architectures", "auto_map", *BOX_FIELDS}
+    volatile = {"_name_or_path", "transformers_version", "dtype", "architectures", "auto_map"}
+    volatile |= {*BOX_FIELDS, *TRAINING_FIELDS}
     volatile.add("calibration_fingerprint")  # of the weights, which are there
     config, preprocessing = (
         {name: value for name, value in described.to_dict().items() if name not in volatile}

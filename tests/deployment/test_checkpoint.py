@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from clarity_hf import ClarityForMultiLabelLocalization, ClarityImageProcessor
+from clarity_hf.configuration_clarity import TRAINING_DEFAULTS
 from clarity_hf.deployment import save_checkpoint
 
 
@@ -40,6 +41,13 @@ def test_the_model_is_left_as_it_is(tiny_model, tmp_path):
     for name, tensor in tiny_model.state_dict().items():
         assert tensor.dtype == before[name].dtype
         assert torch.equal(tensor, before[name])
+
+
+def test_settings_that_training_alone_reads_stay_behind(tiny_model, tmp_path):
+    tiny_model.config.update({"tiled_attention_rate": 0.85, "background_loss_weight": 0.2, "drop_path_rate": 0.1})
+    save_checkpoint(tiny_model, ClarityImageProcessor(), tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert {name: saved[name] for name in TRAINING_DEFAULTS} == TRAINING_DEFAULTS
 
 
 def test_the_processor_and_the_thresholds_travel_along(tiny_model, tmp_path):

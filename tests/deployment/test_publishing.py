@@ -21,6 +21,7 @@ from transformers.dynamic_module_utils import get_imports, get_relative_import_f
 
 import clarity_hf.deployment.publishing as publishing
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor, ClarityModel
+from clarity_hf.configuration_clarity import TRAINING_DEFAULTS
 from clarity_hf.deployment import check_publication, prepare_publication, publish
 from clarity_hf.deployment.publishing import card_problems, flat_modules, is_hub_id
 from clarity_hf.fingerprints import check_sums, write_sums
@@ -704,3 +705,13 @@ def test_a_path_is_a_folder(source, tmp_path, monkeypatch):
     assert files_in(tmp_path / "owner" / "tiny") == sorted(publication.files) == FILES
     with pytest.raises(ValueError, match="`private` and `commit_message` must be left out for a folder"):
         publish(source, "./owner/other", private=True)
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_published_configs_hold_no_settings_of_training(source, tmp_path, half):
+    config = json.loads((source / "config.json").read_text())
+    config |= {"tiled_attention_rate": 0.85, "background_loss_weight": 0.2, "drop_path_rate": 0.1}
+    (source / "config.json").write_text(json.dumps(config))
+    prepare_publication(source, tmp_path / "out", half=half)
+    saved = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert {name: saved[name] for name in TRAINING_DEFAULTS} == TRAINING_DEFAULTS

@@ -11,6 +11,7 @@ import torch
 from transformers import ConvNextV2Config, ConvNextV2ForImageClassification, ViTConfig, ViTModel
 
 from clarity_hf import FINDINGS, ClarityForMultiLabelLocalization, ClarityImageProcessor
+from clarity_hf.configuration_clarity import TRAINING_DEFAULTS
 from clarity_hf.data.phantoms import draw_phantom, write_phantoms
 from clarity_hf.recipes import training
 from clarity_hf.recipes.training import TrainingRecipe, build_model, build_processor
@@ -202,6 +203,33 @@ def test_films_are_kept_decoded_and_a_run_goes_on_with_another_folder_of_them(tm
     assert list((tmp_path / "one").rglob("*.safetensors"))
     run(*options, "--max_steps", "2", "--film_cache", tmp_path / "two")
     assert "resuming from" in capsys.readouterr().out
+
+
+TRAINED = {"tiled_attention_rate": 0.85, "background_loss_weight": 0.2, "positive_weights": 2.0}
+"""Settings that training alone reads, other than their defaults."""
+
+
+def test_a_finished_run_leaves_no_settings_of_its_training_but_in_its_record(tmp_path):
+    options = ("--config", json.dumps(TRAINED), "--drop_path_rate", "0.1", "--output_dir", tmp_path)
+    options += ("--save_strategy", "steps", "--save_steps", "1", "--load_best_model_at_end", "False")
+    run(*options, "--max_steps", "1")
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert {name: saved[name] for name in TRAINING_DEFAULTS} == TRAINING_DEFAULTS
+    resumed = json.loads((tmp_path / "checkpoint-1" / "config.json").read_text())
+    assert {name: resumed[name] for name in TRAINED} == TRAINED
+    assert json.loads(json.loads((tmp_path / "run.json").read_text())["config"]) == TRAINED
+
+
+def test_a_checkpoint_hands_no_settings_of_its_training_on(tiny_model, tmp_path):
+    tiny_model.config.update(TRAINED | {"drop_path_rate": 0.1})
+    tiny_model.save_pretrained(tmp_path)
+    ClarityImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
+    labels = np.zeros((1, 14))
+    model = build_model(TrainingRecipe(model=str(tmp_path)), FINDINGS, labels)
+    assert {name: getattr(model.config, name) for name in TRAINING_DEFAULTS} == TRAINING_DEFAULTS
+    model = build_model(TrainingRecipe(model=str(tmp_path), config='{"tiled_attention_rate": 0.3}'), FINDINGS, labels)
+    assert model.config.tiled_attention_rate == 0.3
+    assert model.config.background_loss_weight == 0
 
 
 def test_films_that_can_choose_no_epoch_are_told(tmp_path, capsys):

@@ -7,6 +7,7 @@ import copy
 import json
 import os
 
+from clarity_hf.configuration_clarity import TRAINING_DEFAULTS
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 from clarity_hf.training.whole_files import replaced_files
@@ -18,7 +19,8 @@ def save_checkpoint(
     """Write a model and its image processor, weights in fp16 at half the size.
 
     The config says float32, so that the file is widened on loading: `from_pretrained` would otherwise compute in the
-    file's own precision. Each file takes its place whole, and none where the disk is full.
+    file's own precision. What training alone reads is at its defaults. Each file takes its place whole, and none
+    where the disk is full.
 
     Args:
         model: Left as it is.
@@ -29,7 +31,9 @@ def save_checkpoint(
         OSError: The disk is full, or `folder` cannot be written.
     """
     with replaced_files(folder) as made:
-        copy.deepcopy(model).half().save_pretrained(made)
+        saved = copy.deepcopy(model).half()
+        saved.config.update(TRAINING_DEFAULTS)
+        saved.save_pretrained(made)
         config_file = made / "config.json"
         config = json.loads(config_file.read_text(encoding="utf-8"))
         config["dtype"] = "float32"

@@ -32,7 +32,7 @@ from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-from clarity_hf.configuration_clarity import ClarityConfig
+from clarity_hf.configuration_clarity import TRAINING_DEFAULTS, ClarityConfig
 from clarity_hf.fingerprints import write_sums
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization, ClarityModel
@@ -420,7 +420,9 @@ def _save(
     if half:
         save_checkpoint(model, image_processor, folder)
     else:
-        copy.deepcopy(model).float().save_pretrained(folder)
+        saved = copy.deepcopy(model).float()
+        saved.config.update(TRAINING_DEFAULTS)
+        saved.save_pretrained(folder)
         image_processor.save_pretrained(folder)
 
 

@@ -17,7 +17,7 @@ import torch
 import transformers
 from transformers.trainer_utils import PredictionOutput
 
-from clarity_hf.configuration_clarity import PER_FINDING_FIELDS, ClarityConfig
+from clarity_hf.configuration_clarity import PER_FINDING_FIELDS, TRAINING_DEFAULTS, ClarityConfig
 from clarity_hf.data.sources import JoinedRows, Source, prevalence_of, sample_labels
 from clarity_hf.data.streaming import TransformedStream
 from clarity_hf.data.transforms import FilmTransform, TransformedDataset
@@ -205,6 +205,8 @@ def save(
 ) -> None:
     """Leave the model with its thresholds, the run's history and a model card in the output folder.
 
+    What training alone reads is at its defaults in the config: the run's own settings stand in its run.json.
+
     Args:
         trainer: Has trained; every process calls this.
         model: The one that it trained.
@@ -216,6 +218,7 @@ def save(
     args = trainer.args
     scores = 1 / (1 + np.exp(-prediction.predictions.astype(np.float64)))
     model.config.score_thresholds = youden_thresholds(scores, prediction.label_ids).tolist()
+    model.config.update(TRAINING_DEFAULTS)
     save_run(trainer)
     if trainer.is_world_process_zero():
         write_model_card(
@@ -367,7 +370,7 @@ def continued_model(
     """A checkpoint with fields of its config changed, at the wanted size and for the wanted findings."""
     # Lists with a value per finding wait for the findings to be there; the rest shapes the layers.
     late = {name: changes[name] for name in PER_FINDING_FIELDS if name in changes}
-    early = {name: value for name, value in changes.items() if name not in late}
+    early = TRAINING_DEFAULTS | {name: value for name, value in changes.items() if name not in late}
     # Suppression stays as the checkpoint has it: its foreground was taught where it was trained.
     model, loading = ClarityForMultiLabelLocalization.from_pretrained(
         recipe.model, use_safetensors=True, output_loading_info=True, **early
