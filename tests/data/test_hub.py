@@ -6,6 +6,7 @@ import os
 
 import datasets
 import numpy as np
+import pyarrow
 import pytest
 from PIL import Image
 
@@ -246,7 +247,9 @@ def test_a_stream_says_that_it_does_not_look_for_patients_in_two_splits(written)
 def test_labels_are_written_as_a_table_would(tmp_path):
     assert label_text(None, NUMBERS) == ""
     assert label_text([14, 1], NUMBERS) == "Hernia|Atelectasis"
-    assert label_text([], STRINGS) == ""
+    assert label_text([], STRINGS) == label_text([], NUMBERS) == "[]"
+    assert label_text(["Mass", "Rib fracture"], STRINGS) == '["Mass", "Rib fracture"]'
+    assert label_text([None], STRINGS) == ""
     assert label_text(1.0, datasets.Value("float32")) == "1"
     assert label_text(1, datasets.ClassLabel(names=["a", "b"])) == "b"
 
@@ -415,3 +418,56 @@ def test_metadata_may_not_lead_out_of_the_folder(tmp_path):
     (tmp_path / "own" / "train" / "metadata.csv").write_text(metadata)
     with pytest.raises((ValueError, FileNotFoundError)):
         list(load_imagefolder(tmp_path / "own", validation_fraction=0).train)
+
+
+TEXTS = {
+    "string": (["Mass", "Edema"], pyarrow.string()),
+    "large_string": (["Mass", "Edema"], pyarrow.large_string()),
+    "string_view": (["Mass", "Edema"], pyarrow.string_view()),
+    "dictionary": (["Mass", "Edema"], pyarrow.dictionary(pyarrow.int32(), pyarrow.string())),
+    "dictionary of large_string": (["Mass", "Edema"], pyarrow.dictionary(pyarrow.int32(), pyarrow.large_string())),
+    "list": ([["Mass"], ["Edema"]], pyarrow.list_(pyarrow.string())),
+    "list of large_string": ([["Mass"], ["Edema"]], pyarrow.list_(pyarrow.large_string())),
+    "large_list": ([["Mass"], ["Edema"]], pyarrow.large_list(pyarrow.string())),
+    "large_list of large_string": ([["Mass"], ["Edema"]], pyarrow.large_list(pyarrow.large_string())),
+    "list of a fixed size": ([["Mass"], ["Edema"]], pyarrow.list_(pyarrow.large_string(), 1)),
+    "list of uint8": ([[5], [10]], pyarrow.list_(pyarrow.uint8())),
+    "large_list of int32": ([[5], [10]], pyarrow.large_list(pyarrow.int32())),
+}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", TEXTS)
+def test_labels_are_seen_whichever_type_of_text_or_list_they_are_written_in(tmp_path, kind, streaming):
+    values, arrow = TEXTS[kind]
+    image = pyarrow.array([{"bytes": png(seed), "path": None} for seed in (0, 1)])
+    table = pyarrow.table({"image": image, "labels": pyarrow.array(values, type=arrow)})
+    (tmp_path / "own").mkdir()
+    whole = datasets.Dataset(table).cast_column("image", datasets.Image())
+    whole.to_parquet(tmp_path / "own" / "train.parquet")
+    source = load_hub(tmp_path / "own", validation_fraction=0, streaming=streaming)
+    assert source.findings == FINDINGS
+    assert [list(row["labels"]) for row in source.train] == [vector("Mass"), vector("Edema")]
+
+
+def test_an_empty_list_is_a_normal_film_and_null_an_unannotated_one_and_both_are_counted(tmp_path):
+    labels = [["Mass"], [], None, []]
+    source = load_hub(write(tmp_path / "own", "train", {"labels": labels}, labels=STRINGS), validation_fraction=0)
+    assert source.train["labels"][0] == vector("Mass")
+    assert source.train["labels"][1] == source.train["labels"][3] == vector()
+    assert np.isnan(source.train["labels"][2]).all()
+    assert "2 films have an empty list of labels and count as without findings." in source.messages
+    assert "1 films have no labels and are not annotated." in source.messages
+
+
+def test_an_empty_list_of_numbers_is_a_normal_film(tmp_path):
+    source = load_hub(write(tmp_path / "own", "train", {"labels": [[5], []]}, labels=NUMBERS), validation_fraction=0)
+    assert source.train["labels"][:] == [vector("Mass"), vector()]
+
+
+def test_folders_named_by_several_findings_are_refused(tmp_path):
+    for name in ("Mass", "Edema", "Mass;Edema"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        (tmp_path / "own" / name / "0.png").write_bytes(png(0))
+    with pytest.raises(ValueError, match="must have names that contain no others, got Mass;Edema"):
+        load_imagefolder(tmp_path / "own")

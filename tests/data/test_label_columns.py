@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from clarity_hf import FINDINGS
 from clarity_hf.data.label_columns import (
     ColumnLabels,
     NameLabels,
@@ -12,7 +13,7 @@ from clarity_hf.data.label_columns import (
     find_column,
     ordered_names,
     read_label,
-    split_names,
+    read_names,
 )
 
 NAN = np.nan
@@ -90,7 +91,7 @@ def test_an_unknown_name_is_refused_with_its_place_and_the_closest():
 def test_names_of_nih_come_in_its_order_and_others_after_them():
     cells = ["Hernia|Zebra", "No Finding", "", "Atelectasis|Pleural Thickening|Ant"]
     assert ordered_names(cells) == ["Atelectasis", "Pleural Thickening", "Hernia", "Ant", "Zebra"]
-    assert split_names(" a | b||") == ["a", "b"]
+    assert read_names(" a | b||") == ["a", "b"]
 
 
 def test_columns_of_labels_are_found_and_other_numbers_are_not():
@@ -160,3 +161,105 @@ def test_a_column_is_found_by_its_usual_name_or_as_named():
     assert find_column(header, None, "split_column", ("split",)) is None
     with pytest.raises(ValueError, match=r"`image_column` must be .* got 'path'\. Did you mean 'Path'\?"):
         find_column(header, "path", "image_column", ())
+
+
+LISTS = {
+    "Effusion|Mass": ["Effusion", "Mass"],
+    "['Effusion', 'Mass']": ["Effusion", "Mass"],
+    '["Effusion", "Mass"]': ["Effusion", "Mass"],
+    "['Effusion' 'Mass']": ["Effusion", "Mass"],
+    "['Effusion'\n 'Mass']": ["Effusion", "Mass"],
+    "('Effusion', 'Mass')": ["Effusion", "Mass"],
+    "('Effusion',)": ["Effusion"],
+    "{'Effusion', 'Mass'}": ["Effusion", "Mass"],
+    "[Effusion, Mass]": ["Effusion", "Mass"],
+    "array(['Effusion', 'Mass'], dtype=object)": ["Effusion", "Mass"],
+    '["Crohn\'s disease"]': ["Crohn's disease"],
+    "[]": [],
+    "()": [],
+    "[ ]": [],
+    "array([], dtype=object)": [],
+    "": None,
+    "nan": None,
+    "None": None,
+    "[nan]": None,
+    "['']": None,
+    "(old) fracture": ["(old) fracture"],
+    "(old fracture)": ["(old fracture)"],
+}
+
+
+@pytest.mark.parametrize("written", LISTS)
+def test_names_are_read_from_lists_as_they_are_printed(written):
+    assert read_names(written) == LISTS[written]
+
+
+def test_lists_as_text_give_the_labels_of_names_joined_by_bars():
+    cells = ["['Mass', 'Edema']", "[]", "", "Edema"]
+    reader = choose_labels({"labels": cells}, None, "nan", "nan")
+    assert reader.names == ("Mass", "Edema")
+    read = [reader.read({"labels": cell}, "line") for cell in cells]
+    np.testing.assert_array_equal([row.labels for row in read], [[1, 1], [0, 0], [np.nan, np.nan], [0, 1]])
+    assert [row.empty_list for row in read] == [False, True, False, False]
+
+
+JOINED = [
+    "Effusion;Mass",
+    "Effusion, Mass",
+    "Effusion,Mass",
+    "Effusion/Mass",
+    "Effusion + Mass",
+    "Effusion & Mass",
+    "Effusion and Mass",
+    "Effusion\tMass",
+    "Effusion\nMass",
+    "Effusion - Mass",
+    "Effusion_Mass",
+    "Effusion-Mass",
+    "Effusion Mass",
+    "Pleural Effusion Mass",
+    "Effusion;",
+    "Effusion; unknown",
+    "Effusion: large",
+    "['Effusion', nan 'Mass']",
+    "No Finding;Mass",
+]
+
+
+@pytest.mark.parametrize("cell", JOINED)
+def test_names_joined_by_anything_but_a_bar_are_refused(cell):
+    with pytest.raises(ValueError, match=r"(?s)`findings` must have names that contain no others, .*Join the"):
+        choose_labels({"path": ["a", "b"], "labels": [cell, "Edema"]}, None, "nan", "nan")
+
+
+def test_unknown_names_that_several_cells_share_are_joined_too():
+    with pytest.raises(ValueError, match=r"contain no others, got Ant;Bee, Ant;Cat \(2 in all\)"):
+        ordered_names(["Ant;Bee", "Ant;Cat"])
+    with pytest.raises(ValueError, match=r"contain no others, got Ant/Bee"):
+        ordered_names(["Ant/Bee", "Bee"])
+
+
+ALONE = ["Pleural Effusion", "Lung Opacity", "Support Devices", "Rib/clavicle fracture", "COVID-19", "Pleural Other"]
+
+
+def test_names_of_several_words_are_no_joined_ones():
+    assert set(ordered_names([*ALONE, "Mass", "Pleural_Thickening", "Fracture"])) >= {*ALONE, "Mass", "Fracture"}
+
+
+def test_joined_names_are_one_finding_where_findings_say_so():
+    reader = choose_labels({"labels": ["Mass, calcified", "Mass"]}, ["Mass, calcified", "Mass"], "nan", "nan")
+    assert reader.read({"labels": "Mass, calcified"}, "line").labels.tolist() == [1, 0]
+
+
+def test_long_cells_of_joined_names_are_refused_and_reports_are_passed_over():
+    long = ";".join(FINDINGS)
+    with pytest.raises(ValueError, match="must have names that contain no others"):
+        choose_labels({"labels": [long, "Mass"], "smoker": ["0", "1"]}, None, "nan", "nan")
+    report = "The heart is of normal size, and neither effusion nor consolidation is seen on this radiograph."
+    assert choose_labels({"findings": [report, report], "Mass": ["0", "1"]}, None, "nan", "nan").names == ("Mass",)
+
+
+@pytest.mark.parametrize("cells", [["0", "1", "2"], ["3", "7|9"], ["1.5", "Mass"]])
+def test_numbers_are_no_names(cells):
+    with pytest.raises(ValueError, match="`findings` must have names, got the numbers"):
+        choose_labels({"label": cells}, None, "nan", "nan")

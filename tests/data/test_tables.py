@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import datasets
 import numpy as np
+import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -589,3 +590,34 @@ def test_a_finding_that_is_called_so_is_told_however_many_of_its_cells_are_no_la
     loaded = load_table(table_of(films, "path,patient_id,Edema,Rib", rows))
     (told,) = [message for message in loaded.messages if "no findings" in message]
     assert "'Edema' (line 2 holds 'no')" in told
+
+
+@pytest.mark.parametrize("name", ["own.csv", "own.parquet"])
+def test_empty_lists_are_normal_films_and_empty_cells_unannotated_ones_and_both_are_counted(films, name):
+    labels = [["Mass", "Edema"], [], ["Mass"], None, []]
+    frame = pandas.DataFrame({"path": [f"films/{i}.png" for i in range(5)], "labels": labels})
+    frame.to_csv(films / name, index=False) if name.endswith("csv") else frame.to_parquet(films / name)
+    source = load_table(films / name, validation_fraction=0)
+    assert source.findings == ("Mass", "Edema")
+    expected = [[1, 1], [0, 0], [1, 0], [np.nan] * 2, [0, 0]]
+    np.testing.assert_array_equal([row["labels"] for row in source.train], expected)
+    told = "2 films have an empty list of labels and count as without findings: films/1.png, films/4.png."
+    assert told in source.messages
+    assert "1 films have no labels and are not annotated: films/3.png." in source.messages
+
+
+@pytest.mark.parametrize(
+    "arrow",
+    [
+        pyarrow.large_string(),
+        pyarrow.string_view(),
+        pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+    ],
+    ids=str,
+)
+def test_text_of_every_type_is_text(films, arrow):
+    paths = pyarrow.array([f"films/{i}.png" for i in range(4)]).cast(pyarrow.large_string())
+    labels = pyarrow.array(["Mass", "Edema", "Mass|Edema", None], type=arrow)
+    pyarrow.parquet.write_table(pyarrow.table({"path": paths, "labels": labels}), films / "own.parquet")
+    source = load_table(films / "own.parquet", validation_fraction=0)
+    np.testing.assert_array_equal(source.train["labels"][:], [[1, 0], [0, 1], [1, 1], [np.nan] * 2])

@@ -289,7 +289,7 @@ class _Schema:
 
 
 def label_text(value: Any, feature: Any, multi_hot: Sequence[str] = ()) -> str:
-    """A label of any type as a table would write it: names joined by `|`, or a number.
+    """A label of any type as a table would write it: names joined by `|` or in a list, or a number.
 
     Args:
         value: The label.
@@ -307,10 +307,12 @@ def label_text(value: Any, feature: Any, multi_hot: Sequence[str] = ()) -> str:
         return feature.int2str(value)
     if not isinstance(feature, datasets.List | datasets.LargeList):
         return cell_text(value)
+    if not multi_hot and (len(value) == 0 or None in value):
+        return cell_text(list(value))
     if isinstance(feature.feature, datasets.ClassLabel):
         return "|".join(feature.feature.int2str(value))
-    if feature.feature.dtype == "string":
-        return "|".join(value)
+    if _is_text(feature.feature):
+        return cell_text(list(value))
     if multi_hot:
         if not _is_multi_hot(value, len(multi_hot)):
             raise ValueError(
@@ -385,7 +387,7 @@ def _find_schema(data: Mapping[str, Any], wanted: _Wanted) -> _Schema:
         multi_hot=multi_hot,
         root=wanted.root,
     )
-    if isinstance(labels, NameLabels) and patient == "Patient ID" and _is_list_of(features[labels.column], "string"):
+    if isinstance(labels, NameLabels) and patient == "Patient ID" and _is_list_of_text(features[labels.column]):
         schema.doubts.append(
             "These are the columns of a mirror of NIH ChestX-ray14 (names and 'Patient ID') that does not have the "
             "official split: figures on its test split compare with no published ones."
@@ -444,7 +446,7 @@ def _multi_hot_names(data: Mapping[str, Any], column: str, wanted: _Wanted) -> t
     A stream is known by its first labels; later ones in another form are refused as they come.
     """
     feature = next(iter(data.values())).features[column]
-    if wanted.findings is None or _class_names(feature) is not None or not _is_list_of(feature, "int"):
+    if wanted.findings is None or _class_names(feature) is not None or not _is_list_of_numbers(feature):
         return ()
     names = tuple(wanted.findings)
     lists: list[Sequence[Any]] = []
@@ -456,9 +458,14 @@ def _multi_hot_names(data: Mapping[str, Any], column: str, wanted: _Wanted) -> t
 
 
 def _holds_names(feature: Any) -> bool:
-    if isinstance(feature, datasets.ClassLabel) or (isinstance(feature, datasets.Value) and feature.dtype == "string"):
+    if isinstance(feature, datasets.ClassLabel) or _is_text(feature):
         return True
-    return _class_names(feature) is not None or _is_list_of(feature, "string") or _is_list_of(feature, "int")
+    return _class_names(feature) is not None or _is_list_of_text(feature) or _is_list_of_numbers(feature)
+
+
+def _is_text(feature: Any) -> bool:
+    """Whether values are text, in any of the forms that pyarrow, pandas and polars write."""
+    return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string", "string_view")
 
 
 def _class_names(feature: Any) -> list[str] | None:
@@ -466,15 +473,19 @@ def _class_names(feature: Any) -> list[str] | None:
     return list(inner.names) if isinstance(inner, datasets.ClassLabel) else None
 
 
-def _is_list_of(feature: Any, kind: str) -> bool:
+def _is_list_of_text(feature: Any) -> bool:
+    return isinstance(feature, datasets.List | datasets.LargeList) and _is_text(feature.feature)
+
+
+def _is_list_of_numbers(feature: Any) -> bool:
     is_list = isinstance(feature, datasets.List | datasets.LargeList)
-    return is_list and getattr(feature.feature, "dtype", "").startswith(kind)
+    return is_list and getattr(feature.feature, "dtype", "").startswith(("int", "uint", "bool", "float"))
 
 
 def _is_numbered(feature: Any) -> bool:
     """Whether labels are the numbers of the first mirror, with or without the names of their classes."""
     names = _class_names(feature)
-    return _is_list_of(feature, "int") and (names is None or tuple(names) == NUMBERED_LABELS)
+    return _is_list_of_numbers(feature) and (names is None or tuple(names) == NUMBERED_LABELS)
 
 
 # Rows
@@ -486,11 +497,14 @@ def _load(
     uncertain: Counter[str] = Counter()
     laterals: list[str] = []
     contradictory: list[str] = []
+    counted: Counter[str] = Counter()
     splits: dict[str, datasets.Dataset] = {}
     numbers: dict[str, list[int]] = {}
     for split, rows in data.items():
         splits[split], numbers[split], read = _load_split(split, rows, schema, laterals, contradictory)
         uncertain.update(finding for row in read for finding in row.uncertain)
+        counted["empty"] += sum(row.empty_list for row in read)
+        counted["none"] += sum(bool(np.isnan(row.labels).all()) for row in read)
     doubts = _leaks(splits, numbers) if schema.patient or schema.nih_files else []
     if uncertain:
         counts = ", ".join(f"{finding} {count}" for finding, count in uncertain.items())
@@ -498,6 +512,10 @@ def _load(
     if contradictory:
         named = first_names(contradictory)
         doubts.append(f"{len(contradictory)} films have both No Finding and a finding, which stands: {named}.")
+    if counted["empty"]:
+        doubts.append(f"{counted['empty']} films have an empty list of labels and count as without findings.")
+    if counted["none"]:
+        doubts.append(f"{counted['none']} films have no labels and are not annotated.")
     if laterals:
         doubts.append(f"{len(laterals)} lateral films are dropped: {first_names(laterals)}.")
     if "validation" not in splits and "train" in splits:

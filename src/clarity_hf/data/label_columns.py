@@ -7,14 +7,17 @@ Labels are 1 present, 0 absent, NaN not annotated; a table may also say −1 for
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from clarity_hf.labels import FINDINGS, harmonised_finding, loose_name
+from clarity_hf.labels import ALIASES, CHEXPERT_TO_NIH, FINDINGS, harmonised_finding, loose_name
+
+from .rows import first_names
 
 # What columns are usually called; see `loose_name`. The first that a table has is taken.
 IMAGE_COLUMNS = ("path", "image path", "file name", "filename", "image", "image index", "file")
@@ -72,11 +75,13 @@ class LabelRow(NamedTuple):
         labels: `(F,)` float32 of 1, 0, NaN.
         uncertain: Findings that are uncertain (−1); in `labels` they are what the reader makes of that.
         contradicts: Whether the row has both `No Finding` and a finding.
+        empty_list: Whether its labels are an empty list: none of the findings is present.
     """
 
     labels: np.ndarray
     uncertain: tuple[str, ...] = ()
     contradicts: bool = False
+    empty_list: bool = False
 
 
 class ColumnLabels:
@@ -123,7 +128,7 @@ class ColumnLabels:
 
 
 class NameLabels:
-    """Reads one column of names joined by `|`, as in the table of the NIH release.
+    """Reads one column of names joined by `|`, as in the table of the NIH release, or of lists printed as text.
 
     Args:
         column: The column.
@@ -136,14 +141,15 @@ class NameLabels:
         self.places = {harmonised_finding(name): self.names.index(finding) for name, finding in vocabulary.items()}
 
     def read(self, cells: Mapping[str, str], where: str) -> LabelRow:
-        """Read one row, as [`ColumnLabels`]; an empty cell is a film that nobody annotated.
+        """Read one row, as [`ColumnLabels`]; an empty cell is an unannotated film, an empty list one without findings.
 
         Raises:
             ValueError: A name is not in the vocabulary; the message names the line and the closest.
         """
-        written = split_names(cells[self.column])
+        read = read_names(cells[self.column])
+        written = read or []
         present = [name for name in written if loose_name(name) not in NORMAL_NAMES]
-        labels = np.full(len(self.names), 0.0 if written else np.nan, dtype=np.float32)
+        labels = np.full(len(self.names), np.nan if read is None else 0.0, dtype=np.float32)
         for name in present:
             place = self.places.get(harmonised_finding(name))
             if place is None:
@@ -153,19 +159,50 @@ class NameLabels:
                     "the name or add the finding."
                 )
             labels[place] = 1.0
-        return LabelRow(labels, contradicts=0 < len(present) < len(written))
+        return LabelRow(labels, contradicts=0 < len(present) < len(written), empty_list=read == [])
 
 
 LabelReader = ColumnLabels | NameLabels
 
 
-def split_names(written: str) -> list[str]:
-    """The names in a cell such as `Effusion|Mass`."""
-    return [name.strip() for name in written.split("|") if name.strip()]
+def read_names(written: str) -> list[str] | None:
+    """The names in a cell: `Effusion|Mass`, or a list as Python, pandas, numpy or JSON print it.
+
+    Args:
+        written: Of the cell, without blanks around it.
+
+    Returns:
+        The names; an empty list for an empty list, None for an empty cell or one that says so (`nan`, `None`).
+
+    >>> read_names("Effusion|Mass"), read_names("['Effusion' 'Mass']"), read_names("[]"), read_names("")
+    (['Effusion', 'Mass'], ['Effusion', 'Mass'], [], None)
+    """
+    if written.casefold() in _NULL:
+        return None
+    bare = _ARRAY.sub(r"\1", written)
+    inside = _LIST.fullmatch(bare)
+    if inside is None:
+        return [name.strip() for name in written.split("|") if name.strip()]
+    items = inside[1]
+    quoted = _QUOTED.findall(items)
+    if not items.strip():
+        return []
+    if (quoted and _QUOTED.sub("", items).strip(", \t\r\n")) or (not quoted and bare[0] != "["):
+        return [written]  # no list that is known
+    names = [one or other for one, other in quoted] if quoted else items.split(",")
+    return [name.strip() for name in names if name.strip().casefold() not in _NULL] or None
+
+
+_NULL = {"", "nan", "na", "n/a", "<na>", "none", "null"}
+_ARRAY = re.compile(r"array\((.*?)(?:,\s*dtype=[^()]*)?\)", re.DOTALL)
+_LIST = re.compile(r"[\[({](.*)[\])}]", re.DOTALL)
+_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
 
 
 def cell_text(value: Any) -> str:
     """A value of a typed table as a text file has it: nothing for None and NaN, whole numbers without a point."""
+    if isinstance(value, list):
+        return json.dumps([cell_text(item) for item in value], ensure_ascii=False) if value != [None] else ""
     if value is None or value != value:
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
@@ -225,6 +262,8 @@ def choose_labels(
     normal_column = find_column(list(columns), None, "labels", NORMAL_NAMES)
     name_column = find_column(list(columns), None, "labels", NAME_COLUMNS)
     if name_column is not None and not _is_names(columns[name_column]):
+        if findings is None:
+            _refuse_joined(columns[name_column])
         name_column = None  # a report, or a column of 0 and 1 that is called `label`
     reader: LabelReader
     if findings is not None:
@@ -281,11 +320,66 @@ def named_findings(findings: Iterable[str] | Mapping[str, str]) -> dict[str, str
 
 
 def ordered_names(cells: Iterable[str]) -> list[str]:
-    """A spelling of each finding that occurs: those of NIH in the order of the release, then the others."""
+    """A spelling of each finding that occurs: those of NIH in the order of the release, then the others.
+
+    Raises:
+        ValueError: A name is made of others, as where labels are joined by something else than `|`, or is a number.
+    """
     places = {name: place for place, name in enumerate(FINDINGS)}
-    written = {name for cell in set(cells) for name in split_names(cell)}
+    written = {name for cell in set(cells) for name in read_names(cell) or ()}
+    _check_vocabulary(written)
     spellings = {harmonised_finding(name): name for name in sorted(written) if loose_name(name) not in NORMAL_NAMES}
     return [spellings[name] for name in sorted(spellings, key=lambda name: (places.get(name, len(places)), name))]
+
+
+_JOINTS = re.compile(r"[;,/+&:\t\r\n\\•·]|\s-\s|\b(?:and|und|et|y)\b", re.IGNORECASE)
+_KNOWN = {loose_name(name) for name in (*FINDINGS, *ALIASES, *CHEXPERT_TO_NIH, *NORMAL_NAMES)}
+
+
+def _parts(name: str) -> list[str]:
+    """What stands between the marks by which a name may be joined from others, as [`loose_name`] has it."""
+    return [loose_name(part) for part in _JOINTS.split(name) if part.strip()]
+
+
+def _is_chain(name: str, known: Collection[str]) -> bool:
+    """Whether a name is several known ones with blanks, hyphens or underscores between them."""
+    words = loose_name(name).split()
+    ends = {0}  # how many words a chain of known names may cover
+    for stop in range(1, len(words) + 1):
+        if any(" ".join(words[start:stop]) in known for start in ends):
+            ends.add(stop)
+    return len(words) > 1 and len(words) in ends
+
+
+def _check_vocabulary(written: Collection[str]) -> None:
+    """Refuse names that contain others: a separator that is not known makes findings of its own of true labels."""
+    numbers = sorted(name for name in written if _label(name) is not _NO_LABEL or name.replace(".", "").isdecimal())
+    if numbers:
+        raise ValueError(
+            f"`findings` must have names, got the numbers {first_names(numbers)} in a column of names. Write names, "
+            "or give a column a finding."
+        )
+    shared = Counter(part for name in written for part in set(_parts(name)))
+    joined = []
+    for name in sorted(written):
+        others = (_KNOWN | {loose_name(other) for other in written}) - {loose_name(name)}
+        in_parts = _JOINTS.search(name) and any(part in others or shared[part] > 1 for part in _parts(name))
+        if in_parts or _is_chain(name, others) or name[0] in "[{":
+            joined.append(name)
+    if joined:
+        raise ValueError(
+            f"`findings` must have names that contain no others, got {first_names(joined, 2)[: 3 * MAX_NAME_LENGTH]} "
+            f"({len(joined)} in all). Join the names of a cell by '|', or write it as a list; where each is one "
+            "finding, give all names as `findings`."
+        )
+
+
+def _refuse_joined(cells: Sequence[str]) -> None:
+    """Refuse a column that is too long for names as they are joined, and no report: half the cells are known names."""
+    written = {cell for cell in cells if cell}
+    joined = [cell for cell in written if _JOINTS.search(cell) and set(_parts(cell)) <= _KNOWN]
+    if joined and 2 * len(joined) >= len(written):
+        _check_vocabulary(joined)
 
 
 def _label_columns(columns: Mapping[str, Sequence[str]]) -> list[str]:
@@ -329,5 +423,5 @@ def _is_labels(cells: Sequence[str]) -> bool:
 
 def _is_names(cells: Sequence[str]) -> bool:
     """Whether a column holds names of findings rather than 0 and 1 or the text of reports."""
-    names = {name for cell in set(cells) for name in split_names(cell)}
+    names = {name for cell in set(cells) for name in read_names(cell) or ()}
     return not _is_labels(cells) and len(names) <= MAX_NAMES and all(len(name) <= MAX_NAME_LENGTH for name in names)

@@ -118,6 +118,8 @@ class TableReport:
         unknown_patients: Films whose row names no patient; each counts as a patient of its own.
         uncertain: Number of uncertain labels (−1) by finding.
         contradictions: Films with `No Finding` and a finding. The finding stands.
+        empty_lists: Films whose labels are an empty list: none of the findings is present.
+        unannotated: Films without a label of any finding.
         similar_names: Names that resemble one of the 14 findings without being a spelling of it, and that finding.
         broken_columns: Columns that are no finding because of a few cells that are no labels, with the first.
         one_sided: Findings with nothing but positives, nothing but negatives, or no labels at all.
@@ -137,6 +139,8 @@ class TableReport:
     unknown_patients: list[str] = field(default_factory=list)
     uncertain: Counter[str] = field(default_factory=Counter)
     contradictions: list[str] = field(default_factory=list)
+    empty_lists: list[str] = field(default_factory=list)
+    unannotated: list[str] = field(default_factory=list)
     similar_names: dict[str, str] = field(default_factory=dict)
     broken_columns: dict[str, str] = field(default_factory=dict)
     one_sided: list[str] = field(default_factory=list)
@@ -156,6 +160,8 @@ class TableReport:
             ("films have no thorax mask", self.missing_masks),
             ("films name no patient and count as one patient each", self.unknown_patients),
             ("films have both No Finding and a finding, which stands", self.contradictions),
+            ("films have an empty list of labels and count as without findings", self.empty_lists),
+            ("films have no labels and are not annotated", self.unannotated),
             ("findings resemble one of the 14 but are kept as their own; rename them with `findings`", similar),
             ("columns are no findings for cells that are no labels; mend them, or insist with `findings`", broken),
             ("findings lack positive or negative labels and cannot be learned", self.one_sided),
@@ -374,13 +380,21 @@ def _text_lines(file: Iterable[str], path: Path) -> Iterator[str]:
         raise ValueError(f"`table` must be UTF-8, got {path} ({error}). Save it as CSV UTF-8.") from error
 
 
+def _is_flat(kind: pyarrow.DataType) -> bool:
+    """Whether a column of parquet is a cell a row: a value, or a list of them such as labels."""
+    types = pyarrow.types
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    is_list = any(is_kind(kind) for is_kind in lists)
+    return not types.is_nested(kind.value_type if is_list else kind)
+
+
 def _read_parquet(path: Path) -> _Cells:
     columns: dict[str, list[str]] = {}
     size = read = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             rows = file.metadata.num_rows
-            names = [field.name for field in file.schema_arrow if not pyarrow.types.is_nested(field.type)]
+            names = [field.name for field in file.schema_arrow if _is_flat(field.type)]
             repeated = len(set(names)) < len(names)
             if rows <= MAX_TABLE_ROWS and not repeated:
                 columns = {name: [] for name in names}
@@ -486,6 +500,10 @@ def _read_films(
         report.uncertain.update(read.uncertain)
         if read.contradicts:
             report.contradictions.append(name)
+        if read.empty_list:
+            report.empty_lists.append(name)
+        if np.isnan(read.labels).all():
+            report.unannotated.append(name)
         if columns.patient and not row[columns.patient]:
             report.unknown_patients.append(name)
         if columns.split:
