@@ -3,8 +3,9 @@
 
     python examples/space/app.py
 
-serves on all addresses at port 7860, as a Space wants it; `GRADIO_SERVER_PORT` and `MODEL` choose another port and
-another checkpoint. On one's own machine take `clarity-hf demo`, which only that machine reaches.
+serves on all addresses at port 7860, as a Space wants it, under the name of the Space (`SPACE_HOST`, which a Space
+sets) and inside the Hub's frame; `GRADIO_SERVER_PORT` and `MODEL` choose another port and another checkpoint. On one's
+own machine take `clarity-hf demo`, which only that machine reaches.
 """
 
 import os
@@ -26,5 +27,7 @@ if __name__ == "__main__":
         port=PORT,
         max_upload_mb=32,
         max_queue=8,
+        allowed_hosts=os.environ.get("SPACE_HOST", "").split(",") if "SPACE_HOST" in os.environ else (),
+        frame_ancestors="https://huggingface.co",
         ready=lambda address: print(f"serving {address}", flush=True),
     )

@@ -5,6 +5,7 @@ import base64
 import html as markup
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -178,6 +179,127 @@ def test_a_folder_of_uploads_that_goes_while_it_is_swept_is_passed_over(tmp_path
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_uploads_that_wait_in_the_queue_stay_however_old(tmp_path):
+    (tmp_path / "upload").mkdir()
+    waiting, running, left = (tmp_path / "upload" / f"{name}.png" for name in ("waiting", "running", "left"))
+    for path in (waiting, running, left):
+        path.write_bytes(b"film")
+        os.utime(path, (0, 0))
+
+    def event(path):
+        return types.SimpleNamespace(data=types.SimpleNamespace(data=[{"path": str(path), "meta": {}}, 0.45, None]))
+
+    queue = types.SimpleNamespace(
+        event_queue_per_concurrency_id={"model": types.SimpleNamespace(queue=[event(waiting)])},
+        active_jobs=[None, [event(running), types.SimpleNamespace(data=None)]],
+    )
+    kept = web_page._waiting_files(types.SimpleNamespace(_queue=queue))
+    web_page.delete_old_files(tmp_path, 120, kept)
+    assert sorted(path.name for path in (tmp_path / "upload").iterdir()) == ["running.png", "waiting.png"]
+
+
+def guarded(host="127.0.0.1", allowed=()):
+    any_address = host not in web_page.LOOPBACK
+    return web_page._Guarded(None, 100, web_page._hosts(host, allowed), any_address, "'none'")
+
+
+def refused(guard, host, **headers):
+    given = {"host": host, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    return guard.refusal([(name.encode(), value.encode()) for name, value in given.items() if value is not None])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:7860", "localhost:7860", "LOCALHOST", "[::1]:7860"])
+def test_requests_that_name_this_machine_are_served(host):
+    assert not refused(guarded(), host)
+    assert not refused(guarded(), host, origin=f"http://{host.casefold()}", sec_fetch_site="same-origin")
+    assert not refused(guarded(), host, sec_fetch_site="cross-site", sec_fetch_mode="navigate")  # a link to the page
+    assert not refused(guarded(), host, sec_fetch_site="none", sec_fetch_mode="navigate")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example:7860", "localhost.evil.example", "127.0.0.1.nip.io", "10.0.0.5:7860", "", "[", None, "localhost:x"],
+)
+def test_requests_that_name_another_host_are_refused(host):
+    assert "not served under that name" in refused(guarded(), host)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://evil.example", "http://localhost:8888", "http://127.0.0.1", "null", "", "file://", "http://127.0.0.2:7860"],
+)
+def test_requests_of_other_websites_are_refused(origin):
+    assert "other websites" in refused(guarded(), "127.0.0.1:7860", origin=origin)
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("mode", ["no-cors", "cors", "websocket", ""])
+def test_what_the_browser_says_is_of_another_website_is_refused(site, mode):
+    assert "other websites" in refused(guarded(), "localhost:7860", sec_fetch_site=site, sec_fetch_mode=mode)
+
+
+def test_two_hosts_are_none():
+    assert guarded().refusal([(b"host", b"localhost"), (b"host", b"evil.example")])
+
+
+def test_beyond_the_loopback_addresses_and_allowed_names_are_served_and_no_others():
+    guard = guarded("0.0.0.0", ["films.example.org"])
+    own = web_page.socket.gethostname()
+    for host in ("10.0.0.5:7860", "[fe80::1]:7860", "films.example.org", "localhost:7860", own):
+        assert not refused(guard, host)
+    for host in ("evil.example", "films.example.org.evil.example"):
+        assert refused(guard, host)
+
+
+def test_too_little_memory_is_no_broken_film():
+    assert web_page.plain_refusal(MemoryError()).startswith("There is too little memory for this film now.")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_page_starts_is_not_lost_though_its_error_would_be(pipeline, monkeypatch, number):
+    gradio = pytest.importorskip("gradio")
+
+    def launch(*_, **__):
+        try:  # as a callback of a library does
+            signal.raise_signal(number)
+        except BaseException:
+            pytest.fail("an error that a library may lose")
+        return None, "http://127.0.0.1:1/", None
+
+    monkeypatch.setattr(gradio.Blocks, "launch", launch)
+    monkeypatch.setattr(gradio.Blocks, "close", lambda *_, **__: None)
+    before = signal.getsignal(number)
+    web_page.serve_page(pipeline, "tiny", ready=lambda _: pytest.fail("served after its end"))
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_signal_ends_a_step_that_does_not_return(pipeline, monkeypatch):
+    def build(*_, **__):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("goes on")
+
+    pytest.importorskip("gradio")
+    monkeypatch.setattr(web_page, "build_page", build)
+    web_page.serve_page(pipeline, "tiny")
+
+
+def test_tracebacks_stay_out_of_the_log(caplog):
+    pytest.importorskip("gradio")
+    import gradio.queueing
+
+    before = gradio.queueing.traceback
+    with web_page._errors_without_paths():
+        try:
+            raise RuntimeError("/data/Doe^Jane")
+        except RuntimeError:
+            gradio.queueing.traceback.print_exc()
+            logging.getLogger("uvicorn.error").exception("Exception in ASGI application /data")
+    assert [record.getMessage() for record in caplog.records] == ["a request failed with RuntimeError"] * 2
+    assert "/data" not in caplog.text
+    assert gradio.queueing.traceback is before
+
+
 def test_the_model_runs_once_a_film_whatever_is_chosen(listeners, pipeline, monkeypatch):
     runs = []
     forward = pipeline.forward
@@ -289,7 +411,7 @@ class Served:
             text=True,
         )
         first = self.process.stdout.readline()
-        self.address = re.search(r"http://[\w.]+:\d+", first)[0]
+        self.address = re.search(r"http://[\w.:\[\]]+:\d+", first)[0]
 
     def files(self):
         """Files below the folder of temporary files."""
@@ -458,6 +580,40 @@ def test_answers_carry_the_policy_and_large_bodies_are_cut(served):
         assert "connect-src 'self'" in answer.headers["Content-Security-Policy"]
     with pytest.raises((urllib.error.HTTPError, OSError)):
         served.post("queue/join", {"data": ["0" * 3_000_000], "fn_index": 0, "session_hash": "x"})
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}],
+    ids=str,
+)
+@pytest.mark.parametrize("path", ["/", "/gradio_api/upload", "/gradio_api/queue/join", "/config"])
+def test_requests_of_other_websites_get_no_answer(served, headers, path):
+    before = served.files()
+    request = urllib.request.Request(served.address + path, b"{}" if "gradio_api" in path else None, headers)
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20)
+    assert error.value.code == 403
+    assert set(served.files()) <= set(before)
+
+
+def test_the_page_stands_in_no_frame(served):
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(served.address) as answer:
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+
+
+def test_a_page_of_ipv6_is_served(tiny_checkpoint, tmp_path):
+    pytest.importorskip("gradio")
+    try:
+        web_page._free_port("::1")
+    except OSError:
+        pytest.skip("no IPv6 here")
+    options = ["--port", "0", "--host", "::1", "--device", "cpu"]
+    page = Served(["-m", "clarity_hf", "demo", "--model", str(tiny_checkpoint), *options], tmp_path)
+    assert page.address.startswith("http://[::1]:")
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(page.address) as answer:
+        assert web_page_html.NOTICE in answer.read().decode()
+    assert page.end() == 0
 
 
 def test_only_this_machine_is_served_by_default(served):

@@ -15,15 +15,18 @@ def demo(
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 7860,
     max_upload_mb: Annotated[float, typer.Option(help="Largest upload in megabytes.")] = 64,
     max_queue: Annotated[int, typer.Option(help="Films that may wait; the next is turned away.")] = 8,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="Another name under which browsers reach the page; may be repeated.")
+    ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Serve a web page for one film at a time; needs the extra demo. Ctrl-C ends it."""
-    from clarity_hf.deployment.web_page import serve_page
+    from clarity_hf.deployment.web_page import LOOPBACK, serve_page
     from clarity_hf.training.runs import published_name
 
     pipeline = load_pipeline(model, device)
-    if host not in ("127.0.0.1", "::1", "localhost"):
+    if host.strip("[]") not in LOOPBACK:
         print(
             "warning: others reach this page, without login and without encryption. Show no patients' films.",
             file=sys.stderr,
@@ -36,6 +39,7 @@ def demo(
         max_upload_mb=max_upload_mb,
         max_queue=max_queue,
         open_browser=open_browser,
+        allowed_hosts=allowed_host or (),
         ready=lambda address: print(
             f"serving {address} (Ctrl-C ends it). For research, not for diagnosis.", flush=True
         ),

@@ -13,16 +13,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import ipaddress
 import logging
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
+import types
+import urllib.parse
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +42,7 @@ from clarity_hf.radiograph_check import RadiographVerdict, check_radiograph
 from clarity_hf.visualization import draw_findings
 
 from . import web_page_html as html
+from .batch_prediction import out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +68,11 @@ HELD_SECONDS = 1800.0
 
 SWEEP_SECONDS = 15
 UPLOAD_SECONDS = 120
-"""How often uploads are looked through that nobody read, as of a full queue, and the age at which they are deleted."""
+"""How often uploads are looked through that nobody read, as of a full queue, and the age at which they are deleted;
+those that wait in the queue stay."""
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""Names of this machine, as a browser on it says them."""
 
 FILE_TYPES = [".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", "application/dicom"]
 """What the file dialogue offers; what a file is, is told from its content."""
@@ -71,7 +80,7 @@ FILE_TYPES = [".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'"
+    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors "
 )
 
 
@@ -261,6 +270,8 @@ def plain_refusal(error: Exception) -> str:
 
     The words of errors that are not this package's may quote a path or the patient and are left out.
     """
+    if out_of_memory(error):
+        return "There is too little memory for this film now. Try again later, or reduce the film."
     if isinstance(error, TypeError | ValueError | ImportError):
         return str(error).replace("`film`", "The film").replace("`", "")
     logger.error("a film failed with %s", type(error).__name__)
@@ -386,9 +397,11 @@ def build_page(
     gradio = _gradio()
     phantoms = [draw_phantom(seed, SAMPLE_SIDE, findings).image for _, seed, findings in SAMPLES]
     listeners = _Listeners(pipeline, model_name, phantoms)
-    # The maximum age is what a film may wait in a full queue; the usual upload is deleted when it is read.
     with _blocks_without_urls(gradio)(
-        analytics_enabled=False, title="clarity_hf", fill_width=True, delete_cache=(SWEEP_SECONDS, UPLOAD_SECONDS)
+        analytics_enabled=False,
+        title="clarity_hf",
+        fill_width=True,
+        delete_cache=(3600, 86400),  # `serve_page` sweeps by itself, and knows what waits in the queue
     ) as page:
         gradio.HTML(html.header(model_name), js_on_load=None)
         chosen = gradio.State("")
@@ -464,21 +477,28 @@ def serve_page(
     max_upload_mb: float = 64,
     max_queue: int = 8,
     open_browser: bool = False,
+    allowed_hosts: Sequence[str] = (),
+    frame_ancestors: str = "'none'",
     ready: Callable[[str], object] | None = None,
 ) -> None:
     """Serve the page until the process is interrupted or ended by SIGTERM.
 
     Uploads lie in a folder that only this user may read and that goes with the server. There is no login and no
-    encryption: beyond the loopback address whoever reaches the port may use the page.
+    encryption: beyond the loopback address whoever reaches the port may use the page. Requests that name another host
+    than this one, or come from a page of another origin, are refused, as a website that the user's browser shows
+    might send them.
 
     Args:
         pipeline: One film at a time goes through it.
         model_name: Name of the checkpoint, no path.
-        host: Address to listen on; by default only this machine reaches it.
+        host: Address to listen on, of IPv4 or IPv6; by default only this machine reaches it.
         port: To listen on; 0 takes a free one.
         max_upload_mb: Larger uploads are refused, in megabytes of 10⁶ bytes.
         max_queue: Films that may wait; the next is turned away.
         open_browser: Open the page in the browser of this machine.
+        allowed_hosts: Names under which browsers reach the page, beside its address and, on this machine, `localhost`;
+            beyond the loopback address every address without a name is taken too, and the machine's own name.
+        frame_ancestors: Origins whose pages may show this one in a frame, as Content-Security-Policy has them.
         ready: Called with the page's address once it is served.
 
     Raises:
@@ -486,20 +506,30 @@ def serve_page(
         OSError: The port is taken.
         ValueError: An argument is out of range.
     """
+    host = host.strip("[]")
     with (
-        _until_ended(),
+        _until_ended() as ended,
         tempfile.TemporaryDirectory(prefix="clarity-hf-page-") as folder,
         _environment(GRADIO_TEMP_DIR=folder),
         _uploads_apart(),
+        _errors_without_paths(),
     ):
         page = build_page(pipeline, model_name, max_queue=max_queue, max_upload_mb=max_upload_mb)
         gradio = _gradio()
+        guard = {
+            "max_bytes": round(max_upload_mb * 1e6) + 2**20,
+            "hosts": _hosts(host, allowed_hosts),
+            "any_address": host not in LOOPBACK,
+            "frame_ancestors": frame_ancestors,
+        }
         try:
+            if ended:
+                return
             _, local, _ = page.launch(
-                server_name=host,
+                server_name=f"[{host}]" if ":" in host else host,
                 server_port=port or _free_port(host),
                 max_file_size=round(max_upload_mb * 1e6),
-                inbrowser=open_browser,
+                inbrowser=open_browser and not ended,
                 prevent_thread_lock=True,
                 share=False,
                 quiet=True,
@@ -509,24 +539,58 @@ def serve_page(
                 mcp_server=False,
                 ssr_mode=False,
                 state_session_capacity=2 * HELD_FILMS,
-                app_kwargs={"middleware": [(_Guarded, (), {"max_bytes": round(max_upload_mb * 1e6) + 2**20})]},
+                app_kwargs={"middleware": [(_Guarded, (), guard)]},
                 theme=_theme(gradio),
                 css=html.STYLE,
             )
-            if ready is not None:
+            if ready is not None and not ended:
                 ready(local)
-            while True:
-                time.sleep(SWEEP_SECONDS)
-                # gradio sweeps too, but its sweep ends for good when an upload arrives in the middle of it.
-                delete_old_files(folder, UPLOAD_SECONDS)
+            swept = time.monotonic()
+            while not ended:
+                time.sleep(POLL_SECONDS)
+                if time.monotonic() - swept > SWEEP_SECONDS:
+                    # gradio sweeps too, but its sweep ends for good when an upload arrives in the middle of it.
+                    delete_old_files(folder, UPLOAD_SECONDS, _waiting_files(page))
+                    swept = time.monotonic()
         finally:
             page.close(verbose=False)
 
 
-def delete_old_files(folder: str | os.PathLike, seconds: float) -> None:
-    """Delete the files in a folder and below that were written longer ago; what goes meanwhile is passed over."""
+def _waiting_files(page: Any) -> set[str]:
+    """Uploads of events that wait in the queue or run, whatever their age."""
+    queue = page._queue
+    waiting = [event for events in list(queue.event_queue_per_concurrency_id.values()) for event in list(events.queue)]
+    waiting += [event for job in list(queue.active_jobs) if job is not None for event in job]
+    return {path for event in waiting if event.data is not None for path in _paths(event.data.data)}
+
+
+def _paths(value: Any) -> Iterator[str]:
+    """Absolute paths of the files in an event's values."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("path"), str):
+            yield os.path.abspath(value["path"])
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _paths(part)
+
+
+def _hosts(host: str, allowed: Sequence[str]) -> set[str]:
+    """Names that a request may name as its host."""
+    own = LOOPBACK if host in LOOPBACK else (*LOOPBACK, socket.gethostname())
+    return {name.casefold().strip("[]") for name in (host, *own, *allowed)}
+
+
+def delete_old_files(folder: str | os.PathLike, seconds: float, kept: Collection[str] = ()) -> None:
+    """Delete the files in a folder and below that were written longer ago; what goes meanwhile is passed over.
+
+    Args:
+        folder: The folder.
+        seconds: Age from which a file is deleted.
+        kept: Absolute paths of files that stay.
+    """
     for parent, _, names in os.walk(str(folder)):  # which passes over folders that are gone when it comes to them
-        for path in (Path(parent) / name for name in names):
+        for path in (Path(parent) / name for name in names if os.path.abspath(os.path.join(parent, name)) not in kept):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > seconds:
                     path.unlink()
@@ -578,44 +642,119 @@ def _uploads_apart() -> Iterator[None]:
         route_utils.GradioUploadFile = before
 
 
+@contextlib.contextmanager
+def _errors_without_paths() -> Iterator[None]:
+    """Keep tracebacks out of the log: they name folders of this machine, and a library's words may name a patient."""
+
+    def print_exc(*_: Any, **__: Any) -> None:
+        logger.error("a request failed with %s", type(sys.exc_info()[1]).__name__)
+
+    class Short(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            if record.exc_info:
+                kind = getattr(record.exc_info[0], "__name__", "an error")
+                record.msg, record.args = "a request failed with %s", (kind,)
+                record.exc_info = record.exc_text = record.stack_info = None
+            return True
+
+    import gradio.queueing
+    import gradio.route_utils
+    import gradio.routes
+
+    modules: list[Any] = [gradio.queueing, gradio.route_utils, gradio.routes]
+    before = [module.traceback for module in modules]
+    short, loggers = Short(), [logging.getLogger(name) for name in ("asyncio", "uvicorn.error")]
+    for module in modules:
+        module.traceback = types.SimpleNamespace(print_exc=print_exc)
+    for named in loggers:
+        named.addFilter(short)
+    try:
+        yield
+    finally:
+        for module, whole in zip(modules, before, strict=True):
+            module.traceback = whole
+        for named in loggers:
+            named.removeFilter(short)
+
+
 def _free_port(host: str) -> int:
-    with socket.create_server((host, 0)) as listening:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listening:
         return int(listening.getsockname()[1])
 
 
-@contextlib.contextmanager
-def _until_ended() -> Iterator[None]:
-    """End the block at Ctrl-C and at SIGTERM, which would otherwise leave the folder of uploads behind.
+POLL_SECONDS = 0.2
+"""How often the server looks whether a signal has ended it."""
 
-    The signal raises. An event that its handler sets may wait for ever: the thread it interrupts may hold its lock.
+
+class _Ended:
+    """Whether a signal has come; the second one raises, for a step that does not return."""
+
+    def __init__(self) -> None:
+        self._signals = 0
+
+    def __bool__(self) -> bool:
+        return self._signals > 0
+
+    def __call__(self, *_: Any) -> None:
+        """Note a signal, as its handler."""
+        self._signals += 1
+        if self._signals > 1:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _until_ended() -> Iterator[_Ended]:
+    """Note Ctrl-C and SIGTERM, which would otherwise leave the folder of uploads behind.
+
+    The signal raises nothing: libraries lose an error that comes up while they import or in their callbacks, and then
+    the server would start as if nothing had been. Nor does it set an event, which may wait for ever: the thread that
+    the handler interrupts may hold its lock.
     """
+    ended = _Ended()
     in_main = threading.current_thread() is threading.main_thread()  # no other may take signals
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main else None
+    before = {number: signal.signal(number, ended) for number in (signal.SIGINT, signal.SIGTERM) if in_main}
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            yield
+            yield ended
     finally:
-        if in_main:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Guarded:
-    """ASGI middleware: no request beyond a size, and a browser that turns to no other host.
+    """ASGI middleware: only requests of the page, none beyond a size, and a browser that turns to no other host.
+
+    A website that the user looks at may send requests here too, by this address, or by a name of its own that it lets
+    resolve to it (DNS rebinding). The first have its origin, the second its name as their host.
 
     Args:
         app: To pass on to.
         max_bytes: Of a request's body.
+        hosts: Names that a request may name as its host.
+        any_address: Whether it may name any address besides, which no name can be made to resolve to.
+        frame_ancestors: Origins whose pages may show this one in a frame.
     """
 
-    def __init__(self, app: Any, max_bytes: int):
-        self.app, self.max_bytes = app, max_bytes
+    def __init__(self, app: Any, max_bytes: int, hosts: Collection[str], any_address: bool, frame_ancestors: str):
+        self.app, self.max_bytes, self.hosts, self.any_address = app, max_bytes, hosts, any_address
+        self.headers = [
+            (b"content-security-policy", (_POLICY + frame_ancestors).encode()),
+            (b"referrer-policy", b"no-referrer"),
+            (b"x-content-type-options", b"nosniff"),
+        ]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        refusal = self.refusal(scope["headers"])
+        if refusal and scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
         received = 0
+        started = False
 
         async def receive_some() -> Any:
             nonlocal received
@@ -626,15 +765,57 @@ class _Guarded:
             return message
 
         async def send_with_policy(message: Any) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *_HEADERS]
+                started = True
+                message["headers"] = [*message.get("headers", []), *self.headers]
             await send(message)
 
-        await self.app(scope, receive_some, send_with_policy)
+        if refusal:
+            await _answer(send_with_policy, 403, refusal)
+            return
+        try:
+            await self.app(scope, receive_some, send_with_policy)
+        except Exception as error:  # whose traceback the server would print, with the folders of this machine
+            logger.error("a request failed with %s", type(error).__name__)
+            if scope["type"] == "http" and not started:
+                await _answer(send_with_policy, 500, "The request failed.")
+
+    def refusal(self, headers: Sequence[tuple[bytes, bytes]]) -> str:
+        """Why a request is not of this page, or nothing."""
+        named: dict[str, list[str]] = {}
+        for name, value in headers:
+            named.setdefault(name.decode("latin-1").casefold(), []).append(value.decode("latin-1"))
+        hosts, origins = named.get("host", []), named.get("origin", [])
+        host = _host_of(f"//{hosts[0]}") if len(hosts) == 1 else None
+        if host is None or not (host[0] in self.hosts or (self.any_address and _is_address(host[0]))):
+            return "This page is not served under that name. Allow it with --allowed-host."
+        if any(_host_of(origin) != host for origin in origins):
+            return "Requests of other websites are not served."
+        site, mode = (named.get(f"sec-fetch-{what}", [""])[0] for what in ("site", "mode"))
+        if site in ("cross-site", "same-site") and mode != "navigate":
+            return "Requests of other websites are not served."
+        return ""
 
 
-_HEADERS = [
-    (b"content-security-policy", _POLICY.encode()),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-]
+def _host_of(address: str) -> tuple[str, int | None] | None:
+    """Name and port of an address, or None for one that has none, such as the origin `null`."""
+    try:
+        parts = urllib.parse.urlsplit(address)
+        return (parts.hostname, parts.port) if parts.hostname else None
+    except ValueError:
+        return None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+async def _answer(send: Any, status: int, text: str) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text.encode()})
