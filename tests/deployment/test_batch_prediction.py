@@ -837,7 +837,7 @@ def test_a_run_that_ended_or_failed_leaves_the_folder_free(pipeline, films, tmp_
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"outputs": ["pictures"]}, "`outputs` must be of overlays, maps, dicom, got pictures"),
+        ({"outputs": ["pictures"]}, "`outputs` must be of overlays, maps, dicom, .*, got pictures"),
         ({"threshold": 1.5}, r"`threshold` must be in \[0, 1\], got 1.5"),
         ({"radiograph_check": "on"}, "`radiograph_check` must be one of warn, refuse, off, got 'on'"),
         ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
@@ -955,6 +955,37 @@ def test_a_lateral_view_gets_a_report_that_it_was_not_analysed(pipeline, film, t
     assert summary.failed == 1
     report = pydicom.dcmread(tmp_path / "out" / "dicom" / "side.report.dcm")
     assert "got a lateral view" in report.to_json()
+
+
+def test_lines_and_tables_say_whose_they_are_when_asked(pipeline, films, film, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    write_dicom(films / "IM000001", film, AccessionNumber="A7")
+    header = pydicom.dcmread(films / "IM000001", stop_before_pixels=True)
+    found = find_films([films]).films
+    for name, outputs in (("asked", ["identifiers"]), ("not", [])):
+        predict_films(pipeline, found, tmp_path / name, outputs=outputs, table=True, threshold=0.0)
+    wanted = [header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID, "A7"]
+    told = {line["film"]: line for line in lines(tmp_path / "asked" / "findings.jsonl")}
+    assert [told["IM000001"][name] for name in ("study", "series", "sop", "accession")] == wanted
+    assert "study" not in told["0.png"]
+    for table in ("findings", "boxes"):
+        rows = (tmp_path / "asked" / f"{table}.csv").read_text().splitlines()
+        assert rows[0].endswith(",study,series,sop,accession")
+        assert {row.startswith("IM000001") for row in rows if row.endswith(",".join(wanted))} == {True}
+    for path in (tmp_path / "not").glob("*.[cj]s*"):
+        assert header.StudyInstanceUID not in path.read_text(), path.name
+    assert not (tmp_path / "asked" / "dicom").exists()
+
+
+def test_films_that_came_as_dicom_get_fhir(pipeline, films, film, tmp_path):
+    pytest.importorskip("fhir.resources")
+    write_dicom(films / "IM000001", film)
+    predict_films(pipeline, find_films([films]).films, tmp_path / "out", threshold=0.0, outputs=["fhir", "fhir_r5"])
+    kinds = set()
+    for output in ("fhir", "fhir_r5"):
+        (path,) = (tmp_path / "out" / output).iterdir()
+        kinds |= {entry["resource"]["resourceType"] for entry in json.loads(path.read_text())["entry"]}
+    assert kinds == {"DiagnosticReport", "Observation", "ImagingSelection"}
 
 
 def write_dicom(path, pixels, **changes):

@@ -423,7 +423,7 @@ def store_all_while_killed(folder, model, studies, kills):
                 while send(node.port, radiograph(number)) != 0:  # as a modality does, until it is acknowledged
                     time.sleep(0.3)
 
-        sending = threading.Thread(target=modality)
+        sending = threading.Thread(target=modality, daemon=True)
         sending.start()
         for _ in range(kills):
             time.sleep(random_.uniform(1, 4))

@@ -4,6 +4,7 @@
 import copy
 import importlib.util
 import shutil
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -395,6 +396,15 @@ def test_dciodvfy_sees_errors(written, tmp_path):
 def test_dciodvfy_finds_no_error_for_a_clean_film(written, kind):
     assert errors_of(written[0][kind].with_name("source.dcm")) == []
     assert errors_of(written[0][kind]) == []
+
+
+@needs_dciodvfy
+def test_dcentvfy_finds_no_disagreement_between_the_film_and_its_results(written):
+    folder = written[0]["report"].parent
+    command = ["dcentvfy", *map(str, sorted(folder.glob("*.dcm")))]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert [line for line in (said.stdout + said.stderr).splitlines() if line.startswith("Error")] == []
+    assert said.returncode == 0
 
 
 @needs_dciodvfy

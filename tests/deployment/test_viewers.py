@@ -65,9 +65,8 @@ def test_every_box_is_a_rectangle_at_its_place_with_its_name(written, tmp_path, 
         # In the world the library takes the rows' spacing for x and the columns' for y: with oblong pixels a rectangle
         # is right in the image and exchanged in millimetres. Once this fails, it does so no longer.
         (left, top, _), (right, bottom, _) = rectangle["world"][0], rectangle["world"][3]
-        np.testing.assert_allclose(
-            [right - left, bottom - top], [(x1 - x0) * spacing[0], (y1 - y0) * spacing[1]], 1e-4
-        )
+        millimetres = [(x1 - x0) * spacing[0], (y1 - y0) * spacing[1]]
+        np.testing.assert_allclose([right - left, bottom - top], millimetres, 1e-4)
 
 
 def test_a_refusal_has_no_rectangles(tmp_path):

@@ -83,6 +83,7 @@ PYTHON_SLOW = {"docs/export.md": "four exports", "docs/publishing.md": "in a pro
 GIVEN = {
     "README.md": {"film": "film"},
     "docs/dicom.md": {"localizer": "localizer", "pixels": "film"},
+    "docs/fhir.md": {"localizer": "localizer", "pixels": "film"},
     "docs/export.md": {"pixel_values": "pixel_values", "torch": "torch"},
     "docs/own-labels.md": {"processor": "processor"},
 }

@@ -54,6 +54,11 @@ def predict(
         bool, typer.Option("--dicom", help="Also DICOM SR, SEG and Secondary Capture, of films that are DICOM.")
     ] = False,
     dicom_kinds: DicomKindsOption = None,
+    fhir: Annotated[bool, typer.Option("--fhir", help="Also FHIR R4, of films that are DICOM.")] = False,
+    fhir_r5: Annotated[bool, typer.Option("--fhir-r5", help="Also FHIR R5, boxes as ImagingSelection.")] = False,
+    identifiers: Annotated[
+        bool, typer.Option("--identifiers", help="UIDs and accession number in lines and tables; they tell whose.")
+    ] = False,
     radiograph_check: RadiographCheckOption = "warn",
     batch_size: BatchSizeOption = 8,
     workers: Annotated[int, typer.Option("--num-workers", "--workers", help="Threads that read films ahead.")] = 2,
@@ -78,6 +83,7 @@ def predict(
         pipeline = load_pipeline(model, device)
         kinds = chosen_kinds(dicom_kinds, DEFAULT_KINDS)
         wanted = {"overlays": overlays, "maps": maps, "dicom": dicom or dicom_kinds is not None}
+        wanted |= {"fhir": fhir, "fhir_r5": fhir_r5, "identifiers": identifiers}
         outputs = [name for name, on in wanted.items() if on]
         with _launched(world_size) as total_over_processes:
             with _bar(f"process {rank}" if world_size > 1 else None) as advance:

@@ -46,12 +46,24 @@ from clarity_hf.visualization import draw_findings
 
 from .dicom_inference import DicomResultWriter, doubt_about, header_of
 from .dicom_output import DEFAULT_KINDS
+from .fhir import fhir_bundle
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 """A file of a folder with one of these endings is taken for a film whatever is in it, so that a broken one is told."""
 
-OUTPUTS = ("overlays", "maps", "dicom")
+OUTPUTS = ("overlays", "maps", "dicom", "fhir", "fhir_r5", "identifiers")
 """What can be written of each film beside its line."""
+
+IDENTIFIERS = {
+    "study": "StudyInstanceUID",
+    "series": "SeriesInstanceUID",
+    "sop": "SOPInstanceUID",
+    "accession": "AccessionNumber",
+}
+"""What the output `identifiers` adds to lines and tables, and where it stands in the header."""
+
+_FHIR: dict[str, Any] = {"fhir": "R4", "fhir_r5": "R5"}
+_FROM_HEADERS = {"dicom", "identifiers", *_FHIR}
 
 SETTINGS = "settings.json"
 
@@ -352,7 +364,9 @@ def predict_films(
             `film_size`, `input_size` (H, W), and `content` (top, left, height, width), where the film lies in the
             input, in its pixels. `dicom/NAME.KIND.dcm`: see `write_dicom_results`; only of films that came as DICOM,
             and of those that were refused a report that says why. With it films go through the model one by one,
-            which makes the same bytes in every batch.
+            which makes the same bytes in every batch. `fhir/NAME.json`, `fhir_r5/NAME.json`: see `fhir_bundle`, of
+            films that came as DICOM. `identifiers` gives lines and tables the Study, Series and SOP Instance UID and
+            the accession number of such films: these files then tell whose they are.
         table: Write `findings.csv` (a row a film, score and presence of each finding, and the reason of a warning) and
             `boxes.csv` (a row a box).
         radiograph_check: What becomes of a film that does not look like a frontal chest radiograph: `warn` predicts it
@@ -457,6 +471,8 @@ def _check_arguments(
         raise ValueError(f"`workers` must be at least 0, got {workers}. Pass the number of reading threads.")
     if not 0 <= rank < world_size:
         raise ValueError(f"`rank` must be in [0, {world_size}), got {rank}. Check RANK and WORLD_SIZE.")
+    if set(_FHIR) & set(outputs) and importlib.util.find_spec("fhir") is None:
+        raise ImportError("`outputs` must be without FHIR, got no fhir.resources. Run pip install 'clarity_hf[fhir]'.")
     if "dicom" in outputs and importlib.util.find_spec("highdicom") is None:
         raise ImportError("`outputs` must be without 'dicom', got no highdicom. Run pip install 'clarity_hf[dicom]'.")
     twice = [name for name, count in Counter(film.name for film in films).items() if count > 1]
@@ -510,7 +526,7 @@ class _Writer:
             return _Read(film, _reason(error, film), header=header)
 
     def _pixels(self, film: FilmFile) -> tuple[np.ndarray, Any]:
-        if "dicom" in self.outputs and film.path.is_file():
+        if _FROM_HEADERS & set(self.outputs) and film.path.is_file():
             with film.path.open("rb") as file:
                 is_dicom = looks_like_dicom(file.read(132))
             if is_dicom:
@@ -533,7 +549,7 @@ class _Writer:
         """Lines of the films that were read, after all beside them is written, and of those that failed."""
         bad = [{"film": read.film.name, "reason": read.reason} for read in batch if read.reason]
         for read in batch:
-            if read.reason and read.header is not None:
+            if read.reason and read.header is not None and "dicom" in self.outputs:
                 self._write_refusal(read)
         good = []
         whole = [read for read in batch if not read.reason]
@@ -567,6 +583,7 @@ class _Writer:
             "bytes": read.stat[0],
             "modified": read.stat[1],
             **({} if read.warning is None else {"warning": read.warning}),
+            **(_identifiers(read.header) if "identifiers" in self.outputs else {}),
             "findings": findings,
         }
 
@@ -631,10 +648,21 @@ class _Writer:
     def _write_dicom(self, read: _Read, findings: list[dict[str, Any]], outputs: ModelOutput) -> None:
         if read.header is None:
             return
+        self._write_fhir(read, findings)
+        if "dicom" not in self.outputs:
+            return
         doubt = "" if read.warning is None else doubt_about(read.warning["reason"])
         pixels = np.asarray(read.pixels)
         with self._made_in_dicom(read) as (folder, stem):
             self.dicom.write(read.header, pixels, findings, outputs, folder, stem, doubt)
+
+    def _write_fhir(self, read: _Read, findings: list[dict[str, Any]]) -> None:
+        doubt = "" if read.warning is None else doubt_about(read.warning["reason"])
+        for output, release in _FHIR.items():
+            if output in self.outputs:
+                bundle = fhir_bundle(read.header, findings, self.dicom.identity, release=release, doubt=doubt)
+                with _replacing(self.folder / output / f"{read.film.name}.json", self.rank) as path:
+                    path.write_text(json.dumps(bundle, indent=1) + "\n", encoding="utf-8")
 
     def _write_refusal(self, read: _Read) -> None:
         reason = read.reason.replace(read.film.name, "image")
@@ -679,6 +707,11 @@ def out_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _identifiers(header: Any) -> dict[str, str]:
+    """What a film's line says of whose it is; nothing of one that did not come as DICOM."""
+    return {} if header is None else {name: str(header.get(keyword) or "") for name, keyword in IDENTIFIERS.items()}
 
 
 def _reason(error: Exception, film: FilmFile) -> str:
@@ -1019,7 +1052,7 @@ def _write_union(folder: Path, findings: bool, failed: bool, table: bool, rank: 
             lines = stack.enter_context(made.open("w"))
         if table:
             files = (folder / f"{name}.csv" for name in ("findings", "boxes"))
-            tables = _Tables(*(stack.enter_context(_csv(path, rank)) for path in files))
+            tables = _Tables(*(stack.enter_context(_csv(path, rank)) for path in files), added=_added_columns(folder))
         for line, record in _united(folder):
             written[record["film"]] = _Done(record.get("revision", 0), (record["bytes"], record["modified"]))
             if lines is not None:
@@ -1056,13 +1089,18 @@ class _LineEnds:
         self.file.write(row.removesuffix("\r\n") + "\n")
 
 
+def _added_columns(folder: Path) -> list[str]:
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    return list(IDENTIFIERS) if "identifiers" in settings.get("outputs", ()) else []
+
+
 class _Tables:
     """Rows of `findings.csv` and `boxes.csv`; findings stand by name, whatever their rank in a film."""
 
-    def __init__(self, findings: Any, boxes: Any):
-        self.findings, self.boxes = findings, boxes
+    def __init__(self, findings: Any, boxes: Any, *, added: Sequence[str]):
+        self.findings, self.boxes, self.added = findings, boxes, added
         self.labels: list[str] = []
-        self.boxes.writerow(["film", "finding", "score", *SIDES])
+        self.boxes.writerow(["film", "finding", "score", *SIDES, *added])
 
     def add(self, record: dict[str, Any]) -> None:
         """A film's rows; the first film's labels make the head."""
@@ -1070,7 +1108,7 @@ class _Tables:
         if not self.labels:
             self.labels = sorted(by_label)
             marks = [f"{label} present" for label in self.labels]
-            self.findings.writerow(["film", "height", "width", *self.labels, *marks, "warning"])
+            self.findings.writerow(["film", "height", "width", *self.labels, *marks, "warning", *self.added])
         if sorted(by_label) != self.labels:
             raise ValueError(
                 f"`folder` must hold records of the same findings, got others for {record['film']}. Remove its line."
@@ -1078,8 +1116,9 @@ class _Tables:
         rows = [by_label[label] for label in self.labels]
         scores, present = [row["score"] for row in rows], [int(row["present"]) for row in rows]
         warning = record.get("warning", {}).get("reason", "")
-        self.findings.writerow([record["film"], *record["size"], *scores, *present, warning])
+        added = [record.get(name, "") for name in self.added]
+        self.findings.writerow([record["film"], *record["size"], *scores, *present, warning, *added])
         for row in rows:
             for box in row["boxes"]:
                 sides = [box[side] for side in SIDES]
-                self.boxes.writerow([record["film"], row["label"], row["score"], *sides])
+                self.boxes.writerow([record["film"], row["label"], row["score"], *sides, *added])
