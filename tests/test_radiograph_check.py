@@ -27,6 +27,7 @@ from clarity_hf.radiograph_check import (
     check_mode,
     check_radiograph,
     content_of,
+    is_badly_exposed,
     prepare,
     read_weights,
     verdict_of,
@@ -148,6 +149,37 @@ def test_any_size_that_a_film_may_have_gets_a_verdict(shape):
     verdict = check_radiograph(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
     assert 0 <= verdict.probability <= 1
     assert not verdict.passed
+
+
+@pytest.mark.parametrize(
+    ("change", "most"),
+    [
+        (lambda film: film / 16, 0),  # 12 bits that were taken for 16
+        (lambda film: film / 300, 0),
+        (lambda film: film / 16 + 235, 0),
+        (lambda film: film / 40 + 100, 0),
+        (lambda film: (film * 3).clip(0, 255), 0),
+        (lambda film: (film * 20).clip(0, 255), 0),
+        (lambda film: (film + 150).clip(0, 255), 0.1),
+        (lambda film: np.where(film > np.quantile(film, 0.7), 255, film / 16), 0),
+    ],
+)
+def test_what_is_black_white_or_without_contrast_does_not_pass(phantoms, change, most):
+    changed = [change(image.astype(np.float32)) for image in phantoms]
+    assert passing(changed) <= most * len(changed)
+
+
+def test_a_black_film_is_told_by_its_exposure(phantoms):
+    verdict = check_radiograph(phantoms[0] / 16)
+    assert (verdict.passed, verdict.kind, verdict.probability) == (False, "exposure", 0)
+    assert "got what looks like an image that is nearly black, nearly white or without contrast" in verdict.told()
+
+
+def test_real_films_are_well_exposed_and_black_and_saturated_ones_not(nih_folder):
+    films = [read_image(path) for path in sorted((nih_folder / "images").glob("*.png"))[::5]]
+    assert not [film for film in films if is_badly_exposed(film)]
+    assert all(is_badly_exposed(film / 16) for film in films)
+    assert sum(is_badly_exposed((film * 3.0).clip(0, 255)) for film in films) > 0.9 * len(films)
 
 
 # The verdict
@@ -358,5 +390,5 @@ def test_the_python_of_its_page_runs_and_says_what_stands_beside_it():
 
 def test_the_page_tells_of_every_kind_and_mode():
     page = (Path(__file__).parents[1] / "docs" / "radiograph-check.md").read_text(encoding="utf-8")
-    assert all(f"`{kind}`" in page for kind in KINDS)
+    assert all(f"`{kind}`" in page for kind in (*KINDS, "exposure"))
     assert all(f'`"{mode}"`' in page for mode in MODES)
