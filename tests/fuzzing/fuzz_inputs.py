@@ -7,9 +7,13 @@ Input i of a seeded run is the same on every machine with the same libraries: `m
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import random
+import shutil
 import struct
+import subprocess
+import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -85,6 +89,82 @@ def image_seeds() -> dict[str, list[bytes]]:
     return {"png": png, "jpeg": jpeg, "tiff": tiff, "bmp": bmp}
 
 
+def deep_seeds() -> dict[str, list[bytes]]:
+    """Seeds of PNG and TIFF that Pillow does not read whole, by the writers tifffile, imageio and imagecodecs."""
+    try:
+        import imagecodecs
+        import imageio.v3 as imageio
+        import tifffile
+    except ImportError:
+        return {"png": [], "tiff": []}
+    deep = _drawn().astype(np.uint16) * 200
+    colour = np.stack([deep, deep, deep // 2], axis=-1)
+    opaque = np.full_like(deep, 65_535)
+    png = [imagecodecs.png_encode(np.dstack(channels)) for channels in ([deep, opaque], [colour], [colour, opaque])]
+    png.append(imageio.imwrite("<bytes>", deep, extension=".png"))
+
+    def written(pixels: np.ndarray, **options: Any) -> bytes:
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, pixels, metadata=None, **{"photometric": "minisblack"} | options)
+        return buffer.getvalue()
+
+    tiff = [imageio.imwrite("<bytes>", deep, extension=".tif")]
+    for order in "<>":
+        tiff.append(written(deep, byteorder=order, photometric="miniswhite"))
+        tiff.append(written(deep // 16, byteorder=order, bitspersample=12))
+        tiff.append(written(colour, byteorder=order, photometric="rgb", compression="lzw"))
+    tiff.append(written(np.stack([deep] * 3), photometric="rgb", planarconfig="separate", compression="zlib"))
+    tiff.append(written(np.dstack([colour, opaque]), photometric="rgb", extrasamples=["unassalpha"], tile=(16, 16)))
+    tiff.append(written(colour, photometric="rgb", compression="packbits", rowsperstrip=3))
+    tiff.append(written(deep.astype(np.uint32), compression="zlib", predictor=True))
+    tiff.append(written((_drawn() / 255).astype(np.float16)))
+    tiff.append(written((_drawn() / 255).astype(np.float64), bigtiff=True))
+    return {"png": png, "tiff": tiff}
+
+
+def pydicom_seeds(largest: int = 300_000) -> list[bytes]:
+    """pydicom's own test files, most of no chest: whole, and as if they were, which their pixels then pass for."""
+    import pydicom
+    import pydicom.data
+
+    seeds = []
+    for path in sorted((Path(pydicom.data.__file__).parent / "test_files").rglob("*.dcm")):
+        content = path.read_bytes()
+        if len(content) > largest:
+            continue
+        seeds.append(content)
+        try:
+            dataset = pydicom.dcmread(io.BytesIO(content), force=True)
+            dataset.Modality, dataset.SOPClassUID = "CR", "1.2.840.10008.5.1.4.1.1.1"
+            for keyword in ("BodyPartExamined", "PatientOrientation", "PixelSpacing", "PixelAspectRatio"):
+                dataset.pop(keyword, None)
+            buffer = io.BytesIO()
+            dataset.save_as(buffer)
+        except Exception:  # some are broken on purpose
+            continue
+        seeds.append(buffer.getvalue())
+    return seeds
+
+
+def _dcmtk_seeds() -> list[bytes]:
+    """What dcmtk compresses, where it is installed."""
+    seeds = []
+    for program, option in (("dcmcjpeg", "+e1"), ("dcmcjpeg", "+el"), ("dcmcjpeg", "+eb"), ("dcmcjpls", "+el")):
+        for bits in (8, 12):
+            seeds += _by_program([program, option], _dicom(bits=bits))
+    return seeds + _by_program(["dcmcrle"], _dicom()) + _by_program(["dcmcrle"], _dicom(HighBit=15))
+
+
+def _by_program(words: list[str], content: bytes) -> list[bytes]:
+    """What a program writes of a file, if it is installed and takes it."""
+    if shutil.which(words[0]) is None:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "plain.dcm").write_bytes(content)
+        run = subprocess.run([*words, f"{folder}/plain.dcm", f"{folder}/film.dcm"], capture_output=True)
+        return [(Path(folder) / "film.dcm").read_bytes()] if run.returncode == 0 else []
+
+
 def dicom_seeds() -> list[bytes]:
     """Seeds of DICOM: every transfer syntax that can be encoded here, with windows, tables and padding."""
     import pydicom
@@ -106,7 +186,10 @@ def dicom_seeds() -> list[bytes]:
     baseline = _encoded(Image.fromarray(_drawn()), "JPEG", quality=80)
     seeds.append(_dicom(bits=8, stream=baseline, stream_syntax=uid.JPEGBaseline8Bit))
     seeds.append(_dicom(bits=8, stream=baseline, stream_syntax=uid.JPEGExtended12Bit))
-    return seeds + _jpeg_lossless()
+    seeds.append(_dicom(PatientOrientation=["L", "F"], HighBit=15))
+    narrow = {"WindowCenter": "2", "WindowWidth": "0.9", "RescaleSlope": "0.001", "RescaleIntercept": 0}
+    seeds.append(_dicom(VOILUTFunction="LINEAR_EXACT", **narrow))
+    return seeds + _gdcm_seeds() + _dcmtk_seeds()
 
 
 def _dicom(
@@ -159,23 +242,21 @@ def _dicom(
     return buffer.getvalue()
 
 
-def _jpeg_lossless() -> list[bytes]:
-    """JPEG lossless, which GDCM alone writes, and only to a file."""
+def _gdcm_seeds() -> list[bytes]:
+    """What GDCM compresses, which it writes only to a file."""
     try:
         import gdcm
     except ImportError:
         return []
-    import tempfile
-
     seeds = []
     with tempfile.TemporaryDirectory() as folder:
-        for bits in (8, 12):
+        for bits, syntax in itertools.product((8, 12), ("JPEGLosslessProcess14_1", "RLELossless", "JPEG2000Lossless")):
             (Path(folder) / "plain.dcm").write_bytes(_dicom(bits=bits))
             reader = gdcm.ImageReader()
             reader.SetFileName(f"{folder}/plain.dcm")
             reader.Read()
             change = gdcm.ImageChangeTransferSyntax()
-            change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+            change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
             change.SetInput(reader.GetImage())
             change.Change()
             writer = gdcm.ImageWriter()
@@ -239,9 +320,10 @@ def setting_seeds() -> dict[str, list[bytes]]:
 
 def all_seeds() -> dict[str, list[bytes]]:
     """Seeds by reader."""
-    images = image_seeds()
+    images, deep = image_seeds(), deep_seeds()
     grey = [content for contents in images.values() for content in contents]
-    films = images | {"dicom": dicom_seeds(), "mask": grey, "open_film": grey, "runner": grey}
+    films = images | {kind: images[kind] + deep[kind] for kind in deep}
+    films |= {"dicom": dicom_seeds() + pydicom_seeds(), "mask": grey, "open_film": grey, "runner": grey}
     return films | table_seeds() | setting_seeds()
 
 
