@@ -280,6 +280,27 @@ def test_16_bit_colour_that_pillow_holds_is_refused(tmp_path):
     assert "whole image" in refusal(content[:200])
 
 
+@pytest.mark.parametrize("change", ["checksum", "filter", "short", "long", "adam7", "deflate"])
+def test_a_broken_16_bit_png_is_refused_before_its_decoder_sees_it(change, monkeypatch):
+    """That decoder ends the process on some of them."""
+    monkeypatch.setattr("torchvision.io.decode_png", lambda *words: pytest.fail("decoded"))
+    film = np.stack([ramp(65535, np.uint16)] * 3, axis=-1)
+    content = bytearray(png_16(film))
+    start = content.index(b"IDAT") + 4
+    body = zlib.decompress(bytes(content[start:-16]))
+    body = {"filter": b"\5" + body[1:], "short": body[:-1], "long": body + b"\0"}.get(change, body)
+    packed = zlib.compress(body)
+    packed = packed[:-6] + bytes(6) if change == "deflate" else packed
+    tail = struct.pack(">I", zlib.crc32(b"IDAT" + packed)) + bytes(content[-12:])
+    content[start - 8 :] = struct.pack(">I", len(packed)) + b"IDAT" + packed + tail
+    if change == "adam7":
+        content[28] = 1
+        content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    if change == "checksum":
+        content[-13] ^= 1
+    assert "whole image" in refusal(bytes(content))
+
+
 def test_16_bit_colour_is_turned_by_its_exif():
     film = np.stack([ramp(65535, np.uint16)] * 3, axis=-1)
     exif = Image.Exif()
@@ -379,11 +400,11 @@ def test_rare_tiffs_of_several_pages_cut_short_or_too_large_are_refused():
     content = tiff_of(film, photometric="rgb")
     assert "several frames" in refusal(tiff_of(np.stack([film, film]), photometric="rgb"))
     assert "whole image" in refusal(content[:-200])
-    large = bytearray(content)
+    large = bytearray(tiff_of(ramp(4095, np.uint16), bitspersample=12, photometric="miniswhite"))  # not for Pillow
     for tag in (256, 257):  # width and height
         place = large.index(struct.pack("<H", tag))
         large[place + 2 : place + 12] = struct.pack("<HII", 4, 1, 60_000)
-    assert f"at most {MAX_PIXELS} pixels" in refusal(bytes(large))
+    assert f"1 to {MAX_PIXELS} pixels" in refusal(bytes(large))
 
 
 def test_a_tiff_that_unpacks_to_much_is_cut_or_refused():

@@ -21,7 +21,9 @@ import logging
 import math
 import os
 import re
+import struct
 import threading
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -285,11 +287,41 @@ def _read_deep_png(image: Image.Image, opened: Path | BinaryIO, name: str) -> np
     _check_size(image, name)
     with _decoding(name):
         turned = image.getexif().get(ExifTags.Base.Orientation, 1)
-        content = opened.read_bytes() if isinstance(opened, Path) else opened.getbuffer()  # type: ignore[attr-defined]
+        content = opened.read_bytes() if isinstance(opened, Path) else opened.getvalue()  # type: ignore[attr-defined]
+        whole = _whole_png(content, image.size)
         # By name: an import statement would be asked for by every checkpoint that carries this file as remote code.
         torch, torchvision = (importlib.import_module(module) for module in ("torch", "torchvision.io"))
-        decoded = torchvision.decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        decoded = torchvision.decode_png(torch.frombuffer(bytearray(whole), dtype=torch.uint8))
     return _to_255(_upright(_luma(np.moveaxis(decoded.numpy(), 0, -1)), turned), name)
+
+
+def _whole_png(content: bytes, size: tuple[int, int]) -> bytes:
+    """A deep PNG of `size` (width, height) with its header and pixels alone, once all of these are seen to be there.
+
+    Its decoder may end the process where a checksum, a filter or the amount of pixels is wrong.
+    """
+    place, header, parts, kind = 8, b"", [], b""
+    while kind != b"IEND":
+        length, kind = struct.unpack(">I4s", content[place : place + 8])
+        body, end = content[place + 8 : place + 8 + length], place + 12 + length
+        if zlib.crc32(kind + body) != int.from_bytes(content[end - 4 : end]) or end > len(content):
+            raise ValueError(f"chunk {kind!r} has another checksum")
+        header = header or (body if kind == b"IHDR" else b"")
+        parts += [body] if kind == b"IDAT" else []
+        place = end
+    width, height, depth, colour, *others = struct.unpack(">IIBBBBB", header)
+    if (width, height) != size or depth != 16 or others != [0, 0, 0]:
+        raise ValueError("interlaced, or of an unknown header: save it again")
+    row = 1 + width * 2 * {2: 3, 4: 2, 6: 4}[colour]
+    packed, inflating = b"".join(parts), zlib.decompressobj()
+    rows = inflating.decompress(packed, row * height + 1)
+    if len(rows) != row * height or not inflating.eof or max(rows[::row]) > 4:
+        raise ValueError("other pixels than its header says")
+    packed = packed[: len(packed) - len(inflating.unused_data)]
+    chunks = (b"IHDR" + header, b"IDAT" + packed, b"IEND")
+    return content[:8] + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
+    )
 
 
 def _read_tiff(opened: Path | BinaryIO, name: str) -> np.ndarray:
@@ -339,11 +371,11 @@ def _colours_of(page: Any, name: str) -> int:
     """Channels of colour, 1 or 3, of a page that is one image of a bearable size, checked before it is decoded."""
     with _decoding(name):
         height, width, depth = int(page.imagelength), int(page.imagewidth), int(page.imagedepth)
-        tile, bits, samples = page.tilelength * page.tilewidth, int(page.bitspersample), int(page.samplesperpixel)
+        tile, bits, samples = int(page.tilelength) * int(page.tilewidth), int(page.bitspersample), page.samplesperpixel
         compression, photometric = int(page.compression), int(page.photometric)
-    if height * width > MAX_PIXELS or tile > MAX_PIXELS:
+    if not 0 < height * width <= MAX_PIXELS or tile > MAX_PIXELS:
         raise ValueError(
-            f"`{name}` must have at most {MAX_PIXELS} pixels, got {width}×{height} (tiles of {tile}). Reduce it."
+            f"`{name}` must have 1 to {MAX_PIXELS} pixels, got {width}×{height} (tiles of {tile}). Reduce it."
         )
     colours = {0: 1, 1: 1, 2: 3}.get(photometric, 0)
     if not colours or samples - colours not in (0, 1) or depth != 1 or page.dtype is None:
@@ -456,7 +488,7 @@ def _least_correlation(colour: np.ndarray) -> float:
 def _luma(array: np.ndarray) -> np.ndarray:
     """Grey, colour, and either with opacity, `(H, W, C)` with C of 1 to 4, to `(H, W)` of the same type over black."""
     colour = array[..., : 3 if array.shape[-1] > 2 else 1]
-    if (colour == colour[..., :1]).all():
+    if colour.shape[-1] == 1 or (colour == colour[..., :1]).all():
         luma = np.ascontiguousarray(colour[..., 0])
     else:
         luma = colour.astype(np.float32) @ _LUMA
