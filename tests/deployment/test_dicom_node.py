@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -392,7 +393,7 @@ class Killable:
     """`clarity-hf serve-dicom` as a process."""
 
     def __init__(self, folder, destination, model):
-        self.port = orthanc.free_port()
+        self.port, self.queue = orthanc.free_port(), folder
         self.command = [
             *(sys.executable, "-m", "clarity_hf", "serve-dicom", str(folder), "--destination", destination),
             *("--model", str(model), "--port", str(self.port), "--settle", "0.5", "--threshold", "0"),
@@ -404,6 +405,10 @@ class Killable:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
         self.process = subprocess.Popen(self.command, env=environment, **pipes)
         assert "listens on" in self.process.stdout.readline()
+
+    def queue_counts(self):
+        with contextlib.closing(sqlite3.connect(self.queue / "queue.sqlite")) as connection:
+            return dict(connection.execute("SELECT state, COUNT(*) FROM images GROUP BY state").fetchall())
 
     def end(self, number):
         self.process.send_signal(number)
@@ -436,6 +441,7 @@ def store_all_while_killed(folder, model, studies, kills):
         assert node.end(signal.SIGTERM) == 0
         found = in_pacs(place)
         assert set(found) == wanted
+        assert node.queue_counts() == {"done": studies}
         changes = json.loads(place.get("/changes?limit=100000")[1])["Changes"]
         assert sum(change["ChangeType"] == "NewInstance" for change in changes) == RESULTS * studies
         return found

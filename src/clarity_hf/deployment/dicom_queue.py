@@ -24,8 +24,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MAX_ATTEMPTS = 3
-"""Times that an image is begun before it is given up: one that ends the process would do so for ever."""
+MAX_ATTEMPTS = 10
+"""Times that an image is begun before it is given up: one that ends the process would do so for ever. An image that
+was begun before waits behind those that were not, so that it holds up none; a node that is killed for other reasons
+while it happens to be at work on it does not lose it."""
 
 KEPT_DAYS = 90
 """Days for which the rows of finished images are kept."""
@@ -189,7 +191,7 @@ class DicomQueue:
         given_up = "UPDATE images SET state = 'failed', reason = 'it ended the process' WHERE state = 'received'"
         settled = (
             "SELECT id, file, attempts FROM images WHERE state = 'received' AND study NOT IN "
-            "(SELECT study FROM images WHERE received > ?) ORDER BY received, id LIMIT 1"
+            "(SELECT study FROM images WHERE received > ?) ORDER BY attempts, received, id LIMIT 1"
         )
         with self._transaction() as connection:
             connection.execute(f"{given_up} AND attempts >= ?", (MAX_ATTEMPTS,))
