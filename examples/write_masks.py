@@ -120,12 +120,14 @@ def load_segmenter(name: str, wanted: Sequence[str] | None, device: str) -> tupl
     """A semantic segmentation model of transformers, and the names of the classes it takes for the thorax."""
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
+    from clarity_hf.training.foreign_models import load_foreign_model
+
     processor = AutoImageProcessor.from_pretrained(name)
     if getattr(processor, "do_center_crop", False) or getattr(processor, "do_pad", False):
         raise ValueError(f"`model` must see the whole film and nothing else, got {name}, which crops or pads it.")
     if not hasattr(processor, "post_process_semantic_segmentation"):
         raise ValueError(f"`model` must be a semantic segmentation model, got {name} with {type(processor).__name__}.")
-    model = AutoModelForSemanticSegmentation.from_pretrained(name, use_safetensors=True).to(device).eval()
+    model = load_foreign_model(AutoModelForSemanticSegmentation, name).to(device).eval()
     classes = choose_classes(model.config.id2label, wanted)
 
     def segment(film: np.ndarray) -> np.ndarray:
