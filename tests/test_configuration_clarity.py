@@ -108,6 +108,13 @@ def test_prevalence_gives_its_logit_clamped():
     assert low == pytest.approx(-4.6, abs=0.01)
 
 
+def test_findings_without_boxes_are_never_reached_by_a_score():
+    config = ClarityConfig(id2label={0: "Mass", 1: "Nodule"}, score_thresholds=[0.2, 0.3], boxless_findings=["Nodule"])
+    assert [row[0] for row in config.box_settings()] == [0.2, math.inf]
+    assert config.per_finding("score_thresholds") == [0.2, 0.3]
+    assert ClarityConfig.from_dict(json.loads(config.to_json_string())).boxless_findings == ["Nodule"]
+
+
 def test_without_prevalence_the_bias_is_zero():
     assert ClarityConfig(num_labels=2).prevalence_bias() == [0.0, 0.0]
 

@@ -36,7 +36,7 @@ def test_thresholds_make_no_other_scores_and_maps(shared_tiny_model, field):
     processor = ClarityImageProcessor()
     described = describe_model(shared_tiny_model, processor)
     changed = copy.deepcopy(shared_tiny_model)
-    setattr(changed.config, field, "largest" if field == "box_components" else 0.25)
+    setattr(changed.config, field, {"box_components": "largest", "boxless_findings": ["Mass"]}.get(field, 0.25))
     assert describe_model(changed, processor) == described == json.loads(json.dumps(described))
 
 

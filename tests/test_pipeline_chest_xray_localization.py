@@ -114,6 +114,16 @@ def test_the_config_s_thresholds_are_the_default(tiny_model, localizer, film):
     assert present == set(FINDINGS[:7])
 
 
+def test_findings_without_boxes_are_listed_and_boxed_only_where_thresholds_are_given(tiny_model, localizer, film):
+    tiny_model.config.score_thresholds = 0.0
+    tiny_model.config.boxless_findings = ["Mass", "Nodule", "a finding of another model"]
+    own = ChestXrayLocalizationPipeline(model=tiny_model, image_processor=localizer.image_processor)
+    findings = by_label(own(film))
+    assert {label for label, finding in findings.items() if not finding["boxes"]} == {"Mass", "Nodule"}
+    assert all(finding["present"] for finding in findings.values())
+    assert all(finding["boxes"] for finding in own(film, threshold=0.0))
+
+
 def test_a_higher_map_threshold_gives_smaller_boxes(localizer, film):
     def area(share):
         boxes = [box for finding in localizer(film, threshold=0, map_threshold=share) for box in finding["boxes"]]

@@ -176,6 +176,9 @@ class ClarityConfig(PreTrainedConfig):
             others. See [`divided_map`].
         box_upsampling (`int`, defaults to 8): Factor from the patch grid to the grid on which maps are thresholded
             (112 × 112 at 224).
+        boxless_findings (`list[str]`, *optional*): Names of findings that are listed with their score but get no box
+            unless a call gives its own score thresholds: those that the model does not tell from their absence on real
+            images. Names of other findings count nothing. `None` is none.
         prevalence (`float` or list of F, *optional*): Share of positive films, whose logit, clamped to ±4.6, is the
             initial bias of both logits; `None` starts at 0.
         positive_weights (`float` or list of F, *optional*): How much more a positive label counts than a negative one
@@ -247,6 +250,7 @@ class ClarityConfig(PreTrainedConfig):
     box_components: str = "all"
     box_valleys: float | int | list[float] | None = None
     box_upsampling: int = 8
+    boxless_findings: list[str] | tuple[str, ...] | None = None
     prevalence: float | int | list[float] | tuple[float, ...] | None = None
     positive_weights: float | int | list[float] | tuple[float, ...] | None = None
     orthogonal_loss_weight: float | int = 0.1
@@ -404,12 +408,16 @@ class ClarityConfig(PreTrainedConfig):
         """What boxes are drawn by, a row per finding of 5 numbers.
 
         Returns:
-            F rows of score threshold in [0, 1], map threshold in (0, 1), valley in [0, 1], 1 for all components or 0
-            for the largest, and upsampling factor.
+            F rows of score threshold in [0, 1], or infinity for one of `boxless_findings`, map threshold in (0, 1),
+            valley in [0, 1], 1 for all components or 0 for the largest, and upsampling factor.
         """
         per_finding = (self.per_finding(name) for name in ("score_thresholds", "map_thresholds", "box_valleys"))
         shared = (float(self.box_components == "all"), float(self.box_upsampling))
-        return [[*row, *shared] for row in zip(*per_finding, strict=True)]
+        rows = [[*row, *shared] for row in zip(*per_finding, strict=True)]
+        for finding, row in zip(self.findings, rows, strict=True):
+            if finding in (self.boxless_findings or ()):
+                row[0] = math.inf
+        return rows
 
     def prevalence_bias(self) -> list[float]:
         """Initial bias per finding: the logit of `prevalence`, clamped to ±4.6 (one film in a hundred)."""

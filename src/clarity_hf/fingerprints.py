@@ -17,7 +17,14 @@ from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 from clarity_hf.packaged_checkpoints import SUMS, differing_files, file_sum, loaded_files
 
-BOX_FIELDS = ("score_thresholds", "map_thresholds", "box_components", "box_upsampling", "box_valleys")
+BOX_FIELDS = (
+    "score_thresholds",
+    "map_thresholds",
+    "box_components",
+    "box_upsampling",
+    "box_valleys",
+    "boxless_findings",
+)
 """Fields of a config that change no score and no map, but what becomes of them."""
 
 
@@ -77,6 +84,7 @@ def describe_results(
         "score_thresholds": list(config.per_finding("score_thresholds")) if threshold is None else threshold,
         **{name: list(config.per_finding(name)) for name in ("map_thresholds", "box_valleys")},
         **{name: getattr(config, name) for name in ("box_components", "box_upsampling")},
+        "boxless_findings": sorted(config.boxless_findings or ()) if threshold is None else [],
     }
 
 

@@ -205,7 +205,8 @@ class ClarityImageProcessor(TorchvisionBackend):
             One dict a film, its tensors on the CPU:
             - `finding_scores` `(F,)` in [0, 1], every finding's score;
             - `scores` `(n,)`, `labels` `(n,)` int64 and `boxes` `(n, 4)` float32: one row per box, xyxy in pixels of
-              the original film, right and bottom exclusive. A present finding whose map is zero has no box.
+              the original film, right and bottom exclusive. A present finding whose map is zero has no box, and
+              without `score_thresholds` neither has one of the config's `boxless_findings`.
 
         Raises:
             ValueError: `target_sizes` has another length than the batch, thresholds have another than the findings or

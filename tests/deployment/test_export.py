@@ -133,6 +133,7 @@ def test_settings_say_what_lies_between_film_and_boxes(source, onnx_export):
         "box_components": "all",
         "box_upsampling": 8,
         "box_valleys": config.per_finding("box_valleys"),
+        "boxless_findings": [],
         "size": {"height": 64, "width": 64},
         "keep_ratio": True,
         "padding": "centred on black (0) before the normalisation",

@@ -324,6 +324,15 @@ def test_a_map_of_zeros_has_no_box():
 # Results
 
 
+def test_findings_without_boxes_are_present_and_have_none():
+    maps = np.random.default_rng(0).random((2, 4, 4)).astype(np.float32)
+    found = onnx_runner.findings_of(np.float32([0.9, 0.8]), maps, (64, 64), settings(boxless_findings=["Mass"]))
+    assert [(one["label"], one["present"], bool(one["boxes"])) for one in found] == [
+        ("Mass", True, False),
+        ("Nodule", True, True),
+    ]
+
+
 def test_findings_come_by_score_with_boxes_from_their_threshold_on():
     maps = np.zeros((2, 4, 4), np.float32)
     maps[:, 1, 2] = 1

@@ -151,6 +151,7 @@ def export_settings(
         "box_components": config.box_components,
         "box_upsampling": config.box_upsampling,
         "box_valleys": config.per_finding("box_valleys"),
+        "boxless_findings": [finding for finding in config.findings if finding in (config.boxless_findings or ())],
         "size": {"height": processor.size["height"], "width": processor.size["width"]},
         "keep_ratio": bool(processor.keep_ratio),
         "padding": PADDING,

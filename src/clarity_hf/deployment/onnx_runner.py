@@ -176,7 +176,8 @@ def findings_of(scores: np.ndarray, maps: np.ndarray, film: Sequence[int], setti
         score, threshold = float(scores[index]), float(settings["score_thresholds"][index])
         present = score >= threshold
         choice = settings["map_thresholds"][index], settings["box_valleys"][index]
-        boxes = boxes_of(maps[index], film, *choice, settings) if present else np.zeros(0)
+        boxed = present and settings["findings"][index] not in settings.get("boxless_findings", ())
+        boxes = boxes_of(maps[index], film, *choice, settings) if boxed else np.zeros(0)
         edges = boxes.astype(np.float32).tolist()
         results.append(
             {
