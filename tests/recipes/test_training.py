@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import ConvNextV2Config, ConvNextV2ForImageClassification, ViTConfig, ViTModel
 
 from clarity_hf import FINDINGS, ClarityForMultiLabelLocalization, ClarityImageProcessor
@@ -243,3 +244,21 @@ def test_only_one_data_set_is_streamed(tmp_path):
     options = ("--data_dir", tmp_path / "one", tmp_path / "two", "--streaming", "--max_steps", "3")
     with pytest.raises(ValueError, match="`streaming` must be of one data set"):
         run(*options, "--output_dir", tmp_path / "out")
+
+
+def test_a_changed_config_says_which_weights_start_at_random(tiny_checkpoint, capsys):
+    arguments = TrainingRecipe(model=str(tiny_checkpoint), config='{"num_hidden_layers": 3}')
+    model = build_model(arguments, FINDINGS, np.zeros((1, 14)))
+    assert len(model.clarity.layers) == 3
+    said = capsys.readouterr().out
+    assert "16 weights of the changed config start at random: clarity.layers.2.attention.k_proj.bias, " in said
+
+
+@pytest.mark.parametrize("config", [None, '{"num_hidden_layers": 3}'])
+def test_a_checkpoint_that_lacks_its_own_weights_is_not_continued(tiny_checkpoint, tmp_path, config):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    weights = load_file(folder / "model.safetensors")
+    del weights["class_token_head.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"with 1 missing: class_token_head.weight. Fetch the file again"):
+        build_model(TrainingRecipe(model=str(folder), config=config), FINDINGS, np.zeros((1, 14)))
