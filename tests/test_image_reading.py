@@ -939,6 +939,12 @@ def test_what_holds_no_numbers_is_refused(dtype):
     assert "must hold numbers" in refusal(np.zeros(SHAPE, int).astype(dtype))
 
 
+def test_pixels_out_of_range_do_not_leave_the_reader(monkeypatch):
+    monkeypatch.setattr("clarity_hf.image_reading._read_array", lambda array, name: array)
+    for wrong in (ramp(300, np.float32), ramp(255, np.float32) - 1, np.where(ramp() > 9, np.nan, ramp())):
+        assert "must come out in [0, 255]" in refusal(wrong)
+
+
 @pytest.mark.parametrize("source", [None, 5, [[1, 2], [3, 4]], {"path": "film.png"}])
 def test_other_kinds_are_refused(source):
     assert f"got {type(source).__name__}" in refusal(source, TypeError)

@@ -18,7 +18,7 @@ FEW_SHARE, FEW = 1e-4, 4
 FEW_GAP, SHARE_GAP, FAR = 1 / 8, 1 / 2, 8
 """Gap before a few, and before up to `STRAY_SHARE`, of the pixels, as a share of the range of all others; and how many
 times as wide as that range the whole one must be for no gap to be needed, as around burned-in letters with soft edges.
-Of 1,140 NIH images 99 % have no gap above 0.1 in the brightest 1 %, and none is 2 times as wide."""
+Of 1,381 NIH images 98 % have no gap above 0.1 in the brightest 1 %, and none is 2 times as wide."""
 
 
 def held_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:

@@ -19,6 +19,7 @@ import importlib.util
 import io
 import logging
 import math
+import operator
 import os
 import re
 import struct
@@ -360,7 +361,7 @@ def _read_rare_tiff(opened: Path | BinaryIO, name: str) -> np.ndarray:
             pixels = page.asarray(maxworkers=1)
             pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
             pixels = pixels.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
-            turned = page.tags.valueof(274, 1)  # Orientation
+            turned = operator.index(page.tags.valueof(274, 1))  # Orientation
             opacity = page.extrasamples[:1] == (2,)  # not yet multiplied into the colour
     bits = None if page.bitspersample in (8, 16, 32, 64) else page.bitspersample
     grey = _luma(pixels[..., : colours + opacity])
@@ -370,9 +371,10 @@ def _read_rare_tiff(opened: Path | BinaryIO, name: str) -> np.ndarray:
 def _colours_of(page: Any, name: str) -> int:
     """Channels of colour, 1 or 3, of a page that is one image of a bearable size, checked before it is decoded."""
     with _decoding(name):
-        height, width, depth = int(page.imagelength), int(page.imagewidth), int(page.imagedepth)
-        tile, bits, samples = int(page.tilelength) * int(page.tilewidth), int(page.bitspersample), page.samplesperpixel
-        compression, photometric = int(page.compression), int(page.photometric)
+        values = (page.imagelength, page.imagewidth, page.imagedepth, page.bitspersample, page.samplesperpixel)
+        height, width, depth, bits, samples = map(operator.index, values)  # broken tags hold bytes and tuples
+        kinds = (page.photometric, page.compression, page.tilelength * page.tilewidth)
+        photometric, compression, tile = map(operator.index, kinds)
     if not 0 < height * width <= MAX_PIXELS or tile > MAX_PIXELS:
         raise ValueError(
             f"`{name}` must have 1 to {MAX_PIXELS} pixels, got {width}×{height} (tiles of {tile}). Reduce it."

@@ -58,7 +58,7 @@ BLACK, WHITE = 8, 247
 
 MOST_WHITE, LEAST_GREY = 0.4, 0.25
 """Largest share of white pixels, and least share of those between black and white. Of 1,381 NIH images none has more
-than 0.19 and less than 0.66; black canvases may fill more than half of an image."""
+than 0.20, or less than 0.66; black canvases may fill more than half of an image."""
 
 LEAST_CONTRAST, DARKEST, BRIGHTEST = 16, 40, 215
 """Least distance between the 5 % and the 95 % quantile of the pixels between black and white, least 95 % quantile and
