@@ -25,6 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
+from scipy.stats import ttest_1samp
 from tqdm import tqdm
 
 import clarity_hf
@@ -377,15 +378,19 @@ def write_report(arguments: argparse.Namespace) -> None:
             maps[row] = [figures[text] for figures in stored]
             weights_of[row] = trained[variant.text]
     full = trained[VARIANTS["full"].text]
+    changes = changes_of(trained, dict.fromkeys(trained, full)) | changes_of(maps, weights_of)
+    tried = {key: paired_p(change) for key, change in changes.items()}
+    corrected = holm(tried)
     lines = [
         f"{arguments.seeds} seeds; mean ± standard deviation over them, and below it a difference ± the standard",
         f"deviation of the differences seed by seed: from \"{VARIANTS['full'].text}\" where the model was trained in",
         "another way, from the trained row named before the colon where another map was made of its weights.",
+        f"p is of a paired t-test over the seeds; bold: p < .05 after Holm's correction for {len(corrected)} tests.",
         f"{arguments.films} training films, {arguments.test_films} test films; torch {torch.__version__},",
         f"transformers {transformers.__version__}, clarity_hf {clarity_hf.__version__}, {platform.machine()}.",
         "",
-        *table("trained", trained, dict.fromkeys(trained, full)),
-        *(["", *table("maps of the same weights", maps, weights_of)] if maps else []),
+        *table("trained", trained, changes, corrected),
+        *(["", *table("maps of the same weights", maps, changes, corrected)] if maps else []),
     ]
     start, end = "<!-- table: written by examples/ablate.py -->", "<!-- end of the table -->"
     before, after = "# Ablations\n\n", "\n"
@@ -396,27 +401,62 @@ def write_report(arguments: argparse.Namespace) -> None:
     print(f"wrote {arguments.report} ({len(trained)} variants, {arguments.seeds} seeds)")
 
 
+def paired_p(changes: Sequence[float]) -> float:
+    """Student's paired test that the mean of differences seed by seed is 0, as its p; NaN where they do not vary."""
+    values = np.asarray(changes, dtype=np.float64)
+    if len(values) < 2 or values.std() < 1e-12:
+        return float("nan")
+    return float(ttest_1samp(values, 0.0).pvalue)
+
+
+def holm(values: Mapping[Any, float]) -> dict[Any, float]:
+    """p-values corrected for how many were tried, after Holm (Scand. J. Statist. 6 (1979) 65-70); NaN is left out."""
+    ordered = sorted((p, key) for key, p in values.items() if not np.isnan(p))
+    corrected, highest = {}, 0.0
+    for place, (p, key) in enumerate(ordered):
+        highest = max(highest, min(1.0, p * (len(ordered) - place)))
+        corrected[key] = highest
+    return corrected
+
+
+def changes_of(
+    rows: Mapping[str, Sequence[Mapping[str, float]]], references: Mapping[str, Sequence[Mapping[str, float]]]
+) -> dict[tuple[str, str], np.ndarray]:
+    """Differences seed by seed from each row's reference, by row and metric; a row that is its own has none."""
+    changes = {}
+    for text, runs in rows.items():
+        if runs is not references[text]:
+            pairs = list(zip(runs, references[text], strict=True))
+            changes |= {(text, name): np.array([run[name] - other[name] for run, other in pairs]) for name in METRICS}
+    return changes
+
+
 def table(
     title: str,
     rows: Mapping[str, Sequence[Mapping[str, float]]],
-    references: Mapping[str, Sequence[Mapping[str, float]]],
+    changes: Mapping[tuple[str, str], np.ndarray],
+    corrected: Mapping[tuple[str, str], float],
 ) -> list[str]:
     """A Markdown table: a row a variant, a column a metric.
 
     Args:
         title: Of the first column.
         rows: Metrics of each seed, by variant.
-        references: For each row the metrics of the same seeds from which its difference is taken; itself for none.
+        changes: Of [`changes_of`].
+        corrected: p-values of [`holm`] over all that was tried; those under .05 are bold.
     """
     lines = [f"| {title} | {' | '.join(METRICS)} |", "|---" * (len(METRICS) + 1) + "|"]
     for text, runs in rows.items():
-        cells, reference = [], references[text]
+        cells = []
         for metric in METRICS:
             values = np.array([run[metric] for run in runs])
             cell = f"{values.mean():.3f} ± {values.std(ddof=1) if len(values) > 1 else 0:.3f}"
-            if runs is not reference:
-                change = values - [run[metric] for run in reference]
-                cell += f"<br>{change.mean():+.3f} ± {change.std(ddof=1) if len(change) > 1 else 0:.3f}"
+            change = changes.get((text, metric))
+            if change is not None:
+                moved = f"{change.mean():+.3f} ± {change.std(ddof=1) if len(change) > 1 else 0:.3f}"
+                p = paired_p(change)
+                moved += "" if np.isnan(p) else ", p < 0.001" if p < 0.001 else f", p {p:.3f}"
+                cell += f"<br>**{moved}**" if corrected.get((text, metric), 1.0) < 0.05 else f"<br>{moved}"
             cells.append(cell)
         lines.append(f"| {text} | {' | '.join(cells)} |")
     return lines

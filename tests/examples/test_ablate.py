@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
@@ -46,7 +47,7 @@ def test_runs_are_kept_and_their_table_is_put_into_the_report(script, teacher, t
     monkeypatch.setattr(script, "ProcessPoolExecutor", lambda mp_context: ThreadPoolExecutor(1))
     report = tmp_path / "report.md"
     marks = ("<!-- table: written by examples/ablate.py -->", "<!-- end of the table -->")
-    report.write_text(f"Before.\n{marks[0]}\nold\n{marks[1]}\nAfter.\n")
+    report.write_text(f"Before.\n{marks[0]}\nearlier\n{marks[1]}\nAfter.\n")
     command = [
         *("ablate.py", "--films", "4", "--test_films", "30", "--seeds", "2", "--variants", "full", "no_prior"),
         *("--teacher", str(teacher), "--output_dir", str(tmp_path / "runs"), "--report", str(report)),
@@ -57,7 +58,7 @@ def test_runs_are_kept_and_their_table_is_put_into_the_report(script, teacher, t
     text = report.read_text()
     assert text.startswith("Before.\n")
     assert text.endswith("\nAfter.\n")
-    assert "old" not in text
+    assert "earlier" not in text
     for row in ("everything", "no prior", "everything: attention alone", "no prior: atlas only at inference"):
         assert f"| {row} |" in text
     kept = tmp_path / "runs" / "full" / "seed-1.json"
@@ -154,6 +155,27 @@ def test_differences_are_taken_seed_by_seed(script):
     reference = [metrics | {"AUROC": 0.6}, metrics | {"AUROC": 0.8}]
     other = [metrics | {"AUROC": 0.5}, metrics | {"AUROC": 0.7}]
     rows = {"everything": reference, "less": other}
-    lines = script.table("trained", rows, dict.fromkeys(rows, reference))
+    lines = script.table("trained", rows, script.changes_of(rows, dict.fromkeys(rows, reference)), {})
     assert "| everything | 0.700 ± 0.141 |" in lines[2]
     assert "| less | 0.600 ± 0.141<br>-0.100 ± 0.000 |" in lines[3]
+
+
+def test_p_is_of_a_paired_t_test_and_undefined_where_nothing_varies(script):
+    assert script.paired_p([0.1, 0.2, 0.3]) == pytest.approx(0.0742, abs=1e-4)  # t = 3.464 at 2 degrees of freedom
+    assert np.isnan(script.paired_p([0.1, 0.1, 0.1]))
+    assert np.isnan(script.paired_p([0.1]))
+
+
+def test_holm_multiplies_by_how_many_are_left_and_never_falls(script):
+    corrected = script.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": float("nan")})
+    assert corrected == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+
+
+def test_only_what_passes_the_correction_is_bold(script):
+    metrics = {name: 0.0 for name in script.METRICS}
+    reference = [metrics, metrics, metrics]
+    other = [metrics | {"AUROC": value} for value in (0.100, 0.101, 0.099)]
+    changes = script.changes_of({"less": other}, {"less": reference})
+    tried = {key: script.paired_p(change) for key, change in changes.items()}
+    assert "**+0.100 ± 0.001, p < 0.001**" in script.table("t", {"less": other}, changes, script.holm(tried))[2]
+    assert "**" not in script.table("t", {"less": other}, changes, {("less", "AUROC"): 0.06})[2]
