@@ -129,7 +129,17 @@ def box_tables(boxed=("Mass",)):
         for finding in boxed
         for place, way in enumerate(ways)
     ]
+    compared = [
+        Row((ours, 1.5, *shares[:3]), "method"),
+        Row(("1 constant box", 1.0, *shares[1:4]), "first"),
+        Row((f"{ours} − 1 constant box", None, *(estimate(0.1) for _ in range(3))), "summary"),
+        Row(("2 constant boxes", 2.0, *shares[2:5]), "constant first"),
+        Row((f"{ours} − 2 constant boxes", None, *(estimate(-0.15) for _ in range(3))), "summary"),
+        Row(("Map of another image with the finding", 1.5, *shares[3:6]), "first"),
+        Row((f"{ours} − map of another image with the finding", None, *(estimate(0.04) for _ in range(3))), "summary"),
+    ]
     return [
+        Table("rivals", "Beside rivals", ("Boxes", "Boxes drawn", "> 0.1", "> 0.3", "> 0.5"), tuple(compared), ""),
         Table("localization", "T(IoU), mean", ("Method", "Boxes", "Boxes drawn", *LEVELS), tuple(methods), "T(IoU)."),
         Table(
             "localization_per_finding",
@@ -344,6 +354,8 @@ def test_metadata_are_read_back_by_huggingface_hub(inputs, tmp_path):
     )
     assert [(result.metric_type, result.metric_value) for result in data.eval_results] == [
         ("roc_auc", 0.7),
+        *[("t_iou", -0.15)] * 3,  # less two constant boxes
+        *[("t_iou", 0.04)] * 3,  # less the map of another image
         ("t_iou", 0.8),
         ("t_iou", 0.6),
         ("t_iou", 0.4),

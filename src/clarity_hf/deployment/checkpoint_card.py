@@ -15,6 +15,7 @@ The facts of a training are a YAML file, committed beside the reports of `commit
         test: {films: 0}
         note: Pneumonia is over-represented.            # optional
     split: By patient.                                  # optional
+    reporting: {Intended use: TEXT}                     # optional, what guidelines ask for, by item
     teacher: {name: NAME, license: LICENCE, note: TEXT}  # optional
     stages:
       - {name: Phantoms at 112, compute: 40 minutes, command: accelerate launch ..., note: TEXT}  # note optional
@@ -78,7 +79,7 @@ _REQUIRED = {
     "teacher": ("name", "license", "note"),
 }
 _OPTIONAL: dict[str, tuple[str, ...]] = {
-    "facts": ("split", "teacher"),
+    "facts": ("split", "teacher", "reporting"),
     "data": (*PARTS, "note"),
     "stages": ("note",),
     "evaluations": ("goals",),
@@ -186,7 +187,7 @@ def render_checkpoint_card(folder: str | Path, facts: str | Path, reports: Seque
     )
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         card_data=_metadata(told, ordered).to_yaml(),
-        facts={"split": None, "teacher": None}
+        facts={"split": None, "teacher": None, "reporting": {}}
         | told
         | {key: [{"note": None} | entry for entry in told[key]] for key in ("data", "stages")},
         parameters=f"{model.num_parameters() / 1e6:.1f}",
@@ -271,6 +272,14 @@ def _results(facts: Mapping[str, Any], report: Report) -> list[EvalResult]:
     mean = _mean_row(report)
     figures: list[tuple[str, str, Cell, dict[str, float] | None]]
     figures = [("roc_auc", f"AUROC, {str(mean['Finding']).lower()}", mean["AUROC"], None)]
+    inside = _within_view(report)
+    figures.append(("roc_auc", "AUROC within a view position, the same findings", inside, None))
+    above = {name: cells for name, cells in _rivals(report).items() if name.startswith("own boxes less")}
+    figures += [
+        ("t_iou", f"T(IoU) {level}, {_boxed(report)}, {name}", cells[level], {"iou": float(level[2:])})
+        for name, cells in above.items()
+        for level in LEVELS
+    ]
     figures += [
         ("t_iou", f"T(IoU) {level}, {_boxed(report)}, {ANY_REGION}", tuned[level], {"iou": float(level[2:])})
         for level in LEVELS
@@ -337,26 +346,58 @@ def _markdown(title: str, columns: Sequence[str], rows: Sequence[Row], note: str
 
 
 def _glance(facts: Mapping[str, Any], reports: Sequence[Report]) -> str:
-    """The few figures that a reader wants first, beside what sees no film and beside the goals."""
+    """The few figures that a reader wants first, beside rivals that do not see the image and beside the goals."""
     rows = []
     for report in reports:
         evaluation = facts["evaluations"][report.name]
         mean, (_, alarms, _) = _mean_row(report)["AUROC"], _normal_figures(report)
-        lines: list[tuple[str, Cell, Mapping[str, Cell] | None, Cell]] = [
-            ("tuned", mean, _method_row(report, ANY_REGION), None),
-            ("as a user sees it", None, _method_row(report, OWN_BOXES_GATED), alarms),
-            ("constant box", None, _method_row(report, "no map", CONSTANT_BOX), None),
+        lines: list[tuple[str, tuple[Cell, Cell], Mapping[str, Cell] | None, Cell]] = [
+            ("as a user sees it", (mean, _within_view(report)), _method_row(report, OWN_BOXES_GATED), alarms),
+            *((name, (None, None), cells, None) for name, cells in _rivals(report).items()),
         ]
         goals = evaluation.get("goals", {})
         if goals:
-            lines.append(("goal", goals.get("AUROC"), goals, None))
-        for place, (name, area, found, share) in enumerate(lines):
-            figures = [(found or {}).get(level) for level in LEVELS]
-            if area is not None or share is not None or any(map(_defined, figures)):
+            lines.append(("goal", (goals.get("AUROC"), None), goals, None))
+        for place, (name, areas, found, share) in enumerate(lines):
+            cells = found or {}
+            figures = [cells.get(level) for level in LEVELS]
+            if areas[0] is not None or share is not None or any(map(_defined, figures)):
                 first = evaluation["title"] if place == 0 else ""
-                rows.append(Row((first, name, *map(_number, (area, *figures, share)))))
-    heads = ("Films", "", "AUROC", *(f"T(IoU) {level}" for level in LEVELS), "Normal films with a false box")
+                rows.append(Row((first, name, *map(_number, (*areas, *figures, cells.get("Boxes drawn"), share)))))
+    heads = (
+        "Films",
+        "",
+        "AUROC",
+        "AUROC within a view",
+        *(f"T(IoU) {level}" for level in LEVELS),
+        "Boxes a map",
+        "Normal films with a false box",
+    )
     return _markdown("Reached", heads, rows).replace("### Reached", "## What it reached", 1)
+
+
+def _within_view(report: Report) -> Cell:
+    """Mean AUROC within one view position, of the findings of the mean."""
+    table = report.table("classification_rivals")
+    return None if table is None else _by_head(table, table.rows[-1])["within a view"]
+
+
+def _rivals(report: Report) -> dict[str, dict[str, Cell]]:
+    """The model's own boxes, its nearest rivals that do not see the image, and how far it is above them, by name."""
+    table = report.table("rivals")
+    if table is None:
+        return {}
+    rows = {str(row.cells[0]): _by_head(table, row) for row in table.rows}
+    nearest = next(str(row.cells[0]) for row in table.rows if row.kind.startswith("constant"))
+    swapped = "map of another image with the finding"
+    model = report.about["model"]
+    return {
+        "its own boxes, whatever the score": rows[model],
+        nearest: rows[nearest],
+        swapped: rows[swapped.capitalize()],
+        f"own boxes less {nearest}": rows[f"{model} − {nearest}"],
+        f"own boxes less the {swapped}": rows[f"{model} − {swapped}"],
+    }
 
 
 def _number(cell: Any) -> Cell:
@@ -376,10 +417,12 @@ def _reading(reports: Sequence[Report]) -> str:
     return (
         f"In brackets: intervals by bootstrap over patients ({draws}). AUROC: mean over findings with at least "
         f"{fewest} positives. T(IoU) > t: share of annotated boxes that a box of their finding overlaps by IoU > t, "
-        "mean over the findings with annotated boxes. *Tuned*: the map threshold is chosen on one half of the "
-        "patients and applied to the other, both ways, any region of the map may match, whatever the score. *As a "
-        "user sees it*: boxes at the config's own thresholds, and only where the score reaches its threshold. The "
-        "*constant box* sees no film. An en dash: undefined, or not measured."
+        "mean over the findings with annotated boxes. *As a user sees it*: boxes at the config's own thresholds, and "
+        "only where the score reaches its threshold. *Constant boxes* are boxes of other patients, and the *map of "
+        "another image* is of another patient with the finding: neither sees the image, so a model follows it only as "
+        "far as its boxes are above theirs. *Within a view*: images of one view position ranked against each other. "
+        "*Tuned*: the map threshold is chosen on one half of the patients and applied to the other, both ways, any "
+        "region of the map may match, whatever the score. An en dash: undefined, or not measured."
     )
 
 
@@ -500,6 +543,10 @@ def _three(cells: Mapping[str, Cell]) -> str:
 def _method_tables(report: Report) -> list[str]:
     """T(IoU) of every method with intervals, and the paired gains over each baseline."""
     texts = []
+    for name in ("rivals", "image_driven", "froc", "classification_rivals", "operating_points", "calibration"):
+        table = report.table(name)
+        if table is not None:
+            texts.append(_markdown(table.title, table.columns, table.rows, table.note))
     methods, baselines = report.table("localization"), report.table("baselines")
     if methods:
         heads = ("Method", "Boxes", "Boxes drawn", *LEVELS)
@@ -527,7 +574,7 @@ def _normal_figures(report: Report) -> tuple[Cell, Cell, Cell]:
     """Normal films, the share of them with a false box, and false boxes a film; None where there are no such films."""
     table = report.table("normal_films")
     cells = [row.cells[1] for row in table.rows] if table else []
-    return (cells[0], cells[1], cells[2]) if len(cells) == 3 else (0, None, None)
+    return (cells[0], cells[1], cells[2]) if len(cells) >= 3 else (0, None, None)  # then the same by view
 
 
 def _normal_sentence(report: Report) -> str:
