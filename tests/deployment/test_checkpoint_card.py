@@ -363,7 +363,7 @@ def test_metadata_are_read_back_by_huggingface_hub(inputs, tmp_path):
     first, second, *_ = data.eval_results
     assert (first.dataset_name, first.dataset_type, first.dataset_split) == ("drawings", "drawings", "test")
     assert first.metric_name == "AUROC, mean of 1 findings"
-    assert second.metric_name == "T(IoU) > 0.1, Mass alone, tuned, any region"
+    assert second.metric_name == "T(IoU) > 0.1, Mass alone, own boxes less 2 constant boxes"
     assert second.metric_args == {"iou": 0.1}
     assert {result.verified for result in data.eval_results} == {None}
 
