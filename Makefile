@@ -10,7 +10,7 @@ BENCHMARKS ?= localization_cost gradcam_cost compile_speed export_speed training
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test slow bench docs clean
+.PHONY: demo test test-lowest slow bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/localize.py $(if $(FILM),"$(FILM)") --output_dir "$(OUTPUT)"
@@ -23,6 +23,13 @@ test: $(VENV)/.installed-test
 slow: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet -e '.[test,suites]'
 	$(BIN)/python -m pytest -m "slow or network"
+
+# The lowest versions that setup.cfg allows, in an environment of their own, and the fast suite on them.
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip install --python .venv-lowest --resolution lowest-direct -e '.[test]'
+	.venv-lowest/bin/python -m pytest
 
 bench: $(VENV)/.installed-test
 	@for name in $(BENCHMARKS); do \

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What is kept of a film once it has been evaluated: all that a metric needs, and no map but small ones of annotated findings.
+"""What is kept of a film once it has been evaluated: all that a metric needs, and of maps small ones alone.
 
 A map is measured while it is there, at every threshold of `MAP_THRESHOLDS`; protocols that tune thresholds on one half
 of the patients and score the other then work on records alone. A record is a line of JSON of a few
