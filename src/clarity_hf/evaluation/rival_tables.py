@@ -174,11 +174,12 @@ def image_driven_table(driven: ImageDriven) -> Table:
             of(side, 1, on_side),
         )
         rows.append(Row(cells, "summary first" if last else ""))
+    constant = f"{driven.k} constant box{'es' * (driven.k > 1)}"
     records = driven.evaluated.records
     correlations = [record.map_correlation for record in records if record.map_correlation is not None]
     note = (
-        f"Differences of T(IoU) > 0.3: own boxes less those of another image's map, and less {driven.k} constant "
-        "boxes. Pixel AUROC: how well a map ranks the cells of one image inside annotated boxes above those outside; "
+        f"Differences of T(IoU) > 0.3: own boxes less those of another image's map, and less {constant}. "
+        "Pixel AUROC: how well a map ranks the cells of one image inside annotated boxes above those outside; "
         "beside it the mean map of other patients' images, its excess over that, the maps of other images, and the "
         "mean mask of other patients' annotated boxes. One-sided: images whose boxes have at least three times more "
         "area in one half of the image; right side: share of them whose map is heavier there (chance .5), and the "
