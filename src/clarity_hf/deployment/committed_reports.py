@@ -26,6 +26,7 @@ SCHEMA = 2
 FIGURES = {
     "boxes": "Share of boxes found over t, mean over findings, any region; dotted: published on other films",
     "boxes_largest": "Share of boxes found over t, mean over findings, the largest region alone",
+    "froc": "Annotated boxes found over false boxes an image; dots: the thresholds that users have",
     "boxes_per_finding": "Share of boxes found per finding; dashed: the constant box",
     "roc": "ROC curves per finding",
     "precision_recall": "Precision over recall per finding",
