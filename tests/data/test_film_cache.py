@@ -31,7 +31,7 @@ def png(pixels):
 def transform(folder, augment="none", size=32):
     """With the atlas as the prior: what the segmenter finds is kept in the same folder, see test_transforms.py."""
     processor = ClarityImageProcessor(size={"height": size, "width": size})
-    return FilmTransform(processor, augment, "atlas", film_cache=folder)
+    return FilmTransform(processor, augment, prior="atlas", film_cache=folder)
 
 
 def row(image):
