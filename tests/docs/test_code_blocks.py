@@ -107,6 +107,7 @@ FEW_ = "--repeats 5 --min_positives 1"
 
 RUN = {
     "clarity-hf predict FILMS -r --output-dir results --csv --overlays": {},
+    "clarity-hf predict FILMS -r --output-dir results --fhir --csv --identifiers": {"dir results": "dir results-fhir"},
     "clarity-hf publish clarity-s16-224 ./to-publish": {},
     "clarity-hf phantom runs/phantoms": {"$": "--count 2 --size 64"},
     "clarity-hf phantom runs/phantoms --count 4": {"$": "--size 128"},
@@ -176,7 +177,9 @@ NOT_RUN = {
     r"^python examples/(build_atlas|write_masks|fit_radiograph_check)\.py": "needs weights or packages from elsewhere",
     r"^python examples/(write_card|plot_losses)\.py": "of runs of hours; tests/examples/test_write_card.py and others",
     r"NIH_FOLDER|nih-subset": "trains for hours or reads the whole release; shorter commands of its kind are run",
-    r"^python examples/evaluate_checkpoint\.py clarity-s16-224 phantom .*--teacher": "a thousand films, and baselines",
+    r"^python examples/evaluate_checkpoint\.py clarity-s16-224 phantom .*--baselines": "a thousand films",
+    r"^clarity-hf serve-dicom": "serves until it is stopped; tests/deployment/test_dicom_node.py",
+    r"^python examples/(fit_thorax_segmenter|convert_timm_weights)\.py": "needs images or weights from elsewhere",
     r"^clarity-hf publish .* OWNER/NAME": "uploads",
 }
 """Commands that are parsed alone: a pattern → why they are not run."""

@@ -100,8 +100,8 @@ def test_reports_are_committed_and_the_card_is_written_from_them(script, folders
     text = (checkpoint / "README.md").read_text(encoding="utf-8")
     assert "# clarity-tiny" in text
     shown = json.loads((facts.parent / "phantom-test" / "report.json").read_text(encoding="utf-8"))
-    (constant,) = [row for row in shown["tables"]["localization"]["rows"] if row["Method"] == "Constant box"]
-    assert f"|  | constant box | – | {constant['> 0.1']['value']:.3f} (" in text
+    (constant,) = [row for row in shown["tables"]["rivals"]["rows"] if row["kind"].startswith("constant")]
+    assert f"|  | {constant['Boxes']} | – | – | {constant['> 0.1']['value']:.3f} (" in text
 
     (checkpoint / "README.md").unlink()
     assert run(script, monkeypatch, checkpoint, "--facts", facts) == 0  # from the committed copies alone

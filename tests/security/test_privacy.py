@@ -177,7 +177,7 @@ def test_predictions_name_films_and_nobody_but_where_dicom_is_asked_for(
     found = marked_files(out, (*STUDY, FOLDER))
     assert {name.split("/")[0] for name in found} == {"dicom"}
     reports = {name: held for name, held in found.items() if name.endswith(".report.dcm")}
-    assert len(reports) == 2  # which belong to the patient's study, by design
+    assert len(reports) == 10  # of two images and of eight that are refused; they belong to the study, by design
     assert all({"qxmarkname", "qxmarkid", "19010703", "2.25.77777"} <= {*held} for held in reports.values())
     assert all(FOLDER not in held for held in found.values())
     written = {path.suffix for path in out.rglob("*") if path.is_file()}
