@@ -156,7 +156,7 @@ def drawn(result, config):
     return boxes
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/transformers.md"])
 def test_the_snippets_of_pages_draw_what_the_pipeline_draws(page, films, pipeline, alone, tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text("utf-8"), flags=re.DOTALL)
     [snippet] = [block for block in blocks if "post_process_localization(" in block and "from_pretrained" in block]

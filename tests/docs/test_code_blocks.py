@@ -72,6 +72,7 @@ PYTHON_COMPILED = {
 PYTHON_REPLACED = {
     "docs/own-labels.md": {'load_imagefolder("films"': 'load_imagefolder("folders"'},
     "docs/teacher.md": {'"cuda"': '"cpu"', "num_workers=8": "num_workers=0"},
+    "docs/transformers.md": {'push_to_hub("OWNER/NAME")': 'save_pretrained("runs/pushed")'},
     "src/clarity_hf/deployment/checkpoint_card_template.md": {"{{ facts.name }}": "clarity-s16-224"},
     "src/clarity_hf/deployment/model_card_template.md": {"FOLDER_OR_HUB_ID": "clarity-s16-224"},
 }
