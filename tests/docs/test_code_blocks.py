@@ -82,7 +82,6 @@ PYTHON_SLOW = {"docs/export.md": "four exports", "docs/publishing.md": "in a pro
 """Pages whose Python takes too long for every run, and why."""
 
 GIVEN = {
-    "README.md": {"film": "film"},
     "docs/dicom.md": {"localizer": "localizer", "pixels": "film"},
     "docs/fhir.md": {"localizer": "localizer", "pixels": "film"},
     "docs/export.md": {"pixel_values": "pixel_values", "torch": "torch"},
@@ -118,10 +117,6 @@ RUN = {
 """Commands that run → what is replaced in them so that they are short; `$` is the end of the command."""
 
 RUN_SLOW = {
-    "accelerate launch examples/train.py": {"$": f"{TINY} --output_dir runs/clarity"},
-    "accelerate launch examples/train.py --data_dir films.csv --model clarity-s16-224 --output_dir runs/own": {
-        "$": ONE_STEP
-    },
     "accelerate launch -m clarity_hf train --data_dir films.csv --model clarity-s16-224 --output_dir runs/own": {
         "$": ONE_STEP
     },
@@ -147,7 +142,6 @@ RUN_SLOW = {
     "python examples/evaluate_checkpoint.py clarity-s16-224 phantom --films 1000": {"1000": "12", "$": FEW_},
     "python examples/evaluate_checkpoint.py MODEL NIH_FOLDER --split test --baselines random gradcam++ --teacher "
     "TEACHER --output_dir runs/evaluation-nih": {"evaluation-nih": "evaluation-of-example", "$": FEW_},
-    "python examples/calibrate.py runs/nih NIH_FOLDER": {},
     "clarity-hf calibrate MODEL films.csv --output-dir runs/calibrated": {},
     "clarity-hf calibrate MODEL films.csv --rule sensitivity --sensitivity 0.95 --output-dir runs/calibrated": {},
     "clarity-hf export clarity-s16-224 runs/onnx": {},
