@@ -550,7 +550,7 @@ def _integer_to_255(array: np.ndarray, name: str, bits: int | None) -> np.ndarra
             raise ValueError(
                 f"`{name}` must lie in [0, {most}] if integer, got [{low}, {high}]. Apply the rescale slope."
             )
-        array = array.clip(0, most)
+        array = array.clip(0, min(high, most))  # a bound that its type holds: numpy 2.0 takes no other
     if bits is None:
         brightest = high if high < 2 ** BIT_DEPTHS[0] else _brightest(array)
         bits = next(depth for depth in BIT_DEPTHS if brightest < 2**depth)

@@ -307,13 +307,13 @@ def _to_255(array: np.ndarray, bits: int | None) -> np.ndarray:
         raise _Unfit(f"`film` must lie in [0, {limit}], got [{low}, {high}]. Apply the rescale slope.")
     if array.dtype.kind == "f":
         return (array.astype(np.float32) * np.float32(255 / limit)).clip(0, 255)
-    array = array.clip(0, limit)
+    array = array.clip(0, min(int(high), limit))  # bounds that its type holds: numpy 2.0 takes no others
     if bits is None:
         counts = np.bincount(array.ravel())
         values = np.flatnonzero(counts)
         brightest = high if high < 256 else _held_range(values.astype(float), counts[values])[1]
         bits = next(depth for depth in BIT_DEPTHS if brightest < 2**depth)
-    array = array.clip(0, 2**bits - 1)
+    array = array.clip(0, min(int(high), 2**bits - 1))
     return array.astype(np.uint8) if bits == 8 else array.astype(np.float32) * np.float32(255 / (2**bits - 1))
 
 
