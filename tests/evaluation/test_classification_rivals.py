@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
+from clarity_hf.evaluation.bootstrap import patient_folds
 from clarity_hf.evaluation.classification import auroc_per_finding
 from clarity_hf.evaluation.classification_rivals import (
     NIH_PREVALENCE,
-    patient_folds,
     predictive_value,
     reliability_figures,
     thumbnail_scores,

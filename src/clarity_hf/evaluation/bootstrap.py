@@ -67,6 +67,21 @@ def _draws(count: int, patient: np.ndarray, repeats: int, generator: np.random.G
         yield np.bincount(generator.integers(count, size=count), minlength=count)[patient]
 
 
+def patient_folds(patients: Sequence[str] | np.ndarray, folds: int, seed: int = 0) -> np.ndarray:
+    """Cut patients into folds.
+
+    Args:
+        patients: `(n,)`, whose row is whose.
+        folds: How many at most; of fewer patients each is a fold of its own.
+        seed: Of the draw.
+
+    Returns:
+        `(n,)` int in [0, folds).
+    """
+    names, patient = np.unique(np.asarray(patients), return_inverse=True)
+    return (np.random.default_rng(seed).permutation(len(names)) % folds)[patient]
+
+
 def bootstrap_by_patient(
     statistic: Callable[[np.ndarray], Any],
     patients: Sequence[Any] | np.ndarray,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from .bootstrap import Interval, interval_of_draws, patient_weights, weighted_auroc
+from .bootstrap import Interval, interval_of_draws, patient_folds, patient_weights, weighted_auroc
 from .classification import checked_scores
 from .records import FilmRecord
 
@@ -52,21 +52,6 @@ NIH_PREVALENCE = {
 """Share of the 112,120 images of NIH ChestX-ray14 with each label (Data_Entry_2017_v2020.csv)."""
 
 
-def patient_folds(patients: Sequence[str], folds: int = FOLDS, seed: int = 0) -> np.ndarray:
-    """Cut patients into folds.
-
-    Args:
-        patients: `(n,)`, whose row is whose.
-        folds: How many, at most one a patient.
-        seed: Of the draw.
-
-    Returns:
-        `(n,)` int in [0, folds).
-    """
-    names, patient = np.unique(np.asarray(patients), return_inverse=True)
-    return (np.random.default_rng(seed).permutation(len(names)) % folds)[patient]
-
-
 def view_scores(records: Sequence[FilmRecord], seed: int = 0) -> np.ndarray:
     """Scores that know the view position alone: how often the finding is present on it among other patients.
 
@@ -80,7 +65,7 @@ def view_scores(records: Sequence[FilmRecord], seed: int = 0) -> np.ndarray:
     """
     labels = np.stack([record.labels for record in records])
     views = np.array([record.view or "" for record in records])
-    folds = patient_folds([record.patient for record in records], seed=seed)
+    folds = patient_folds([record.patient for record in records], FOLDS, seed)
 
     def log_odds(rows: np.ndarray) -> np.ndarray:
         return np.log((labels[rows] == 1).sum(axis=0) + 1) - np.log((labels[rows] == 0).sum(axis=0) + 1)
@@ -109,7 +94,7 @@ def thumbnail_scores(records: Sequence[FilmRecord], seed: int = 0) -> np.ndarray
     labels = np.stack([record.labels for record in records])
     cells = np.stack([np.ravel(record.thumbnail) for record in records]).astype(np.float64)  # type: ignore[arg-type]
     cells = (cells - cells.mean(axis=1, keepdims=True)) / np.maximum(cells.std(axis=1, keepdims=True), 1.0)
-    folds = patient_folds([record.patient for record in records], seed=seed)
+    folds = patient_folds([record.patient for record in records], FOLDS, seed)
     scores = np.zeros(labels.shape)
     for fold in np.unique(folds):
         scored = folds == fold

@@ -24,7 +24,7 @@ import numpy as np
 
 from clarity_hf.boxes import Letterbox, UpsampledMap, box_iou, map_over_film
 
-from .bootstrap import Interval, bootstrap_by_patient, weighted_auroc
+from .bootstrap import Interval, bootstrap_by_patient, patient_folds, weighted_auroc
 from .localization import shares_per_finding
 from .protocol import annotated_boxes, annotated_maps
 from .records import MAP_CELLS, FilmRecord
@@ -205,9 +205,7 @@ class AnnotatedMaps:
     @cached_property
     def folds(self) -> np.ndarray:
         """`(n,)` int, the fold of each map's patient, see `FOLDS`: of a few patients each is a fold."""
-        names, patient = np.unique(self.patients, return_inverse=True)
-        order = np.random.default_rng(0).permutation(len(names))
-        return (order % FOLDS)[patient]
+        return patient_folds(self.patients, FOLDS)
 
     def rows(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Per finding and fold: the finding, its maps in the fold and its maps of all other patients, `(·,)` int."""

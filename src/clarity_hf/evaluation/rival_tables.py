@@ -78,6 +78,16 @@ class ImageDriven:
         """Of another image's map of the same finding."""
         return self.maps.swapped_hits()
 
+    @cached_property
+    def over_swapped(self) -> Figures:
+        """How much more the method finds than another image's map."""
+        return self.difference(self.swapped)
+
+    @cached_property
+    def over_constant(self) -> Figures:
+        """How much more the method finds than its nearest constant boxes."""
+        return self.difference(self.constant[self.k])
+
     def difference(self, rival: Hits) -> Figures:
         """How much more the method finds than a rival, at `COMPARED_LEVELS`."""
         return self.of_boxes(self.own.shares - rival.shares)
@@ -137,8 +147,8 @@ def image_driven_table(driven: ImageDriven) -> Table:
     """Per finding, how far maps and boxes follow the image."""
     maps, aurocs = driven.maps, driven.aurocs
     parts = {
-        "swapped": driven.difference(driven.swapped),
-        "constant": driven.difference(driven.constant[driven.k]),
+        "swapped": driven.over_swapped,
+        "constant": driven.over_constant,
     }
     pixels = driven.of_maps(np.stack([aurocs["own"], aurocs["own"] - aurocs["mean_map"]], axis=1))
     rivals = driven.of_maps(np.stack([aurocs[name] for name in ("mean_map", "swapped", "mean_mask")], axis=1))
@@ -395,8 +405,8 @@ def headline(driven: ImageDriven) -> Mapping[str, Estimate]:
     excess = driven.of_maps((aurocs["own"] - aurocs["mean_map"])[:, None])
     side = driven.of_maps(driven.maps.sides()["raw"][:, None])
     return {
-        "swapped": _macro(driven.difference(driven.swapped))[at],
-        "constant": _macro(driven.difference(driven.constant[driven.k]))[at],
+        "swapped": _macro(driven.over_swapped)[at],
+        "constant": _macro(driven.over_constant)[at],
         "pixel": _macro(excess)[0],
         "side": Estimate(float(side.pooled[0]), *(float(end[-1, 0]) for end in _ends(side.intervals))),
     }
