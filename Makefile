@@ -1,11 +1,11 @@
-# Two commands: `make demo` (or `make demo FILM=film.png`) and `make test`. Both install into .venv first.
+# Two commands: `make demo` (or `make demo IMAGE=image.png`) and `make test`. Both install into .venv first.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-FILM ?=
+IMAGE ?=
 OUTPUT ?= demo-output
-BENCHMARKS ?= localization_cost gradcam_cost compile_speed export_speed training_step film_cache_speed \
+BENCHMARKS ?= localization_cost gradcam_cost compile_speed export_speed training_step image_cache_speed \
 	reading_speed folder_speed import_time growth
 
 export HF_HUB_OFFLINE ?= 1
@@ -13,7 +13,7 @@ export HF_HUB_OFFLINE ?= 1
 .PHONY: demo test test-lowest slow bench docs clean
 
 demo: $(VENV)/.installed
-	$(BIN)/python examples/localize.py $(if $(FILM),"$(FILM)") --output_dir "$(OUTPUT)"
+	$(BIN)/python examples/localize.py $(if $(IMAGE),"$(IMAGE)") --output_dir "$(OUTPUT)"
 
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What benchmarks share: a pinned allocator, one thread, interleaved rounds, and films to read."""
+"""What benchmarks share: a pinned allocator, one thread, interleaved rounds, and images to read."""
 
 import os
 import resource
@@ -80,8 +80,8 @@ def write_phantom_pngs(folder: Path, count: int, size: int = 1024) -> list[Path]
 
     Args:
         folder: That is there.
-        count: Of films, numbered from 0.
-        size: Side of a film in pixels.
+        count: Of images, numbered from 0.
+        size: Side of an image in pixels.
     """
     from PIL import Image
 

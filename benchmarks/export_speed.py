@@ -1,14 +1,14 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Exports side by side: how fast they are, and what int8 costs on phantoms.
 
-    python benchmarks/export_speed.py --films 2000            (about an hour on two cores, most of it drawing phantoms)
-    python benchmarks/export_speed.py --films 100 --rounds 10 (quick)
-    python benchmarks/export_speed.py --films 0 --parts 16    (which parts int8 harms, each quantized alone)
+    python benchmarks/export_speed.py --images 2000            (about an hour on two cores, most of it drawing
+    phantoms) python benchmarks/export_speed.py --images 100 --rounds 10 (quick)
+    python benchmarks/export_speed.py --images 0 --parts 16    (which parts int8 harms, each quantized alone)
 
 Speed: every runtime in a process of its own, which the others cannot warm or slow; one forward of each in turn, so
 that a machine whose speed drifts favours none; medians, and the median of the ratios of neighbours. Accuracy: the
-model in PyTorch and in int8, film by film, on the first films of the phantoms' validation stream: AUROC, and T(IoU) of
-any region at the map thresholds that suit fp32. Goals: int8 at least 2.5 times as fast as eager, ΔAUROC ≤ .002,
+model in PyTorch and in int8, image by image, on the first images of the phantoms' validation stream: AUROC, and T(IoU)
+of any region at the map thresholds that suit fp32. Goals: int8 at least 2.5 times as fast as eager, ΔAUROC ≤ .002,
 ΔT(IoU) ≤ .01. Exports and records stay in `--output_dir`, and a second run takes them from there.
 """
 
@@ -166,12 +166,12 @@ class SessionLocalizer:
     def __init__(self, run, findings, processor, name):
         self.run, self.findings, self.processor, self.name = run, findings, processor, name
 
-    def __call__(self, films, wanted=None):
-        """Scores, maps and letterboxes of films."""
+    def __call__(self, images, wanted=None):
+        """Scores, maps and letterboxes of images."""
         from clarity_hf.evaluation.localizers import LocalizerOutput
 
-        scores, maps = film_by_film(self.run, self.processor(list(films), return_tensors="np")["pixel_values"])
-        letterboxes = [self.processor.letterbox(film.shape) for film in films]
+        scores, maps = image_by_image(self.run, self.processor(list(images), return_tensors="np")["pixel_values"])
+        letterboxes = [self.processor.letterbox(image.shape) for image in images]
         return LocalizerOutput(np.asarray(scores, dtype=np.float64), np.asarray(maps), letterboxes)
 
 
@@ -179,21 +179,21 @@ def accuracy_table(model, processor, arguments):
     """fp32, int8 and what lies between them, on phantoms."""
     from clarity_hf.evaluation.bootstrap import classification_differences
     from clarity_hf.evaluation.classification import mean_auroc
-    from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films
-    from clarity_hf.evaluation.films import PhantomFilms
+    from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_images
+    from clarity_hf.evaluation.images import PhantomImages
     from clarity_hf.evaluation.protocol import annotated_boxes, localization_difference
     from clarity_hf.fingerprints import weights_digest
 
-    films, records = PhantomFilms(arguments.films, "validation"), {}
+    images, records = PhantomImages(arguments.images, "validation"), {}
     for name in ("eager", "onnx-int8"):
         run = forward_of(name, arguments.model, arguments.output_dir, arguments.threads)
         localizer = SessionLocalizer(run, tuple(model.config.findings), processor, name)
-        about = {"weights": weights_digest(model), "films": arguments.films}
+        about = {"weights": weights_digest(model), "images": arguments.images}
         if name == "onnx-int8":  # records of other quantizations of the same weights are refused
             file = arguments.output_dir / name / "model-int8.onnx"
             about["file"] = hashlib.sha256(file.read_bytes()).hexdigest()
-        path = arguments.output_dir / "records" / f"{name}-{arguments.films}.jsonl"
-        records[name] = evaluate_films(localizer, films, BoxSettings.of_config(model.config), path, about).records
+        path = arguments.output_dir / "records" / f"{name}-{arguments.images}.jsonl"
+        records[name] = evaluate_images(localizer, images, BoxSettings.of_config(model.config), path, about).records
     boxes = {name: annotated_boxes(found, "all", model.config.num_labels) for name, found in records.items()}
     thresholds = boxes["eager"].tuned_thresholds()
     drawn = {name: table.drawn(thresholds) for name, table in boxes.items()}
@@ -207,7 +207,7 @@ def accuracy_table(model, processor, arguments):
     found = localization_difference(drawn["onnx-int8"], drawn["eager"], LEVELS).macro
     low, high = [known["macro_auroc"].low, *found.low], [known["macro_auroc"].high, *found.high]
     rows = {name: [area[name], *shares[name]] for name in records}
-    lines = [f"{arguments.films} phantoms of the validation stream, means over the findings\n"]
+    lines = [f"{arguments.images} phantoms of the validation stream, means over the findings\n"]
     lines += ["| | AUROC | T(IoU) .1 | .3 | .5 |", "|---|---|---|---|---|"]
     lines += [f"| {name} | {' | '.join(f'{value:.4f}' for value in values)} |" for name, values in rows.items()]
     lines.append(f"| difference | {' | '.join(f'{value:+.4f}' for value in changes)} |")
@@ -225,20 +225,20 @@ def parts_table(model, processor, arguments):
     from clarity_hf.data.phantoms import iterate_phantoms
     from clarity_hf.deployment.export import linear_nodes, quantize_onnx
 
-    films = [phantom.image for phantom in iterate_phantoms(arguments.parts, seed=1)]
-    pixel_values = processor(films, return_tensors="np")["pixel_values"]
+    images = [phantom.image for phantom in iterate_phantoms(arguments.parts, seed=1)]
+    pixel_values = processor(images, return_tensors="np")["pixel_values"]
     source = arguments.output_dir / "onnx" / "model.onnx"
     modules = list(dict.fromkeys(node.rpartition("/")[0] for node in linear_nodes(onnx.load(source))))
     # A block's attention and its MLP, and the head: names up to the part that holds the linear layers.
     parts = list(dict.fromkeys(name.rpartition(".")[0] for name in modules))
-    expected = film_by_film(session_forward(source, arguments.threads), pixel_values)
+    expected = image_by_image(session_forward(source, arguments.threads), pixel_values)
     lines = [f"{arguments.parts} phantoms, one part in int8\n"]
     lines += ["| part | mean change of a score | largest | mean change of a map, of its peak |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as folder:
         for part in ["all", *parts]:
             others = [name for name in modules if part != "all" and not name.startswith(f"{part}.")]
             target = quantize_onnx(source, Path(folder) / "part.onnx", others)
-            scores, maps = film_by_film(session_forward(target, arguments.threads), pixel_values)
+            scores, maps = image_by_image(session_forward(target, arguments.threads), pixel_values)
             moved = np.abs(scores - expected[0])
             peaks = expected[1].max(axis=(2, 3), keepdims=True)
             off = (np.abs(maps - expected[1]) / np.maximum(peaks, 1e-12)).mean()
@@ -246,8 +246,10 @@ def parts_table(model, processor, arguments):
     return "\n".join(lines)
 
 
-def film_by_film(run, pixel_values):
-    """Scores and maps, one film at a time: int8 scales activations per tensor, so other films of a batch count too."""
+def image_by_image(run, pixel_values):
+    """Scores and maps, one image at a time: int8 scales activations per tensor, so other images of a batch count
+    too.
+    """
     outputs = [run(pixel_values[index : index + 1]) for index in range(len(pixel_values))]
     return tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True))
 
@@ -256,7 +258,7 @@ def main():
     """Print the tables that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="clarity-s16-224")
-    parser.add_argument("--films", type=int, default=100, help="phantoms for the accuracy; 0 for none")
+    parser.add_argument("--images", type=int, default=100, help="phantoms for the accuracy; 0 for none")
     parser.add_argument("--rounds", type=int, default=25, help="timed forwards of each runtime; 0 for none")
     parser.add_argument("--parts", type=int, default=0, help="phantoms on which parts are quantized alone")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -278,7 +280,7 @@ def main():
     print(f"Goals: {GOALS}\n")
     if arguments.rounds:
         print(speed_table(model, arguments.rounds, arguments) + "\n", flush=True)
-    if arguments.films:
+    if arguments.images:
         print(accuracy_table(model, processor, arguments) + "\n", flush=True)
     if arguments.parts:
         print(parts_table(model, processor, arguments), flush=True)

@@ -2,15 +2,16 @@
 """What `clarity-hf predict` costs beyond its two large parts: a folder end to end against decoding and forwards alone.
 
     python benchmarks/folder_speed.py                         (some ten minutes on two cores)
-    python benchmarks/folder_speed.py --films 24 --rounds 1   (quick)
-    python benchmarks/folder_speed.py --folder FILMS          (these films instead of phantoms)
+    python benchmarks/folder_speed.py --images 24 --rounds 1   (quick)
+    python benchmarks/folder_speed.py --folder IMAGES          (these images instead of phantoms)
 
 A round does four things one after the other, the first three in this process:
 
-- `decode`: Pillow opens and loads all films, in as many threads as `predict` reads with;
+- `decode`: Pillow opens and loads all images, in as many threads as `predict` reads with;
 - `forward`: the model on batches of `pixel_values` that are there;
-- `folder`: `predict_films` into a new folder, from finding the films to the last line;
-- `command`: `clarity-hf predict` as a program of its own; it starts and loads the model, whatever the number of films.
+- `folder`: `predict_images` into a new folder, from finding the images to the last line;
+- `command`: `clarity-hf predict` as a program of its own; it starts and loads the model, whatever the number of
+images.
 
 Without a folder, 200 phantoms are written as PNG of 1024². Batch size and threads are the command's own defaults.
 Wall time is what a user waits for, and says little on a busy machine: reading goes on beside the forwards, so on idle
@@ -40,7 +41,7 @@ LARGE_PARTS = ("decode", "forward")
 
 
 def decode(path: Path) -> None:
-    """Pillow's part of reading a film."""
+    """Pillow's part of reading an image."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -53,11 +54,11 @@ def works(
     """The things that a round does."""
     import torch
 
-    from clarity_hf.deployment.batch_prediction import find_films, predict_films
+    from clarity_hf.deployment.batch_prediction import find_images, predict_images
 
-    paths = [film.path for film in find_films([folder]).films]
-    films = [pipeline.image_processor(path, return_tensors="pt").pixel_values for path in paths]
-    batches = [torch.cat(films[start : start + batch_size]) for start in range(0, len(films), batch_size)]
+    paths = [image.path for image in find_images([folder]).images]
+    images = [pipeline.image_processor(path, return_tensors="pt").pixel_values for path in paths]
+    batches = [torch.cat(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
 
     def decode_all() -> None:
         with ThreadPoolExecutor(max(workers, 1)) as pool:
@@ -69,9 +70,9 @@ def works(
                 pipeline.model(pixel_values=batch)
 
     def predict_all() -> None:
-        found = find_films([folder])
+        found = find_images([folder])
         with tempfile.TemporaryDirectory(dir=outputs) as results:
-            predict_films(pipeline, found.films, results, batch_size=batch_size, workers=workers)
+            predict_images(pipeline, found.images, results, batch_size=batch_size, workers=workers)
 
     def run_command() -> None:
         program = [sys.executable, "-c", "from clarity_hf.cli import main; main()", "predict"]
@@ -100,8 +101,8 @@ def print_table(taken: dict[str, list[Seconds]]) -> None:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--films", type=int, default=200, help="phantoms")
-    parser.add_argument("--folder", type=Path, help="of films, instead of phantoms")
+    parser.add_argument("--images", type=int, default=200, help="phantoms")
+    parser.add_argument("--folder", type=Path, help="of images, instead of phantoms")
     parser.add_argument("--model", default="clarity-s16-224")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
@@ -115,10 +116,10 @@ def main() -> None:
 
     pipeline = load_pipeline(arguments.model, "cpu")
     with tempfile.TemporaryDirectory() as temporary:
-        outputs, folder = Path(temporary), arguments.folder or Path(temporary) / "films"
+        outputs, folder = Path(temporary), arguments.folder or Path(temporary) / "images"
         if arguments.folder is None:
             folder.mkdir()
-            write_phantom_pngs(folder, arguments.films)
+            write_phantom_pngs(folder, arguments.images)
         case = pipeline, arguments.model, folder, outputs, arguments.batch_size
         taken = interleaved(works(*case, arguments.workers), arguments.rounds, warm_up=1)
         print(

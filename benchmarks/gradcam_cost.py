@@ -6,8 +6,8 @@
     python benchmarks/gradcam_cost.py --rounds 1 --sizes 224
 
 Both have random weights, which cost what trained ones do. The package grad-cam works on torchvision's `densenet121`,
-by one forward and one backward for every finding and film. Time: the median over interleaved rounds of the ratio, one
-film at a time. Memory: growth of the process's peak over its idle size, each in a process of its own. Goals: 30 times
+by one forward and one backward for every finding and image. Time: the median over interleaved rounds of the ratio, one
+image at a time. Memory: growth of the process's peak over its idle size, each in a process of its own. Goals: 30 times
 faster at 224, 22 times at 512.
 """
 
@@ -24,16 +24,16 @@ CONTENDERS = ("gradcam", "clarity")
 
 
 def mapper(name, image_size):
-    """A function that makes the maps of all findings of one film."""
+    """A function that makes the maps of all findings of one image."""
     import torch
 
-    film = torch.randn(1, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(1, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     if name == "clarity":
         model = build("clarity", image_size)
 
         def maps():
             with torch.inference_mode():
-                return model(film).localization_maps[0]
+                return model(image).localization_maps[0]
 
         return maps
     import torchvision
@@ -44,11 +44,11 @@ def mapper(name, image_size):
     classifier = torchvision.models.densenet121(num_classes=FINDINGS).eval()
     # The last block: what follows it, a normalisation, is changed in place by the classifier's ReLU.
     cam = GradCAM(model=classifier, target_layers=[classifier.features.denseblock4])
-    return lambda: [cam(film, targets=[ClassifierOutputTarget(finding)])[0] for finding in range(FINDINGS)]
+    return lambda: [cam(image, targets=[ClassifierOutputTarget(finding)])[0] for finding in range(FINDINGS)]
 
 
 def memory_growth(name, image_size):
-    """Growth in MiB while a film's maps are made twice."""
+    """Growth in MiB while an image's maps are made twice."""
     maps = mapper(name, image_size)
 
     def work():

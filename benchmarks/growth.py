@@ -1,15 +1,15 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""How time and memory grow with image size, batch, films and processes, as tables and `docs/images/growth.png`.
+"""How time and memory grow with image size, batch, images and processes, as tables and `docs/images/growth.png`.
 
     python benchmarks/growth.py           (some minutes: few sizes and rounds; the plot goes to the temporary folder)
     python benchmarks/growth.py --full    (the real run, on a quiet machine; writes docs/images/growth.png)
 
 Needs matplotlib. The order is the slope of a straight line through the logarithms: time goes with x to that power.
 
-- Image size: one film of 224² to 1024², ours and timm's `vit_small_patch16_224`; what maps add is their paired ratio.
-- Batch: films of 224² in one forward.
-- Films: a stream of films of 1024² through the pipeline, one at a time, from a generator. Memory must not grow.
-- Processes: each streams the same number of films, with one thread.
+- Image size: one image of 224² to 1024², ours and timm's `vit_small_patch16_224`; what maps add is their paired ratio.
+- Batch: images of 224² in one forward.
+- Images: a stream of images of 1024² through the pipeline, one at a time, from a generator. Memory must not grow.
+- Processes: each streams the same number of images, with one thread.
 
 Memory of forwards is the growth of a process's peak over its idle size, that of streams the peak of the whole process;
 each is measured in a process of its own.
@@ -32,13 +32,13 @@ from localization_cost import build, forward_growth, in_own_process, memory_of
 FULL = {
     "sizes": (224, 320, 448, 512, 640, 768, 1024),
     "batches": (1, 2, 4, 8, 16, 32),
-    "films": (25, 50, 100, 200, 400),
+    "images": (25, 50, 100, 200, 400),
     "rounds": 15,
-    "films_a_process": 100,
+    "images_a_process": 100,
 }
-SMALL = {"sizes": (224, 320, 448), "batches": (1, 2, 4), "films": (4, 8, 16), "rounds": 3, "films_a_process": 8}
+SMALL = {"sizes": (224, 320, 448), "batches": (1, 2, 4), "images": (4, 8, 16), "rounds": 3, "images_a_process": 8}
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "growth.png"
-FILM_SIDE = 1024
+IMAGE_SIDE = 1024
 
 
 def order(counts, values):
@@ -61,7 +61,7 @@ def forward_times(image_size, batch, rounds):
 
 
 def stream(count):
-    """Seconds that `count` films take in a warm pipeline, and this process's peak in MiB."""
+    """Seconds that `count` images take in a warm pipeline, and this process's peak in MiB."""
     import numpy as np
     from transformers import pipeline
 
@@ -73,17 +73,17 @@ def stream(count):
         image_processor=clarity_hf.ClarityImageProcessor(),
         device="cpu",
     )
-    film = np.random.default_rng(0).integers(0, 256, (FILM_SIDE, FILM_SIDE), dtype=np.uint8)
-    localizer(film)
-    localizer(film)
+    image = np.random.default_rng(0).integers(0, 256, (IMAGE_SIDE, IMAGE_SIDE), dtype=np.uint8)
+    localizer(image)
+    localizer(image)
     start = time.perf_counter()
-    for _ in localizer(film.copy() for _ in range(count)):
+    for _ in localizer(image.copy() for _ in range(count)):
         pass
     return time.perf_counter() - start, memory_of("VmHWM")
 
 
 def streams_at_once(processes, count):
-    """Films a second of several processes, by the slowest one's time, and the largest peak of one in MiB."""
+    """Images a second of several processes, by the slowest one's time, and the largest peak of one in MiB."""
     command = [sys.executable, __file__, "--case", json.dumps(["stream", count])]
     environment = os.environ | PINNED | {"OMP_NUM_THREADS": "1"}
     started = [
@@ -109,11 +109,11 @@ def measure(settings):
             (batch, *forward_times(224, batch, rounds), *(memory(name, 224, batch) for name in ("timm", "clarity")))
             for batch in settings["batches"]
         ],
-        "films": [(count, *in_own_process(__file__, ["stream", count])) for count in settings["films"]],
+        "images": [(count, *in_own_process(__file__, ["stream", count])) for count in settings["images"]],
     }
     cores = len(os.sched_getaffinity(0))
     counts = sorted({2**power for power in range(cores.bit_length())} | {cores})
-    series["processes"] = [(count, *streams_at_once(count, settings["films_a_process"])) for count in counts]
+    series["processes"] = [(count, *streams_at_once(count, settings["images_a_process"])) for count in counts]
     return series
 
 
@@ -135,12 +135,12 @@ def print_tables(series):
         counts, plain, ours, _, plain_memory, memory_ = zip(*series[name], strict=True)
         orders = [f"{order(counts, values):.2f}" for values in (plain, ours, plain_memory, memory_)]
         print(f"| **order** | {orders[0]} | **{orders[1]}** | | {orders[2]} | **{orders[3]}** |")
-    print("\n| films streamed | seconds | films a second | peak of the process MiB |\n|---|---|---|---|")
-    for count, seconds, peak in series["films"]:
+    print("\n| images streamed | seconds | images a second | peak of the process MiB |\n|---|---|---|---|")
+    for count, seconds, peak in series["images"]:
         print(f"| {count} | {seconds:.1f} | {count / seconds:.1f} | {peak:.0f} |")
-    counts, seconds, peaks = zip(*series["films"], strict=True)
+    counts, seconds, peaks = zip(*series["images"], strict=True)
     print(f"| **order** | **{order(counts, seconds):.2f}** | | **{order(counts, peaks):.2f}** |")
-    print("\n| processes | films a second | of one process | MiB of the largest |\n|---|---|---|---|")
+    print("\n| processes | images a second | of one process | MiB of the largest |\n|---|---|---|---|")
     first = series["processes"][0][1]
     for count, speed, peak in series["processes"]:
         print(f"| {count} | {speed:.1f} | {speed / first:.2f} | {peak:.0f} |")
@@ -155,9 +155,9 @@ def draw(series, path):
 
     figure, panels = pyplot.subplots(2, 4, figsize=(15, 6.5), layout="constrained")
     columns = {
-        "sizes": ("side of the film in pixels", [("timm", 1, 4), ("clarity", 2, 5)]),
-        "batches": ("films in a batch", [("timm", 1, 4), ("clarity", 2, 5)]),
-        "films": ("films streamed", [("clarity", 1, 2)]),
+        "sizes": ("side of the image in pixels", [("timm", 1, 4), ("clarity", 2, 5)]),
+        "batches": ("images in a batch", [("timm", 1, 4), ("clarity", 2, 5)]),
+        "images": ("images streamed", [("clarity", 1, 2)]),
         "processes": ("processes", [("clarity", 1, 2)]),
     }
     for column, (name, (label, lines)) in enumerate(columns.items()):
@@ -168,7 +168,7 @@ def draw(series, path):
                 panel.loglog(rows[0], rows[position], marker="o", label=line + fitted)
         for panel, unit in zip(panels[:, column], ("seconds", "MiB"), strict=True):
             panel.set_xlabel(label)
-            panel.set_ylabel("films a second" if name == "processes" and unit == "seconds" else unit)
+            panel.set_ylabel("images a second" if name == "processes" and unit == "seconds" else unit)
             panel.set_yscale("log", base=2)
             panel.yaxis.set_major_formatter("{x:.3g}")
             panel.set_xticks(rows[0], [str(count) for count in rows[0]], rotation=45)

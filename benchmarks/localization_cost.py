@@ -10,14 +10,14 @@ Compared are
 - `timm`: `vit_small_patch16_224` with 14 logits;
 - `logits`: ours with what only maps need left out;
 - `maps`: ours as it is, 14 maps at every forward;
-- and the boxes of three findings over their threshold, on films of 1024 × 1024, drawn from the maps of a forward.
+- and the boxes of three findings over their threshold, on images of 1024 × 1024, drawn from the maps of a forward.
 
 Times of ours are with the packaged weights on phantoms.
 
 Time: the median over interleaved rounds of the ratio of forwards that follow each other, so that a machine whose speed
 drifts does not favour one. Memory: growth of a process's peak over its idle size, the median of five processes.
 glibc's trimming is pinned, as it alone moves single measurements by a quarter. Goals: maps at most 1.10 of timm
-at 224 and 1.05 at 512, 1.04 of our own logits; boxes 0.02 more; memory 1.12 from four films on.
+at 224 and 1.05 at 512, 1.04 of our own logits; boxes 0.02 more; memory 1.12 from four images on.
 """
 
 import argparse
@@ -35,7 +35,7 @@ MEMORY_CASES = ((224, 4), (224, 8), (512, 4))
 MEMORY_PROCESSES = 5
 """Processes of which the median growth is taken: one of them may differ by a quarter."""
 
-FILM_SIDE = 1024
+IMAGE_SIDE = 1024
 BOXED_FINDINGS = 3
 WARM_UP_ROUNDS = 2
 
@@ -67,8 +67,8 @@ def phantom_batch(processor, batch):
     """`pixel_values` `(B, 3, H, W)` of phantoms."""
     from clarity_hf.data.phantoms import draw_phantom
 
-    films = [draw_phantom(seed, size=FILM_SIDE).image for seed in range(batch)]
-    return processor(films, return_tensors="pt").pixel_values
+    images = [draw_phantom(seed, size=IMAGE_SIDE).image for seed in range(batch)]
+    return processor(images, return_tensors="pt").pixel_values
 
 
 def logits_only(model, pixel_values):
@@ -96,16 +96,16 @@ def measure_times(image_size, batch, rounds):
 
     plain, model = build("timm", image_size), build_packaged(image_size)
     processor = ClarityImageProcessor(size={"height": image_size, "width": image_size})
-    # Whatever their score, so that every film has boxes of as many.
+    # Whatever their score, so that every image has boxes of as many.
     floors = [0.0] * BOXED_FINDINGS + [math.inf] * (model.config.num_labels - BOXED_FINDINGS)
-    options = {"target_sizes": [(FILM_SIDE, FILM_SIDE)] * batch}
+    options = {"target_sizes": [(IMAGE_SIDE, IMAGE_SIDE)] * batch}
     pixel_values = phantom_batch(processor, batch)
     with torch.inference_mode():
         outputs = model(pixel_values)
         torch.testing.assert_close(logits_only(model, pixel_values), outputs.logits)
         found = processor.post_process_localization(outputs, floors, **options)
-        if any(len(film["labels"].unique()) != BOXED_FINDINGS for film in found):
-            raise RuntimeError(f"Films must have boxes for {BOXED_FINDINGS} findings. Check the thresholds.")
+        if any(len(image["labels"].unique()) != BOXED_FINDINGS for image in found):
+            raise RuntimeError(f"Images must have boxes for {BOXED_FINDINGS} findings. Check the thresholds.")
         works = {
             "timm": lambda: plain(pixel_values),
             "logits": lambda: logits_only(model, pixel_values),

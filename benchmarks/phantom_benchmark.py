@@ -2,9 +2,9 @@
 """The phantom benchmark: a checkpoint and all baselines on the same 2,000 phantoms, as a table in docs/benchmarks.md.
 
     python benchmarks/phantom_benchmark.py --teacher TEACHER
-    python benchmarks/phantom_benchmark.py --model FOLDER --teacher TEACHER --films 200 --tuning_films 100 --no_write
+    python benchmarks/phantom_benchmark.py --model FOLDER --teacher TEACHER --images 200 --tuning_images 100 --no_write
 
-Films, seeds and findings are fixed: the first 2,000 of the test stream, which no training sees, and for the choice of
+Images, seeds and findings are fixed: the first 2,000 of the test stream, which no training sees, and for the choice of
 each method's map thresholds the first 500 of the validation stream. Every method, the constant box too, learns from
 those 500 and is scored on the 2,000: once with every region of a map boxed, any of which may match, and once with the
 largest alone. Regions of all maps are divided as the model's config divides its own. Stopped and started again, it
@@ -24,11 +24,11 @@ from clarity_hf import FINDINGS, ClarityForMultiLabelLocalization, ClarityImageP
 from clarity_hf.data.phantoms import GENERATOR_VERSION
 from clarity_hf.evaluation.checkpoint import BASELINES, make_baseline
 from clarity_hf.evaluation.classification import auroc_per_finding, mean_auroc
-from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films
-from clarity_hf.evaluation.films import PhantomFilms
+from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_images
+from clarity_hf.evaluation.images import PhantomImages
 from clarity_hf.evaluation.localizers import Localizer, ModelLocalizer
 from clarity_hf.evaluation.protocol import Overlaps, annotated_boxes, localization_difference, pointing_game
-from clarity_hf.evaluation.records import FilmRecord
+from clarity_hf.evaluation.records import ImageRecord
 from clarity_hf.fingerprints import describe_model, weights_digest
 from clarity_hf.labels import BOXED_FINDINGS
 from clarity_hf.training.runs import published_name
@@ -46,9 +46,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="clarity-s16-224")
     parser.add_argument("--teacher", help="classifier for Grad-CAM; left out without one")
-    parser.add_argument("--films", type=int, default=2000)
-    parser.add_argument("--tuning_films", type=int, default=500)
-    parser.add_argument("--num_workers", type=int, default=1, help="processes that draw films ahead")
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--tuning_images", type=int, default=500)
+    parser.add_argument("--num_workers", type=int, default=1, help="processes that draw images ahead")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/phantom-benchmark"))
     parser.add_argument("--no_write", action="store_true", help="print the table and leave the page as it is")
     arguments = parser.parse_args()
@@ -60,7 +60,7 @@ def main() -> None:
         parser.error(f"argument --model: must have the findings {list(FINDINGS)}, has {list(ours.findings)}")
     names = [name for name in BASELINES if arguments.teacher or not name.startswith("gradcam")]
     about = describe_model(model, ours.image_processor)
-    half = [0.5] * len(FINDINGS)  # of no matter: thresholds are chosen on the tuning films
+    half = [0.5] * len(FINDINGS)  # of no matter: thresholds are chosen on the tuning images
     settings = BoxSettings(half, half, valleys=model.config.per_finding("box_valleys"))
     results = {"clarity": records_of("clarity", ours, settings, about, arguments)}
     for name in names:
@@ -79,13 +79,13 @@ def main() -> None:
 
 def records_of(
     name: str, localizer: Localizer, settings: BoxSettings, about: dict[str, Any], arguments: argparse.Namespace
-) -> tuple[list[FilmRecord], list[FilmRecord]]:
-    """Records of the tuning films and of the films that are scored."""
+) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    """Records of the tuning images and of the images that are scored."""
     records = []
-    for split, count in (("validation", arguments.tuning_films), ("test", arguments.films)):
-        evaluation = evaluate_films(
+    for split, count in (("validation", arguments.tuning_images), ("test", arguments.images)):
+        evaluation = evaluate_images(
             localizer,
-            PhantomFilms(count, split),
+            PhantomImages(count, split),
             settings,
             arguments.output_dir / f"{name}-{split}.jsonl",
             about,
@@ -97,9 +97,9 @@ def records_of(
 
 
 def overlaps_of(
-    records: tuple[list[FilmRecord], list[FilmRecord]], components: Literal["largest", "all"] = "all"
+    records: tuple[list[ImageRecord], list[ImageRecord]], components: Literal["largest", "all"] = "all"
 ) -> tuple[Overlaps, Overlaps]:
-    """Overlaps on the scored films of the method's boxes and of the constant box, both fixed on the tuning films."""
+    """Overlaps on the scored images of the method's boxes and of the constant box, both fixed on the tuning images."""
     tuning, scored = (annotated_boxes(part, components, len(FINDINGS)) for part in records)
     return scored.drawn(tuning.tuned_thresholds()), scored.constant(tuning.constant_boxes())
 
@@ -135,8 +135,8 @@ def table(results: dict[str, Any], arguments: argparse.Namespace) -> str:
     command = shlex.join(["python", "benchmarks/phantom_benchmark.py", *words])
     head = (
         f"    {command}\n\n"
-        f"`{published_name(arguments.model)}`, generator {GENERATOR_VERSION}, {arguments.films:,} films of the test "
-        f"stream, thresholds from {arguments.tuning_films:,} of the validation stream.\n\n"
+        f"`{published_name(arguments.model)}`, generator {GENERATOR_VERSION}, {arguments.images:,} images of the test "
+        f"stream, thresholds from {arguments.tuning_images:,} of the validation stream.\n\n"
     )
     return head + "\n".join(lines)
 
@@ -155,7 +155,7 @@ def verdict(results: dict[str, Any], drawn: dict[str, Overlaps]) -> str:
     return text + f"; {ratio} Grad-CAM++ at .3 (difference {shares[1] - other:+.2f}, 95 % {low:+.2f} to {high:+.2f})."
 
 
-def scores_of(records: list[FilmRecord]) -> tuple[np.ndarray, np.ndarray]:
+def scores_of(records: list[ImageRecord]) -> tuple[np.ndarray, np.ndarray]:
     """Scores and labels `(n, F)`."""
     return np.stack([record.scores for record in records]), np.stack([record.labels for record in records])
 

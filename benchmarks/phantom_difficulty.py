@@ -1,13 +1,13 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """How hard the phantoms are, measured by what sees no image, or hardly any.
 
-    python benchmarks/phantom_difficulty.py --films 6000
+    python benchmarks/phantom_difficulty.py --images 6000
 
-Prints films a second; for each finding its prevalence, the median area of its boxes and the AUROC of a logistic
+Prints images a second; for each finding its prevalence, the median area of its boxes and the AUROC of a logistic
 regression on 16x16 thumbnails; and T(IoU) at .1, .3 and .5 of the constant box (the training box with the highest mean
 IoU to the others, one a finding) and of a random map (smoothed noise, boxed at a threshold chosen on the training
-films), as a mean over the eight findings with boxes in NIH ChestX-ray14 and over all 14. Beside them stand the figures
-of the same two baselines on the boxes of NIH ChestX-ray14: .47/.25/.15 and .29/.10/.03.
+images), as a mean over the eight findings with boxes in NIH ChestX-ray14 and over all 14. Beside them stand the
+figures of the same two baselines on the boxes of NIH ChestX-ray14: .47/.25/.15 and .29/.10/.03.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ def random_map_hits(train: np.ndarray, test: np.ndarray, rng: np.random.Generato
     return [float((ious > t).mean()) for t in THRESHOLDS]
 
 
-def thumbnails(films: list[Phantom]) -> np.ndarray:
+def thumbnails(images: list[Phantom]) -> np.ndarray:
     """`(n, 256)` means over 16x16 blocks."""
     k = SIZE // 16
-    return np.stack([film.image.reshape(16, k, 16, k).mean(axis=(1, 3)).ravel() for film in films])
+    return np.stack([image.image.reshape(16, k, 16, k).mean(axis=(1, 3)).ravel() for image in images])
 
 
 def linear_aurocs(features: np.ndarray, labels: np.ndarray, half: int) -> list[float]:
-    """AUROC of a logistic regression for each finding, fitted on the first `half` films, scored on the others."""
+    """AUROC of a logistic regression for each finding, fitted on the first `half` images, scored on the others."""
     scaler = StandardScaler().fit(features[:half])
     train, test = scaler.transform(features[:half]), scaler.transform(features[half:])
     aurocs = []
@@ -80,27 +80,27 @@ def linear_aurocs(features: np.ndarray, labels: np.ndarray, half: int) -> list[f
 
 
 def main() -> None:
-    """Draw the films, fit the baselines, print the tables."""
+    """Draw the images, fit the baselines, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--films", type=int, default=6000)
+    parser.add_argument("--images", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     start = time.perf_counter()
-    films = list(iterate_phantoms(arguments.films, arguments.seed, SIZE))
-    speed = len(films) / (time.perf_counter() - start)
-    half = 2 * len(films) // 3
-    labels = np.stack([film.labels for film in films])
-    print(f"generator {GENERATOR_VERSION} ({generator_fingerprint()}), {len(films)} films of {SIZE}x{SIZE}")
-    print(f"{speed:.0f} films a second on one core, {1000 / speed:.1f} ms each")
-    print(f"normal {(labels.sum(axis=1) == 0).mean():.2f}, findings a film {labels.sum(axis=1).mean():.2f}")
-    aurocs = linear_aurocs(thumbnails(films), labels, half)
+    images = list(iterate_phantoms(arguments.images, arguments.seed, SIZE))
+    speed = len(images) / (time.perf_counter() - start)
+    half = 2 * len(images) // 3
+    labels = np.stack([image.labels for image in images])
+    print(f"generator {GENERATOR_VERSION} ({generator_fingerprint()}), {len(images)} images of {SIZE}x{SIZE}")
+    print(f"{speed:.0f} images a second on one core, {1000 / speed:.1f} ms each")
+    print(f"normal {(labels.sum(axis=1) == 0).mean():.2f}, findings an image {labels.sum(axis=1).mean():.2f}")
+    aurocs = linear_aurocs(thumbnails(images), labels, half)
     rng = np.random.default_rng(arguments.seed)
     rows = []
-    print(f"\n{'finding':20}{'films':>7}{'area %':>8}{'linear':>8}   constant box .1/.3/.5   random map .1/.3/.5")
+    print(f"\n{'finding':20}{'images':>7}{'area %':>8}{'linear':>8}   constant box .1/.3/.5   random map .1/.3/.5")
     for column, finding in enumerate(FINDINGS):
         train, test = (
-            np.array([box for film in part for name, box in film.boxes if name == finding])
-            for part in (films[:half], films[half:])
+            np.array([box for image in part for name, box in image.boxes if name == finding])
+            for part in (images[:half], images[half:])
         )
         area = np.median((train[:, 2:] - train[:, :2]).prod(axis=1)) / SIZE**2
         hits = constant_box_hits(train, test) + random_map_hits(train, test, rng)

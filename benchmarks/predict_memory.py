@@ -1,13 +1,13 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Resident memory of `predict_films` over many films, sampled as they are done.
+"""Resident memory of `predict_images` over many images, sampled as they are done.
 
-    python benchmarks/predict_memory.py                                               (10,000 films, minutes)
-    python benchmarks/predict_memory.py --films 1000 --model clarity-s16-224          (the weights that ship)
+    python benchmarks/predict_memory.py                                               (10,000 images, minutes)
+    python benchmarks/predict_memory.py --images 1000 --model clarity-s16-224          (the weights that ship)
 
-50 phantoms of 256² lie on the disk, and hard links give them as many names as there are films. The model is a small
-one with random weights and films of 64² unless `--model` names another: what grows with films does not depend on it.
-Printed are a row for every tenth of the films, and the slope of memory against films by least squares after the first
-fifth, in which allocators and threads find their size. A slope near 0 is flat memory.
+50 phantoms of 256² lie on the disk, and hard links give them as many names as there are images. The model is a small
+one with random weights and images of 64² unless `--model` names another: what grows with images does not depend on it.
+Printed are a row for every tenth of the images, and the slope of memory against images by least squares after the
+first fifth, in which allocators and threads find their size. A slope near 0 is flat memory.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
-from clarity_hf.deployment.batch_prediction import find_films, predict_films
+from clarity_hf.deployment.batch_prediction import find_images, predict_images
 from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
 from common import write_phantom_pngs
 
@@ -38,9 +38,9 @@ SMALL = {
 
 
 def main() -> None:
-    """Print memory by films done, and its slope."""
+    """Print memory by images done, and its slope."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--films", type=int, default=10_000)
+    parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--model", help="name, folder or Hub id; default: a small one with random weights")
     parser.add_argument("--outputs", nargs="*", default=[], help="of overlays and maps; default: none")
     parser.add_argument("--batch-size", type=int, default=8)
@@ -48,12 +48,12 @@ def main() -> None:
     arguments = parser.parse_args()
     pipeline = open_pipeline(arguments.model)
     with tempfile.TemporaryDirectory() as folder:
-        write_films(Path(folder) / "films", arguments.films)
-        films = find_films([Path(folder) / "films"]).films
+        write_images(Path(folder) / "images", arguments.images)
+        images = find_images([Path(folder) / "images"]).images
         samples: list[tuple[int, float]] = []
-        summary = predict_films(
+        summary = predict_images(
             pipeline,
-            films,
+            images,
             Path(folder) / "out",
             outputs=arguments.outputs,
             table=True,
@@ -76,9 +76,9 @@ def open_pipeline(name: str | None) -> ChestXrayLocalizationPipeline:
     return ChestXrayLocalizationPipeline(model=model.eval(), image_processor=processor, device="cpu")
 
 
-def write_films(folder: Path, count: int) -> None:
+def write_images(folder: Path, count: int) -> None:
     """A folder of `count` names for a few phantoms."""
-    (folder / ".drawn").mkdir(parents=True)  # a hidden folder is none of the films
+    (folder / ".drawn").mkdir(parents=True)  # a hidden folder is none of the images
     drawn = write_phantom_pngs(folder / ".drawn", min(DIFFERENT, count), SIDE)
     for index in range(count):
         os.link(drawn[index % len(drawn)], folder / f"{index:06d}.png")
@@ -93,20 +93,20 @@ def report(samples: list[tuple[int, float]], end: float, lines: int, failed: int
     """Print rows and the slope.
 
     Args:
-        samples: Films done and MB, one a batch.
+        samples: Images done and MB, one a batch.
         end: MB after the tables are written.
         lines: Of the results.
-        failed: Films that failed.
+        failed: Images that failed.
     """
     total = samples[-1][0]
-    print("| films done | resident MB |\n|---|---|")
+    print("| images done | resident MB |\n|---|---|")
     for tenth in range(11):
         done, memory = min(samples, key=lambda sample: abs(sample[0] - total * tenth / 10))
         print(f"| {done:,} | {memory:,.1f} |")
     print(f"| tables written | {end:,.1f} |")
     warm = [sample for sample in samples if sample[0] >= total / 5]
     slope = statistics.linear_regression(*zip(*warm, strict=True)).slope * 1000
-    print(f"\n{lines:,} lines, {failed} failed; after {warm[0][0]:,} films {slope:+.3f} MB per 1,000 films")
+    print(f"\n{lines:,} lines, {failed} failed; after {warm[0][0]:,} images {slope:+.3f} MB per 1,000 images")
 
 
 if __name__ == "__main__":

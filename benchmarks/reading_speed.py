@@ -1,17 +1,18 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What it costs to read a film beyond decoding it: file to `pixel_values` at 224 against the decoder alone, one core.
+"""What it costs to read an image beyond decoding it: file to `pixel_values` at 224 against the decoder alone, one
+core.
 
     python benchmarks/reading_speed.py                         (about three minutes)
-    python benchmarks/reading_speed.py --rounds 5 --films 1    (quick)
-    python benchmarks/reading_speed.py FILM.png FILM.dcm ...   (these files instead, one row for each kind)
+    python benchmarks/reading_speed.py --rounds 5 --images 1    (quick)
+    python benchmarks/reading_speed.py IMAGE.png IMAGE.dcm ...   (these files instead, one row for each kind)
 
 Without files, phantoms are written: PNG of 8 bits, 1024², and DICOM of 12, 14 and 16 bits in lossless JPEG 2000,
 2048², with the noise of a detector. The decoder of a PNG is Pillow (open and load), that of JPEG 2000 OpenJPEG, from
-the stream in memory. `film` is `read_image`, the film's pixels in [0, 255]; `tensor` is the image processor's
+the stream in memory. `image` is `read_image`, the image's pixels in [0, 255]; `tensor` is the image processor's
 `pixel_values`, from the path.
 
-Time: processor time of one thread, the median over interleaved rounds of the ratio within a round, all films of a kind
-together. glibc's trimming is pinned. Expected: ratios of at most 1.3.
+Time: processor time of one thread, the median over interleaved rounds of the ratio within a round, all images of a
+kind together. glibc's trimming is pinned. Expected: ratios of at most 1.3.
 """
 
 import argparse
@@ -37,8 +38,8 @@ def write_phantom_dicom(path: Path, seed: int, bits: int) -> None:
     from clarity_hf.data.phantoms import draw_phantom
 
     rng = np.random.default_rng(seed)
-    film = draw_phantom(seed, size=DICOM_SIDE).image / 255 + rng.normal(0, 0.004, (DICOM_SIDE, DICOM_SIDE))
-    stored = np.rint(np.clip(film, 0, 1) * (2**bits - 1)).astype("<u2")
+    image = draw_phantom(seed, size=DICOM_SIDE).image / 255 + rng.normal(0, 0.004, (DICOM_SIDE, DICOM_SIDE))
+    stored = np.rint(np.clip(image, 0, 1) * (2**bits - 1)).astype("<u2")
     dataset = pydicom.Dataset()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
@@ -52,7 +53,7 @@ def write_phantom_dicom(path: Path, seed: int, bits: int) -> None:
     dataset.save_as(path, enforce_file_format=True)
 
 
-def written_films(folder: Path, count: int) -> list[Path]:
+def written_images(folder: Path, count: int) -> list[Path]:
     """PNG and DICOM phantoms."""
     paths = write_phantom_pngs(folder, count)
     for bits in DICOM_BITS:
@@ -63,7 +64,7 @@ def written_films(folder: Path, count: int) -> list[Path]:
 
 
 def kind_and_decoder(path: Path) -> tuple[str, Callable[[], object]]:
-    """What a film is called in the table, and what decodes it and does no more."""
+    """What an image is called in the table, and what decodes it and does no more."""
     from clarity_hf.dicom_reading import looks_like_dicom
 
     with path.open("rb") as file:
@@ -90,25 +91,25 @@ def kind_and_decoder(path: Path) -> tuple[str, Callable[[], object]]:
 
 
 def measured(paths: list[Path], decoders: list[Callable[[], object]], processor: Any, rounds: int) -> str:
-    """The figures of a row: milliseconds a film and the ratios to the decoder."""
+    """The figures of a row: milliseconds an image and the ratios to the decoder."""
     from clarity_hf.image_reading import read_image
 
     works: dict[str, Callable[[], object]] = {
         "decode": lambda: [decode() for decode in decoders],
-        "film": lambda: [read_image(path) for path in paths],
+        "image": lambda: [read_image(path) for path in paths],
         "tensor": lambda: [processor(path, return_tensors="pt") for path in paths],
     }
     taken = {name: [each.processor for each in seconds] for name, seconds in interleaved(works, rounds).items()}
     milliseconds = [f"{1000 * statistics.median(seconds) / len(paths):.2f}" for seconds in taken.values()]
-    ratios = [str(paired_ratio(taken[name], taken["decode"])) for name in ("film", "tensor")]
+    ratios = [str(paired_ratio(taken[name], taken["decode"])) for name in ("image", "tensor")]
     return " | ".join([*milliseconds, *ratios])
 
 
 def main() -> None:
-    """Print a row per kind of film."""
+    """Print a row per kind of image."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path)
-    parser.add_argument("--films", type=int, default=4, help="phantoms of each kind")
+    parser.add_argument("--images", type=int, default=4, help="phantoms of each kind")
     parser.add_argument("--rounds", type=int, default=25)
     arguments = parser.parse_args()
     restart_pinned(OMP_NUM_THREADS="1")
@@ -122,18 +123,18 @@ def main() -> None:
     processor = ClarityImageProcessor()
     with tempfile.TemporaryDirectory() as folder:
         kinds: dict[str, list[tuple[Path, Callable[[], object]]]] = {}
-        for path in arguments.files or written_films(Path(folder), arguments.films):
+        for path in arguments.files or written_images(Path(folder), arguments.images):
             kind, decoder = kind_and_decoder(path)
             kinds.setdefault(kind, []).append((path, decoder))
         print(
             f"Pillow {PIL.__version__}, torch {torch.__version__}, torchvision {torchvision.__version__}, "
             f"{torch.backends.cpu.get_cpu_capability()}, 1 of {os.cpu_count()} cores, {arguments.rounds} rounds\n"
         )
-        print("| film | films | decode ms | film ms | tensor ms | film / decode | tensor / decode (quartiles) |")
+        print("| image | images | decode ms | image ms | tensor ms | image / decode | tensor / decode (quartiles) |")
         print("|---|---|---|---|---|---|---|")
-        for kind, films in kinds.items():
-            paths, decoders = ([film[place] for film in films] for place in (0, 1))
-            print(f"| {kind} | {len(films)} | {measured(paths, decoders, processor, arguments.rounds)} |", flush=True)
+        for kind, images in kinds.items():
+            paths, decoders = ([image[place] for image in images] for place in (0, 1))
+            print(f"| {kind} | {len(images)} | {measured(paths, decoders, processor, arguments.rounds)} |", flush=True)
 
 
 if __name__ == "__main__":

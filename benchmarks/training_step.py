@@ -32,7 +32,7 @@ PRIOR_SIDE = 56
 
 
 def random_batch(batch, image_size, device):
-    """What the collator gives: films, labels, priors and a teacher's logits."""
+    """What the collator gives: images, labels, priors and a teacher's logits."""
     import torch
 
     generator = torch.Generator().manual_seed(0)

@@ -43,12 +43,12 @@ def main() -> int:
     parser.add_argument("--model", default="clarity-s16-224")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        films = write_phantom_pngs(Path(folder), min(arguments.clients, 50), 512)
+        images = write_phantom_pngs(Path(folder), min(arguments.clients, 50), 512)
         uploads = Path(folder) / "uploads"
         uploads.mkdir()
         server, address = start_server(arguments.model, arguments.max_queue, uploads)
         try:
-            bad = load(server, address, uploads, films, arguments.clients, arguments.rounds)
+            bad = load(server, address, uploads, images, arguments.clients, arguments.rounds)
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(60)
@@ -62,7 +62,7 @@ def start_server(model: str, max_queue: int, folder: Path) -> tuple[subprocess.P
 
     Args:
         model: Name, folder or Hub id.
-        max_queue: Films that may wait.
+        max_queue: Images that may wait.
         folder: Of its temporary files.
     """
     command = [sys.executable, "-m", "clarity_hf", "demo", "--model", model, "--port", "0", "--device", "cpu"]
@@ -79,7 +79,7 @@ def start_server(model: str, max_queue: int, folder: Path) -> tuple[subprocess.P
 
 
 def load(
-    server: subprocess.Popen, address: str, uploads: Path, films: list[Path], clients: int, rounds: int
+    server: subprocess.Popen, address: str, uploads: Path, images: list[Path], clients: int, rounds: int
 ) -> Counter[str]:
     """Print a row a round, and return the errors of all."""
     event = upload_event(address)
@@ -92,7 +92,7 @@ def load(
 
         def one(client: int, turn: int = turn, start: threading.Barrier = start) -> str:
             start.wait()
-            return upload(address, event, films[client % len(films)], f"{turn}-{client}")
+            return upload(address, event, images[client % len(images)], f"{turn}-{client}")
 
         began = time.monotonic()
         with ThreadPoolExecutor(clients) as pool:
@@ -117,11 +117,11 @@ def upload_event(address: str) -> int:
     return next(fn["id"] for fn in config["dependencies"] if any(target[1] == "upload" for target in fn["targets"]))
 
 
-def upload(address: str, event: int, film: Path, session: str) -> str:
-    """Upload a film as the page does and wait: `answered`, `turned away`, or what went wrong."""
+def upload(address: str, event: int, image: Path, session: str) -> str:
+    """Upload an image as the page does and wait: `answered`, `turned away`, or what went wrong."""
     try:
         with httpx.Client(base_url=f"{address}/gradio_api", trust_env=False, timeout=TIMEOUT) as client:
-            sent = client.post("/upload", files={"files": (film.name, film.read_bytes(), "image/png")})
+            sent = client.post("/upload", files={"files": (image.name, image.read_bytes(), "image/png")})
             sent.raise_for_status()
             file = {"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}
             body = {"data": [file, 0.45, "wash", False], "fn_index": event, "session_hash": session}

@@ -2,9 +2,9 @@
 """What each part of the method is worth: one part removed at a time, on synthetic phantoms, with a small model.
 
     python examples/ablate.py                                  about an hour and a half on two cores
-    python examples/ablate.py --films 64 --test_films 64 --seeds 1 --output_dir runs/smoke --report runs/smoke.md
+    python examples/ablate.py --images 64 --test_images 64 --seeds 1 --output_dir runs/smoke --report runs/smoke.md
 
-Every variant is trained from random weights on the same films, once per seed, and measured on films that no run has
+Every variant is trained from random weights on the same images, once per seed, and measured on images that no run has
 seen. Finished runs are kept in the output folder: the same command goes on where it was stopped. The last line is
 
     wrote docs/ablations.md (9 variants, 3 seeds)
@@ -32,14 +32,14 @@ import clarity_hf
 from clarity_hf import FINDINGS, ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
 from clarity_hf.boxes import Letterbox, boxes_from_map
 from clarity_hf.data.sources import PhantomRows
-from clarity_hf.data.transforms import FilmTransform
+from clarity_hf.data.transforms import ImageTransform
 from clarity_hf.evaluation import boxes_found, mean_auroc, tune_map_thresholds
 from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments, Teacher
 from clarity_hf.training.arguments import has_native_bf16
 
 SIZE = 112
 FINDING_RATE = 0.2
-VALIDATION_FILMS = 300
+VALIDATION_IMAGES = 300
 BATCH_SIZE = 32
 LEARNING_RATE = 2e-3
 TEACHER_EPOCHS = 2
@@ -110,15 +110,15 @@ VARIANTS = {
 
 
 @dataclass
-class Films:
+class Images:
     """Phantoms in memory.
 
     Attributes:
         pixel_values: `(n, 1, H, W)` normalised.
         labels: `(n, F)`.
         priors: `(n, 1, 56, 56)`, the dilated thorax.
-        boxes: Per film `(finding, (x0, y0, x1, y1))`, pixels of the film, right and bottom exclusive.
-        teacher_logits: `(n, F)`, once a teacher has seen the films.
+        boxes: Per image `(finding, (x0, y0, x1, y1))`, pixels of the image, right and bottom exclusive.
+        teacher_logits: `(n, F)`, once a teacher has seen the images.
     """
 
     pixel_values: torch.Tensor
@@ -131,35 +131,35 @@ class Films:
         return len(self.labels)
 
     def annotated(self) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Every (film, finding) that has boxes, with the boxes `(m, 4)`."""
-        for film, boxes in enumerate(self.boxes):
+        """Every (image, finding) that has boxes, with the boxes `(m, 4)`."""
+        for image, boxes in enumerate(self.boxes):
             for finding in sorted({finding for finding, _ in boxes}):
-                yield film, finding, np.stack([box for name, box in boxes if name == finding])
+                yield image, finding, np.stack([box for name, box in boxes if name == finding])
 
 
 class TrainingRows(torch.utils.data.Dataset):
-    """Films as a variant sees them."""
+    """Images as a variant sees them."""
 
-    def __init__(self, films: Films, prior: str, atlas: torch.Tensor):
-        self.films, self.prior, self.atlas = films, prior, atlas
+    def __init__(self, images: Images, prior: str, atlas: torch.Tensor):
+        self.images, self.prior, self.atlas = images, prior, atlas
 
     def __len__(self) -> int:
-        return len(self.films)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        row = {"pixel_values": self.films.pixel_values[index], "labels": self.films.labels[index]}
+        row = {"pixel_values": self.images.pixel_values[index], "labels": self.images.labels[index]}
         if self.prior != "none":
-            row["anatomical_prior"] = self.atlas if self.prior == "atlas" else self.films.priors[index]
-        if self.films.teacher_logits is not None:
-            row["teacher_logits"] = self.films.teacher_logits[index]
+            row["anatomical_prior"] = self.atlas if self.prior == "atlas" else self.images.priors[index]
+        if self.images.teacher_logits is not None:
+            row["teacher_logits"] = self.images.teacher_logits[index]
         return row
 
 
 def main() -> None:
     """Run what is missing, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--films", type=int, default=12_800, help="training films of a run, each seen once")
-    parser.add_argument("--test_films", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=12_800, help="training images of a run, each seen once")
+    parser.add_argument("--test_images", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--teacher", help="folder of a classifier; default: one trained here on other phantoms")
@@ -180,11 +180,11 @@ def main() -> None:
         if not is_kept(result_file(arguments.output_dir, name, seed), settings_of(VARIANTS[name], arguments))
     ]
     if missing:
-        atlas = FilmTransform(processor, prior="atlas")(PhantomRows(1, size=SIZE)[0])["anatomical_prior"]
-        train = draw_films("train", arguments.films, processor)
-        validation = draw_films("validation", VALIDATION_FILMS, processor)
-        test = draw_films("test", arguments.test_films, processor)
-        teacher = arguments.teacher or train_teacher(arguments.output_dir / "teacher", arguments.films)
+        atlas = ImageTransform(processor, prior="atlas")(PhantomRows(1, size=SIZE)[0])["anatomical_prior"]
+        train = draw_images("train", arguments.images, processor)
+        validation = draw_images("validation", VALIDATION_IMAGES, processor)
+        test = draw_images("test", arguments.test_images, processor)
+        teacher = arguments.teacher or train_teacher(arguments.output_dir / "teacher", arguments.images)
         train.teacher_logits = ask_teacher(teacher, train, processor)
         for name, seed in missing:
             print(f"{name}, seed {seed}", flush=True)
@@ -206,8 +206,8 @@ def result_file(folder: Path, name: str, seed: int) -> Path:
 def settings_of(variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
     """What the figures of a variant depend on beside the seed, as JSON gives it back."""
     settings = {
-        "films": arguments.films,
-        "test_films": arguments.test_films,
+        "images": arguments.images,
+        "test_images": arguments.test_images,
         "model": MODEL,
         "variant": asdict(variant),
         "learning_rate": LEARNING_RATE,
@@ -227,39 +227,39 @@ def is_kept(path: Path, settings: dict[str, Any]) -> bool:
     return kept == settings
 
 
-def draw_films(split: str, count: int, processor: ClarityImageProcessor) -> Films:
+def draw_images(split: str, count: int, processor: ClarityImageProcessor) -> Images:
     """Draw phantoms of a split on all cores."""
     chunks = [(split, count, range(start, min(start + 100, count)), processor) for start in range(0, count, 100)]
     with ProcessPoolExecutor(mp_context=torch.multiprocessing.get_context("spawn")) as pool:
         parts = list(tqdm(pool.map(draw_chunk, chunks), total=len(chunks), desc=f"drawing {split}"))
     tensors = [np.concatenate(arrays) for arrays in zip(*(part[:3] for part in parts), strict=True)]
-    boxes = [film for part in parts for film in part[3]]
-    return Films(*(torch.from_numpy(array) for array in tensors), boxes=boxes)
+    boxes = [image for part in parts for image in part[3]]
+    return Images(*(torch.from_numpy(array) for array in tensors), boxes=boxes)
 
 
 def draw_chunk(job: tuple[str, int, range, ClarityImageProcessor]) -> tuple:
-    """Draw some films of a split, in a process of its own."""
+    """Draw some images of a split, in a process of its own."""
     torch.set_num_threads(1)
     split, count, indices, processor = job
-    rows, transform = PhantomRows(count, split, size=SIZE, finding_rate=FINDING_RATE), FilmTransform(processor)
-    films, boxes = [], []
+    rows, transform = PhantomRows(count, split, size=SIZE, finding_rate=FINDING_RATE), ImageTransform(processor)
+    images, boxes = [], []
     for index in indices:
         phantom = rows.phantom(index)
         row = {"image": phantom.image, "labels": phantom.labels, "thorax_mask": phantom.thorax}
-        films.append({name: value.numpy() for name, value in transform(row).items()})
+        images.append({name: value.numpy() for name, value in transform(row).items()})
         boxes.append([(FINDINGS.index(name), np.array(box, dtype=float)) for name, box in phantom.boxes])
-    stacked = [np.stack([film[name] for film in films]) for name in ("pixel_values", "labels", "anatomical_prior")]
+    stacked = [np.stack([image[name] for image in images]) for name in ("pixel_values", "labels", "anatomical_prior")]
     return (*stacked, boxes)
 
 
-def train_teacher(folder: Path, films: int) -> str:
+def train_teacher(folder: Path, images: int) -> str:
     """A ConvNeXtV2-atto from random weights, on phantoms of another seed."""
     if not (folder / "model.safetensors").is_file():
         script = Path(__file__).with_name("train_teacher.py")
         options = {
             "size": "atto",
             "image_size": SIZE,
-            "phantom_count": films,
+            "phantom_count": images,
             "finding_rate": FINDING_RATE,
             "augment": "none",
             "num_train_epochs": TEACHER_EPOCHS,
@@ -272,10 +272,10 @@ def train_teacher(folder: Path, films: int) -> str:
     return str(folder)
 
 
-def ask_teacher(name: str, films: Films, processor: ClarityImageProcessor) -> torch.Tensor:
-    """The teacher's logits `(n, F)` for the films."""
+def ask_teacher(name: str, images: Images, processor: ClarityImageProcessor) -> torch.Tensor:
+    """The teacher's logits `(n, F)` for the images."""
     teacher = Teacher.from_pretrained(name, FINDINGS, processor)
-    batches = tqdm(films.pixel_values.split(100), desc="asking the teacher")
+    batches = tqdm(images.pixel_values.split(100), desc="asking the teacher")
     return torch.cat([teacher(batch) for batch in batches])
 
 
@@ -305,7 +305,7 @@ def fit(variant: Variant, seed: int, rows: TrainingRows, folder: Path) -> Clarit
 
 
 def measure_all(
-    model: ClarityForMultiLabelLocalization, variant: Variant, validation: Films, test: Films, atlas: torch.Tensor
+    model: ClarityForMultiLabelLocalization, variant: Variant, validation: Images, test: Images, atlas: torch.Tensor
 ) -> dict[str, dict[str, float]]:
     """The metrics of a variant, and of each other way to make its map, by what is changed."""
     results = {variant.text: measure(model, validation, test)}
@@ -318,24 +318,24 @@ def measure_all(
 
 
 def measure(
-    model: ClarityForMultiLabelLocalization, validation: Films, test: Films, foreground: torch.Tensor | None = None
+    model: ClarityForMultiLabelLocalization, validation: Images, test: Images, foreground: torch.Tensor | None = None
 ) -> dict[str, float]:
-    """AUROC, T(IoU) and the maps' mass outside the thorax on the test films; thresholds come from validation.
+    """AUROC, T(IoU) and the maps' mass outside the thorax on the test images; thresholds come from validation.
 
     Args:
         model: In evaluation mode.
-        validation: Films on which each finding's map threshold is chosen.
-        test: Films that are scored, each annotated finding boxed whatever its score.
+        validation: Images on which each finding's map threshold is chosen.
+        test: Images that are scored, each annotated finding boxed whatever its score.
         foreground: `(1, 56, 56)` in place of the learnt one.
     """
     letterbox = Letterbox.fit((SIZE, SIZE), (SIZE, SIZE))
     _, maps = predict_maps(model, validation, foreground)
-    pairs = ((finding, truth, maps[film, finding], letterbox) for film, finding, truth in validation.annotated())
+    pairs = ((finding, truth, maps[image, finding], letterbox) for image, finding, truth in validation.annotated())
     thresholds = tune_map_thresholds(pairs, len(FINDINGS))
     logits, maps = predict_maps(model, test, foreground)
     found = [
-        (finding, truth, boxes_from_map(maps[film, finding], letterbox, thresholds[finding]))
-        for film, finding, truth in test.annotated()
+        (finding, truth, boxes_from_map(maps[image, finding], letterbox, thresholds[finding]))
+        for image, finding, truth in test.annotated()
     ]
     shares = np.mean([share for _, share in boxes_found(found, LEVELS).values()], axis=0)
     outside = 1 - F.adaptive_avg_pool2d(test.priors, maps.shape[-2:]).numpy()
@@ -347,11 +347,11 @@ def measure(
 
 @torch.inference_mode()
 def predict_maps(
-    model: ClarityForMultiLabelLocalization, films: Films, foreground: torch.Tensor | None
+    model: ClarityForMultiLabelLocalization, images: Images, foreground: torch.Tensor | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits `(n, F)` and maps `(n, F, h, w)` of films."""
+    """Logits `(n, F)` and maps `(n, F, h, w)` of images."""
     logits, maps = [], []
-    for batch in films.pixel_values.split(100):
+    for batch in images.pixel_values.split(100):
         outputs = model(pixel_values=batch.to(model.device))
         made = outputs.localization_maps
         if foreground is not None:
@@ -386,7 +386,7 @@ def write_report(arguments: argparse.Namespace) -> None:
         f"deviation of the differences seed by seed: from \"{VARIANTS['full'].text}\" where the model was trained in",
         "another way, from the trained row named before the colon where another map was made of its weights.",
         f"p is of a paired t-test over the seeds; bold: p < .05 after Holm's correction for {len(corrected)} tests.",
-        f"{arguments.films} training films, {arguments.test_films} test films; torch {torch.__version__},",
+        f"{arguments.images} training images, {arguments.test_images} test images; torch {torch.__version__},",
         f"transformers {transformers.__version__}, clarity_hf {clarity_hf.__version__}, {platform.machine()}.",
         "",
         *table("trained", trained, changes, corrected),

@@ -37,7 +37,7 @@ SIDE = 128
 OUTPUT = Path(__file__).resolve().parents[1] / "src" / "clarity_hf" / "data" / "thorax_atlas.png"
 MASKS = "torchxrayvision/data/semantic_masks_v7labs_lungs.zip"
 BOXES = "torchxrayvision/data/BBox_List_2017.csv.gz"
-LUNG, IGNORED = 255, 127  # of the masks; ignored are devices and markings that hide the film
+LUNG, IGNORED = 255, 127  # of the masks; ignored are devices and markings that hide the image
 THRESHOLDS = (0.1, 0.5)
 INPUT_SIDE = 224  # of the view in which the prior is dilated
 HOW_TO_GET = "Get it with `pip download --no-deps torchxrayvision==1.5.7`."
@@ -84,7 +84,7 @@ def read_masks(archive: bytes) -> Iterator[np.ndarray]:
 
 
 def build_atlas(masks: Iterator[np.ndarray]) -> tuple[np.ndarray, str]:
-    """Average masks: `(128, 128)` uint8, the share of films whose thorax a place lies in, and what was counted.
+    """Average masks: `(128, 128)` uint8, the share of images whose thorax a place lies in, and what was counted.
 
     Every mask is averaged over the cells of the atlas at its own size. An ignored patch counts for neither side.
     """
@@ -164,13 +164,13 @@ def coverage_table(atlas: np.ndarray, boxes: dict[str, list[np.ndarray]]) -> lis
         shares = [np.mean([covered_share(region, box) for box in found]) for region in regions]
         lines.append(f"| {finding} | {len(found)} | {' | '.join(f'{share:.2f}' for share in shares)} |")
     whole = " | ".join(f"{region.mean():.2f}" for region in regions)
-    return [*lines, f"| of the film's area | {sum(map(len, boxes.values()))} | {whole} |"]
+    return [*lines, f"| of the image's area | {sum(map(len, boxes.values()))} | {whole} |"]
 
 
 def above(grid: np.ndarray, threshold: float) -> np.ndarray:
-    """Where a grid over the film, upsampled bilinearly to the release's frame, is above a threshold."""
-    film = F.interpolate(torch.from_numpy(grid)[None, None], size=(BOX_FRAME, BOX_FRAME), mode="bilinear")
-    return film[0, 0].numpy() > threshold
+    """Where a grid over the image, upsampled bilinearly to the release's frame, is above a threshold."""
+    image = F.interpolate(torch.from_numpy(grid)[None, None], size=(BOX_FRAME, BOX_FRAME), mode="bilinear")
+    return image[0, 0].numpy() > threshold
 
 
 def covered_share(region: np.ndarray, box: np.ndarray) -> float:

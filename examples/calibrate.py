@@ -1,20 +1,20 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Calibrate a checkpoint on validation films: scores as probabilities, score and map thresholds, saved with it.
+"""Calibrate a checkpoint on validation images: scores as probabilities, score and map thresholds, saved with it.
 
     python examples/calibrate.py runs/nih NIH_FOLDER --output_dir runs/nih-calibrated
-    python examples/calibrate.py clarity-s16-224 films.csv --rule sensitivity --sensitivity 0.95
+    python examples/calibrate.py clarity-s16-224 images.csv --rule sensitivity --sensitivity 0.95
 
-The films are those of the validation split: what is reported afterwards must come from others. Map thresholds need
-annotated boxes; without any they stay as they are. Where the films have few findings or boxes, calibrate twice: what
-the second pass has too few films for stays as the first left it.
+The images are those of the validation split: what is reported afterwards must come from others. Map thresholds need
+annotated boxes; without any they stay as they are. Where the images have few findings or boxes, calibrate twice: what
+the second pass has too few images for stays as the first left it.
 
     python examples/calibrate.py runs/starter phantom --output_dir runs/on-phantoms
     python examples/calibrate.py runs/on-phantoms NIH_FOLDER --rare kept --output_dir runs/calibrated
 
-A table says what each finding was given. Beneath it stands what such a calibration reaches on films that it has not
+A table says what each finding was given. Beneath it stands what such a calibration reaches on images that it has not
 seen: fitted on one half of the patients, measured on the other, and the other way round. The last line is
 
-    saved runs/calibrated: calibration on 332 validation films
+    saved runs/calibrated: calibration on 332 validation images
 
 `clarity-hf calibrate` does and prints the same.
 """

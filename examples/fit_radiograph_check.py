@@ -6,7 +6,7 @@
     python examples/fit_radiograph_check.py NIH_FOLDER wheels --table-only     the table of docs/radiograph-check.md
     python examples/fit_radiograph_check.py NIH_FOLDER wheels                  fits first, and writes the parameters
 
-Wheels are read as archives; nothing of them is installed or run. NIH_FOLDER holds `images/NNNNNNNN_NNN.png`. Films of
+Wheels are read as archives; nothing of them is installed or run. NIH_FOLDER holds `images/NNNNNNNN_NNN.png`. Images of
 the patients of the list clarity-s16-224-train fit, those of clarity-s16-224-validation are held back, and so are the
 pictures, drawings, fonts and kinds of noise that are named below. Expected output:
 
@@ -41,7 +41,7 @@ SEED = 0
 FIT_IMAGES, TUNING_IMAGES = 40_000, 4_000
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 12, 128, 3e-3
 THRESHOLD = 0.5
-MOST_CROPPED = 0.12  # of each side of a film that fits as whole
+MOST_CROPPED = 0.12  # of each side of an image that fits as whole
 DRAWN = 160  # side of what is drawn here, in pixels
 MOST_OF_A_PACKAGE = 40  # pictures; one wheel brings hundreds of sprites
 HELD_BACK_EACH = 200  # images of each drawn kind that are counted
@@ -61,7 +61,7 @@ HELD_BACK_DICOM = (
     *("mlut_18", "JPEG-LL"),
 )
 """Of pydicom-data: MR, a leg, CT, ultrasound, a test picture, nuclear medicine. pydicom's own files fit."""
-REAL_DICOM_FILM = "RG1_UNCR"
+REAL_DICOM_IMAGE = "RG1_UNCR"
 FIT_FONTS = ("DejaVuSans", "DejaVuSans-Bold", "cmr10")
 HELD_BACK_FONTS = ("DejaVuSerif", "DejaVuSansMono", "STIXGeneral", "cmtt10")
 
@@ -103,14 +103,14 @@ def hash_line(weights: Path) -> str:
 
 
 class Sources:
-    """Films and pictures, those that fit and those that are held back.
+    """Images and pictures, those that fit and those that are held back.
 
     Args:
-        nih: Folder of the films.
+        nih: Folder of the images.
         wheels: Folder of the wheels.
 
     Raises:
-        FileNotFoundError: There are no films, or a wheel is missing.
+        FileNotFoundError: There are no images, or a wheel is missing.
     """
 
     def __init__(self, nih: Path, wheels: Path):
@@ -119,8 +119,8 @@ class Sources:
             raise FileNotFoundError(f"`NIH_FOLDER` must hold images/NNNNNNNN_NNN.png, got none in {nih}.")
         fitting, held_back = named_split(CHECKPOINT_TRAIN), named_split(CHECKPOINT_VALIDATION)
         tuning = set(sorted(fitting)[::8])  # patients
-        self.tuning_films = [grey(path) for path in paths if path.name[:8] in tuning]
-        self.fit_films = [grey(path) for path in paths if path.name[:8] in fitting - tuning]
+        self.tuning_images = [grey(path) for path in paths if path.name[:8] in tuning]
+        self.fit_images = [grey(path) for path in paths if path.name[:8] in fitting - tuning]
         self.held_back_paths = [path for path in paths if path.name[:8] in held_back]
         self.fit_phantoms = [random_phantom(seed) for seed in FIT_PHANTOM_SEEDS]
         self.held_back_phantoms = [random_phantom(seed) for seed in HELD_BACK_PHANTOM_SEEDS]
@@ -134,7 +134,7 @@ class Sources:
         self.fit_medical = dict(installed_dicom())
         medical = {stem(name): data for name, data in entries(wheels, "pydicom_data", (".dcm",))}
         self.held_back_medical = {name: dicom_grey(medical[name]) for name in HELD_BACK_DICOM}
-        self.held_back_film_of_elsewhere = dicom_grey(medical[REAL_DICOM_FILM])
+        self.held_back_image_of_elsewhere = dicom_grey(medical[REAL_DICOM_IMAGE])
 
 
 def stem(name: str) -> str:
@@ -234,7 +234,7 @@ def random_phantom(seed: int) -> Pixels:
     return draw_phantom(seed, size=(other, side), contrast=float(rng.uniform(0.7, 1.3))).image
 
 
-# What is done to films
+# What is done to images
 
 
 def reduced(pixels: Pixels, side: int = DRAWN) -> Image.Image:
@@ -245,7 +245,7 @@ def reduced(pixels: Pixels, side: int = DRAWN) -> Image.Image:
 
 
 def exposed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Another exposure, noise, compression, border and marker: a film all the same."""
+    """Another exposure, noise, compression, border and marker: an image all the same."""
     values = np.asarray(image, dtype=np.float32) / 255
     values = values ** rng.uniform(0.6, 1.7) * rng.uniform(0.6, 1.1) + rng.uniform(-0.05, 0.15)
     values = values + rng.normal(0, rng.choice([0, 0.01, 0.04]), values.shape)
@@ -306,7 +306,7 @@ def on_canvas(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def write(board: Image.Image, rng: np.random.Generator) -> None:
-    """Lines of words somewhere, as the values that a viewer shows beside a film; what the film covers is lost."""
+    """Lines of words somewhere, as the values that a viewer shows beside an image; what the image covers is lost."""
     font = font_of(str(rng.choice(FIT_FONTS)), size := int(rng.integers(6, 14)))
     x, y = rng.uniform(0, 0.95) * board.width, rng.uniform(0, 0.9) * board.height
     for line in range(int(rng.integers(1, 8))):
@@ -335,7 +335,7 @@ def turned(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def part_of(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A piece of a twelfth to a quarter of the film."""
+    """A piece of a twelfth to a quarter of the image."""
     area = rng.uniform(0.08, 0.25)
     ratio = rng.uniform(0.7, 1.4)
     width, height = min(0.9, (area * ratio) ** 0.5), min(0.9, (area / ratio) ** 0.5)
@@ -549,7 +549,7 @@ def real_chart(rng: np.random.Generator) -> Pixels:
 
 
 class Attenuation:
-    """A drawing board on which tissues add up, as on a film.
+    """A drawing board on which tissues add up, as on an image.
 
     Args:
         rng: Of the proportions, the exposure and the blur.
@@ -590,7 +590,7 @@ class Attenuation:
                 1,
             )
 
-    def film(self) -> Pixels:
+    def radiograph(self) -> Pixels:
         """Through a tone curve, with noise, perhaps mirrored and collimated."""
         rng = self.rng
         values = 1 - np.exp(-rng.uniform(0.9, 1.8) * np.maximum(self.values, 0))
@@ -623,7 +623,7 @@ def lateral(rng: np.random.Generator) -> Pixels:
         board.bone(
             share(0.3, 0.6), (share(0.2, 0.4), -0.05), (share(0.3, 0.6), share(0.1, 0.25)), thick=share(0.06, 0.15)
         )
-    return board.film()
+    return board.image()
 
 
 def other_lateral(rng: np.random.Generator) -> Pixels:
@@ -640,7 +640,7 @@ def other_lateral(rng: np.random.Generator) -> Pixels:
     board.ellipse(0.5, 0.66, 0.88, 0.22, 0.12, 3)
     for t in np.linspace(0.1, 0.98, 11):
         board.add(0.5, lambda d, w, h, t=t: d.rectangle((0.74 * w, t * h, 0.85 * w, (t + 0.06) * h), fill=255), 1)
-    return board.film()
+    return board.image()
 
 
 def limb(rng: np.random.Generator) -> Pixels:
@@ -661,7 +661,7 @@ def limb(rng: np.random.Generator) -> Pixels:
     if gap < 1:
         board.ellipse(0.5, 0.5, gap - 0.03, 0.14, 0.05)
         board.ellipse(0.5, 0.5, gap + 0.06, 0.13, 0.05)
-    return np.rot90(board.film(), int(rng.integers(0, 4)))
+    return np.rot90(board.image(), int(rng.integers(0, 4)))
 
 
 def hand(rng: np.random.Generator) -> Pixels:
@@ -684,7 +684,7 @@ def hand(rng: np.random.Generator) -> Pixels:
         for start, end in ((0.25, 0.5), (0.54, 0.74), (0.77, 0.97)):
             points = [(0.5 + (tip[0] - 0.5) * t, 0.66 + (tip[1] - 0.66) * t) for t in (start, end)]
             board.bone(0.6, *points, thick=0.05)
-    return np.rot90(board.film(), int(rng.choice([0, 0, 2])))
+    return np.rot90(board.image(), int(rng.choice([0, 0, 2])))
 
 
 def skull(rng: np.random.Generator) -> Pixels:
@@ -700,7 +700,7 @@ def skull(rng: np.random.Generator) -> Pixels:
     for k in range(8):
         board.ellipse(0.3, (0.36 if front else 0.22) + 0.04 * k, 0.76, 0.015, 0.03, 1)
     board.bone(0.6, (0.5, 0.85), (0.5, 1.05), thick=0.16)
-    return board.film()
+    return board.image()
 
 
 def abdomen(rng: np.random.Generator) -> Pixels:
@@ -716,7 +716,7 @@ def abdomen(rng: np.random.Generator) -> Pixels:
         board.ellipse(
             -0.4, rng.uniform(0.15, 0.85), rng.uniform(0.15, 0.8), rng.uniform(0.02, 0.09), rng.uniform(0.02, 0.06), 3
         )
-    return board.film()
+    return board.image()
 
 
 def pelvis(rng: np.random.Generator) -> Pixels:
@@ -729,7 +729,7 @@ def pelvis(rng: np.random.Generator) -> Pixels:
         board.ellipse(-0.3, 0.5 - 0.1 * s, 0.78, 0.06, 0.07)
         board.bone(0.6, (x + 0.03 * s, 0.68), (x + 0.14 * s, 0.75), (x + 0.12 * s, 1.05), thick=0.1)
     board.bone(0.6, (0.5, -0.05), (0.5, 0.5), thick=0.14)
-    return board.film()
+    return board.image()
 
 
 def foot(rng: np.random.Generator) -> Pixels:
@@ -743,7 +743,7 @@ def foot(rng: np.random.Generator) -> Pixels:
     board.ellipse(0.6, 0.83, 0.78, 0.1, 0.1)
     for k in range(4):
         board.bone(0.5, (0.6, 0.68 + 0.03 * k), (0.1, 0.8 + 0.03 * k), thick=0.04)
-    return board.film()
+    return board.image()
 
 
 def breast(rng: np.random.Generator) -> Pixels:
@@ -754,7 +754,7 @@ def breast(rng: np.random.Generator) -> Pixels:
         board.ellipse(
             0.3, rng.uniform(0, 0.4), rng.uniform(0.3, 0.7), rng.uniform(0.02, 0.1), rng.uniform(0.02, 0.08), 3
         )
-    return board.film()
+    return board.image()
 
 
 FIT_DRAWN: dict[str, tuple[str, Draw]] = {
@@ -796,8 +796,8 @@ def fit(sources: Sources, output: Path) -> None:
     """Fit the net and write it."""
     rng = np.random.default_rng(SEED)
     torch.manual_seed(SEED)
-    images, kinds = drawn_set(sources, sources.fit_films, FIT_IMAGES, rng)
-    tuning = drawn_set(sources, sources.tuning_films, TUNING_IMAGES, rng)
+    images, kinds = drawn_set(sources, sources.fit_images, FIT_IMAGES, rng)
+    tuning = drawn_set(sources, sources.tuning_images, TUNING_IMAGES, rng)
     net = {name: tensor.requires_grad_() for name, tensor in fresh_weights().items()}
     optimizer = torch.optim.AdamW(net.values(), lr=LEARNING_RATE, weight_decay=0.02)
     steps = EPOCHS * (len(images) // BATCH_SIZE)
@@ -846,38 +846,38 @@ def judged(net: dict[str, torch.Tensor], images: torch.Tensor, kinds: torch.Tens
         passed = classify(images.float(), net).softmax(-1)[:, 0] >= THRESHOLD
     frontal = kinds == 0
     refused, wrongly_passed = (~passed[frontal]).float().mean(), passed[~frontal].float().mean()
-    return f"refuses {refused:.4f} of films, passes {wrongly_passed:.4f} of others"
+    return f"refuses {refused:.4f} of images, passes {wrongly_passed:.4f} of others"
 
 
 def drawn_set(
-    sources: Sources, films: Sequence[Pixels], count: int, rng: np.random.Generator
+    sources: Sources, images: Sequence[Pixels], count: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Images `(count, 1, SIDE, SIDE)` as the net sees them, float16, and their kinds `(count,)`."""
     shares = {"frontal": 0.4, "picture": 0.22, "turned": 0.12, "inverted": 0.06, "part": 0.1, "view": 0.1}
     names = list(KINDS)
-    pools = [[reduced(pixels, DRAWN) for pixels in pool] for pool in (films, sources.fit_phantoms)]
+    pools = [[reduced(pixels, DRAWN) for pixels in pool] for pool in (images, sources.fit_phantoms)]
     pictures = [reduced(pixels, 2 * DRAWN) for pixels in sources.fit_pictures.values()]
     medical = [reduced(pixels, 2 * DRAWN) for pixels in sources.fit_medical.values()]
     images = torch.empty(count, 1, SIDE, SIDE, dtype=torch.float16)
     kinds = torch.from_numpy(rng.choice(len(names), count, p=[shares[name] for name in names]))
     for index, kind in enumerate(kinds.tolist()):
         pool = pools[int(rng.random() < 0.3)]
-        film = pool[rng.integers(len(pool))]
-        image = one_image(names[kind], film, pictures, medical, rng)
+        image = pool[rng.integers(len(pool))]
+        image = one_image(names[kind], image, pictures, medical, rng)
         images[index] = prepare(np.asarray(image))
     return images, kinds
 
 
 def one_image(
-    kind: str, film: Image.Image, pictures: list[Image.Image], medical: list[Image.Image], rng: np.random.Generator
+    kind: str, image: Image.Image, pictures: list[Image.Image], medical: list[Image.Image], rng: np.random.Generator
 ) -> Image.Image:
     """One image of a kind, every third on a canvas."""
-    image = bare_image(kind, film, pictures, medical, rng)
+    image = bare_image(kind, image, pictures, medical, rng)
     return on_canvas(image, rng) if rng.random() < 0.33 else image
 
 
 def bare_image(
-    kind: str, film: Image.Image, pictures: list[Image.Image], medical: list[Image.Image], rng: np.random.Generator
+    kind: str, image: Image.Image, pictures: list[Image.Image], medical: list[Image.Image], rng: np.random.Generator
 ) -> Image.Image:
     """One image of a kind."""
     if kind in ("picture", "view"):
@@ -891,12 +891,12 @@ def bare_image(
         if chosen < 0.6:
             return piece_of(medical[rng.integers(len(medical))], rng)
         return drawn
-    film = mild(film, rng, MOST_CROPPED)
+    image = mild(image, rng, MOST_CROPPED)
     if kind == "turned":
-        return exposed(turned(film, rng), rng)
+        return exposed(turned(image, rng), rng)
     if kind == "inverted":
-        return ImageOps.invert(exposed(film, rng))
-    return exposed(part_of(film, rng) if kind == "part" else film, rng)
+        return ImageOps.invert(exposed(image, rng))
+    return exposed(part_of(image, rng) if kind == "part" else image, rng)
 
 
 # Counting
@@ -905,23 +905,23 @@ def bare_image(
 def held_back(sources: Sources) -> Iterator[tuple[str, bool | None, str, Pixels]]:
     """Row, whether it should pass (None: either may do), name and pixels of every image that is counted."""
     rng = np.random.default_rng(SEED + 1)
-    films = [(path.name, grey(path)) for path in sources.held_back_paths]
+    radiographs = [(path.name, grey(path)) for path in sources.held_back_paths]
     phantoms = [
         (f"phantom {seed}", image)
         for seed, image in zip(HELD_BACK_PHANTOM_SEEDS, sources.held_back_phantoms, strict=True)
     ]
-    for of, images in (("real films", films), ("phantoms", phantoms)):
+    for of, images in (("real radiographs", radiographs), ("phantoms", phantoms)):
         yield from ((of, True, name, pixels) for name, pixels in images)
         yield from ((f"{of}, mirrored", True, name, pixels[:, ::-1]) for name, pixels in images)
         for name, pixels in images:
             changed = exposed(mild(Image.fromarray(pixels), rng), rng)
             yield f"{of}, other exposure, border, marker, tilt to 9°", True, name, np.asarray(changed)
-        yield from on_canvases(of, True, images, each=of == "real films")
+        yield from on_canvases(of, True, images, each=of == "real radiographs")
         for share, should in ((0.05, True), (0.1, True), (0.15, None)):  # the last cuts off the side of many a thorax
             row = f"{of}, {share:.0%} off each side"
             yield from ((row, should, name, cropped(pixels, share)) for name, pixels in images)
-    yield "a DICOM film of another hospital", True, REAL_DICOM_FILM, sources.held_back_film_of_elsewhere
-    for of, images in (("real films", films), ("phantoms", phantoms[: len(films)])):
+    yield "a DICOM radiograph of another hospital", True, REAL_DICOM_IMAGE, sources.held_back_image_of_elsewhere
+    for of, images in (("real radiographs", radiographs), ("phantoms", phantoms[: len(radiographs)])):
         for angle in (90, 180, 270):
             yield from (
                 (f"{of}, turned by {angle}°", False, name, np.rot90(pixels, angle // 90)) for name, pixels in images
@@ -932,15 +932,22 @@ def held_back(sources: Sources) -> Iterator[tuple[str, bool | None, str, Pixels]
             angle = float(rng.uniform(31, 60) * rng.choice([-1, 1]))
             yield f"{of}, tilted by 31° to 60°", False, name, np.asarray(Image.fromarray(pixels).rotate(angle))
             yield f"{of}, a quarter or less", False, name, np.asarray(part_of(Image.fromarray(pixels), rng))
-    yield from on_canvases("real films, turned by 90°", False, [(name, np.rot90(pixels)) for name, pixels in films])
-    yield from on_canvases("real films, inverted", False, [(name, 255 - pixels) for name, pixels in films])
+    yield from on_canvases(
+        "real radiographs, turned by 90°", False, [(name, np.rot90(pixels)) for name, pixels in radiographs]
+    )
+    yield from on_canvases("real radiographs, inverted", False, [(name, 255 - pixels) for name, pixels in radiographs])
     for angle in (10, 15, 20, 25):
-        for name, pixels in films:
-            yield f"real films, tilted by {angle}°", None, name, np.asarray(Image.fromarray(pixels).rotate(angle))
-    for name, pixels in films:
+        for name, pixels in radiographs:
+            yield (
+                f"real radiographs, tilted by {angle}°",
+                None,
+                name,
+                np.asarray(Image.fromarray(pixels).rotate(angle)),
+            )
+    for name, pixels in radiographs:
         height, width = pixels.shape
-        yield "real films, one side", None, name, pixels[:, : width // 2]
-        yield "real films, upper half", None, name, pixels[: height // 2]
+        yield "real radiographs, one side", None, name, pixels[:, : width // 2]
+        yield "real radiographs, upper half", None, name, pixels[: height // 2]
     yield from (("pictures, whole", False, name, pixels) for name, pixels in sources.held_back_pictures.items())
     for name, pixels in sources.held_back_pictures.items():
         for _ in range(4):
@@ -962,7 +969,7 @@ def padded(pixels: Pixels, ratio: float, grey: int) -> Pixels:
 
 
 def lettered(pixels: Pixels) -> Pixels:
-    """A black 16:9 canvas with a film at the left and three lines of words at the right, as a viewer shows it."""
+    """A black 16:9 canvas with an image at the left and three lines of words at the right, as a viewer shows it."""
     height, width = pixels.shape
     board = Image.new("L", (round(height * 16 / 9), height))
     board.paste(Image.fromarray(pixels))

@@ -2,11 +2,11 @@
 """Localize the findings of a chest radiograph: a table, a picture and a JSON file.
 
     python examples/localize.py                       a synthetic phantom
-    python examples/localize.py film.png              a film of yours: PNG, JPEG, TIFF, BMP or DICOM
-    python examples/localize.py film.png --model FOLDER --output_dir results
-    python examples/localize.py film.png --radiograph_check refuse   nothing but frontal chest radiographs
+    python examples/localize.py image.png              an image of yours: PNG, JPEG, TIFF, BMP or DICOM
+    python examples/localize.py image.png --model FOLDER --output_dir results
+    python examples/localize.py image.png --radiograph_check refuse   nothing but frontal chest radiographs
 
-DICOM needs `pip install 'clarity_hf[dicom]'`. Many films, and results as DICOM, are for `clarity-hf predict`.
+DICOM needs `pip install 'clarity_hf[dicom]'`. Many images, and results as DICOM, are for `clarity-hf predict`.
 
 Expected output: the findings as a table, those above their threshold marked, then the two files written:
 
@@ -25,28 +25,28 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-STEPS = ("loading libraries", "loading the model", "reading the film", "localizing", "drawing")
+STEPS = ("loading libraries", "loading the model", "reading the image", "localizing", "drawing")
 DEMO_SEED, DEMO_FINDINGS = 32, ("Mass",)
 
 
 def main() -> int:
     """Run the steps with a progress bar; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("film", nargs="?", help="PNG, JPEG, TIFF, BMP or DICOM; a synthetic phantom by default")
+    parser.add_argument("image", nargs="?", help="PNG, JPEG, TIFF, BMP or DICOM; a synthetic phantom by default")
     parser.add_argument("--model", help="folder, packaged name or Hub id")
     parser.add_argument("--output_dir", type=Path, default=Path("demo-output"))
     parser.add_argument("--radiograph_check", choices=("warn", "refuse", "off"), default="warn")
     arguments = parser.parse_args()
     try:
-        print(localize(arguments.film, arguments.model, arguments.output_dir, arguments.radiograph_check))
+        print(localize(arguments.image, arguments.model, arguments.output_dir, arguments.radiograph_check))
     except (OSError, TypeError, ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def localize(film: str | None, model: str | None, output_dir: Path, radiograph_check: str = "warn") -> str:
-    """Localize one film and write picture and JSON; returns the table, a warning above it."""
+def localize(image: str | None, model: str | None, output_dir: Path, radiograph_check: str = "warn") -> str:
+    """Localize one image and write picture and JSON; returns the table, a warning above it."""
     with tqdm(total=len(STEPS), bar_format="{desc:<20} {bar:24} {n}/{total}", file=sys.stderr) as progress:
         progress.set_description(STEPS[0])
         from transformers import pipeline
@@ -61,8 +61,8 @@ def localize(film: str | None, model: str | None, output_dir: Path, radiograph_c
         advance(progress, STEPS[1])
         localizer = pipeline(clarity_hf.TASK, model=model)
         advance(progress, STEPS[2])
-        name = name_of(Path(film)) if film else "phantom"
-        pixels = clarity_hf.read_image(film or draw_phantom(DEMO_SEED, findings=DEMO_FINDINGS).image)
+        name = name_of(Path(image)) if image else "phantom"
+        pixels = clarity_hf.read_image(image or draw_phantom(DEMO_SEED, findings=DEMO_FINDINGS).image)
         advance(progress, STEPS[3])
         start = time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:  # told with the table, not across the progress bar
@@ -73,22 +73,22 @@ def localize(film: str | None, model: str | None, output_dir: Path, radiograph_c
         output_dir.mkdir(parents=True, exist_ok=True)
         picture, record = output_dir / f"{name}.overlay.png", output_dir / f"{name}.json"
         draw_findings(pixels, *with_map_of_first_present(findings, localizer, pixels)).save(picture)
-        told = json.dumps({"film": name, "findings": findings}, indent=2, allow_nan=False)
+        told = json.dumps({"image": name, "findings": findings}, indent=2, allow_nan=False)
         record.write_text(told + "\n", encoding="utf-8")
         advance(progress, "done")
     return "\n".join(
         [
             *(f"warning: {warning.message}\n" for warning in caught),
             *table(findings),
-            f"\n{seconds:.2f} s for the film. For research, not for diagnosis.",
+            f"\n{seconds:.2f} s for the image. For research, not for diagnosis.",
             f"wrote {picture} and {record}",
         ]
     )
 
 
-def name_of(film: Path) -> str:
-    """The film's name without its ending; the last number of a UID, which names many a DICOM file, is none."""
-    return film.name if film.suffix[1:].isdigit() else film.stem
+def name_of(image: Path) -> str:
+    """The image's name without its ending; the last number of a UID, which names many a DICOM file, is none."""
+    return image.name if image.suffix[1:].isdigit() else image.stem
 
 
 def with_map_of_first_present(findings: list[dict], localizer, pixels) -> tuple[list[dict], str | None]:

@@ -11,7 +11,7 @@ where it was stopped, and leaves there a model and an image processor for `examp
 card that names the licence of its weights: those published for ConvNeXtV2 are CC-BY-NC-4.0. Expected at the end of the
 output:
 
-    saved runs/teacher: validation AUROC 0.8.. (... films), licence of the weights apache-2.0
+    saved runs/teacher: validation AUROC 0.8.. (... images), licence of the weights apache-2.0
 """
 
 from clarity_hf.recipes.teacher import main

@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-r"""Commit the reports of a checkpoint as figures and tables without films of patients, and write its card from them.
+r"""Commit the reports of a checkpoint as figures and tables without images of patients, and write its card from them.
 
-    python examples/evaluate_checkpoint.py CHECKPOINT_FOLDER phantom --films 1000 --output_dir runs/report-phantom
+    python examples/evaluate_checkpoint.py CHECKPOINT_FOLDER phantom --images 1000 --output_dir runs/report-phantom
     python examples/evaluate_checkpoint.py CHECKPOINT_FOLDER NIH_FOLDER --split validation --output_dir runs/report-nih
     python examples/write_card.py CHECKPOINT_FOLDER --facts docs/reports/clarity-s16-224/training.yaml \
         --reports runs/report-phantom runs/report-nih

@@ -1,23 +1,23 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Write thorax masks for a folder of films with a segmentation model, as priors for training.
+"""Write thorax masks for a folder of images with a segmentation model, as priors for training.
 
-    python examples/write_masks.py FILMS_DIR MASKS_DIR
-    python examples/write_masks.py FILMS_DIR MASKS_DIR --model HUB_ID_OR_FOLDER
-    python examples/write_masks.py FILMS_DIR MASKS_DIR --model HUB_ID_OR_FOLDER --classes "left lung" "right lung" 4
-    python examples/write_masks.py FILMS_DIR MASKS_DIR --model torchxrayvision-pspnet
+    python examples/write_masks.py IMAGES_DIR MASKS_DIR
+    python examples/write_masks.py IMAGES_DIR MASKS_DIR --model HUB_ID_OR_FOLDER
+    python examples/write_masks.py IMAGES_DIR MASKS_DIR --model HUB_ID_OR_FOLDER --classes "left lung" "right lung" 4
+    python examples/write_masks.py IMAGES_DIR MASKS_DIR --model torchxrayvision-pspnet
 
 Without `--model` the packaged segmenter finds lungs, heart and their hull, offline. Any semantic segmentation model of
 the Hub with safetensors weights serves too; the classes that belong to the thorax are found by their names, or given
-by `--classes`. A film NAME, in FILMS_DIR or a folder below it, gets MASKS_DIR/NAME.png:
-255 inside, 0 outside, over the film's field of view, the longer side of 512 pixels at most. Films that have a mask are
-skipped, so a run that was stopped goes on. Expected output:
+by `--classes`. An image NAME, in IMAGES_DIR or a folder below it, gets MASKS_DIR/NAME.png:
+255 inside, 0 outside, over the image's field of view, the longer side of 512 pixels at most. Images that have a mask
+are skipped, so a run that was stopped goes on. Expected output:
 
     classes: hull
     100%|██████████| 1049/1049 [...]
     wrote 1040 masks to MASKS_DIR, 7 were there
     1 mask is empty: 00000013_005
-    error: 2 films failed:
-      00000061_012: `FILMS_DIR/00000061_012.png` must be a whole image, got ...
+    error: 2 images failed:
+      00000061_012: `IMAGES_DIR/00000061_012.png` must be a whole image, got ...
 """
 
 import argparse
@@ -45,13 +45,13 @@ MASK_SIDE = 512  # of the longer side of a mask; the prior of a training step ha
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 Segmenter = Callable[[np.ndarray], np.ndarray]
-"""Film `(H, W)` in [0, 255] → where the thorax is, `(h, w)` bool over the same field of view."""
+"""Image `(H, W)` in [0, 255] → where the thorax is, `(h, w)` bool over the same field of view."""
 
 
 def main() -> int:
-    """Load the model, segment the films; returns the exit status."""
+    """Load the model, segment the images; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("films_dir", type=Path)
+    parser.add_argument("images_dir", type=Path)
     parser.add_argument("masks_dir", type=Path)
     parser.add_argument(
         "--model",
@@ -62,7 +62,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     try:
-        films = find_films(arguments.films_dir, arguments.masks_dir)
+        images = find_images(arguments.images_dir, arguments.masks_dir)
         load = {PSPNET: load_pspnet, PACKAGED: load_packaged}.get(arguments.model, load_segmenter)
         segment, classes = load(arguments.model, arguments.classes, arguments.device)
     except (ImportError, OSError, ValueError) as error:
@@ -70,15 +70,17 @@ def main() -> int:
         return 1
     print(f"classes: {', '.join(classes)}")
     arguments.masks_dir.mkdir(parents=True, exist_ok=True)
-    return report(*write_masks(films, arguments.masks_dir, segment), arguments.masks_dir)
+    return report(*write_masks(images, arguments.masks_dir, segment), arguments.masks_dir)
 
 
-def find_films(folder: Path, masks: Path) -> list[Path]:
-    """Films in a folder and below it, in order; the masks' own folder is not searched."""
+def find_images(folder: Path, masks: Path) -> list[Path]:
+    """Images in a folder and below it, in order; the masks' own folder is not searched."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"`films_dir` must be a folder of films, got {folder}. Check the path.")
+        raise FileNotFoundError(f"`images_dir` must be a folder of images, got {folder}. Check the path.")
     if folder.resolve() == masks.resolve():
-        raise ValueError(f"`masks_dir` must be another folder than `films_dir`, got {masks}. Masks have films' names.")
+        raise ValueError(
+            f"`masks_dir` must be another folder than `images_dir`, got {masks}. Masks have images' names."
+        )
     found: dict[str, Path] = {}
     visited = {os.path.realpath(masks)}
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -92,12 +94,12 @@ def find_films(folder: Path, masks: Path) -> list[Path]:
                 continue
             if path.stem in found:
                 raise ValueError(
-                    f"`films_dir` must hold films of different names, got {found[path.stem]} and {path}. Their masks "
-                    "would be one file: pass one folder at a time."
+                    f"`images_dir` must hold images of different names, got {found[path.stem]} and {path}. Their "
+                    "masks would be one file: pass one folder at a time."
                 )
             found[path.stem] = path
     if not found:
-        raise FileNotFoundError(f"`films_dir` must hold {', '.join(SUFFIXES)} films, got none in {folder}.")
+        raise FileNotFoundError(f"`images_dir` must hold {', '.join(SUFFIXES)} images, got none in {folder}.")
     return list(found.values())
 
 
@@ -105,9 +107,9 @@ def load_packaged(name: str, wanted: Sequence[str] | None, device: str) -> tuple
     """The segmenter that comes with the package, on the CPU whatever the device: it takes milliseconds."""
     classes = choose_classes(dict(enumerate(STRUCTURES)), wanted or ["hull"])
 
-    def segment(film: np.ndarray) -> np.ndarray:
-        height, width = mask_size(film.shape)
-        found = segment_thorax(film)
+    def segment(image: np.ndarray) -> np.ndarray:
+        height, width = mask_size(image.shape)
+        found = segment_thorax(image)
         if found is None:
             return np.zeros((height, width), dtype=bool)
         inside = np.logical_or.reduce([found[index] for index in classes])
@@ -124,18 +126,18 @@ def load_segmenter(name: str, wanted: Sequence[str] | None, device: str) -> tupl
 
     processor = AutoImageProcessor.from_pretrained(name)
     if getattr(processor, "do_center_crop", False) or getattr(processor, "do_pad", False):
-        raise ValueError(f"`model` must see the whole film and nothing else, got {name}, which crops or pads it.")
+        raise ValueError(f"`model` must see the whole image and nothing else, got {name}, which crops or pads it.")
     if not hasattr(processor, "post_process_semantic_segmentation"):
         raise ValueError(f"`model` must be a semantic segmentation model, got {name} with {type(processor).__name__}.")
     model = load_foreign_model(AutoModelForSemanticSegmentation, name).to(device).eval()
     classes = choose_classes(model.config.id2label, wanted)
 
-    def segment(film: np.ndarray) -> np.ndarray:
-        rgb = Image.fromarray(np.round(film).astype(np.uint8)).convert("RGB")
+    def segment(image: np.ndarray) -> np.ndarray:
+        rgb = Image.fromarray(np.round(image).astype(np.uint8)).convert("RGB")
         inputs = processor(rgb, return_tensors="pt").to(device)
         with torch.inference_mode():
             outputs = model(**inputs)
-        labels = processor.post_process_semantic_segmentation(outputs, target_sizes=[mask_size(film.shape)])[0]
+        labels = processor.post_process_semantic_segmentation(outputs, target_sizes=[mask_size(image.shape)])[0]
         return np.isin(labels.cpu().numpy(), list(classes))
 
     return segment, list(classes.values())
@@ -150,13 +152,13 @@ def load_pspnet(name: str, wanted: Sequence[str] | None, device: str) -> tuple[S
     model = PSPNet().to(device).eval()
     classes = choose_classes(dict(enumerate(model.targets)), wanted)
 
-    def segment(film: np.ndarray) -> np.ndarray:
-        # Its range is [-1024, 1024]; squashed to its square as it would resize an oblong film itself.
-        pixels = torch.from_numpy(film.astype(np.float32))[None, None].to(device) / 255 * 2048 - 1024
+    def segment(image: np.ndarray) -> np.ndarray:
+        # Its range is [-1024, 1024]; squashed to its square as it would resize an oblong image itself.
+        pixels = torch.from_numpy(image.astype(np.float32))[None, None].to(device) / 255 * 2048 - 1024
         pixels = F.interpolate(pixels, size=(PSPNET_SIDE, PSPNET_SIDE), mode="bilinear", antialias=True)
         with torch.inference_mode():
             scores = model(pixels).sigmoid()[:, list(classes)].amax(1, keepdim=True)
-        scores = F.interpolate(scores, size=mask_size(film.shape), mode="bilinear", antialias=True)
+        scores = F.interpolate(scores, size=mask_size(image.shape), mode="bilinear", antialias=True)
         return (scores[0, 0] > PSPNET_THRESHOLD).cpu().numpy()
 
     return segment, list(classes.values())
@@ -182,29 +184,29 @@ def choose_classes(id2label: Mapping[int, str], wanted: Sequence[str] | None) ->
     return chosen
 
 
-def mask_size(film: Sequence[int]) -> tuple[int, int]:
-    """Height and width of the mask of a film `(H, W)`: its proportions, 512 on the longer side at most."""
-    scale = min(1.0, MASK_SIDE / max(film))
-    return max(1, round(film[0] * scale)), max(1, round(film[1] * scale))
+def mask_size(image: Sequence[int]) -> tuple[int, int]:
+    """Height and width of the mask of an image `(H, W)`: its proportions, 512 on the longer side at most."""
+    scale = min(1.0, MASK_SIDE / max(image))
+    return max(1, round(image[0] * scale)), max(1, round(image[1] * scale))
 
 
 def write_masks(
-    films: Sequence[Path], folder: Path, segment: Segmenter
+    images: Sequence[Path], folder: Path, segment: Segmenter
 ) -> tuple[int, int, list[str], dict[str, str]]:
-    """Segment the films without a mask; returns how many were written and were there, the empty and the failed."""
+    """Segment the images without a mask; returns how many were written and were there, the empty and the failed."""
     written, there, empty, failed = 0, 0, [], {}
-    for film, target in progress_over(films, folder):
+    for image, target in progress_over(images, folder):
         if target.exists():
             there += 1
             continue
         try:
-            pixels = read_image(film)
+            pixels = read_image(image)
         except (OSError, TypeError, ValueError) as error:
-            failed[film.stem] = str(error)
+            failed[image.stem] = str(error)
             continue
         inside = segment(pixels)
         if not inside.any():
-            empty.append(film.stem)
+            empty.append(image.stem)
         # Beside the mask and then in its place: a run that is stopped leaves no half of one.
         part = target.with_name(f".{target.name}.part")
         Image.fromarray(inside.astype(np.uint8) * 255).save(part, "png", optimize=True)
@@ -213,10 +215,10 @@ def write_masks(
     return written, there, empty, failed
 
 
-def progress_over(films: Sequence[Path], folder: Path) -> Iterator[tuple[Path, Path]]:
-    """Films and where their masks go, under a progress bar."""
-    for film in tqdm(films, unit="film", file=sys.stderr):
-        yield film, folder / f"{film.stem}.png"
+def progress_over(images: Sequence[Path], folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Images and where their masks go, under a progress bar."""
+    for image in tqdm(images, unit="image", file=sys.stderr):
+        yield image, folder / f"{image.stem}.png"
 
 
 def report(written: int, there: int, empty: list[str], failed: dict[str, str], folder: Path) -> int:
@@ -226,7 +228,7 @@ def report(written: int, there: int, empty: list[str], failed: dict[str, str], f
         print(f"{len(empty)} {'mask is' if len(empty) == 1 else 'masks are'} empty: {', '.join(empty)}")
     if failed:
         reasons = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
-        print(f"error: {len(failed)} {'film' if len(failed) == 1 else 'films'} failed:{reasons}", file=sys.stderr)
+        print(f"error: {len(failed)} {'image' if len(failed) == 1 else 'images'} failed:{reasons}", file=sys.stderr)
     return int(bool(failed))
 
 

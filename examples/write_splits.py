@@ -3,7 +3,7 @@
 
     python examples/write_splits.py RELEASE_FOLDER --subset SUBSET_FOLDER
 
-RELEASE_FOLDER holds train_val_list.txt and BBox_List_2017.csv; no film is read. SUBSET_FOLDER is the folder in the
+RELEASE_FOLDER holds train_val_list.txt and BBox_List_2017.csv; no image is read. SUBSET_FOLDER is the folder in the
 release's layout that the packaged checkpoint was trained on; without it its two lists are left as they are. The lists
 go into the package, and into the same bytes on every machine. Expected output:
 
@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from clarity_hf.data import named_splits
-from clarity_hf.data.nih import TRAIN_VALIDATION_LIST, VALIDATION_FRACTION, read_nih_tables, split_films
+from clarity_hf.data.nih import TRAIN_VALIDATION_LIST, VALIDATION_FRACTION, read_nih_tables, split_images
 from clarity_hf.data.rows import draw_patients
 
 BOX_LIST = "BBox_List_2017.csv"
@@ -71,8 +71,8 @@ def release_lists(folder: Path) -> dict[str, tuple[set[str], str]]:
 
 def checkpoint_lists(folder: Path) -> dict[str, tuple[set[str], str]]:
     """The same of the packaged checkpoint's patients, as `load_nih` splits the folder that it was trained on."""
-    splits = split_films(read_nih_tables(folder)[0])
-    train, validation = ({film.patient_id for film in splits[name]} for name in ("train", "validation"))
+    splits = split_images(read_nih_tables(folder)[0])
+    train, validation = ({image.patient_id for image in splits[name]} for name in ("train", "validation"))
     return {
         named_splits.CHECKPOINT_TRAIN: (
             train,
@@ -107,7 +107,7 @@ def joined_list(lists: dict[str, tuple[set[str], str]]) -> dict[str, tuple[set[s
 
 
 def patients_of(table: Path, header_lines: int = 0) -> set[str]:
-    """Patients of a table whose rows begin with a film's file name, such as `00000061_012.png`."""
+    """Patients of a table whose rows begin with an image's file name, such as `00000061_012.png`."""
     if not table.is_file():
         raise FileNotFoundError(f"`release` must hold {table.name}, got {table.parent}. Pass the tables' folder.")
     rows = table.read_text(encoding="utf-8-sig").splitlines()[header_lines:]

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What every test shares: no network, a model of a few thousand weights, a film drawn here."""
+"""What every test shares: no network, a model of a few thousand weights, an image drawn here."""
 
 import os
 
@@ -73,10 +73,10 @@ def tiny_settings() -> dict:
 
 @pytest.fixture(scope="session")
 def nih_folder() -> Path:
-    """Folder of real NIH films; skips the test where there is none."""
+    """Folder of real NIH images; skips the test where there is none."""
     folder = Path(os.environ.get("CLARITY_HF_NIH_DIR", REPOSITORY.parent / "shared" / "nih-subset"))
     if not folder.is_dir():
-        pytest.skip("no real NIH films here: set CLARITY_HF_NIH_DIR")
+        pytest.skip("no real NIH images here: set CLARITY_HF_NIH_DIR")
     return folder
 
 
@@ -112,8 +112,8 @@ def tiny_checkpoint(
 
 
 @pytest.fixture(scope="session")
-def film() -> np.ndarray:
-    """Film `(120, 90)` uint8, portrait: two dark fields on a gradient, with noise. Read only."""
+def image() -> np.ndarray:
+    """Image `(120, 90)` uint8, portrait: two dark fields on a gradient, with noise. Read only."""
     generator = np.random.default_rng(0)
     y, x = np.mgrid[0:120, 0:90].astype(np.float64)
     fields = sum(np.exp(-(((x - centre) / 13) ** 2) - ((y - 55) / 30) ** 2) for centre in (27, 63))

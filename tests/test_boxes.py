@@ -33,13 +33,13 @@ def gaussian(grid, centre, spread):
 # Letterbox
 
 
-def test_a_portrait_film_is_centred_between_black_columns():
+def test_a_portrait_image_is_centred_between_black_columns():
     box = Letterbox.fit((2500, 2048), (224, 224))
     assert box.content == (224, 184)  # 2048 · 224 / 2500 = 183.5
     assert (box.top, box.left) == (0, 20)
 
 
-def test_a_landscape_film_is_centred_between_black_rows():
+def test_a_landscape_image_is_centred_between_black_rows():
     box = Letterbox.fit((100, 200), (64, 64))
     assert box.content == (32, 64)
     assert (box.top, box.left) == (16, 0)
@@ -114,7 +114,7 @@ def test_the_cached_matrix_cannot_be_written():
 
 
 @pytest.mark.parametrize("image", [(224, 224), (1024, 1024), (2500, 2048), (300, 500)])
-def test_a_blob_drawn_in_the_film_is_boxed_in_the_film(image):
+def test_a_blob_drawn_in_the_image_is_boxed_in_the_image(image):
     box = Letterbox.fit(image, (224, 224))
     cells = 224 / 16
     centre_x, centre_y = image[1] * 0.6, image[0] * 0.4
@@ -288,7 +288,7 @@ def test_unknown_components_are_refused():
 
 
 def largest_box_at_full_size(grid, side, threshold):
-    """The slow way: upsample to the film's pixels, threshold, label."""
+    """The slow way: upsample to the image's pixels, threshold, label."""
     tensor = torch.from_numpy(grid)[None, None]
     full = torch.nn.functional.interpolate(tensor, size=(side, side), mode="bilinear", align_corners=False)
     full = full[0, 0].numpy()
@@ -330,12 +330,12 @@ def test_one_upsampled_map_gives_the_boxes_of_every_threshold(image, components)
 
 def test_the_working_grid_knows_what_lies_over_the_padding():
     working = UpsampledMap.of(np.ones((4, 4)), Letterbox.fit((100, 200), (64, 64)), upsampling=2)
-    rows = [False] * 2 + [True] * 4 + [False] * 2  # of 8 pixels each; the film is rows 16 to 48
+    rows = [False] * 2 + [True] * 4 + [False] * 2  # of 8 pixels each; the image is rows 16 to 48
     np.testing.assert_array_equal(working.inside, np.tile(np.array(rows)[:, None], 8))
     np.testing.assert_array_equal(working.values, working.inside)
 
 
-def test_cells_end_where_the_film_ends():
+def test_cells_end_where_the_image_ends():
     working = UpsampledMap.of(np.ones((4, 4)), Letterbox.fit((100, 200), (64, 64)), upsampling=1)
     x, y = working.edges()
     np.testing.assert_allclose(x, [0, 50, 100, 150, 200])

@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The same film has the same result, and the same seeded training the same weights.
+"""The same image has the same result, and the same seeded training the same weights.
 
-Results: scores to 1e-5 and boxes to a pixel, however films are put into batches, on one thread or two, in whatever
+Results: scores to 1e-5 and boxes to a pixel, however images are put into batches, on one thread or two, in whatever
 process, by the model, the pipelines, `clarity-hf predict`, an export or the snippets of pages. A training repeats to
 the last bit on a CPU, in processes started anew, whatever the hash seed and the number of readers.
 """
@@ -39,7 +39,7 @@ from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPip
 model = ClarityForMultiLabelLocalization.from_pretrained(sys.argv[2]).eval()
 processor = ClarityImageProcessor.from_pretrained(sys.argv[2])
 pipeline = ChestXrayLocalizationPipeline(model=model, image_processor=processor, device="cpu")
-print(json.dumps([pipeline(film) for film in sys.argv[3:]]))
+print(json.dumps([pipeline(image) for image in sys.argv[3:]]))
 """
 
 
@@ -57,7 +57,7 @@ def printed(process):
 
 
 def assert_same(one, other):
-    """Results of a film: the same findings, scores to 1e-5, presence, boxes to a pixel."""
+    """Results of an image: the same findings, scores to 1e-5, presence, boxes to a pixel."""
     one, other = ({row["label"]: row for row in found} for found in (one, other))
     assert one.keys() == other.keys()
     for label, row in one.items():
@@ -68,7 +68,7 @@ def assert_same(one, other):
             assert box == pytest.approx(reference, abs=1), label
 
 
-def write_films(folder):
+def write_images(folder):
     """Five phantoms of several sizes and shapes."""
     folder.mkdir()
     for seed, (height, width) in enumerate([(256, 256), (320, 256), (256, 300), (224, 224), (512, 400)]):
@@ -78,10 +78,10 @@ def write_films(folder):
 
 
 @pytest.fixture(scope="module", params=["phantoms", "nih"])
-def films(request, tmp_path_factory):
-    """Paths of phantoms, and of real films where there are any."""
+def images(request, tmp_path_factory):
+    """Paths of phantoms, and of real images where there are any."""
     if request.param == "phantoms":
-        return write_films(tmp_path_factory.mktemp("data") / "films")
+        return write_images(tmp_path_factory.mktemp("data") / "images")
     return sorted((request.getfixturevalue("nih_folder") / "images").iterdir())[:5]
 
 
@@ -103,34 +103,34 @@ def exported(pipeline, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def alone(films, pipeline):
-    """Results of each film in a batch of its own."""
-    results = [pipeline(str(film)) for film in films]
+def alone(images, pipeline):
+    """Results of each image in a batch of its own."""
+    results = [pipeline(str(image)) for image in images]
     assert any(row["boxes"] for found in results for row in found)  # something that could differ
     return results
 
 
 @pytest.mark.parametrize("batch_size", [2, 5])
-def test_in_a_batch_with_other_films_a_film_has_the_result_that_it_has_alone(films, pipeline, alone, batch_size):
-    for found, expected in zip(pipeline([str(film) for film in films], batch_size=batch_size), alone, strict=True):
+def test_in_a_batch_with_other_images_an_image_has_the_result_that_it_has_alone(images, pipeline, alone, batch_size):
+    for found, expected in zip(pipeline([str(image) for image in images], batch_size=batch_size), alone, strict=True):
         assert_same(found, expected)
-    backwards = pipeline([str(film) for film in reversed(films)], batch_size=batch_size)
+    backwards = pipeline([str(image) for image in reversed(images)], batch_size=batch_size)
     for found, expected in zip(reversed(backwards), alone, strict=True):
         assert_same(found, expected)
 
 
-def test_in_the_same_batch_a_film_has_the_same_result_to_the_last_bit(films, pipeline):
-    paths = [str(film) for film in films]
+def test_in_the_same_batch_an_image_has_the_same_result_to_the_last_bit(images, pipeline):
+    paths = [str(image) for image in images]
     assert pipeline(paths, batch_size=5) == pipeline(paths, batch_size=5)
 
 
-def test_model_and_processor_give_what_the_pipeline_gives(films, pipeline, alone):
+def test_model_and_processor_give_what_the_pipeline_gives(images, pipeline, alone):
     model, processor = pipeline.model, pipeline.image_processor
-    images = [np.asarray(Image.open(film).convert("L")) for film in films]
+    arrays = [np.asarray(Image.open(image).convert("L")) for image in images]
     with torch.inference_mode():
-        outputs = model(**processor(images, return_tensors="pt"))
+        outputs = model(**processor(arrays, return_tensors="pt"))
     config = model.config
-    results = processor.post_process_localization(outputs, target_sizes=[image.shape for image in images])
+    results = processor.post_process_localization(outputs, target_sizes=[image.shape for image in arrays])
     for found, expected in zip(results, alone, strict=True):
         scores = {config.id2label[index]: score for index, score in enumerate(found["finding_scores"].tolist())}
         assert scores == pytest.approx({row["label"]: row["score"] for row in expected}, abs=1e-5)
@@ -157,56 +157,56 @@ def drawn(result, config):
 
 
 @pytest.mark.parametrize("page", ["docs/architecture.md", "docs/transformers.md"])
-def test_the_snippets_of_pages_draw_what_the_pipeline_draws(page, films, pipeline, alone, tmp_path, monkeypatch):
+def test_the_snippets_of_pages_draw_what_the_pipeline_draws(page, images, pipeline, alone, tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text("utf-8"), flags=re.DOTALL)
     [snippet] = [block for block in blocks if "post_process_localization(" in block and "from_pretrained" in block]
     monkeypatch.chdir(tmp_path)
-    for film, expected in zip(films, alone, strict=True):
-        shutil.copyfile(film, "film.png")
+    for image, expected in zip(images, alone, strict=True):
+        shutil.copyfile(image, "image.png")
         names = {}
-        exec(re.sub(r"draw_phantom\(.*\)\.image", "read_image('film.png')", snippet), names)
+        exec(re.sub(r"draw_phantom\(.*\)\.image", "read_image('image.png')", snippet), names)
         found, wanted = drawn(names["result"], pipeline.model.config), boxes_of(expected)
         assert found.keys() == wanted.keys()
         for label, boxes in found.items():
             np.testing.assert_allclose(boxes, wanted[label], atol=1e-3)
 
 
-def test_the_three_lines_of_the_readme_give_what_the_pipeline_gives(films, alone, tmp_path, monkeypatch, capfd):
+def test_the_three_lines_of_the_readme_give_what_the_pipeline_gives(images, alone, tmp_path, monkeypatch, capfd):
     [snippet] = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text("utf-8"), flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    for film, expected in zip(films, alone, strict=True):
-        shutil.copyfile(film, "film.png")
+    for image, expected in zip(images, alone, strict=True):
+        shutil.copyfile(image, "image.png")
         names = {}
         exec(snippet, names)
         assert_same(names["findings"], expected)
     assert "No model was supplied" not in capfd.readouterr().err
 
 
-def test_the_stock_classification_pipeline_gives_the_same_scores_in_the_same_order(films, alone):
+def test_the_stock_classification_pipeline_gives_the_same_scores_in_the_same_order(images, alone):
     classify = transformers.pipeline("image-classification", MODEL, device="cpu", top_k=14)
-    for film, expected in zip(films, alone, strict=True):
-        found = classify(str(film))
+    for image, expected in zip(images, alone, strict=True):
+        found = classify(str(image))
         assert [row["label"] for row in found] == [row["label"] for row in expected]
         assert [row["score"] for row in found] == pytest.approx([row["score"] for row in expected], abs=1e-5)
 
 
-def test_the_exported_runner_draws_what_the_pipeline_draws(exported, films, alone):
-    for film, expected in zip(films, alone, strict=True):
-        assert_same(exported(film), expected)
+def test_the_exported_runner_draws_what_the_pipeline_draws(exported, images, alone):
+    for image, expected in zip(images, alone, strict=True):
+        assert_same(exported(image), expected)
 
 
-def test_predicts_lines_are_what_the_pipeline_gives(films, alone, tmp_path):
+def test_predicts_lines_are_what_the_pipeline_gives(images, alone, tmp_path):
     words = ["--model", MODEL, "--output-dir", str(tmp_path / "out"), "--device", "cpu", "--batch-size", "3"]
-    assert main(["predict", *map(str, films), *words]) == 0
+    assert main(["predict", *map(str, images), *words]) == 0
     lines = [json.loads(line) for line in (tmp_path / "out" / "findings.jsonl").read_text().splitlines()]
-    by_name = {line["film"]: line["findings"] for line in lines}
-    for film, expected in zip(films, alone, strict=True):
-        assert_same(by_name[film.name], expected)
+    by_name = {line["image"]: line["findings"] for line in lines}
+    for image, expected in zip(images, alone, strict=True):
+        assert_same(by_name[image.name], expected)
 
 
-@pytest.mark.parametrize("films", ["phantoms", pytest.param("nih", marks=pytest.mark.slow)], indirect=True)
-def test_threads_processes_and_hash_seeds_change_nothing(films, alone):
-    processes = [start("-c", IN_A_PROCESS, threads, MODEL, *films, PYTHONHASHSEED=str(threads)) for threads in (1, 2)]
+@pytest.mark.parametrize("images", ["phantoms", pytest.param("nih", marks=pytest.mark.slow)], indirect=True)
+def test_threads_processes_and_hash_seeds_change_nothing(images, alone):
+    processes = [start("-c", IN_A_PROCESS, threads, MODEL, *images, PYTHONHASHSEED=str(threads)) for threads in (1, 2)]
     for process in processes:
         for found, expected in zip(json.loads(printed(process)), alone, strict=True):
             assert_same(found, expected)
@@ -226,9 +226,9 @@ TINY = {
 
 def test_a_seeded_training_repeats_to_the_last_bit(tmp_path):
     """In two processes started anew, with other hash seeds, one reading for itself and one with two readers."""
-    write_phantoms(tmp_path / "films", 60, seed=0, size=48)
+    write_phantoms(tmp_path / "images", 60, seed=0, size=48)
     words = [
-        *("-m", "clarity_hf", "train", "--data_dir", tmp_path / "films", "--config", json.dumps(TINY)),
+        *("-m", "clarity_hf", "train", "--data_dir", tmp_path / "images", "--config", json.dumps(TINY)),
         *("--image_size", "32", "--min_positives", "1", "--use_cpu", "--bf16", "False", "--max_steps", "10"),
         *("--per_device_train_batch_size", "8", "--eval_strategy", "no", "--save_strategy", "no"),
         *("--load_best_model_at_end", "False", "--logging_steps", "1", "--learning_rate", "1e-3"),

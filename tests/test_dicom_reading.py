@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""One film, whatever way it is stored; what is no frontal chest film is refused with the reason and no name."""
+"""One image, whatever way it is stored; what is no frontal chest radiograph is refused with the reason and no name."""
 
 import contextlib
 import io
@@ -38,12 +38,12 @@ CR = "1.2.840.10008.5.1.4.1.1.1"
 @pytest.fixture(scope="module")
 def truth():
     """Phantom `(96, 80)`, float in [0, 1], both reached, bones bright."""
-    film = draw_phantom(3, size=(96, 80)).image.astype(np.float64)
-    return (film - film.min()) / (film.max() - film.min())
+    image = draw_phantom(3, size=(96, 80)).image.astype(np.float64)
+    return (image - image.min()) / (image.max() - image.min())
 
 
 def header(rows=96, columns=80, **elements):
-    """A chest film's data set without pixels; `elements` replace or, where `None`, remove."""
+    """A chest radiograph's data set without pixels; `elements` replace or, where `None`, remove."""
     dataset = Dataset()
     dataset.PatientName, dataset.PatientID, dataset.StudyInstanceUID = SECRETS
     dataset.SOPClassUID, dataset.SOPInstanceUID = CR, SECRETS[2] + ".1"
@@ -73,7 +73,7 @@ def with_pixels(stored, **elements):
 
 
 def plain(truth, bits=12, **elements):
-    """The film in `bits` bits, spanning them all, with nothing to apply."""
+    """The image in `bits` bits, spanning them all, with nothing to apply."""
     depth = {"BitsAllocated": 8 if bits == 8 else 16, "BitsStored": bits, "HighBit": bits - 1}
     return with_pixels(np.rint(truth * (2**bits - 1)).astype(np.int64), **depth, **elements)
 
@@ -126,7 +126,7 @@ POLARITIES += [("MONOCHROME2", None), ("MONOCHROME2", "IDENTITY"), ("MONOCHROME2
 
 @pytest.mark.parametrize(("photometric", "shape"), POLARITIES)
 @pytest.mark.parametrize("voi", ["none", "window", "exact window", "table", "both"])
-def test_every_way_of_storing_gives_the_same_film(truth, photometric, shape, voi):
+def test_every_way_of_storing_gives_the_same_image(truth, photometric, shape, voi):
     """Within 1.5 grey levels of 255 for 8 bits, .1 for 12 and .01 for 16: half a step of what is stored."""
     inverted = photometric == "MONOCHROME1" or shape == "INVERSE"
     wanted = 1 - truth if inverted else truth
@@ -142,7 +142,7 @@ def test_every_way_of_storing_gives_the_same_film(truth, photometric, shape, voi
         shares = wanted if a > 0 else 1 - wanted  # a negative slope turns the stored values round
         if voi == "none":
             stored = lowest + shares * (size - 1)
-        elif "window" in voi:  # a film that uses .7 of the range, the rest shows nothing
+        elif "window" in voi:  # an image that uses .7 of the range, the rest shows nothing
             start, stop = lowest + 0.1 * size, lowest + 0.8 * size
             stored = start + shares * (stop - start)
             centre, width = a * (start + stop) / 2 + b, abs(a) * (stop - start)
@@ -159,11 +159,11 @@ def test_every_way_of_storing_gives_the_same_film(truth, photometric, shape, voi
                 continue  # no descriptor holds it
             elements |= {"VOILUTSequence": table(np.rint(np.linspace(0, 1, size) ** 2 * 65535), first)}
             elements |= {"WindowCenter": 1, "WindowWidth": 2} if voi == "both" else {}  # the table goes first
-        film = read_dicom(with_pixels(np.rint(stored).astype(np.int64), **elements))
-        assert film.inverted == inverted
-        assert film.pixels.dtype == (np.uint8 if bits == 8 else np.float32)
+        image = read_dicom(with_pixels(np.rint(stored).astype(np.int64), **elements))
+        assert image.inverted == inverted
+        assert image.pixels.dtype == (np.uint8 if bits == 8 else np.float32)
         tolerance = {8: 1.5, 12: 0.1, 16: 0.01}[bits] * (1 if "table" not in voi and voi != "both" else 1.5)
-        np.testing.assert_allclose(film.pixels, 255 * truth, atol=tolerance, err_msg=str((bits, signed, slope)))
+        np.testing.assert_allclose(image.pixels, 255 * truth, atol=tolerance, err_msg=str((bits, signed, slope)))
 
 
 def test_a_window_is_the_standards_own():
@@ -188,7 +188,7 @@ def test_a_window_without_width_is_none(truth, width):
     np.testing.assert_allclose(read, 255 * truth, atol=0.1)
 
 
-def test_a_film_without_window_spans_what_it_holds(truth):
+def test_an_image_without_window_spans_what_it_holds(truth):
     dim = with_pixels(np.rint(300 + truth * 700).astype(int), BitsStored=16, HighBit=15)
     np.testing.assert_allclose(read_dicom(dim).pixels, 255 * truth, atol=0.3)
 
@@ -209,15 +209,15 @@ def test_stray_pixels_do_not_count_for_the_range(truth, photometric, signed, str
 
 @pytest.mark.parametrize("function", ["LINEAR_EXACT", "SIGMOID"])
 def test_a_window_narrower_than_1_is_one_but_where_it_is_linear(truth, function):
-    """PS3.3 C.11.2.1.3: above 0 is allowed there. The film's values are 0 to 0.4095."""
-    film = plain(truth, RescaleSlope=0.0001, RescaleIntercept=0, WindowCenter=0.2, WindowWidth=0.25)
-    film.VOILUTFunction = function
+    """PS3.3 C.11.2.1.3: above 0 is allowed there. The image's values are 0 to 0.4095."""
+    image = plain(truth, RescaleSlope=0.0001, RescaleIntercept=0, WindowCenter=0.2, WindowWidth=0.25)
+    image.VOILUTFunction = function
     values = np.rint(truth * 4095) / 10_000
     linear = ((values - 0.2) / 0.25 + 0.5).clip(0, 1)
     expected = linear if function == "LINEAR_EXACT" else 1 / (1 + np.exp(-4 * (values - 0.2) / 0.25))
-    np.testing.assert_allclose(read_dicom(film).pixels, 255 * expected, atol=0.01)
-    film.VOILUTFunction = "LINEAR"  # where the standard asks for 1 or more: none
-    np.testing.assert_allclose(read_dicom(film).pixels, 255 * truth, atol=0.1)
+    np.testing.assert_allclose(read_dicom(image).pixels, 255 * expected, atol=0.01)
+    image.VOILUTFunction = "LINEAR"  # where the standard asks for 1 or more: none
+    np.testing.assert_allclose(read_dicom(image).pixels, 255 * truth, atol=0.1)
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
@@ -226,11 +226,11 @@ def test_padding_is_black_and_does_not_count(truth, photometric, limit):
     shares = truth if photometric == "MONOCHROME2" else 1 - truth
     stored = np.rint(1000 + shares * 3000).astype(int)
     stored[:, :10] = 20
-    film = with_pixels(stored, PhotometricInterpretation=photometric, PixelRepresentation=0)
-    film.add_new("PixelPaddingValue", "US", 20 if limit is None else 10)
+    image = with_pixels(stored, PhotometricInterpretation=photometric, PixelRepresentation=0)
+    image.add_new("PixelPaddingValue", "US", 20 if limit is None else 10)
     if limit is not None:
-        film.add_new("PixelPaddingRangeLimit", "US", limit)
-    read = read_dicom(film).pixels
+        image.add_new("PixelPaddingRangeLimit", "US", limit)
+    read = read_dicom(image).pixels
     assert not read[:, :10].any()
     kept = shares[:, 10:]
     expected = (kept - kept.min()) / (kept.max() - kept.min())
@@ -242,25 +242,25 @@ def test_padding_is_black_and_does_not_count(truth, photometric, limit):
 def test_negative_padding_may_be_declared_unsigned(truth):
     stored = np.rint(truth * 3000).astype(int)
     stored[0] = -2000
-    film = with_pixels(stored, PixelRepresentation=1, BitsStored=16, HighBit=15)
-    film.add_new("PixelPaddingValue", "US", 65536 - 2000)
-    read = read_dicom(film).pixels
+    image = with_pixels(stored, PixelRepresentation=1, BitsStored=16, HighBit=15)
+    image.add_new("PixelPaddingValue", "US", 65536 - 2000)
+    read = read_dicom(image).pixels
     assert not read[0].any()
     np.testing.assert_allclose(read[1:], 255 * truth[1:], atol=0.2)
 
 
 def test_a_table_of_8_bit_entries_may_be_long(truth):
     """4096 entries of 8 bits, which an index of 8 bits cannot reach."""
-    film = plain(truth, VOILUTSequence=table(np.arange(4096) // 16, 0, bits=8))
-    np.testing.assert_allclose(read_dicom(film).pixels, 255 * truth, atol=1.1)
+    image = plain(truth, VOILUTSequence=table(np.arange(4096) // 16, 0, bits=8))
+    np.testing.assert_allclose(read_dicom(image).pixels, 255 * truth, atol=1.1)
 
 
 def test_packed_tables_are_unpacked(truth):
     item = Dataset()
     item.add_new("LUTDescriptor", "US", [4096, 0, 8])
     item.add_new("LUTData", "OW", (np.arange(4096) // 16).astype("u1").tobytes())
-    film = plain(truth, VOILUTSequence=Sequence([item]))
-    np.testing.assert_allclose(read_dicom(film).pixels, 255 * truth, atol=1.1)
+    image = plain(truth, VOILUTSequence=Sequence([item]))
+    np.testing.assert_allclose(read_dicom(image).pixels, 255 * truth, atol=1.1)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,9 @@ def test_a_table_counts_by_the_bits_it_declares(truth, declared, high, brightest
 def test_a_table_of_any_length_and_start_is_read_whatever_the_pixels_sign(
     truth, syntax, keyword, signed, entries, first
 ):
-    """The film's values run over the table; the count has no sign (PS3.3 C.11.1.1), in implicit VR neither of both."""
+    """The image's values run over the table; the count has no sign (PS3.3 C.11.1.1), in implicit VR neither of
+    both.
+    """
     lowest, highest = (-32_768, 32_767) if signed else (0, 65_535)
     start, stop = max(first, lowest), min(first + entries - 1, highest)
     stored = np.rint(start + truth * (stop - start)).astype(int)
@@ -304,13 +306,13 @@ def test_a_table_of_any_length_and_start_is_read_whatever_the_pixels_sign(
     item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [entries % 2**16, first, 16])
     item.add_new("LUTData", "OW", np.linspace(0, 65_535, entries).round().astype("<u2").tobytes())
     depth = {"BitsStored": 16, "HighBit": 15, "PixelRepresentation": signed}
-    film = with_pixels(stored, **depth, **{keyword: Sequence([item])})
-    film.file_meta.TransferSyntaxUID = getattr(uid, syntax)
+    image = with_pixels(stored, **depth, **{keyword: Sequence([item])})
+    image.file_meta.TransferSyntaxUID = getattr(uid, syntax)
     scale = 255 / (entries - 1)
     expected = (stored - first) * scale
     if keyword == "ModalityLUTSequence":  # no window: what is held spans all
         expected = 255 * (expected - expected.min()) / (expected.max() - expected.min())
-    np.testing.assert_allclose(read_dicom(written(film)).pixels, expected, atol=0.6)
+    np.testing.assert_allclose(read_dicom(written(image)).pixels, expected, atol=0.6)
 
 
 @pytest.mark.parametrize("order", ["ExplicitVRLittleEndian", "ImplicitVRLittleEndian", "ExplicitVRBigEndian"])
@@ -324,11 +326,11 @@ def test_table_data_of_any_type_are_read(truth, order, vr):
         item.add_new("LUTData", vr, entries.astype(">u2" if big else "<u2").tobytes())
     else:
         item.add_new("LUTData", vr, (entries if vr == "US" else entries.astype("u2").astype("i2")).tolist())
-    film = plain(np.sqrt(truth), VOILUTSequence=Sequence([item]))
-    film.file_meta.TransferSyntaxUID = getattr(uid, order)
+    image = plain(np.sqrt(truth), VOILUTSequence=Sequence([item]))
+    image.file_meta.TransferSyntaxUID = getattr(uid, order)
     if big:
-        film.PixelData = np.frombuffer(film.PixelData, "<u2").astype(">u2").tobytes()
-    np.testing.assert_allclose(read_dicom(written(film)).pixels, 255 * truth, atol=0.3)
+        image.PixelData = np.frombuffer(image.PixelData, "<u2").astype(">u2").tobytes()
+    np.testing.assert_allclose(read_dicom(written(image)).pixels, 255 * truth, atol=0.3)
 
 
 @pytest.mark.parametrize(
@@ -336,9 +338,9 @@ def test_table_data_of_any_type_are_read(truth, order, vr):
 )
 @pytest.mark.parametrize("vr", ["OB", "LO", "US"])
 def test_a_sequence_of_another_type_is_refused_by_its_name(truth, keyword, vr):
-    film = plain(truth)
-    film.add_new(keyword, vr, {"OB": b"\1\2\3\4", "LO": "Doe^Jane", "US": 7}[vr])
-    message = refusal(written(film))
+    image = plain(truth)
+    image.add_new(keyword, vr, {"OB": b"\1\2\3\4", "LO": "Doe^Jane", "US": 7}[vr])
+    message = refusal(written(image))
     assert keyword in message
     assert f"of type {vr}" in message
 
@@ -347,15 +349,15 @@ def test_a_sequence_in_the_place_of_a_text_or_number_is_refused(truth):
     inner = Dataset()
     inner.PatientName = SECRETS[0]
     for keyword in ("ViewPosition", "WindowCenter", "PatientOrientation", "BodyPartExamined"):
-        film = plain(truth)
-        film.add_new(keyword, "SQ", Sequence([inner]))
-        assert keyword in refusal(written(film))
+        image = plain(truth)
+        image.add_new(keyword, "SQ", Sequence([inner]))
+        assert keyword in refusal(written(image))
 
 
 def test_a_modality_table_comes_before_the_window(truth):
-    film = plain(np.sqrt(truth), ModalityLUTSequence=table(np.rint(np.linspace(0, 1, 4096) ** 2 * 1000), 0, bits=10))
-    film.WindowCenter, film.WindowWidth = 500.5, 1001
-    np.testing.assert_allclose(read_dicom(film).pixels, 255 * truth, atol=0.3)
+    image = plain(np.sqrt(truth), ModalityLUTSequence=table(np.rint(np.linspace(0, 1, 4096) ** 2 * 1000), 0, bits=10))
+    image.WindowCenter, image.WindowWidth = 500.5, 1001
+    np.testing.assert_allclose(read_dicom(image).pixels, 255 * truth, atol=0.3)
 
 
 def test_high_bits_and_overlays_in_the_low_ones_are_told_apart(truth):
@@ -364,7 +366,7 @@ def test_high_bits_and_overlays_in_the_low_ones_are_told_apart(truth):
 
 
 def stored_high(truth, signed=0):
-    """The film in the upper 12 bits of 16, and below them what is none of it, such as an overlay."""
+    """The image in the upper 12 bits of 16, and below them what is none of it, such as an overlay."""
     stored = np.rint(truth * 4095).astype(int) - (2048 if signed else 0)
     return (stored << 4) | 9, {"HighBit": 15, "PixelRepresentation": signed}
 
@@ -380,33 +382,33 @@ def stored_high(truth, signed=0):
 )
 def test_the_high_bit_counts_in_every_syntax(truth, signed, syntax):
     stored, elements = stored_high(truth, signed)
-    film = with_pixels(stored, **elements)
+    image = with_pixels(stored, **elements)
     if syntax != "ExplicitVRLittleEndian":
         # The encoders take all 16 bits for the image's.
-        film.BitsStored, film.HighBit = 16, 15
+        image.BitsStored, image.HighBit = 16, 15
         encoder = pydicom.pixels.get_encoder(getattr(uid, syntax))
         if not encoder.is_available:
             pytest.skip("no encoder here")
-        film.compress(getattr(uid, syntax), generate_instance_uid=False)
-        film.BitsStored, film.HighBit = 12, 15
-    np.testing.assert_allclose(read_dicom(written(film)).pixels, 255 * truth, atol=0.1)
+        image.compress(getattr(uid, syntax), generate_instance_uid=False)
+        image.BitsStored, image.HighBit = 12, 15
+    np.testing.assert_allclose(read_dicom(written(image)).pixels, 255 * truth, atol=0.1)
 
 
 def test_the_high_bit_counts_in_jpeg_lossless(truth, tmp_path):
     path = jpeg_lossless((np.rint(truth * 4095) * 16 + 9) / 65_535, 16, tmp_path)
-    film = pydicom.dcmread(path)
-    film.BitsStored, film.HighBit = 12, 15
-    np.testing.assert_allclose(read_dicom(written(film)).pixels, 255 * truth, atol=0.1)
+    image = pydicom.dcmread(path)
+    image.BitsStored, image.HighBit = 12, 15
+    np.testing.assert_allclose(read_dicom(written(image)).pixels, 255 * truth, atol=0.1)
 
 
-def test_bits_above_the_high_one_are_none_of_the_film(truth):
+def test_bits_above_the_high_one_are_none_of_the_image(truth):
     stored = np.rint(truth * 4095).astype(int) | (np.arange(truth.size).reshape(truth.shape) % 7 << 12)
-    film = with_pixels(stored)
-    np.testing.assert_allclose(read_dicom(film).pixels, 255 * truth, atol=0.1)
-    film.BitsStored, film.HighBit = 16, 15
-    film.compress(uid.RLELossless, generate_instance_uid=False)
-    film.BitsStored, film.HighBit = 12, 11
-    np.testing.assert_allclose(read_dicom(film).pixels, 255 * truth, atol=0.1)
+    image = with_pixels(stored)
+    np.testing.assert_allclose(read_dicom(image).pixels, 255 * truth, atol=0.1)
+    image.BitsStored, image.HighBit = 16, 15
+    image.compress(uid.RLELossless, generate_instance_uid=False)
+    image.BitsStored, image.HighBit = 12, 11
+    np.testing.assert_allclose(read_dicom(image).pixels, 255 * truth, atol=0.1)
 
 
 # Encodings
@@ -415,20 +417,20 @@ def test_bits_above_the_high_one_are_none_of_the_film(truth):
 @pytest.mark.parametrize("syntax", ["ImplicitVRLittleEndian", "ExplicitVRLittleEndian", "ExplicitVRBigEndian"])
 @pytest.mark.parametrize("preamble", [True, False])
 def test_uncompressed_files_are_read(truth, tmp_path, syntax, preamble):
-    film = plain(truth)
-    film.file_meta.TransferSyntaxUID = getattr(uid, syntax)
+    image = plain(truth)
+    image.file_meta.TransferSyntaxUID = getattr(uid, syntax)
     if syntax == "ExplicitVRBigEndian":
-        film.PixelData = np.frombuffer(film.PixelData, "<u2").astype(">u2").tobytes()
+        image.PixelData = np.frombuffer(image.PixelData, "<u2").astype(">u2").tobytes()
     if not preamble:
         encoding = {"implicit_vr": syntax[0] == "I", "little_endian": "Little" in syntax}
-        del film.file_meta
+        del image.file_meta
         buffer = io.BytesIO()
-        pydicom.dcmwrite(buffer, film, **encoding)
+        pydicom.dcmwrite(buffer, image, **encoding)
         content = buffer.getvalue()
     else:
-        content = written(film)
+        content = written(image)
     assert looks_like_dicom(content[:132])
-    path = tmp_path / "film.any"
+    path = tmp_path / "image.any"
     path.write_bytes(content)
     for source in (content, path, str(path)):
         np.testing.assert_allclose(read_image(source), 255 * truth, atol=0.1)
@@ -440,30 +442,30 @@ def test_uncompressed_files_are_read(truth, tmp_path, syntax, preamble):
     [("RLELossless", 0), ("RLELossless", 1), ("JPEGLSLossless", 0), ("JPEG2000Lossless", 0), ("JPEG2000Lossless", 1)],
 )
 def test_lossless_compression_changes_nothing(truth, bits, signed, syntax):
-    film = plain(truth, bits=bits, PhotometricInterpretation="MONOCHROME1")
+    image = plain(truth, bits=bits, PhotometricInterpretation="MONOCHROME1")
     if signed:
         stored = np.rint(truth * (2**bits - 1)).astype(int) - 2 ** (bits - 1)
-        film.PixelRepresentation = 1
-        film.PixelData = stored.astype("<i1" if bits == 8 else "<i2").tobytes()
-    reference = read_dicom(film).pixels
+        image.PixelRepresentation = 1
+        image.PixelData = stored.astype("<i1" if bits == 8 else "<i2").tobytes()
+    reference = read_dicom(image).pixels
     encoder = pydicom.pixels.get_encoder(getattr(uid, syntax))
     if not encoder.is_available:
         pytest.skip("no encoder here")
-    film.compress(getattr(uid, syntax), generate_instance_uid=False)
-    np.testing.assert_array_equal(read_dicom(film).pixels, reference)
-    np.testing.assert_array_equal(read_image(written(film)), reference)
+    image.compress(getattr(uid, syntax), generate_instance_uid=False)
+    np.testing.assert_array_equal(read_dicom(image).pixels, reference)
+    np.testing.assert_array_equal(read_image(written(image)), reference)
 
 
 def test_jpeg_baseline_is_read(truth):
     buffer = io.BytesIO()
     Image.fromarray(np.rint(truth * 255).astype(np.uint8)).save(buffer, "JPEG", quality=95)
-    film = compressed(plain(truth, bits=8), uid.JPEGBaseline8Bit, buffer.getvalue())
-    difference = np.abs(read_image(written(film)).astype(float) - 255 * truth)
+    image = compressed(plain(truth, bits=8), uid.JPEGBaseline8Bit, buffer.getvalue())
+    difference = np.abs(read_image(written(image)).astype(float) - 255 * truth)
     assert difference.mean() < 3
 
 
 def jpeg_lossless(truth, bits, tmp_path, syntax="JPEGLosslessProcess14_1"):
-    """Path of the film in JPEG lossless."""
+    """Path of the image in JPEG lossless."""
     gdcm = pytest.importorskip("gdcm")
     (tmp_path / "plain.dcm").write_bytes(written(plain(truth, bits=bits)))
     reader = gdcm.ImageReader()
@@ -484,27 +486,27 @@ def jpeg_lossless(truth, bits, tmp_path, syntax="JPEGLosslessProcess14_1"):
 @pytest.mark.parametrize("syntax", ["JPEGLosslessProcess14", "JPEGLosslessProcess14_1"])
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_jpeg_lossless_changes_nothing(truth, tmp_path, syntax, bits):
-    film = read_dicom(jpeg_lossless(truth, bits, tmp_path, syntax))
-    assert uid.UID(film.transfer_syntax_uid) in (uid.JPEGLossless, uid.JPEGLosslessSV1)
-    np.testing.assert_array_equal(film.pixels, read_dicom(plain(truth, bits=bits)).pixels)
+    image = read_dicom(jpeg_lossless(truth, bits, tmp_path, syntax))
+    assert uid.UID(image.transfer_syntax_uid) in (uid.JPEGLossless, uid.JPEGLosslessSV1)
+    np.testing.assert_array_equal(image.pixels, read_dicom(plain(truth, bits=bits)).pixels)
 
 
-def by_dcmtk(film, folder, program, *options):
-    """The film as a program of dcmtk writes it."""
+def by_dcmtk(image, folder, program, *options):
+    """The image as a program of dcmtk writes it."""
     if shutil.which(program) is None:
         pytest.skip(f"no {program} here")
-    (folder / "plain.dcm").write_bytes(written(film))
-    subprocess.run([program, *options, str(folder / "plain.dcm"), str(folder / "film.dcm")], check=True)
-    return folder / "film.dcm"
+    (folder / "plain.dcm").write_bytes(written(image))
+    subprocess.run([program, *options, str(folder / "plain.dcm"), str(folder / "image.dcm")], check=True)
+    return folder / "image.dcm"
 
 
 @pytest.mark.parametrize("rows", range(48, 60))
 @pytest.mark.parametrize("option", ["+e1", "+el"])
 def test_every_lossless_jpeg_of_dcmtk_is_read(truth, tmp_path, rows, option):
     """dcmtk fills streams of odd length by an 0xFF before the last marker."""
-    film = plain(truth[:rows])
-    reference = read_dicom(film).pixels
-    np.testing.assert_array_equal(read_dicom(by_dcmtk(film, tmp_path, "dcmcjpeg", option)).pixels, reference)
+    image = plain(truth[:rows])
+    reference = read_dicom(image).pixels
+    np.testing.assert_array_equal(read_dicom(by_dcmtk(image, tmp_path, "dcmcjpeg", option)).pixels, reference)
 
 
 @pytest.mark.parametrize(
@@ -514,51 +516,51 @@ def test_every_lossless_jpeg_of_dcmtk_is_read(truth, tmp_path, rows, option):
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 def test_what_dcmtk_compresses_is_what_it_was(truth, tmp_path, program, options, high, photometric):
     stored = np.rint(truth * 4095).astype(int) << (high - 11)
-    film = with_pixels(stored, HighBit=high, PhotometricInterpretation=photometric)
-    reference = read_dicom(film).pixels
-    np.testing.assert_array_equal(read_dicom(by_dcmtk(film, tmp_path, program, *options)).pixels, reference)
+    image = with_pixels(stored, HighBit=high, PhotometricInterpretation=photometric)
+    reference = read_dicom(image).pixels
+    np.testing.assert_array_equal(read_dicom(by_dcmtk(image, tmp_path, program, *options)).pixels, reference)
 
 
 @pytest.mark.parametrize("fill", [1, 2, 7, 1000])
 def test_fill_bytes_before_any_marker_are_passed_over(truth, tmp_path, fill):
     """T.81 B.1.1.2: any marker may have any number of bytes 0xFF before it."""
-    film = pydicom.dcmread(jpeg_lossless(truth, 12, tmp_path))
-    reference = read_dicom(written(film)).pixels
-    stream = pydicom.encaps.get_frame(film.PixelData, 0, number_of_frames=1).rstrip(b"\0")
+    image = pydicom.dcmread(jpeg_lossless(truth, 12, tmp_path))
+    reference = read_dicom(written(image)).pixels
+    stream = pydicom.encaps.get_frame(image.PixelData, 0, number_of_frames=1).rstrip(b"\0")
     for marker in (b"\xff\xc3\x00\x0b", b"\xff\xc4", b"\xff\xda\x00\x08", b"\xff\xd9"):
         place = stream.rindex(marker)
         filled = stream[:place] + b"\xff" * fill + stream[place:]
-        compressed(film, uid.JPEGLosslessSV1, filled + b"\0" * (len(filled) % 2))
-        np.testing.assert_array_equal(read_dicom(written(film)).pixels, reference)
+        compressed(image, uid.JPEGLosslessSV1, filled + b"\0" * (len(filled) % 2))
+        np.testing.assert_array_equal(read_dicom(written(image)).pixels, reference)
 
 
 def test_a_run_of_fill_bytes_takes_no_time(truth, tmp_path):
-    film = pydicom.dcmread(jpeg_lossless(truth, 12, tmp_path))
-    stream = pydicom.encaps.get_frame(film.PixelData, 0, number_of_frames=1)
+    image = pydicom.dcmread(jpeg_lossless(truth, 12, tmp_path))
+    stream = pydicom.encaps.get_frame(image.PixelData, 0, number_of_frames=1)
     for place in (stream.index(b"\xff\xc4"), len(stream) - 20):
-        compressed(film, uid.JPEGLosslessSV1, stream[:place] + b"\xff" * 10_000_000 + b"\0\0" + b"\xff\xd9")
+        compressed(image, uid.JPEGLosslessSV1, stream[:place] + b"\xff" * 10_000_000 + b"\0\0" + b"\xff\xd9")
         begun = time.perf_counter()
         with contextlib.suppress(ValueError):  # its decoder fills up what is missing at the end of a scan
-            read_dicom(film)
+            read_dicom(image)
         assert time.perf_counter() - begun < 2
 
 
 # What comes along
 
 
-def test_a_film_carries_what_results_need(truth):
+def test_an_image_carries_what_results_need(truth):
     source = plain(truth, ImagerPixelSpacing=[0.2, 0.2], PixelSpacing=[0.15, 0.15])
     before = source.to_json()
-    for film in (read_dicom(source), read_dicom(written(source))):
-        assert film.spacing == (0.15, 0.15)
-        assert (film.modality, film.view, film.body_part, film.sop_class_uid) == ("CR", "PA", "CHEST", CR)
-        assert film.transfer_syntax_uid == uid.ExplicitVRLittleEndian
-        assert film.dataset.PatientName == SECRETS[0]
-        assert film.dataset.file_meta.TransferSyntaxUID == uid.ExplicitVRLittleEndian
-        assert "PixelData" not in film.dataset
-        assert not [secret for secret in SECRETS if secret in repr(film)]
-        film.dataset.PatientName = "X"
-        film.dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian
+    for image in (read_dicom(source), read_dicom(written(source))):
+        assert image.spacing == (0.15, 0.15)
+        assert (image.modality, image.view, image.body_part, image.sop_class_uid) == ("CR", "PA", "CHEST", CR)
+        assert image.transfer_syntax_uid == uid.ExplicitVRLittleEndian
+        assert image.dataset.PatientName == SECRETS[0]
+        assert image.dataset.file_meta.TransferSyntaxUID == uid.ExplicitVRLittleEndian
+        assert "PixelData" not in image.dataset
+        assert not [secret for secret in SECRETS if secret in repr(image)]
+        image.dataset.PatientName = "X"
+        image.dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian
     assert source.to_json() == before
     assert source.file_meta.TransferSyntaxUID == uid.ExplicitVRLittleEndian
 
@@ -569,9 +571,9 @@ def test_spacing_that_says_nothing_is_none(truth, spacing, read):
 
 
 def test_a_dataset_need_not_say_its_transfer_syntax(truth):
-    film = plain(truth)
-    del film.file_meta
-    np.testing.assert_allclose(read_image(film), 255 * truth, atol=0.1)
+    image = plain(truth)
+    del image.file_meta
+    np.testing.assert_allclose(read_image(image), 255 * truth, atol=0.1)
 
 
 def coded(value, scheme, meaning):
@@ -605,7 +607,7 @@ def coded(value, scheme, meaning):
         {"PresentationIntentType": "FOR PRESENTATION"},
     ],
 )
-def test_a_frontal_film_is_read_however_little_is_said(truth, elements):
+def test_a_frontal_image_is_read_however_little_is_said(truth, elements):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert read_dicom(plain(truth, **elements)).pixels.shape == truth.shape
@@ -672,16 +674,16 @@ def test_a_frontal_film_is_read_however_little_is_said(truth, elements):
         ({"VOILUTFunction": "CUBIC", "WindowCenter": 5, "WindowWidth": 9}, "CUBIC"),
     ],
 )
-def test_what_is_no_frontal_chest_film_is_refused(truth, elements, reason):
-    film = plain(truth)
+def test_what_is_no_frontal_chest_image_is_refused(truth, elements, reason):
+    image = plain(truth)
     for keyword, value in elements.items():
         if value is None:
-            delattr(film, keyword)
+            delattr(image, keyword)
         else:
-            setattr(film, keyword, value)
-    assert reason in refusal(film)
+            setattr(image, keyword, value)
+    assert reason in refusal(image)
     if elements.get("BitsAllocated") != 32:
-        assert reason in refusal(written(film))
+        assert reason in refusal(written(image))
 
 
 @pytest.mark.parametrize(
@@ -704,7 +706,7 @@ def test_a_coded_frontal_view_is_read(truth, code, meaning):
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.99])
 def test_truncated_files_are_refused(truth, tmp_path, share):
     content = written(plain(truth))
-    path = tmp_path / "film.dcm"
+    path = tmp_path / "image.dcm"
     path.write_bytes(content[: int(len(content) * share)])
     message = refusal(path)
     assert str(path) in message
@@ -714,15 +716,15 @@ def test_truncated_files_are_refused(truth, tmp_path, share):
 @pytest.mark.parametrize("syntax", ["RLELossless", "JPEGLSLossless", "JPEG2000Lossless"])
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.97])
 def test_truncated_compressed_pixels_are_refused(truth, syntax, share):
-    film = plain(truth)
+    image = plain(truth)
     if not pydicom.pixels.get_encoder(getattr(uid, syntax)).is_available:
         pytest.skip("no encoder here")
-    film.compress(getattr(uid, syntax), generate_instance_uid=False)
-    content = written(film)
-    refusal(content[: len(content) - int((1 - share) * len(film.PixelData))])
-    frame = pydicom.encaps.get_frame(film.PixelData, 0, number_of_frames=1)
+    image.compress(getattr(uid, syntax), generate_instance_uid=False)
+    content = written(image)
+    refusal(content[: len(content) - int((1 - share) * len(image.PixelData))])
+    frame = pydicom.encaps.get_frame(image.PixelData, 0, number_of_frames=1)
     half = frame[: int(len(frame) * share) // 2 * 2]
-    assert "whole" in refusal(compressed(film, getattr(uid, syntax), half))  # a whole file of half a stream
+    assert "whole" in refusal(compressed(image, getattr(uid, syntax), half))  # a whole file of half a stream
 
 
 @pytest.mark.parametrize("syntax", ["JPEGBaseline8Bit", "JPEGLSLossless", "JPEG2000Lossless"])
@@ -731,8 +733,8 @@ def test_a_stream_without_its_end_is_not_decoded(truth, syntax, monkeypatch):
         pytest.skip("no decoder here")
     decoder = type(pydicom.pixels.get_decoder(uid.JPEG2000))
     monkeypatch.setattr(decoder, "as_array", lambda *a, **k: pytest.fail("decoded"))
-    film = compressed(plain(truth), getattr(uid, syntax), b"\xff\xd8" + bytes(range(1, 99)))
-    assert "without an end" in refusal(film)
+    image = compressed(plain(truth), getattr(uid, syntax), b"\xff\xd8" + bytes(range(1, 99)))
+    assert "without an end" in refusal(image)
 
 
 @pytest.mark.parametrize(
@@ -743,10 +745,10 @@ def test_a_stream_without_its_end_is_not_decoded(truth, syntax, monkeypatch):
     "frame", [b"\x00\x00", b"\xff\xd9", bytes(range(256)) * 40, b"\xff\xd8" + bytes(98) + b"\xff\xd9"]
 )
 def test_encapsulated_garbage_is_refused(truth, syntax, frame):
-    film = compressed(plain(truth, bits=8), getattr(uid, syntax), frame)
+    image = compressed(plain(truth, bits=8), getattr(uid, syntax), frame)
     if not pydicom.pixels.get_decoder(getattr(uid, syntax)).is_available:
         pytest.skip("no decoder here")
-    refusal(film)
+    refusal(image)
 
 
 @pytest.mark.parametrize(
@@ -766,9 +768,9 @@ def test_broken_jpeg_lossless_is_refused_before_its_decoder_sees_it(truth, tmp_p
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
 @pytest.mark.parametrize("vr", [b"LO", b"SH", b"DS"])
 def test_a_window_of_any_type_is_a_number(truth, function, vr):
-    film = plain(truth, WindowCenter=2000, WindowWidth=4000, VOILUTFunction=function)
-    content = written(film).replace(b"\x50\x10DS", b"\x50\x10" + vr).replace(b"\x51\x10DS", b"\x51\x10" + vr)
-    np.testing.assert_array_equal(read_dicom(content).pixels, read_dicom(film).pixels)
+    image = plain(truth, WindowCenter=2000, WindowWidth=4000, VOILUTFunction=function)
+    content = written(image).replace(b"\x50\x10DS", b"\x50\x10" + vr).replace(b"\x51\x10DS", b"\x51\x10" + vr)
+    np.testing.assert_array_equal(read_dicom(content).pixels, read_dicom(image).pixels)
 
 
 def test_an_unknown_type_beside_the_pixels_is_refused(truth):
@@ -778,45 +780,45 @@ def test_an_unknown_type_beside_the_pixels_is_refused(truth):
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 7, b"no fragments here, only words"])
 def test_pixel_data_without_fragments_are_refused(truth, content):
-    film = plain(truth)
-    film.PixelData = content
-    film.file_meta.TransferSyntaxUID = uid.JPEG2000Lossless
-    refusal(film)
+    image = plain(truth)
+    image.PixelData = content
+    image.file_meta.TransferSyntaxUID = uid.JPEG2000Lossless
+    refusal(image)
 
 
 @pytest.mark.parametrize("syntax", ["JPEG2000Lossless", "JPEGLSLossless"])
 def test_a_stream_larger_than_its_header_is_not_decoded(truth, syntax, monkeypatch):
-    film = plain(truth)
+    image = plain(truth)
     if not pydicom.pixels.get_encoder(getattr(uid, syntax)).is_available:
         pytest.skip("no encoder here")
-    film.compress(getattr(uid, syntax), generate_instance_uid=False)
-    film.Rows = 48
+    image.compress(getattr(uid, syntax), generate_instance_uid=False)
+    image.Rows = 48
     decoder = type(pydicom.pixels.get_decoder(uid.JPEG2000))
     monkeypatch.setattr(decoder, "as_array", lambda *a, **k: pytest.fail("decoded"))
-    assert "(96, 80, 1) for (48, 80, 1)" in refusal(film)
+    assert "(96, 80, 1) for (48, 80, 1)" in refusal(image)
 
 
 def test_a_claimed_size_costs_neither_memory_nor_time(truth, monkeypatch):
-    film = plain(truth)
-    film.Rows = film.Columns = 60_000
-    content = written(film)
+    image = plain(truth)
+    image.Rows = image.Columns = 60_000
+    content = written(image)
     decoder = type(pydicom.pixels.get_decoder(uid.JPEG2000))
     monkeypatch.setattr(decoder, "as_array", lambda *a, **k: pytest.fail("decoded"))
     assert "60000×60000" in refusal(content, read=read_image)
 
 
 def test_a_deflated_data_set_is_not_inflated(truth):
-    film = plain(truth)
-    film.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
-    assert "deflated" in refusal(written(film))
+    image = plain(truth)
+    image.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    assert "deflated" in refusal(written(image))
     bomb = written(header())[:132]
     meta = io.BytesIO()
-    film.file_meta.FileMetaInformationVersion = b"\x00\x01"
-    pydicom.filewriter.write_file_meta_info(meta, film.file_meta)
+    image.file_meta.FileMetaInformationVersion = b"\x00\x01"
+    pydicom.filewriter.write_file_meta_info(meta, image.file_meta)
     assert "deflated" in refusal(bomb + meta.getvalue() + zlib.compress(bytes(10**7))[2:-4])
 
 
-def test_a_file_beyond_any_film_is_not_read(tmp_path):
+def test_a_file_beyond_any_image_is_not_read(tmp_path):
     path = tmp_path / "huge.dcm"
     with open(path, "wb") as file:
         file.write(bytes(128) + b"DICM")
@@ -849,27 +851,27 @@ def test_sequences_without_end_do_not_crash(truth, undefined):
 )
 def test_almost_nothing_is_refused(content, tmp_path):
     refusal(content)
-    path = tmp_path / "film.dcm"
+    path = tmp_path / "image.dcm"
     path.write_bytes(content)
-    assert "film.dcm" in refusal(path)
+    assert "image.dcm" in refusal(path)
     refusal(path, read=read_image)
 
 
 def test_a_file_that_begins_with_its_prefix_is_refused(truth, tmp_path):
-    (tmp_path / "film.dcm").write_bytes(written(plain(truth))[128:])  # DICM, without the 128 bytes before it
+    (tmp_path / "image.dcm").write_bytes(written(plain(truth))[128:])  # DICM, without the 128 bytes before it
     for read in (read_dicom, read_image):
-        refusal((tmp_path / "film.dcm").read_bytes(), read=read)
-        refusal(tmp_path / "film.dcm", read=read)
+        refusal((tmp_path / "image.dcm").read_bytes(), read=read)
+        refusal(tmp_path / "image.dcm", read=read)
 
 
 def test_an_element_that_claims_gigabytes_makes_no_room_for_them(truth, tmp_path):
     content = written(plain(truth))
     at = content.index(b"\x08\0\x16\0UI")
     claim = struct.pack("<HH2sHI", 0x0008, 0x0001, b"OB", 0, 0xFFFFFFF0)
-    (tmp_path / "film.dcm").write_bytes(content[:at] + claim + content[at:])
+    (tmp_path / "image.dcm").write_bytes(content[:at] + claim + content[at:])
     tracemalloc.start()
     try:
-        assert "without pixel data" in refusal(tmp_path / "film.dcm")
+        assert "without pixel data" in refusal(tmp_path / "image.dcm")
         assert tracemalloc.get_traced_memory()[1] < 50_000_000
     finally:
         tracemalloc.stop()
@@ -883,7 +885,7 @@ def test_an_element_that_claims_gigabytes_makes_no_room_for_them(truth, tmp_path
         (type(pydicom.pixels.get_decoder(uid.ExplicitVRLittleEndian)), "as_array"),
     ],
 )
-def test_too_little_memory_is_no_fault_of_the_film(truth, place, name, monkeypatch):
+def test_too_little_memory_is_no_fault_of_the_image(truth, place, name, monkeypatch):
     content = written(plain(truth))
 
     def fail(*words, **options):
@@ -897,20 +899,20 @@ def test_too_little_memory_is_no_fault_of_the_film(truth, place, name, monkeypat
 def test_paths_that_are_no_files_are_refused(tmp_path):
     assert "folder" in refusal(tmp_path)
     assert "none.dcm" in refusal(tmp_path / "none.dcm", FileNotFoundError)
-    assert "URL" in refusal("https://a.org/film.dcm")
+    assert "URL" in refusal("https://a.org/image.dcm")
     assert "got int" in refusal(5, TypeError)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files_are_read_or_refused_but_never_crash(truth, caplog):
     generator = np.random.default_rng(0)
-    film = plain(truth, WindowCenter=2000, WindowWidth=4000, VOILUTSequence=table(range(64), 0), RescaleSlope=1)
-    contents = [written(film)]
+    image = plain(truth, WindowCenter=2000, WindowWidth=4000, VOILUTSequence=table(range(64), 0), RescaleSlope=1)
+    contents = [written(image)]
     for syntax in (uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless):
         if pydicom.pixels.get_encoder(syntax).is_available:
-            film = plain(truth, WindowCenter=2000, WindowWidth=4000)
-            film.compress(syntax, generate_instance_uid=False)
-            contents.append(written(film))
+            image = plain(truth, WindowCenter=2000, WindowWidth=4000)
+            image.compress(syntax, generate_instance_uid=False)
+            contents.append(written(image))
     refusals = []
     for content in contents:
         for _ in range(150):
@@ -930,11 +932,11 @@ def test_damaged_files_are_read_or_refused_but_never_crash(truth, caplog):
 
 
 def test_a_missing_decoder_is_named(truth, monkeypatch):
-    film = compressed(plain(truth), uid.JPEGLosslessSV1, b"\xff\xd8")
+    image = compressed(plain(truth), uid.JPEGLosslessSV1, b"\xff\xd8")
     decoder = pydicom.pixels.get_decoder(uid.JPEGLosslessSV1)
     monkeypatch.setattr(decoder, "_available", {})
     monkeypatch.setattr(decoder, "_unavailable", {"gdcm": ("gdcm>=3.0.10",)})
-    message = refusal(film, ImportError)
+    message = refusal(image, ImportError)
     assert "gdcm>=3.0.10" in message
     assert "JPEG Lossless" in message
     assert "pip install 'clarity_hf[dicom]'" in message
@@ -943,8 +945,8 @@ def test_a_missing_decoder_is_named(truth, monkeypatch):
 def test_12_bit_lossy_jpeg_names_its_only_decoder(truth, monkeypatch):
     decoder = pydicom.pixels.get_decoder(uid.JPEGExtended12Bit)
     monkeypatch.setattr(decoder, "_available", {"pillow": None})
-    film = compressed(plain(truth), uid.JPEGExtended12Bit, b"\xff\xd8")
-    assert "pip install pylibjpeg-libjpeg" in refusal(film, ImportError)
+    image = compressed(plain(truth), uid.JPEGExtended12Bit, b"\xff\xd8")
+    assert "pip install pylibjpeg-libjpeg" in refusal(image, ImportError)
 
 
 def test_a_syntax_of_moving_pictures_is_refused(truth):
@@ -961,9 +963,9 @@ def test_missing_pydicom_is_named(truth, monkeypatch):
 
 
 def test_reading_says_nothing_of_the_patient(truth, caplog, recwarn):
-    film = plain(truth)
-    film.PatientBirthDate = "19700101"
-    content = written(film).replace(b"19700101", b"Doe^Jane").replace(b"CHEST ", b"CH!ST\xff")
+    image = plain(truth)
+    image.PatientBirthDate = "19700101"
+    content = written(image).replace(b"19700101", b"Doe^Jane").replace(b"CHEST ", b"CH!ST\xff")
     read_dicom(content)
     said = caplog.text + " ".join(str(warning.message) for warning in recwarn)
     assert not [secret for secret in SECRETS if secret in said]
@@ -981,17 +983,17 @@ def dicom_folder():
     return folder
 
 
-def test_a_real_film_has_dark_lungs_and_bright_bones(dicom_folder):
-    film = read_dicom(dicom_folder / "RG1_J2KI.dcm")
-    assert film.pixels.shape == (1955, 1841)
-    assert film.inverted
-    assert film.spacing is None  # the file says 0 by 0
-    lungs = film.pixels[500:800, [450, 1350]].mean()
-    spine = film.pixels[500:800, 850:950].mean()
-    belly = film.pixels[1650:1800, 600:800].mean()
+def test_a_real_image_has_dark_lungs_and_bright_bones(dicom_folder):
+    image = read_dicom(dicom_folder / "RG1_J2KI.dcm")
+    assert image.pixels.shape == (1955, 1841)
+    assert image.inverted
+    assert image.spacing is None  # the file says 0 by 0
+    lungs = image.pixels[500:800, [450, 1350]].mean()
+    spine = image.pixels[500:800, 850:950].mean()
+    belly = image.pixels[1650:1800, 600:800].mean()
     assert lungs < spine - 40
     assert lungs < belly - 40
-    np.testing.assert_array_equal(read_image(dicom_folder / "RG1_J2KI.dcm"), film.pixels)
+    np.testing.assert_array_equal(read_image(dicom_folder / "RG1_J2KI.dcm"), image.pixels)
 
 
 @pytest.mark.parametrize(

@@ -93,8 +93,8 @@ def by_dcmtk(program, *options, **elements):
         if shutil.which(program) is None:
             pytest.skip(f"no {program} here")
         (folder / "plain.dcm").write_bytes(dicom(levels(12), 12, **elements))
-        subprocess.run([program, *options, folder / "plain.dcm", folder / "film.dcm"], check=True)
-        return (folder / "film.dcm").read_bytes()
+        subprocess.run([program, *options, folder / "plain.dcm", folder / "image.dcm"], check=True)
+        return (folder / "image.dcm").read_bytes()
 
     return write
 
@@ -111,11 +111,11 @@ def by_gdcm(syntax, bits):
         change.SetInput(reader.GetImage())
         assert change.Change()
         writer = gdcm.ImageWriter()
-        writer.SetFileName(str(folder / "film.dcm"))
+        writer.SetFileName(str(folder / "image.dcm"))
         writer.SetFile(reader.GetFile())
         writer.SetImage(change.GetOutput())
         assert writer.Write()
-        return (folder / "film.dcm").read_bytes()
+        return (folder / "image.dcm").read_bytes()
 
     return write
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The image processor: films to `pixel_values`, outputs to boxes and maps in the film's pixels."""
+"""The image processor: images to `pixel_values`, outputs to boxes and maps in the image's pixels."""
 
 import json
 from types import SimpleNamespace
@@ -14,9 +14,9 @@ from transformers import AutoImageProcessor
 from transformers.image_utils import PILImageResampling
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
-from clarity_hf.image_processing_clarity import FILM_MEAN, FILM_STD, _has_kernel_of_fours
+from clarity_hf.image_processing_clarity import IMAGE_MEAN, IMAGE_STD, _has_kernel_of_fours
 
-BLACK = (0 - FILM_MEAN) / FILM_STD
+BLACK = (0 - IMAGE_MEAN) / IMAGE_STD
 
 
 @pytest.fixture
@@ -24,25 +24,25 @@ def processor():
     return ClarityImageProcessor(size={"height": 64, "width": 64})
 
 
-def pixels(processor, film, **kwargs):
-    return processor(film, return_tensors="pt", **kwargs).pixel_values
+def pixels(processor, image, **kwargs):
+    return processor(image, return_tensors="pt", **kwargs).pixel_values
 
 
 def half_bright(shape, dtype=np.uint8, high=255):
-    film = np.zeros(shape, dtype)
-    film[:, : shape[1] // 2] = high
-    return film
+    image = np.zeros(shape, dtype)
+    image[:, : shape[1] // 2] = high
+    return image
 
 
-# Films to pixel_values
+# Images to pixel_values
 
 
-def test_the_default_size_is_224(film):
-    assert pixels(ClarityImageProcessor(), film).shape == (1, 3, 224, 224)
+def test_the_default_size_is_224(image):
+    assert pixels(ClarityImageProcessor(), image).shape == (1, 3, 224, 224)
 
 
-def test_the_three_channels_are_the_same_grey(processor, film):
-    values = pixels(processor, film)
+def test_the_three_channels_are_the_same_grey(processor, image):
+    values = pixels(processor, image)
     assert values.dtype == torch.float32
     assert torch.equal(values[:, 0], values[:, 1])
     assert torch.equal(values[:, 0], values[:, 2])
@@ -63,10 +63,10 @@ def test_values_are_normalised_as_computed_by_hand(processor):
     ],
     ids=["portrait", "landscape", "square"],
 )
-def test_the_film_is_centred_on_black(processor, shape, content):
-    film = np.full(shape, 200, np.uint8)
-    film[0, 0] = 199
-    values = pixels(processor, film)[0, 0]
+def test_the_image_is_centred_on_black(processor, shape, content):
+    image = np.full(shape, 200, np.uint8)
+    image[0, 0] = 199
+    values = pixels(processor, image)[0, 0]
     inside = torch.zeros(64, 64, dtype=torch.bool)
     inside[content] = True
     assert (values[inside] > 0).all()
@@ -74,19 +74,19 @@ def test_the_film_is_centred_on_black(processor, shape, content):
 
 
 def test_squashing_leaves_no_padding(processor):
-    film = np.full((128, 64), 200, np.uint8)
-    film[0, 0] = 199
-    assert (pixels(processor, film, keep_ratio=False) > 0).all()
-    assert (pixels(ClarityImageProcessor(keep_ratio=False), film) > 0).all()
+    image = np.full((128, 64), 200, np.uint8)
+    image[0, 0] = 199
+    assert (pixels(processor, image, keep_ratio=False) > 0).all()
+    assert (pixels(ClarityImageProcessor(keep_ratio=False), image) > 0).all()
 
 
-def test_16_bit_films_equal_their_8_bit_version(processor, film):
-    deep = film.astype(np.uint16) * 257
-    deep[0, 0], shallow = 65535, film.copy()
+def test_16_bit_images_equal_their_8_bit_version(processor, image):
+    deep = image.astype(np.uint16) * 257
+    deep[0, 0], shallow = 65535, image.copy()
     shallow[0, 0] = 255
     difference = pixels(processor, deep) - pixels(processor, shallow)
-    # 8-bit films are resized to whole grey values, one axis at a time.
-    assert difference.abs().max() <= 1 / 255 / FILM_STD
+    # 8-bit images are resized to whole grey values, one axis at a time.
+    assert difference.abs().max() <= 1 / 255 / IMAGE_STD
 
 
 @pytest.mark.parametrize("shape", [(256, 256), (131, 90), (90, 203), (97, 64), (64, 99), (50, 40)])
@@ -97,97 +97,97 @@ def test_pixel_values_equal_torchvision_s_steps_one_by_one(processor, shape, dty
     resized = tvF.resize(torch.from_numpy(grey)[None], [height, width], antialias=True)
     expected = torch.zeros(1, 64, 64)
     expected[:, top : top + height, left : left + width] = resized
-    expected = (expected / 255 - FILM_MEAN) / FILM_STD
+    expected = (expected / 255 - IMAGE_MEAN) / IMAGE_STD
     torch.testing.assert_close(pixels(processor, grey)[0], expected.expand(3, -1, -1), rtol=0, atol=1e-5)
 
 
 def test_resizing_four_rows_at_a_time_changes_no_value(processor):
     rng = np.random.default_rng(0)
     for rows, columns, height, width in rng.integers(1, 300, (100, 4)).tolist():
-        film = torch.from_numpy(rng.integers(0, 256, (1, rows, columns), np.uint8))
-        if not _has_kernel_of_fours(film, processor.resample):
+        image = torch.from_numpy(rng.integers(0, 256, (1, rows, columns), np.uint8))
+        if not _has_kernel_of_fours(image, processor.resample):
             pytest.skip("this processor has another kernel")
-        by_fours = processor._resize_by_fours(film, height, width, processor.resample)
-        assert torch.equal(by_fours, processor._resize_plainly(film, height, width, processor.resample))
+        by_fours = processor._resize_by_fours(image, height, width, processor.resample)
+        assert torch.equal(by_fours, processor._resize_plainly(image, height, width, processor.resample))
 
 
 def test_only_whole_grey_values_in_a_bilinear_resize_go_four_at_a_time(processor, monkeypatch):
-    film = torch.zeros(1, 20, 20, dtype=torch.uint8)
+    image = torch.zeros(1, 20, 20, dtype=torch.uint8)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert _has_kernel_of_fours(film, processor.resample)
-    assert not _has_kernel_of_fours(film.float(), processor.resample)
-    assert not _has_kernel_of_fours(film.to("meta"), processor.resample)
-    assert not _has_kernel_of_fours(film, PILImageResampling.LANCZOS)
+    assert _has_kernel_of_fours(image, processor.resample)
+    assert not _has_kernel_of_fours(image.float(), processor.resample)
+    assert not _has_kernel_of_fours(image.to("meta"), processor.resample)
+    assert not _has_kernel_of_fours(image, PILImageResampling.LANCZOS)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
-    assert not _has_kernel_of_fours(film, processor.resample)
+    assert not _has_kernel_of_fours(image, processor.resample)
 
 
-def test_every_container_gives_the_same_batch(processor, film):
-    expected = pixels(processor, film)
-    image = Image.fromarray(film)
-    for one in (image, [film], (film,), [[image]], torch.from_numpy(film.copy()), film[None, None]):
+def test_every_container_gives_the_same_batch(processor, image):
+    expected = pixels(processor, image)
+    picture = Image.fromarray(image)
+    for one in (picture, [image], (image,), [[picture]], torch.from_numpy(image.copy()), image[None, None]):
         torch.testing.assert_close(pixels(processor, one), expected)
-    for two in ([film, image], (film, film), [[film], [film]], np.stack([film[None], film[None]])):
+    for two in ([image, picture], (image, image), [[image], [image]], np.stack([image[None], image[None]])):
         torch.testing.assert_close(pixels(processor, two), expected.expand(2, -1, -1, -1))
 
 
-def test_films_of_different_sizes_are_one_batch(processor, film):
-    assert pixels(processor, [film, film.T, film[:50]]).shape == (3, 3, 64, 64)
+def test_images_of_different_sizes_are_one_batch(processor, image):
+    assert pixels(processor, [image, image.T, image[:50]]).shape == (3, 3, 64, 64)
 
 
-def test_paths_and_bytes_are_read(processor, film, tmp_path):
-    Image.fromarray(film).save(tmp_path / "film.png")
-    expected = pixels(processor, film)
-    torch.testing.assert_close(pixels(processor, tmp_path / "film.png"), expected)
-    torch.testing.assert_close(pixels(processor, (tmp_path / "film.png").read_bytes()), expected)
+def test_paths_and_bytes_are_read(processor, image, tmp_path):
+    Image.fromarray(image).save(tmp_path / "image.png")
+    expected = pixels(processor, image)
+    torch.testing.assert_close(pixels(processor, tmp_path / "image.png"), expected)
+    torch.testing.assert_close(pixels(processor, (tmp_path / "image.png").read_bytes()), expected)
 
 
 @pytest.mark.parametrize("empty", [[], (), [[]]])
-def test_no_film_is_refused(processor, empty):
-    with pytest.raises(ValueError, match="`images` must hold at least one film"):
+def test_no_image_is_refused(processor, empty):
+    with pytest.raises(ValueError, match="`images` must hold at least one image"):
         processor(empty, return_tensors="pt")
 
 
 def test_a_url_is_refused(processor):
     with pytest.raises(ValueError, match="got a URL"):
-        processor("https://example.org/film.png", return_tensors="pt")
+        processor("https://example.org/image.png", return_tensors="pt")
 
 
-def test_size_may_change_per_call(processor, film):
-    values = pixels(processor, film, size={"height": 96, "width": 32})
+def test_size_may_change_per_call(processor, image):
+    values = pixels(processor, image, size={"height": 96, "width": 32})
     assert values.shape == (1, 3, 96, 32)
-    assert pixels(processor, film).shape == (1, 3, 64, 64)
+    assert pixels(processor, image).shape == (1, 3, 64, 64)
 
 
-def test_numpy_comes_back_where_asked(processor, film):
-    values = processor(film, return_tensors="np").pixel_values
+def test_numpy_comes_back_where_asked(processor, image):
+    values = processor(image, return_tensors="np").pixel_values
     assert isinstance(values, np.ndarray)
     assert values.shape == (1, 3, 64, 64)
 
 
-def test_steps_can_be_left_out(processor, film):
-    raw = pixels(processor, film, do_resize=False, do_rescale=False, do_normalize=False)
+def test_steps_can_be_left_out(processor, image):
+    raw = pixels(processor, image, do_resize=False, do_rescale=False, do_normalize=False)
     assert raw.shape == (1, 3, 120, 90)
-    np.testing.assert_array_equal(raw[0, 1], film)
-    torch.testing.assert_close(pixels(processor, film, do_resize=False, do_normalize=False), raw / 255)
-    unscaled = pixels(processor, film, do_resize=False, do_rescale=False)
-    torch.testing.assert_close(unscaled, (raw - FILM_MEAN) / FILM_STD)
+    np.testing.assert_array_equal(raw[0, 1], image)
+    torch.testing.assert_close(pixels(processor, image, do_resize=False, do_normalize=False), raw / 255)
+    unscaled = pixels(processor, image, do_resize=False, do_rescale=False)
+    torch.testing.assert_close(unscaled, (raw - IMAGE_MEAN) / IMAGE_STD)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_flipped_views_are_taken(processor, film, dtype):
-    flipped = film.astype(dtype)[::-1, ::-1]
+def test_flipped_views_are_taken(processor, image, dtype):
+    flipped = image.astype(dtype)[::-1, ::-1]
     torch.testing.assert_close(pixels(processor, flipped), pixels(processor, flipped.copy()))
 
 
 @pytest.mark.filterwarnings("error")
-def test_read_only_films_are_taken_without_a_warning(processor, film):
-    assert not film.flags.writeable
-    assert pixels(processor, film, do_resize=False, do_normalize=False).shape == (1, 3, 120, 90)
+def test_read_only_images_are_taken_without_a_warning(processor, image):
+    assert not image.flags.writeable
+    assert pixels(processor, image, do_resize=False, do_normalize=False).shape == (1, 3, 120, 90)
 
 
-def test_the_film_is_not_changed(processor, film):
-    before = film.astype(np.float32)
+def test_the_image_is_not_changed(processor, image):
+    before = image.astype(np.float32)
     source = before.copy()
     pixels(processor, source, do_resize=False)
     np.testing.assert_array_equal(source, before)
@@ -196,7 +196,7 @@ def test_the_film_is_not_changed(processor, film):
 # Files
 
 
-def test_a_processor_survives_its_file(tmp_path, film):
+def test_a_processor_survives_its_file(tmp_path, image):
     processor = ClarityImageProcessor(
         size={"height": 96, "width": 64}, keep_ratio=False, image_mean=[0.4] * 3, image_std=[0.2] * 3
     )
@@ -205,7 +205,7 @@ def test_a_processor_survives_its_file(tmp_path, film):
         loaded = loader.from_pretrained(tmp_path)
         assert isinstance(loaded, ClarityImageProcessor)
         assert loaded.to_dict() == processor.to_dict()
-        assert torch.equal(pixels(loaded, film), pixels(processor, film))
+        assert torch.equal(pixels(loaded, image), pixels(processor, image))
     written = json.loads((tmp_path / "preprocessor_config.json").read_text())
     assert written["keep_ratio"] is False
     assert written["size"] == {"height": 96, "width": 64}
@@ -222,13 +222,13 @@ def test_the_auto_class_finds_the_checkpoint_s_processor(tiny_checkpoint):
 
 @pytest.mark.parametrize("keep_ratio", [True, False])
 @pytest.mark.parametrize("shape", [(500, 300), (300, 500), (411, 411), (1000, 701)])
-def test_what_is_drawn_on_the_film_comes_back_within_a_pixel(shape, keep_ratio):
+def test_what_is_drawn_on_the_image_comes_back_within_a_pixel(shape, keep_ratio):
     processor = ClarityImageProcessor(size={"height": 224, "width": 224}, keep_ratio=keep_ratio)
     drawn = np.array([0.25 * shape[1], 0.5 * shape[0], 0.6 * shape[1], 0.8 * shape[0]]).round()
     x0, y0, x1, y1 = drawn.astype(int)
-    film = np.zeros(shape, np.float32)
-    film[y0:y1, x0:x1] = 1.0
-    seen = pixels(processor, film, do_normalize=False)[0, 0].numpy()
+    image = np.zeros(shape, np.float32)
+    image[y0:y1, x0:x1] = 1.0
+    seen = pixels(processor, image, do_normalize=False)[0, 0].numpy()
     # The edges at sub-pixel precision: along the middle, the bright extent is the sum over the row or column.
     row, column = seen[round(0.65 * seen.shape[0])], seen[:, seen.shape[1] // 2]
     left, top = np.argmax(row > 0.5), np.argmax(column > 0.5)
@@ -239,7 +239,7 @@ def test_what_is_drawn_on_the_film_comes_back_within_a_pixel(shape, keep_ratio):
     assert (np.abs(back - drawn) <= np.maximum(1.0, np.array(pixel_of_input) / 2 + 1e-6)).all()
 
 
-def test_the_letterbox_of_an_unresized_film_is_the_film():
+def test_the_letterbox_of_an_unresized_image_is_the_image():
     box = ClarityImageProcessor(do_resize=False).letterbox((120, 90))
     np.testing.assert_array_equal(box.to_image([10, 20, 30, 40]), [10, 20, 30, 40])
     assert box.input == (120, 90)
@@ -262,8 +262,8 @@ def spot(row, column, height=1.0):
     return grid
 
 
-def test_boxes_are_in_pixels_of_the_film(processor):
-    # A film of 100 × 200 fills rows 16 to 48 of 64 × 64; grid cell (1, 2) covers x 32–48, y 16–32 of it.
+def test_boxes_are_in_pixels_of_the_image(processor):
+    # An image of 100 × 200 fills rows 16 to 48 of 64 × 64; grid cell (1, 2) covers x 32–48, y 16–32 of it.
     (result,) = processor.post_process_localization(
         outputs([[spot(1, 2)]]), target_sizes=[(100, 200)], map_thresholds=0.5, upsampling=1
     )
@@ -275,7 +275,7 @@ def test_boxes_are_in_pixels_of_the_film(processor):
 
 
 @pytest.mark.parametrize("sizes", [[(100, 200), (200, 100)], torch.tensor([[100, 200], [200, 100]])])
-def test_every_film_has_its_own_size(processor, sizes):
+def test_every_image_has_its_own_size(processor, sizes):
     results = processor.post_process_localization(
         outputs([[spot(1, 2)], [spot(1, 2)]]), target_sizes=sizes, upsampling=1
     )
@@ -378,8 +378,8 @@ def test_outputs_that_do_not_say_by_what_to_draw_are_refused_unless_the_call_doe
     [
         ({"score_thresholds": [0.5, 0.5]}, r"`score_thresholds` must be one number or 1, got \(2,\)"),
         ({"map_thresholds": [0.5, 0.5]}, "`map_thresholds` must be one number or 1"),
-        ({"target_sizes": [(10, 10), (10, 10)]}, r"`target_sizes` must have one .* per film \(1\), got 2"),
-        ({"target_sizes": torch.zeros(0, 2)}, r"`target_sizes` must have one .* per film \(1\), got 0"),
+        ({"target_sizes": [(10, 10), (10, 10)]}, r"`target_sizes` must have one .* per image \(1\), got 2"),
+        ({"target_sizes": torch.zeros(0, 2)}, r"`target_sizes` must have one .* per image \(1\), got 0"),
         ({"map_thresholds": 1.5}, r"must be inside \(0, 1\), got 1.5"),
         ({"score_thresholds": 50}, r"`score_thresholds` must be in \[0, 1\], got 50. Give a probability"),
         ({"score_thresholds": float("nan")}, r"`score_thresholds` must be in \[0, 1\], got nan"),
@@ -408,11 +408,11 @@ def test_an_unresized_batch_keeps_its_frame():
     assert result["boxes"].tolist() == [[32, 32, 48, 64]]
 
 
-# Maps over films
+# Maps over images
 
 
 @pytest.mark.parametrize("shape", [(100, 200), (200, 100), (90, 90)])
-def test_maps_lie_over_the_film(shape):
+def test_maps_lie_over_the_image(shape):
     processor = ClarityImageProcessor(size={"height": 224, "width": 224})
     target_x, target_y = 0.7 * shape[1], 0.4 * shape[0]
     x, y = processor.letterbox(shape).to_input([target_x, target_y, target_x, target_y])[:2] / 16

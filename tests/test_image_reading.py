@@ -1,5 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""One reader for every source: what is a film is scaled and never clipped, what is none is refused with the reason."""
+"""One reader for every source: what is an image is scaled and never clipped, what is none is refused with the
+reason.
+"""
 
 import contextlib
 import importlib.util
@@ -80,7 +82,7 @@ def test_transparent_pixels_are_black(mode):
     np.testing.assert_array_equal(read_image(image), expected)
 
 
-def test_an_opaque_film_is_the_film_without_its_transparency():
+def test_an_opaque_image_is_the_image_without_its_transparency():
     colour = np.random.default_rng(0).integers(0, 256, (*SHAPE, 3), np.uint8)
     image = Image.fromarray(colour)
     opaque = image.copy()
@@ -141,7 +143,7 @@ def test_depth_is_the_smallest_that_holds_the_maximum(bits):
     np.testing.assert_allclose(read, ramp(255, np.float64), atol=255 / high)
 
 
-def test_a_dim_12_bit_film_stays_dim():
+def test_a_dim_12_bit_image_stays_dim():
     assert read_image(ramp(2047, np.uint16)).max() == pytest.approx(255 * 2047 / 4095)
 
 
@@ -159,11 +161,11 @@ def test_float_tiff_spans_one_or_255(high, factor):
 # Stray pixels: nothing hinges on one of them
 
 
-def speckled(film, value, pixels=1):
-    """The film with the first pixels of its ninth row, `(24, 20)` with 480 in all, set to a value."""
-    film = film.copy()
-    film[8].flat[:pixels] = value
-    return film
+def speckled(image, value, pixels=1):
+    """The image with the first pixels of its ninth row, `(24, 20)` with 480 in all, set to a value."""
+    image = image.copy()
+    image[8].flat[:pixels] = value
+    return image
 
 
 def assert_same_but_for_the_ninth_row(read, expected, tolerance=1.0):
@@ -171,7 +173,7 @@ def assert_same_but_for_the_ninth_row(read, expected, tolerance=1.0):
 
 
 @pytest.mark.parametrize(
-    ("film", "value"),
+    ("image", "value"),
     [
         (ramp(1.0, np.float32), 1.0001),
         (ramp(1.0, np.float32), 40.0),
@@ -193,27 +195,27 @@ def assert_same_but_for_the_ninth_row(read, expected, tolerance=1.0):
     ],
 )
 @pytest.mark.parametrize("pixels", [1, 4])
-def test_a_few_extreme_pixels_change_no_other(film, value, pixels):
-    speckles = speckled(film, value, pixels)
+def test_a_few_extreme_pixels_change_no_other(image, value, pixels):
+    speckles = speckled(image, value, pixels)
     assert_same_but_for_the_ninth_row(read_image(speckles), ramp())
     assert_same_but_for_the_ninth_row(read_image(torch.from_numpy(speckles)), ramp())
 
 
 @pytest.mark.parametrize("share", [0.002, 0.009])
-def test_a_burned_in_letter_or_line_of_65535_does_not_turn_a_12_bit_film_black(share):
-    film = np.linspace(0, 4095, 40_000).reshape(200, 200).round().astype(np.uint16)
-    soft = np.linspace(4095, 65535, int(share * film.size)).astype(np.uint16)  # with soft edges, as letters have
+def test_a_burned_in_letter_or_line_of_65535_does_not_turn_a_12_bit_image_black(share):
+    image = np.linspace(0, 4095, 40_000).reshape(200, 200).round().astype(np.uint16)
+    soft = np.linspace(4095, 65535, int(share * image.size)).astype(np.uint16)  # with soft edges, as letters have
     for letter in (65535, soft):
-        marked = film.copy()
-        marked.flat[: int(share * film.size)] = letter
+        marked = image.copy()
+        marked.flat[: int(share * image.size)] = letter
         read = read_image(encoded(Image.fromarray(marked), "PNG"))
-        np.testing.assert_allclose(read.flat[500:], film.flat[500:] * (255 / 4095), atol=0.01)
+        np.testing.assert_allclose(read.flat[500:], image.flat[500:] * (255 / 4095), atol=0.01)
 
 
 def test_a_smooth_bright_end_belongs_to_the_range():
-    film = np.linspace(0, 1, 40_000).reshape(200, 200) ** 8 * 4095  # 1.7 % of it are above 3584
-    film = film.round().astype(np.uint16)
-    np.testing.assert_allclose(read_image(film), film * (255 / 4095), atol=0.01)
+    image = np.linspace(0, 1, 40_000).reshape(200, 200) ** 8 * 4095  # 1.7 % of it are above 3584
+    image = image.round().astype(np.uint16)
+    np.testing.assert_allclose(read_image(image), image * (255 / 4095), atol=0.01)
 
 
 def test_what_overshoots_in_a_cubic_resize_is_clipped():
@@ -225,7 +227,7 @@ def test_what_overshoots_in_a_cubic_resize_is_clipped():
 
 
 @pytest.mark.parametrize("source", ["unit", "declared"])
-def test_a_black_film_is_refused_and_not_stretched(source):
+def test_a_black_image_is_refused_and_not_stretched(source):
     pytest.importorskip("imagecodecs")
     dark = ramp(17, np.uint16)  # of 4095
     message = refusal(dark / np.float32(4095) if source == "unit" else tiff_of(dark, bitspersample=12))
@@ -252,8 +254,8 @@ def png_16(channels, more=b""):
 @pytest.mark.parametrize("high", [255, 4095, 65535])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_16_bit_pngs_of_any_colour_keep_their_low_byte(channels, high):
-    film = ramp(high, np.uint16)
-    stack = np.stack([film] * channels, axis=-1)
+    image = ramp(high, np.uint16)
+    stack = np.stack([image] * channels, axis=-1)
     if channels in (2, 4):
         stack[..., -1] = 65535
     expected = ramp(255, np.float64)
@@ -261,13 +263,13 @@ def test_16_bit_pngs_of_any_colour_keep_their_low_byte(channels, high):
 
 
 def test_16_bit_colour_becomes_luma_and_transparent_pixels_black(tmp_path):
-    film = np.stack([ramp(65535, np.uint16), ramp(30_000, np.uint16), ramp(9_000, np.uint16)], axis=-1)
-    luma = film @ [0.299, 0.587, 0.114] * 255 / 65535
-    np.testing.assert_allclose(read_image(png_16(film)), luma, atol=0.01)
+    image = np.stack([ramp(65535, np.uint16), ramp(30_000, np.uint16), ramp(9_000, np.uint16)], axis=-1)
+    luma = image @ [0.299, 0.587, 0.114] * 255 / 65535
+    np.testing.assert_allclose(read_image(png_16(image)), luma, atol=0.01)
     opacity = np.full((*SHAPE, 1), 65535, np.uint16)
     opacity[:, :10] = 0
-    (tmp_path / "film.png").write_bytes(png_16(np.concatenate([film, opacity], axis=-1)))
-    read = read_image(tmp_path / "film.png")
+    (tmp_path / "image.png").write_bytes(png_16(np.concatenate([image, opacity], axis=-1)))
+    read = read_image(tmp_path / "image.png")
     assert not read[:, :10].any()
     np.testing.assert_allclose(read[:, 10:], luma[:, 10:], atol=0.01)
 
@@ -284,8 +286,8 @@ def test_16_bit_colour_that_pillow_holds_is_refused(tmp_path):
 def test_a_broken_16_bit_png_is_refused_before_its_decoder_sees_it(change, monkeypatch):
     """That decoder ends the process on some of them."""
     monkeypatch.setattr("torchvision.io.decode_png", lambda *words: pytest.fail("decoded"))
-    film = np.stack([ramp(65535, np.uint16)] * 3, axis=-1)
-    content = bytearray(png_16(film))
+    image = np.stack([ramp(65535, np.uint16)] * 3, axis=-1)
+    content = bytearray(png_16(image))
     start = content.index(b"IDAT") + 4
     body = zlib.decompress(bytes(content[start:-16]))
     body = {"filter": b"\5" + body[1:], "short": body[:-1], "long": body + b"\0"}.get(change, body)
@@ -302,15 +304,15 @@ def test_a_broken_16_bit_png_is_refused_before_its_decoder_sees_it(change, monke
 
 
 def test_16_bit_colour_is_turned_by_its_exif():
-    film = np.stack([ramp(65535, np.uint16)] * 3, axis=-1)
+    image = np.stack([ramp(65535, np.uint16)] * 3, axis=-1)
     exif = Image.Exif()
     for orientation in range(1, 9):
         exif[274] = orientation
         body = exif.tobytes()[6:]
         chunk = struct.pack(">I", len(body)) + b"eXIf" + body + struct.pack(">I", zlib.crc32(b"eXIf" + body))
         by_pillow = read_image(encoded(Image.fromarray(ramp()), "PNG", exif=exif))
-        np.testing.assert_allclose(read_image(png_16(film, more=chunk)), by_pillow, atol=0.6)
-        deep = tiff_of(film, photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
+        np.testing.assert_allclose(read_image(png_16(image, more=chunk)), by_pillow, atol=0.6)
+        deep = tiff_of(image, photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
         np.testing.assert_allclose(read_image(deep), by_pillow, atol=0.6)
 
 
@@ -333,8 +335,8 @@ def test_a_tiff_is_read_by_its_depth_order_polarity_and_layout(order, white, sha
     if compression or bits == 12:
         pytest.importorskip("imagecodecs")
     high = {8: 255, 12: 4095, 16: 65535, 32: 65535}[bits]
-    film = ramp(high, {8: np.uint8, 12: np.uint16, 16: np.uint16, 32: np.uint32}[bits])
-    stored = high - film if white else film
+    image = ramp(high, {8: np.uint8, 12: np.uint16, 16: np.uint16, 32: np.uint32}[bits])
+    stored = high - image if white else image
     packed = {"bitspersample": 12} if bits == 12 and not compression and "tile" not in shape else {}
     if packed and order == ">":
         stored = stored.byteswap()  # tifffile packs the swapped bytes as if they were not
@@ -348,8 +350,8 @@ def test_a_tiff_is_read_by_its_depth_order_polarity_and_layout(order, white, sha
 @pytest.mark.parametrize("compression", [None, "lzw"])
 @pytest.mark.parametrize("high", [4095, 65535])
 def test_16_bit_colour_tiffs_keep_their_low_byte(order, planar, compression, high):
-    film = np.stack([ramp(high, np.uint16)] * 3, axis=0 if planar == "separate" else -1)
-    content = tiff_of(film, photometric="rgb", planarconfig=planar, byteorder=order, compression=compression)
+    image = np.stack([ramp(high, np.uint16)] * 3, axis=0 if planar == "separate" else -1)
+    content = tiff_of(image, photometric="rgb", planarconfig=planar, byteorder=order, compression=compression)
     np.testing.assert_allclose(read_image(content), ramp(255, np.float64), atol=255 / high)
 
 
@@ -357,10 +359,10 @@ def test_16_bit_colour_tiffs_keep_their_low_byte(order, planar, compression, hig
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("white", [False, True])
 def test_float_tiffs_of_any_width_are_read(dtype, order, white):
-    film = ramp(1.0, np.float64)
-    stored = (1 - film if white else film).astype(dtype)
+    image = ramp(1.0, np.float64)
+    stored = (1 - image if white else image).astype(dtype)
     content = tiff_of(stored, byteorder=order, photometric="miniswhite" if white else "minisblack")
-    np.testing.assert_allclose(read_image(content), 255 * film, atol=0.2)
+    np.testing.assert_allclose(read_image(content), 255 * image, atol=0.2)
 
 
 def test_a_depth_that_a_tiff_declares_is_not_guessed():
@@ -375,10 +377,10 @@ def test_a_depth_that_a_tiff_declares_is_not_guessed():
 
 
 def test_opacity_of_a_deep_tiff_is_over_black():
-    film = np.stack([ramp(65535, np.uint16)] * 4, axis=-1)
-    film[..., 3] = 65535
-    film[:, :10, 3] = 0
-    read = read_image(tiff_of(film, photometric="rgb", extrasamples=["unassalpha"]))
+    image = np.stack([ramp(65535, np.uint16)] * 4, axis=-1)
+    image[..., 3] = 65535
+    image[:, :10, 3] = 0
+    read = read_image(tiff_of(image, photometric="rgb", extrasamples=["unassalpha"]))
     assert not read[:, :10].any()
     np.testing.assert_allclose(read[:, 10:], ramp(255, np.float64)[:, 10:], atol=0.6)
 
@@ -396,9 +398,9 @@ def test_rare_tiffs_beyond_what_is_read_are_refused_by_what_they_are(options, re
 
 
 def test_rare_tiffs_of_several_pages_cut_short_or_too_large_are_refused():
-    film = np.stack([ramp(65535, np.uint16)] * 3, axis=-1)
-    content = tiff_of(film, photometric="rgb")
-    assert "several frames" in refusal(tiff_of(np.stack([film, film]), photometric="rgb"))
+    image = np.stack([ramp(65535, np.uint16)] * 3, axis=-1)
+    content = tiff_of(image, photometric="rgb")
+    assert "several frames" in refusal(tiff_of(np.stack([image, image]), photometric="rgb"))
     assert "whole image" in refusal(content[:-200])
     large = bytearray(tiff_of(ramp(4095, np.uint16), bitspersample=12, photometric="miniswhite"))  # not for Pillow
     for tag in (256, 257):  # width and height
@@ -410,8 +412,8 @@ def test_rare_tiffs_of_several_pages_cut_short_or_too_large_are_refused():
 def test_a_tiff_that_unpacks_to_much_is_cut_or_refused():
     pytest.importorskip("imagecodecs")
     body = zlib.compress(bytes(200_000_000), 9)
-    film = np.stack([ramp(65535, np.uint16)] * 3, axis=-1)
-    content = bytearray(tiff_of(film, photometric="rgb", compression="zlib"))
+    image = np.stack([ramp(65535, np.uint16)] * 3, axis=-1)
+    content = bytearray(tiff_of(image, photometric="rgb", compression="zlib"))
     for tag, value in ((273, len(content)), (279, len(body))):  # StripOffsets, StripByteCounts
         place = content.index(struct.pack("<HH", tag, 4))
         content[place + 8 : place + 12] = struct.pack("<I", value)
@@ -435,28 +437,28 @@ def test_a_missing_decoder_of_tiffs_is_named(monkeypatch):
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("axis", [0, -1])
 @pytest.mark.parametrize("as_type", [np.asarray, torch.from_numpy])
-def test_a_stack_of_films_is_not_one_colour_film(channels, axis, as_type):
-    films = [draw_phantom(seed, size=64).image for seed in range(channels)]
-    message = refusal(as_type(np.stack(films, axis=axis)))
-    assert "Pass several films as a list, such as list(stack)" in message
-    assert len([read_image(film) for film in list(np.stack(films))]) == channels
+def test_a_stack_of_images_is_not_one_colour_image(channels, axis, as_type):
+    images = [draw_phantom(seed, size=64).image for seed in range(channels)]
+    message = refusal(as_type(np.stack(images, axis=axis)))
+    assert "Pass several images as a list, such as list(stack)" in message
+    assert len([read_image(image) for image in list(np.stack(images))]) == channels
 
 
-def test_a_tinted_film_is_one_film():
-    film = draw_phantom(0, size=64).image / 255
-    sepia = np.stack([255 * film**0.7, 230 * film, 200 * film**1.4], axis=-1).round().astype(np.uint8)
+def test_a_tinted_image_is_one_image():
+    image = draw_phantom(0, size=64).image / 255
+    sepia = np.stack([255 * image**0.7, 230 * image, 200 * image**1.4], axis=-1).round().astype(np.uint8)
     by_pillow = read_image(encoded(Image.fromarray(sepia), "PNG")).astype(int)
     assert np.abs(read_image(sepia).astype(int) - by_pillow).max() <= 1
     assert np.abs(read_image(np.moveaxis(sepia, -1, 0)).astype(int) - by_pillow).max() <= 1
 
 
 def test_opacity_of_an_array_is_that_of_an_image():
-    film = np.stack([ramp()] * 4, axis=-1)
-    film[..., 3] = 255
-    film[:, :10, 3] = 0
-    np.testing.assert_array_equal(read_image(film), read_image(Image.fromarray(film)))
-    np.testing.assert_allclose(read_image(film.astype(np.float32) / 255), read_image(film), atol=1e-4)
-    np.testing.assert_allclose(read_image(film.astype(np.uint16) * 257), read_image(film), atol=1e-4)
+    image = np.stack([ramp()] * 4, axis=-1)
+    image[..., 3] = 255
+    image[:, :10, 3] = 0
+    np.testing.assert_array_equal(read_image(image), read_image(Image.fromarray(image)))
+    np.testing.assert_allclose(read_image(image.astype(np.float32) / 255), read_image(image), atol=1e-4)
+    np.testing.assert_allclose(read_image(image.astype(np.uint16) * 257), read_image(image), atol=1e-4)
 
 
 def test_cmyk_jpeg_is_read():
@@ -468,10 +470,10 @@ def test_cmyk_jpeg_is_read():
 @pytest.mark.parametrize(
     ("orientation", "upright"),
     [
-        (1, lambda film: film),
-        (3, lambda film: film[::-1, ::-1]),
-        (6, lambda film: np.rot90(film, -1)),
-        (8, lambda film: np.rot90(film, 1)),
+        (1, lambda image: image),
+        (3, lambda image: image[::-1, ::-1]),
+        (6, lambda image: np.rot90(image, -1)),
+        (8, lambda image: np.rot90(image, 1)),
     ],
 )
 def test_exif_rotation_is_applied(orientation, upright):
@@ -563,15 +565,15 @@ def test_reading_what_was_read_changes_nothing(high):
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF", "BMP"])
-def test_bytes_and_paths_give_the_same_film(tmp_path, image_format):
+def test_bytes_and_paths_give_the_same_image(tmp_path, image_format):
     content = encoded(Image.fromarray(ramp()), image_format)
-    path = tmp_path / "film.any"  # the format is told by content
+    path = tmp_path / "image.any"  # the format is told by content
     path.write_bytes(content)
     for source in (content, path, str(path)):
         np.testing.assert_array_equal(read_image(source), ramp())
 
 
-def test_a_real_film_is_read(nih_folder):
+def test_a_real_image_is_read(nih_folder):
     path = next(iter(sorted((nih_folder / "images").rglob("*.png"))))
     read = read_image(path)
     assert read.dtype == np.uint8
@@ -581,7 +583,7 @@ def test_a_real_film_is_read(nih_folder):
 # Refusals
 
 
-@pytest.mark.parametrize("url", ["http://a.org/film.png", "https://a.org/film.png", "data:image/png;base64,AAAA"])
+@pytest.mark.parametrize("url", ["http://a.org/image.png", "https://a.org/image.png", "data:image/png;base64,AAAA"])
 def test_urls_are_never_fetched(url):
     assert "got a URL" in refusal(url)
 
@@ -590,7 +592,7 @@ def test_a_missing_file_is_named(tmp_path):
     assert "none.png" in refusal(tmp_path / "none.png", FileNotFoundError)
 
 
-def test_a_folder_is_no_film(tmp_path):
+def test_a_folder_is_no_image(tmp_path):
     assert "folder" in refusal(tmp_path)
 
 
@@ -607,8 +609,8 @@ def test_a_device_is_not_read(device):
 def test_a_socket_is_not_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the path of a socket must be short
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind("film.png")
-        assert "regular file" in refusal(tmp_path / "film.png")
+        server.bind("image.png")
+        assert "regular file" in refusal(tmp_path / "image.png")
 
 
 def test_a_path_that_cannot_be_is_no_file():
@@ -616,9 +618,9 @@ def test_a_path_that_cannot_be_is_no_file():
         assert "nothing at this path" in refusal(path, FileNotFoundError)
 
 
-def test_a_link_is_followed_to_a_film_and_no_further(tmp_path):
-    (tmp_path / "film.png").write_bytes(encoded(Image.fromarray(ramp()), "PNG"))
-    (tmp_path / "link.png").symlink_to(tmp_path / "film.png")
+def test_a_link_is_followed_to_an_image_and_no_further(tmp_path):
+    (tmp_path / "image.png").write_bytes(encoded(Image.fromarray(ramp()), "PNG"))
+    (tmp_path / "link.png").symlink_to(tmp_path / "image.png")
     np.testing.assert_array_equal(read_image(tmp_path / "link.png"), ramp())
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     assert "regular file" in refusal(tmp_path / "zero.png")
@@ -631,9 +633,9 @@ def test_a_link_is_followed_to_a_film_and_no_further(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no image", b"%PDF-1.7 and so on"], ids=["empty", "text", "pdf"])
 def test_what_is_no_image_is_refused(tmp_path, content):
     assert "got something else" in refusal(content)
-    path = tmp_path / "film.png"
+    path = tmp_path / "image.png"
     path.write_bytes(content)
-    assert "film.png" in refusal(path)
+    assert "image.png" in refusal(path)
 
 
 def test_dicom_is_recognised():
@@ -650,7 +652,7 @@ def test_dicom_is_read_from_a_path_bytes_and_a_dataset(tmp_path):
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     dataset.preamble = bytes(128)
-    path = tmp_path / "film.dcm"
+    path = tmp_path / "image.dcm"
     pydicom.dcmwrite(path, dataset)
     for source in (dataset, path, str(path), path.read_bytes()):
         read = read_image(source)
@@ -704,7 +706,7 @@ def test_damaged_files_are_read_or_refused_but_never_crash(image_format):
     assert [message for message in refusals if not message.startswith("`image` must ")] == []
 
 
-def test_animations_are_no_film():
+def test_animations_are_no_image():
     frames = [Image.fromarray(ramp()), Image.fromarray(255 - ramp())]
     gif = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert "got something else" in refusal(gif)
@@ -753,9 +755,9 @@ def tiff(*tags, more=b""):
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + more
 
 
-def test_a_tile_beyond_any_film_is_not_decoded():
-    film = [(256, 4, 32), (257, 4, 40), (258, 3, 8), (259, 3, 5), (262, 3, 1), (277, 3, 1)]
-    content = tiff(*film, (322, 4, 40_000), (323, 4, 40_000), (324, 4, 8), (325, 4, 100), more=bytes(99))
+def test_a_tile_beyond_any_image_is_not_decoded():
+    image = [(256, 4, 32), (257, 4, 40), (258, 3, 8), (259, 3, 5), (262, 3, 1), (277, 3, 1)]
+    content = tiff(*image, (322, 4, 40_000), (323, 4, 40_000), (324, 4, 8), (325, 4, 100), more=bytes(99))
     assert "tiles of at most 64000000 pixels, got 1600000000" in refusal(content)
 
 
@@ -789,7 +791,7 @@ def test_scans_behind_other_segments_of_a_jpeg_are_counted():
 
 def test_what_a_jpeg_holds_in_its_segments_counts_no_scans():
     content = encoded(Image.fromarray(ramp()), "JPEG")
-    inside = b"\xff\xd8" + 30_000 * b"\xff\xda"  # such as a small picture of the film
+    inside = b"\xff\xd8" + 30_000 * b"\xff\xda"  # such as a small picture of the image
     segment = b"\xff\xe5" + struct.pack(">H", len(inside) + 2) + inside
     np.testing.assert_array_equal(read_image(content[:2] + segment + content[2:]), read_image(content))
 
@@ -841,7 +843,7 @@ def test_a_jpeg_of_two_pictures_is_refused():
     assert "several frames" in refusal(encoded(grey, "MPO", save_all=True, append_images=[grey.rotate(180)]))
 
 
-def test_too_little_memory_is_no_fault_of_the_film(monkeypatch):
+def test_too_little_memory_is_no_fault_of_the_image(monkeypatch):
     def fail(*words, **options):
         raise MemoryError
 
@@ -872,7 +874,7 @@ def test_pixels_beyond_the_claimed_size_are_not_unpacked():
     assert time.perf_counter() - begun < 1
 
 
-def test_a_file_beyond_any_film_is_not_read(tmp_path):
+def test_a_file_beyond_any_image_is_not_read(tmp_path):
     with open(tmp_path / "huge.png", "wb") as file:
         file.write(encoded(Image.fromarray(ramp()), "PNG"))
         file.truncate(10**12)  # a hole: nothing is written
@@ -891,7 +893,7 @@ def test_broken_exif_is_passed_over_or_refused(exif):
         np.testing.assert_array_equal(read, ramp())
 
 
-def test_an_inverted_film_is_read_as_it_is():
+def test_an_inverted_image_is_read_as_it_is():
     np.testing.assert_array_equal(read_image(encoded(Image.fromarray(255 - ramp()), "PNG")), 255 - ramp())
 
 
@@ -901,7 +903,7 @@ def test_too_small_is_refused(shape):
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_a_constant_film_is_refused(value):
+def test_a_constant_image_is_refused(value):
     assert f"got {value} in every pixel" in refusal(np.full(SHAPE, value, np.uint8))
     refusal(encoded(Image.new("L", (20, 24), value), "PNG"))
 
@@ -909,14 +911,14 @@ def test_a_constant_film_is_refused(value):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("channels", [(), (3,)])
 def test_values_that_are_not_finite_are_refused(value, channels):
-    film = ramp(1.0, np.float32)
-    film = np.stack([film] * 3, axis=-1) if channels else film
-    film[3, 3] = value
-    assert "finite" in refusal(film)
+    image = ramp(1.0, np.float32)
+    image = np.stack([image] * 3, axis=-1) if channels else image
+    image[3, 3] = value
+    assert "finite" in refusal(image)
 
 
 @pytest.mark.parametrize(
-    ("film", "reason"),
+    ("image", "reason"),
     [
         (ramp(1.0, np.float32) - 0.5, "Undo the normalisation"),
         (ramp(4095, np.float32), "Undo the normalisation"),
@@ -925,12 +927,12 @@ def test_values_that_are_not_finite_are_refused(value, channels):
     ],
     ids=["negative float", "deep float", "negative integer", "over 16 bits"],
 )
-def test_values_out_of_range_are_refused(film, reason):
-    assert reason in refusal(film)
+def test_values_out_of_range_are_refused(image, reason):
+    assert reason in refusal(image)
 
 
 @pytest.mark.parametrize("shape", [(480,), (2, 24, 20), (24, 20, 2), (5, 24, 20), (24, 20, 5), (1, 3, 24, 20)])
-def test_shapes_that_are_no_film_are_refused(shape):
+def test_shapes_that_are_no_image_are_refused(shape):
     assert "1, 3 or 4 channels" in refusal(np.zeros(shape, np.uint8))
 
 
@@ -945,7 +947,7 @@ def test_pixels_out_of_range_do_not_leave_the_reader(monkeypatch):
         assert "must come out in [0, 255]" in refusal(wrong)
 
 
-@pytest.mark.parametrize("source", [None, 5, [[1, 2], [3, 4]], {"path": "film.png"}])
+@pytest.mark.parametrize("source", [None, 5, [[1, 2], [3, 4]], {"path": "image.png"}])
 def test_other_kinds_are_refused(source):
     assert f"got {type(source).__name__}" in refusal(source, TypeError)
 
@@ -975,24 +977,24 @@ def test_reading_needs_no_torch():
     ],
     ids=["open file", "bytearray", "memoryview", "row", "row of bytes alone"],
 )
-def test_buffers_open_files_and_rows_hold_a_film(film, wrapped):
+def test_buffers_open_files_and_rows_hold_an_image(image, wrapped):
     content = io.BytesIO()
-    Image.fromarray(film).save(content, "PNG")
+    Image.fromarray(image).save(content, "PNG")
     source = wrapped(content.getvalue())
     for _ in range(2):  # an open file is read from its start, wherever it is
-        np.testing.assert_array_equal(read_image(source), film)
+        np.testing.assert_array_equal(read_image(source), image)
 
 
-def test_a_row_with_a_path_and_a_stream_that_cannot_seek_hold_a_film(film, tmp_path):
-    Image.fromarray(film).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_image({"path": str(tmp_path / "a.png"), "bytes": None}), film)
+def test_a_row_with_a_path_and_a_stream_that_cannot_seek_hold_an_image(image, tmp_path):
+    Image.fromarray(image).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image({"path": str(tmp_path / "a.png"), "bytes": None}), image)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(tmp_path / "a.png", "a.png")
     with zipfile.ZipFile(tmp_path / "a.zip") as archive, archive.open("a.png") as file:
-        np.testing.assert_array_equal(read_image(file), film)
+        np.testing.assert_array_equal(read_image(file), image)
 
 
-def test_a_file_opened_for_text_is_refused_with_the_way_out(film, tmp_path):
+def test_a_file_opened_for_text_is_refused_with_the_way_out(image, tmp_path):
     (tmp_path / "a.txt").write_text("lines\nof text\n")
     with (tmp_path / "a.txt").open() as file, pytest.raises(TypeError, match=r"opened for text\. Open it with 'rb'"):
         read_image(file)

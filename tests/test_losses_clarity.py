@@ -43,7 +43,7 @@ def labels_with_gaps(*shape: int, seed: int = 0) -> torch.Tensor:
 # Classification ------------------------------------------------------------------------------------------------------
 
 
-def test_classification_is_the_sum_over_annotated_findings_divided_by_all_findings_and_films():
+def test_classification_is_the_sum_over_annotated_findings_divided_by_all_findings_and_images():
     logits = torch.tensor([[0.0, 2.0, -1.0], [1.0, 0.5, 3.0]])
     labels = torch.tensor([[1.0, NAN, 0.0], [0.25, 1.0, NAN]])
     first = cross_entropy(0.0, 1) + cross_entropy(-1.0, 0)
@@ -219,7 +219,7 @@ def test_an_empty_prior_has_a_finite_gradient():
     assert logits.grad.isfinite().all()
 
 
-def test_a_film_without_prior_adds_nothing_to_the_foreground_loss():
+def test_an_image_without_prior_adds_nothing_to_the_foreground_loss():
     logits, prior = random(2, 1, 4, 4).requires_grad_(), torch.ones(2, 1, 4, 4)
     prior[1] = NAN
     loss = foreground_loss(logits, prior)
@@ -248,7 +248,7 @@ def test_attention_inside_the_prior_is_free_and_outside_costs_one():
     assert background_loss(attention_in(slice(2, 4)), PRIOR, labels).item() == pytest.approx(0.5)
 
 
-def test_only_present_findings_are_charged_and_averaged_within_a_film():
+def test_only_present_findings_are_charged_and_averaged_within_an_image():
     attention = torch.cat((attention_in(slice(1, 3))[:, :1], attention_in(slice(3, 4))), dim=1)  # inside, out, out
     for labels, expected in (
         ([1, 1, 1], 2 / 3),
@@ -262,7 +262,7 @@ def test_only_present_findings_are_charged_and_averaged_within_a_film():
         assert loss.item() == pytest.approx(expected), labels
 
 
-def test_a_film_without_prior_adds_nothing_to_the_background_loss():
+def test_an_image_without_prior_adds_nothing_to_the_background_loss():
     attention = attention_in(slice(3, 4)).repeat(2, 1, 1, 1).requires_grad_()
     prior = PRIOR.repeat(2, 1, 1, 1)
     prior[1] = NAN
@@ -358,26 +358,26 @@ def test_flat_maps_have_no_correlation_and_a_finite_gradient():
 # All -----------------------------------------------------------------------------------------------------------------
 
 
-def every_loss(films: slice) -> dict[str, torch.Tensor]:
-    """Each loss on some of eight films with gaps in the labels, the fourth and fifth without prior."""
+def every_loss(images: slice) -> dict[str, torch.Tensor]:
+    """Each loss on some of eight images with gaps in the labels, the fourth and fifth without prior."""
     labels = labels_with_gaps(8, 5)
     labels[2] = 1
     prior = torch.rand(8, 1, 4, 6, generator=torch.Generator().manual_seed(3))
     prior[3:5] = NAN
     masks = (labels == 1)[..., None, None] * torch.rand(8, 5, 4, 6, generator=torch.Generator().manual_seed(4))
     return {
-        "classification": multilabel_classification_loss(random(8, 5)[films], labels[films]),
-        "distillation": distillation_loss(random(8, 5)[films], random(8, 5, seed=1)[films], 2.0),
-        "orthogonality": orthogonality_loss(random(8, 5, 7)[films]),
-        "foreground": foreground_loss(random(8, 1, 4, 6)[films], prior[films]),
-        "background": background_loss(random(8, 5, 4, 6).exp()[films], prior[films], labels[films]),
-        "evidence": evidence_loss(random(8, 5, 4, 6)[films], random(8, 5, 4, 6).exp()[films], masks[films]),
-        "map": map_distillation_loss(random(8, 5, 4, 6)[films], random(8, 5, 2, 3, seed=1)[films]),
+        "classification": multilabel_classification_loss(random(8, 5)[images], labels[images]),
+        "distillation": distillation_loss(random(8, 5)[images], random(8, 5, seed=1)[images], 2.0),
+        "orthogonality": orthogonality_loss(random(8, 5, 7)[images]),
+        "foreground": foreground_loss(random(8, 1, 4, 6)[images], prior[images]),
+        "background": background_loss(random(8, 5, 4, 6).exp()[images], prior[images], labels[images]),
+        "evidence": evidence_loss(random(8, 5, 4, 6)[images], random(8, 5, 4, 6).exp()[images], masks[images]),
+        "map": map_distillation_loss(random(8, 5, 4, 6)[images], random(8, 5, 2, 3, seed=1)[images]),
     }
 
 
 @pytest.mark.parametrize("name", list(every_loss(slice(0, 1))))
-def test_the_loss_of_a_batch_is_the_mean_of_the_losses_of_its_films(name):
+def test_the_loss_of_a_batch_is_the_mean_of_the_losses_of_its_images(name):
     whole = every_loss(slice(None))[name]
     single = torch.stack([every_loss(slice(i, i + 1))[name] for i in range(8)]).mean()
     halves = torch.stack([every_loss(slice(0, 4))[name], every_loss(slice(4, 8))[name]]).mean()

@@ -50,17 +50,17 @@ def build(implementation: str = "eager", **changes) -> ClarityForMultiLabelLocal
     return model
 
 
-def films(count: int = 2, height: int = 64, width: int = 64, seed: int = 0) -> torch.Tensor:
+def images(count: int = 2, height: int = 64, width: int = 64, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 def some_labels(count: int) -> torch.Tensor:
-    """0, 1 and NaN in turn, so that films differ in how many findings are annotated."""
+    """0, 1 and NaN in turn, so that images differ in how many findings are annotated."""
     return torch.tensor([0.0, 1.0, NAN, 1.0, 1.0, NAN, 0.0]).repeat(count)[: count * FINDINGS].view(count, FINDINGS)
 
 
 def some_priors(count: int, height: int = 64, width: int = 64) -> torch.Tensor:
-    """Soft priors; every third film has none."""
+    """Soft priors; every third image has none."""
     priors = torch.rand(count, 1, height, width, generator=torch.Generator().manual_seed(1))
     priors[2::3] = NAN
     return priors
@@ -86,7 +86,7 @@ def assert_same_outputs(actual, expected, atol: float = 1e-5):
 def test_class_attention_is_the_class_rows_of_eager_attention_averaged_over_heads_and_the_last_blocks(
     height, width, blocks
 ):
-    outputs = outputs_of(build(class_attention_layers=blocks), films(2, height, width), output_attentions=True)
+    outputs = outputs_of(build(class_attention_layers=blocks), images(2, height, width), output_attentions=True)
     attentions = torch.stack(outputs.attentions[-blocks:]).mean((0, 2))
     rows = attentions[:, :FINDINGS, FINDINGS:].unflatten(-1, (height // 16, width // 16))
     assert outputs.class_attention.shape == (2, FINDINGS, height // 16, width // 16)
@@ -96,7 +96,7 @@ def test_class_attention_is_the_class_rows_of_eager_attention_averaged_over_head
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_sdpa_gives_what_eager_attention_gives(height, width):
-    pixel_values = films(2, height, width)
+    pixel_values = images(2, height, width)
     eager = outputs_of(build("eager", affinity_layers=1), pixel_values)
     assert_same_outputs(outputs_of(build("sdpa", affinity_layers=1), pixel_values), eager)
 
@@ -106,41 +106,41 @@ def test_flex_attention_gives_what_eager_attention_gives():
     eager = build("eager")
     flex = build("flex_attention")
     assert flex.config._attn_implementation == "flex_attention"
-    assert_same_outputs(outputs_of(flex, films()), outputs_of(eager, films()))
+    assert_same_outputs(outputs_of(flex, images()), outputs_of(eager, images()))
 
 
 def test_the_attention_implementation_can_be_changed_on_a_model():
     model = build("eager")
-    expected = outputs_of(model, films())
+    expected = outputs_of(model, images())
     model.set_attn_implementation("sdpa")
     assert model.clarity.layers[0].attention.config._attn_implementation == "sdpa"
-    assert_same_outputs(outputs_of(model, films()), expected)
+    assert_same_outputs(outputs_of(model, images()), expected)
 
 
 def test_scores_are_the_sigmoid_of_the_logits_under_the_calibration():
-    found = outputs_of(build(score_slopes=[2.0, 0.5, 1.0], score_intercepts=[0.0, -1.0, 3.0]), films())
+    found = outputs_of(build(score_slopes=[2.0, 0.5, 1.0], score_intercepts=[0.0, -1.0, 3.0]), images())
     mean = (found.class_token_logits + found.patch_logits) / 2
     torch.testing.assert_close(found.logits, mean * torch.tensor([2.0, 0.5, 1.0]) + torch.tensor([0.0, -1.0, 3.0]))
     torch.testing.assert_close(found.scores, found.logits.sigmoid())
-    plain = outputs_of(build(), films())
+    plain = outputs_of(build(), images())
     torch.testing.assert_close(plain.logits, mean)
 
 
 def test_a_calibration_changes_no_loss():
-    labels = torch.tensor([[1.0, 0.0, float("nan")]] * len(films()))
+    labels = torch.tensor([[1.0, 0.0, float("nan")]] * len(images()))
     plain, calibrated = build(), build(score_slopes=[2.0, 0.5, 1.0], score_intercepts=[0.0, -1.0, 3.0])
-    losses = [model(films(), labels=labels).loss for model in (plain, calibrated)]
+    losses = [model(images(), labels=labels).loss for model in (plain, calibrated)]
     torch.testing.assert_close(losses[0], losses[1], rtol=0, atol=0)
 
 
 def test_logits_are_in_float32_so_that_a_half_precision_model_keeps_the_order_of_its_scores():
     model = build(score_slopes=[2.0, 0.5, 1.0], score_intercepts=[0.0, -1.0, 3.0]).bfloat16()
-    found = outputs_of(model, films().bfloat16())
+    found = outputs_of(model, images().bfloat16())
     assert found.logits.dtype == torch.float32
     torch.testing.assert_close(found.scores, found.logits.sigmoid(), rtol=0, atol=0)
 
 
-def test_a_tiled_film_is_cut_into_rectangles_and_its_patches_see_no_class_token():
+def test_a_tiled_image_is_cut_into_rectangles_and_its_patches_see_no_class_token():
     torch.manual_seed(0)
     mask = tiled_attention_mask(50, (8, 12), 3, 1.0)[:, 0]
     assert mask[:, :3].all()
@@ -160,40 +160,40 @@ def test_a_tiled_film_is_cut_into_rectangles_and_its_patches_see_no_class_token(
     assert len(counts) > 3
 
 
-def test_the_share_of_tiled_films_is_the_rate():
+def test_the_share_of_tiled_images_is_the_rate():
     torch.manual_seed(0)
     whole = tiled_attention_mask(2000, (4, 4), 1, 0.3).all((1, 2, 3)).float().mean()
     assert whole == pytest.approx(0.7, abs=0.03)
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_a_patch_of_a_tiled_film_knows_nothing_of_the_other_tiles(implementation, monkeypatch):
+def test_a_patch_of_a_tiled_image_knows_nothing_of_the_other_tiles(implementation, monkeypatch):
     model = build(implementation, tiled_attention_rate=1.0, cam_groups=1).train()
     left = torch.zeros(1, 1, 3 + 16, 3 + 16, dtype=torch.bool)
     columns = torch.arange(16) % 4 < 2
     left[..., 3:, 3:] = columns[:, None] == columns
     left[..., :3, :] = True
     monkeypatch.setattr(modeling_clarity, "tiled_attention_mask", lambda *_: left)
-    film = films(1)
-    changed = film.clone()
+    image = images(1)
+    changed = image.clone()
     changed[..., 32:] = 0
-    before, after = (outputs_of(model, pixels, output_hidden_states=True) for pixels in (film, changed))
+    before, after = (outputs_of(model, pixels, output_hidden_states=True) for pixels in (image, changed))
     moved = (before.hidden_states[-1] - after.hidden_states[-1]).abs().amax(-1)[0]
     assert (moved[3:][columns] == 0).all()
     assert (moved[3:][~columns] > 0).all()
     assert (moved[:3] > 0).all()
 
 
-def test_films_are_tiled_in_training_alone():
+def test_images_are_tiled_in_training_alone():
     plain, tiled = (build(tiled_attention_rate=rate) for rate in (0.0, 1.0))
-    assert_same_outputs(outputs_of(plain, films()), outputs_of(tiled, films()), 0.0)
-    assert (outputs_of(tiled.train(), films()).logits - outputs_of(plain.train(), films()).logits).abs().max() > 1e-4
+    assert_same_outputs(outputs_of(plain, images()), outputs_of(tiled, images()), 0.0)
+    assert (outputs_of(tiled.train(), images()).logits - outputs_of(plain.train(), images()).logits).abs().max() > 1e-4
 
 
 def test_hidden_states_are_the_embeddings_and_the_output_of_every_block():
-    outputs = outputs_of(build(), films(), output_hidden_states=True)
+    outputs = outputs_of(build(), images(), output_hidden_states=True)
     assert [tuple(states.shape) for states in outputs.hidden_states] == [(2, FINDINGS + 16, 48)] * 4
-    encoded = outputs_of(build().clarity, films(), output_hidden_states=True)
+    encoded = outputs_of(build().clarity, images(), output_hidden_states=True)
     torch.testing.assert_close(encoded.hidden_states[-1][:, :FINDINGS], encoded.class_tokens)
     torch.testing.assert_close(build().clarity.layernorm(encoded.hidden_states[-1]), encoded.last_hidden_state)
 
@@ -210,7 +210,7 @@ def gradients(model: nn.Module, **inputs) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_gradient_checkpointing_leaves_the_gradients_as_they_are(reentrant):
     model = build("sdpa").train()
-    inputs = {"pixel_values": films(), "labels": some_labels(2), "anatomical_prior": some_priors(2)}
+    inputs = {"pixel_values": images(), "labels": some_labels(2), "anatomical_prior": some_priors(2)}
     expected = gradients(model, **inputs)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
     if reentrant:
@@ -220,9 +220,9 @@ def test_gradient_checkpointing_leaves_the_gradients_as_they_are(reentrant):
         torch.testing.assert_close(checkpointed[name], gradient, atol=0, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_a_batch_gives_the_loss_and_gradient_of_its_films_one_by_one():
+def test_a_batch_gives_the_loss_and_gradient_of_its_images_one_by_one():
     model = build("sdpa")
-    inputs = {"pixel_values": films(6), "labels": some_labels(6), "anatomical_prior": some_priors(6)}
+    inputs = {"pixel_values": images(6), "labels": some_labels(6), "anatomical_prior": some_priors(6)}
     whole = gradients(model, **inputs)
     loss = model(**inputs).loss
     singles = [{name: tensor[i : i + 1] for name, tensor in inputs.items()} for i in range(6)]
@@ -235,9 +235,9 @@ def test_a_batch_gives_the_loss_and_gradient_of_its_films_one_by_one():
 
 def test_bfloat16_autocast_is_finite_and_near_float32():
     model = build("sdpa")
-    expected = outputs_of(model, films())
+    expected = outputs_of(model, images())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = model(films(), labels=some_labels(2), anatomical_prior=some_priors(2))
+        outputs = model(images(), labels=some_labels(2), anatomical_prior=some_priors(2))
         outputs.loss.backward()
     assert outputs.loss.isfinite()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
@@ -247,8 +247,8 @@ def test_bfloat16_autocast_is_finite_and_near_float32():
 
 
 def test_a_bfloat16_model_is_near_float32():
-    expected = outputs_of(build("sdpa"), films(2, 512, 512))
-    outputs = outputs_of(build("sdpa").bfloat16(), films(2, 512, 512))
+    expected = outputs_of(build("sdpa"), images(2, 512, 512))
+    outputs = outputs_of(build("sdpa").bfloat16(), images(2, 512, 512))
     assert outputs.class_token_logits.dtype == torch.bfloat16
     torch.testing.assert_close(outputs.logits.float(), expected.logits, atol=0.1, rtol=0.05)
 
@@ -257,17 +257,17 @@ def test_stochastic_depth_is_active_in_training_only_and_rises_with_depth():
     model = build(drop_path_rate=0.5)
     rates = [layer.drop_path.p for layer in model.clarity.layers]
     assert rates == [0, 0.25, 0.5]
-    assert_same_outputs(outputs_of(model, films()), outputs_of(build(), films()), atol=0)
+    assert_same_outputs(outputs_of(model, images()), outputs_of(build(), images()), atol=0)
     torch.manual_seed(0)
-    training = outputs_of(model.train(), films())
-    assert not torch.equal(training.logits, outputs_of(model, films()).logits)
+    training = outputs_of(model.train(), images())
+    assert not torch.equal(training.logits, outputs_of(model, images()).logits)
 
 
 def test_dropout_is_active_in_training_only():
     model = build(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
-    assert_same_outputs(outputs_of(model, films()), outputs_of(build(), films()), atol=0)
-    training = outputs_of(model.train(), films())
-    assert not torch.equal(training.logits, outputs_of(model, films()).logits)
+    assert_same_outputs(outputs_of(model, images()), outputs_of(build(), images()), atol=0)
+    training = outputs_of(model.train(), images())
+    assert not torch.equal(training.logits, outputs_of(model, images()).logits)
 
 
 # Compilers -----------------------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_the_graph_is_captured_without_breaks():
     model = build("sdpa", affinity_layers=1)
     torch.compiler.reset()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    assert_same_outputs(outputs_of(compiled, films()), outputs_of(model, films()))
+    assert_same_outputs(outputs_of(compiled, images()), outputs_of(model, images()))
 
 
 @pytest.mark.slow
@@ -285,20 +285,20 @@ def test_the_compiled_model_gives_what_the_model_gives():
     model = build("sdpa")
     torch.compiler.reset()
     compiled = torch.compile(model, fullgraph=True)
-    assert_same_outputs(outputs_of(compiled, films()), outputs_of(model, films()))
+    assert_same_outputs(outputs_of(compiled, images()), outputs_of(model, images()))
 
 
-def test_the_exported_program_takes_any_number_of_films():
+def test_the_exported_program_takes_any_number_of_images():
     model = build("sdpa")
     program = torch.export.export(
         model,
         (),
-        kwargs={"pixel_values": films(2)},
+        kwargs={"pixel_values": images(2)},
         dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch", min=1, max=64)}},
     )
     for count in (1, 2, 5):
         assert_same_outputs(
-            outputs_of(program.module(), films(count, seed=count)), outputs_of(model, films(count, seed=count))
+            outputs_of(program.module(), images(count, seed=count)), outputs_of(model, images(count, seed=count))
         )
 
 
@@ -314,7 +314,7 @@ def test_a_saved_model_is_config_and_safetensors_and_reloads_bit_for_bit(tmp_pat
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
     assert not loaded.training
-    assert_same_outputs(outputs_of(loaded, films()), outputs_of(model, films()), atol=0)
+    assert_same_outputs(outputs_of(loaded, images()), outputs_of(model, images()), atol=0)
 
 
 def test_loading_with_other_findings_initialises_what_depends_on_their_number_and_nothing_else(tmp_path):
@@ -337,7 +337,7 @@ def test_loading_with_other_findings_initialises_what_depends_on_their_number_an
             torch.testing.assert_close(tensor, torch.full((5,), math.log(0.2 / 0.8)), msg=name)
         else:
             assert torch.equal(tensor, model.state_dict()[name]), name
-    assert outputs_of(loaded, films()).logits.shape == (2, 5)
+    assert outputs_of(loaded, images()).logits.shape == (2, 5)
 
 
 @pytest.mark.parametrize("origin", ["config", "checkpoint"])
@@ -366,8 +366,8 @@ def test_the_encoder_loads_from_a_checkpoint_with_heads(tmp_path):
     model = build()
     model.save_pretrained(tmp_path)
     encoder = ClarityModel.from_pretrained(tmp_path)
-    expected = outputs_of(model.clarity, films()).last_hidden_state
-    torch.testing.assert_close(outputs_of(encoder, films()).last_hidden_state, expected, atol=1e-6, rtol=0)
+    expected = outputs_of(model.clarity, images()).last_hidden_state
+    torch.testing.assert_close(outputs_of(encoder, images()).last_hidden_state, expected, atol=1e-6, rtol=0)
 
 
 def test_a_half_precision_file_whose_config_says_float32_loads_as_float32(tmp_path):
@@ -377,15 +377,15 @@ def test_a_half_precision_file_whose_config_says_float32_loads_as_float32(tmp_pa
     path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "float32"}))
     loaded = ClarityForMultiLabelLocalization.from_pretrained(tmp_path)
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
-    assert outputs_of(loaded, films()).logits.dtype == torch.float32
+    assert outputs_of(loaded, images()).logits.dtype == torch.float32
 
 
 def test_a_copy_of_a_model_is_independent_of_it():
     model = build()
-    expected = outputs_of(model, films())
+    expected = outputs_of(model, images())
     duplicate = copy.deepcopy(model)
     nn.init.zeros_(duplicate.segment_cam.cam.weight)
-    assert_same_outputs(outputs_of(model, films()), expected, atol=0)
+    assert_same_outputs(outputs_of(model, images()), expected, atol=0)
 
 
 # Sizes and errors ----------------------------------------------------------------------------------------------------
@@ -393,7 +393,7 @@ def test_a_copy_of_a_model_is_independent_of_it():
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (32, 80), (512, 512)])
 def test_any_multiple_of_the_patch_is_a_size(height, width):
-    outputs = outputs_of(build("sdpa"), films(1, height, width), labels=some_labels(1))
+    outputs = outputs_of(build("sdpa"), images(1, height, width), labels=some_labels(1))
     assert outputs.localization_maps.shape == (1, FINDINGS, height // 16, width // 16)
     assert outputs.foreground.shape == (1, 1, height // 16, width // 16)
     assert outputs.loss.isfinite()
@@ -402,16 +402,16 @@ def test_any_multiple_of_the_patch_is_a_size(height, width):
 @pytest.mark.parametrize(("height", "width", "axis"), [(65, 64, "height"), (64, 56, "width"), (8, 64, "height")])
 def test_a_size_that_the_patch_does_not_divide_is_refused(height, width, axis):
     with pytest.raises(ValueError, match=rf"`pixel_values {axis}` must be a multiple of `patch_size` \(16\), got \d+"):
-        build()(films(1, height, width))
+        build()(images(1, height, width))
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 64, 64), (2, 4, 64, 64), (3, 64, 64)])
-def test_another_shape_of_film_is_refused(shape):
+def test_another_shape_of_image_is_refused(shape):
     with pytest.raises(ValueError, match=r"`pixel_values` must be \(B, 3, H, W\), got"):
         build()(torch.zeros(shape))
 
 
-def test_missing_films_are_refused():
+def test_missing_images_are_refused():
     with pytest.raises(ValueError, match="`pixel_values` must be given"):
         build()(labels=some_labels(2))
 
@@ -419,18 +419,18 @@ def test_missing_films_are_refused():
 @pytest.mark.parametrize("shape", [(2,), (2, FINDINGS + 1), (1, FINDINGS), (2, FINDINGS, 1)])
 def test_labels_of_another_shape_are_refused(shape):
     with pytest.raises(ValueError, match=r"`labels` must be \(B, F\) = \(2, 3\), got"):
-        build()(films(2), labels=torch.zeros(shape))
+        build()(images(2), labels=torch.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(2, 64, 64), (1, 1, 64, 64), (2, FINDINGS, 64, 64)])
 def test_a_prior_of_another_shape_is_refused(shape):
     with pytest.raises(ValueError, match=r"`anatomical_prior` must be \(B, 1, H, W\) with B = 2, got"):
-        build()(films(2), labels=some_labels(2), anatomical_prior=torch.zeros(shape))
+        build()(images(2), labels=some_labels(2), anatomical_prior=torch.zeros(shape))
 
 
-def test_films_of_one_channel_are_taken_by_a_model_of_one_channel():
+def test_images_of_one_channel_are_taken_by_a_model_of_one_channel():
     model = build(num_channels=1)
-    assert outputs_of(model, films()[:, :1]).logits.shape == (2, FINDINGS)
+    assert outputs_of(model, images()[:, :1]).logits.shape == (2, FINDINGS)
 
 
 # Positions -----------------------------------------------------------------------------------------------------------
@@ -458,7 +458,7 @@ def test_resampled_positions_keep_what_is_constant_and_the_direction_of_what_is_
 def test_stored_positions_can_be_resampled_and_saved_for_another_size(tmp_path, size):
     model = build()
     height, width = (size, size) if isinstance(size, int) else size
-    pixel_values = films(1, height, width)
+    pixel_values = images(1, height, width)
     expected = outputs_of(model, pixel_values)
     model.clarity.resize_position_embeddings(size)
     assert model.config.patch_grid == (height // 16, width // 16)
@@ -475,12 +475,12 @@ def test_a_refused_size_leaves_the_model_as_it_was():
     with pytest.raises(ValueError, match="must be a multiple of `patch_size`"):
         model.clarity.resize_position_embeddings(100)
     assert model.config.image_size == 64
-    assert outputs_of(model, films()).logits.isfinite().all()
+    assert outputs_of(model, images()).logits.isfinite().all()
 
 
 def test_patch_tokens_run_along_rows():
     embeddings = build().clarity.embeddings
-    dark, lit = films(1, 64, 96) * 0, films(1, 64, 96) * 0
+    dark, lit = images(1, 64, 96) * 0, images(1, 64, 96) * 0
     lit[..., 32:48, 80:96] = 1  # the patch of row 2 and column 5
     changed = (embeddings(lit) - embeddings(dark)).abs().sum(-1)[0].nonzero().flatten().tolist()
     assert changed == [FINDINGS + 2 * 6 + 5]
@@ -491,20 +491,20 @@ def test_patch_tokens_run_along_rows():
 
 def test_linear_pooling_is_a_dot_product_with_the_normalised_class_token():
     model = build(pooling="linear")
-    encoded, head = outputs_of(model.clarity, films()), model.class_token_head
+    encoded, head = outputs_of(model.clarity, images()), model.class_token_head
     logits = torch.einsum("bfd,fd->bf", encoded.last_hidden_state[:, :FINDINGS], head.weight) + head.bias
-    torch.testing.assert_close(outputs_of(model, films()).class_token_logits, logits)
+    torch.testing.assert_close(outputs_of(model, images()).class_token_logits, logits)
     assert head.attention is None
 
 
 def test_mean_pooling_averages_the_class_token_before_the_final_layernorm():
     model = build(pooling="mean")
     nn.init.constant_(model.class_token_head.bias, 0.3)
-    expected = outputs_of(model.clarity, films(), output_hidden_states=True).hidden_states[-1]
-    logits = outputs_of(model, films()).class_token_logits
+    expected = outputs_of(model.clarity, images(), output_hidden_states=True).hidden_states[-1]
+    logits = outputs_of(model, images()).class_token_logits
     torch.testing.assert_close(logits, expected[:, :FINDINGS].mean(-1) + 0.3)
     nn.init.zeros_(model.clarity.layernorm.weight)
-    assert torch.equal(outputs_of(model, films()).class_token_logits, logits)
+    assert torch.equal(outputs_of(model, images()).class_token_logits, logits)
     assert model.class_token_head.weight is None
 
 
@@ -512,7 +512,7 @@ def test_attention_pooling_lets_class_tokens_attend_over_patches_alone():
     model = build(pooling="attention")
     head, pool = model.class_token_head, model.class_token_head.attention
     nn.init.uniform_(pool.layer_scale)
-    tokens = outputs_of(model.clarity, films()).last_hidden_state
+    tokens = outputs_of(model.clarity, images()).last_hidden_state
     class_tokens, patches = tokens[:, :FINDINGS], tokens[:, FINDINGS:]
     for projection in (pool.q_proj, pool.k_proj, pool.v_proj):
         nn.init.normal_(projection.bias)
@@ -523,25 +523,25 @@ def test_attention_pooling_lets_class_tokens_attend_over_patches_alone():
     attended = (query @ key.transpose(2, 3) / 4).softmax(-1) @ value
     pooled = class_tokens + pool.layer_scale * pool.o_proj(attended.transpose(1, 2).flatten(2))
     logits = (pooled * head.weight).sum(-1) + head.bias
-    torch.testing.assert_close(outputs_of(model, films()).class_token_logits, logits)
+    torch.testing.assert_close(outputs_of(model, images()).class_token_logits, logits)
 
 
 @pytest.mark.parametrize("pooling", ["attention", "linear", "mean"])
 def test_every_pooling_trains_all_its_weights(pooling):
-    found = gradients(build(pooling=pooling).train(), pixel_values=films(), labels=torch.ones(2, FINDINGS),
+    found = gradients(build(pooling=pooling).train(), pixel_values=images(), labels=torch.ones(2, FINDINGS),
                       anatomical_prior=torch.ones(2, 1, 64, 64))  # fmt: skip
     assert all(gradient.abs().sum() > 0 for name, gradient in found.items() if "k_proj.bias" not in name)
 
 
 def test_logits_are_the_mean_of_both_logits():
-    outputs = outputs_of(build(), films())
+    outputs = outputs_of(build(), images())
     torch.testing.assert_close(outputs.logits, (outputs.class_token_logits + outputs.patch_logits) / 2)
 
 
 def test_without_segmentcam_the_class_tokens_alone_score_and_localize():
     model = build(segment_cam=False, map_fusion="attention", background_suppression=False)
     assert not [name for name, _ in model.named_parameters() if name.startswith(("segment_cam", "ranking_pooling"))]
-    outputs = outputs_of(model, films(), labels=some_labels(2), anatomical_prior=some_priors(2))
+    outputs = outputs_of(model, images(), labels=some_labels(2), anatomical_prior=some_priors(2))
     torch.testing.assert_close(outputs.logits, outputs.class_token_logits)
     patches = outputs.class_attention.shape[-2] * outputs.class_attention.shape[-1]
     torch.testing.assert_close(outputs.localization_maps, outputs.class_attention * patches)
@@ -551,28 +551,28 @@ def test_without_segmentcam_the_class_tokens_alone_score_and_localize():
 
 def test_a_model_without_segmentcam_trains_all_its_weights_and_survives_its_file(tmp_path):
     model = build(segment_cam=False, map_fusion="attention", background_suppression=False)
-    found = gradients(model, pixel_values=films(), labels=some_labels(2))
+    found = gradients(model, pixel_values=images(), labels=some_labels(2))
     assert all(gradient.abs().sum() > 0 for name, gradient in found.items() if "k_proj.bias" not in name)
     model.save_pretrained(tmp_path)
     reloaded = ClarityForMultiLabelLocalization.from_pretrained(tmp_path).eval()
-    torch.testing.assert_close(outputs_of(reloaded, films()).logits, outputs_of(model.eval(), films()).logits)
+    torch.testing.assert_close(outputs_of(reloaded, images()).logits, outputs_of(model.eval(), images()).logits)
 
 
 def test_positive_weights_of_the_config_weigh_both_cross_entropies():
     weights = [1.0 + index for index in range(FINDINGS)]
     plain, weighted = build(), build(positive_weights=weights)
     labels = some_labels(2)
-    outputs = outputs_of(weighted, films(), labels=labels)
+    outputs = outputs_of(weighted, images(), labels=labels)
     for name in ("class_token", "patch"):
         expected = multilabel_classification_loss(outputs[f"{name}_logits"], labels, torch.tensor(weights))
         torch.testing.assert_close(outputs.loss_parts[name], expected)
-        assert outputs.loss_parts[name] > outputs_of(plain, films(), labels=labels).loss_parts[name]
+        assert outputs.loss_parts[name] > outputs_of(plain, images(), labels=labels).loss_parts[name]
 
 
 @pytest.mark.parametrize("num_labels", [1, 3])
 def test_any_number_of_findings_is_possible(num_labels):
     model = build(num_labels=num_labels)
-    outputs = model(films(), labels=torch.ones(2, num_labels), anatomical_prior=some_priors(2))
+    outputs = model(images(), labels=torch.ones(2, num_labels), anatomical_prior=some_priors(2))
     outputs.loss.backward()
     assert outputs.logits.shape == (2, num_labels)
     assert outputs.localization_maps.shape == (2, num_labels, 4, 4)
@@ -596,12 +596,12 @@ def test_ranking_pooling_is_the_weighted_mean_of_sorted_scores_plus_bias(count):
     pooling.bias.data = torch.tensor([0.5, -1.0])
     maps = torch.randn(3, 2, 1, count, generator=torch.Generator().manual_seed(count))
     decay = max(0.0, 1 - 1 / (0.3 * count))
-    for film in range(3):
+    for image in range(3):
         for finding, bias in enumerate((0.5, -1.0)):
-            scores = sorted(maps[film, finding].flatten().tolist(), reverse=True)
+            scores = sorted(maps[image, finding].flatten().tolist(), reverse=True)
             weights = [decay**rank for rank in range(count)]
             mean = sum(s * w for s, w in zip(scores, weights, strict=True)) / sum(weights)
-            assert pooling(maps)[film, finding].item() == pytest.approx(mean + bias, abs=1e-5)
+            assert pooling(maps)[image, finding].item() == pytest.approx(mean + bias, abs=1e-5)
 
 
 def test_a_smaller_ranking_share_weighs_the_highest_patches_more():
@@ -631,11 +631,11 @@ def test_ranking_pooling_of_half_precision_has_the_weights_of_float32(dtype):
 
 def test_the_bias_comes_after_pooling_and_never_enters_the_activation_maps():
     model = build()
-    before = outputs_of(model, films())
+    before = outputs_of(model, images())
     assert model.segment_cam.cam.bias is None
     with torch.no_grad():
         model.ranking_pooling.bias += 2
-    after = outputs_of(model, films())
+    after = outputs_of(model, images())
     torch.testing.assert_close(after.patch_logits, before.patch_logits + 2)
     assert torch.equal(after.activation_maps, before.activation_maps)
     assert torch.equal(after.localization_maps, before.localization_maps)
@@ -643,12 +643,12 @@ def test_the_bias_comes_after_pooling_and_never_enters_the_activation_maps():
 
 def test_logits_do_not_depend_on_the_foreground():
     model = build()
-    outputs = model(films())
+    outputs = model(images())
     outputs.logits.sum().backward()
     assert model.segment_cam.foreground.weight.grad is None
     assert model.segment_cam.cam.weight.grad.abs().sum() > 0
     nn.init.normal_(model.segment_cam.foreground.weight)
-    changed = outputs_of(model, films())
+    changed = outputs_of(model, images())
     assert torch.equal(changed.logits, outputs.logits)
     assert not torch.equal(changed.localization_maps, outputs.localization_maps)
 
@@ -659,7 +659,7 @@ def test_logits_do_not_depend_on_the_foreground():
 @pytest.mark.parametrize("fusion", ["geometric", "attention", "cam"])
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_maps_follow_the_formula_of_their_fusion(fusion, height, width):
-    outputs = outputs_of(build(map_fusion=fusion, background_suppression=False), films(2, height, width))
+    outputs = outputs_of(build(map_fusion=fusion, background_suppression=False), images(2, height, width))
     attention = outputs.class_attention * (height // 16) * (width // 16)
     evidence = (1 + outputs.activation_maps.exp()).log()
     expected = {"geometric": (attention * evidence) ** 0.5, "attention": attention, "cam": evidence}[fusion]
@@ -669,8 +669,8 @@ def test_maps_follow_the_formula_of_their_fusion(fusion, height, width):
 
 def test_background_suppression_keeps_each_findings_floor_outside_the_foreground():
     floors = [0.0, 0.25, 1.0]
-    kept = outputs_of(build(background_suppression=False), films())
-    suppressed = outputs_of(build(suppression_floor=floors), films())
+    kept = outputs_of(build(background_suppression=False), images())
+    suppressed = outputs_of(build(suppression_floor=floors), images())
     floor = torch.tensor(floors)[:, None, None]
     expected = kept.localization_maps * (floor + (1 - floor) * kept.foreground)
     torch.testing.assert_close(suppressed.localization_maps, expected)
@@ -696,7 +696,7 @@ def test_the_scale_of_maps_carries_between_sizes(grid, fusion):
 
 
 def test_maps_are_not_negative_and_carry_no_gradient():
-    outputs = build("sdpa", affinity_layers=2).train()(films())
+    outputs = build("sdpa", affinity_layers=2).train()(images())
     assert (outputs.localization_maps >= 0).all()
     assert not outputs.localization_maps.requires_grad
     assert outputs.activation_maps.requires_grad
@@ -711,7 +711,7 @@ def test_maps_are_not_negative_and_carry_no_gradient():
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_refinement_is_a_product_with_the_renormalised_patch_block_of_eager_attention(blocks, height, width):
     model = build(affinity_layers=blocks)
-    encoded = outputs_of(model.clarity, films(2, height, width), output_attentions=True)
+    encoded = outputs_of(model.clarity, images(2, height, width), output_attentions=True)
     affinity = torch.stack(encoded.attentions[-blocks:]).mean((0, 2))[:, FINDINGS:, FINDINGS:]
     affinity = affinity / affinity.sum(-1, keepdim=True)
     maps = torch.rand(2, FINDINGS, height // 16, width // 16)
@@ -721,16 +721,16 @@ def test_refinement_is_a_product_with_the_renormalised_patch_block_of_eager_atte
 
 
 def test_refined_maps_are_the_refinement_of_the_fused_maps_before_suppression():
-    fused = outputs_of(build(background_suppression=False), films()).localization_maps
+    fused = outputs_of(build(background_suppression=False), images()).localization_maps
     model = build(affinity_layers=2, suppression_floor=0.2)
-    outputs = outputs_of(model, films())
-    states = outputs_of(model.clarity, films()).affinity_states
+    outputs = outputs_of(model, images())
+    states = outputs_of(model.clarity, images()).affinity_states
     expected = refine_by_affinity(fused, states) * (0.2 + 0.8 * outputs.foreground)
     torch.testing.assert_close(outputs.localization_maps, expected)
 
 
 def test_refinement_keeps_an_even_map_even():
-    states = outputs_of(build(affinity_layers=2).clarity, films()).affinity_states
+    states = outputs_of(build(affinity_layers=2).clarity, images()).affinity_states
     torch.testing.assert_close(
         refine_by_affinity(torch.ones(2, FINDINGS, 4, 4), states), torch.ones(2, FINDINGS, 4, 4)
     )
@@ -739,11 +739,11 @@ def test_refinement_keeps_an_even_map_even():
 # The whole of it, slowly ---------------------------------------------------------------------------------------------
 
 
-def reference_outputs(weights: dict, config: ClarityConfig, film: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Scores and maps of one film `(3, H, W)`, head by head, patch by patch and finding by finding, in float64."""
+def reference_outputs(weights: dict, config: ClarityConfig, image: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Scores and maps of one image `(3, H, W)`, head by head, patch by patch and finding by finding, in float64."""
     weights = {name: tensor.double() for name, tensor in weights.items()}
     findings, size, heads, patch = config.num_labels, config.hidden_size, config.num_attention_heads, config.patch_size
-    height, width = film.shape[1] // patch, film.shape[2] // patch
+    height, width = image.shape[1] // patch, image.shape[2] // patch
 
     def linear(name, states):
         product = torch.stack([weights[f"{name}.weight"] @ state for state in states])
@@ -779,7 +779,7 @@ def reference_outputs(weights: dict, config: ClarityConfig, film: torch.Tensor) 
     tokens = list((weights["clarity.embeddings.class_tokens"] + weights["clarity.embeddings.class_positions"])[0])
     for row in range(height):
         for column in range(width):
-            cut = film.double()[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch].flatten()
+            cut = image.double()[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch].flatten()
             place = weights["clarity.embeddings.patch_positions"][0, row * width + column]
             tokens.append(kernel @ cut + weights["clarity.embeddings.patch_projection.bias"] + place)
     states, class_rows = torch.stack(tokens), []
@@ -838,13 +838,13 @@ def test_outputs_equal_those_of_a_slow_reference(implementation):
         for name, parameter in model.named_parameters():
             if name.endswith(("bias", "layer_scale")) or "norm" in name:
                 parameter.add_(torch.randn(parameter.shape) * 0.3)
-    outputs = outputs_of(model, films(2))
-    for film, pixel_values in enumerate(films(2)):
+    outputs = outputs_of(model, images(2))
+    for image, pixel_values in enumerate(images(2)):
         expected = reference_outputs(model.state_dict(), model.config, pixel_values)
         for name, values in expected.items():
             assert values.std() > 1e-3, name  # or the comparison says little
             torch.testing.assert_close(
-                outputs[name][film].double(), values, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+                outputs[name][image].double(), values, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
             )
 
 
@@ -853,7 +853,7 @@ def test_outputs_equal_those_of_a_slow_reference(implementation):
 
 def test_the_loss_is_the_weighted_sum_of_its_parts():
     model = build(orthogonal_loss_weight=0.5, foreground_loss_weight=0.25, background_loss_weight=2)
-    outputs = outputs_of(model, films(), labels=some_labels(2), anatomical_prior=some_priors(2))
+    outputs = outputs_of(model, images(), labels=some_labels(2), anatomical_prior=some_priors(2))
     parts = outputs.loss_parts
     assert list(parts) == ["class_token", "patch", "orthogonal", "foreground", "background"]
     expected = (
@@ -869,7 +869,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
 def test_masks_of_findings_teach_evidence_and_attention_on_the_patch_grid():
     masks = torch.zeros(2, 3, 64, 64)
     masks[0, 1, :20, :40] = 1
-    outputs = outputs_of(build(evidence_loss_weight=0.5), films(), labels=some_labels(2), finding_masks=masks)
+    outputs = outputs_of(build(evidence_loss_weight=0.5), images(), labels=some_labels(2), finding_masks=masks)
     parts = outputs.loss_parts
     grid = outputs.class_attention.shape[-2:]
     covered = F.adaptive_avg_pool2d(masks, grid)
@@ -881,40 +881,40 @@ def test_masks_of_findings_teach_evidence_and_attention_on_the_patch_grid():
 
 def test_masks_of_findings_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"`finding_masks` must be \(B, F, H, W\) with \(B, F\) = \(2, 3\)"):
-        outputs_of(build(), films(), labels=some_labels(2), finding_masks=torch.zeros(2, 1, 8, 8))
+        outputs_of(build(), images(), labels=some_labels(2), finding_masks=torch.zeros(2, 1, 8, 8))
 
 
 def test_each_classification_part_is_the_cross_entropy_of_its_own_logits():
     labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
-    outputs = outputs_of(build(), films(), labels=labels)
+    outputs = outputs_of(build(), images(), labels=labels)
     for part in ("class_token", "patch"):
         expected = F.binary_cross_entropy_with_logits(outputs[f"{part}_logits"], labels)
         torch.testing.assert_close(outputs.loss_parts[part], expected)
 
 
 def test_without_a_prior_the_foreground_and_background_cost_nothing():
-    outputs = outputs_of(build(), films(), labels=some_labels(2))
+    outputs = outputs_of(build(), images(), labels=some_labels(2))
     assert list(outputs.loss_parts) == ["class_token", "patch", "orthogonal"]
 
 
 def test_without_labels_there_is_no_loss():
-    outputs = outputs_of(build(), films())
+    outputs = outputs_of(build(), images())
     assert outputs.loss is None
     assert outputs.loss_parts is None
 
 
-def test_a_prior_of_the_films_size_is_averaged_over_each_patch():
+def test_a_prior_of_the_images_size_is_averaged_over_each_patch():
     model, labels = build(), torch.ones(1, FINDINGS)
     fine = some_priors(1)
     coarse = F.avg_pool2d(fine, 16)
-    expected = outputs_of(model, films(1), labels=labels, anatomical_prior=coarse).loss
-    torch.testing.assert_close(outputs_of(model, films(1), labels=labels, anatomical_prior=fine).loss, expected)
+    expected = outputs_of(model, images(1), labels=labels, anatomical_prior=coarse).loss
+    torch.testing.assert_close(outputs_of(model, images(1), labels=labels, anatomical_prior=fine).loss, expected)
 
 
 def test_the_background_loss_is_of_attention_and_evidence_alike():
     labels, prior = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]), torch.zeros(2, 1, 4, 4)
     prior[..., :2] = 1
-    outputs = outputs_of(build(), films(), labels=labels, anatomical_prior=prior)
+    outputs = outputs_of(build(), images(), labels=labels, anatomical_prior=prior)
     shares = [
         maps[..., 2:].sum((2, 3)) / maps.sum((2, 3))
         for maps in (outputs.class_attention, F.softplus(outputs.activation_maps))
@@ -927,7 +927,7 @@ def test_the_background_loss_of_attention_reaches_the_queries_of_the_kept_blocks
     model = build(class_attention_layers=1, segment_cam=False, map_fusion="attention", background_suppression=False)
     prior = torch.zeros(2, 1, 64, 64)
     prior[..., :32] = 1
-    part = model(films(), labels=torch.ones(2, FINDINGS), anatomical_prior=prior).loss_parts["background"]
+    part = model(images(), labels=torch.ones(2, FINDINGS), anatomical_prior=prior).loss_parts["background"]
     part.backward()
     assert model.clarity.layers[-1].attention.q_proj.weight.grad.abs().sum() > 0
     assert model.clarity.layers[-1].attention.v_proj.weight.grad is None
@@ -935,7 +935,7 @@ def test_the_background_loss_of_attention_reaches_the_queries_of_the_kept_blocks
 
 def test_the_background_loss_reaches_the_evidence_and_not_the_foreground():
     model = build()
-    part = model(films(), labels=torch.ones(2, FINDINGS), anatomical_prior=some_priors(2)).loss_parts["background"]
+    part = model(images(), labels=torch.ones(2, FINDINGS), anatomical_prior=some_priors(2)).loss_parts["background"]
     part.backward()
     assert model.segment_cam.cam.weight.grad.abs().sum() > 0
     assert model.segment_cam.foreground.weight.grad is None
@@ -943,7 +943,7 @@ def test_the_background_loss_reaches_the_evidence_and_not_the_foreground():
 
 def test_outputs_come_as_a_tuple_on_request_without_what_is_missing():
     model = build()
-    outputs, values = outputs_of(model, films()), outputs_of(model, films(), return_dict=False)
+    outputs, values = outputs_of(model, images()), outputs_of(model, images(), return_dict=False)
     assert isinstance(values, tuple)
     assert len(values) == len(outputs.to_tuple())
     assert torch.equal(values[0], outputs.logits)
@@ -987,17 +987,17 @@ def test_a_config_changed_after_the_model_was_made_is_checked_when_it_is_used(na
     model = build()
     setattr(model.config, name, NAN)
     with pytest.raises(ValueError, match=f"`{name}` must"):
-        model(films())
+        model(images())
 
 
 def test_labels_of_other_conventions_are_refused_naming_nan():
     with pytest.raises(ValueError, match=r"`labels` must be in \[0, 1\] or NaN, got -1. .* as NaN"):
-        build()(films(1), labels=torch.tensor([[1.0, 0.0, -1.0]]))
+        build()(images(1), labels=torch.tensor([[1.0, 0.0, -1.0]]))
 
 
 def test_a_prior_in_grey_levels_is_refused():
     with pytest.raises(ValueError, match=r"`anatomical_prior` must be in \[0, 1\] or NaN, got 255"):
-        build()(films(1), labels=some_labels(1), anatomical_prior=torch.full((1, 1, 64, 64), 255.0))
+        build()(images(1), labels=some_labels(1), anatomical_prior=torch.full((1, 1, 64, 64), 255.0))
 
 
 @pytest.mark.parametrize(
@@ -1006,14 +1006,14 @@ def test_a_prior_in_grey_levels_is_refused():
 )
 def test_a_misspelt_argument_is_refused_with_the_close_one(argument, close):
     with pytest.raises(TypeError, match=f"got `{argument}`. Did you mean `{close}`"):
-        build()(films(1), **{argument: None})
+        build()(images(1), **{argument: None})
 
 
 def test_the_encoder_refuses_arguments_that_it_does_not_have():
     with pytest.raises(TypeError, match="got `interpolate_pos_encoding`"):
-        build().clarity(films(1), interpolate_pos_encoding=True)
+        build().clarity(images(1), interpolate_pos_encoding=True)
     with pytest.raises(TypeError, match="got `labels`"):
-        build().clarity(films(1), labels=some_labels(1))
+        build().clarity(images(1), labels=some_labels(1))
 
 
 # Settings of training alone ------------------------------------------------------------------------------------------
@@ -1021,7 +1021,7 @@ def test_the_encoder_refuses_arguments_that_it_does_not_have():
 
 def test_fields_of_training_change_nothing_of_an_evaluating_model():
     changed = {name: 0.5 for name in TRAINING_DEFAULTS} | {"positive_weights": [2.0, 1.0, 3.0]}
-    one, other = outputs_of(build(), films()), outputs_of(build(**changed), films())
+    one, other = outputs_of(build(), images()), outputs_of(build(**changed), images())
     for name in ("logits", "localization_maps", "scores"):
         torch.testing.assert_close(one[name], other[name], rtol=0, atol=0)
 

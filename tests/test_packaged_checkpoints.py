@@ -84,8 +84,8 @@ def test_encoders_load_by_name(package, loader, tiny_model):
     assert torch.equal(encoder.layernorm.weight, tiny_model.clarity.layernorm.weight)
 
 
-def test_a_pipeline_loads_by_name(package, film):
-    assert len(pipeline("chest-xray-localization", model=NAME)(film)) == 14
+def test_a_pipeline_loads_by_name(package, image):
+    assert len(pipeline("chest-xray-localization", model=NAME)(image)) == 14
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones(package):
@@ -98,7 +98,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(package):
 
 @pytest.mark.parametrize(("name", "arguments"), packaged_checkpoints.UNTRAINED.items())
 def test_an_untrained_name_says_how_to_get_it(package, name, arguments):
-    with pytest.raises(OSError, match=rf"`{name}` is .* do not ship.*clarity-hf train --data_dir FILMS {arguments}"):
+    with pytest.raises(OSError, match=rf"`{name}` is .* do not ship.*clarity-hf train --data_dir IMAGES {arguments}"):
         packaged_checkpoints.checkpoint_path(name)
     with pytest.raises(OSError, match="weights do not ship"):
         AutoModelForImageClassification.from_pretrained(name)
@@ -253,10 +253,10 @@ def test_the_checkpoint_of_the_package_finds_a_large_heart_where_it_is():
     assert box_iou(truth, np.array([list(box.values())]))[0, 0] > 0.4
 
 
-@pytest.mark.parametrize("film", ["cardiomegaly", "effusion-consolidation", "normal", "hernia"])
-def test_the_checkpoint_says_of_stored_phantoms_what_it_said(film):
-    expected = json.loads((PINNED / "outputs.json").read_text())[film]
-    found = {finding["label"]: finding for finding in pinned_localizer()(PINNED / f"{film}.png")}
+@pytest.mark.parametrize("image", ["cardiomegaly", "effusion-consolidation", "normal", "hernia"])
+def test_the_checkpoint_says_of_stored_phantoms_what_it_said(image):
+    expected = json.loads((PINNED / "outputs.json").read_text())[image]
+    found = {finding["label"]: finding for finding in pinned_localizer()(PINNED / f"{image}.png")}
     assert found.keys() == expected.keys()
     for label, held in expected.items():
         assert found[label]["score"] == pytest.approx(held["score"], abs=1e-3), label

@@ -50,8 +50,8 @@ def assert_same(findings, others, score=1e-5, box=1.0):
 # What comes out
 
 
-def test_a_film_gives_every_finding_highest_score_first(localizer, film):
-    findings = localizer(film)
+def test_an_image_gives_every_finding_highest_score_first(localizer, image):
+    findings = localizer(image)
     assert isinstance(localizer, ChestXrayLocalizationPipeline)
     assert {finding["label"] for finding in findings} == set(FINDINGS)
     assert len(findings) == 14
@@ -61,18 +61,18 @@ def test_a_film_gives_every_finding_highest_score_first(localizer, film):
     assert set(findings[0]) == {"label", "score", "threshold", "present", "boxes"}
 
 
-def test_scores_are_the_model_s(localizer, film):
-    values = localizer.image_processor(film, return_tensors="pt").pixel_values
+def test_scores_are_the_model_s(localizer, image):
+    values = localizer.image_processor(image, return_tensors="pt").pixel_values
     with torch.no_grad():
         scores = localizer.model(values).logits.sigmoid()[0]
-    found = by_label(localizer(film))
+    found = by_label(localizer(image))
     for index, label in enumerate(FINDINGS):
         assert found[label]["score"] == pytest.approx(scores[index].item(), abs=1e-6)
 
 
-def test_present_findings_have_boxes_and_absent_ones_none(localizer, film):
-    median = float(np.median([finding["score"] for finding in localizer(film)]))
-    findings = localizer(film, threshold=median)
+def test_present_findings_have_boxes_and_absent_ones_none(localizer, image):
+    median = float(np.median([finding["score"] for finding in localizer(image)]))
+    findings = localizer(image, threshold=median)
     present = [finding for finding in findings if finding["present"]]
     assert 0 < len(present) < 14
     for finding in findings:
@@ -82,9 +82,9 @@ def test_present_findings_have_boxes_and_absent_ones_none(localizer, film):
 
 
 @pytest.mark.parametrize("shape", [(120, 90), (90, 120), (300, 80)])
-def test_boxes_lie_inside_the_film(localizer, shape):
-    film = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    boxes = [box for finding in localizer(film, threshold=0) for box in finding["boxes"]]
+def test_boxes_lie_inside_the_image(localizer, shape):
+    image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    boxes = [box for finding in localizer(image, threshold=0) for box in finding["boxes"]]
     assert boxes
     for box in boxes:
         assert list(box) == ["xmin", "ymin", "xmax", "ymax"]
@@ -92,61 +92,61 @@ def test_boxes_lie_inside_the_film(localizer, shape):
         assert 0 <= box["ymin"] < box["ymax"] <= shape[0]
 
 
-def test_the_result_is_json(localizer, film):
+def test_the_result_is_json(localizer, image):
     numbers = (None, 0, 0.3, np.float32(0.25))
     for threshold in (*numbers, [0.1] * 14, (0.1,) * 14, np.full(14, 0.1), torch.full((14,), 0.1)):
-        findings = localizer(film, threshold=threshold)
+        findings = localizer(image, threshold=threshold)
         assert json.loads(json.dumps(findings)) == findings
         assert type(findings[0]["threshold"]) is float
 
 
-def test_thresholds_per_finding_are_in_the_config_s_order(localizer, film):
+def test_thresholds_per_finding_are_in_the_config_s_order(localizer, image):
     thresholds = [0.0 if label == "Mass" else 1.0 for label in FINDINGS]
-    findings = by_label(localizer(film, threshold=thresholds))
+    findings = by_label(localizer(image, threshold=thresholds))
     assert [label for label, finding in findings.items() if finding["present"]] == ["Mass"]
     assert findings["Hernia"]["threshold"] == 1.0
 
 
-def test_the_config_s_thresholds_are_the_default(tiny_model, localizer, film):
+def test_the_config_s_thresholds_are_the_default(tiny_model, localizer, image):
     tiny_model.config.score_thresholds = [0.0] * 7 + [1.0] * 7
     own = ChestXrayLocalizationPipeline(model=tiny_model, image_processor=localizer.image_processor)
-    present = {finding["label"] for finding in own(film) if finding["present"]}
+    present = {finding["label"] for finding in own(image) if finding["present"]}
     assert present == set(FINDINGS[:7])
 
 
-def test_findings_without_boxes_are_listed_and_boxed_only_where_thresholds_are_given(tiny_model, localizer, film):
+def test_findings_without_boxes_are_listed_and_boxed_only_where_thresholds_are_given(tiny_model, localizer, image):
     tiny_model.config.score_thresholds = 0.0
     tiny_model.config.boxless_findings = ["Mass", "Nodule", "a finding of another model"]
     own = ChestXrayLocalizationPipeline(model=tiny_model, image_processor=localizer.image_processor)
-    findings = by_label(own(film))
+    findings = by_label(own(image))
     assert {label for label, finding in findings.items() if not finding["boxes"]} == {"Mass", "Nodule"}
     assert all(finding["present"] for finding in findings.values())
-    assert all(finding["boxes"] for finding in own(film, threshold=0.0))
+    assert all(finding["boxes"] for finding in own(image, threshold=0.0))
 
 
-def test_a_higher_map_threshold_gives_smaller_boxes(localizer, film):
+def test_a_higher_map_threshold_gives_smaller_boxes(localizer, image):
     def area(share):
-        boxes = [box for finding in localizer(film, threshold=0, map_threshold=share) for box in finding["boxes"]]
+        boxes = [box for finding in localizer(image, threshold=0, map_threshold=share) for box in finding["boxes"]]
         return sum((box["xmax"] - box["xmin"]) * (box["ymax"] - box["ymin"]) for box in boxes)
 
     assert area(0.2) > area(0.6) > area([0.9] * 14) > 0
 
 
-def test_top_k_keeps_the_highest_scores(localizer, film):
-    assert localizer(film, top_k=3) == localizer(film)[:3]
-    assert len(localizer(film, top_k=100)) == 14
+def test_top_k_keeps_the_highest_scores(localizer, image):
+    assert localizer(image, top_k=3) == localizer(image)[:3]
+    assert len(localizer(image, top_k=100)) == 14
 
 
 @pytest.mark.parametrize("top_k", [0, -1])
-def test_top_k_below_one_is_refused(localizer, film, top_k):
+def test_top_k_below_one_is_refused(localizer, image, top_k):
     with pytest.raises(ValueError, match=f"`top_k` must be at least 1, got {top_k}"):
-        localizer(film, top_k=top_k)
+        localizer(image, top_k=top_k)
 
 
 @pytest.mark.parametrize("argument", ["threshold", "map_threshold"])
-def test_thresholds_of_another_length_are_refused(localizer, film, argument):
+def test_thresholds_of_another_length_are_refused(localizer, image, argument):
     with pytest.raises(ValueError, match=rf"`{argument}` must be one number or 14, got \(2,\)"):
-        localizer(film, **{argument: [0.5, 0.5]})
+        localizer(image, **{argument: [0.5, 0.5]})
 
 
 STRANGE = [50, -1, float("nan"), float("inf"), True, "0.5", None, [0.5, True], np.bool_(True), torch.tensor(2.0)]
@@ -154,26 +154,26 @@ STRANGE = [50, -1, float("nan"), float("inf"), True, "0.5", None, [0.5, True], n
 
 @pytest.mark.parametrize("value", [value for value in STRANGE if value is not None], ids=repr)
 @pytest.mark.parametrize("argument", ["threshold", "map_threshold"])
-def test_thresholds_that_are_no_shares_are_refused(localizer, film, argument, value):
+def test_thresholds_that_are_no_shares_are_refused(localizer, image, argument, value):
     with pytest.raises(ValueError, match=rf"`{argument}` must be"):
-        localizer(film, **{argument: value})
+        localizer(image, **{argument: value})
 
 
 @pytest.mark.parametrize(
     "value", [np.float32(0.25), torch.tensor(0.25), np.full(14, 0.25), torch.full((14,), 0.25), [0.25] * 14], ids=str
 )
-def test_thresholds_may_be_of_numpy_and_torch(localizer, film, value):
-    assert {finding["threshold"] for finding in localizer(film, threshold=value)} == {0.25}
+def test_thresholds_may_be_of_numpy_and_torch(localizer, image, value):
+    assert {finding["threshold"] for finding in localizer(image, threshold=value)} == {0.25}
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "3"], ids=repr)
-def test_a_number_of_findings_is_a_whole_number_from_one_on(localizer, film, value):
+def test_a_number_of_findings_is_a_whole_number_from_one_on(localizer, image, value):
     with pytest.raises(ValueError, match="`top_k` must be at least 1"):
-        localizer(film, top_k=value)
+        localizer(image, top_k=value)
 
 
 @pytest.mark.parametrize("scale", [1e30, -1e30])
-def test_a_model_whose_scores_are_no_numbers_gives_an_error_that_names_it(tiny_checkpoint, film, tmp_path, scale):
+def test_a_model_whose_scores_are_no_numbers_gives_an_error_that_names_it(tiny_checkpoint, image, tmp_path, scale):
     model = ClarityForMultiLabelLocalization.from_pretrained(tiny_checkpoint)
     with torch.no_grad():
         for weight in model.parameters():
@@ -182,11 +182,11 @@ def test_a_model_whose_scores_are_no_numbers_gives_an_error_that_names_it(tiny_c
     model.save_pretrained(folder)
     ClarityImageProcessor.from_pretrained(tiny_checkpoint).save_pretrained(folder)
     with pytest.raises(ValueError, match="`broken` must give finite scores in"):
-        pipeline(TASK, model=str(folder))(film)
+        pipeline(TASK, model=str(folder))(image)
 
 
-def test_maps_that_are_no_numbers_are_an_error(localizer, film, monkeypatch):
-    outputs = localizer.forward(localizer.preprocess(film))
+def test_maps_that_are_no_numbers_are_an_error(localizer, image, monkeypatch):
+    outputs = localizer.forward(localizer.preprocess(image))
     outputs["localization_maps"][0, 3, 0, 0] = float("nan")
     with pytest.raises(ValueError, match="must give finite localization maps from 0 on, got nan"):
         localizer.postprocess(outputs)
@@ -205,143 +205,143 @@ def test_another_image_processor_is_refused(tiny_model):
         pipeline(TASK, model=tiny_model, image_processor=ViTImageProcessor())
 
 
-def test_maps_lie_over_the_film_where_asked(localizer, film):
-    findings = localizer(film, return_maps=True, threshold=0)
+def test_maps_lie_over_the_image_where_asked(localizer, image):
+    findings = localizer(image, return_maps=True, threshold=0)
     for finding in findings:
-        assert finding["map"].shape == film.shape
+        assert finding["map"].shape == image.shape
         assert finding["map"].dtype == np.float32
         assert finding["map"].min() >= 0
-    assert "map" not in localizer(film, threshold=0)[0]
+    assert "map" not in localizer(image, threshold=0)[0]
 
 
-def test_each_finding_gets_its_own_map(localizer, film):
-    values = localizer.image_processor(film, return_tensors="pt").pixel_values
+def test_each_finding_gets_its_own_map(localizer, image):
+    values = localizer.image_processor(image, return_tensors="pt").pixel_values
     with torch.no_grad():
         outputs = localizer.model(values)
-    (laid,) = localizer.image_processor.post_process_maps(outputs, [film.shape])
-    for finding in localizer(film, return_maps=True):
+    (laid,) = localizer.image_processor.post_process_maps(outputs, [image.shape])
+    for finding in localizer(image, return_maps=True):
         np.testing.assert_allclose(finding["map"], laid[FINDINGS.index(finding["label"])].numpy(), atol=1e-5)
 
 
-def test_own_findings_without_a_table_back_get_maps(tiny_config, film, localizer):
+def test_own_findings_without_a_table_back_get_maps(tiny_config, image, localizer):
     from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization
 
     fields = {**tiny_config.to_dict(), "id2label": {0: "Mass", 1: "Fracture"}, "label2id": None}
     model = ClarityForMultiLabelLocalization(ClarityConfig(**fields)).eval()
     own = ChestXrayLocalizationPipeline(model=model, image_processor=localizer.image_processor)
-    assert {finding["label"] for finding in own(film, return_maps=True)} == {"Mass", "Fracture"}
+    assert {finding["label"] for finding in own(image, return_maps=True)} == {"Mass", "Fracture"}
 
 
 # What goes in
 
 
-def test_one_film_gives_a_result_and_a_list_a_list(localizer, film):
-    one = localizer(film)
+def test_one_image_gives_a_result_and_a_list_a_list(localizer, image):
+    one = localizer(image)
     assert isinstance(one[0], dict)
-    assert localizer([film]) == [one]
-    assert localizer((film,)) == [one]
-    assert localizer([film, film]) == [one, one]
+    assert localizer([image]) == [one]
+    assert localizer((image,)) == [one]
+    assert localizer([image, image]) == [one, one]
 
 
-def test_other_iterables_give_an_iterator(localizer, film):
-    column = datasets.Dataset.from_dict({"image": [Image.fromarray(film)] * 2})["image"]
-    for films in (iter([film, film]), column):
-        results = localizer(films)
+def test_other_iterables_give_an_iterator(localizer, image):
+    column = datasets.Dataset.from_dict({"image": [Image.fromarray(image)] * 2})["image"]
+    for images in (iter([image, image]), column):
+        results = localizer(images)
         assert not isinstance(results, list)
-        assert [result[0]["score"] for result in results] == pytest.approx([localizer(film)[0]["score"]] * 2)
+        assert [result[0]["score"] for result in results] == pytest.approx([localizer(image)[0]["score"]] * 2)
 
 
-def test_a_generator_gives_an_iterator(localizer, film):
-    results = localizer(film for _ in range(2))
+def test_a_generator_gives_an_iterator(localizer, image):
+    results = localizer(image for _ in range(2))
     assert not isinstance(results, list)
     assert [len(result) for result in results] == [14, 14]
 
 
-def test_the_iterator_gives_one_result_at_a_time_and_goes_on_where_it_was(localizer, film):
+def test_the_iterator_gives_one_result_at_a_time_and_goes_on_where_it_was(localizer, image):
     read = []
 
-    def films():
+    def images():
         for number in range(3):
             read.append(number)
-            yield film
+            yield image
 
-    results = localizer(films())
-    assert next(results) == localizer(film)
+    results = localizer(images())
+    assert next(results) == localizer(image)
     assert read == [0]
     assert [len(result) for result in results] == [14, 14]
     assert next(results, None) is None
-    data = KeyDataset(datasets.Dataset.from_dict({"image": [Image.fromarray(film)] * 3}), "image")
+    data = KeyDataset(datasets.Dataset.from_dict({"image": [Image.fromarray(image)] * 3}), "image")
     results = localizer(data)
     assert len(results) == 3
     next(results)
     assert len(list(results)) == 2
 
 
-def test_a_dataset_gives_an_iterator(localizer, film):
-    data = datasets.Dataset.from_dict({"image": [Image.fromarray(film), Image.fromarray(film.T)]})
+def test_a_dataset_gives_an_iterator(localizer, image):
+    data = datasets.Dataset.from_dict({"image": [Image.fromarray(image), Image.fromarray(image.T)]})
     data = data.cast_column("image", datasets.Image())
     results = list(localizer(KeyDataset(data, "image"), threshold=0))
     assert len(results) == 2
-    assert_same(results[0], localizer(film, threshold=0))
-    assert_same(results[1], localizer(film.T, threshold=0))
+    assert_same(results[0], localizer(image, threshold=0))
+    assert_same(results[1], localizer(image.T, threshold=0))
 
 
-def test_batches_equal_single_films(localizer, film):
-    films = [film, film.T, film[:60], 255 - film, film[:, ::-1]]
-    singly = [localizer(one, threshold=0) for one in films]
-    for result, expected in zip(localizer(films, batch_size=3, threshold=0), singly, strict=True):
+def test_batches_equal_single_images(localizer, image):
+    images = [image, image.T, image[:60], 255 - image, image[:, ::-1]]
+    singly = [localizer(one, threshold=0) for one in images]
+    for result, expected in zip(localizer(images, batch_size=3, threshold=0), singly, strict=True):
         assert_same(result, expected)
 
 
-def test_every_source_gives_the_same_result(localizer, film, tmp_path):
-    path = tmp_path / "film.png"
-    Image.fromarray(film).save(path)
-    expected = localizer(film, threshold=0)
-    for source in (path, str(path), path.read_bytes(), Image.fromarray(film), torch.from_numpy(film.copy())):
+def test_every_source_gives_the_same_result(localizer, image, tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(image).save(path)
+    expected = localizer(image, threshold=0)
+    for source in (path, str(path), path.read_bytes(), Image.fromarray(image), torch.from_numpy(image.copy())):
         assert localizer(source, threshold=0) == expected
         assert localizer([source], threshold=0) == [expected]
 
 
-def test_16_bit_files_are_read_as_deep(localizer, film, tmp_path):
-    deep = film.astype(np.uint16) * 257
+def test_16_bit_files_are_read_as_deep(localizer, image, tmp_path):
+    deep = image.astype(np.uint16) * 257
     deep[0, 0] = 65535
     path = tmp_path / "deep.png"
     Image.fromarray(deep).save(path)
-    shallow = film.copy()
+    shallow = image.copy()
     shallow[0, 0] = 255
-    # 8-bit films are resized to whole grey values; a box may move by a cell of the working grid, 120 / 32 pixels.
+    # 8-bit images are resized to whole grey values; a box may move by a cell of the working grid, 120 / 32 pixels.
     assert_same(localizer(path), localizer(shallow), score=2e-3, box=4)
     assert_same(localizer(path), localizer(deep))
 
 
 @pytest.mark.parametrize("empty", [[], ()])
-def test_no_film_is_refused(localizer, empty):
-    with pytest.raises(ValueError, match="`inputs` must hold at least one film"):
+def test_no_image_is_refused(localizer, empty):
+    with pytest.raises(ValueError, match="`inputs` must hold at least one image"):
         localizer(empty)
 
 
-def test_a_bad_film_is_named(localizer, film, tmp_path):
+def test_a_bad_image_is_named(localizer, image, tmp_path):
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
-    Image.fromarray(film).save(good)
+    Image.fromarray(image).save(good)
     bad.write_bytes(good.read_bytes()[:500])
     with pytest.raises(ValueError, match=r"bad\.png"):
         localizer([good, bad])
     with pytest.raises(FileNotFoundError, match=r"none\.png"):
         localizer(str(tmp_path / "none.png"))
     with pytest.raises(ValueError, match="got a URL"):
-        localizer("https://example.org/film.png")
+        localizer("https://example.org/image.png")
 
 
-def test_a_call_leaves_no_trace(localizer, film):
-    before = localizer(film)
-    localizer(film, threshold=0, top_k=1, return_maps=True)
-    assert localizer(film) == before
+def test_a_call_leaves_no_trace(localizer, image):
+    before = localizer(image)
+    localizer(image, threshold=0, top_k=1, return_maps=True)
+    assert localizer(image) == before
 
 
-def test_bfloat16_models_work(tiny_checkpoint, film):
+def test_bfloat16_models_work(tiny_checkpoint, image):
     half = pipeline(TASK, model=str(tiny_checkpoint), dtype=torch.bfloat16)
     assert half.model.dtype == torch.bfloat16
-    assert_same(half(film), pipeline(TASK, model=str(tiny_checkpoint))(film), score=0.05, box=1e9)
+    assert_same(half(image), pipeline(TASK, model=str(tiny_checkpoint))(image), score=0.05, box=1e9)
 
 
 # What looks like no frontal chest radiograph
@@ -357,7 +357,7 @@ def noise():
     return np.random.default_rng(0).integers(0, 256, (128, 128)).astype(np.uint8)
 
 
-def test_a_film_that_looks_wrong_is_warned_of_once_and_gets_the_same_result(localizer, phantom, noise):
+def test_an_image_that_looks_wrong_is_warned_of_once_and_gets_the_same_result(localizer, phantom, noise):
     expected = localizer(noise, radiograph_check="off")
     with pytest.warns(NotARadiographWarning, match="`image` must be a whole .* looks like no radiograph") as told:
         assert localizer(noise) == expected
@@ -368,7 +368,7 @@ def test_a_film_that_looks_wrong_is_warned_of_once_and_gets_the_same_result(loca
     assert "on its side" in str(told[1].message)
 
 
-def test_a_film_that_looks_right_and_one_that_is_not_checked_pass_in_silence(localizer, phantom, noise):
+def test_an_image_that_looks_right_and_one_that_is_not_checked_pass_in_silence(localizer, phantom, noise):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         localizer(phantom)
@@ -376,7 +376,7 @@ def test_a_film_that_looks_right_and_one_that_is_not_checked_pass_in_silence(loc
         localizer(noise, radiograph_check="off")
 
 
-def test_a_film_that_looks_wrong_is_refused_where_asked_with_the_reason(localizer, phantom, noise, tmp_path):
+def test_an_image_that_looks_wrong_is_refused_where_asked_with_the_reason(localizer, phantom, noise, tmp_path):
     (tmp_path / "Doe").mkdir()
     path = tmp_path / "Doe" / "noise.png"
     Image.fromarray(noise).save(path)
@@ -384,7 +384,7 @@ def test_a_film_that_looks_wrong_is_refused_where_asked_with_the_reason(localize
         told = r"^`noise\.png` must be .* looks like no radiograph \(probability .* 0\.\d{3}"
         with pytest.raises(ValueError, match=told):
             localizer(source, radiograph_check="refuse")
-    with pytest.raises(ValueError, match="a film with dark bones"):
+    with pytest.raises(ValueError, match="an image with dark bones"):
         localizer([phantom, 255 - phantom], radiograph_check="refuse")
 
 
@@ -397,14 +397,14 @@ def test_the_check_may_be_chosen_with_the_pipeline_and_a_call_goes_before_it(tin
         strict(noise, radiograph_check="maybe")
 
 
-def test_every_film_that_looks_wrong_is_warned_of_also_the_same_again(localizer, noise, tmp_path):
+def test_every_image_that_looks_wrong_is_warned_of_also_the_same_again(localizer, noise, tmp_path):
     path = tmp_path / "noise.png"
     Image.fromarray(noise).save(path)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("default")  # drops what was said before at the same place
         localizer([noise, noise, noise])
 
-        list(localizer(film for film in [path, noise]))
+        list(localizer(image for image in [path, noise]))
         for _ in range(2):
             localizer(noise)
             localizer([path])
@@ -429,8 +429,8 @@ def test_the_filters_of_the_caller_hold_and_stay(localizer, noise):
             localizer(noise)
 
 
-def test_a_refused_film_of_a_list_is_named_by_its_place(localizer, phantom):
-    with pytest.raises(ValueError, match=r"^`inputs\[1\]` must be .* a film with dark bones"):
+def test_a_refused_image_of_a_list_is_named_by_its_place(localizer, phantom):
+    with pytest.raises(ValueError, match=r"^`inputs\[1\]` must be .* an image with dark bones"):
         localizer([phantom, 255 - phantom], radiograph_check="refuse")
 
 
@@ -465,7 +465,7 @@ def test_a_copy_without_the_check_s_weights_checks_nothing_unless_asked(
 # Folders
 
 
-def test_a_saved_pipeline_loads_without_remote_code(localizer, film, tmp_path):
+def test_a_saved_pipeline_loads_without_remote_code(localizer, image, tmp_path):
     localizer.save_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "config.json",
@@ -474,19 +474,19 @@ def test_a_saved_pipeline_loads_without_remote_code(localizer, film, tmp_path):
     ]
     assert "custom_pipelines" not in (tmp_path / "config.json").read_text()
     again = pipeline(TASK, model=str(tmp_path))
-    assert again(film, threshold=0) == localizer(film, threshold=0)
+    assert again(image, threshold=0) == localizer(image, threshold=0)
 
 
-def test_the_stock_classification_pipeline_works_with_sigmoid(tiny_checkpoint, localizer, film):
+def test_the_stock_classification_pipeline_works_with_sigmoid(tiny_checkpoint, localizer, image):
     stock = pipeline("image-classification", model=str(tiny_checkpoint))
-    scores = {row["label"]: row["score"] for row in stock(Image.fromarray(film), top_k=14)}
-    expected = {finding["label"]: finding["score"] for finding in localizer(film)}
+    scores = {row["label"]: row["score"] for row in stock(Image.fromarray(image), top_k=14)}
+    expected = {finding["label"]: finding["score"] for finding in localizer(image)}
     assert scores == pytest.approx(expected, abs=1e-5)
 
 
 
 
-def test_real_films_of_full_size_get_boxes_inside_them(localizer, nih_folder):
+def test_real_images_of_full_size_get_boxes_inside_them(localizer, nih_folder):
     paths = sorted(str(path) for path in (nih_folder / "original-1024").glob("*.png"))
     results = localizer(paths, batch_size=8, threshold=0)
     assert len(results) == len(paths) == 28  # four of them RGBA
@@ -498,11 +498,11 @@ def test_real_films_of_full_size_get_boxes_inside_them(localizer, nih_folder):
 
 
 @pytest.fixture
-def encoded(film, tmp_path):
-    """Paths of two films."""
+def encoded(image, tmp_path):
+    """Paths of two images."""
     paths = [str(tmp_path / f"{index}.png") for index in range(2)]
     for path in paths:
-        Image.fromarray(film).save(path)
+        Image.fromarray(image).save(path)
     return paths
 
 
@@ -512,30 +512,30 @@ COLUMNS = {
     "numpy": np.array,
     "numpy of objects": lambda values: np.array(values, dtype=object),
     "pyarrow": lambda values: pytest.importorskip("pyarrow").chunked_array([values]),
-    "datasets": lambda values: datasets.Dataset.from_dict({"film": values})["film"],
+    "datasets": lambda values: datasets.Dataset.from_dict({"image": values})["image"],
     "tuple": tuple,
     "map": iter,
 }
 
 
 @pytest.mark.parametrize("kind", COLUMNS)
-def test_a_column_of_paths_is_many_films(localizer, film, encoded, kind):
+def test_a_column_of_paths_is_many_images(localizer, image, encoded, kind):
     results = list(localizer(COLUMNS[kind](encoded)))
     assert len(results) == 2
     for findings in results:
-        assert_same(findings, localizer(film))
+        assert_same(findings, localizer(image))
 
 
 @pytest.mark.parametrize("kind", ["pandas of objects", "numpy of objects", "tuple", "datasets"])
-def test_a_column_of_bytes_is_many_films(localizer, film, encoded, kind):
+def test_a_column_of_bytes_is_many_images(localizer, image, encoded, kind):
     contents = [Path(path).read_bytes() for path in encoded]
     results = list(localizer(COLUMNS[kind](contents)))
     assert len(results) == 2
-    assert_same(results[1], localizer(film))
+    assert_same(results[1], localizer(image))
 
 
-def test_open_files_buffers_and_rows_are_one_film_each(localizer, film, encoded):
-    expected, content = localizer(film), Path(encoded[0]).read_bytes()
+def test_open_files_buffers_and_rows_are_one_image_each(localizer, image, encoded):
+    expected, content = localizer(image), Path(encoded[0]).read_bytes()
     with open(encoded[0], "rb") as file:
         for source in (file, io.BytesIO(content), bytearray(content), memoryview(content), {"bytes": content}):
             assert_same(localizer(source), expected)
@@ -544,7 +544,7 @@ def test_open_files_buffers_and_rows_are_one_film_each(localizer, film, encoded)
 
 def test_a_table_is_refused_where_a_column_is_meant(localizer, encoded):
     frame = pytest.importorskip("pandas").DataFrame({"a": encoded, "b": encoded})
-    with pytest.raises(TypeError, match=r"`inputs` must be one column of films, got 2\. Pick that"):
+    with pytest.raises(TypeError, match=r"`inputs` must be one column of images, got 2\. Pick that"):
         localizer(frame)
 
 

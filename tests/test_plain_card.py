@@ -88,9 +88,9 @@ def rows():
     return [{"pixel_values": torch.randn(3, 64, 64), "labels": torch.ones(14)} for _ in range(2)]
 
 
-def answers(hub, repo_id, film):
+def answers(hub, repo_id, image):
     """Findings that the repository's model gives, loaded as a folder."""
-    return pipeline("chest-xray-localization", model=str(hub.root / repo_id), radiograph_check="off")(film)
+    return pipeline("chest-xray-localization", model=str(hub.root / repo_id), radiograph_check="off")(image)
 
 
 # The card ------------------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def test_only_drafts_of_the_library_are_replaced(tmp_path):
 # The library's ways to the Hub ---------------------------------------------------------------------------------------
 
 
-def test_model_and_processor_pushed_one_after_the_other_load(hub, tiny_model, processor, film):
+def test_model_and_processor_pushed_one_after_the_other_load(hub, tiny_model, processor, image):
     tiny_model.push_to_hub("me/model")
     assert hub.files("me/model") == ["README.md", "config.json", "model.safetensors"]
     assert "Findings, in the order of the logits: Atelectasis," in hub.card("me/model")
@@ -125,15 +125,15 @@ def test_model_and_processor_pushed_one_after_the_other_load(hub, tiny_model, pr
     assert hub.files("me/model") == ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
     assert "Findings, in the order of the logits: Atelectasis," in hub.card("me/model")
     assert card_problems(hub.card("me/model")) == []
-    assert len(answers(hub, "me/model", film)) == 14
+    assert len(answers(hub, "me/model", image)) == 14
 
 
-def test_the_other_order_and_the_pipeline_load_too(hub, tiny_model, processor, film):
+def test_the_other_order_and_the_pipeline_load_too(hub, tiny_model, processor, image):
     processor.push_to_hub("me/model")
     tiny_model.push_to_hub("me/model")
     found = pipeline("chest-xray-localization", model=tiny_model, image_processor=processor, radiograph_check="off")
     found.push_to_hub("me/pipeline")
-    assert answers(hub, "me/model", film) == answers(hub, "me/pipeline", film) == found(film)
+    assert answers(hub, "me/model", image) == answers(hub, "me/pipeline", image) == found(image)
     assert 'model="me/pipeline"' in hub.card("me/pipeline")
 
 
@@ -150,16 +150,16 @@ def test_a_repository_s_own_card_stays(hub, tiny_model, processor):
     [(Trainer, TrainingArguments), (ClarityDistillationTrainer, ClarityTrainingArguments)],
     ids=["transformers", "ours"],
 )
-def test_what_a_trainer_pushes_loads(hub, tiny_model, processor, film, trainer_class, arguments_class):
+def test_what_a_trainer_pushes_loads(hub, tiny_model, processor, image, trainer_class, arguments_class):
     args = arguments_class("run", max_steps=1, use_cpu=True, report_to=[], push_to_hub=True)
     trainer = trainer_class(model=tiny_model, args=args, train_dataset=rows(), processing_class=processor)
     trainer.train()
     trainer.push_to_hub()
     assert {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"} <= {*hub.files("me/run")}
-    assert answers(hub, "me/run", film)[0]["score"] == pytest.approx(
-        pipeline("chest-xray-localization", model=tiny_model, image_processor=processor, radiograph_check="off")(film)[
-            0
-        ]["score"]
+    assert answers(hub, "me/run", image)[0]["score"] == pytest.approx(
+        pipeline("chest-xray-localization", model=tiny_model, image_processor=processor, radiograph_check="off")(
+            image
+        )[0]["score"]
     )
     if trainer_class is ClarityDistillationTrainer:
         assert not Path("run", "training_args.bin").exists()

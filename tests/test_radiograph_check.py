@@ -59,15 +59,15 @@ def passing(images):
 
 def test_phantoms_pass_whatever_their_size_exposure_and_side(phantoms):
     assert passing(phantoms) >= 19
-    assert passing(image[:, ::-1] for image in phantoms) >= 19  # mirrored films are not told
+    assert passing(image[:, ::-1] for image in phantoms) >= 19  # mirrored images are not told
     assert passing(image // 2 + 60 for image in phantoms) >= 19
     assert passing(np.kron(image, np.ones((3, 3), np.uint8)) for image in phantoms) >= 19
 
 
 def test_exposure_that_only_stretches_the_grey_changes_nothing(phantoms):
-    film = phantoms[0].astype(np.float32)
-    stretched = check_radiograph(film * 0.25 + 40)
-    assert stretched.probability == pytest.approx(check_radiograph(film).probability, abs=1e-5)
+    image = phantoms[0].astype(np.float32)
+    stretched = check_radiograph(image * 0.25 + 40)
+    assert stretched.probability == pytest.approx(check_radiograph(image).probability, abs=1e-5)
 
 
 def padded(image, ratio, grey):
@@ -90,27 +90,32 @@ def test_phantoms_pass_with_a_tenth_off_each_side(phantoms):
 
 @pytest.mark.parametrize("grey", [0, 128, 255])
 @pytest.mark.parametrize("ratio", [16 / 9, 2 / 3])
-def test_real_films_on_canvases_pass(nih_folder, ratio, grey):
-    films = [read_image(path) for path in held_back_films(nih_folder)[::5]]
-    assert passing(padded(film, ratio, grey) for film in films) >= 0.98 * len(films) - 1
+def test_real_images_on_canvases_pass(nih_folder, ratio, grey):
+    images = [read_image(path) for path in held_back_images(nih_folder)[::5]]
+    assert passing(padded(image, ratio, grey) for image in images) >= 0.98 * len(images) - 1
 
 
-def held_back_films(nih_folder):
+def held_back_images(nih_folder):
     held_back = named_split(CHECKPOINT_VALIDATION)
     return [path for path in sorted((nih_folder / "images").glob("*.png")) if path.name[:8] in held_back]
 
 
-def test_real_films_of_patients_that_did_not_fit_pass(nih_folder):
-    paths = held_back_films(nih_folder)
+def test_real_images_of_patients_that_did_not_fit_pass(nih_folder):
+    paths = held_back_images(nih_folder)
     refused = [path.name for path in paths if not check_radiograph(read_image(path)).passed]
     assert len(paths) > 300
     assert len(refused) <= 0.02 * len(paths), refused
 
 
-def test_real_films_turned_or_inverted_do_not_pass(nih_folder):
-    films = [read_image(path) for path in held_back_films(nih_folder)[::5]]
-    for change in (np.rot90, lambda film: np.rot90(film, 2), lambda film: np.rot90(film, 3), lambda film: 255 - film):
-        assert passing(map(change, films)) <= 0.05 * len(films)
+def test_real_images_turned_or_inverted_do_not_pass(nih_folder):
+    images = [read_image(path) for path in held_back_images(nih_folder)[::5]]
+    for change in (
+        np.rot90,
+        lambda image: np.rot90(image, 2),
+        lambda image: np.rot90(image, 3),
+        lambda image: 255 - image,
+    ):
+        assert passing(map(change, images)) <= 0.05 * len(images)
 
 
 # What does not
@@ -145,7 +150,7 @@ def test_noise_pages_and_gradients_do_not_pass():
 
 
 @pytest.mark.parametrize("shape", [(16, 4000), (4000, 16), (16, 16)])
-def test_any_size_that_a_film_may_have_gets_a_verdict(shape):
+def test_any_size_that_an_image_may_have_gets_a_verdict(shape):
     verdict = check_radiograph(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
     assert 0 <= verdict.probability <= 1
     assert not verdict.passed
@@ -154,14 +159,14 @@ def test_any_size_that_a_film_may_have_gets_a_verdict(shape):
 @pytest.mark.parametrize(
     ("change", "most"),
     [
-        (lambda film: film / 16, 0),  # 12 bits that were taken for 16
-        (lambda film: film / 300, 0),
-        (lambda film: film / 16 + 235, 0),
-        (lambda film: film / 40 + 100, 0),
-        (lambda film: (film * 3).clip(0, 255), 0),
-        (lambda film: (film * 20).clip(0, 255), 0),
-        (lambda film: (film + 150).clip(0, 255), 0.1),
-        (lambda film: np.where(film > np.quantile(film, 0.7), 255, film / 16), 0),
+        (lambda image: image / 16, 0),  # 12 bits that were taken for 16
+        (lambda image: image / 300, 0),
+        (lambda image: image / 16 + 235, 0),
+        (lambda image: image / 40 + 100, 0),
+        (lambda image: (image * 3).clip(0, 255), 0),
+        (lambda image: (image * 20).clip(0, 255), 0),
+        (lambda image: (image + 150).clip(0, 255), 0.1),
+        (lambda image: np.where(image > np.quantile(image, 0.7), 255, image / 16), 0),
     ],
 )
 def test_what_is_black_white_or_without_contrast_does_not_pass(phantoms, change, most):
@@ -169,17 +174,17 @@ def test_what_is_black_white_or_without_contrast_does_not_pass(phantoms, change,
     assert passing(changed) <= most * len(changed)
 
 
-def test_a_black_film_is_told_by_its_exposure(phantoms):
+def test_a_black_image_is_told_by_its_exposure(phantoms):
     verdict = check_radiograph(phantoms[0] / 16)
     assert (verdict.passed, verdict.kind, verdict.probability) == (False, "exposure", 0)
     assert "got what looks like an image that is nearly black, nearly white or without contrast" in verdict.told()
 
 
-def test_real_films_are_well_exposed_and_black_and_saturated_ones_not(nih_folder):
-    films = [read_image(path) for path in sorted((nih_folder / "images").glob("*.png"))[::5]]
-    assert not [film for film in films if is_badly_exposed(film)]
-    assert all(is_badly_exposed(film / 16) for film in films)
-    assert sum(is_badly_exposed((film * 3.0).clip(0, 255)) for film in films) > 0.9 * len(films)
+def test_real_images_are_well_exposed_and_black_and_saturated_ones_not(nih_folder):
+    images = [read_image(path) for path in sorted((nih_folder / "images").glob("*.png"))[::5]]
+    assert not [image for image in images if is_badly_exposed(image)]
+    assert all(is_badly_exposed(image / 16) for image in images)
+    assert sum(is_badly_exposed((image * 3.0).clip(0, 255)) for image in images) > 0.9 * len(images)
 
 
 # The verdict
@@ -190,13 +195,13 @@ def test_the_verdict_follows_the_threshold_and_names_the_likeliest_other_kind():
     refused = verdict_of([0.49, 0.1, 0.2, 0.11, 0.05, 0.05], 0.5)
     assert (refused.passed, refused.kind) == (False, "turned")
     assert refused.told("a.png") == (
-        "`a.png` must be a whole frontal chest radiograph, upright, bones bright, got what looks like a film that "
+        "`a.png` must be a whole frontal chest radiograph, upright, bones bright, got what looks like an image that "
         "lies on its side, stands on its head or is strongly tilted (probability of the former 0.490, from 0.5 on it "
-        "passes). Check the film, or pass radiograph_check='off'."
+        "passes). Check the image, or pass radiograph_check='off'."
     )
 
 
-def test_the_same_film_gives_the_same_verdict_with_more_threads_and_from_any_memory(phantoms):
+def test_the_same_image_gives_the_same_verdict_with_more_threads_and_from_any_memory(phantoms):
     image = phantoms[1]
     verdict = check_radiograph(image)
     assert check_radiograph(np.asfortranarray(image)) == verdict
@@ -218,17 +223,17 @@ def test_the_generator_of_random_numbers_is_left_alone(phantoms):
 # What the net sees
 
 
-def test_a_film_is_centred_with_its_proportions_and_zero_around_it():
+def test_an_image_is_centred_with_its_proportions_and_zero_around_it():
     rng = np.random.default_rng(0)
-    film = np.arange(128 * 64, dtype=np.float32).reshape(128, 64)
-    film += 20_000 * rng.integers(0, 2, film.shape)  # no row is even, and none is margin
-    seen = prepare(film)
+    image = np.arange(128 * 64, dtype=np.float32).reshape(128, 64)
+    image += 20_000 * rng.integers(0, 2, image.shape)  # no row is even, and none is margin
+    seen = prepare(image)
     assert seen.shape == (1, 64, 64)
     assert seen[0, :, :16].abs().max() == seen[0, :, 48:].abs().max() == 0
     content = seen[0, :, 16:48]
     assert content.mean().item() == pytest.approx(0, abs=1e-5)
     assert content.std(correction=0).item() == pytest.approx(1, abs=1e-5)
-    cells = film.reshape(64, 2, 32, 2).mean((1, 3))  # a cell is the mean of 2 × 2 pixels
+    cells = image.reshape(64, 2, 32, 2).mean((1, 3))  # a cell is the mean of 2 × 2 pixels
     np.testing.assert_allclose(content, (cells - cells.mean()) / cells.std(), atol=1e-4)
 
 
@@ -247,7 +252,7 @@ def test_margins_are_cut_off_whatever_their_grey_noise_and_letters():
     assert content_of(two) == (slice(20, 110), slice(50, 120))
 
 
-def test_margins_of_a_large_film_are_found_to_the_step_at_which_it_is_looked_at():
+def test_margins_of_a_large_image_are_found_to_the_step_at_which_it_is_looked_at():
     content = np.random.default_rng(0).integers(0, 256, (1200, 1000))
     rows, columns = content_of(np.pad(content, ((0, 0), (500, 633))))
     assert (rows.start, rows.stop) == (0, 1200)
@@ -256,12 +261,12 @@ def test_margins_of_a_large_film_are_found_to_the_step_at_which_it_is_looked_at(
 
 
 def test_what_is_even_inside_stays_and_an_image_without_content_is_whole():
-    film = np.random.default_rng(0).integers(0, 256, (60, 60))
-    film[20:40] = 0
-    assert content_of(film) == (slice(0, 60), slice(0, 60))
+    image = np.random.default_rng(0).integers(0, 256, (60, 60))
+    image[20:40] = 0
+    assert content_of(image) == (slice(0, 60), slice(0, 60))
     for even in (np.zeros((30, 50)), np.full((30, 50), 7.0), np.zeros((16, 4000))):
         assert content_of(even) == (slice(0, even.shape[0]), slice(0, even.shape[1]))
-    assert content_of(film.astype(np.float32) * 0.01 + 9) == content_of(film)
+    assert content_of(image.astype(np.float32) * 0.01 + 9) == content_of(image)
 
 
 def test_other_axes_are_refused():
@@ -284,7 +289,7 @@ def test_the_weights_are_few_and_finite_and_name_the_kinds():
 
 @pytest.fixture
 def unread():
-    """The weights as if no film had been checked before, and after the test again."""
+    """The weights as if no image had been checked before, and after the test again."""
     radiograph_check._fitted.cache_clear()
     yield
     radiograph_check._fitted.cache_clear()

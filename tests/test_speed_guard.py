@@ -45,9 +45,9 @@ class Operators(TorchDispatchMode):
 
 def operators_of(batch: int = 2, height: int = 64, width: int = 64, **changes) -> Operators:
     model = ClarityForMultiLabelLocalization(ClarityConfig(**TINY | changes)).eval()
-    films = torch.randn(batch, 3, height, width)
+    images = torch.randn(batch, 3, height, width)
     with torch.inference_mode(), Operators() as operators:
-        model(films)
+        model(images)
     return operators
 
 
@@ -84,14 +84,14 @@ def test_operators_grow_with_the_blocks_alone():
 
 
 @pytest.mark.parametrize("num_labels", [5, 14])
-def test_a_forward_makes_no_map_of_the_films_size_and_no_attention_matrix(num_labels):
+def test_a_forward_makes_no_map_of_the_images_size_and_no_attention_matrix(num_labels):
     height, width = 64, 96
     patches = (height // 16) * (width // 16)
     shapes = operators_of(height=height, width=width, num_labels=num_labels).shapes
-    for shape in shapes.keys() - {(2, 3, height, width)}:  # the films themselves
+    for shape in shapes.keys() - {(2, 3, height, width)}:  # the images themselves
         assert shape[-2:] != (height, width), shape
         assert not (len(shape) > 2 and min(shape[-2:]) >= patches and max(shape[-2:]) <= patches + num_labels), shape
-        assert np.prod(shape) <= 2 * (num_labels + patches) * 768, shape  # a film's own pixels, 3 × 16 × 16 a patch
+        assert np.prod(shape) <= 2 * (num_labels + patches) * 768, shape  # an image's own pixels, 3 × 16 × 16 a patch
 
 
 def test_eager_attention_would_be_seen():
@@ -102,7 +102,7 @@ def test_eager_attention_would_be_seen():
     assert (2, 3, 30, 30) in operators.shapes
 
 
-def test_only_present_findings_are_upsampled_and_never_to_the_films_size(monkeypatch):
+def test_only_present_findings_are_upsampled_and_never_to_the_images_size(monkeypatch):
     made = []
     upsample = UpsampledMap.of.__func__
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Pictures of results: boxes where they are told, labels that can be read, maps over the film."""
+"""Pictures of results: boxes where they are told, labels that can be read, maps over the image."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ FIRST, SECOND = (ImageColor.getrgb(colour) for colour in BOX_COLOURS[:2])
 
 
 def ramp(height, width):
-    """Film `(height, width)` uint8, dark on top and grey at the bottom: none of its pixels has a box's colour."""
+    """Image `(height, width)` uint8, dark on top and grey at the bottom: none of its pixels has a box's colour."""
     return np.repeat(np.linspace(0, 120, height).astype(np.uint8)[:, None], width, axis=1)
 
 
@@ -51,7 +51,7 @@ def label_places(monkeypatch):
 @pytest.mark.parametrize(
     ("shape", "size"), [((256, 256), (512, 512)), ((600, 700), (700, 600)), ((200, 100), (512, 1024))]
 )
-def test_the_picture_has_the_films_proportions_and_at_least_512_pixels(shape, size):
+def test_the_picture_has_the_images_proportions_and_at_least_512_pixels(shape, size):
     picture = draw_findings(ramp(*shape), [])
     assert picture.mode == "RGB"
     assert picture.size == size
@@ -77,7 +77,7 @@ def test_a_box_lies_where_it_is_told(shape):
     assert middle.tolist() == [middle[0]] * 3
 
 
-def test_a_box_over_the_whole_film_stays_inside_the_picture():
+def test_a_box_over_the_whole_image_stays_inside_the_picture():
     picture = draw_findings(ramp(512, 512), [finding("Edema", (0, 0, 512, 512))])
     drawn = pixels_of(picture, FIRST)
     assert drawn[511].all()
@@ -85,36 +85,36 @@ def test_a_box_over_the_whole_film_stays_inside_the_picture():
 
 
 def test_every_box_of_a_finding_is_drawn_in_its_colour_and_absent_ones_are_not():
-    film = ramp(512, 512)
+    image = ramp(512, 512)
     present = finding("Mass", (50, 300, 100, 350), (300, 300, 400, 350))
-    picture = draw_findings(film, [finding("Hernia"), present, finding("Nodule", (50, 400, 90, 440))])
+    picture = draw_findings(image, [finding("Hernia"), present, finding("Nodule", (50, 400, 90, 440))])
     first, second = pixels_of(picture, FIRST), pixels_of(picture, SECOND)
     assert first[300, 50:100].all()
     assert first[300, 300:400].all()
     assert second[400, 50:90].all()
 
 
-def test_without_boxes_the_film_is_left_as_it_is():
-    film = ramp(512, 600)
-    picture = draw_findings(film, [finding("Mass")])
-    np.testing.assert_array_equal(np.asarray(picture), np.repeat(film[..., None], 3, axis=-1))
+def test_without_boxes_the_image_is_left_as_it_is():
+    image = ramp(512, 600)
+    picture = draw_findings(image, [finding("Mass")])
+    np.testing.assert_array_equal(np.asarray(picture), np.repeat(image[..., None], 3, axis=-1))
 
 
 def test_the_picture_is_lit_where_the_map_is_high():
-    film = np.full((512, 512), 40, dtype=np.uint8)
-    film[0, 0] = 41  # a film of one grey is refused
+    image = np.full((512, 512), 40, dtype=np.uint8)
+    image[0, 0] = 41  # an image of one grey is refused
     heat = np.zeros((512, 512), dtype=np.float32)
     heat[100:200, 300:400] = 0.02  # its scale does not matter
-    picture = np.asarray(draw_findings(film, [finding("Mass", map=heat)], heat_of="Mass", opacity=0.5))
-    # Half of the film's 40 and half of the hottest colour (252, 255, 164); banker's rounding.
+    picture = np.asarray(draw_findings(image, [finding("Mass", map=heat)], heat_of="Mass", opacity=0.5))
+    # Half of the image's 40 and half of the hottest colour (252, 255, 164); banker's rounding.
     assert picture[150, 350].tolist() == [146, 148, 102]
     assert picture[150, 100].tolist() == [40, 40, 40]
 
 
-def test_a_map_of_zeros_leaves_the_film():
-    film = ramp(512, 512)
+def test_a_map_of_zeros_leaves_the_image():
+    image = ramp(512, 512)
     findings = [finding("Mass", map=np.zeros((512, 512), dtype=np.float32))]
-    np.testing.assert_array_equal(np.asarray(draw_findings(film, findings, heat_of="Mass"))[..., 0], film)
+    np.testing.assert_array_equal(np.asarray(draw_findings(image, findings, heat_of="Mass"))[..., 0], image)
 
 
 def test_heat_needs_maps():
@@ -151,7 +151,7 @@ def test_a_label_stands_above_its_box_where_there_is_room(label_places):
     assert (place[0], place[3]) == (100, 200)
 
 
-def test_a_sixteen_bit_film_is_drawn_as_its_eight_bit_one():
+def test_a_sixteen_bit_image_is_drawn_as_its_eight_bit_one():
     shallow = ramp(512, 512)
     shallow[0, 0] = 255
     deep = shallow.astype(np.uint16) * 257
@@ -187,10 +187,10 @@ def test_the_bar_runs_from_end_to_end_below_an_unchanged_picture():
 
 
 def test_an_absolute_scale_tells_a_weak_map_from_a_strong_one():
-    film = ramp(512, 512)
+    image = ramp(512, 512)
     weak, strong = ([finding("Mass", map=cone(512, peak))] for peak in (1.0, 4.0))
-    own = [np.asarray(draw_findings(film, result, "Mass")) for result in (weak, strong)]
-    fixed = [np.asarray(draw_findings(film, result, "Mass", vmax=4.0)) for result in (weak, strong)]
+    own = [np.asarray(draw_findings(image, result, "Mass")) for result in (weak, strong)]
+    fixed = [np.asarray(draw_findings(image, result, "Mass", vmax=4.0)) for result in (weak, strong)]
     np.testing.assert_array_equal(*own)
     np.testing.assert_array_equal(own[1], fixed[1])
     assert fixed[0][256, 256].sum() < fixed[1][256, 256].sum()
@@ -279,7 +279,7 @@ def test_what_has_no_room_is_named(caplog):
 
 @pytest.fixture
 def texts(monkeypatch):
-    """All lines of text that are drawn: labels on their colours, and what the strips below the film say."""
+    """All lines of text that are drawn: labels on their colours, and what the strips below the image say."""
     drawn = []
     write = ImageDraw.ImageDraw.text
 
@@ -312,7 +312,7 @@ def test_of_many_findings_those_with_the_highest_scores_are_drawn_and_the_others
     )
 
 
-def test_the_strip_leaves_the_film_where_it_is():
+def test_the_strip_leaves_the_image_where_it_is():
     picture = draw_findings(ramp(300, 600), crowd()[:5], max_findings=4)
     assert picture.width == 1024
     assert picture.height > 512
@@ -354,11 +354,11 @@ def test_names_that_find_no_room_are_counted(texts):
     assert picture.height < 512 + 6 * 13
 
 
-def test_side_by_side_shows_the_film_and_then_its_findings():
-    film, findings = ramp(512, 600), [finding("Mass", (50, 60, 90, 90))]
-    both = np.asarray(draw_side_by_side(film, findings))
-    np.testing.assert_array_equal(both[:, :600, 0], film)
-    np.testing.assert_array_equal(both[:, -600:], np.asarray(draw_findings(film, findings)))
+def test_side_by_side_shows_the_image_and_then_its_findings():
+    image, findings = ramp(512, 600), [finding("Mass", (50, 60, 90, 90))]
+    both = np.asarray(draw_side_by_side(image, findings))
+    np.testing.assert_array_equal(both[:, :600, 0], image)
+    np.testing.assert_array_equal(both[:, -600:], np.asarray(draw_findings(image, findings)))
 
 
 def test_the_same_result_gives_the_same_picture():
@@ -386,9 +386,9 @@ def test_drawing_out_of_range_is_refused(options, message):
 
 
 @pytest.mark.parametrize(
-    ("heat", "message"), [(np.ones((8, 8)), "film's"), (-cone(64), "finite"), (cone(64) * np.nan, "finite")]
+    ("heat", "message"), [(np.ones((8, 8)), "image's"), (-cone(64), "finite"), (cone(64) * np.nan, "finite")]
 )
-def test_what_is_no_map_of_the_film_is_refused(heat, message):
+def test_what_is_no_map_of_the_image_is_refused(heat, message):
     with pytest.raises(ValueError, match=message):
         draw_findings(ramp(64, 64), [finding("Mass", map=heat)], "Mass")
 
@@ -399,18 +399,18 @@ def test_a_box_that_is_empty_or_not_finite_is_refused(box):
         draw_findings(ramp(64, 64), [finding("Mass", box)])
 
 
-def test_a_box_off_the_film_is_drawn_at_its_edge_and_named(caplog):
+def test_a_box_off_the_image_is_drawn_at_its_edge_and_named(caplog):
     drawn = pixels_of(draw_findings(ramp(512, 512), [finding("Mass", (600, 100, 700, 200))]), FIRST)
     assert drawn[100:200, 511].all()
     assert "Mass" in caplog.text
 
 
-def test_the_result_of_several_films_is_refused():
-    with pytest.raises(TypeError, match="one film"):
+def test_the_result_of_several_images_is_refused():
+    with pytest.raises(TypeError, match="one image"):
         draw_findings(ramp(64, 64), [[finding("Mass")]])
 
 
-def test_plots_count_pixels_of_the_film():
+def test_plots_count_pixels_of_the_image():
     figure = pytest.importorskip("matplotlib.figure")
     one, two = figure.Figure().subplots(1, 2)
     result = finding("Mass", (5, 5, 20, 20), map=cone(64, 3.0))
@@ -426,9 +426,9 @@ def ax():
 
 def test_a_plotted_map_has_its_contours_where_a_cone_has_its_shares(ax):
     plot_map(ramp(512, 512), finding("Mass", map=cone(512, 3.0)), style="contours", levels=(0.5, 0.25), ax=ax)
-    (film,) = ax.images  # no wash
+    (image,) = ax.images  # no wash
     (lines,) = ax.collections
-    assert film.get_extent() == [0, 512, 512, 0]
+    assert image.get_extent() == [0, 512, 512, 0]
     assert lines.levels.tolist() == [0.25, 0.5]
     for path, radius in zip(lines.get_paths(), (150, 100), strict=True):  # 200 · (1 − share)
         off = np.hypot(*(path.vertices - 256.5).T)  # the middle of pixel 256

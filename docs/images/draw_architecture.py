@@ -17,21 +17,21 @@ from html import escape
 from pathlib import Path
 
 STAGES = (
-    ("film", "path, bytes, PIL,", "array, DICOM", ""),
+    ("image", "path, bytes, PIL,", "array, DICOM", ""),
     ("pixels", "(H, W) in 0 to 255", "image_reading.py", "dicom_reading.py"),
     ("model input", "(B, 3, 224, 224)", "image_processing_", "clarity.py"),
     ("tokens", "(B, 14 + 196, 384)", "ClarityModel in", "modeling_clarity.py"),
     ("scores and maps", "(B, 14), (B, 14, 14, 14)", "heads in", "modeling_clarity.py"),
-    ("boxes", "(n, 4) in pixels of film", "boxes.py", ""),
+    ("boxes", "(n, 4) in pixels of image", "boxes.py", ""),
     ("result", "list of dicts, JSON", "pipeline_chest_xray_", "localization.py"),
 )
 """Title, shape and files of each stage, from left to right."""
 
 ROOMS = (
-    ("data/", ("rows: film, labels, mask", "transforms, priors,", "phantoms, splits"), 2, "films in"),
+    ("data/", ("rows: image, labels, mask", "transforms, priors,", "phantoms, splits"), 2, "images in"),
     ("training/", ("Trainer, teacher,", "losses_clarity.py,", "recipes/ above it"), 3, "loss"),
     ("evaluation/", ("records, metrics,", "protocols, baselines,", "calibration, report"), 4, "scores, maps"),
-    ("deployment/", ("many films, DICOM out,", "export, publishing,", "web page"), 6, "results"),
+    ("deployment/", ("many images, DICOM out,", "export, publishing,", "web page"), 6, "results"),
 )
 """Name, contents, the stage at which it hangs, and what passes there."""
 
@@ -71,13 +71,13 @@ def architecture() -> str:
         f'<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         f'<path d="M0 0L8 4L0 8z" fill="{LINE}"/></marker>'
     )
-    title = "The way of a film: pixels, model input, tokens, scores and maps, boxes, result; rooms hang below."
+    title = "The way of an image: pixels, model input, tokens, scores and maps, boxes, result; rooms hang below."
     paper = f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>'
     return _svg(WIDTH, HEIGHT, title, f"<defs>{arrow}</defs>", paper, *parts)
 
 
 def icon() -> str:
-    """A film with a box."""
+    """An image with a box."""
     return _svg(
         32,
         32,

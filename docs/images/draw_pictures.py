@@ -36,13 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     localizer = pipeline(clarity_hf.TASK, model=given.model)
     print_peaks(localizer)
-    film = draw_phantom(SEED, SIDE, FINDINGS).image
-    findings = localizer(film, return_maps=True)
+    image = draw_phantom(SEED, SIDE, FINDINGS).image
+    findings = localizer(image, return_maps=True)
     first, second = (finding["label"] for finding in findings[:2])
     panels = [
-        draw_findings(film, findings),
-        draw_findings(film, findings, first, bar="below"),
-        draw_findings(film, findings, [first, second], style="contours", bar="below"),
+        draw_findings(image, findings),
+        draw_findings(image, findings, first, bar="below"),
+        draw_findings(image, findings, [first, second], style="contours", bar="below"),
     ]
     beside(panels).save(given.output, optimize=True)
     print(f"wrote {given.output}")
@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def print_peaks(localizer: clarity_hf.ChestXrayLocalizationPipeline) -> None:
     """How high maps reach over findings that the model calls present, and over the others."""
-    films = (draw_phantom(seed).image for seed in range(PHANTOMS))
-    findings = [finding for film in films for finding in localizer(film, return_maps=True)]
+    images = (draw_phantom(seed).image for seed in range(PHANTOMS))
+    findings = [finding for image in images for finding in localizer(image, return_maps=True)]
     for present, name in ((True, "present"), (False, "absent")):
         peaks = [float(finding["map"].max()) for finding in findings if finding["present"] == present]
         low, median, high = np.percentile(peaks, (5, 50, 95))

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Make web-page.png: the page with a synthetic film, in headless Chromium.
+"""Make web-page.png: the page with a synthetic image, in headless Chromium.
 
     clarity-hf demo --port 7871 &
     python docs/images/photograph_web_page.py

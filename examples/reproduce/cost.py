@@ -2,7 +2,7 @@
 """What each row of the paper's tables costs: FLOPs counted by torch, hours estimated from them.
 
     python examples/reproduce/cost.py                               seconds; nothing is computed, only counted
-    python examples/reproduce/cost.py --films NIH_FOLDER/images     and how long a core of this machine reads a film
+    python examples/reproduce/cost.py --images NIH_FOLDER/images     and how long a core of this machine reads an image
 
 FLOPs of matrix products and convolutions, a multiplication and an addition apart, are counted by torch's
 FlopCounterMode over one step of the very models, on tensors without data. Hours are these FLOPs at a sustained
@@ -28,14 +28,14 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from transformers import ConvNextV2Config, ConvNextV2ForImageClassification, PreTrainedModel
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
-from clarity_hf.data.transforms import FilmTransform, TransformedDataset
+from clarity_hf.data.transforms import ImageTransform, TransformedDataset
 from clarity_hf.losses_clarity import multilabel_classification_loss
 
-TRAIN_FILMS, VALIDATION_FILMS, TEST_FILMS = 69_598, 16_926, 25_596
+TRAIN_IMAGES, VALIDATION_IMAGES, TEST_IMAGES = 69_598, 16_926, 25_596
 """Of the release, with a fifth of the patients of its train list for validation, as the scripts draw them."""
 
 PUBLISHED = {("vit_small_patch16", 224): 1057.92, ("vit_small_patch16", 384): 239.06, ("convnext_base", 224): 338.68}
-"""Films a second of training on one RTX 3090 (24 GB) with automatic mixed precision, by model and side: timm's
+"""Images a second of training on one RTX 3090 (24 GB) with automatic mixed precision, by model and side: timm's
 `results/benchmark-train-amp-nhwc-pt112-cu113-rtx3090.csv`."""
 
 ASSUMED = {"24 GB (RTX 3090)": 22.0, "80 GB (A100)": 97.0}
@@ -45,7 +45,7 @@ in half precision; the second the same share of an A100's 312."""
 STATE_BYTES = 16
 """Of a weight: itself, its gradient and AdamW's two moments, in fp32."""
 
-TIMED_FILMS = 100
+TIMED_IMAGES = 100
 READERS = 8
 
 
@@ -54,10 +54,10 @@ class Cost:
     """What a row costs.
 
     Attributes:
-        forward: GFLOPs a film.
-        both: Of forward and backward, GFLOPs a film.
-        teacher: Forward of the teacher that is asked in every step, GFLOPs a film; 0 without one.
-        kept: MB a film that a step keeps for its backward, activations in bfloat16.
+        forward: GFLOPs an image.
+        both: Of forward and backward, GFLOPs an image.
+        teacher: Forward of the teacher that is asked in every step, GFLOPs an image; 0 without one.
+        kept: MB an image that a step keeps for its backward, activations in bfloat16.
         state: MB of weights, gradients and optimizer.
         epochs: Of the row.
     """
@@ -71,9 +71,9 @@ class Cost:
 
     @property
     def total(self) -> float:
-        """PFLOPs of all epochs, each with its validation, and of the test films once."""
-        epoch = TRAIN_FILMS * (self.both + self.teacher) + VALIDATION_FILMS * self.forward
-        return (self.epochs * epoch + TEST_FILMS * self.forward) / 1e6
+        """PFLOPs of all epochs, each with its validation, and of the test images once."""
+        epoch = TRAIN_IMAGES * (self.both + self.teacher) + VALIDATION_IMAGES * self.forward
+        return (self.epochs * epoch + TEST_IMAGES * self.forward) / 1e6
 
     def hours(self, throughput: float) -> float:
         """Hours at so many TFLOP/s."""
@@ -83,7 +83,7 @@ class Cost:
 def main() -> None:
     """Count, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--films", type=Path, help="folder of PNG files: some are read and the time is taken")
+    parser.add_argument("--images", type=Path, help="folder of PNG files: some are read and the time is taken")
     arguments = parser.parse_args()
     rows = load_rows()
     heads = ["row", "GFLOPs forward", "and backward", "teacher", "epochs", "PFLOPs", *(f"h, {gpu}" for gpu in ASSUMED)]
@@ -97,12 +97,12 @@ def main() -> None:
         print(f"| {' | '.join(cells)} |")
     for (name, side), rate in PUBLISHED.items():
         counted = flops_of_timm(name, side)
-        print(f"{name} at {side}: {counted:.1f} GFLOPs × {rate} films a second = {counted * rate / 1e3:.1f} TFLOP/s")
-    if arguments.films:
+        print(f"{name} at {side}: {counted:.1f} GFLOPs × {rate} images a second = {counted * rate / 1e3:.1f} TFLOP/s")
+    if arguments.images:
         for side in sorted({row.arguments["image_size"] for row in rows.values()}):
-            seconds = reading_seconds(arguments.films, side)
-            hours = (TRAIN_FILMS + VALIDATION_FILMS) * seconds / READERS / 3600
-            print(f"reading at {side}: {seconds * 1e3:.0f} ms a film, {hours:.2f} h an epoch with {READERS} cores")
+            seconds = reading_seconds(arguments.images, side)
+            hours = (TRAIN_IMAGES + VALIDATION_IMAGES) * seconds / READERS / 3600
+            print(f"reading at {side}: {seconds * 1e3:.0f} ms an image, {hours:.2f} h an epoch with {READERS} cores")
 
 
 def cost_of(row: Row, rows: dict[str, Row]) -> Cost:
@@ -138,17 +138,17 @@ def without_data(model: torch.nn.Module) -> torch.nn.Module:
     return copied
 
 
-def loss_of(model: torch.nn.Module, side: int, films: int = 1) -> torch.Tensor:
-    """The loss of some films of the model's own training."""
-    pixels, labels = torch.zeros(films, 3, side, side), torch.zeros(films, 14)
+def loss_of(model: torch.nn.Module, side: int, images: int = 1) -> torch.Tensor:
+    """The loss of some images of the model's own training."""
+    pixels, labels = torch.zeros(images, 3, side, side), torch.zeros(images, 14)
     if isinstance(model, ClarityForMultiLabelLocalization):
-        return model(pixel_values=pixels, labels=labels, anatomical_prior=torch.zeros(films, 1, 56, 56)).loss
+        return model(pixel_values=pixels, labels=labels, anatomical_prior=torch.zeros(images, 1, 56, 56)).loss
     outputs = model(pixels)
     return multilabel_classification_loss(getattr(outputs, "logits", outputs), labels)
 
 
 def flops_of(model: torch.nn.Module, side: int) -> tuple[float, float]:
-    """GFLOPs of a film's forward alone, and of forward and backward; the model is one of [`without_data`]."""
+    """GFLOPs of an image's forward alone, and of forward and backward; the model is one of [`without_data`]."""
     if isinstance(model, ClarityForMultiLabelLocalization):
         model.set_attn_implementation("eager")  # torch has no formula for the fused kernel of a CPU
     formulas = {torch.ops.aten.convolution_backward: convolution_backward_flops}
@@ -160,22 +160,22 @@ def flops_of(model: torch.nn.Module, side: int) -> tuple[float, float]:
 
 
 def convolution_backward_flops(
-    grad: Sequence[int], films: Sequence[int], weight: Sequence[int], *rest: Any, **_: Any
+    grad: Sequence[int], images: Sequence[int], weight: Sequence[int], *rest: Any, **_: Any
 ) -> int:
     """FLOPs of the gradients of a convolution: each of the two costs as much as the convolution.
 
     torch's own formula takes no notice of groups, and counts a depthwise convolution once for every channel.
     """
     transposed, wanted = rest[4], rest[7]
-    return conv_flop_count(films, weight, grad, transposed) * sum(wanted[:2])
+    return conv_flop_count(images, weight, grad, transposed) * sum(wanted[:2])
 
 
 def kept_bytes(model: torch.nn.Module, side: int) -> int:
-    """Bytes that the forward of one more film keeps for the backward, in bfloat16 autocast with fused attention."""
+    """Bytes that the forward of one more image keeps for the backward, in bfloat16 autocast with fused attention."""
     if isinstance(model, ClarityForMultiLabelLocalization):
         model.set_attn_implementation("sdpa")
 
-    def kept(films: int) -> int:
+    def kept(images: int) -> int:
         tensors: list[torch.Tensor] = []
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -184,16 +184,16 @@ def kept_bytes(model: torch.nn.Module, side: int) -> int:
 
         hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
         with model.fake_mode, hooks, torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = loss_of(model, side, films)
+            loss = loss_of(model, side, images)
         storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
         del loss
         return sum(storages.values())
 
-    return kept(2) - kept(1)  # weights are the same for any number of films
+    return kept(2) - kept(1)  # weights are the same for any number of images
 
 
 def flops_of_timm(name: str, side: int) -> float:
-    """GFLOPs of forward and backward of a film in a model of timm."""
+    """GFLOPs of forward and backward of an image in a model of timm."""
     import timm
 
     model = timm.create_model(f"{name}_{side}" if "vit" in name else name, num_classes=14)
@@ -204,18 +204,18 @@ def flops_of_timm(name: str, side: int) -> float:
 
 
 def reading_seconds(folder: Path, side: int) -> float:
-    """Median seconds of a core in which a film is read, decoded and augmented for a model of this side.
+    """Median seconds of a core in which an image is read, decoded and augmented for a model of this side.
 
     Raises:
         FileNotFoundError: The folder has no PNG.
     """
-    films = sorted(folder.glob("*.png"))[:TIMED_FILMS]
-    if not films:
-        raise FileNotFoundError(f"`films` must be a folder with PNG files, got {folder}. Name NIH_FOLDER/images.")
+    images = sorted(folder.glob("*.png"))[:TIMED_IMAGES]
+    if not images:
+        raise FileNotFoundError(f"`images` must be a folder with PNG files, got {folder}. Name NIH_FOLDER/images.")
     torch.set_num_threads(1)
-    rows = [{"image": str(film), "labels": np.zeros(14)} for film in films]
+    rows = [{"image": str(image), "labels": np.zeros(14)} for image in images]
     processor = ClarityImageProcessor(size={"height": side, "width": side})
-    seen = TransformedDataset(rows, FilmTransform(processor, augment="full"))
+    seen = TransformedDataset(rows, ImageTransform(processor, augment="full"))
     times = []
     for index in range(len(rows)):
         start = time.process_time()  # the time of others on a busy machine is not ours

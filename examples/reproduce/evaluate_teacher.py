@@ -3,8 +3,8 @@
 
     python examples/reproduce/evaluate_teacher.py TEACHER NIH_FOLDER --split test --output_dir runs/teacher-report
 
-It reads films as examples/evaluate_checkpoint.py does: a film that cannot be read is named and left out, and equal
-`data_hash` in two reports means the same films. Records, which name films, go to a folder beside the report,
+It reads images as examples/evaluate_checkpoint.py does: an image that cannot be read is named and left out, and equal
+`data_hash` in two reports means the same images. Records, which name images, go to a folder beside the report,
 `runs/teacher-report-records`; stopped and started again, it goes on where it was. The last line is
 
     wrote runs/teacher-report/report.json
@@ -25,8 +25,8 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from clarity_hf import ClarityImageProcessor
 from clarity_hf.evaluation.checkpoint import VERSIONED
-from clarity_hf.evaluation.evaluator import BoxSettings, Evaluation, evaluate_films
-from clarity_hf.evaluation.films import open_films
+from clarity_hf.evaluation.evaluator import BoxSettings, Evaluation, evaluate_images
+from clarity_hf.evaluation.images import open_images
 from clarity_hf.evaluation.localizers import LocalizerOutput
 from clarity_hf.evaluation.records import data_digest
 from clarity_hf.evaluation.table import plain
@@ -40,25 +40,25 @@ THRESHOLD = 0.5
 
 
 def main() -> None:
-    """Score the films of a split, and write the report."""
+    """Score the images of a split, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="folder or Hub id of examples/train_teacher.py")
     parser.add_argument("data", help="'phantom', a folder, a table or a Hub id")
     parser.add_argument("--split", choices=["train", "validation", "test"], default="test")
     parser.add_argument("--validation_split", help="committed list of validation patients, such as nih-validation")
-    parser.add_argument("--films", type=int, help="only the first films")
+    parser.add_argument("--images", type=int, help="only the first images")
     parser.add_argument("--min_positives", type=int, default=20, help="findings with fewer are not in the mean")
     parser.add_argument("--repeats", type=int, default=1000, help="draws of the bootstrap by patient")
     parser.add_argument("--seed", type=int, default=0, help="of phantoms and bootstrap")
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--num_workers", type=int, default=0, help="processes that read films ahead")
+    parser.add_argument("--num_workers", type=int, default=0, help="processes that read images ahead")
     parser.add_argument("--output_dir", type=Path, required=True)
     arguments = parser.parse_args()
 
     classifier = Classifier(arguments.model)
     options = {"validation_split": arguments.validation_split} if arguments.validation_split else {}
-    films = open_films(
-        arguments.data, arguments.split, arguments.films, arguments.seed, wanted=classifier.findings, **options
+    images = open_images(
+        arguments.data, arguments.split, arguments.images, arguments.seed, wanted=classifier.findings, **options
     )
     about = {
         "model": published_name(arguments.model),
@@ -67,9 +67,9 @@ def main() -> None:
         "weights_hash": weights_digest(classifier.model),
     }
     thresholds = [THRESHOLD] * len(classifier.findings)
-    evaluation = evaluate_films(
+    evaluation = evaluate_images(
         classifier,
-        films,
+        images,
         BoxSettings(thresholds, thresholds),
         arguments.output_dir.with_name(f"{arguments.output_dir.name}-records") / "teacher.jsonl",
         about | {"preprocessing": json.loads(classifier.image_processor.to_json_string())},
@@ -83,7 +83,7 @@ def main() -> None:
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     path = arguments.output_dir / "report.json"
     path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    print(f"{len(evaluation.records)} films, {len(evaluation.unreadable)} could not be read")
+    print(f"{len(evaluation.records)} images, {len(evaluation.unreadable)} could not be read")
     print(f"wrote {path}")
 
 
@@ -107,7 +107,7 @@ class Classifier:
                 f"{name_or_path}. Train it with examples/train_teacher.py."
             )
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-        # A file in half precision would compute in it, and films come in float32.
+        # A file in half precision would compute in it, and images come in float32.
         model = load_foreign_model(AutoModelForImageClassification, name_or_path, dtype=torch.float32)
         self.model = model.eval().to(device)
         names = {int(index): finding for index, finding in model.config.id2label.items()}
@@ -115,15 +115,15 @@ class Classifier:
 
     @torch.inference_mode()
     def __call__(
-        self, films: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
+        self, images: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
     ) -> LocalizerOutput:
-        """Scores of films, pixels `(H, W)` in [0, 255] each."""
-        inputs = self.image_processor(list(films), return_tensors="pt").to(self.model.device)
+        """Scores of images, pixels `(H, W)` in [0, 255] each."""
+        inputs = self.image_processor(list(images), return_tensors="pt").to(self.model.device)
         scores = self.model(**inputs).logits.double().sigmoid().cpu().numpy()
         return LocalizerOutput(
             scores=scores,
             maps=np.zeros((*scores.shape, 1, 1), dtype=np.float32),
-            letterboxes=[self.image_processor.letterbox((film.shape[0], film.shape[1])) for film in films],
+            letterboxes=[self.image_processor.letterbox((image.shape[0], image.shape[1])) for image in images],
         )
 
 
@@ -138,7 +138,7 @@ def report_of(
     """The report: what a CLARiTy's `report.json` says of classification, under the same keys.
 
     Args:
-        evaluation: Of all films.
+        evaluation: Of all images.
         findings: Names of the F findings.
         about: `model`, `data`, `split` and `weights_hash`.
         min_positives: Findings with fewer positives are not in the mean.
@@ -151,11 +151,11 @@ def report_of(
     return {
         "about": {
             **about,
-            "unreadable films": len(evaluation.unreadable),
+            "unreadable images": len(evaluation.unreadable),
             "data_hash": data_digest(records),
             "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
         },
-        "films": len(records),
+        "images": len(records),
         "patients": len({record.patient for record in records}),
         "min_positives": min_positives,
         "bootstrap": {"by": "patient", "repeats": repeats, "seed": seed, "level": 0.95},

@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 from rows import ORDER, Row, load_rows
-from smoke import short_row, write_films, write_start
+from smoke import short_row, write_images, write_start
 from table import picked_epoch, write_table
 
 from clarity_hf.data.nih import TEST_LIST
@@ -43,7 +43,7 @@ EVALUATE = {
 """What evaluates the model of each training script."""
 
 WEIGHTS = "model.safetensors"
-SMOKE_EVALUATION = {"films": 24, "min_positives": 1, "repeats": 20}
+SMOKE_EVALUATION = {"images": 24, "min_positives": 1, "repeats": 20}
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("rows", nargs="+", choices=[*ORDER, "all", "table"], metavar="ROW", help=", ".join(ORDER))
     parser.add_argument("--data_dir", type=Path, help="the NIH release, see clarity_hf.data.nih")
     parser.add_argument("--output_dir", type=Path, help="default: runs/reproduce, or runs/smoke with --smoke")
-    parser.add_argument("--smoke", action="store_true", help="few films (or phantoms), tiny models, few steps")
+    parser.add_argument("--smoke", action="store_true", help="few images (or phantoms), tiny models, few steps")
     parser.add_argument(
         "--accelerate_config", type=Path, help="for accelerate launch; default: one GPU or CPU, by what is here"
     )
@@ -61,7 +61,7 @@ def main() -> None:
     rows = load_rows()
     names = with_teachers(rows, ORDER if "all" in arguments.rows else arguments.rows)
     if names:
-        arguments.data_dir = prepare_films(arguments.data_dir, arguments.output_dir, arguments.smoke)
+        arguments.data_dir = prepare_images(arguments.data_dir, arguments.output_dir, arguments.smoke)
     for name in names:
         print(f"{name}: {rows[name].text}", flush=True)
         train(rows[name], arguments)
@@ -78,16 +78,16 @@ def with_teachers(rows: Mapping[str, Row], names: Sequence[str]) -> list[str]:
     return [name for name in rows if name in needed]
 
 
-def prepare_films(data_dir: Path | None, output_dir: Path, smoke: bool) -> Path:
-    """The folder of films to train and evaluate on.
+def prepare_images(data_dir: Path | None, output_dir: Path, smoke: bool) -> Path:
+    """The folder of images to train and evaluate on.
 
     Raises:
         ValueError: There is none, and it is no smoke test.
         FileNotFoundError: It is without the official test list, on which the paper's figures are, or its boxes.
     """
     if smoke:
-        folder = output_dir / "films"
-        write_films(folder, data_dir)
+        folder = output_dir / "images"
+        write_images(folder, data_dir)
         write_start(output_dir / "start")
         return folder
     if data_dir is None:
@@ -163,7 +163,7 @@ def evaluate(row: Row, arguments: argparse.Namespace) -> None:
 
 
 def evaluate_command(row: Row, arguments: argparse.Namespace) -> list[str]:
-    """What evaluates a row: on the test films, and only a subset without a test list is evaluated on validation."""
+    """What evaluates a row: on the test images, and only a subset without a test list is evaluated on validation."""
     folder = arguments.output_dir / row.name
     split = "test" if (arguments.data_dir / TEST_LIST).is_file() else "validation"  # a release without was refused
     command = [sys.executable, str(EVALUATE[row.script]), str(folder / "model"), str(arguments.data_dir)]

@@ -18,15 +18,15 @@ from clarity_hf.data.nih import (
     TABLES,
     TEST_LIST,
     TRAIN_VALIDATION_LIST,
-    NihFilm,
+    NihImage,
     read_nih_tables,
-    split_films,
+    split_images,
 )
 from clarity_hf.data.phantoms import write_phantoms
 
 PHANTOMS = 120
-FILMS = {"train": 48, "validation": 24, "test": 24}
-"""Films of each split that a smoke test takes of a release."""
+IMAGES = {"train": 48, "validation": 24, "test": 24}
+"""Images of each split that a smoke test takes of a release."""
 
 SIDES = {224: 64, 512: 96}
 """Side of the input in a smoke test, by that of the row."""
@@ -49,14 +49,14 @@ SHORT = {
 
 
 def short_row(row: Row, start: Path) -> dict[str, Any]:
-    """The arguments of a row for a smoke test: the same ones, but few steps, small films and small random weights.
+    """The arguments of a row for a smoke test: the same ones, but few steps, small images and small random weights.
 
     Args:
         row: Of the table.
         start: Folder of [`write_start`].
     """
     small: dict[str, Any] = SHORT | {"image_size": SIDES[row.arguments["image_size"]]}
-    small["validation_split"] = None  # a list of the release's patients: phantoms are none, few films have few
+    small["validation_split"] = None  # a list of the release's patients: phantoms are none, few images have few
     if row.script == "train_teacher.py":
         small["model"] = str(start / "convnextv2")
     elif "init" in row.arguments:
@@ -79,8 +79,8 @@ def write_start(folder: Path) -> None:
             ConvNextV2ForImageClassification(config).save_pretrained(folder / "convnextv2")
 
 
-def write_films(folder: Path, data_dir: Path | None) -> None:
-    """A few films in the layout of the release, where they are missing: of a release, or else phantoms.
+def write_images(folder: Path, data_dir: Path | None) -> None:
+    """A few images in the layout of the release, where they are missing: of a release, or else phantoms.
 
     Args:
         folder: Where to.
@@ -91,12 +91,12 @@ def write_films(folder: Path, data_dir: Path | None) -> None:
     if data_dir is None:
         write_phantoms(folder, PHANTOMS, size=128)
         return
-    films, _ = read_nih_tables(data_dir)
-    taken = {film.image_id: film for film in few_films(films)}
+    images, _ = read_nih_tables(data_dir)
+    taken = {image.image_id: image for image in few_images(images)}
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    for film in taken.values():
-        _link(film.path, folder / "images")
-        _link(film.mask_path, folder / MASKS_FOLDER)
+    for image in taken.values():
+        _link(image.path, folder / "images")
+        _link(image.mask_path, folder / MASKS_FOLDER)
     tables = [path for path in (data_dir / name for name in TABLES) if path.is_file()][:1]
     for path in [*tables, *sorted(data_dir.glob(BOX_LISTS))]:
         _copy_rows(path, folder / path.name, taken)
@@ -107,14 +107,14 @@ def write_films(folder: Path, data_dir: Path | None) -> None:
             (folder / name).write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
-def few_films(films: Iterable[NihFilm]) -> list[NihFilm]:
-    """As many films as `FILMS` says of each split, those with boxes first."""
-    splits = split_films(films)
-    return [film for name, count in FILMS.items() for film in sorted(splits[name], key=_without_boxes)[:count]]
+def few_images(images: Iterable[NihImage]) -> list[NihImage]:
+    """As many images as `IMAGES` says of each split, those with boxes first."""
+    splits = split_images(images)
+    return [image for name, count in IMAGES.items() for image in sorted(splits[name], key=_without_boxes)[:count]]
 
 
-def _without_boxes(film: NihFilm) -> bool:
-    return not film.boxes
+def _without_boxes(image: NihImage) -> bool:
+    return not image.boxes
 
 
 def _link(path: str | None, folder: Path) -> None:
@@ -127,7 +127,7 @@ def _link(path: str | None, folder: Path) -> None:
 
 
 def _copy_rows(source: Path, target: Path, taken: Iterable[str]) -> None:
-    """Copy a table's header and the rows whose first cell names one of the films."""
+    """Copy a table's header and the rows whose first cell names one of the images."""
     with source.open(newline="", encoding="utf-8-sig") as file:
         header, *rows = [row for row in csv.reader(file) if row]
     with target.open("w", newline="", encoding="utf-8") as file:

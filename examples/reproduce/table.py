@@ -17,7 +17,7 @@ PROTOCOL = "half of the images, CLARiTy's"
 UNKNOWN = "not known here"
 NOT_RUN = "not run"
 SMOKE = (
-    "**From a smoke test: few films, tiny models, a few steps. The figures show that every step works, and nothing "
+    "**From a smoke test: few images, tiny models, a few steps. The figures show that every step works, and nothing "
     "else.**"
 )
 
@@ -33,7 +33,7 @@ def write_table(rows: Mapping[str, Row], folder: Path) -> Path:
         The file's path.
     """
     lines = [
-        "| row | mean AUROC: paper | here | T(IoU) > .1/.2/.3/.4/.5: paper | here | films | epoch picked |",
+        "| row | mean AUROC: paper | here | T(IoU) > .1/.2/.3/.4/.5: paper | here | images | epoch picked |",
         "|---" * 7 + "|",
         *(table_line(row, folder / row.name) for row in rows.values()),
     ]
@@ -60,7 +60,7 @@ def table_line(row: Row, folder: Path) -> str:
         estimate(found["auroc"]),
         paper[1],
         shares(found["t_iou"], "undefined" if found["t_iou"] else "no maps"),
-        f"{found['films']:,}",
+        f"{found['images']:,}",
         picked,
     ]
     return f"| {' | '.join(cells)} |"
@@ -74,7 +74,7 @@ def figures_of(report: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         `auroc`, the mean over findings, as `value`, `low` and `high`; `t_iou`, by threshold the share of boxes found
-        by the paper's protocol, mean over findings, empty for a model without maps; `films`.
+        by the paper's protocol, mean over findings, empty for a model without maps; `images`.
 
     Raises:
         ValueError: There are figures of localization, but none by the paper's protocol.
@@ -87,7 +87,7 @@ def figures_of(report: Mapping[str, Any]) -> dict[str, Any]:
             found = sorted({row["Protocol"] for row in tables["halves"]["rows"]})
             raise ValueError(f"`report` must have the protocol '{PROTOCOL}', got {found}. Evaluate the row again.")
         t_iou = {level: rows[0][f"> {level:g}"] for level in LEVELS}
-    return {"auroc": tables["classification"]["rows"][-1]["AUROC"], "t_iou": t_iou, "films": report["films"]}
+    return {"auroc": tables["classification"]["rows"][-1]["AUROC"], "t_iou": t_iou, "images": report["images"]}
 
 
 def picked_epoch(state: Path) -> tuple[float, float]:

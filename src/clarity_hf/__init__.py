@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_clarity import ClarityConfig
-from .dicom_reading import DicomFilm, read_dicom
+from .dicom_reading import DicomImage, read_dicom
 from .image_processing_clarity import ClarityImageProcessor
 from .image_reading import read_image
 from .labels import FINDINGS
@@ -81,7 +81,7 @@ __all__ = [
     "ClarityModelOutput",
     "ClarityPreTrainedModel",
     "ClarityTrainingArguments",
-    "DicomFilm",
+    "DicomImage",
     "Teacher",
     "checkpoint_names",
     "read_dicom",

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import ndimage
 
 BOX_FRAME = 1024
-"""Side, in pixels, of the films of the NIH release, in whose frame its box files are, whatever the size on disk."""
+"""Side, in pixels, of the images of the NIH release, in whose frame its box files are, whatever the size on disk."""
 
 SMALLEST_REGION = 0.05
 """Share of the largest region's mass of map below which a region is a speck and gets no box."""
@@ -124,29 +124,29 @@ def bilinear_matrix(length: int, factor: int) -> np.ndarray:
     return weights
 
 
-def map_over_film(maps: np.ndarray, letterbox: Letterbox, size: tuple[int, int]) -> np.ndarray:
-    """Sample maps bilinearly at the centres of a grid that lies over the film; the padding is left out.
+def map_over_image(maps: np.ndarray, letterbox: Letterbox, size: tuple[int, int]) -> np.ndarray:
+    """Sample maps bilinearly at the centres of a grid that lies over the image; the padding is left out.
 
     Args:
         maps: `(..., h, w)` on a grid over the whole of the method's input.
-        letterbox: How the film lies in that input.
-        size: `(H', W')` of the grid over the film, such as the film's own size.
+        letterbox: How the image lies in that input.
+        size: `(H', W')` of the grid over the image, such as the image's own size.
 
     Returns:
         `(..., H', W')` float64 of the maps' own scale.
     """
-    rows = film_weights(maps.shape[-2], letterbox, size[0], 0)
-    columns = film_weights(maps.shape[-1], letterbox, size[1], 1)
+    rows = image_weights(maps.shape[-2], letterbox, size[0], 0)
+    columns = image_weights(maps.shape[-1], letterbox, size[1], 1)
     return rows @ np.asarray(maps, dtype=np.float64) @ columns.T
 
 
-def film_weights(cells: int, letterbox: Letterbox, length: int, axis: int) -> np.ndarray:
-    """Weights that sample a map bilinearly along one axis at the centres of pixels over the film.
+def image_weights(cells: int, letterbox: Letterbox, length: int, axis: int) -> np.ndarray:
+    """Weights that sample a map bilinearly along one axis at the centres of pixels over the image.
 
     Args:
         cells: Cells of the map along the axis, over the whole of the method's input.
-        letterbox: How the film lies in that input.
-        length: Pixels over the film along the axis.
+        letterbox: How the image lies in that input.
+        length: Pixels over the image along the axis.
         axis: 0 for rows, 1 for columns.
 
     Returns:

@@ -136,7 +136,7 @@ class ClarityConfig(PreTrainedConfig):
         image_size (`int` or `(height, width)`, defaults to 224): Size for which position embeddings are stored; other
             sizes are interpolated.
         patch_size (`int`, defaults to 16): Side of a patch.
-        num_channels (`int`, defaults to 3): Channels of `pixel_values`; grey films are repeated.
+        num_channels (`int`, defaults to 3): Channels of `pixel_values`; grey images are repeated.
         qkv_bias (`bool`, defaults to `True`): Whether query, key and value have a bias.
         pooling (`str`, defaults to `"attention"`): How a class token becomes a logit: `"attention"` (the class tokens
             attend once more over the patches, then a dot product with the finding's vector), `"linear"` (the dot
@@ -148,8 +148,8 @@ class ClarityConfig(PreTrainedConfig):
             token's alone and the map its attention: `map_fusion` must be `"attention"`, `background_suppression` off.
         cam_size (`int`, defaults to 128): Channels of the SegmentCAM trunk.
         cam_groups (`int`, defaults to 8): Groups of the trunk's GroupNorms.
-        tiled_attention_rate (`float`, defaults to 0): Share of the training films, in [0, 1], whose patches attend
-            only within tiles of the film and to no class token, so that evidence stays where its finding is. Under
+        tiled_attention_rate (`float`, defaults to 0): Share of the training images, in [0, 1], whose patches attend
+            only within tiles of the image and to no class token, so that evidence stays where its finding is. Under
             eager or SDPA attention. See [`tiled_attention_mask`].
         ranking_share (`float`, defaults to 0.3): Share of the patches, in (0, 1], over which the ranking pooling of
             the patch logit averages in effect: its decay is d = max(0, 1 − 1/(share · N)).
@@ -179,7 +179,7 @@ class ClarityConfig(PreTrainedConfig):
         boxless_findings (`list[str]`, *optional*): Names of findings that are listed with their score but get no box
             unless a call gives its own score thresholds: those that the model does not tell from their absence on real
             images. Names of other findings count nothing. `None` is none.
-        prevalence (`float` or list of F, *optional*): Share of positive films, whose logit, clamped to ±4.6, is the
+        prevalence (`float` or list of F, *optional*): Share of positive images, whose logit, clamped to ±4.6, is the
             initial bias of both logits; `None` starts at 0.
         positive_weights (`float` or list of F, *optional*): How much more a positive label counts than a negative one
             in the cross-entropies, above 0; `None` is 1. See [`balanced_positive_weights`].
@@ -420,7 +420,7 @@ class ClarityConfig(PreTrainedConfig):
         return rows
 
     def prevalence_bias(self) -> list[float]:
-        """Initial bias per finding: the logit of `prevalence`, clamped to ±4.6 (one film in a hundred)."""
+        """Initial bias per finding: the logit of `prevalence`, clamped to ±4.6 (one image in a hundred)."""
         clamped = (min(max(share, 0.01), 0.99) for share in self.per_finding("prevalence"))
         return [math.log(share / (1 - share)) for share in clamped]
 

@@ -1,11 +1,11 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""From a DICOM file, its bytes or a pydicom dataset to one frontal chest film.
+"""From a DICOM file, its bytes or a pydicom dataset to one frontal chest radiograph.
 
 The grey levels go through modality LUT → VOI → polarity as in DICOM PS3.4 N.2, worked out once for every stored value
-and then looked up, so that a film of 14 megapixels costs one table of at most 65536 entries. What is no frontal
+and then looked up, so that an image of 14 megapixels costs one table of at most 65536 entries. What is no frontal
 radiograph, or claims to be larger than it may, is refused on the header, before a pixel is decoded. Errors name the
 source and the reason, never a patient or a UID. pydicom and the decoders are the extra `dicom`, imported when the
-first such film is read.
+first such image is read.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ import numpy as np
 from .grey_levels import held_range
 
 MAX_PIXELS = 64_000_000
-"""Films beyond this many pixels are refused before they are decoded (a 43 × 43 cm plate at 50 µm has 74 M, a usual one
-under 25 M)."""
+"""Images beyond this many pixels are refused before they are decoded (a 43 × 43 cm plate at 50 µm has 74 M, a usual
+one under 25 M)."""
 
 MAX_BYTES = 8 * MAX_PIXELS
-"""DICOM files beyond this size are refused unread: no film of `MAX_PIXELS` needs a quarter of it."""
+"""DICOM files beyond this size are refused unread: no image of `MAX_PIXELS` needs a quarter of it."""
 
 MODALITIES = ("CR", "DX", "RG")
-"""Modalities that are radiographs: computed, digital, and film that was scanned."""
+"""Modalities that are radiographs: computed, digital, and image that was scanned."""
 
 SQUARE_TOLERANCE = 0.02
 """How far the sides of a pixel may differ, as a share."""
@@ -55,7 +55,7 @@ _SOP_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.7.3",  # Multi-frame Grayscale Word Secondary Capture, here of one frame
 )
 
-# Words of ViewPosition and of a view's CodeMeaning. Decubitus films (LATERAL DECUB) are frontal, whatever side the
+# Words of ViewPosition and of a view's CodeMeaning. Decubitus images (LATERAL DECUB) are frontal, whatever side the
 # patient lies on.
 _SIDE_VIEWS = {"LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT", "SAGITTAL"}
 _OBLIQUE_VIEWS = {"LAO", "RAO", "LPO", "RPO", "LLO", "RLO", "OBL", "OBLIQUE"}
@@ -64,7 +64,8 @@ _SIDE_CODES = {"399067008", "399198007", "399173006", "30730003", "R-102CD", "R-
 _OBLIQUE_CODES = {"399182000", "399135007", "399356000", "399006002", "399038007", "399184004", "399236003"}
 _OBLIQUE_CODES |= {"R-102C1", "R-10220", "R-40985", "R-10212", "R-10210", "R-10238", "R-10234"}
 
-# What names the chest, alone or with other parts, and what names a part of which a chest film does not show as its
+# What names the chest, alone or with other parts, and what names a part of which a chest radiograph does not show as
+# its
 # subject: PS3.16 annex L, CID 4009, and words of technicians (KNEE LEFT, FEET). What is in neither, such as a word of
 # another language, is not certainly something else. The long ones count wherever they stand, as in LTKNEE.
 _CHEST = re.compile(r"CHEST|THORAX|\bTHORACIC\b(?! *(?:SPINE|VERT))|\b(?:RIBS?|LUNGS?|HEART|CXR|MEDIASTINUM)\b")
@@ -92,8 +93,8 @@ _PARSING = threading.RLock()
 
 
 @dataclass(frozen=True, eq=False)
-class DicomFilm:
-    """One film and where it comes from.
+class DicomImage:
+    """One image and where it comes from.
 
     Its text form shows nothing that identifies a patient; `dataset` does.
 
@@ -122,8 +123,8 @@ class DicomFilm:
     inverted: bool
 
 
-def read_dicom(source: Any, name: str = "image") -> DicomFilm:
-    """Read one film.
+def read_dicom(source: Any, name: str = "image") -> DicomImage:
+    """Read one image.
 
     Args:
         source: A path, the bytes of a file with or without the 128-byte preamble, or a `pydicom.Dataset` with its
@@ -142,7 +143,7 @@ def read_dicom(source: Any, name: str = "image") -> DicomFilm:
     if is_dicom_dataset(source):
         header = _copied_header(source, name)
         _check_header(header, name)
-        return _film(header, source, name)
+        return _image(header, source, name)
     if not isinstance(source, str | os.PathLike | bytes):
         raise TypeError(
             f"`{name}` must be a path, bytes or a pydicom.Dataset, got {type(source).__name__}. "
@@ -151,7 +152,7 @@ def read_dicom(source: Any, name: str = "image") -> DicomFilm:
     with _opened(source, name) as (file, shown):
         header = _read_header(file, shown)
         _check_header(header, shown)
-        return _film(header, _read_pixel_data(file, header, shown), shown)
+        return _image(header, _read_pixel_data(file, header, shown), shown)
 
 
 def is_dicom_dataset(source: Any) -> bool:
@@ -173,7 +174,7 @@ def looks_like_dicom(start: bytes) -> bool:
 
 
 def local_file(source: str | os.PathLike, name: str) -> tuple[Path, str]:
-    """The path of a film that can be opened, and what errors call it.
+    """The path of an image that can be opened, and what errors call it.
 
     Raises:
         FileNotFoundError: There is nothing at the path.
@@ -181,12 +182,12 @@ def local_file(source: str | os.PathLike, name: str) -> tuple[Path, str]:
     """
     path = os.fspath(source)
     if isinstance(path, str) and path.startswith(("http://", "https://", "ftp://", "data:")):
-        raise ValueError(f"`{name}` must be local, got a URL. Download the film and pass its path.")
+        raise ValueError(f"`{name}` must be local, got a URL. Download the image and pass its path.")
     name = str(path)
     if not os.path.exists(path):
         raise FileNotFoundError(f"`{name}` must be a file, got nothing at this path. Check the path.")
     if not os.path.isfile(path):
-        raise ValueError(f"`{name}` must be a regular file, got a folder or a device. Pass the film's own path.")
+        raise ValueError(f"`{name}` must be a regular file, got a folder or a device. Pass the image's own path.")
     return Path(os.fsdecode(path)), name
 
 
@@ -258,7 +259,7 @@ def _opened(source: str | os.PathLike | bytes, name: str) -> Iterator[tuple[Bina
         size, opened = path.stat().st_size, _BoundedFile(path)  # type: ignore[assignment]
     with opened as file:
         if size > MAX_BYTES:
-            raise ValueError(f"`{name}` must have at most {MAX_BYTES} bytes, got {size}. Pass the film alone.")
+            raise ValueError(f"`{name}` must have at most {MAX_BYTES} bytes, got {size}. Pass the image alone.")
         yield file, name
 
 
@@ -355,25 +356,25 @@ def _shown(text: str) -> str:
 
 
 def _check_header(header: Any, name: str) -> None:
-    """Refuse what is no single grey film of a bearable size, then what is no frontal chest radiograph."""
+    """Refuse what is no single grey image of a bearable size, then what is no frontal chest radiograph."""
     modality = _text(header, "Modality", name)
     rows, columns = (_integer(header, keyword, 0, name) for keyword in ("Rows", "Columns"))
     if rows < 1 or columns < 1:
         raise ValueError(
-            f"`{name}` must be one film, got DICOM without pixel data (modality {_shown(modality) or 'not given'}). "
+            f"`{name}` must be one image, got DICOM without pixel data (modality {_shown(modality) or 'not given'}). "
             "Pass the image, not a report or a directory."
         )
     frames = _integer(header, "NumberOfFrames", 1, name)
     if frames > 1:
-        raise ValueError(f"`{name}` must be one film, got {frames} frames. Pass them one by one.")
+        raise ValueError(f"`{name}` must be one image, got {frames} frames. Pass them one by one.")
     colour = _text(header, "PhotometricInterpretation", name)
     if _integer(header, "SamplesPerPixel", 1, name) != 1 or colour not in ("MONOCHROME1", "MONOCHROME2"):
         raise ValueError(
             f"`{name}` must be MONOCHROME1 or MONOCHROME2, got {_shown(colour) or 'no PhotometricInterpretation'}: "
-            "colour is no film. Pass the radiograph itself."
+            "colour is no image. Pass the radiograph itself."
         )
     if rows * columns > MAX_PIXELS:
-        raise ValueError(f"`{name}` must have at most {MAX_PIXELS} pixels, got {columns}×{rows}. Reduce the film.")
+        raise ValueError(f"`{name}` must have at most {MAX_PIXELS} pixels, got {columns}×{rows}. Reduce the image.")
     _check_radiograph(header, modality, name)
     _check_body_part(header, name)
     _check_view(header, name)
@@ -388,12 +389,12 @@ def _check_radiograph(header: Any, modality: str, name: str) -> None:
         got = f"modality {_shown(modality) or 'not given'}" + ("" if known else " and the SOP class of another kind")
         raise ValueError(
             f"`{name}` must be a radiograph ({', '.join(MODALITIES)}), got {got}. "
-            "Where it is one all the same, such as a scanned film, set its Modality."
+            "Where it is one all the same, such as a scanned image, set its Modality."
         )
     if sop_class == _FOR_PROCESSING or _text(header, "PresentationIntentType", name) == "FOR PROCESSING":
         raise ValueError(
             f"`{name}` must be an image for presentation, got one for processing: raw detector values look unlike a "
-            "film. Pass the processed image of the same exposure."
+            "image. Pass the processed image of the same exposure."
         )
 
 
@@ -407,7 +408,7 @@ def _check_body_part(header: Any, name: str) -> None:
         words = re.sub(r"[^A-Z]+", " ", part)
         if _OTHER_PARTS.search(words) and not _CHEST.search(words):
             raise ValueError(
-                f"`{name}` must show the chest, got {keyword} {_shown(part)}. Where the film shows the chest all the "
+                f"`{name}` must show the chest, got {keyword} {_shown(part)}. Where the image shows the chest all the "
                 "same, correct or clear this element."
             )
 
@@ -432,14 +433,14 @@ def _check_view(header: Any, name: str) -> None:
         if lateral or words & _OBLIQUE_VIEWS or code in _OBLIQUE_CODES:
             kind = "a lateral" if lateral else "an oblique"
             raise ValueError(
-                f"`{name}` must be a frontal film, got {kind} view ({_shown(meaning) or _shown(code)}). "
-                "Pass the PA or AP film of the study."
+                f"`{name}` must be a frontal image, got {kind} view ({_shown(meaning) or _shown(code)}). "
+                "Pass the PA or AP image of the study."
             )
 
 
 def _check_orientation(header: Any, name: str) -> None:
-    """Refuse what is stored in another orientation than a chest film is looked at in: the patient's left at the right
-    edge, the feet at the lower one.
+    """Refuse what is stored in another orientation than a chest radiograph is looked at in: the patient's left at the
+    right edge, the feet at the lower one.
 
     PatientOrientation (PS3.3 C.7.6.1.1.1) says where rows and columns run, of the pixels as they are stored. A flip or
     a rotation of the field of view (C.8.11.4) says what was done to them before; it counts where there is no
@@ -466,8 +467,8 @@ def _check_orientation(header: Any, name: str) -> None:
     if {row[0], column[0]} & set("AP") or set(row) & set("AP"):
         kind = "a lateral" if {row[0], column[0]} & set("AP") else "an oblique"
         raise ValueError(
-            f"`{name}` must be a frontal film, got {kind} view (PatientOrientation {shown}). "
-            "Pass the PA or AP film of the study."
+            f"`{name}` must be a frontal image, got {kind} view (PatientOrientation {shown}). "
+            "Pass the PA or AP image of the study."
         )
     if (row[0], column[0]) != ("L", "F"):
         raise ValueError(
@@ -485,8 +486,8 @@ def _check_pixels(header: Any, name: str) -> None:
     height, width = _pair(header, "PixelAspectRatio", name) or _spacing(header, name) or (1.0, 1.0)
     if abs(height / width - 1) > SQUARE_TOLERANCE:
         raise ValueError(
-            f"`{name}` must have square pixels, got sides of {height:g} by {width:g}. Resample the film to square "
-            "pixels: boxes are in pixels of the film that is passed."
+            f"`{name}` must have square pixels, got sides of {height:g} by {width:g}. Resample the image to square "
+            "pixels: boxes are in pixels of the image that is passed."
         )
 
 
@@ -506,11 +507,11 @@ def _spacing(header: Any, name: str) -> tuple[float, float] | None:
 # Pixels
 
 
-def _film(header: Any, pixel_data: Any, name: str) -> DicomFilm:
-    """A film from its checked header and the elements that hold its pixels."""
+def _image(header: Any, pixel_data: Any, name: str) -> DicomImage:
+    """An image from its checked header and the elements that hold its pixels."""
     stored = _decode(header, pixel_data, name)
     pixels, inverted = _to_grey(stored, header, name)
-    return DicomFilm(
+    return DicomImage(
         pixels=pixels,
         dataset=header,
         spacing=_spacing(header, name),
@@ -657,7 +658,7 @@ def _claimed(stream: bytes) -> tuple[int, int, int, int]:
 
 
 def _to_grey(stored: np.ndarray, header: Any, name: str) -> tuple[np.ndarray, bool]:
-    """Stored values `(H, W)` → film `(H, W)` in [0, 255], and whether low values were bright."""
+    """Stored values `(H, W)` → image `(H, W)` in [0, 255], and whether low values were bright."""
     bits = _integer(header, "BitsStored", 0, name)
     lowest = -(2 ** (bits - 1)) if stored.dtype.kind == "i" else 0
     levels = np.arange(lowest, lowest + 2**bits)
@@ -670,7 +671,7 @@ def _to_grey(stored: np.ndarray, header: Any, name: str) -> tuple[np.ndarray, bo
     if shares is None:
         counts = np.bincount(index.ravel(), minlength=len(levels))
         shares = _full_range(modality, np.where(padding, 0, counts))
-    # Both are said of many films, and then they say the same thing, once. MONOCHROME1 with IDENTITY is inverted too:
+    # Both are said of many images, and then they say the same thing, once. MONOCHROME1 with IDENTITY is inverted too:
     # the shape is known to be wrong in some archives, and MONOCHROME1 is defined after the VOI.
     inverted = (
         _text(header, "PhotometricInterpretation", name) == "MONOCHROME1"
@@ -683,7 +684,7 @@ def _to_grey(stored: np.ndarray, header: Any, name: str) -> tuple[np.ndarray, bo
 
 
 def _padding(levels: np.ndarray, header: Any, name: str) -> np.ndarray:
-    """Which stored values are declared to be no part of the film."""
+    """Which stored values are declared to be no part of the image."""
     first = _number(header, "PixelPaddingValue", name)
     if first is None:
         return np.zeros(len(levels), dtype=bool)

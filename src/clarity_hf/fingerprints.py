@@ -43,7 +43,7 @@ def add_tensors(digest: Any, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def describe_model(model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor) -> dict[str, Any]:
-    """What makes scores and maps beside the films: weights, config, preprocessing.
+    """What makes scores and maps beside the images: weights, config, preprocessing.
 
     Of the config what changes neither is left out, `BOX_FIELDS` and `TRAINING_FIELDS`.
 

@@ -22,26 +22,26 @@ from .image_reading import read_image
 from .labels import checked_shares
 from .plain_card import replace_draft
 
-FILM_MEAN = 0.5056
-FILM_STD = 0.252
-"""Mean and standard deviation of NIH films in [0, 1], as used by Medical_MAE (Xiao et al., WACV 2023)."""
+IMAGE_MEAN = 0.5056
+IMAGE_STD = 0.252
+"""Mean and standard deviation of NIH images in [0, 1], as used by Medical_MAE (Xiao et al., WACV 2023)."""
 
 MAX_INPUT_PIXELS = 4096**2
-"""Of a film as the model sees it; more would be a mistake in a file of settings, and fill the memory."""
+"""Of an image as the model sees it; more would be a mistake in a file of settings, and fill the memory."""
 
 
 class ClarityImageProcessorKwargs(ImagesKwargs, total=False):
     """keep_ratio (`bool`, *optional*, defaults to `True`):
-    Whether a film keeps its proportions and is padded with black to `size`, or is squashed to it.
+    Whether an image keeps its proportions and is padded with black to `size`, or is squashed to it.
     """
 
     keep_ratio: bool
 
 
 class ClarityImageProcessor(TorchvisionBackend):
-    r"""Prepares films for [`ClarityForMultiLabelLocalization`] and turns its outputs into boxes.
+    r"""Prepares images for [`ClarityForMultiLabelLocalization`] and turns its outputs into boxes.
 
-    A film is read to one channel in [0, 255] (deep films are scaled, not clipped, see [`read_image`]), resized with
+    An image is read to one channel in [0, 255] (deep images are scaled, not clipped, see [`read_image`]), resized with
     antialiasing to fit `size`, centred on black, scaled to [0, 1], normalised, and repeated to three channels (to as
     many as `image_mean` has) last.
 
@@ -49,7 +49,7 @@ class ClarityImageProcessor(TorchvisionBackend):
         size (`dict`, *optional*): Size of `pixel_values`, by default `{"height": 224, "width": 224}`.
         keep_ratio (`bool`, defaults to `True`): Pad (the cardiothoracic ratio survives) or squash.
         resample (`PILImageResampling`, defaults to `BILINEAR`): Filter of the resize.
-        do_resize (`bool`, defaults to `True`): Whether films are fitted to `size`.
+        do_resize (`bool`, defaults to `True`): Whether images are fitted to `size`.
         do_rescale (`bool`, defaults to `True`): Whether values are multiplied by `rescale_factor`.
         do_normalize (`bool`, defaults to `True`): Whether values are normalised.
         rescale_factor (`float`, defaults to 1/255): Factor of the scaling.
@@ -64,15 +64,15 @@ class ClarityImageProcessor(TorchvisionBackend):
     Example:
         >>> import numpy as np
         >>> from clarity_hf import ClarityImageProcessor
-        >>> film = np.random.default_rng(0).integers(0, 4096, (2500, 2048), dtype=np.uint16)
-        >>> ClarityImageProcessor()(film, return_tensors="pt").pixel_values.shape
+        >>> image = np.random.default_rng(0).integers(0, 4096, (2500, 2048), dtype=np.uint16)
+        >>> ClarityImageProcessor()(image, return_tensors="pt").pixel_values.shape
         torch.Size([1, 3, 224, 224])
     """
 
     valid_kwargs = ClarityImageProcessorKwargs
     resample = PILImageResampling.BILINEAR
-    image_mean = [FILM_MEAN] * 3
-    image_std = [FILM_STD] * 3
+    image_mean = [IMAGE_MEAN] * 3
+    image_std = [IMAGE_STD] * 3
     size = {"height": 224, "width": 224}
     do_resize = True
     do_rescale = True
@@ -90,7 +90,7 @@ class ClarityImageProcessor(TorchvisionBackend):
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def letterbox(self, image_size: tuple[int, int], **kwargs: Any) -> Letterbox:
-        """How this processor places a film of `(height, width)` pixels in the model's input."""
+        """How this processor places an image of `(height, width)` pixels in the model's input."""
         if not kwargs.get("do_resize", self.do_resize):
             return Letterbox.fit(tuple(image_size), tuple(image_size))
         size = kwargs.get("size", self.size)
@@ -98,23 +98,23 @@ class ClarityImageProcessor(TorchvisionBackend):
         return Letterbox.fit(image_size, _checked_size(size["height"], size["width"]), keep_ratio)
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
-        """One film, a list of films or an array (B, ...) of them → a flat list."""
+        """One image, a list of images or an array (B, ...) of them → a flat list."""
         if isinstance(images, list | tuple):
             nested = all(isinstance(image, list | tuple) for image in images)
-            films = [film for image in images for film in image] if nested else list(images)
-            if not films:
-                raise ValueError("`images` must hold at least one film, got an empty list. Pass a film.")
-            return films
+            images = [image for image in images for image in image] if nested else list(images)
+            if not images:
+                raise ValueError("`images` must hold at least one image, got an empty list. Pass an image.")
+            return images
         if getattr(images, "ndim", 0) == 4:
             return list(images)
         return [images]
 
     def process_image(self, image: Any, **kwargs: Any) -> torch.Tensor:
-        """Read one film: any source of [`read_image`] → `(1, H, W)` uint8 or float32 in [0, 255]."""
+        """Read one radiograph: any source of [`read_image`] → `(1, H, W)` uint8 or float32 in [0, 255]."""
         pixels = read_image(image)  # may be the caller's own array, and a read-only one makes torch warn
-        film = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())[None]
+        radiograph = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())[None]
         device = kwargs.get("device")
-        return film if device is None else film.to(device)
+        return radiograph if device is None else radiograph.to(device)
 
     def _preprocess(
         self,
@@ -131,41 +131,41 @@ class ClarityImageProcessor(TorchvisionBackend):
         return_tensors: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Films `(1, H, W)` in [0, 255] → `pixel_values` `(B, C, H, W)`, C the length of `image_mean`."""
+        """Images `(1, H, W)` in [0, 255] → `pixel_values` `(B, C, H, W)`, C the length of `image_mean`."""
         _check_normalisation(image_mean, image_std, rescale_factor)
         channels = len(image_mean) if isinstance(image_mean, Sequence) else 3
         wanted = _checked_size(size.height, size.width) if do_resize else None
-        films = []
-        for film in images:
+        radiographs = []
+        for radiograph in images:
             if wanted is not None:
-                film = self._fit(film, Letterbox.fit(film.shape[-2:], wanted, keep_ratio), resample)
-            film = film.expand(channels, -1, -1)
-            films.append(
-                self.rescale_and_normalize(film, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
+                radiograph = self._fit(radiograph, Letterbox.fit(radiograph.shape[-2:], wanted, keep_ratio), resample)
+            radiograph = radiograph.expand(channels, -1, -1)
+            radiographs.append(
+                self.rescale_and_normalize(radiograph, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
             )
-        stackable = return_tensors is not None or len({film.shape for film in films}) == 1
+        stackable = return_tensors is not None or len({radiograph.shape for radiograph in radiographs}) == 1
         return BatchFeature(
-            {"pixel_values": torch.stack(films) if stackable else films}, tensor_type=return_tensors
+            {"pixel_values": torch.stack(radiographs) if stackable else radiographs}, tensor_type=return_tensors
         )
 
-    def _fit(self, film: torch.Tensor, box: Letterbox, resample: Any) -> torch.Tensor:
+    def _fit(self, image: torch.Tensor, box: Letterbox, resample: Any) -> torch.Tensor:
         height, width = box.content
-        resize = self._resize_by_fours if _has_kernel_of_fours(film, resample) else self._resize_plainly
-        film = resize(film, height, width, resample)
+        resize = self._resize_by_fours if _has_kernel_of_fours(image, resample) else self._resize_plainly
+        image = resize(image, height, width, resample)
         right, bottom = box.input[1] - box.left - width, box.input[0] - box.top - height
-        return tvF.pad(film, [box.left, box.top, right, bottom], fill=0) if (height, width) != box.input else film
+        return tvF.pad(image, [box.left, box.top, right, bottom], fill=0) if (height, width) != box.input else image
 
-    def _resize_plainly(self, film: torch.Tensor, height: int, width: int, resample: Any) -> torch.Tensor:
-        return self.resize(film, SizeDict(height=height, width=width), resample=resample, antialias=True)
+    def _resize_plainly(self, image: torch.Tensor, height: int, width: int, resample: Any) -> torch.Tensor:
+        return self.resize(image, SizeDict(height=height, width=width), resample=resample, antialias=True)
 
-    def _resize_by_fours(self, film: torch.Tensor, height: int, width: int, resample: Any) -> torch.Tensor:
+    def _resize_by_fours(self, image: torch.Tensor, height: int, width: int, resample: Any) -> torch.Tensor:
         """The very values of `_resize_plainly` in a third of its time.
 
         The kernel works on four channels, and fills three where there is one. It resizes each row, rounds, and then
         each column, none of which sees its neighbours: so four rows, and then four columns, stand for channels here.
         """
-        rows, columns = film.shape[-2:]
-        by_row = _filled(film[0], below=-rows % 4).reshape(4, -1, columns)
+        rows, columns = image.shape[-2:]
+        by_row = _filled(image[0], below=-rows % 4).reshape(4, -1, columns)
         narrow = self._resize_plainly(by_row, by_row.shape[1], width, resample).reshape(-1, width)[:rows]
         by_column = _filled(narrow, right=-width % 4).reshape(rows, -1, 4).permute(2, 0, 1)
         short = self._resize_plainly(by_column, height, by_column.shape[2], resample)
@@ -184,7 +184,7 @@ class ClarityImageProcessor(TorchvisionBackend):
         """Turn the model's outputs into boxes, those of the pipeline.
 
         Thresholds and rules come with the outputs, from the config of the model that gave them; what a call states
-        goes before. The films are taken to have been prepared with this processor's own `size`, `keep_ratio` and
+        goes before. The images are taken to have been prepared with this processor's own `size`, `keep_ratio` and
         `do_resize`; a call that overrode one of them needs a processor that has it for itself.
 
         Args:
@@ -194,7 +194,7 @@ class ClarityImageProcessor(TorchvisionBackend):
                 finding; 0 gives every finding boxes.
             map_thresholds: Share of a map's own peak, in (0, 1), from which a pixel is inside a box; one value or one
                 per finding.
-            target_sizes: `(height, width)` of the B original films; `None` leaves boxes in pixels of the model's
+            target_sizes: `(height, width)` of the B original images; `None` leaves boxes in pixels of the model's
                 input.
             components: `"largest"` region of a map or `"all"`.
             upsampling: Factor from the patch grid to the grid on which maps are thresholded.
@@ -202,10 +202,10 @@ class ClarityImageProcessor(TorchvisionBackend):
                 to be divided there; one value or one per finding, 0 leaves connected regions whole.
 
         Returns:
-            One dict a film, its tensors on the CPU:
+            One dict an image, its tensors on the CPU:
             - `finding_scores` `(F,)` in [0, 1], every finding's score;
             - `scores` `(n,)`, `labels` `(n,)` int64 and `boxes` `(n, 4)` float32: one row per box, xyxy in pixels of
-              the original film, right and bottom exclusive. A present finding whose map is zero has no box, and
+              the original image, right and bottom exclusive. A present finding whose map is zero has no box, and
               without `score_thresholds` neither has one of the config's `boxless_findings`.
 
         Raises:
@@ -256,18 +256,18 @@ class ClarityImageProcessor(TorchvisionBackend):
         target_sizes: torch.Tensor | Sequence[tuple[int, int]] | None = None,
         findings: Sequence[int] | None = None,
     ) -> list[torch.Tensor]:
-        """Lay localization maps over the films they belong to: padding cut away, upsampled bilinearly.
+        """Lay localization maps over the images they belong to: padding cut away, upsampled bilinearly.
 
-        As for `post_process_localization`, the films are taken to be prepared with this processor's own settings.
+        As for `post_process_localization`, the images are taken to be prepared with this processor's own settings.
 
         Args:
             outputs: As in `post_process_localization`.
-            target_sizes: `(height, width)` of the B original films; `None` for the model's input.
-            findings: Indices of the findings whose maps are wanted, in that order; all by default. A map of a film of
-                25 megapixels takes 100 MB.
+            target_sizes: `(height, width)` of the B original images; `None` for the model's input.
+            findings: Indices of the findings whose maps are wanted, in that order; all by default. A map of an image
+                of 25 megapixels takes 100 MB.
 
         Returns:
-            Per film a tensor `(F, H, W)` float32 of the maps' own scale, values ≥ 0, F the number of maps wanted.
+            Per image a tensor `(F, H, W)` float32 of the maps' own scale, values ≥ 0, F the number of maps wanted.
 
         Raises:
             ValueError: `target_sizes` has another length than the batch, or maps are not finite.
@@ -291,8 +291,8 @@ class ClarityImageProcessor(TorchvisionBackend):
             target_sizes = [(self.size["height"], self.size["width"])] * count
         if len(target_sizes) != count:
             raise ValueError(
-                f"`target_sizes` must have one (height, width) per film ({count}), got {len(target_sizes)}. "
-                "Pass the sizes of this batch's films."
+                f"`target_sizes` must have one (height, width) per image ({count}), got {len(target_sizes)}. "
+                "Pass the sizes of this batch's images."
             )
         return [self.letterbox((int(height), int(width))) for height, width in target_sizes]
 
@@ -307,19 +307,19 @@ def _checked_size(height: int, width: int) -> tuple[int, int]:
     return height, width
 
 
-def _has_kernel_of_fours(film: torch.Tensor, resample: Any) -> bool:
-    """Whether torchvision resizes such a film in whole grey values, by the kernel of these processors."""
+def _has_kernel_of_fours(image: torch.Tensor, resample: Any) -> bool:
+    """Whether torchvision resizes such an image in whole grey values, by the kernel of these processors."""
     return (
-        film.dtype == torch.uint8
-        and film.device.type == "cpu"
+        image.dtype == torch.uint8
+        and image.device.type == "cpu"
         and resample == PILImageResampling.BILINEAR
         and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
     )
 
 
-def _filled(film: torch.Tensor, right: int = 0, below: int = 0) -> torch.Tensor:
-    """A film `(H, W)` with zeros beside it; where none are wanted it is not copied."""
-    return F.pad(film, (0, right, 0, below)) if right or below else film
+def _filled(image: torch.Tensor, right: int = 0, below: int = 0) -> torch.Tensor:
+    """An image `(H, W)` with zeros beside it; where none are wanted it is not copied."""
+    return F.pad(image, (0, right, 0, below)) if right or below else image
 
 
 def _box_settings(outputs: Any, **given: float | Sequence[float] | None) -> np.ndarray:

@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """From a file, bytes, a PIL image, a pydicom dataset or an array to one channel of pixels.
 
-The library's own loaders clip 16-bit films to white and treat a stack as colour; here every source becomes
-`(H, W)` with its intensities scaled, and what is no film is refused with the reason. Nothing is fetched over a
+The library's own loaders clip 16-bit images to white and treat a stack as colour; here every source becomes
+`(H, W)` with its intensities scaled, and what is no image is refused with the reason. Nothing is fetched over a
 network.
 
 Each kind of source has one rule for its range (`docs/input.md` has the table): the bits that it declares where it
@@ -39,11 +39,11 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 """File formats that Pillow reads here, recognised by content; DICOM has a reader of its own."""
 
 MIN_SIDE = 16
-"""Films with a side under this many pixels are refused."""
+"""Images with a side under this many pixels are refused."""
 
 BIT_DEPTHS = (8, 10, 12, 14, 16)
-"""Depths that detectors deliver. An integer film of more than 8 bits is scaled by the smallest depth that holds its
-brightest pixels, strays aside ([`held_range`]), as 12-bit films are often stored in 16-bit files."""
+"""Depths that detectors deliver. An integer image of more than 8 bits is scaled by the smallest depth that holds its
+brightest pixels, strays aside ([`held_range`]), as 12-bit images are often stored in 16-bit files."""
 
 FLOAT_OVERSHOOT = 0.1
 """How far floats may pass the ends of [0, 1] or [0, 255], as a share of the range, before they count as strays: a
@@ -54,7 +54,7 @@ TINT_CORRELATION = 0.95
 NIH images of different patients none has more than 0.90."""
 
 MAX_SCANS = 100
-"""JPEGs of more scans are refused: each goes over the whole film, and an empty one takes 14 bytes. libtiff has the
+"""JPEGs of more scans are refused: each goes over the whole image, and an empty one takes 14 bytes. libtiff has the
 same limit; encoders write about 10."""
 
 MAX_SEGMENTS = 10_000
@@ -77,7 +77,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601-2, as PIL
 
 
 def read_image(source: ImageSource, name: str = "image") -> np.ndarray:
-    """Read one film.
+    """Read one image.
 
     Args:
         source: A path, the bytes or the open file of a PNG, JPEG, TIFF, BMP or DICOM file, or a row of `datasets` with
@@ -96,7 +96,7 @@ def read_image(source: ImageSource, name: str = "image") -> np.ndarray:
             imagecodecs decompresses.
         TypeError: The source is of none of these kinds.
         ValueError: The source is a URL, no readable image, has several frames, a wrong number of channels, channels
-            that differ as those of several films, values out of range or not finite, nothing but black or the same
+            that differ as those of several images, values out of range or not finite, nothing but black or the same
             value everywhere, or a size out of bounds, or is DICOM of something else than a frontal chest radiograph.
     """
     source = _opened(source, name)
@@ -115,7 +115,7 @@ def read_image(source: ImageSource, name: str = "image") -> np.ndarray:
         )
     if min(pixels.shape) < MIN_SIDE:
         raise ValueError(
-            f"`{name}` must be at least {MIN_SIDE} pixels on each side, got {pixels.shape}. Pass the whole film."
+            f"`{name}` must be at least {MIN_SIDE} pixels on each side, got {pixels.shape}. Pass the whole image."
         )
     _check_shown(pixels, name)
     return pixels
@@ -164,7 +164,7 @@ def _read_encoded(source: str | os.PathLike | bytes, name: str) -> tuple[np.ndar
     if looks_like_dicom(start):
         return read_dicom(source, name).pixels, name
     if size > MAX_BYTES:
-        raise ValueError(f"`{name}` must have at most {MAX_BYTES} bytes, got {size}. Reduce the film.")
+        raise ValueError(f"`{name}` must have at most {MAX_BYTES} bytes, got {size}. Reduce the image.")
     if start[:2] == b"\xff\xd8":
         _check_scans(source if isinstance(source, bytes) else Path(opened).read_bytes(), name)
     if start[:4] in _TIFF:
@@ -180,7 +180,7 @@ def _read_encoded(source: str | os.PathLike | bytes, name: str) -> tuple[np.ndar
 def _check_scans(jpeg: bytes, name: str) -> None:
     """Refuse a JPEG of too many scans or segments, walked by their lengths to its end, as decoders walk it.
 
-    What is inside a segment, such as a small picture of the film, or after the end, such as a phone's video, is not
+    What is inside a segment, such as a small picture of the image, or after the end, such as a phone's video, is not
     decoded.
     """
     place, padding, segments, scans = 2, 0, 0, 0
@@ -204,7 +204,7 @@ def _decoding(name: str) -> Iterator[None]:
     """Refuse a file as broken by what Pillow meets in it.
 
     Broken headers and streams meet most of Python's errors there (IndexError, OverflowError, struct.error, ...); a
-    bare one would name neither film nor reason. Too little memory is no fault of the film.
+    bare one would name neither image nor reason. Too little memory is no fault of the image.
     """
     try:
         yield
@@ -217,7 +217,7 @@ def _decoding(name: str) -> Iterator[None]:
         ) from error
     except Image.DecompressionBombError as error:
         raise ValueError(
-            f"`{name}` must have at most {MAX_PIXELS} pixels, got more ({error}). Reduce the film."
+            f"`{name}` must have at most {MAX_PIXELS} pixels, got more ({error}). Reduce the image."
         ) from error
     except Exception as error:
         raise ValueError(
@@ -236,7 +236,7 @@ def _read_pil(image: Image.Image, name: str) -> np.ndarray:
         image.load()
         deep = image.mode == "F" or image.mode.startswith("I")
         bits, inverted = _declared(image) if deep else (None, False)
-        # Asked for first, as Pillow copies a film that needs no turning.
+        # Asked for first, as Pillow copies an image that needs no turning.
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         image = ImageOps.exif_transpose(image) if turned else image
     if deep:
@@ -250,7 +250,7 @@ def _read_pil(image: Image.Image, name: str) -> np.ndarray:
 def _check_size(image: Image.Image, name: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(
-            f"`{name}` must have at most {MAX_PIXELS} pixels, got {image.width}×{image.height}. Reduce the film."
+            f"`{name}` must have at most {MAX_PIXELS} pixels, got {image.width}×{image.height}. Reduce the image."
         )
     with _decoding(name):
         tile = _tile_pixels(image)
@@ -262,7 +262,7 @@ def _check_size(image: Image.Image, name: str) -> None:
 
 
 def _tile_pixels(image: Image.Image) -> int:
-    """Pixels of a tile, which is decoded whole however small the film is; 0 for what is not tiled."""
+    """Pixels of a tile, which is decoded whole however small the image is; 0 for what is not tiled."""
     tags = getattr(image, "tag_v2", {})
     return int(tags.get(322, 0)) * int(tags.get(323, 0))  # TileWidth, TileLength
 
@@ -434,7 +434,7 @@ def _grey(image: Image.Image) -> np.ndarray:
     """Colour, palettes and transparency to `(H, W)` uint8, what is transparent black."""
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image if image.mode == "RGBA" else image.convert("RGBA")
-        if np.asarray(image.getchannel("A")).min() < 255:  # most such films are opaque, and black shows nowhere
+        if np.asarray(image.getchannel("A")).min() < 255:  # most such images are opaque, and black shows nowhere
             black = Image.new("RGBA", image.size, (0, 0, 0, 255))
             image = Image.alpha_composite(black, image)
     return np.array(image if image.mode == "L" else image.convert("L"))
@@ -459,9 +459,9 @@ def _one_channel(array: np.ndarray, name: str) -> np.ndarray:
     if array.ndim != 3 or (array.shape[0] not in channels and array.shape[-1] not in channels):
         raise ValueError(
             f"`{name}` must be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, got {array.shape}. "
-            "Pass films one by one or as a list."
+            "Pass images one by one or as a list."
         )
-    # Where both ends could be the channels, the shorter one is meant: (3, 500, 4) does not occur among films.
+    # Where both ends could be the channels, the shorter one is meant: (3, 500, 4) does not occur among images.
     first = array.shape[0] in channels and (array.shape[-1] not in channels or array.shape[0] <= array.shape[-1])
     array = np.moveaxis(array, 0, -1) if first else array
     if (array == array[..., :1]).all():
@@ -469,9 +469,9 @@ def _one_channel(array: np.ndarray, name: str) -> np.ndarray:
     least = _least_correlation(array[..., :3])
     if least < TINT_CORRELATION:
         raise ValueError(
-            f"`{name}` must be one film, got {array.shape[-1]} channels that differ more than those of a tinted one "
-            f"(rank correlation {least:.2f}, one film has {TINT_CORRELATION} or more). Pass several films as a list, "
-            "such as list(stack)."
+            f"`{name}` must be one image, got {array.shape[-1]} channels that differ more than those of a tinted one "
+            f"(rank correlation {least:.2f}, one image has {TINT_CORRELATION} or more). Pass several images as a "
+            "list, such as list(stack)."
         )
     if array.dtype == np.uint8 and array.shape[-1] == 4:
         return _grey(Image.fromarray(np.ascontiguousarray(array)))

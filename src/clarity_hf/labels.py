@@ -36,7 +36,7 @@ BOXED_FINDINGS: tuple[str, ...] = FINDINGS[:8]
 """The eight findings for which the NIH release has boxes."""
 
 NO_FINDING = "No Finding"
-"""What the NIH table writes for a film without any of the 14 findings."""
+"""What the NIH table writes for an image without any of the 14 findings."""
 
 ALIASES: dict[str, str] = {
     "Infiltrate": "Infiltration",

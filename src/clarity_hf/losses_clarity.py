@@ -2,7 +2,7 @@
 """Losses as pure functions.
 
 Each is the **mean over images of a value per image**. A mean over the valid labels of a batch instead would make eight
-steps of one film differ from two of four, and two processes from one.
+steps of one image differ from two of four, and two processes from one.
 Labels are 1 present, 0 absent, between them soft, NaN not annotated or uncertain; others are refused, but for those of
 a compiled graph, which cannot look at values. A NaN is replaced before the arithmetic, as masking only the loss leaves
 a NaN in the gradient. All arithmetic is in float32.
@@ -84,7 +84,7 @@ def balanced_positive_weights(labels: torch.Tensor, limit: float = 10.0) -> torc
     They improve no ranking by themselves and move all scores upwards: thresholds and calibration have to follow.
 
     Args:
-        labels: `(n, F)`, 1 present, 0 absent, NaN not annotated, of the training films.
+        labels: `(n, F)`, 1 present, 0 absent, NaN not annotated, of the training images.
         limit: Largest weight, ≥ 1; the rarest findings would otherwise outweigh all others.
 
     Returns:

@@ -81,7 +81,7 @@ class ClarityLocalizationOutput(ModelOutput):
         logits (`(B, F)` float32): Calibrated: slope · z + intercept, z the mean of the two logits below (without
             SegmentCAM the first alone), slope and intercept the config's `score_slopes` and `score_intercepts`.
         localization_maps (`(B, F, h, w)`): Values ≥ 0 on the patch grid of the model's input, on a scale of their own
-            that is comparable between films: the map of an absent finding stays low. Without gradient.
+            that is comparable between images: the map of an absent finding stays low. Without gradient.
         scores (`(B, F)` float32): Probability of each finding, in [0, 1]: the sigmoid of `logits`. Without gradient.
         box_settings (`(B, F, 5)`): What [`ClarityImageProcessor.post_process_localization`] draws boxes by, from the
             config, see [`ClarityConfig.box_settings`]. float64, on MPS float32.
@@ -149,7 +149,7 @@ class ClarityEmbeddings(nn.Module):
         if pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
             raise ValueError(
                 f"`pixel_values` must be (B, {channels}, H, W), got {tuple(pixel_values.shape)}. "
-                "Prepare films with ClarityImageProcessor."
+                "Prepare images with ClarityImageProcessor."
             )
         for name, size in zip(("pixel_values height", "pixel_values width"), pixel_values.shape[2:], strict=True):
             if size < self.patch_size or size % self.patch_size:
@@ -200,18 +200,18 @@ def eager_attention_forward(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
-def tiled_attention_mask(films: int, grid: tuple[int, int], num_tokens: int, rate: float) -> torch.Tensor:
-    """Who may attend to whom when some films are cut into tiles.
+def tiled_attention_mask(images: int, grid: tuple[int, int], num_tokens: int, rate: float) -> torch.Tensor:
+    """Who may attend to whom when some images are cut into tiles.
 
-    Each side is cut into tiles of a half, a third or a quarter of it, from a random place on. A patch of such a film
+    Each side is cut into tiles of a half, a third or a quarter of it, from a random place on. A patch of such an image
     sees the patches of its own tile alone, and no class token, through which it would see the others; class tokens see
     everything. What a patch then says of a finding it can only know from nearby.
 
     Args:
-        films: B.
+        images: B.
         grid: Patches `(h, w)`.
         num_tokens: F class tokens, which come first.
-        rate: Share of the films that are cut, in [0, 1].
+        rate: Share of the images that are cut, in [0, 1].
 
     Returns:
         `(B, 1, F + N, F + N)` bool, True where the row may attend to the column; drawn from the global generator.
@@ -219,11 +219,11 @@ def tiled_attention_mask(films: int, grid: tuple[int, int], num_tokens: int, rat
     Source: the tiles of Puzzle-CAM (Jo and Yu, arXiv 2101.11253), as a mask in place of a second forward.
     """
     rows, columns = (  # (B, h) and (B, w): at most five tiles along a side
-        (torch.randint(2, 5, (films, 1)) * torch.arange(length) / length + torch.rand(films, 1)).long()
+        (torch.randint(2, 5, (images, 1)) * torch.arange(length) / length + torch.rand(images, 1)).long()
         for length in grid
     )
     tiles = (rows[:, :, None] * 5 + columns[:, None, :]).flatten(1)
-    whole = torch.rand(films) >= rate
+    whole = torch.rand(images) >= rate
     patches = (tiles[:, :, None] == tiles[:, None, :]) | whole[:, None, None]
     tokens = whole[:, None, None].expand(-1, tiles.shape[1], num_tokens)
     return F.pad(torch.cat((tokens, patches), dim=2), (0, 0, num_tokens, 0), value=True)[:, None]
@@ -535,7 +535,7 @@ def _require_finite(model: nn.Module, place: Any) -> None:
 
 
 class ClarityModel(ClarityPreTrainedModel):
-    """The encoder: films to class tokens, patch tokens and class attention, without a head."""
+    """The encoder: images to class tokens, patch tokens and class attention, without a head."""
 
     def __init__(self, config: ClarityConfig):
         super().__init__(config)
@@ -569,7 +569,7 @@ class ClarityModel(ClarityPreTrainedModel):
     def forward(
         self, pixel_values: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> ClarityModelOutput:
-        """Encode films.
+        """Encode images.
 
         Args:
             pixel_values: `(B, C, H, W)` normalised; H and W multiples of the patch size, of any proportion.
@@ -585,7 +585,7 @@ class ClarityModel(ClarityPreTrainedModel):
         """
         _check_arguments(kwargs, "pixel_values")
         if pixel_values is None:
-            raise ValueError("`pixel_values` must be given, got None. Prepare films with ClarityImageProcessor.")
+            raise ValueError("`pixel_values` must be given, got None. Prepare images with ClarityImageProcessor.")
         config = self.config
         pixel_values = pixel_values.to(self.embeddings.patch_projection.weight.dtype)
         hidden_states = self.embeddings(pixel_values)
@@ -712,7 +712,7 @@ class ClarityRankingPooling(nn.Module):
 
 
 class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
-    """CLARiTy with its heads: a score and a localization map for every finding of a film.
+    """CLARiTy with its heads: a score and a localization map for every finding of an image.
 
     Example:
         >>> import torch

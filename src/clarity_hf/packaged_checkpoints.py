@@ -54,7 +54,7 @@ def checkpoint_path(name: str) -> Path:
     if name in UNTRAINED:
         raise OSError(
             f"`{name}` is a configuration whose weights do not ship with clarity_hf (packaged: {known}). Train it and "
-            f"load the folder that it writes: clarity-hf train --data_dir FILMS {UNTRAINED[name]} "
+            f"load the folder that it writes: clarity-hf train --data_dir IMAGES {UNTRAINED[name]} "
             f"--output_dir runs/{name}"
         )
     raise OSError(

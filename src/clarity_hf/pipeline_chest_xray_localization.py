@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The task `chest-xray-localization`: film in, findings with scores and boxes out."""
+"""The task `chest-xray-localization`: image in, findings with scores and boxes out."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ChestXrayLocalizationPipeline(Pipeline):
         >>> from transformers import pipeline
         >>> import clarity_hf
         >>> localizer = pipeline("chest-xray-localization")  # doctest: +SKIP
-        >>> localizer("film.png")[0]  # doctest: +SKIP
+        >>> localizer("image.png")[0]  # doctest: +SKIP
         {'label': 'Effusion', 'score': 0.93, 'threshold': 0.5, 'present': True, 'boxes': [{'xmin': 96.0, ...}]}
     """
 
@@ -59,48 +59,49 @@ class ChestXrayLocalizationPipeline(Pipeline):
             )
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
-        """Localize the findings of films.
+        """Localize the findings of images.
 
         Args:
-            inputs: A film, or a list, generator, dataset or column (pandas, polars, pyarrow, numpy) of films. A film
-                is a path, the bytes or the open file of a PNG, JPEG, TIFF, BMP or DICOM file, a `pydicom.Dataset`, a
-                PIL image, or an array or tensor as in [`read_image`]. Nothing is fetched from URLs.
+            inputs: An image, or a list, generator, dataset or column (pandas, polars, pyarrow, numpy) of images. An
+                image is a path, the bytes or the open file of a PNG, JPEG, TIFF, BMP or DICOM file, a
+                `pydicom.Dataset`, a PIL image, or an array or tensor as in [`read_image`]. Nothing is fetched from
+                URLs.
             threshold (`float` or list of F, *optional*): Score in [0, 1] from which a finding is present and gets
                 boxes, instead of the config's `score_thresholds`.
             map_threshold (`float` or list of F, *optional*): Share of a map's peak, in (0, 1), that a box encloses,
                 instead of the config's `map_thresholds`.
             top_k (`int`, *optional*): Keep the findings with the highest scores; all by default.
-            return_maps (`bool`, defaults to `False`): Add to each finding `"map"`, its localization map over the film,
-                a numpy array `(H, W)` float32 of values ≥ 0 on the model's own scale.
-            radiograph_check (`str`, *optional*): What follows where a film does not look like a whole frontal chest
+            return_maps (`bool`, defaults to `False`): Add to each finding `"map"`, its localization map over the
+                image, a numpy array `(H, W)` float32 of values ≥ 0 on the model's own scale.
+            radiograph_check (`str`, *optional*): What follows where an image does not look like a whole frontal chest
                 radiograph, upright, bones bright (see [`check_radiograph`]): `"warn"` says so in a
-                [`NotARadiographWarning`] for every such film, by its file's name or its place among `inputs`, and
+                [`NotARadiographWarning`] for every such image, by its file's name or its place among `inputs`, and
                 goes on, `"refuse"` raises, `"off"` does not look. The default is `"warn"`; a copy of this code beside
                 a published model has not the check's weights, and there it is `"off"`.
-            batch_size (`int`, *optional*): Films per forward pass.
+            batch_size (`int`, *optional*): Images per forward pass.
 
         Returns:
-            For a film a list of one dict per finding, highest score first; for a list a list of those, also of one;
+            For an image a list of one dict per finding, highest score first; for a list a list of those, also of one;
             for a generator or dataset an iterator. A dict holds
             - `label` (str) and `score` (float in [0, 1]);
             - `threshold` (float) and `present` (bool, score ≥ threshold);
-            - `boxes`: list of `{"xmin", "ymin", "xmax", "ymax"}`, floats in pixels of the original film, right and
+            - `boxes`: list of `{"xmin", "ymin", "xmax", "ymax"}`, floats in pixels of the original image, right and
               bottom exclusive; empty for an absent finding.
             Without `return_maps` all of it is JSON.
 
         Raises:
-            FileNotFoundError, TypeError, ValueError: An input is no film, or is refused by the check; the message
+            FileNotFoundError, TypeError, ValueError: An input is no image, or is refused by the check; the message
                 names it and the reason.
             OSError: The weights of the check are not those that ship with clarity_hf.
         """
         inputs = _column_as_list(inputs)
         if isinstance(inputs, list | tuple) and not inputs:
-            raise ValueError("`inputs` must hold at least one film, got an empty list. Pass a film.")
+            raise ValueError("`inputs` must hold at least one image, got an empty list. Pass an image.")
         if isinstance(inputs, list | tuple):
-            inputs = [_Listed(film, index) for index, film in enumerate(inputs)]
+            inputs = [_Listed(image, index) for index, image in enumerate(inputs)]
         elif isinstance(inputs, types.GeneratorType) or _is_many(inputs):
-            # A generator, as the base class takes iterators of other types for one film.
-            inputs = (_Listed(film, index) for index, film in enumerate(inputs))
+            # A generator, as the base class takes iterators of other types for one image.
+            inputs = (_Listed(image, index) for index, image in enumerate(inputs))
         results = super().__call__(inputs, **kwargs)
         return results if isinstance(results, list) else _Results(results)
 
@@ -125,28 +126,28 @@ class ChestXrayLocalizationPipeline(Pipeline):
         reading = {} if radiograph_check is None else {"radiograph_check": radiograph_check}
         return reading, {}, {name: value for name, value in given.items() if value is not None}
 
-    def preprocess(self, film: Any, radiograph_check: str | None = None) -> dict[str, torch.Tensor]:
-        """Read, check and prepare one film; its own size travels along."""
+    def preprocess(self, image: Any, radiograph_check: str | None = None) -> dict[str, torch.Tensor]:
+        """Read, check and prepare one image; its own size travels along."""
         name = "image"
-        if isinstance(film, _Listed):
-            film, name = film.film, f"inputs[{film.index}]"
-        if isinstance(film, str | os.PathLike):
-            name = os.path.basename(os.fsdecode(film))
-        pixels = read_image(film)
+        if isinstance(image, _Listed):
+            image, name = image.image, f"inputs[{image.index}]"
+        if isinstance(image, str | os.PathLike):
+            name = os.path.basename(os.fsdecode(image))
+        pixels = read_image(image)
         _check(pixels, name, radiograph_check or ("warn" if is_available() else "off"))
         inputs = dict(self.image_processor(images=pixels, return_tensors="pt"))
         inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
-        inputs["film_sizes"] = torch.tensor([pixels.shape])
+        inputs["image_sizes"] = torch.tensor([pixels.shape])
         return inputs
 
     def _forward(self, model_inputs: dict[str, torch.Tensor]) -> ModelOutput:
         outputs = self.model(pixel_values=model_inputs["pixel_values"])
-        # Only what a result needs: a batch's outputs are split film by film afterwards.
+        # Only what a result needs: a batch's outputs are split image by image afterwards.
         return ModelOutput(
             scores=outputs.scores,
             localization_maps=outputs.localization_maps,
             box_settings=outputs.box_settings,
-            film_sizes=model_inputs["film_sizes"],
+            image_sizes=model_inputs["image_sizes"],
         )
 
     def postprocess(
@@ -157,10 +158,10 @@ class ChestXrayLocalizationPipeline(Pipeline):
         top_k: int | None = None,
         return_maps: bool = False,
     ) -> list[dict[str, Any]]:
-        """The outputs of one film to the result that `__call__` documents.
+        """The outputs of one image to the result that `__call__` documents.
 
         Args:
-            model_outputs: Of `_forward`, of one film.
+            model_outputs: Of `_forward`, of one image.
             threshold: As in `__call__`.
             map_threshold: As in `__call__`.
             top_k: As in `__call__`.
@@ -180,7 +181,7 @@ class ChestXrayLocalizationPipeline(Pipeline):
             model_outputs,
             score_thresholds=threshold,
             map_thresholds=map_threshold,
-            target_sizes=model_outputs["film_sizes"],
+            target_sizes=model_outputs["image_sizes"],
         )[0]
         thresholds = checked_shares("threshold", thresholds, config.num_labels).tolist()
         findings: list[dict[str, Any]] = []
@@ -198,7 +199,7 @@ class ChestXrayLocalizationPipeline(Pipeline):
                 }
             )
         if return_maps:
-            maps = self.image_processor.post_process_maps(model_outputs, model_outputs["film_sizes"], order)[0]
+            maps = self.image_processor.post_process_maps(model_outputs, model_outputs["image_sizes"], order)[0]
             for finding, localization_map in zip(findings, maps.numpy(), strict=True):
                 finding["map"] = localization_map
         return findings
@@ -220,14 +221,16 @@ class ChestXrayLocalizationPipeline(Pipeline):
 
 @dataclass(frozen=True)
 class _Listed:
-    """A film of many, with its place among them: a warning names an array by it."""
+    """An image of many, with its place among them: a warning names an array by it."""
 
-    film: Any
+    image: Any
     index: int
 
 
 class _Results(Iterator):
-    """Results of many films one by one: the library's are iterable, but no iterator, and begin again on each `for`."""
+    """Results of many images one by one: the library's are iterable, but no iterator, and begin again on each
+    `for`.
+    """
 
     def __init__(self, results: Any):
         self._results = results
@@ -250,7 +253,7 @@ def _check(pixels: np.ndarray, name: str, mode: str) -> None:
         return
     if mode == "refuse":
         raise ValueError(verdict.told(name))
-    # With a registry of its own, as Python drops a warning whose words it has seen at the same place: every film
+    # With a registry of its own, as Python drops a warning whose words it has seen at the same place: every image
     # counts, also the next of the same name. The filters of whoever calls hold.
     place = _check.__code__
     warnings.warn_explicit(
@@ -259,24 +262,24 @@ def _check(pixels: np.ndarray, name: str, mode: str) -> None:
 
 
 def _column_as_list(inputs: Any) -> Any:
-    """A column of paths or bytes as a list; anything else as it is, also an array of numbers, which is a film."""
+    """A column of paths or bytes as a list; anything else as it is, also an array of numbers, which is an image."""
     if not hasattr(inputs, "__array__") or hasattr(inputs, "detach") or is_dicom_dataset(inputs):
         return inputs
     column = np.asarray(inputs)
     if column.dtype.kind in "biufc":
         return inputs
     if column.ndim > 1:
-        raise TypeError(f"`inputs` must be one column of films, got {column.shape[1]}. Pick that of the films.")
+        raise TypeError(f"`inputs` must be one column of images, got {column.shape[1]}. Pick that of the images.")
     return column.tolist()
 
 
 def _is_many(inputs: Any) -> bool:
-    """Whether inputs are an iterable of films of a type that the base class does not know, such as a column."""
-    films = (
+    """Whether inputs are an iterable of images of a type that the base class does not know, such as a column."""
+    images = (
         (str, bytes, bytearray, memoryview, os.PathLike, Mapping),
         (list, torch.utils.data.Dataset, types.GeneratorType),
     )
-    one = isinstance(inputs, films) or hasattr(inputs, "__array__") or hasattr(inputs, "read")
+    one = isinstance(inputs, images) or hasattr(inputs, "__array__") or hasattr(inputs, "read")
     return isinstance(inputs, Iterable) and not one
 
 

@@ -36,7 +36,7 @@ radiographs.{findings}
 import clarity_hf
 from transformers import pipeline
 
-findings = pipeline("chest-xray-localization", model="{name}")("film.png")
+findings = pipeline("chest-xray-localization", model="{name}")("image.png")
 ```
 
 What it was trained and measured on, and the licence of its weights, are not recorded here.

@@ -3,7 +3,7 @@
 
 A convolutional net of some 36,000 weights on the image reduced to 64 × 64, fitted by
 `examples/fit_radiograph_check.py`. It is a guard against the wrong file, not a judgement of quality or of the patient:
-what it lets pass and what it stops is counted in `docs/radiograph-check.md`. A film mirrored left to right passes.
+what it lets pass and what it stops is counted in `docs/radiograph-check.md`. An image mirrored left to right passes.
 
 The net does not see exposure. So what is nearly black, nearly white or without contrast, as a wrong window or depth
 makes it, does not pass by its grey levels ([`is_badly_exposed`]).
@@ -43,10 +43,10 @@ MODES = ("warn", "refuse", "off")
 KINDS: Mapping[str, str] = {
     "frontal": "a whole frontal chest radiograph, upright, bones bright",
     "picture": "no radiograph",
-    "turned": "a film that lies on its side, stands on its head or is strongly tilted",
-    "inverted": "a film with dark bones",
-    "part": "a part of a film without the whole thorax",
-    "view": "a lateral film or another part of the body",
+    "turned": "an image that lies on its side, stands on its head or is strongly tilted",
+    "inverted": "an image with dark bones",
+    "part": "a part of an image without the whole thorax",
+    "view": "a lateral image or another part of the body",
 }
 """The classes of the net, in its order, and what errors and warnings call them."""
 
@@ -66,8 +66,8 @@ largest 5 % quantile, in grey levels of 255."""
 
 _INSTALLED = __package__ == "clarity_hf"  # and no copy beside a published model
 _MEND = "Reinstall clarity_hf." if _INSTALLED else "Run pip install clarity_hf and use its own pipeline."
-_MARGINS = 2  # one in another, as a black slide on a white page; more would eat into films that are dim at the edges
-_SAMPLED = 4 * SIDE  # the shorter side is thinned to this at least: reading every pixel of a large film takes longer
+_MARGINS = 2  # one in another, as a black slide on a white page; more would eat into images that are dim at the edges
+_SAMPLED = 4 * SIDE  # the shorter side is thinned to this at least: reading every pixel of a large image takes longer
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class RadiographVerdict:
 
     Attributes:
         probability: Of a whole frontal chest radiograph, upright, bones bright, in [0, 1]; fitted on equal shares of
-            such films and of everything else, so it is no prevalence.
+            such images and of everything else, so it is no prevalence.
         threshold: Probability in [0, 1] from which an image passes.
         kind: Key of `KINDS`: `frontal` where the image passes, else the likeliest other class; or `exposure`, and then
             the probability is 0.
@@ -104,7 +104,7 @@ class RadiographVerdict:
         """
         return (
             f"`{name}` must be {KINDS['frontal']}, got what looks like {self.reason} (probability of the former "
-            f"{self.probability:.3f}, from {self.threshold:g} on it passes). Check the film, or pass "
+            f"{self.probability:.3f}, from {self.threshold:g} on it passes). Check the image, or pass "
             "radiograph_check='off'."
         )
 
@@ -135,7 +135,7 @@ def check_mode(mode: str) -> None:
 
 
 def is_available() -> bool:
-    """Whether films can be checked: in the installed package always, in a copy where the weights are beside it."""
+    """Whether images can be checked: in the installed package always, in a copy where the weights are beside it."""
     return _INSTALLED or WEIGHTS.is_file()
 
 
@@ -214,7 +214,7 @@ def prepare(pixels: np.ndarray) -> torch.Tensor:
 
 def _check_axes(pixels: np.ndarray) -> None:
     if pixels.ndim != 2:
-        raise ValueError(f"`pixels` must be (H, W), got shape {pixels.shape}. Read the film with read_image.")
+        raise ValueError(f"`pixels` must be (H, W), got shape {pixels.shape}. Read the image with read_image.")
 
 
 def content_of(pixels: np.ndarray) -> tuple[slice, slice]:

@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Pictures of results: boxes, maps and contour lines over a film, with Pillow and numpy alone.
+"""Pictures of results: boxes, maps and contour lines over an image, with Pillow and numpy alone.
 
 The `draw_*` functions give PIL images. The `plot_*` functions draw on matplotlib's axes, for notebooks; they alone
-need the extra `report`. Pictures are deterministic: the same film and findings give the same bytes.
+need the extra `report`. Pictures are deterministic: the same image and findings give the same bytes.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Design, 2008) without black. Findings whose boxes are drawn take them in the ord
 alone; the eighth takes the first again, and its label names it."""
 
 MAX_FINDINGS = 4
-"""Findings whose boxes are drawn by default. On a sick film most of fourteen may be over their thresholds, and the
+"""Findings whose boxes are drawn by default. On a sick image most of fourteen may be over their thresholds, and the
 boxes of all of them cannot be told apart."""
 
 LEVELS = (0.25, 0.5, 0.75)
 """Where contour lines run by default, as shares of the top of the scale."""
 
 MIN_PICTURE_SIDE = 512
-"""Smaller films are enlarged to this many pixels on the shorter side, so that labels can be read."""
+"""Smaller images are enlarged to this many pixels on the shorter side, so that labels can be read."""
 
 MIN_TEXT = 9
 """Height in pixels below which labels are not made to fit."""
@@ -94,9 +94,9 @@ def draw_findings(
     bar: Bar = "none",
     max_findings: int | None = MAX_FINDINGS,
 ) -> Image.Image:
-    """Draw the boxes of present findings over their film, and the map of one finding or the lines of several.
+    """Draw the boxes of present findings over their image, and the map of one finding or the lines of several.
 
-    Of many findings with boxes those with the highest scores are drawn; a strip below the film counts and names the
+    Of many findings with boxes those with the highest scores are drawn; a strip below the image counts and names the
     others.
 
     Labels lie inside the picture, off every box's border and clear of each other; one that finds no room near its box
@@ -105,30 +105,31 @@ def draw_findings(
     picture.
 
     Args:
-        image: The film, any source of [`read_image`].
-        findings: Result of the pipeline for this film.
-        heat_of: Label of the finding whose `"map"` is laid over the film (needs `return_maps=True`), or for contours
+        image: The image, any source of [`read_image`].
+        findings: Result of the pipeline for this image.
+        heat_of: Label of the finding whose `"map"` is laid over the image (needs `return_maps=True`), or for contours
             one or several labels.
         opacity: Of the wash at the top of the scale, in [0, 1]; it falls with the root of the share, to none at 0.
-        style: `"wash"` colours the film by [`heat_colours`]; `"contours"` draws lines of equal value in the finding's
-            own colour and leaves the film between them as it is.
+        style: `"wash"` colours the image by [`heat_colours`]; `"contours"` draws lines of equal value in the finding's
+            own colour and leaves the image between them as it is.
         vmax: Map value at the top of the scale. None takes each map's own peak, which shows where a finding is and not
-            how strong, and lets an absent finding glow. One number for several films makes them comparable; higher
+            how strong, and lets an absent finding glow. One number for several images makes them comparable; higher
             values take the top colour.
         levels: Where contours run, as shares in (0, 1) of the top of the scale.
-        bar: `"below"` adds a strip under the film with the scale, its ends in numbers, or the key of the contours.
+        bar: `"below"` adds a strip under the image with the scale, its ends in numbers, or the key of the contours.
             Without a map there is no such strip.
         max_findings: Findings whose boxes are drawn, at least 1; the findings of `heat_of` are always among them. None
             draws the boxes of all.
 
     Returns:
-        RGB picture of the film's size, enlarged to at least `MIN_PICTURE_SIDE` pixels on the shorter side, and as much
-        higher as its strips need: `picture.width / film's width` takes the film's pixels to the picture's.
+        RGB picture of the image's size, enlarged to at least `MIN_PICTURE_SIDE` pixels on the shorter side, and as
+        much
+        higher as its strips need: `picture.width / image's width` takes the image's pixels to the picture's.
 
     Raises:
-        TypeError: `findings` are not the dicts of one film.
+        TypeError: `findings` are not the dicts of one image.
         ValueError: `heat_of` is no label of the result, names several for a wash, or the result has no maps; a map is
-            not the film's size, negative or not finite; a box to be drawn is empty or not finite; another argument
+            not the image's size, negative or not finite; a box to be drawn is empty or not finite; another argument
             is out of range.
     """
     _check_drawing(opacity, style, vmax, levels, bar, max_findings)
@@ -137,16 +138,16 @@ def draw_findings(
     mapped = [_with_map(findings, label, pixels.shape) for label in _labels_of(heat_of, style)]
     boxed, left_out = _chosen(findings, mapped, max_findings)
     colours = _colours(boxed, mapped)
-    film = Image.fromarray(pixels).convert("RGB")
+    image = Image.fromarray(pixels).convert("RGB")
     if style == "wash" and mapped:
-        film = _washed(film, _shares(findings[mapped[0]], vmax), opacity)
-    picture = _enlarged(film)
+        image = _washed(image, _shares(findings[mapped[0]], vmax), opacity)
+    picture = _enlarged(image)
     size = _text_size(picture)
     if style == "contours":
         for index in mapped:
             shares = _enlarged_map(_shares(findings[index], vmax), picture.size)
             picture = _with_contours(picture, shares, levels, colours[index], _line(size))
-    _draw_boxes(picture, findings, colours, size, picture.width / film.width)
+    _draw_boxes(picture, findings, colours, size, picture.width / image.width)
     if bar == "below" and mapped and style == "contours":
         picture = _with_key(picture, findings, {index: colours[index] for index in mapped}, vmax, levels, size)
     elif bar == "below" and mapped:
@@ -155,11 +156,11 @@ def draw_findings(
 
 
 def draw_side_by_side(image: Any, findings: Sequence[Mapping[str, Any]], **drawing: Any) -> Image.Image:
-    """The film as it is, and to its right the same film with its findings.
+    """The radiograph as it is, and to its right the same radiograph with its findings.
 
     Args:
-        image: The film, any source of [`read_image`].
-        findings: Result of the pipeline for this film.
+        image: The radiograph, any source of [`read_image`].
+        findings: Result of the pipeline for this radiograph.
         **drawing: Further arguments of [`draw_findings`].
 
     Returns:
@@ -168,22 +169,22 @@ def draw_side_by_side(image: Any, findings: Sequence[Mapping[str, Any]], **drawi
     Raises:
         TypeError, ValueError: As in [`draw_findings`].
     """
-    film, overlay = draw_findings(image, []), draw_findings(image, findings, **drawing)
-    gap = _text_size(film) // 2
-    both = Image.new("RGB", (film.width + gap + overlay.width, overlay.height))
-    both.paste(film, (0, 0))
-    both.paste(overlay, (film.width + gap, 0))
+    radiograph, overlay = draw_findings(image, []), draw_findings(image, findings, **drawing)
+    gap = _text_size(radiograph) // 2
+    both = Image.new("RGB", (radiograph.width + gap + overlay.width, overlay.height))
+    both.paste(radiograph, (0, 0))
+    both.paste(overlay, (radiograph.width + gap, 0))
     return both
 
 
 def plot_findings(
     image: Any, findings: Sequence[Mapping[str, Any]], *, ax: Axes | None = None, **drawing: Any
 ) -> Axes:
-    """Show [`draw_findings`] on matplotlib's axes, whose ticks count pixels of the film.
+    """Show [`draw_findings`] on matplotlib's axes, whose ticks count pixels of the image.
 
     Args:
-        image: The film, any source of [`read_image`].
-        findings: Result of the pipeline for this film.
+        image: The image, any source of [`read_image`].
+        findings: Result of the pipeline for this image.
         ax: Where to draw; by default the axes of a new pyplot figure.
         **drawing: Further arguments of [`draw_findings`].
 
@@ -212,10 +213,10 @@ def plot_map(
     levels: Sequence[float] = LEVELS,
     ax: Axes | None = None,
 ) -> Axes:
-    """Show a film with the map of one finding and a colour bar of the map's values.
+    """Show an image with the map of one finding and a colour bar of the map's values.
 
     Args:
-        image: The film, any source of [`read_image`].
+        image: The image, any source of [`read_image`].
         finding: One dict of the pipeline's result, called with `return_maps=True`.
         opacity, style, vmax, levels: As in [`draw_findings`].
         ax: Where to draw; by default the axes of a new pyplot figure.
@@ -265,7 +266,7 @@ def _axes(ax: Any) -> Any:
 
 
 def _grey(image: Any) -> np.ndarray:
-    """Film `(H, W)` uint8."""
+    """Image `(H, W)` uint8."""
     return np.asarray(read_image(image)).round().astype(np.uint8)
 
 
@@ -289,8 +290,8 @@ def _check_findings(findings: Sequence[Mapping[str, Any]]) -> None:
     for finding in findings:
         if not isinstance(finding, Mapping):
             raise TypeError(
-                f"`findings` must be the dicts of one film, got a {type(finding).__name__}. "
-                "Of a result for several films pass one item."
+                f"`findings` must be the dicts of one image, got a {type(finding).__name__}. "
+                "Of a result for several images pass one item."
             )
         missing = [key for key in ("label", "score", "boxes") if key not in finding]
         if missing:
@@ -305,7 +306,7 @@ def _labels_of(heat_of: str | Sequence[str] | None, style: str) -> list[str]:
 
 
 def _with_map(findings: Sequence[Mapping[str, Any]], label: str, shape: tuple[int, ...]) -> int:
-    """Index of the finding of a label, once its map is known to be one over the film."""
+    """Index of the finding of a label, once its map is known to be one over the image."""
     index = next((index for index, finding in enumerate(findings) if finding["label"] == label), None)
     if index is None:
         raise ValueError(f"`heat_of` must be a label of the result, got '{label}'. Raise `top_k` or correct the name.")
@@ -314,8 +315,8 @@ def _with_map(findings: Sequence[Mapping[str, Any]], label: str, shape: tuple[in
     heat = np.asarray(findings[index]["map"])
     if heat.shape != shape:
         raise ValueError(
-            f"`findings` must hold maps of the film's (H, W) {tuple(shape)}, got {heat.shape} for {label}. "
-            "Pass the film that they belong to."
+            f"`findings` must hold maps of the image's (H, W) {tuple(shape)}, got {heat.shape} for {label}. "
+            "Pass the image that they belong to."
         )
     if not np.isfinite(heat).all() or heat.min() < 0:
         raise ValueError(
@@ -354,16 +355,16 @@ def _colours(boxed: Sequence[int], mapped: Sequence[int]) -> dict[int, str]:
     return {index: BOX_COLOURS[rank % len(BOX_COLOURS)] for rank, index in enumerate(shown)}
 
 
-def _washed(film: Image.Image, shares: np.ndarray, opacity: float) -> Image.Image:
+def _washed(image: Image.Image, shares: np.ndarray, opacity: float) -> Image.Image:
     weight = (np.float32(opacity) * np.sqrt(shares.clip(0, 1)))[..., None]
-    washed = np.array(film, dtype=np.float32)
+    washed = np.array(image, dtype=np.float32)
     washed += weight * (heat_colours(shares) - washed)
     return Image.fromarray(washed.round().astype(np.uint8))
 
 
-def _enlarged(film: Image.Image) -> Image.Image:
-    scale = max(1.0, MIN_PICTURE_SIDE / min(film.size))
-    return film.resize((round(film.width * scale), round(film.height * scale)), Image.Resampling.BICUBIC)
+def _enlarged(image: Image.Image) -> Image.Image:
+    scale = max(1.0, MIN_PICTURE_SIDE / min(image.size))
+    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
 
 
 def _enlarged_map(shares: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -391,7 +392,7 @@ def _with_contours(
     """Draw the lines of a map, smooth and of even width, each in a dark case so that it shows on bone.
 
     To first order a pixel of value m lies |m − level| / |∇m| from the line, so a line needs no tracing. A plateau has
-    no line, and lines end at the film's edge.
+    no line, and lines end at the image's edge.
     """
     drawn = np.array(picture, dtype=np.float32)
     down, right = np.gradient(shares)
@@ -436,7 +437,7 @@ def _draw_boxes(
 def _box_in_picture(
     box: Mapping[str, float], label: str, scale: float, size: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """Whole pixels of the picture that a box of the film covers, right and bottom exclusive, at least one."""
+    """Whole pixels of the picture that a box of the image covers, right and bottom exclusive, at least one."""
     corners = np.array([box[side] for side in ("xmin", "ymin", "xmax", "ymax")], dtype=np.float64) * scale
     x0, y0, x1, y1 = corners
     if not (np.isfinite(corners).all() and x0 < x1 and y0 < y1):
@@ -445,7 +446,7 @@ def _box_in_picture(
             "Pass the pipeline's result."
         )
     if x0 >= size[0] or y0 >= size[1] or min(x1, y1) <= 0:
-        logger.warning("A box of %s lies off the film and is drawn at its edge: %s", label, dict(box))
+        logger.warning("A box of %s lies off the image and is drawn at its edge: %s", label, dict(box))
     left, top = (int(min(max(round(side), 0), end - 1)) for side, end in zip((x0, y0), size, strict=True))
     right, bottom = (int(min(round(side), end)) for side, end in zip((x1, y1), size, strict=True))
     return left, top, max(left + 1, right), max(top + 1, bottom)

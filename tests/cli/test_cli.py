@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The command line: exit statuses, `predict` over good and bad films and processes, reports, calibrations."""
+"""The command line: exit statuses, `predict` over good and bad images and processes, reports, calibrations."""
 
 import errno
 import json
@@ -16,52 +16,52 @@ from clarity_hf.cli import main
 
 
 @pytest.fixture
-def call(tiny_checkpoint, film, tmp_path, monkeypatch):
+def call(tiny_checkpoint, image, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "films").mkdir()
+    (tmp_path / "images").mkdir()
     for index in range(3):
-        Image.fromarray(film).save(f"films/{index}.png")
+        Image.fromarray(image).save(f"images/{index}.png")
 
     def predict(*arguments):
-        return main(["predict", "films", "--model", str(tiny_checkpoint), "--device", "cpu", *arguments])
+        return main(["predict", "images", "--model", str(tiny_checkpoint), "--device", "cpu", *arguments])
 
     return predict
 
 
 def predicted(folder):
-    return [json.loads(line)["film"] for line in (folder / "findings.jsonl").read_text().splitlines()]
+    return [json.loads(line)["image"] for line in (folder / "findings.jsonl").read_text().splitlines()]
 
 
 def test_all_done_is_0_some_failed_is_3_and_none_is_1(call, tmp_path, capsys):
     assert call("--output-dir", "out", "--csv") == 0
     assert predicted(tmp_path / "out") == ["0.png", "1.png", "2.png"]
-    (tmp_path / "films" / "3.png").write_bytes(b"junk")
+    (tmp_path / "images" / "3.png").write_bytes(b"junk")
     assert call("--output-dir", "out", "--csv") == 3
-    assert "0 films predicted, 3 done before, 1 failed" in capsys.readouterr().out
+    assert "0 images predicted, 3 done before, 1 failed" in capsys.readouterr().out
     for index in range(3):
-        (tmp_path / "films" / f"{index}.png").write_bytes(b"junk")
+        (tmp_path / "images" / f"{index}.png").write_bytes(b"junk")
     assert call("--output-dir", "other") == 1
 
 
 def test_a_folder_that_cannot_be_listed_is_told_and_is_3(call, tmp_path, monkeypatch, capsys):
-    closed = tmp_path / "films" / "closed\x1b[2J"
+    closed = tmp_path / "images" / "closed\x1b[2J"
     closed.mkdir()
     scan = os.scandir
 
     def scandir(path):
-        if str(path) == os.path.join("films", closed.name):
+        if str(path) == os.path.join("images", closed.name):
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert call("-r", "--output-dir", "out") == 3
     told = capsys.readouterr().err
-    assert "warning: films may be missing: films/closed\\x1b[2J cannot be listed (Permission denied)" in told
+    assert "warning: images may be missing: images/closed\\x1b[2J cannot be listed (Permission denied)" in told
     assert len(predicted(tmp_path / "out")) == 3
 
 
 def test_folders_inside_are_told_where_they_are_not_looked_into(call, tmp_path, capsys):
-    (tmp_path / "films" / "more").mkdir()
+    (tmp_path / "images" / "more").mkdir()
     assert call() == 0
     assert "not looked into: 1 folders inside (-r looks into them)" in capsys.readouterr().err
 
@@ -72,7 +72,7 @@ def test_too_little_memory_is_1_and_told(call, monkeypatch, capsys):
 
     monkeypatch.setattr(ChestXrayLocalizationPipeline, "forward", large)
     assert call() == 1
-    assert "error: `batch_size` must give batches that fit the memory, got 3 films" in capsys.readouterr().err
+    assert "error: `batch_size` must give batches that fit the memory, got 3 images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -94,7 +94,9 @@ def test_a_signal_says_what_is_done_and_how_to_go_on(call, tmp_path, monkeypatch
     before = signal.getsignal(number)
     assert call("--output-dir", "out", "--batch-size", "1") == status
     done = 2 if lost else 1
-    told = f"stopped by {number.name}: {done} of 3 films are done, 0 of them failed, and stand in out/findings.jsonl. "
+    told = (
+        f"stopped by {number.name}: {done} of 3 images are done, 0 of them failed, and stand in out/findings.jsonl. "
+    )
     assert told + f"Start the same command again to go on with the other {3 - done}." in capsys.readouterr().err
     assert signal.getsignal(number) == before
     monkeypatch.undo()
@@ -103,11 +105,11 @@ def test_a_signal_says_what_is_done_and_how_to_go_on(call, tmp_path, monkeypatch
     assert len(predicted(tmp_path / "out")) == 3
 
 
-def test_a_signal_before_the_first_film_says_so(call, monkeypatch, capsys):
+def test_a_signal_before_the_first_image_says_so(call, monkeypatch, capsys):
     module = sys.modules["clarity_hf.cli.predict"]  # the package has the command by that name
     monkeypatch.setattr(module, "load_pipeline", lambda *_: signal.raise_signal(signal.SIGTERM))
     assert call() == 143
-    assert "stopped by SIGTERM before the first film. Start the same command again." in capsys.readouterr().err
+    assert "stopped by SIGTERM before the first image. Start the same command again." in capsys.readouterr().err
 
 
 def test_processes_are_told_by_the_environment(call, tmp_path, monkeypatch):
@@ -133,23 +135,23 @@ def test_another_threshold_in_the_same_folder_is_refused(call, capsys):
 def test_accelerate_launch_starts_predict(call, tiny_checkpoint, tmp_path):
     """One process, as on a CPU; several are in tests/deployment/test_predict_processes.py."""
     launch = (sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1")
-    command = [*launch, "-m", "clarity_hf", "predict", "films", "--model", str(tiny_checkpoint), "--device", "cpu"]
+    command = [*launch, "-m", "clarity_hf", "predict", "images", "--model", str(tiny_checkpoint), "--device", "cpu"]
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
     environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("3 films predicted, 0 done before, 0 failed; wrote predictions/findings.jsonl.")
+    assert run.stdout.startswith("3 images predicted, 0 done before, 0 failed; wrote predictions/findings.jsonl.")
     assert predicted(tmp_path / "predictions") == ["0.png", "1.png", "2.png"]
 
 
 def test_a_report_has_the_command_that_makes_it_again_and_no_folder(tiny_checkpoint, tmp_path, capsys):
     folder = tmp_path / "report"
-    options = ["--films", "4", "--repeats", "10", "--min-positives", "1", "--no-cases", "--device", "cpu"]
+    options = ["--images", "4", "--repeats", "10", "--min-positives", "1", "--no-cases", "--device", "cpu"]
     assert main(["evaluate", str(tiny_checkpoint), "phantom", *options, "--output-dir", str(folder)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"wrote {folder / 'report.html'}"
     text = (folder / "report.json").read_text(encoding="utf-8")
     assert json.loads(text)["about"]["command"] == (
-        "clarity-hf evaluate tiny phantom --output-dir report --films 4 --min-positives 1 --repeats 10 --no-cases "
+        "clarity-hf evaluate tiny phantom --output-dir report --images 4 --min-positives 1 --repeats 10 --no-cases "
         "--device cpu"
     )
     for written in (text, (folder / "report.html").read_text(encoding="utf-8")):
@@ -157,28 +159,28 @@ def test_a_report_has_the_command_that_makes_it_again_and_no_folder(tiny_checkpo
         assert str(tiny_checkpoint.parent) not in written
 
 
-def test_a_table_of_films_is_named_without_its_folder(tiny_checkpoint, film, tmp_path, capsys):
+def test_a_table_of_images_is_named_without_its_folder(tiny_checkpoint, image, tmp_path, capsys):
     private = tmp_path / "someone"
     private.mkdir()
     rows = ["image,patient,Edema"]
     for index in range(6):
-        Image.fromarray(film).save(private / f"{index}.png")
+        Image.fromarray(image).save(private / f"{index}.png")
         rows.append(f"{index}.png,p{index},{index % 2}")
-    (private / "films.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (private / "images.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     options = ["--split", "train", "--repeats", "2", "--min-positives", "1", "--no-cases", "--device", "cpu"]
-    words = [str(tiny_checkpoint), str(private / "films.csv"), *options, "--output-dir", str(tmp_path / "report")]
+    words = [str(tiny_checkpoint), str(private / "images.csv"), *options, "--output-dir", str(tmp_path / "report")]
     assert main(["evaluate", *words]) == 0, capsys.readouterr().err
     text = (tmp_path / "report" / "report.json").read_text(encoding="utf-8")
-    assert json.loads(text)["about"]["data"] == "films.csv"
+    assert json.loads(text)["about"]["data"] == "images.csv"
     assert "someone" not in text
 
 
-def test_a_calibration_prints_what_it_is_worth_on_other_films(tiny_checkpoint, tmp_path, capsys):
+def test_a_calibration_prints_what_it_is_worth_on_other_images(tiny_checkpoint, tmp_path, capsys):
     folder = tmp_path / "calibrated"
-    words = [str(tiny_checkpoint), "phantom", "--films", "24", "--output-dir", str(folder), "--device", "cpu"]
+    words = [str(tiny_checkpoint), "phantom", "--images", "24", "--output-dir", str(folder), "--device", "cpu"]
     assert main(["calibrate", *words]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "| finding | positives | slope | intercept | score threshold | boxes | map threshold |"
-    assert out[17].startswith("On the half of the patients that it was not fitted on, 5 draws: 24 films, ")
-    assert [line for line in out if line.startswith("| findings flagged on a normal film | ")]
-    assert out[-1] == f"saved {folder}: calibration on 24 validation films"
+    assert out[17].startswith("On the half of the patients that it was not fitted on, 5 draws: 24 images, ")
+    assert [line for line in out if line.startswith("| findings flagged on a normal image | ")]
+    assert out[-1] == f"saved {folder}: calibration on 24 validation images"

@@ -15,16 +15,16 @@ from clarity_hf.cli.common import published_command, published_word, words_of
 @pytest.mark.parametrize(
     ("word", "shown"),
     [
-        ("--films", "--films"),
+        ("--images", "--images"),
         ("4", "4"),
         ("owner/model", "owner/model"),
         ("phantom", "phantom"),
-        ("/home/someone/films.csv", "films.csv"),
-        ("someone/private/films.csv", "films.csv"),
+        ("/home/someone/images.csv", "images.csv"),
+        ("someone/private/images.csv", "images.csv"),
         ("--output_dir=/home/someone/report", "--output_dir=report"),
         ("--output_dir=someone/report", "--output_dir=report"),
         ("--teacher=owner/model", "--teacher=owner/model"),
-        ("~/films", "films"),
+        ("~/images", "images"),
     ],
 )
 def test_words_lose_their_folders(word, shown):
@@ -33,17 +33,17 @@ def test_words_lose_their_folders(word, shown):
 
 def test_what_is_here_loses_its_folder_and_a_dot_gets_a_name(tmp_path, monkeypatch):
     (tmp_path / "someone").mkdir()
-    (tmp_path / "someone" / "films.csv").touch()
+    (tmp_path / "someone" / "images.csv").touch()
     monkeypatch.chdir(tmp_path / "someone")
     assert published_word(".") == "someone"
-    assert published_word("films.csv") == "films.csv"
+    assert published_word("images.csv") == "images.csv"
     monkeypatch.chdir(tmp_path)
-    assert published_word("someone/films.csv") == "films.csv"
+    assert published_word("someone/images.csv") == "images.csv"
 
 
 def test_a_command_is_quoted_and_its_output_folder_need_not_be_there():
-    words = ["owner/model", "/data/all films", "--output_dir", "someone/report", "--seed", "1"]
-    shown = "python examples/x.py owner/model 'all films' --output_dir report --seed 1"
+    words = ["owner/model", "/data/all images", "--output_dir", "someone/report", "--seed", "1"]
+    shown = "python examples/x.py owner/model 'all images' --output_dir report --seed 1"
     assert published_command("python examples/x.py", words) == shown
 
 
@@ -53,8 +53,8 @@ def context_of(*words):
 
 def test_the_words_of_a_command_are_its_arguments_and_what_differs_from_the_defaults():
     assert words_of(context_of("a", "b", "--split", "test", "--seed", "0", "--cases")) == ["a", "b"]
-    given = ["--no-cases", "--baseline", "rollout", "--films=4", "--split", "train", "a", "--baseline", "cam", "b"]
-    words = ["a", "b", "--split", "train", "--films", "4", "--baseline", "rollout", "--baseline", "cam", "--no-cases"]
+    given = ["--no-cases", "--baseline", "rollout", "--images=4", "--split", "train", "a", "--baseline", "cam", "b"]
+    words = ["a", "b", "--split", "train", "--images", "4", "--baseline", "rollout", "--baseline", "cam", "--no-cases"]
     assert words_of(context_of(*given)) == words
     assert context_of(*words).params == context_of(*given).params
 
@@ -64,7 +64,7 @@ def test_predict_warns_of_what_looks_wrong_or_refuses_it(tiny_checkpoint, tmp_pa
     Image.fromarray(noise).save(tmp_path / "noise.png")
     words = ["predict", str(tmp_path / "noise.png"), "--model", str(tiny_checkpoint), "--device", "cpu"]
     assert main([*words, "--output-dir", str(tmp_path / "warned")]) == 0
-    assert "warning: 1 of the films predicted now look like no frontal chest radiograph" in capsys.readouterr().err
+    assert "warning: 1 of the images predicted now look like no frontal chest radiograph" in capsys.readouterr().err
     assert main([*words, "--output-dir", str(tmp_path / "refused"), "--radiograph-check", "refuse"]) == 1
     assert "noise.png: `noise.png` must be a whole frontal" in capsys.readouterr().err
     reason = json.loads((tmp_path / "refused" / "failed.jsonl").read_text())["reason"]
@@ -73,8 +73,8 @@ def test_predict_warns_of_what_looks_wrong_or_refuses_it(tiny_checkpoint, tmp_pa
     assert "`radiograph_check` must be one of warn, refuse, off, got 'maybe'" in capsys.readouterr().err
 
 
-def test_a_name_that_is_no_model_is_answered_with_those_that_are(film, tmp_path, capsys):
-    Image.fromarray(film).save(tmp_path / "film.png")
-    words = ["predict", str(tmp_path / "film.png"), "--model", "nosuch", "--output-dir", str(tmp_path / "out")]
+def test_a_name_that_is_no_model_is_answered_with_those_that_are(image, tmp_path, capsys):
+    Image.fromarray(image).save(tmp_path / "image.png")
+    words = ["predict", str(tmp_path / "image.png"), "--model", "nosuch", "--output-dir", str(tmp_path / "out")]
     assert main(words) == 1
     assert "must be a packaged checkpoint (clarity-s16-224), a folder or a Hub id" in capsys.readouterr().err

@@ -27,7 +27,7 @@ def own_words(monkeypatch):
 def test_every_word_is_the_recipes_in_its_order(monkeypatch):
     handed = []
     monkeypatch.setattr(training, "main", lambda: handed.extend(sys.argv))
-    words = ["stage.yaml", "--data_dir", "phantom", "films", "--seed=3", "--learning_rate", "1e-4", "-h", "--n", "-1"]
+    words = ["stage.yaml", "--data_dir", "phantom", "images", "--seed=3", "--learning_rate", "1e-4", "-h", "--n", "-1"]
     assert main(["train", *words]) == 0
     assert handed == ["clarity-hf train", *words]
 
@@ -36,7 +36,7 @@ def test_help_is_the_parsers(capsys):
     assert main(["train", "--help"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("usage: clarity-hf train [-h] [--data_dir DATA_DIR")
-    assert all(flag in out for flag in ("--film_repeats", "--distillation_alpha", "--per_device_train_batch_size"))
+    assert all(flag in out for flag in ("--image_repeats", "--distillation_alpha", "--per_device_train_batch_size"))
 
 
 def test_a_word_that_nobody_reads_is_an_error(capsys):

@@ -14,7 +14,7 @@ from clarity_hf import FINDINGS, ClarityImageProcessor
 from clarity_hf.data.hub import NUMBERED_LABELS, _check_fetched, label_text, load_hub, load_imagefolder
 from clarity_hf.data.rows import row_features
 from clarity_hf.data.streaming import TransformedStream
-from clarity_hf.data.transforms import FilmTransform
+from clarity_hf.data.transforms import ImageTransform
 
 NAN = np.nan
 STRINGS = datasets.List(datasets.Value("string"))
@@ -98,14 +98,14 @@ def test_a_stream_is_split_as_the_whole_is(numbered):
 def test_rows_are_those_of_every_source(numbered, streaming):
     source = load_hub(numbered, streaming=streaming)
     assert all(rows.features == row_features(14) for rows in source.splits().values())
-    transform = FilmTransform(ClarityImageProcessor(size={"height": 32, "width": 32}), prior="none")
+    transform = ImageTransform(ClarityImageProcessor(size={"height": 32, "width": 32}), prior="none")
     example = transform(next(iter(source.train)))
     assert example["pixel_values"].shape == (3, 32, 32)
     assert example["labels"].shape == (14,)
 
 
 def test_a_stream_of_the_hub_trains(numbered):
-    transform = FilmTransform(ClarityImageProcessor(size={"height": 32, "width": 32}), augment="full")
+    transform = ImageTransform(ClarityImageProcessor(size={"height": 32, "width": 32}), augment="full")
     stream = load_hub(numbered, validation_fraction=0, streaming=True).train.shuffle(seed=0, buffer_size=4)
     assert len(list(TransformedStream(stream, transform))) == 8
 
@@ -213,7 +213,7 @@ def test_a_multi_hot_list_is_read_with_a_name_for_each_place(tmp_path, streaming
     normal = load_hub(folder, ["No Finding", "Rib", "Mass"], **options)
     assert normal.findings == ("Rib", "Mass")
     np.testing.assert_array_equal([r["labels"] for r in normal.train], [[1, 0], [0, 0], [NAN, NAN], [0, 1]])
-    assert streaming or "1 films have both No Finding and a finding, which stands: train row 3." in normal.messages
+    assert streaming or "1 images have both No Finding and a finding, which stands: train row 3." in normal.messages
     with pytest.raises(ValueError, match="each number once"):
         list(load_hub(folder, ["Rib", "Mass"], **options).train)
 
@@ -227,17 +227,17 @@ def test_labels_of_two_forms_are_refused(tmp_path, streaming):
         list(load_hub(folder, ["Rib", "Mass"], validation_fraction=0, streaming=streaming).train)
 
 
-def test_one_number_a_film_stays_a_number_with_one_finding(tmp_path):
+def test_one_number_an_image_stays_a_number_with_one_finding(tmp_path):
     folder = write(tmp_path / "own", "train", {"labels": [[1], [0]]}, labels=NUMBERS)
     assert load_hub(folder, ["Atelectasis"], validation_fraction=0).train["labels"][:] == [[1.0], [0.0]]
     with pytest.raises(ValueError, match="got 'Atelectasis'"):
         load_hub(folder, ["Mass"], validation_fraction=0)
 
 
-def test_films_with_no_finding_and_a_finding_are_counted(tmp_path):
+def test_images_with_no_finding_and_a_finding_are_counted(tmp_path):
     labels = [["No Finding", "Mass"], ["No Finding"], ["Mass"]]
     source = load_hub(write(tmp_path / "own", "train", {"labels": labels}, labels=STRINGS), validation_fraction=0)
-    assert "1 films have both No Finding and a finding, which stands: train row 0." in source.messages
+    assert "1 images have both No Finding and a finding, which stands: train row 0." in source.messages
 
 
 def test_a_stream_says_that_it_does_not_look_for_patients_in_two_splits(written):
@@ -286,9 +286,9 @@ def save(folder, name, seed=0):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_subfolder_is_a_finding(tmp_path, streaming):
     for i, name in enumerate(["No Finding/a", "cardiomegaly/b", "Rib/c"]):
-        save(tmp_path / "films", f"{name}.png", i)
-    source = load_imagefolder(tmp_path / "films", validation_fraction=0, streaming=streaming)
-    assert source.name == "films"
+        save(tmp_path / "images", f"{name}.png", i)
+    source = load_imagefolder(tmp_path / "images", validation_fraction=0, streaming=streaming)
+    assert source.name == "images"
     assert source.findings == ("Cardiomegaly", "Rib")
     labels = {os.path.basename(row["image"]["path"]): list(row["labels"]) for row in source.train}
     assert labels == {"a.png": [0, 0], "b.png": [1, 0], "c.png": [0, 1]}
@@ -299,16 +299,16 @@ def test_a_subfolder_is_a_finding(tmp_path, streaming):
 
 def test_folders_of_splits_are_kept(tmp_path):
     for name in ("train/normal/a", "train/Mass/b", "test/Mass/c", "test/normal/d"):
-        save(tmp_path / "films", f"{name}.png")
-    source = load_imagefolder(tmp_path / "films", validation_fraction=0)
+        save(tmp_path / "images", f"{name}.png")
+    source = load_imagefolder(tmp_path / "images", validation_fraction=0)
     assert (len(source.train), len(source.test)) == (2, 2)
     assert sorted(source.test["labels"][:]) == [[0.0], [1.0]]
 
 
 def test_subfolders_are_renamed_by_a_mapping(tmp_path):
     for name in ("normal/a", "kardio/b"):
-        save(tmp_path / "films", f"{name}.png")
-    source = load_imagefolder(tmp_path / "films", {"kardio": "Cardiomegaly"}, validation_fraction=0)
+        save(tmp_path / "images", f"{name}.png")
+    source = load_imagefolder(tmp_path / "images", {"kardio": "Cardiomegaly"}, validation_fraction=0)
     assert source.findings == ("Cardiomegaly",)
     assert sorted(source.train["labels"][:]) == [[0.0], [1.0]]
 
@@ -316,13 +316,13 @@ def test_subfolders_are_renamed_by_a_mapping(tmp_path):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_metadata_in_the_folder_is_read_as_a_table(tmp_path, streaming):
     for i in range(4):
-        save(tmp_path / "films", f"{i}.png")
+        save(tmp_path / "images", f"{i}.png")
     rows = "".join(f"{i}.png,p{i // 2},{i % 2},{['', -1][i % 2]}\n" for i in range(4))
-    (tmp_path / "films" / "metadata.csv").write_text("file_name,patient_id,Mass,Edema\n" + rows)
+    (tmp_path / "images" / "metadata.csv").write_text("file_name,patient_id,Mass,Edema\n" + rows)
     source = load_imagefolder(
-        tmp_path / "films", uncertain="positive", empty="negative", validation_fraction=0.5, streaming=streaming
+        tmp_path / "images", uncertain="positive", empty="negative", validation_fraction=0.5, streaming=streaming
     )
-    assert (source.name, source.findings) == ("films", ("Mass", "Edema"))
+    assert (source.name, source.findings) == ("images", ("Mass", "Edema"))
     assert [len({row["patient_id"] for row in rows}) for rows in source.splits().values()] == [1, 1, 0]
     assert sorted(list(row["labels"]) for row in source.train) == [[0, 0], [1, 1]]
 
@@ -330,10 +330,10 @@ def test_metadata_in_the_folder_is_read_as_a_table(tmp_path, streaming):
 def test_metadata_in_the_folders_of_splits_is_read_as_columns(tmp_path):
     for split in ("train", "test"):
         for i in range(2):
-            save(tmp_path / "films" / split, f"{i}.png")
+            save(tmp_path / "images" / split, f"{i}.png")
         text = f"file_name,patient_id,Mass\n0.png,{split}0,0\n1.png,{split}1,1\n"
-        (tmp_path / "films" / split / "metadata.csv").write_text(text)
-    source = load_imagefolder(tmp_path / "films", validation_fraction=0)
+        (tmp_path / "images" / split / "metadata.csv").write_text(text)
+    source = load_imagefolder(tmp_path / "images", validation_fraction=0)
     assert source.findings == ("Mass",)
     assert labels_of(source.test) == {"test0": [0], "test1": [1]}
 
@@ -347,7 +347,7 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_fetched_row_may_not_name_a_film_of_this_machine(tmp_path, monkeypatch, streaming):
+def test_a_fetched_row_may_not_name_an_image_of_this_machine(tmp_path, monkeypatch, streaming):
     (tmp_path / "private.png").write_bytes(png(0))
     features = datasets.Features(image=datasets.Image(decode=False), labels=TEXT, patient_id=TEXT)
     rows = {"labels": ["Mass", "Nodule"], "patient_id": ["a", "b"]}
@@ -362,15 +362,15 @@ def test_a_fetched_row_may_not_name_a_film_of_this_machine(tmp_path, monkeypatch
     images = [{"path": "a.png", "bytes": png(0)}, {"path": cached, "bytes": None}]
     assert len(list(load_hub("owner/name", validation_fraction=0, streaming=streaming).train)) == 2
     images[1] = {"path": str(tmp_path / "private.png"), "bytes": None}
-    with pytest.raises(ValueError, match=r"'image' must hold films, or paths of what was fetched .*private\.png"):
+    with pytest.raises(ValueError, match=r"'image' must hold images, or paths of what was fetched .*private\.png"):
         list(load_hub("owner/name", validation_fraction=0, streaming=streaming).train)
 
 
-def test_films_in_any_folder_of_what_was_fetched_are_allowed(tmp_path, monkeypatch):
+def test_images_in_any_folder_of_what_was_fetched_are_allowed(tmp_path, monkeypatch):
     for name in ("DOWNLOADED_DATASETS_PATH", "EXTRACTED_DATASETS_PATH"):
         monkeypatch.setattr(datasets.config, name, tmp_path / name)
         _check_fetched([str(tmp_path / name / "a.png")], "image")
-    _check_fetched(["hf://datasets/a/b.png", "s3://films/b.png", None], "image")
+    _check_fetched(["hf://datasets/a/b.png", "s3://images/b.png", None], "image")
     with pytest.raises(ValueError, match="paths of what was fetched"):
         _check_fetched([str(tmp_path / "a.png")], "image")
 
@@ -384,14 +384,14 @@ def test_too_little_memory_is_no_fault_of_the_data_set(tmp_path, monkeypatch):
         load_hub("owner/name")
 
 
-def test_films_out_of_an_own_folder_of_parquet_are_counted(tmp_path):
-    (tmp_path / "film.png").write_bytes(png(0))
+def test_images_out_of_an_own_folder_of_parquet_are_counted(tmp_path):
+    (tmp_path / "image.png").write_bytes(png(0))
     features = datasets.Features(image=datasets.Image(), labels=TEXT)
-    rows = {"image": [str(tmp_path / "film.png")], "labels": ["Mass"]}
+    rows = {"image": [str(tmp_path / "image.png")], "labels": ["Mass"]}
     (tmp_path / "own").mkdir()
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "own" / "train.parquet")
     messages = load_hub(tmp_path / "own", validation_fraction=0).messages
-    assert f"train names 1 films out of the folder: {tmp_path / 'film.png'}." in messages
+    assert f"train names 1 images out of the folder: {tmp_path / 'image.png'}." in messages
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 no parquet PAR1"])
@@ -450,17 +450,17 @@ def test_labels_are_seen_whichever_type_of_text_or_list_they_are_written_in(tmp_
     assert [list(row["labels"]) for row in source.train] == [vector("Mass"), vector("Edema")]
 
 
-def test_an_empty_list_is_a_normal_film_and_null_an_unannotated_one_and_both_are_counted(tmp_path):
+def test_an_empty_list_is_a_normal_image_and_null_an_unannotated_one_and_both_are_counted(tmp_path):
     labels = [["Mass"], [], None, []]
     source = load_hub(write(tmp_path / "own", "train", {"labels": labels}, labels=STRINGS), validation_fraction=0)
     assert source.train["labels"][0] == vector("Mass")
     assert source.train["labels"][1] == source.train["labels"][3] == vector()
     assert np.isnan(source.train["labels"][2]).all()
-    assert "2 films have an empty list of labels and count as without findings." in source.messages
-    assert "1 films have no labels and are not annotated." in source.messages
+    assert "2 images have an empty list of labels and count as without findings." in source.messages
+    assert "1 images have no labels and are not annotated." in source.messages
 
 
-def test_an_empty_list_of_numbers_is_a_normal_film(tmp_path):
+def test_an_empty_list_of_numbers_is_a_normal_image(tmp_path):
     source = load_hub(write(tmp_path / "own", "train", {"labels": [[5], []]}, labels=NUMBERS), validation_fraction=0)
     assert source.train["labels"][:] == [vector("Mass"), vector()]
 

@@ -22,7 +22,7 @@ from clarity_hf.data.named_splits import (
     TUNING_HALVES,
     named_split,
 )
-from clarity_hf.data.nih import load_nih, read_nih_tables, split_films
+from clarity_hf.data.nih import load_nih, read_nih_tables, split_images
 from clarity_hf.data.rows import draw_patients
 
 PACKAGE = Path(nih.__file__).parents[1]
@@ -38,8 +38,8 @@ OTHERS = ("00000001", "00000002", "00000004")
 """Three of the official train list who are not in it."""
 
 
-def patients(films) -> set[str]:
-    return {film.patient_id for film in films}
+def patients(images) -> set[str]:
+    return {image.patient_id for image in images}
 
 
 # The lists
@@ -107,7 +107,7 @@ def test_an_unknown_name_lists_the_known_ones(name):
 
 @pytest.fixture(scope="module")
 def whole_release(nih_folder, tmp_path_factory):
-    """Films of the whole release's own tables, each with a path, though no image is here."""
+    """Images of the whole release's own tables, each with a path, though no image is here."""
     folder = tmp_path_factory.mktemp("whole")
     for packed in (nih_folder / "full-release-metadata").glob("*.gz"):
         with gzip.open(packed) as source, (folder / packed.stem).open("wb") as target:
@@ -115,48 +115,48 @@ def whole_release(nih_folder, tmp_path_factory):
     names = re.findall(r"^\d{8}_\d{3}\.png", (folder / nih.TABLES[0]).read_text(), flags=re.MULTILINE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nih, "_image_files", lambda root, masks: [(0, f"{root}/images/{name}") for name in names])
-        films, report = read_nih_tables(folder)
+        images, report = read_nih_tables(folder)
     assert report.usable == 112_120
-    return films
+    return images
 
 
 def test_the_default_draw_of_the_whole_release_is_the_list(whole_release):
-    splits = split_films(whole_release)
+    splits = split_images(whole_release)
     assert patients(splits["validation"]) == named_split(NIH_VALIDATION)
     assert len(patients(splits["train"]) | patients(splits["validation"])) == 28_008
-    assert split_films(whole_release, validation_split=NIH_VALIDATION) == splits
+    assert split_images(whole_release, validation_split=NIH_VALIDATION) == splits
 
 
 def test_the_list_stands_where_further_boxes_change_the_draw(whole_release, nih_folder):
-    boxed = {film.image_id for film in read_nih_tables(nih_folder)[0] if film.boxes}
-    films = [film for film in whole_release if film.official_split == "train_val"]
-    before = [film.boxes for film in films]
-    for film in films:
-        if film.image_id in boxed:
-            film.boxes = ((0.0, 0.0, 1.0, 1.0),)
+    boxed = {image.image_id for image in read_nih_tables(nih_folder)[0] if image.boxes}
+    images = [image for image in whole_release if image.official_split == "train_val"]
+    before = [image.boxes for image in images]
+    for image in images:
+        if image.image_id in boxed:
+            image.boxes = ((0.0, 0.0, 1.0, 1.0),)
     try:
-        drawn, listed = split_films(films), split_films(films, validation_split=NIH_VALIDATION)
+        drawn, listed = split_images(images), split_images(images, validation_split=NIH_VALIDATION)
     finally:
-        for film, boxes in zip(films, before, strict=True):
-            film.boxes = boxes
+        for image, boxes in zip(images, before, strict=True):
+            image.boxes = boxes
     assert patients(drawn["validation"]) != named_split(NIH_VALIDATION)
     assert patients(listed["validation"]) == named_split(NIH_VALIDATION)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_half_of_the_patients_with_boxes_tune_and_half_are_left(whole_release, seed):
-    boxed = patients(film for film in whole_release if film.boxes)
+    boxed = patients(image for image in whole_release if image.boxes)
     tuning = named_split(f"nih-boxes-tuning-{seed}")
     assert len(boxed) == 726
     assert tuning == draw_patients(boxed, 0.5, seed)
     assert len(boxed - tuning) == 363
-    films = [film for film in whole_release if film.boxes]
-    findings = {finding for film in films if film.patient_id in tuning for finding in film.box_findings}
+    images = [image for image in whole_release if image.boxes]
+    findings = {finding for image in images if image.patient_id in tuning for finding in image.box_findings}
     assert len(findings) == 8  # none is without boxes to tune on
 
 
 def test_the_subset_of_the_packaged_checkpoint_splits_into_its_lists(nih_folder):
-    splits = split_films(read_nih_tables(nih_folder)[0])
+    splits = split_images(read_nih_tables(nih_folder)[0])
     assert patients(splits["train"]) == named_split(CHECKPOINT_TRAIN)
     assert patients(splits["validation"]) == named_split(CHECKPOINT_VALIDATION)
     assert (len(splits["train"]), len(splits["validation"])) == (1049, 332)  # as its model card says
@@ -167,9 +167,9 @@ def test_the_subset_of_the_packaged_checkpoint_splits_into_its_lists(nih_folder)
 
 @pytest.fixture
 def release(tmp_path):
-    """Five patients of the train list, two of them of `nih-validation`, and one of the test list, a film each.
+    """Five patients of the train list, two of them of `nih-validation`, and one of the test list, an image each.
 
-    A box and a film at full size of patients outside the list, which would send them to validation in a draw.
+    A box and an image at full size of patients outside the list, which would send them to validation in a draw.
     """
     train, test = [f"{patient}_000.png" for patient in (*LISTED, *OTHERS)], ["00000003_000.png"]
     rows = [f"{name},No Finding" for name in train + test]
@@ -188,7 +188,7 @@ def release(tmp_path):
 def test_the_validation_patients_are_exactly_those_of_the_list(release):
     splits = load_nih(release, validation_split=NIH_VALIDATION)
     assert set(splits["validation"]["patient_id"]) == set(LISTED)
-    assert set(splits["train"]["patient_id"]) == set(OTHERS)  # also those with a box and with a film at full size
+    assert set(splits["train"]["patient_id"]) == set(OTHERS)  # also those with a box and with an image at full size
     assert set(splits["test"]["patient_id"]) == {"00000003"}
     drawn = load_nih(release, validation_fraction=2 / len([*LISTED, *OTHERS]))
     assert set(drawn["validation"]["patient_id"]) == set(OTHERS[:2])
@@ -215,6 +215,6 @@ def test_a_list_without_a_patient_of_the_train_list_is_refused(release, name):
         load_nih(release, validation_split=name)
 
 
-def test_an_unknown_list_is_refused_before_the_films_are_looked_at(tmp_path):
+def test_an_unknown_list_is_refused_before_the_images_are_looked_at(tmp_path):
     with pytest.raises(ValueError, match="`name` must be one of nih-validation"):
         load_nih(tmp_path / "nowhere", validation_split="nih-valid")

@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from clarity_hf.data.nih import BOX_FRAME, load_nih, open_film, read_nih_tables, split_films
+from clarity_hf.data.nih import BOX_FRAME, load_nih, open_image, read_nih_tables, split_images
 from clarity_hf.labels import FINDINGS
 
 HEADER = (
@@ -30,7 +30,7 @@ def row(name: str, findings: str = "No Finding", age: str = "50") -> str:
     return f"{name},{findings},{follow_up},{patient},{age},F,PA,2500,2048,0.171,0.171"
 
 
-def write_film(path: Path, mode: str = "L", seed: int = 0) -> None:
+def write_image(path: Path, mode: str = "L", seed: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (16, 16), dtype=np.uint8)
     if mode == "I;16":
@@ -43,15 +43,15 @@ def write_table(folder: Path, rows: list[str], name: str = "Data_Entry_2017_v202
     (folder / name).write_text("\n".join([HEADER, *rows]) + "\n")
 
 
-def film_names(first: int, last: int) -> list[str]:
-    """Two films of each patient."""
+def image_names(first: int, last: int) -> list[str]:
+    """Two images of each patient."""
     return [f"{patient:08d}_{visit:03d}.png" for patient in range(first, last) for visit in range(2)]
 
 
 @pytest.fixture
 def release(tmp_path):
-    """Patients 1-20 in the train list and 21-24 in the test list, two films each; boxes on patients 3 and 21."""
-    train, test = film_names(1, 21), film_names(21, 25)
+    """Patients 1-20 in the train list and 21-24 in the test list, two images each; boxes on patients 3 and 21."""
+    train, test = image_names(1, 21), image_names(21, 25)
     findings = {"00000003_000.png": "Infiltration", "00000021_000.png": "Mass", "00000001_001.png": "Hernia|Edema"}
     write_table(tmp_path, [row(name, findings.get(name, "No Finding")) for name in train + test])
     (tmp_path / "train_val_list.txt").write_text("\n".join(train))
@@ -59,7 +59,7 @@ def release(tmp_path):
     boxes = ["00000003_000.png,Infiltrate,100.5,200,300,400,,,", "00000021_000.png,Mass,0,0,1024,1024,,,"]
     (tmp_path / "BBox_List_2017.csv").write_text("\n".join([BOX_HEADER, *boxes]) + "\n")
     for name in train + test:
-        write_film(tmp_path / "images" / name)
+        write_image(tmp_path / "images" / name)
     return tmp_path
 
 
@@ -92,14 +92,14 @@ def test_splits_have_the_documented_columns(release):
         )
 
 
-def test_a_film_comes_with_its_row_image_and_boxes(release):
-    film = find(load_nih(release)["validation"], "00000003_000")
-    image = film.pop("image")
+def test_an_image_comes_with_its_row_image_and_boxes(release):
+    radiograph = find(load_nih(release)["validation"], "00000003_000")
+    image = radiograph.pop("image")
     assert (image.size, image.mode) == ((16, 16), "L")
-    labels = film.pop("labels")
+    labels = radiograph.pop("labels")
     assert [name for name, label in zip(FINDINGS, labels, strict=True) if label == 1] == ["Infiltration"]
     assert sum(labels) == 1
-    assert film == {
+    assert radiograph == {
         "image_id": "00000003_000",
         "patient_id": "00000003",
         "boxes": [[100.5, 200.0, 400.5, 600.0]],
@@ -111,36 +111,36 @@ def test_a_film_comes_with_its_row_image_and_boxes(release):
     }
 
 
-def test_right_and_bottom_of_a_box_over_the_whole_film_are_exclusive(release):
+def test_right_and_bottom_of_a_box_over_the_whole_image_are_exclusive(release):
     assert find(load_nih(release)["test"], "00000021_000")["boxes"] == [[0.0, 0.0, BOX_FRAME, BOX_FRAME]]
 
 
 def test_several_findings_of_a_row_are_all_present(release):
-    films, _ = read_nih_tables(release)
-    assert films[1].findings == ("Hernia", "Edema")
+    images, _ = read_nih_tables(release)
+    assert images[1].findings == ("Hernia", "Edema")
 
 
 def test_columns_convert_to_torch(release):
     split = load_nih(release)["validation"].remove_columns("image").with_format("torch")
-    film = split[0]
-    assert film["labels"].shape == (14,)
-    assert str(film["labels"].dtype) == "torch.float32"
+    image = split[0]
+    assert image["labels"].shape == (14,)
+    assert str(image["labels"].dtype) == "torch.float32"
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "RGB", "LA", "P", "I;16"])
-def test_a_film_keeps_its_own_mode(release, mode):
-    write_film(release / "images" / "00000021_001.png", mode)
-    film = find(load_nih(release, verify=True)["test"], "00000021_001")
-    assert film["image"].mode == mode
-    assert film["image"].size == (16, 16)
+def test_an_image_keeps_its_own_mode(release, mode):
+    write_image(release / "images" / "00000021_001.png", mode)
+    image = find(load_nih(release, verify=True)["test"], "00000021_001")
+    assert image["image"].mode == mode
+    assert image["image"].size == (16, 16)
 
 
 def test_boxes_of_all_lists_are_joined_and_repetitions_dropped(release):
     boxes = ["00000003_000.png,Infiltration,1,2,3,4", "00000003_000.png,Infiltrate,100.5,200,300,400"]
     (release / "BBox_List_RSNA.csv").write_text("\n".join([BOX_HEADER, *boxes, ",,,,,"]) + "\n")
-    films, report = read_nih_tables(release)
-    assert films[4].boxes == ((100.5, 200.0, 400.5, 600.0), (1.0, 2.0, 4.0, 6.0))
-    assert films[4].box_findings == (3, 3)
+    images, report = read_nih_tables(release)
+    assert images[4].boxes == ((100.5, 200.0, 400.5, 600.0), (1.0, 2.0, 4.0, 6.0))
+    assert images[4].box_findings == (3, 3)
     assert report.duplicate_boxes == ["00000003_000"]
 
 
@@ -151,8 +151,8 @@ def test_a_box_a_pixel_beyond_the_frame_is_cut_to_it(release):
 
 def test_a_box_for_a_finding_outside_the_labels_is_kept_and_counted(release):
     (release / "BBox_List_RSNA.csv").write_text(f"{BOX_HEADER}\n00000003_000.png,Pneumonia,1,2,3,4\n")
-    films, report = read_nih_tables(release)
-    assert films[4].box_findings == (3, 6)
+    images, report = read_nih_tables(release)
+    assert images[4].box_findings == (3, 6)
     assert report.boxes_without_label == ["00000003_000"]
 
 
@@ -162,7 +162,7 @@ def test_a_release_without_boxes_has_empty_lists(release):
 
 
 def test_masks_become_a_column_and_missing_ones_are_none(release):
-    write_film(release / "masks" / "00000021_000.png")
+    write_image(release / "masks" / "00000021_000.png")
     splits = load_nih(release)
     assert find(splits["test"], "00000021_000")["thorax_mask"].size == (16, 16)
     assert find(splits["test"], "00000021_001")["thorax_mask"] is None
@@ -180,13 +180,13 @@ def test_masks_may_have_any_size_and_be_jpegs_a_png_first(release):
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_masks_of_another_folder_are_read_and_are_no_films(release, tmp_path_factory, inside):
-    """Also below the release, where the search for films must not take them for further copies."""
+def test_masks_of_another_folder_are_read_and_are_no_images(release, tmp_path_factory, inside):
+    """Also below the release, where the search for images must not take them for further copies."""
     folder = release / "segmented" if inside else tmp_path_factory.mktemp("segmented")
-    write_film(folder / "00000021_000.png")
-    write_film(release / "masks" / "00000021_001.png")
-    films, report = read_nih_tables(release, masks_dir=folder)
-    assert {film.image_id: film.mask_path for film in films if film.mask_path} == {
+    write_image(folder / "00000021_000.png")
+    write_image(release / "masks" / "00000021_001.png")
+    images, report = read_nih_tables(release, masks_dir=folder)
+    assert {image.image_id: image.mask_path for image in images if image.mask_path} == {
         "00000021_000": str(folder / "00000021_000.png")
     }
     assert len(report.missing_masks) == 47
@@ -205,10 +205,10 @@ def test_a_folder_of_masks_that_is_not_there_is_an_error(release, tmp_path):
     ("written", "years"), [("058Y", 58.0), ("018M", 1.5), ("414", None), ("", None), ("120", 120.0), ("95", 95.0)]
 )
 def test_ages_are_years_and_impossible_ones_none(release, written, years):
-    names = film_names(1, 21)
+    names = image_names(1, 21)
     write_table(release, [row(names[0], age=written), *(row(name) for name in names[1:])])
-    films, report = read_nih_tables(release)
-    assert films[0].age == years
+    images, report = read_nih_tables(release)
+    assert images[0].age == years
     assert report.unknown_ages == ([] if years is not None else ["00000001_000"])
     split = load_nih(release, validation_patients=[1])["validation"]
     assert find(split, "00000001_000")["age"] == years
@@ -223,9 +223,9 @@ def test_images_are_found_in_other_folders(release, folder):
     (release / folder).mkdir(parents=True, exist_ok=True)
     for name in names:
         (release / "images" / name).rename(release / folder / name)
-    films, report = read_nih_tables(release)
+    images, report = read_nih_tables(release)
     assert report.usable == 48
-    assert films[0].path == str((release / folder / "00000001_000.png").absolute())
+    assert images[0].path == str((release / folder / "00000001_000.png").absolute())
 
 
 def test_jpeg_copies_match_by_name_without_extension(release):
@@ -235,7 +235,7 @@ def test_jpeg_copies_match_by_name_without_extension(release):
 
 
 def test_a_linked_image_folder_is_followed_once(release, tmp_path_factory):
-    elsewhere = tmp_path_factory.mktemp("disk") / "films"
+    elsewhere = tmp_path_factory.mktemp("disk") / "images"
     shutil.move(release / "images", elsewhere)
     (release / "images").symlink_to(elsewhere)
     (elsewhere / "loop").symlink_to(release)
@@ -245,11 +245,11 @@ def test_a_linked_image_folder_is_followed_once(release, tmp_path_factory):
 
 def test_the_release_folder_wins_over_copies_and_originals_come_last(release):
     for folder in ("a-copy", "original-1024"):
-        write_film(release / folder / "00000005_000.png")
-    write_film(release / "original-1024" / "00000006_000.png")
+        write_image(release / folder / "00000005_000.png")
+    write_image(release / "original-1024" / "00000006_000.png")
     (release / "images" / "00000006_000.png").unlink()
-    films, report = read_nih_tables(release)
-    by_id = {film.image_id: film for film in films}
+    images, report = read_nih_tables(release)
+    by_id = {image.image_id: image for image in images}
     assert Path(by_id["00000005_000"].path).parent.name == "images"
     assert Path(by_id["00000006_000"].path).parent.name == "original-1024"
     assert report.duplicate_files == ["00000005_000", "00000005_000"]
@@ -269,25 +269,25 @@ def test_no_patient_is_in_two_splits_and_the_test_list_is_kept(release):
 
 
 def test_the_split_follows_the_seed_and_not_the_order_of_the_rows(release):
-    films, _ = read_nih_tables(release)
-    shuffled = random.Random(0).sample(films, len(films))
+    images, _ = read_nih_tables(release)
+    shuffled = random.Random(0).sample(images, len(images))
 
-    def validation(films, seed):
-        return {film.image_id for film in split_films(films, 0.5, seed)["validation"]}
+    def validation(images, seed):
+        return {image.image_id for image in split_images(images, 0.5, seed)["validation"]}
 
-    assert validation(films, 0) == validation(shuffled, 0)
-    assert validation(films, 0) != validation(films, 1)
+    assert validation(images, 0) == validation(shuffled, 0)
+    assert validation(images, 0) != validation(images, 1)
 
 
 def test_the_split_is_the_same_on_every_platform(release):
-    films, _ = read_nih_tables(release)
+    images, _ = read_nih_tables(release)
     # SHA-256 of "0:00000001" and so on, the three lowest beside patient 3, who has a box.
     expected = {"00000003", "00000012", "00000014", "00000016"}
-    assert {film.patient_id for film in split_films(films)["validation"]} == expected
+    assert {image.patient_id for image in split_images(images)["validation"]} == expected
 
 
 def test_patients_with_boxes_originals_or_named_go_to_validation_first(release):
-    write_film(release / "original-1024" / "00000011_001.png")
+    write_image(release / "original-1024" / "00000011_001.png")
     splits = load_nih(release, validation_fraction=0.25, validation_patients=["12", 13, "00000014"])
     expected = {"00000003", "00000011", "00000012", "00000013", "00000014"}
     assert patients(splits["validation"]) == expected
@@ -296,7 +296,7 @@ def test_patients_with_boxes_originals_or_named_go_to_validation_first(release):
 
 def test_where_more_patients_have_boxes_than_are_asked_for_only_so_many_go_to_validation(release):
     for patient in range(1, 12):
-        write_film(release / "original-1024" / f"{patient:08d}_001.png")
+        write_image(release / "original-1024" / f"{patient:08d}_001.png")
     splits = load_nih(release, validation_fraction=0.2)
     first = patients(splits["validation"])
     assert len(first) == 4
@@ -334,7 +334,7 @@ def test_without_a_test_list_the_test_split_is_empty_and_said(release, caplog):
     assert len(splits["test"]) == 0
     assert splits["test"].features == splits["train"].features
     assert "no test_list.txt: the test split is empty" in caplog.text
-    assert "8 films are in neither official list" in caplog.text
+    assert "8 images are in neither official list" in caplog.text
 
 
 def test_a_patient_in_both_lists_is_an_error_that_names_them(release):
@@ -346,10 +346,10 @@ def test_a_patient_in_both_lists_is_an_error_that_names_them(release):
         load_nih(release)
 
 
-def test_a_film_in_both_lists_is_an_error_that_names_it(release):
+def test_an_image_in_both_lists_is_an_error_that_names_it(release):
     with (release / "test_list.txt").open("a") as file:
         file.write("00000007_001.png\n")
-    with pytest.raises(ValueError, match="must share no film, got 00000007_001 in both"):
+    with pytest.raises(ValueError, match="must share no image, got 00000007_001 in both"):
         load_nih(release)
 
 
@@ -361,7 +361,7 @@ def test_a_missing_file_is_counted_and_named_and_moves_no_patient(release, caplo
     (release / "images" / "00000008_001.png").unlink()
     caplog.clear()
     after = load_nih(release)
-    assert "1 films of the table have no image file and are dropped: 00000008_001." in caplog.text
+    assert "1 images of the table have no image file and are dropped: 00000008_001." in caplog.text
     assert "00000008_001" in after["train"].info.description
     for name, split in before.items():
         assert set(split["image_id"]) - {"00000008_001"} == set(after[name]["image_id"])
@@ -378,28 +378,28 @@ def test_verify_drops_a_corrupt_file_by_name_and_the_others_go_on(release, caplo
     assert list(report.corrupt_files) == ["00000022_000"]
     assert report.usable == 47
     splits = load_nih(release, verify=True)
-    assert "1 films do not decode and are dropped: 00000022_000 (" in caplog.text
-    assert [film["image"].size for film in splits["test"]] == [(16, 16)] * 7
+    assert "1 images do not decode and are dropped: 00000022_000 (" in caplog.text
+    assert [image["image"].size for image in splits["test"]] == [(16, 16)] * 7
 
 
-def test_open_film_names_the_corrupt_file(release):
+def test_open_image_names_the_corrupt_file(release):
     path = release / "images" / "00000022_000.png"
     path.write_bytes(path.read_bytes()[:150])
     split = load_nih(release)["test"].cast_column("image", datasets.Image(decode=False))
     with pytest.raises(OSError, match=r"must be an image that decodes, got .*00000022_000\.png"):
-        open_film(find(split, "00000022_000")["image"]["path"])
-    assert np.asarray(open_film(find(split, "00000022_001")["image"]["path"])).shape == (16, 16)
+        open_image(find(split, "00000022_000")["image"]["path"])
+    assert np.asarray(open_image(find(split, "00000022_001")["image"]["path"])).shape == (16, 16)
     with pytest.raises(FileNotFoundError, match="absent"):
-        open_film(release / "absent.png")
+        open_image(release / "absent.png")
 
 
-def test_too_little_memory_is_no_fault_of_the_film(release, monkeypatch):
+def test_too_little_memory_is_no_fault_of_the_image(release, monkeypatch):
     def fail(image):
         raise MemoryError
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
     with pytest.raises(MemoryError):
-        open_film(release / "images" / "00000022_000.png")
+        open_image(release / "images" / "00000022_000.png")
     with pytest.raises(MemoryError):
         load_nih(release, verify=True)
 
@@ -411,11 +411,11 @@ def test_rows_lists_and_files_that_do_not_match_are_counted(release):
         file.write("\n00000091_000.png\n")
     with (release / "BBox_List_2017.csv").open("a") as file:
         file.write("00000092_000.png,Mass,1,2,3,4,,,\n")
-    write_film(release / "images" / "00000093_000.png")
-    write_film(release / "images" / "._00000001_000.png")  # what macOS archives leave behind
-    films, report = read_nih_tables(release)
-    assert (report.rows, len(films), report.usable) == (50, 49, 48)
-    assert films[0].findings == ()
+    write_image(release / "images" / "00000093_000.png")
+    write_image(release / "images" / "._00000001_000.png")  # what macOS archives leave behind
+    images, report = read_nih_tables(release)
+    assert (report.rows, len(images), report.usable) == (50, 49, 48)
+    assert images[0].findings == ()
     assert report.duplicate_rows == ["00000001_000"]
     assert report.unlisted == ["00000090_000"]
     assert report.missing_files == ["00000090_000"]
@@ -437,24 +437,24 @@ def test_a_whole_release_gives_no_warning(release, caplog):
 
 def test_the_older_table_with_its_trailing_column_is_read(release):
     (release / "Data_Entry_2017_v2020.csv").unlink()
-    names = film_names(1, 25)
+    names = image_names(1, 25)
     lines = [f"{HEADER},", *(f"{row(name, age='058Y')}," for name in names)]
     (release / "Data_Entry_2017.csv").write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
-    films, report = read_nih_tables(release)
+    images, report = read_nih_tables(release)
     assert report.usable == 48
-    assert films[0].age == 58
+    assert images[0].age == 58
 
 
 def test_a_table_with_names_and_findings_alone_is_enough(release):
-    names = film_names(1, 25)
+    names = image_names(1, 25)
     lines = ["Image Index,Finding Labels", *(f"{name},No Finding" for name in names)]
     (release / "Data_Entry_2017_v2020.csv").write_text("\n".join(lines))
-    film = load_nih(release)["test"][0]
-    assert film["patient_id"] == "00000021"
-    assert [film[name] for name in ("sex", "age", "view", "follow_up")] == [None] * 4
+    image = load_nih(release)["test"][0]
+    assert image["patient_id"] == "00000021"
+    assert [image[name] for name in ("sex", "age", "view", "follow_up")] == [None] * 4
 
 
-def test_an_unknown_finding_names_file_line_and_film(release):
+def test_an_unknown_finding_names_file_line_and_image(release):
     with (release / "Data_Entry_2017_v2020.csv").open("a") as file:
         file.write(row("00000030_000.png", "Effusion|Pneumotorax") + "\n")
     with pytest.raises(ValueError, match=r"v2020\.csv, line 50 \(00000030_000\.png\).*'Pneumotorax'.*'Pneumothorax'"):
@@ -466,7 +466,7 @@ def test_an_unknown_finding_names_file_line_and_film(release):
     [
         ("00000003_000.png,Masss,1,2,3,4", r"line 4 \(00000003_000\.png\).*'Masss'"),
         ("00000003_000.png,Mass,1,2,wide,4", "line 4: x, y, w, h must be numbers"),
-        ("00000003_000.png,Mass,1,2", "line 4: a row must be film, finding, x, y, w, h"),
+        ("00000003_000.png,Mass,1,2", "line 4: a row must be image, finding, x, y, w, h"),
         ("00000003_000.png,Mass,1,2,0,4", "line 4: a box must have a positive size"),
         ("00000003_000.png,Mass,1000,2,100,4", "lie in the 1024x1024 frame"),
         ("00000003_000.png,Mass,nan,2,100,4", "lie in the 1024x1024 frame"),
@@ -513,7 +513,7 @@ def test_a_release_without_its_train_list_or_images_is_refused(release):
         load_nih(release)
     (release / "list.txt").rename(release / "train_val_list.txt")
     shutil.rmtree(release / "images")
-    with pytest.raises(FileNotFoundError, match="must hold the films of its table"):
+    with pytest.raises(FileNotFoundError, match="must hold the images of its table"):
         load_nih(release)
 
 
@@ -547,8 +547,8 @@ def test_pipes_and_folders_are_no_tables(release, name, make):
         load_nih(release)
 
 
-def test_films_and_masks_that_are_pipes_or_broken_links_are_missing(release):
-    write_film(release / "masks" / "00000022_001.png")
+def test_images_and_masks_that_are_pipes_or_broken_links_are_missing(release):
+    write_image(release / "masks" / "00000022_001.png")
     for path in (release / "images" / "00000022_000.png", release / "masks" / "00000021_000.png"):
         path.unlink(missing_ok=True)
         os.mkfifo(path)
@@ -558,17 +558,17 @@ def test_films_and_masks_that_are_pipes_or_broken_links_are_missing(release):
     assert report.missing_files == ["00000022_000", "00000023_000"]
     assert "00000021_000" in report.missing_masks
     with pytest.raises(OSError, match="`source` must be a file, got the folder, pipe or device"):
-        open_film(release / "images" / "00000022_000.png")
+        open_image(release / "images" / "00000022_000.png")
 
 
 def test_a_name_in_a_table_or_list_leads_nowhere_else(release, tmp_path_factory):
-    write_film(tmp_path_factory.mktemp("elsewhere") / "00000099_000.png")
+    write_image(tmp_path_factory.mktemp("elsewhere") / "00000099_000.png")
     (release / "test_list.txt").write_text("../elsewhere0/00000099_000.png\n")
     with (release / "Data_Entry_2017_v2020.csv").open("a") as file:
         file.write(row("00000099_000.png").replace("00000099", "../elsewhere0/00000099", 1) + "\n")
-    films, report = read_nih_tables(release)
+    images, report = read_nih_tables(release)
     assert report.missing_files == ["00000099_000"]
-    assert [film.path for film in films if film.image_id == "00000099_000"] == [None]
+    assert [image.path for image in images if image.image_id == "00000099_000"] == [None]
 
 
 def test_a_number_of_a_visit_that_no_table_holds_is_refused(release):
@@ -580,8 +580,8 @@ def test_a_number_of_a_visit_that_no_table_holds_is_refused(release):
 
 @pytest.mark.parametrize("kind", ["GIF", "several frames", "60000²"])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_open_film_refuses_what_is_no_film(release, kind):
-    path, grey = release / "film.png", PIL.Image.new("L", (16, 16), 3)
+def test_open_image_refuses_what_is_no_image(release, kind):
+    path, grey = release / "image.png", PIL.Image.new("L", (16, 16), 3)
     if kind == "60000²":
         grey.save(path, "BMP")
         content = bytearray(path.read_bytes())
@@ -589,19 +589,19 @@ def test_open_film_refuses_what_is_no_film(release, kind):
         path.write_bytes(content)
     else:
         grey.save(path, kind if kind == "GIF" else "TIFF", save_all=True, append_images=[grey])
-    with pytest.raises(OSError, match=r"must be an image that decodes, got .*film\.png"):
-        open_film(path)
+    with pytest.raises(OSError, match=r"must be an image that decodes, got .*image\.png"):
+        open_image(path)
 
 
-# Real films
+# Real images
 
 
 def test_the_real_subset_splits_as_its_readme_says(nih_folder):
     folder = nih_folder
-    films, report = read_nih_tables(folder)
+    images, report = read_nih_tables(folder)
     assert (report.rows, report.usable) == (1381, 1381)
-    assert sum(len(film.boxes) for film in films) == 155
-    assert len({film.patient_id for film in films if film.boxes}) == 92
+    assert sum(len(image.boxes) for image in images) == 155
+    assert len({image.patient_id for image in images if image.boxes}) == 92
     assert len(report.duplicate_files) == 28
 
     splits = load_nih(folder)
@@ -610,7 +610,7 @@ def test_the_real_subset_splits_as_its_readme_says(nih_folder):
     assert len(train | validation) == 1119
     assert not train & validation
     assert len(validation) == round(0.2 * 1119)
-    assert {film.patient_id for film in films if film.boxes} <= validation
+    assert {image.patient_id for image in images if image.boxes} <= validation
     originals = {path.stem for path in (folder / "original-1024").glob("*.png")}
     assert len(originals) == 28
     assert originals <= set(splits["validation"]["image_id"])
@@ -618,7 +618,7 @@ def test_the_real_subset_splits_as_its_readme_says(nih_folder):
 
 
 @pytest.mark.slow
-def test_every_film_of_the_real_subset_decodes(nih_folder):
+def test_every_image_of_the_real_subset_decodes(nih_folder):
     assert read_nih_tables(nih_folder, verify=True)[1].corrupt_files == {}
 
 

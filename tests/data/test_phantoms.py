@@ -12,31 +12,31 @@ from clarity_hf.data.phantoms import (
     GENERATOR_VERSION,
     NORMAL_SHARE,
     draw_phantom,
-    film_seed,
     generator_fingerprint,
+    image_seed,
     iterate_phantoms,
     write_phantoms,
 )
 from clarity_hf.labels import FINDINGS
 
-# When the films are meant to change, raise GENERATOR_VERSION and pin the new fingerprint here.
+# When the images are meant to change, raise GENERATOR_VERSION and pin the new fingerprint here.
 PINNED = ("1", "50d238a7d6cd0b0b")
 
 
-def outside(film, shape):
-    """Mask of the pixels in none of the film's boxes."""
+def outside(image, shape):
+    """Mask of the pixels in none of the image's boxes."""
     mask = np.ones(shape, dtype=bool)
-    for _, (x0, y0, x1, y1) in film.boxes:
+    for _, (x0, y0, x1, y1) in image.boxes:
         mask[int(y0) : int(y1), int(x0) : int(x1)] = False
     return mask
 
 
 @pytest.fixture(scope="module")
-def films():
+def images():
     return list(iterate_phantoms(700, seed=11, size=64))
 
 
-def test_one_seed_gives_one_film():
+def test_one_seed_gives_one_image():
     first, second = draw_phantom(5), draw_phantom(5)
     np.testing.assert_array_equal(first.image, second.image)
     np.testing.assert_array_equal(first.labels, second.labels)
@@ -53,41 +53,41 @@ def test_the_global_random_state_is_neither_read_nor_moved():
     np.testing.assert_array_equal(draw_phantom(5, 64).image, first.image)
 
 
-def test_seeds_give_different_films():
+def test_seeds_give_different_images():
     images = [draw_phantom(seed, 96, []).image.astype(float) for seed in range(6)]
     assert all(np.abs(a - b).mean() > 5 for i, a in enumerate(images) for b in images[:i])
 
 
-def test_a_film_is_grey_uint8_with_bright_middle_and_dark_lungs():
+def test_an_image_is_grey_uint8_with_bright_middle_and_dark_lungs():
     for seed in range(8):
-        film = draw_phantom(seed, 128, [])
-        assert film.image.dtype == np.uint8
-        assert film.thorax.dtype == bool
-        assert film.image.shape == film.thorax.shape == (128, 128)
-        assert film.labels.dtype == np.float32
-        assert film.labels.shape == (14,)
-        assert 0.2 < film.thorax.mean() < 0.65
-        assert film.view in ("PA", "AP")
-        assert film.sex in ("M", "F")
-        assert 0 < film.age < 100
-        inside = film.image[film.thorax]
+        image = draw_phantom(seed, 128, [])
+        assert image.image.dtype == np.uint8
+        assert image.thorax.dtype == bool
+        assert image.image.shape == image.thorax.shape == (128, 128)
+        assert image.labels.dtype == np.float32
+        assert image.labels.shape == (14,)
+        assert 0.2 < image.thorax.mean() < 0.65
+        assert image.view in ("PA", "AP")
+        assert image.sex in ("M", "F")
+        assert 0 < image.age < 100
+        inside = image.image[image.thorax]
         assert np.percentile(inside, 95) - np.percentile(inside, 10) > 40
 
 
-def test_a_normal_film_has_no_label_and_no_box():
+def test_a_normal_image_has_no_label_and_no_box():
     for findings in ([], ["No Finding"]):
-        film = draw_phantom(3, 96, findings)
-        assert film.boxes == ()
-        assert not film.labels.any()
+        image = draw_phantom(3, 96, findings)
+        assert image.boxes == ()
+        assert not image.labels.any()
 
 
 @pytest.mark.parametrize("finding", FINDINGS)
-def test_each_finding_has_its_label_and_its_boxes_inside_the_film(finding):
+def test_each_finding_has_its_label_and_its_boxes_inside_the_image(finding):
     for seed in range(15):
-        film = draw_phantom(seed, 128, [finding])
-        assert film.labels.tolist() == [float(name == finding) for name in FINDINGS]
-        assert 1 <= len(film.boxes) <= 2
-        for name, (x0, y0, x1, y1) in film.boxes:
+        image = draw_phantom(seed, 128, [finding])
+        assert image.labels.tolist() == [float(name == finding) for name in FINDINGS]
+        assert 1 <= len(image.boxes) <= 2
+        for name, (x0, y0, x1, y1) in image.boxes:
             assert name == finding
             assert 0 <= x0 < x1 <= 128
             assert 0 <= y0 < y1 <= 128
@@ -95,7 +95,7 @@ def test_each_finding_has_its_label_and_its_boxes_inside_the_film(finding):
 
 
 @pytest.mark.parametrize("finding", FINDINGS)
-def test_a_finding_changes_the_film_inside_its_boxes_and_nowhere_else(finding):
+def test_a_finding_changes_the_image_inside_its_boxes_and_nowhere_else(finding):
     for seed in range(6):
         without, with_it = draw_phantom(seed, 160, []), draw_phantom(seed, 160, [finding])
         change = np.abs(with_it.image.astype(int) - without.image)
@@ -134,10 +134,10 @@ def test_boxes_are_tight(finding):
 
 
 @pytest.mark.parametrize("size", [(96, 160), (160, 96), (224, 200)])
-def test_films_need_not_be_square(size):
-    film = draw_phantom(4, size, ["Cardiomegaly", "Nodule"])
-    assert film.image.shape == film.thorax.shape == size
-    for _, (x0, y0, x1, y1) in film.boxes:
+def test_images_need_not_be_square(size):
+    image = draw_phantom(4, size, ["Cardiomegaly", "Nodule"])
+    assert image.image.shape == image.thorax.shape == size
+    for _, (x0, y0, x1, y1) in image.boxes:
         assert 0 <= x0 < x1 <= size[1]
         assert 0 <= y0 < y1 <= size[0]
 
@@ -160,33 +160,33 @@ def test_the_thorax_holds_most_of_the_boxes():
     for finding in FINDINGS:
         shares = []
         for seed in range(12):
-            film = draw_phantom(seed, 128, [finding])
-            for _, (x0, y0, x1, y1) in film.boxes:
-                shares.append(film.thorax[int(y0) : int(y1), int(x0) : int(x1)].mean())
+            image = draw_phantom(seed, 128, [finding])
+            for _, (x0, y0, x1, y1) in image.boxes:
+                shares.append(image.thorax[int(y0) : int(y1), int(x0) : int(x1)].mean())
         assert np.mean(shares) > 0.6, finding
 
 
 def test_an_enlarged_heart_is_wider_than_half_the_thorax_and_a_normal_one_is_not():
     for seed in range(20):
-        film = draw_phantom(seed, 256, ["Cardiomegaly"])
-        ((_, (x0, _, x1, y1)),) = film.boxes
-        columns = np.flatnonzero(film.thorax[: int(y1)].any(axis=0))
-        if columns[0] > 0 and columns[-1] < 255:  # whole thorax on the film
+        image = draw_phantom(seed, 256, ["Cardiomegaly"])
+        ((_, (x0, _, x1, y1)),) = image.boxes
+        columns = np.flatnonzero(image.thorax[: int(y1)].any(axis=0))
+        if columns[0] > 0 and columns[-1] < 255:  # whole thorax on the image
             assert 0.47 < (x1 - x0) / np.ptp(columns) < 0.75
 
 
-def test_film_i_depends_on_the_seed_and_i_alone():
+def test_image_i_depends_on_the_seed_and_i_alone():
     three = list(iterate_phantoms(3, seed=2, size=64))
     five = list(iterate_phantoms(5, seed=2, size=64))
     for a, b in zip(three, five, strict=False):
         np.testing.assert_array_equal(a.image, b.image)
-    np.testing.assert_array_equal(five[4].image, draw_phantom(film_seed(2, 4), 64).image)
+    np.testing.assert_array_equal(five[4].image, draw_phantom(image_seed(2, 4), 64).image)
     assert not np.array_equal(five[0].image, next(iterate_phantoms(1, seed=3, size=64)).image)
 
 
-def test_findings_given_as_an_iterator_hold_for_every_film():
-    films = list(iterate_phantoms(3, size=64, findings=iter(["Mass"])))
-    assert all(film.labels[FINDINGS.index("Mass")] == 1 for film in films)
+def test_findings_given_as_an_iterator_hold_for_every_image():
+    images = list(iterate_phantoms(3, size=64, findings=iter(["Mass"])))
+    assert all(image.labels[FINDINGS.index("Mass")] == 1 for image in images)
 
 
 @pytest.mark.parametrize(
@@ -212,8 +212,8 @@ def test_a_negative_count_is_named():
         write_phantoms("unused", 2, test_fraction=1.5)
 
 
-def test_prevalence_is_the_documented_one(films):
-    labels = np.stack([film.labels for film in films])
+def test_prevalence_is_the_documented_one(images):
+    labels = np.stack([image.labels for image in images])
     assert (labels.sum(axis=1) == 0).mean() == pytest.approx(NORMAL_SHARE, abs=0.05)
     assert 1.05 < labels.sum(axis=1).mean() < 1.5
     prevalence = dict(zip(FINDINGS, labels.mean(axis=0), strict=True))
@@ -225,9 +225,9 @@ def test_prevalence_is_the_documented_one(films):
     assert heart[effusion].mean() > 1.2 * heart.mean()
 
 
-def test_every_label_has_a_box_and_every_box_a_label(films):
-    for film in films:
-        assert {name for name, _ in film.boxes} == {f for f, v in zip(FINDINGS, film.labels, strict=True) if v == 1}
+def test_every_label_has_a_box_and_every_box_a_label(images):
+    for image in images:
+        assert {name for name, _ in image.boxes} == {f for f, v in zip(FINDINGS, image.labels, strict=True) if v == 1}
 
 
 def test_the_generator_is_the_pinned_one():
@@ -238,10 +238,10 @@ def test_the_generator_is_the_pinned_one():
 def test_thumbnails_do_not_give_the_findings_away():
     linear_model = pytest.importorskip("sklearn.linear_model")
     metrics = pytest.importorskip("sklearn.metrics")
-    films = list(iterate_phantoms(3600, seed=21, size=128))
-    features = np.stack([film.image.reshape(16, 8, 16, 8).mean(axis=(1, 3)).ravel() for film in films])
+    images = list(iterate_phantoms(3600, seed=21, size=128))
+    features = np.stack([image.image.reshape(16, 8, 16, 8).mean(axis=(1, 3)).ravel() for image in images])
     features = (features - features[:2400].mean(axis=0)) / (features[:2400].std(axis=0) + 1e-6)
-    labels = np.stack([film.labels for film in films])
+    labels = np.stack([image.labels for image in images])
     aurocs = []
     for column in range(14):
         model = linear_model.LogisticRegression(C=0.02, max_iter=300).fit(features[:2400], labels[:2400, column])
@@ -310,14 +310,14 @@ def test_boxes_are_in_the_frame_of_the_release(folder):
         x, y, w, h = (float(value) for value in (x, y, w, h))
         assert 0 <= x < x + w <= 1024
         assert 0 <= y < y + h <= 1024
-        assert x % 16 == y % 16 == w % 16 == h % 16 == 0  # a pixel of the 64x64 film
+        assert x % 16 == y % 16 == w % 16 == h % 16 == 0  # a pixel of the 64x64 image
     assert boxed == {name: findings for name, findings in labels.items() if findings}
 
 
 def test_the_reader_of_the_release_reads_the_folder(folder):
-    films, report = read_nih_tables(folder)
+    images, report = read_nih_tables(folder)
     assert (report.rows, report.usable, report.has_masks) == (24, 24, True)
-    assert sum(len(film.boxes) for film in films) == len(read(folder / "BBox_List_2017.csv")) - 1
+    assert sum(len(image.boxes) for image in images) == len(read(folder / "BBox_List_2017.csv")) - 1
 
 
 def test_the_folder_is_the_same_every_time(folder, tmp_path):
@@ -329,7 +329,7 @@ def test_the_folder_is_the_same_every_time(folder, tmp_path):
 
 def test_contrast_makes_findings_stronger_where_they_are():
     normal, faint, strong = (draw_phantom(5, 128, *rest) for rest in ([[]], [["Nodule"]], [["Nodule"], 3.0]))
-    change, more = (np.abs(film.image.astype(int) - normal.image) for film in (faint, strong))
+    change, more = (np.abs(image.image.astype(int) - normal.image) for image in (faint, strong))
     ((_, (x0, y0, x1, y1)),) = strong.boxes
     outside = np.ones(change.shape, dtype=bool)
     outside[int(y0) : int(y1), int(x0) : int(x1)] = False

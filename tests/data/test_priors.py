@@ -22,13 +22,13 @@ def encoded(pixels, form="png"):
 # Atlas
 
 
-def test_the_atlas_covers_a_film_with_shares():
+def test_the_atlas_covers_an_image_with_shares():
     atlas = load_atlas()
     assert atlas.shape == (1, 128, 128)
     assert atlas.dtype == torch.float32
     assert atlas.min() == 0
     assert 0.99 < atlas.max() <= 1
-    # Thorax nowhere at the film's corners, nearly everywhere at its centre.
+    # Thorax nowhere at the image's corners, nearly everywhere at its centre.
     assert atlas[0, [0, 0, -1, -1], [0, -1, 0, -1]].max() < 0.02
     assert atlas[0, 40:72, 40:88].min() > 0.9
 

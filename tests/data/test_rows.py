@@ -117,12 +117,12 @@ def test_the_draw_does_not_depend_on_order_or_repetition():
 
 
 def test_the_draw_is_that_of_the_releases_reader():
-    """A film that one of our splits trains on is no other's validation, as far as ids agree."""
-    from clarity_hf.data.nih import NihFilm, split_films
+    """An image that one of our splits trains on is no other's validation, as far as ids agree."""
+    from clarity_hf.data.nih import NihImage, split_images
 
     ids = [f"{i:08d}" for i in range(30)]
-    films = [NihFilm(f"{i}_000", i, (), official_split="train_val", path="x") for i in ids]
-    held_out = {film.patient_id for film in split_films(films, 0.2, seed=3)["validation"]}
+    images = [NihImage(f"{i}_000", i, (), official_split="train_val", path="x") for i in ids]
+    held_out = {image.patient_id for image in split_images(images, 0.2, seed=3)["validation"]}
     assert held_out == draw_patients(ids, 0.2, seed=3)
 
 

@@ -22,7 +22,7 @@ from clarity_hf.data.sources import (
     prevalence_of,
     sample_labels,
 )
-from clarity_hf.data.transforms import FilmTransform
+from clarity_hf.data.transforms import ImageTransform
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def release(tmp_path_factory):
     return folder
 
 
-def test_a_phantom_is_the_same_film_on_every_reading():
+def test_a_phantom_is_the_same_image_on_every_reading():
     rows, others = PhantomRows(5, size=64), PhantomRows(50, size=64)
     for reading in (rows[3], others[3]):
         np.testing.assert_array_equal(reading["image"], rows[3]["image"])
@@ -41,7 +41,7 @@ def test_a_phantom_is_the_same_film_on_every_reading():
     assert not np.array_equal(rows[3]["image"], rows[4]["image"])
 
 
-def test_a_row_has_film_labels_and_mask_of_one_size():
+def test_a_row_has_image_labels_and_mask_of_one_size():
     row = PhantomRows(1, size=64)[0]
     assert row["image"].shape == row["thorax_mask"].shape == (64, 64)
     assert row["image"].dtype == np.uint8
@@ -49,8 +49,8 @@ def test_a_row_has_film_labels_and_mask_of_one_size():
     assert set(np.unique(row["labels"])) <= {0, 1}
 
 
-def test_the_largest_splits_of_any_seeds_share_no_film():
-    """A film is its seed: the ranges of seeds of splits of 2³² films each do not touch."""
+def test_the_largest_splits_of_any_seeds_share_no_image():
+    """An image is its seed: the ranges of seeds of splits of 2³² images each do not touch."""
     starts = sorted(
         PhantomRows(1, split, seed).first_seed for split in ("train", "validation", "test") for seed in range(3)
     )
@@ -124,12 +124,12 @@ def test_a_tenth_of_the_phantoms_within_bounds_is_held_out(count, held_out):
     assert len(source.validation) == len(source.test) == held_out
 
 
-def test_a_release_opens_with_films_masks_and_labels_for_the_transform(release):
+def test_a_release_opens_with_images_masks_and_labels_for_the_transform(release):
     source = open_source(str(release), validation_fraction=0.3)
     assert (source.name, source.findings, source.has_prior) == (release.name, FINDINGS, True)
     splits = source.splits()
     assert sum(map(len, splits.values())) == 12
-    transform = FilmTransform(ClarityImageProcessor(size={"height": 64, "width": 64}), augment="full")
+    transform = ImageTransform(ClarityImageProcessor(size={"height": 64, "width": 64}), augment="full")
     for rows in splits.values():
         assert len(rows) > 0
         example = transform(rows[0])
@@ -145,12 +145,12 @@ def test_errors_of_a_release_name_the_file(release, tmp_path):
     name = rows[0]["image"]["path"]
     with open(name, "r+b") as file:
         file.truncate(200)
-    transform = FilmTransform(ClarityImageProcessor(size={"height": 64, "width": 64}))
+    transform = ImageTransform(ClarityImageProcessor(size={"height": 64, "width": 64}))
     with pytest.raises(ValueError, match=f"{rows[0]['image_id']}"):
         transform(rows[0])
 
 
-def test_a_release_without_test_films_has_an_empty_split(tmp_path):
+def test_a_release_without_test_images_has_an_empty_split(tmp_path):
     write_phantoms(tmp_path, 3, seed=1, size=64, test_fraction=0.0)
     assert len(open_source(str(tmp_path)).test) == 0
 
@@ -160,7 +160,7 @@ def test_what_was_dropped_from_a_release_is_in_its_messages(tmp_path):
     lost = sorted((tmp_path / "images").iterdir())[0]
     lost.unlink()
     (message, *_) = open_source(str(tmp_path)).messages
-    assert message == f"1 films of the table have no image file and are dropped: {lost.stem}."
+    assert message == f"1 images of the table have no image file and are dropped: {lost.stem}."
 
 
 def test_masks_of_a_release_may_lie_elsewhere(release, tmp_path):
@@ -174,10 +174,10 @@ def test_masks_of_a_release_may_lie_elsewhere(release, tmp_path):
 
 @pytest.fixture
 def own(release, tmp_path):
-    """A table and films of one's own."""
-    shutil.copytree(release / "images", tmp_path / "films")
-    names = sorted(path.name for path in (tmp_path / "films").iterdir())
-    rows = [f"films/{name},{name[:8]},{i % 2},{-1 if i == 0 else i % 2}" for i, name in enumerate(names)]
+    """A table and images of one's own."""
+    shutil.copytree(release / "images", tmp_path / "images")
+    names = sorted(path.name for path in (tmp_path / "images").iterdir())
+    rows = [f"images/{name},{name[:8]},{i % 2},{-1 if i == 0 else i % 2}" for i, name in enumerate(names)]
     (tmp_path / "own.csv").write_text("\n".join(["path,patient_id,Effusion,Rib", *rows]))
     return tmp_path
 
@@ -195,7 +195,7 @@ def test_a_folder_of_images_opens_and_one_with_a_table_asks_for_it(own):
         open_source(str(own))
     for kind in ("Mass", "normal"):
         (own / "sorted" / kind).mkdir(parents=True)
-    for i, path in enumerate(sorted((own / "films").iterdir())):
+    for i, path in enumerate(sorted((own / "images").iterdir())):
         shutil.copy(path, own / "sorted" / ("Mass", "normal")[i % 2] / path.name)
     source = open_source(str(own / "sorted"))
     assert (source.name, source.findings) == ("sorted", ("Mass",))
@@ -204,7 +204,7 @@ def test_a_folder_of_images_opens_and_one_with_a_table_asks_for_it(own):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_folder_of_parquet_opens_as_the_hub_would(own, streaming, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", own / "cache")
-    path = next((own / "films").iterdir())
+    path = next((own / "images").iterdir())
     features = datasets.Features(image=datasets.Image(), labels=datasets.List(datasets.Value("string")))
     rows = datasets.Dataset.from_dict({"image": [str(path)], "labels": [["Mass"]]}, features=features)
     (own / "hub").mkdir()
@@ -238,8 +238,8 @@ def test_options_that_do_not_fit_are_refused(options, message):
 def test_a_name_that_is_nothing_says_what_is_accepted_and_what_was_meant(own):
     with pytest.raises(FileNotFoundError, match=r"got 'phantm', .* Did you mean 'phantom'\?"):
         open_source("phantm")
-    with pytest.raises(FileNotFoundError, match=r"a table \(.csv, .tsv, .parquet\).*Did you mean '.*films'\?"):
-        open_source(str(own / "filmes"))
+    with pytest.raises(FileNotFoundError, match=r"a table \(.csv, .tsv, .parquet\).*Did you mean '.*images'\?"):
+        open_source(str(own / "imagees"))
     with pytest.raises(FileNotFoundError, match=r"got 'nobody/nothing', .* The Hub says: "):
         open_source("nobody/nothing")
     with pytest.raises(FileNotFoundError, match=r"`table` must be a file"):
@@ -263,10 +263,10 @@ def test_several_data_sets_come_by_name_with_labels_in_one_order(own):
     assert all(source.findings == (*FINDINGS, "Rib") for source in sources.values())
     for source in sources.values():
         assert len(source.train[0]["labels"]) == 15
-    phantom, film = (source.train[0]["labels"] for source in sources.values())
+    phantom, image = (source.train[0]["labels"] for source in sources.values())
     assert np.flatnonzero(np.isnan(phantom)).tolist() == [14]
-    assert np.isnan(film[FINDINGS.index("Mass")])
-    assert not np.isnan(film[FINDINGS.index("Effusion")])
+    assert np.isnan(image[FINDINGS.index("Mass")])
+    assert not np.isnan(image[FINDINGS.index("Effusion")])
 
 
 def test_options_of_some_kinds_go_to_those_among_several_data_sets(own, release):
@@ -297,7 +297,7 @@ def test_a_release_is_validated_on_a_committed_list_beside_phantoms_and_own_tabl
     assert len(validation) > 0
 
 
-def test_films_are_repeated_and_phantoms_are_not(own):
+def test_images_are_repeated_and_phantoms_are_not(own):
     once, thrice = (
         open_sources(["phantom", str(own / "own.csv")], times, phantom_count=3, phantom_size=64) for times in (1, 3)
     )
@@ -308,7 +308,7 @@ def test_films_are_repeated_and_phantoms_are_not(own):
 
 def test_two_data_sets_of_one_name_are_refused(own):
     (own / "copy").mkdir()
-    shutil.copytree(own / "films", own / "copy" / "films")
+    shutil.copytree(own / "images", own / "copy" / "images")
     shutil.copy(own / "own.csv", own / "copy")
     with pytest.raises(ValueError, match="`names` must be of data sets with different names"):
         open_sources([str(own / "own.csv"), str(own / "copy" / "own.csv")])
@@ -318,13 +318,13 @@ def test_two_data_sets_of_one_name_are_refused(own):
 
 
 def labels_alone(labels):
-    """A data set of labels, which breaks if a film is read with them."""
+    """A data set of labels, which breaks if an image is read with them."""
     features = datasets.Features(image=datasets.Image(), labels=label_feature(len(labels[0])))
     lost = [{"path": "nowhere.png", "bytes": None}] * len(labels)
     return datasets.Dataset.from_dict({"image": lost, "labels": labels}, features=features)
 
 
-def test_the_labels_of_films_are_read_whole_and_without_the_films():
+def test_the_labels_of_images_are_read_whole_and_without_the_images():
     labels = np.zeros((2000, 2))
     labels[[3, 1234], 1] = 1  # a rare finding, between the rows of any coarse sample
     labels[7, 0] = np.nan
@@ -337,7 +337,7 @@ def test_the_labels_of_films_are_read_whole_and_without_the_films():
     assert np.isnan(moved[:, 1]).all()
 
 
-def test_phantoms_are_sampled_and_keep_their_weight_beside_films():
+def test_phantoms_are_sampled_and_keep_their_weight_beside_images():
     phantoms, read = PhantomRows(30, size=64, finding_rate=1.0), []
     phantoms.phantom = lambda index: read.append(index) or PhantomRows.phantom(phantoms, index)
     rows = JoinedRows([labels_alone([[0.0] * 14] * 10), phantoms, labels_alone([[0.0] * 14]).select([])])
@@ -359,6 +359,6 @@ def test_a_stream_is_sampled_at_its_head():
 
 def test_a_name_of_no_user_and_a_pipe_are_no_data_sets(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for name in ("~nobody-of-that-name/films", str(tmp_path / "pipe")):
+    for name in ("~nobody-of-that-name/images", str(tmp_path / "pipe")):
         with pytest.raises(FileNotFoundError, match="which is none of them"):
             open_source(name)

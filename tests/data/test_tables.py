@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Own films with own labels from a table, on tables written here."""
+"""Own images with own labels from a table, on tables written here."""
 
 import logging
 import ntpath
@@ -17,22 +17,22 @@ from PIL import Image
 from clarity_hf import ClarityImageProcessor
 from clarity_hf.data import tables
 from clarity_hf.data.rows import SPLITS, row_features
-from clarity_hf.data.tables import MAX_TABLE_BYTES, TableFilm, check_disjoint, is_inside, load_table, read_table
-from clarity_hf.data.transforms import FilmTransform
+from clarity_hf.data.tables import MAX_TABLE_BYTES, TableImage, check_disjoint, is_inside, load_table, read_table
+from clarity_hf.data.transforms import ImageTransform
 
 NAN = np.nan
 
 
-def write_film(path, seed=0):
+def write_image(path, seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16), dtype=np.uint8)).save(path)
 
 
 @pytest.fixture
-def films(tmp_path):
-    """Ten films, films/0.png to films/9.png."""
+def images(tmp_path):
+    """Ten images, images/0.png to images/9.png."""
     for i in range(10):
-        write_film(tmp_path / "films" / f"{i}.png", i)
+        write_image(tmp_path / "images" / f"{i}.png", i)
     return tmp_path
 
 
@@ -42,8 +42,8 @@ def write(folder, text, name="own.csv"):
 
 
 def table_of(folder, header="path,patient_id,Effusion,Rib", rows=None):
-    """Two films of each patient; without `rows`, every other film with an effusion."""
-    rows = rows or [f"films/{i}.png,p{i // 2},{i % 2},{1 - i % 2}" for i in range(10)]
+    """Two images of each patient; without `rows`, every other image with an effusion."""
+    rows = rows or [f"images/{i}.png,p{i // 2},{i % 2},{1 - i % 2}" for i in range(10)]
     return write(folder, "\n".join([header, *rows]) + "\n")
 
 
@@ -59,8 +59,8 @@ def labels_of(source, name):
 # What comes out
 
 
-def test_a_table_becomes_splits_of_rows_for_training(films):
-    source = load_table(table_of(films))
+def test_a_table_becomes_splits_of_rows_for_training(images):
+    source = load_table(table_of(images))
     assert source.name == "own"
     assert source.findings == ("Effusion", "Rib")
     assert not source.has_prior
@@ -69,32 +69,30 @@ def test_a_table_becomes_splits_of_rows_for_training(films):
     assert all(rows.features == row_features(2) for rows in source.splits().values())
     row = by_name(source)["3.png"]
     assert row == {
-        "image": {"path": str(films / "films" / "3.png"), "bytes": None},
+        "image": {"path": str(images / "images" / "3.png"), "bytes": None},
         "labels": [1.0, 0.0],
         "patient_id": "p1",
     }
-    example = FilmTransform(ClarityImageProcessor(size={"height": 32, "width": 32}), prior="none")(row)
+    example = ImageTransform(ClarityImageProcessor(size={"height": 32, "width": 32}), prior="none")(row)
     assert example["labels"].tolist() == [1, 0]
 
 
-def test_each_split_describes_itself(films):
-    rows = ["films/0.png,p0,1,-1", "films/1.png,p1,0,1", "films/2.png,p1,0,0"]
-    source = load_table(table_of(films, rows=rows))
-    assert source.train.info.description == (
-        "Findings: Effusion, Rib.\n1 labels are uncertain (−1): Rib 1."
-    )
+def test_each_split_describes_itself(images):
+    rows = ["images/0.png,p0,1,-1", "images/1.png,p1,0,1", "images/2.png,p1,0,0"]
+    source = load_table(table_of(images, rows=rows))
+    assert source.train.info.description == ("Findings: Effusion, Rib.\n1 labels are uncertain (−1): Rib 1.")
 
 
-def test_what_was_taken_for_what_is_said(films, caplog):
+def test_what_was_taken_for_what_is_said(images, caplog):
     with caplog.at_level(logging.INFO):
-        load_table(table_of(films))
+        load_table(table_of(images))
     assert "image from 'path', patient from 'patient_id', labels from 'Effusion, Rib'" in caplog.text
     assert "findings Effusion, Rib." in caplog.text
 
 
-def test_names_joined_by_a_bar_are_read_as_nih_writes_them(films):
-    rows = ["films/0.png,p0,Pleural Effusion|Rib", "films/1.png,p1,No Finding", "films/2.png,p2,"]
-    source = load_table(table_of(films, "Image Index,Patient ID,Finding Labels", rows))
+def test_names_joined_by_a_bar_are_read_as_nih_writes_them(images):
+    rows = ["images/0.png,p0,Pleural Effusion|Rib", "images/1.png,p1,No Finding", "images/2.png,p2,"]
+    source = load_table(table_of(images, "Image Index,Patient ID,Finding Labels", rows))
     assert source.findings == ("Effusion", "Rib")
     assert labels_of(source, "0.png") == [1, 1]
     assert labels_of(source, "1.png") == [0, 0]
@@ -102,107 +100,109 @@ def test_names_joined_by_a_bar_are_read_as_nih_writes_them(films):
 
 
 @pytest.mark.parametrize(("uncertain", "label"), [("nan", NAN), ("negative", 0), ("positive", 1)])
-def test_uncertain_labels_are_read_as_asked_and_counted(films, uncertain, label):
-    rows = ["films/0.png,p0,-1,1", "films/1.png,p1,1,0", "films/2.png,p2,0,-1"]
-    source = load_table(table_of(films, rows=rows), uncertain=uncertain)
+def test_uncertain_labels_are_read_as_asked_and_counted(images, uncertain, label):
+    rows = ["images/0.png,p0,-1,1", "images/1.png,p1,1,0", "images/2.png,p2,0,-1"]
+    source = load_table(table_of(images, rows=rows), uncertain=uncertain)
     np.testing.assert_array_equal(labels_of(source, "0.png"), [label, 1])
     assert "2 labels are uncertain (−1): Effusion 1, Rib 1." in source.messages
 
 
-def test_empty_cells_are_not_annotated_unless_asked(films):
-    table = table_of(films, rows=["films/0.png,p0,,1", "films/1.png,p1,1,0", "films/2.png,p1,0,0"])
+def test_empty_cells_are_not_annotated_unless_asked(images):
+    table = table_of(images, rows=["images/0.png,p0,,1", "images/1.png,p1,1,0", "images/2.png,p1,0,0"])
     np.testing.assert_array_equal(labels_of(load_table(table), "0.png"), [NAN, 1])
     np.testing.assert_array_equal(labels_of(load_table(table, empty="negative"), "0.png"), [0, 1])
 
 
-def test_findings_choose_and_rename_columns(films):
-    source = load_table(table_of(films), findings={"Rib": "Fracture"})
+def test_findings_choose_and_rename_columns(images):
+    source = load_table(table_of(images), findings={"Rib": "Fracture"})
     assert source.findings == ("Fracture",)
     assert labels_of(source, "2.png") == [1]
 
 
-def test_a_tab_a_semicolon_and_parquet_read_alike(films):
-    expected = by_name(load_table(table_of(films)))
-    text = (films / "own.csv").read_text()
-    write(films, text.replace(",", "\t"), "tabs.tsv")
-    write(films, "\ufeff" + text.replace(",", ";"), "semicolons.csv")
+def test_a_tab_a_semicolon_and_parquet_read_alike(images):
+    expected = by_name(load_table(table_of(images)))
+    text = (images / "own.csv").read_text()
+    write(images, text.replace(",", "\t"), "tabs.tsv")
+    write(images, "\ufeff" + text.replace(",", ";"), "semicolons.csv")
     columns = {
-        "path": [f"films/{i}.png" for i in range(10)],
+        "path": [f"images/{i}.png" for i in range(10)],
         "patient_id": [f"p{i // 2}" for i in range(10)],
         "Effusion": [float(i % 2) for i in range(10)],
         "Rib": [i % 2 == 0 for i in range(10)],
         "embedding": [[1.0]] * 10,
     }
-    datasets.Dataset.from_dict(columns).to_parquet(films / "table.parquet")
+    datasets.Dataset.from_dict(columns).to_parquet(images / "table.parquet")
     for name in ("tabs.tsv", "semicolons.csv", "table.parquet"):
-        assert by_name(load_table(films / name)) == expected
+        assert by_name(load_table(images / name)) == expected
 
 
-def test_paths_begin_at_the_image_dir(films, tmp_path):
-    table = write(films, "file,patient,Mass\n0.png,a,1\n1.png,b,0\n", "elsewhere.csv")
-    assert set(by_name(load_table(table, image_dir=films / "films"))) == {"0.png", "1.png"}
+def test_paths_begin_at_the_image_dir(images, tmp_path):
+    table = write(images, "file,patient,Mass\n0.png,a,1\n1.png,b,0\n", "elsewhere.csv")
+    assert set(by_name(load_table(table, image_dir=images / "images"))) == {"0.png", "1.png"}
 
 
-def test_windows_paths_are_understood(films):
-    table = write(films, "path,patient_id,Mass\nfilms\\0.png,a,1\nfilms\\1.png,b,0\n")
+def test_windows_paths_are_understood(images):
+    table = write(images, "path,patient_id,Mass\nimages\\0.png,a,1\nimages\\1.png,b,0\n")
     assert set(by_name(load_table(table))) == {"0.png", "1.png"}
 
 
-def test_masks_make_a_prior(films):
-    write_film(films / "masks" / "0.png")
-    rows = ["films/0.png,a,1,masks/0.png", "films/1.png,b,0,", "films/2.png,c,0,masks/2.png"]
-    source = load_table(table_of(films, "path,patient_id,Mass,mask", rows), mask_column="mask")
+def test_masks_make_a_prior(images):
+    write_image(images / "masks" / "0.png")
+    rows = ["images/0.png,a,1,masks/0.png", "images/1.png,b,0,", "images/2.png,c,0,masks/2.png"]
+    source = load_table(table_of(images, "path,patient_id,Mass,mask", rows), mask_column="mask")
     assert source.has_prior
     assert source.findings == ("Mass",)
-    assert by_name(source)["0.png"]["thorax_mask"]["path"] == str(films / "masks" / "0.png")
+    assert by_name(source)["0.png"]["thorax_mask"]["path"] == str(images / "masks" / "0.png")
     assert by_name(source)["1.png"]["thorax_mask"] is None
-    assert "2 films have no thorax mask: films/1.png, films/2.png." in source.messages
+    assert "2 images have no thorax mask: images/1.png, images/2.png." in source.messages
 
 
 # Patients and splits
 
 
-def test_validation_is_drawn_by_patient_and_the_same_for_every_order(films):
-    table = table_of(films)
+def test_validation_is_drawn_by_patient_and_the_same_for_every_order(images):
+    table = table_of(images)
     source = load_table(table, validation_fraction=0.4, seed=3)
     train, validation = set(source.train["patient_id"]), set(source.validation["patient_id"])
     assert (len(train), len(validation)) == (3, 2)
     assert not train & validation
     header, *rows = table.read_text().splitlines()
-    again = load_table(write(films, "\n".join([header, *reversed(rows)])), validation_fraction=0.4, seed=3)
+    again = load_table(write(images, "\n".join([header, *reversed(rows)])), validation_fraction=0.4, seed=3)
     assert set(again.validation["patient_id"]) == validation
     assert len(load_table(table, validation_fraction=0).validation) == 0
 
 
-def test_a_lost_file_moves_no_patient(films):
-    table = table_of(films)
+def test_a_lost_file_moves_no_patient(images):
+    table = table_of(images)
     before = load_table(table)
     for row in before.validation:
-        (films / "films" / row["image"]["path"].rsplit("/", 1)[1]).unlink()
+        (images / "images" / row["image"]["path"].rsplit("/", 1)[1]).unlink()
     after = load_table(table)
     assert len(after.validation) == 0  # nobody takes the lost patient's place
     assert after.train["patient_id"][:] == before.train["patient_id"][:]
 
 
-def test_without_patients_films_are_drawn_and_a_warning_says_so(films, caplog):
+def test_without_patients_images_are_drawn_and_a_warning_says_so(images, caplog):
     # Names as in the NIH release do not make patients.
-    rows = [f"films/{i}.png,{i % 2}" for i in range(10)]
-    source = load_table(table_of(films, "path,Mass", rows))
+    rows = [f"images/{i}.png,{i % 2}" for i in range(10)]
+    source = load_table(table_of(images, "path,Mass", rows))
     assert len(source.validation) == 2
-    assert source.train[0]["patient_id"].startswith("films/")
-    assert "No column names patients: films of one patient may be on both sides" in caplog.text
+    assert source.train[0]["patient_id"].startswith("images/")
+    assert "No column names patients: images of one patient may be on both sides" in caplog.text
 
 
-def test_a_film_without_a_patient_counts_as_one(films):
-    rows = ["films/0.png,,1,0", "films/1.png,p,0,1", "films/2.png,p,1,1"]
-    source = load_table(table_of(films, rows=rows))
-    assert by_name(source)["0.png"]["patient_id"] == "films/0.png"
-    assert "1 films name no patient and count as one patient each: films/0.png." in source.messages
+def test_an_image_without_a_patient_counts_as_one(images):
+    rows = ["images/0.png,,1,0", "images/1.png,p,0,1", "images/2.png,p,1,1"]
+    source = load_table(table_of(images, rows=rows))
+    assert by_name(source)["0.png"]["patient_id"] == "images/0.png"
+    assert "1 images name no patient and count as one patient each: images/0.png." in source.messages
 
 
-def test_a_column_of_splits_is_used_as_given(films):
-    rows = [f"films/{i}.png,{i},{i % 2},{split}" for i, split in enumerate(["train"] * 4 + ["Val"] * 3 + ["TEST"] * 3)]
-    source = load_table(table_of(films, "path,patient_id,Mass,split", rows))
+def test_a_column_of_splits_is_used_as_given(images):
+    rows = [
+        f"images/{i}.png,{i},{i % 2},{split}" for i, split in enumerate(["train"] * 4 + ["Val"] * 3 + ["TEST"] * 3)
+    ]
+    source = load_table(table_of(images, "path,patient_id,Mass,split", rows))
     assert [sorted(rows["patient_id"]) for rows in source.splits().values()] == [
         ["0", "1", "2", "3"],
         ["4", "5", "6"],
@@ -210,108 +210,119 @@ def test_a_column_of_splits_is_used_as_given(films):
     ]
 
 
-def test_validation_is_drawn_from_train_where_the_column_names_none(films):
-    rows = [f"films/{i}.png,{i},{i % 2},{'test' if i > 6 else 'train'}" for i in range(10)]
-    table = table_of(films, "path,patient_id,Mass,split", rows)
+def test_validation_is_drawn_from_train_where_the_column_names_none(images):
+    rows = [f"images/{i}.png,{i},{i % 2},{'test' if i > 6 else 'train'}" for i in range(10)]
+    table = table_of(images, "path,patient_id,Mass,split", rows)
     source = load_table(table)
     assert [len(rows) for rows in source.splits().values()] == [6, 1, 3]
-    assert "names no validation films: they are drawn from the training films" in " ".join(source.messages)
+    assert "names no validation images: they are drawn from the training images" in " ".join(source.messages)
     assert len(load_table(table, validation_fraction=0).train) == 7
 
 
-def test_a_patient_in_two_splits_is_an_error_that_names_the_rows_and_no_patient(films):
-    rows = ["films/0.png,DOE,1,train", "films/1.png,DOE,0,test", "films/2.png,p1,0,valid", "films/3.png,DOE,1,train"]
+def test_a_patient_in_two_splits_is_an_error_that_names_the_rows_and_no_patient(images):
+    rows = [
+        "images/0.png,DOE,1,train",
+        "images/1.png,DOE,0,test",
+        "images/2.png,p1,0,valid",
+        "images/3.png,DOE,1,train",
+    ]
     with pytest.raises(ValueError, match=r"got 1 in both \(train in lines 2, 5; test in lines 3\)\. Move") as caught:
-        load_table(table_of(films, "path,patient_id,Mass,split", rows))
+        load_table(table_of(images, "path,patient_id,Mass,split", rows))
     assert "DOE" not in str(caught.value)
-    check_disjoint([TableFilm(None, id, np.zeros(1), split) for id, split in zip("abc", SPLITS, strict=True)])
+    check_disjoint([TableImage(None, id, np.zeros(1), split) for id, split in zip("abc", SPLITS, strict=True)])
 
 
-def test_an_unknown_split_is_an_error_with_its_line(films):
-    rows = ["films/0.png,p0,1,train", "films/1.png,p1,0,holdout"]
+def test_an_unknown_split_is_an_error_with_its_line(images):
+    rows = ["images/0.png,p0,1,train", "images/1.png,p1,0,holdout"]
     with pytest.raises(ValueError, match=r"own.csv, line 3: 'split' must be one of .*got 'holdout'"):
-        load_table(table_of(films, "path,patient_id,Mass,split", rows))
+        load_table(table_of(images, "path,patient_id,Mass,split", rows))
 
 
 # What is dropped or doubted
 
 
-def test_missing_films_are_dropped_by_name(films):
-    rows = ["films/0.png,a,1,0", "films/nowhere.png,b,1,0", "films/1.png,c,0,1"]
-    table = table_of(films, rows=rows)
+def test_missing_images_are_dropped_by_name(images):
+    rows = ["images/0.png,a,1,0", "images/nowhere.png,b,1,0", "images/1.png,c,0,1"]
+    table = table_of(images, rows=rows)
     read, findings, report = read_table(table)
-    assert [film.path is None for film in read] == [False, True, False]
+    assert [image.path is None for image in read] == [False, True, False]
     assert findings == ("Effusion", "Rib")
-    assert (report.rows, report.usable, report.missing_files) == (3, 2, ["films/nowhere.png"])
-    assert "1 films of the table have no file and are dropped: films/nowhere.png." in report.messages()
+    assert (report.rows, report.usable, report.missing_files) == (3, 2, ["images/nowhere.png"])
+    assert "1 images of the table have no file and are dropped: images/nowhere.png." in report.messages()
     assert set(by_name(load_table(table))) == {"0.png", "1.png"}
 
 
-def test_a_table_without_any_film_asks_for_the_image_dir(films):
-    with pytest.raises(FileNotFoundError, match=r"got none of 1 films there \(0.png\)\. Give `image_dir`"):
-        load_table(write(films, "path,Mass\n0.png,1\n"))
+def test_a_table_without_any_image_asks_for_the_image_dir(images):
+    with pytest.raises(FileNotFoundError, match=r"got none of 1 images there \(0.png\)\. Give `image_dir`"):
+        load_table(write(images, "path,Mass\n0.png,1\n"))
 
 
-def test_unreadable_films_are_dropped_by_name_if_asked(films):
-    (films / "films" / "0.png").write_bytes(b"no film")
-    Image.new("L", (16, 16)).save(films / "films" / "1.png")
-    table = table_of(films)
+def test_unreadable_images_are_dropped_by_name_if_asked(images):
+    (images / "images" / "0.png").write_bytes(b"no image")
+    Image.new("L", (16, 16)).save(images / "images" / "1.png")
+    table = table_of(images)
     assert len(by_name(load_table(table))) == 10
     source = load_table(table, verify=True)
     assert set(by_name(source)) == {f"{i}.png" for i in range(2, 10)}
     (message,) = (message for message in source.messages if "cannot be read" in message)
-    assert "films/0.png" in message
+    assert "images/0.png" in message
     assert "must show something" in message
 
 
-def test_repeated_rows_are_counted_and_the_first_stands(films):
-    rows = ["films/0.png,a,1,0", "./films/0.png,a,1,0", "films/0.png,a,0,0", "films/1.png,b,0,1", "films/1.png,b,0,1"]
-    _, _, report = read_table(table_of(films, rows=rows))
-    assert report.duplicate_rows == ["./films/0.png", "films/1.png"]
-    assert report.conflicting_rows == ["films/0.png"]
-    assert labels_of(load_table(films / "own.csv"), "0.png") == [1, 0]
+def test_repeated_rows_are_counted_and_the_first_stands(images):
+    rows = [
+        "images/0.png,a,1,0",
+        "./images/0.png,a,1,0",
+        "images/0.png,a,0,0",
+        "images/1.png,b,0,1",
+        "images/1.png,b,0,1",
+    ]
+    _, _, report = read_table(table_of(images, rows=rows))
+    assert report.duplicate_rows == ["./images/0.png", "images/1.png"]
+    assert report.conflicting_rows == ["images/0.png"]
+    assert labels_of(load_table(images / "own.csv"), "0.png") == [1, 0]
 
 
-@pytest.mark.parametrize("written", ["../secret.png", "films/../../secret.png", "/etc/secret.png"])
-def test_a_path_out_of_the_folder_is_refused_with_its_line(films, written):
-    table = table_of(films, rows=["films/0.png,a,1,0", f"{written},b,0,0"])
+@pytest.mark.parametrize("written", ["../secret.png", "images/../../secret.png", "/etc/secret.png"])
+def test_a_path_out_of_the_folder_is_refused_with_its_line(images, written):
+    table = table_of(images, rows=["images/0.png,a,1,0", f"{written},b,0,0"])
     with pytest.raises(ValueError, match=rf"own.csv, line 3: 'path' must lead to a file in .*, got '{written}'"):
         load_table(table)
 
 
-def test_a_mask_out_of_the_folder_is_refused(films):
+def test_a_mask_out_of_the_folder_is_refused(images):
     with pytest.raises(ValueError, match="line 2: 'thorax_mask' must lead to a file in"):
-        load_table(table_of(films, "path,patient_id,Mass,thorax_mask", ["films/0.png,a,1,../m.png"]))
+        load_table(table_of(images, "path,patient_id,Mass,thorax_mask", ["images/0.png,a,1,../m.png"]))
 
 
-def test_absolute_paths_inside_the_folder_are_read(films):
-    rows = [f"{films}/films/0.png,a,1,0", f"{films}/films/1.png,b,0,1"]
-    assert set(by_name(load_table(table_of(films, rows=rows)))) == {"0.png", "1.png"}
+def test_absolute_paths_inside_the_folder_are_read(images):
+    rows = [f"{images}/images/0.png,a,1,0", f"{images}/images/1.png,b,0,1"]
+    assert set(by_name(load_table(table_of(images, rows=rows)))) == {"0.png", "1.png"}
 
 
-def test_lateral_films_are_dropped_and_counted(films):
-    rows = ["films/0.png,a,LL,1", "films/1.png,a,AP,1", "films/2.png,b,PA,0"]
-    source = load_table(table_of(films, "path,patient_id,ViewPosition,Mass", rows))
+def test_lateral_images_are_dropped_and_counted(images):
+    rows = ["images/0.png,a,LL,1", "images/1.png,a,AP,1", "images/2.png,b,PA,0"]
+    source = load_table(table_of(images, "path,patient_id,ViewPosition,Mass", rows))
     assert set(by_name(source)) == {"1.png", "2.png"}
-    assert "1 lateral films are dropped: films/0.png." in source.messages
+    assert "1 lateral images are dropped: images/0.png." in source.messages
 
 
-def test_no_finding_beside_a_finding_is_counted(films):
-    rows = ["films/0.png,a,1,1", "films/1.png,b,1,", "films/2.png,c,0,1"]
-    source = load_table(table_of(films, "path,patient_id,No Finding,Mass", rows))
-    assert "1 films have both No Finding and a finding, which stands: films/0.png." in source.messages
+def test_no_finding_beside_a_finding_is_counted(images):
+    rows = ["images/0.png,a,1,1", "images/1.png,b,1,", "images/2.png,c,0,1"]
+    source = load_table(table_of(images, "path,patient_id,No Finding,Mass", rows))
+    assert "1 images have both No Finding and a finding, which stands: images/0.png." in source.messages
     assert labels_of(source, "1.png") == [0]
 
 
-def test_a_finding_that_cannot_be_learned_is_named(films):
-    rows = ["films/0.png,a,1,1", "films/1.png,b,0,", "films/2.png,c,0,1"]
-    source = load_table(table_of(films, rows=rows))
+def test_a_finding_that_cannot_be_learned_is_named(images):
+    rows = ["images/0.png,a,1,1", "images/1.png,b,0,", "images/2.png,c,0,1"]
+    source = load_table(table_of(images, rows=rows))
     assert "1 findings lack positive or negative labels and cannot be learned: Rib." in source.messages
 
 
-def test_a_name_that_resembles_one_of_the_14_is_doubted_and_kept(films):
-    rows = ["films/0.png,a,1,0", "films/1.png,b,0,1"]
-    source = load_table(table_of(films, "path,patient_id,Cardiomegali,pleural_thickening", rows))
+def test_a_name_that_resembles_one_of_the_14_is_doubted_and_kept(images):
+    rows = ["images/0.png,a,1,0", "images/1.png,b,0,1"]
+    source = load_table(table_of(images, "path,patient_id,Cardiomegali,pleural_thickening", rows))
     assert source.findings == ("Cardiomegali", "Pleural_Thickening")
     (message,) = source.messages
     assert "'Cardiomegali' ('Cardiomegaly'?)" in message
@@ -327,12 +338,12 @@ CHEXPERT = (
 
 @pytest.fixture
 def chexpert(tmp_path):
-    """Two frontal films and a lateral one, as they are published: paths begin with the folder's own name."""
+    """Two frontal images and a lateral one, as they are published: paths begin with the folder's own name."""
     folder = tmp_path / "CheXpert-v1.0-small"
     names = ["train/patient00001/study1/view1_frontal.jpg", "train/patient00001/study1/view2_lateral.jpg"]
     names.append("train/patient00002/study2/view1_frontal.jpg")
     for name in names:
-        write_film(folder / name)
+        write_image(folder / name)
     rows = [
         f"CheXpert-v1.0-small/{names[0]},Female,68,Frontal,AP,1.0,,,,,,,,,0.0,,,,1.0",
         f"CheXpert-v1.0-small/{names[1]},Female,68,Lateral,,1.0,,,,,,,,,0.0,,,,1.0",
@@ -349,7 +360,7 @@ def test_the_table_of_chexpert_is_read_as_it_is_published(chexpert):
         *("Fracture", "Support Devices"),
     )
     assert sorted(source.train["patient_id"]) == ["patient00001", "patient00002"]
-    assert any("1 lateral films are dropped" in message for message in source.messages)
+    assert any("1 lateral images are dropped" in message for message in source.messages)
     assert any("5 labels are uncertain" in message for message in source.messages)
 
 
@@ -373,104 +384,108 @@ def test_labels_of_chexpert_take_nih_names_and_no_finding_makes_absent(chexpert)
         ("path,Mass,Mass\na,1,0\n", r"must name each column once, got \['Mass'\] twice"),
         ("path,Mass\na,1,0\n", "line 2: a row must have 2 cells, got 3"),
         ("path,patient_id,Mass\n,p,1\n", "line 2: 'path' must be a path, got an empty cell"),
-        ("path,age\nfilms/0.png,61\n", "`findings` must be given"),
+        ("path,age\nimages/0.png,61\n", "`findings` must be given"),
     ],
 )
-def test_a_table_that_cannot_be_read_is_an_error(films, text, message):
+def test_a_table_that_cannot_be_read_is_an_error(images, text, message):
     with pytest.raises(ValueError, match=message):
-        load_table(write(films, text))
+        load_table(write(images, text))
 
 
-def test_a_label_that_is_none_is_an_error_with_its_line(films):
-    table = table_of(films, rows=["films/0.png,a,1,0", "films/1.png,b,2,0"])
+def test_a_label_that_is_none_is_an_error_with_its_line(images):
+    table = table_of(images, rows=["images/0.png,a,1,0", "images/1.png,b,2,0"])
     with pytest.raises(ValueError, match=r"own.csv, line 3: 'Effusion' must be 1, 0, −1 or empty, got '2'"):
         load_table(table, findings=["Effusion"])
 
 
-def test_a_table_of_another_encoding_or_kind_is_an_error(films):
-    (films / "own.csv").write_bytes("path,Ödem\na,1\n".encode("latin-1"))
+def test_a_table_of_another_encoding_or_kind_is_an_error(images):
+    (images / "own.csv").write_bytes("path,Ödem\na,1\n".encode("latin-1"))
     with pytest.raises(ValueError, match="must be UTF-8"):
-        load_table(films / "own.csv")
+        load_table(images / "own.csv")
     with pytest.raises(ValueError, match=r"must end in .csv, .tsv, .parquet"):
-        load_table(write(films, "x", "own.xlsx"))
+        load_table(write(images, "x", "own.xlsx"))
     with pytest.raises(FileNotFoundError, match="got nothing at"):
-        load_table(films / "nowhere.csv")
+        load_table(images / "nowhere.csv")
 
 
-def test_a_column_that_is_not_there_is_an_error(films):
+def test_a_column_that_is_not_there_is_an_error(images):
     for argument in ("image_column", "patient_column", "split_column", "mask_column"):
         with pytest.raises(ValueError, match=f"`{argument}` must be one of the columns"):
-            load_table(table_of(films), **{argument: "nowhere"})
+            load_table(table_of(images), **{argument: "nowhere"})
 
 
-def test_the_validation_fraction_is_checked(films):
+def test_the_validation_fraction_is_checked(images):
     with pytest.raises(ValueError, match="validation_fraction"):
-        load_table(table_of(films), validation_fraction=1)
+        load_table(table_of(images), validation_fraction=1)
 
 
-@pytest.mark.parametrize("text", ['path,Mass\n"films/0.png,1\nfilms/1.png,0\n', 'path,Mass\n"films"/0.png,1\n'])
-def test_an_open_quote_does_not_swallow_the_rows_below_it(films, text):
+@pytest.mark.parametrize("text", ['path,Mass\n"images/0.png,1\nimages/1.png,0\n', 'path,Mass\n"images"/0.png,1\n'])
+def test_an_open_quote_does_not_swallow_the_rows_below_it(images, text):
     with pytest.raises(ValueError, match=r"own.csv, line \d: a row must be CSV, got one that is not"):
-        load_table(write(films, text))
+        load_table(write(images, text))
 
 
 @pytest.mark.parametrize(
     ("row", "advice"),
     [
-        (r'films/0.png,1,"say \"hi\" now"', r'Write a quote inside a cell as "" instead of \".'),
-        ('films/0.png,1,"say "hi" now"', "Double the quotes inside a cell, and write nothing between"),
-        ('films/0.png,1,"say hi', "Close its quotes."),
-        (f"films/0.png,1,{'a' * 140_000}", "Shorten cells of more than 131072 characters."),
+        (r'images/0.png,1,"say \"hi\" now"', r'Write a quote inside a cell as "" instead of \".'),
+        ('images/0.png,1,"say "hi" now"', "Double the quotes inside a cell, and write nothing between"),
+        ('images/0.png,1,"say hi', "Close its quotes."),
+        (f"images/0.png,1,{'a' * 140_000}", "Shorten cells of more than 131072 characters."),
     ],
 )
-def test_an_error_of_csv_says_what_is_wrong_with_the_row(films, row, advice):
+def test_an_error_of_csv_says_what_is_wrong_with_the_row(images, row, advice):
     with pytest.raises(ValueError, match=r"own\.csv, line 2: a row must be CSV, got one that is not") as caught:
-        load_table(write(films, f"path,Mass,note\n{row}\n"))
+        load_table(write(images, f"path,Mass,note\n{row}\n"))
     assert advice in str(caught.value)
 
 
-def test_blanks_after_a_closing_quote_are_passed_over(films):
-    rows = ['"films/0.png" ,1 ,"a ""b"" , c"', '"films/1.png","0"  ,"say ""hi"""  ', '"films/2.png",0,"two\nlines" ']
-    read, _, report = read_table(table_of(films, "path,Mass,patient_id", rows))
-    assert [film.labels.tolist() for film in read] == [[1], [0], [0]]
-    assert [film.patient_id for film in read] == ['a "b" , c', 'say "hi"', "two\nlines"]
-    assert [film.line for film in read] == [2, 3, 5]
+def test_blanks_after_a_closing_quote_are_passed_over(images):
+    rows = [
+        '"images/0.png" ,1 ,"a ""b"" , c"',
+        '"images/1.png","0"  ,"say ""hi"""  ',
+        '"images/2.png",0,"two\nlines" ',
+    ]
+    read, _, report = read_table(table_of(images, "path,Mass,patient_id", rows))
+    assert [image.labels.tolist() for image in read] == [[1], [0], [0]]
+    assert [image.patient_id for image in read] == ['a "b" , c', 'say "hi"', "two\nlines"]
+    assert [image.line for image in read] == [2, 3, 5]
     assert report.rows == 3
 
 
 @pytest.mark.parametrize("told", ["sep=;\n", "SEP=;\r\n", '\ufeff"sep=;"\n'])
-def test_a_line_that_tells_the_separator_is_read(films, told):
-    text = f"{told}path;Mass;a,b,c,d\nfilms/0.png;1;\nfilms/1.png;0;\n"
-    assert labels_of(load_table(write(films, text)), "0.png") == [1]
+def test_a_line_that_tells_the_separator_is_read(images, told):
+    text = f"{told}path;Mass;a,b,c,d\nimages/0.png;1;\nimages/1.png;0;\n"
+    assert labels_of(load_table(write(images, text)), "0.png") == [1]
     with pytest.raises(ValueError, match=r"own\.csv, line 3: 'Mass' must be 1, 0, −1 or empty, got 'x'"):
-        load_table(write(films, f"{told}path;Mass\nfilms/0.png;x\n"), findings=["Mass"])
+        load_table(write(images, f"{told}path;Mass\nimages/0.png;x\n"), findings=["Mass"])
 
 
-def test_labels_with_a_decimal_comma_are_numbers(films):
-    rows = ["films/0.png;1,0;0,00", "films/1.png;0,0;1,0", "films/2.png;-1,0;"]
-    source = load_table(write(films, "\n".join(["path;Mass;Effusion", *rows])))
+def test_labels_with_a_decimal_comma_are_numbers(images):
+    rows = ["images/0.png;1,0;0,00", "images/1.png;0,0;1,0", "images/2.png;-1,0;"]
+    source = load_table(write(images, "\n".join(["path;Mass;Effusion", *rows])))
     assert source.findings == ("Mass", "Effusion")
     assert labels_of(source, "0.png") == [1, 0]
     np.testing.assert_array_equal(labels_of(source, "2.png"), [NAN, NAN])
     for written in ("1,000", "0,5", "1,", "1,0,0"):  # a thousand; no label; no number
         with pytest.raises(ValueError, match=f"'Mass' must be 1, 0, −1 or empty, got '{written}'"):
-            load_table(write(films, f"path;Mass\nfilms/0.png;{written}\n"), findings=["Mass"])
+            load_table(write(images, f"path;Mass\nimages/0.png;{written}\n"), findings=["Mass"])
 
 
-def test_nul_bytes_and_huge_cells_are_refused_with_their_line(films):
+def test_nul_bytes_and_huge_cells_are_refused_with_their_line(images):
     with pytest.raises(ValueError, match=r"own.csv, line 2: a line must be text, got NUL bytes"):
-        load_table(write(films, "path,Mass\nfilms/0.png\0,1\n"))
-    (films / "own.csv").write_bytes("path,Mass\n".encode("utf-16-le"))
+        load_table(write(images, "path,Mass\nimages/0.png\0,1\n"))
+    (images / "own.csv").write_bytes("path,Mass\n".encode("utf-16-le"))
     with pytest.raises(ValueError, match="line 1: a line must be text, got NUL bytes"):
-        load_table(films / "own.csv")
+        load_table(images / "own.csv")
     with pytest.raises(ValueError, match=r"own.csv, line 2: a row must be CSV.*more than 131072 characters"):
-        load_table(write(films, f"path,Mass\nfilms/0.png,{'1' * 140_000}\n"))
+        load_table(write(images, f"path,Mass\nimages/0.png,{'1' * 140_000}\n"))
 
 
-def test_pipes_folders_and_devices_are_no_tables(films):
-    os.mkfifo(films / "pipe.csv")
-    (films / "folder.csv").mkdir()
-    for path in (films / "pipe.csv", films / "folder.csv", "/dev/zero", "/dev/null"):
+def test_pipes_folders_and_devices_are_no_tables(images):
+    os.mkfifo(images / "pipe.csv")
+    (images / "folder.csv").mkdir()
+    for path in (images / "pipe.csv", images / "folder.csv", "/dev/zero", "/dev/null"):
         with pytest.raises(ValueError, match="`table` must be a regular file, got a folder, a pipe or a device"):
             load_table(path)
 
@@ -481,25 +496,25 @@ def test_a_path_that_cannot_be_is_no_table(path):
         load_table(path)
 
 
-def test_a_table_beyond_any_data_set_is_not_read(films):
-    with open(films / "own.csv", "ab") as file:
+def test_a_table_beyond_any_data_set_is_not_read(images):
+    with open(images / "own.csv", "ab") as file:
         file.truncate(10**12)  # a hole: nothing is written
     with pytest.raises(ValueError, match=f"at most {MAX_TABLE_BYTES} bytes, got 1000000000000"):
-        load_table(films / "own.csv")
+        load_table(images / "own.csv")
 
 
-def test_a_path_too_long_for_the_disk_is_a_missing_film(films):
-    rows = [f"{films.name}/{'a' * 400}.png,a,1,0", "films/1.png,b,0,1"]
-    _, _, report = read_table(table_of(films, rows=rows), image_dir=films)
+def test_a_path_too_long_for_the_disk_is_a_missing_image(images):
+    rows = [f"{images.name}/{'a' * 400}.png,a,1,0", "images/1.png,b,0,1"]
+    _, _, report = read_table(table_of(images, rows=rows), image_dir=images)
     assert len(report.missing_files) == 1
-    with pytest.raises(FileNotFoundError, match="got none of 2 films there"):  # looked for beside the folder
-        read_table(films / "own.csv")
+    with pytest.raises(FileNotFoundError, match="got none of 2 images there"):  # looked for beside the folder
+        read_table(images / "own.csv")
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "text"])
-def test_broken_parquet_is_refused(films, damage):
-    path = films / "own.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"path": ["films/0.png"], "Mass": [1]}), path)
+def test_broken_parquet_is_refused(images, damage):
+    path = images / "own.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"path": ["images/0.png"], "Mass": [1]}), path)
     content = bytearray(path.read_bytes())
     content[-60] ^= 0xFF
     damaged = {"empty": b"", "cut": bytes(content)[:-9], "flipped": bytes(content), "text": b"PAR1 no PAR1"}[damage]
@@ -508,102 +523,102 @@ def test_broken_parquet_is_refused(films, damage):
         load_table(path)
 
 
-def test_parquet_of_impossible_dates_or_repeated_columns_is_refused(films):
+def test_parquet_of_impossible_dates_or_repeated_columns_is_refused(images):
     dates = pyarrow.array([2**62], pyarrow.timestamp("ms"))
-    pyarrow.parquet.write_table(pyarrow.table({"path": ["films/0.png"], "when": dates}), films / "own.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"path": ["images/0.png"], "when": dates}), images / "own.parquet")
     with pytest.raises(ValueError, match="`table` must be whole parquet"):
-        load_table(films / "own.parquet")
-    repeated = pyarrow.Table.from_arrays([pyarrow.array(["films/0.png"])] * 2, names=["path", "path"])
-    pyarrow.parquet.write_table(repeated, films / "own.parquet")
+        load_table(images / "own.parquet")
+    repeated = pyarrow.Table.from_arrays([pyarrow.array(["images/0.png"])] * 2, names=["path", "path"])
+    pyarrow.parquet.write_table(repeated, images / "own.parquet")
     with pytest.raises(ValueError, match="`table` must name each column once"):
-        load_table(films / "own.parquet")
+        load_table(images / "own.parquet")
 
 
-def test_columns_of_parquet_that_are_not_read_count_for_nothing(films, monkeypatch):
+def test_columns_of_parquet_that_are_not_read_count_for_nothing(images, monkeypatch):
     monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 50_000)
-    film = {"bytes": bytes(100_000)}  # packed to nothing
-    columns = {"path": ["films/0.png", "films/1.png"], "Mass": [1, 0], "film": [film] * 2}
-    pyarrow.parquet.write_table(pyarrow.table(columns), films / "own.parquet", use_dictionary=False)
-    assert len(by_name(load_table(films / "own.parquet"))) == 2
+    image = {"bytes": bytes(100_000)}  # packed to nothing
+    columns = {"path": ["images/0.png", "images/1.png"], "Mass": [1, 0], "image": [image] * 2}
+    pyarrow.parquet.write_table(pyarrow.table(columns), images / "own.parquet", use_dictionary=False)
+    assert len(by_name(load_table(images / "own.parquet"))) == 2
     columns["note"] = ["a" * 100_000] * 2
-    pyarrow.parquet.write_table(pyarrow.table(columns), films / "own.parquet", use_dictionary=False)
+    pyarrow.parquet.write_table(pyarrow.table(columns), images / "own.parquet", use_dictionary=False)
     with pytest.raises(ValueError, match=r"`table` must have at most .* bytes unpacked"):
-        load_table(films / "own.parquet")
+        load_table(images / "own.parquet")
 
 
-def test_a_few_bytes_of_parquet_that_unpack_to_gigabytes_are_refused_on_the_way(films, monkeypatch):
+def test_a_few_bytes_of_parquet_that_unpack_to_gigabytes_are_refused_on_the_way(images, monkeypatch):
     monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 20_000_000)
     words = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 100_000, pyarrow.int32()), ["a" * 50_000])
-    pyarrow.parquet.write_table(pyarrow.table({"path": words}), films / "own.parquet", store_schema=False)
-    assert (films / "own.parquet").stat().st_size < 100_000
+    pyarrow.parquet.write_table(pyarrow.table({"path": words}), images / "own.parquet", store_schema=False)
+    assert (images / "own.parquet").stat().st_size < 100_000
     before = pyarrow.default_memory_pool().max_memory()
     with pytest.raises(ValueError, match="`table` must have at most 20000000 bytes unpacked, got more"):
-        load_table(films / "own.parquet")
+        load_table(images / "own.parquet")
     assert pyarrow.default_memory_pool().max_memory() - before < 100_000_000
 
 
-def test_too_little_memory_is_no_fault_of_the_table(films, monkeypatch):
+def test_too_little_memory_is_no_fault_of_the_table(images, monkeypatch):
     def fail(path):
         raise MemoryError
 
-    (films / "own.parquet").write_bytes(b"")
+    (images / "own.parquet").write_bytes(b"")
     monkeypatch.setattr(pyarrow.parquet, "ParquetFile", fail)
     with pytest.raises(MemoryError):
-        load_table(films / "own.parquet")
+        load_table(images / "own.parquet")
 
 
 def test_another_drive_is_out_of_the_folder(monkeypatch):
-    assert is_inside("/films/a/0.png", "/films")
-    assert not is_inside("/filmsystem/0.png", "/films")
+    assert is_inside("/images/a/0.png", "/images")
+    assert not is_inside("/imagesystem/0.png", "/images")
     monkeypatch.setattr(tables, "os", SimpleNamespace(path=ntpath))
-    assert is_inside(r"C:\films\0.png", r"C:\films")
-    assert not is_inside(r"D:\films\0.png", r"C:\films")
+    assert is_inside(r"C:\images\0.png", r"C:\images")
+    assert not is_inside(r"D:\images\0.png", r"C:\images")
 
 
-def test_a_film_that_is_a_pipe_is_missing(films):
-    (films / "films" / "0.png").unlink()
-    os.mkfifo(films / "films" / "0.png")
-    _, _, report = read_table(table_of(films), verify=True)
-    assert report.missing_files == ["films/0.png"]
+def test_an_image_that_is_a_pipe_is_missing(images):
+    (images / "images" / "0.png").unlink()
+    os.mkfifo(images / "images" / "0.png")
+    _, _, report = read_table(table_of(images), verify=True)
+    assert report.missing_files == ["images/0.png"]
 
 
-def test_a_link_inside_the_folder_is_followed(films, tmp_path_factory):
+def test_a_link_inside_the_folder_is_followed(images, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("disk")
-    write_film(elsewhere / "a.png")
-    (films / "films" / "linked").symlink_to(elsewhere)
-    rows = ["films/linked/a.png,a,1,0", "films/1.png,b,0,1"]
-    assert set(by_name(load_table(table_of(films, rows=rows)))) == {"a.png", "1.png"}
+    write_image(elsewhere / "a.png")
+    (images / "images" / "linked").symlink_to(elsewhere)
+    rows = ["images/linked/a.png,a,1,0", "images/1.png,b,0,1"]
+    assert set(by_name(load_table(table_of(images, rows=rows)))) == {"a.png", "1.png"}
 
 
-def test_a_column_that_one_cell_makes_no_finding_is_told_with_its_line(films):
-    rows = [f"films/{i}.png,p{i},{'maybe' if i == 3 else i % 2},{i % 2},{50 + i},{i % 2}" for i in range(10)]
-    loaded = load_table(table_of(films, "path,patient_id,Effusion,Rib,Weight,Mass", rows))
+def test_a_column_that_one_cell_makes_no_finding_is_told_with_its_line(images):
+    rows = [f"images/{i}.png,p{i},{'maybe' if i == 3 else i % 2},{i % 2},{50 + i},{i % 2}" for i in range(10)]
+    loaded = load_table(table_of(images, "path,patient_id,Effusion,Rib,Weight,Mass", rows))
     assert loaded.findings == ("Rib", "Mass")
     (told,) = [message for message in loaded.messages if "no findings" in message]
     assert "1 columns are no findings" in told
     assert "'Effusion' (line 5 holds 'maybe')" in told
-    assert not any("no findings" in message for message in load_table(table_of(films)).messages)
+    assert not any("no findings" in message for message in load_table(table_of(images)).messages)
 
 
-def test_a_finding_that_is_called_so_is_told_however_many_of_its_cells_are_no_labels(films):
-    rows = [f"films/{i}.png,p{i},{'yes' if i % 2 else 'no'},{i % 2}" for i in range(10)]
-    loaded = load_table(table_of(films, "path,patient_id,Edema,Rib", rows))
+def test_a_finding_that_is_called_so_is_told_however_many_of_its_cells_are_no_labels(images):
+    rows = [f"images/{i}.png,p{i},{'yes' if i % 2 else 'no'},{i % 2}" for i in range(10)]
+    loaded = load_table(table_of(images, "path,patient_id,Edema,Rib", rows))
     (told,) = [message for message in loaded.messages if "no findings" in message]
     assert "'Edema' (line 2 holds 'no')" in told
 
 
 @pytest.mark.parametrize("name", ["own.csv", "own.parquet"])
-def test_empty_lists_are_normal_films_and_empty_cells_unannotated_ones_and_both_are_counted(films, name):
+def test_empty_lists_are_normal_images_and_empty_cells_unannotated_ones_and_both_are_counted(images, name):
     labels = [["Mass", "Edema"], [], ["Mass"], None, []]
-    frame = pandas.DataFrame({"path": [f"films/{i}.png" for i in range(5)], "labels": labels})
-    frame.to_csv(films / name, index=False) if name.endswith("csv") else frame.to_parquet(films / name)
-    source = load_table(films / name, validation_fraction=0)
+    frame = pandas.DataFrame({"path": [f"images/{i}.png" for i in range(5)], "labels": labels})
+    frame.to_csv(images / name, index=False) if name.endswith("csv") else frame.to_parquet(images / name)
+    source = load_table(images / name, validation_fraction=0)
     assert source.findings == ("Mass", "Edema")
     expected = [[1, 1], [0, 0], [1, 0], [np.nan] * 2, [0, 0]]
     np.testing.assert_array_equal([row["labels"] for row in source.train], expected)
-    told = "2 films have an empty list of labels and count as without findings: films/1.png, films/4.png."
+    told = "2 images have an empty list of labels and count as without findings: images/1.png, images/4.png."
     assert told in source.messages
-    assert "1 films have no labels and are not annotated: films/3.png." in source.messages
+    assert "1 images have no labels and are not annotated: images/3.png." in source.messages
 
 
 @pytest.mark.parametrize(
@@ -615,9 +630,9 @@ def test_empty_lists_are_normal_films_and_empty_cells_unannotated_ones_and_both_
     ],
     ids=str,
 )
-def test_text_of_every_type_is_text(films, arrow):
-    paths = pyarrow.array([f"films/{i}.png" for i in range(4)]).cast(pyarrow.large_string())
+def test_text_of_every_type_is_text(images, arrow):
+    paths = pyarrow.array([f"images/{i}.png" for i in range(4)]).cast(pyarrow.large_string())
     labels = pyarrow.array(["Mass", "Edema", "Mass|Edema", None], type=arrow)
-    pyarrow.parquet.write_table(pyarrow.table({"path": paths, "labels": labels}), films / "own.parquet")
-    source = load_table(films / "own.parquet", validation_fraction=0)
+    pyarrow.parquet.write_table(pyarrow.table({"path": paths, "labels": labels}), images / "own.parquet")
+    source = load_table(images / "own.parquet", validation_fraction=0)
     np.testing.assert_array_equal(source.train["labels"][:], [[1, 0], [0, 1], [1, 1], [np.nan] * 2])

@@ -66,7 +66,7 @@ def test_every_structure_is_one_piece(monkeypatch):
 @pytest.mark.slow
 def test_it_finds_lungs_and_heart_of_another_hospitals_radiographs():
     if not MASKED.is_dir():
-        pytest.skip("no real films here: set CLARITY_HF_MASKS_DIR")
+        pytest.skip("no real images here: set CLARITY_HF_MASKS_DIR")
     lungs, heart = [], []
     for path in sorted(MASKED.glob("*.mask.png"))[::8]:
         labels = np.array(Image.open(path))

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""From row to tensors: one geometry for film, thorax and boxes, the processor's pixels, priors and labels."""
+"""From row to tensors: one geometry for image, thorax and boxes, the processor's pixels, priors and labels."""
 
 import io
 
@@ -17,7 +17,7 @@ from clarity_hf.data import transforms
 from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.data.priors import PRIOR_SIDE, load_atlas, soft_prior
 from clarity_hf.data.thorax_segmenter import segment_thorax
-from clarity_hf.data.transforms import FilmTransform, TransformedDataset, read_source
+from clarity_hf.data.transforms import ImageTransform, TransformedDataset, read_source
 
 LABELS = np.array([1.0, 0.0, np.nan], dtype=np.float32)
 
@@ -32,11 +32,11 @@ def noise(height, width):
 
 
 def block(height, width):
-    """Film `(height, width)` with a bright block off its centre, and the block as a mask."""
-    film = np.full((height, width), 30, dtype=np.uint8)
+    """Image `(height, width)` with a bright block off its centre, and the block as a mask."""
+    image = np.full((height, width), 30, dtype=np.uint8)
     rows, columns = slice(height // 4, height // 2), slice(width // 3, width * 3 // 4)
-    film[rows, columns] = 220
-    return film, film == 220
+    image[rows, columns] = 220
+    return image, image == 220
 
 
 def png(pixels):
@@ -57,7 +57,7 @@ def bounds(inside):
 def test_a_rotated_ramp_is_smooth(processor):
     """Nearest neighbour would shift a rotated ramp by whole pixels: steps of none and of two instead of one."""
     ramp = torch.arange(72.0).expand(72, 72)[None] / 71
-    affine = FilmTransform(processor, augment="full").crops.transforms[0]
+    affine = ImageTransform(processor, augment="full").crops.transforms[0]
     assert isinstance(affine, v2.RandomAffine)
     torch.manual_seed(0)
     for _ in range(5):
@@ -70,14 +70,14 @@ def test_a_rotated_ramp_is_smooth(processor):
 @pytest.mark.parametrize("augment", ["none", "flip", "full"])
 @pytest.mark.parametrize("shape", [(256, 256), (320, 192), (160, 400)])
 @pytest.mark.parametrize("seed", range(6))
-def test_film_mask_and_box_go_through_the_same_geometry(shape, augment, seed):
+def test_image_mask_and_box_go_through_the_same_geometry(shape, augment, seed):
     """A bright rectangle, its mask and its box: after the view each of them bounds the other two."""
     height, width = shape
-    film = np.full(shape, 40, dtype=np.uint8)
+    radiograph = np.full(shape, 40, dtype=np.uint8)
     box = [width * 3 // 8, height // 4, width * 3 // 4, height * 5 // 8]
-    film[box[1] : box[3], box[0] : box[2]] = 220
-    row = {"image": film, "thorax_mask": film == 220, "boxes": [box]}
-    transform = FilmTransform(ClarityImageProcessor(size={"height": 224, "width": 224}), augment, crop_scale=0.8)
+    radiograph[box[1] : box[3], box[0] : box[2]] = 220
+    row = {"image": radiograph, "thorax_mask": radiograph == 220, "boxes": [box]}
+    transform = ImageTransform(ClarityImageProcessor(size={"height": 224, "width": 224}), augment, crop_scale=0.8)
     torch.manual_seed(seed)
     view = transform.view(row)
     image, thorax = view["image"][0], view["thorax"][0]
@@ -94,15 +94,15 @@ def test_film_mask_and_box_go_through_the_same_geometry(shape, augment, seed):
 def test_without_augmentation_boxes_lie_as_the_image_processor_places_them(keep_ratio):
     processor = ClarityImageProcessor(size={"height": 64, "width": 96}, keep_ratio=keep_ratio)
     boxes = np.array([[10.0, 20.0, 50.0, 90.0], [0.0, 0.0, 60.0, 150.0]])
-    view = FilmTransform(processor).view({"image": noise(150, 60), "boxes": boxes})
+    view = ImageTransform(processor).view({"image": noise(150, 60), "boxes": boxes})
     expected = Letterbox.fit((150, 60), (64, 96), keep_ratio).to_input(boxes)
     np.testing.assert_allclose(view["boxes"].as_subclass(torch.Tensor).numpy(), expected, rtol=0, atol=1e-4)
     assert view["boxes"].canvas_size == (64, 96)
     assert not view["mirrored"]
 
 
-def test_boxes_of_another_frame_are_scaled_to_the_film():
-    transform = FilmTransform(ClarityImageProcessor(size={"height": 64, "width": 64}))
+def test_boxes_of_another_frame_are_scaled_to_the_image():
+    transform = ImageTransform(ClarityImageProcessor(size={"height": 64, "width": 64}))
     seen = [
         transform.view({"image": noise(256, 256), "boxes": [[x * 4 for x in (10, 20, 30, 60)]]}, box_frame=BOX_FRAME),
         transform.view({"image": noise(256, 256), "boxes": [[10, 20, 30, 60]]}),
@@ -114,18 +114,18 @@ def test_boxes_of_another_frame_are_scaled_to_the_film():
 
 @pytest.mark.parametrize("boxes", [[[0, 0, 1024, 1024]], [[5, 5, 5, 9]], [[9, 5, 5, 9]], [[-3, 0, 5, 5]], [[1, 2, 3]]])
 def test_boxes_outside_their_frame_are_refused(boxes):
-    transform = FilmTransform(ClarityImageProcessor(size={"height": 64, "width": 64}))
+    transform = ImageTransform(ClarityImageProcessor(size={"height": 64, "width": 64}))
     with pytest.raises(ValueError, match=r"`boxes` must be .* inside 64×80 pixels"):
         transform.view({"image": noise(80, 64), "boxes": boxes})
 
 
 def test_boxes_are_cut_to_the_view_and_those_of_which_little_is_left_are_dropped(processor):
-    """A crop that keeps the left half of the film: a box across its edge is kept where a quarter of it is left."""
-    transform = FilmTransform(processor, augment="full")
+    """A crop that keeps the left half of the image: a box across its edge is kept where a quarter of it is left."""
+    transform = ImageTransform(processor, augment="full")
     transform.crops = lambda parts: {
         name: None if part is None else v2.functional.crop(part, 0, 0, 64, 64) for name, part in parts.items()
     }
-    side = transform.canvas[0]  # as the film's, so that canvas and film have one scale; the crop ends at column 64
+    side = transform.canvas[0]  # as the image's, so that canvas and image have one scale; the crop ends at column 64
     boxes = [[0, 0, 10, 10], [54, 8, 74, 28], [61, 8, 71, 28], [62, 8, 72, 28], [66, 0, 70, 9]]
     torch.manual_seed(0)
     views = [transform.view({"image": noise(side, side), "boxes": boxes}) for _ in range(8)]
@@ -139,7 +139,7 @@ def test_boxes_are_cut_to_the_view_and_those_of_which_little_is_left_are_dropped
 
 
 def test_a_row_without_boxes_has_none_and_one_with_an_empty_list_has_none_left(processor):
-    transform = FilmTransform(processor, augment="full")
+    transform = ImageTransform(processor, augment="full")
     view = transform.view({"image": noise(64, 64)})
     assert view["boxes"] is view["kept"] is None
     view = transform.view({"image": noise(64, 64), "boxes": []})
@@ -149,7 +149,7 @@ def test_a_row_without_boxes_has_none_and_one_with_an_empty_list_has_none_left(p
 
 def test_the_view_is_what_a_call_normalises(processor):
     row = {"image": noise(80, 64), "labels": LABELS, "thorax_mask": block(80, 64)[1]}
-    transform = FilmTransform(processor, augment="full")
+    transform = ImageTransform(processor, augment="full")
     torch.manual_seed(5)
     view = transform.view(row)
     torch.manual_seed(5)
@@ -164,12 +164,12 @@ def test_the_view_is_what_a_call_normalises(processor):
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (160, 96)])
-def test_flip_is_the_film_as_it_is_or_mirrored_and_nothing_else(processor, shape):
-    film, mask = block(*shape)
-    row = {"image": film, "labels": LABELS, "thorax_mask": mask}
-    plain, mirrored = FilmTransform(processor)(row), FilmTransform(processor)(row | {"image": film[:, ::-1].copy()})
+def test_flip_is_the_image_as_it_is_or_mirrored_and_nothing_else(processor, shape):
+    image, mask = block(*shape)
+    row = {"image": image, "labels": LABELS, "thorax_mask": mask}
+    plain, mirrored = ImageTransform(processor)(row), ImageTransform(processor)(row | {"image": image[:, ::-1].copy()})
     torch.manual_seed(0)
-    transform = FilmTransform(processor, augment="flip")
+    transform = ImageTransform(processor, augment="flip")
     drawn = [transform(row)["pixel_values"] for _ in range(40)]
     as_it_is = [torch.equal(pixels, plain["pixel_values"]) for pixels in drawn]
     assert 8 < sum(as_it_is) < 32
@@ -177,13 +177,13 @@ def test_flip_is_the_film_as_it_is_or_mirrored_and_nothing_else(processor, shape
         torch.testing.assert_close(pixels, (plain if same else mirrored)["pixel_values"], rtol=0, atol=1e-5)
 
 
-def test_flip_mirrors_mask_and_atlas_with_the_film(processor):
-    film, mask = block(64, 64)
+def test_flip_mirrors_mask_and_atlas_with_the_image(processor):
+    image, mask = block(64, 64)
     for prior in ("masks", "atlas"):
-        row = {"image": film, "labels": LABELS, "thorax_mask": mask}
-        plain = FilmTransform(processor, prior=prior)(row)
+        row = {"image": image, "labels": LABELS, "thorax_mask": mask}
+        plain = ImageTransform(processor, prior=prior)(row)
         torch.manual_seed(0)
-        transform = FilmTransform(processor, augment="flip", prior=prior)
+        transform = ImageTransform(processor, augment="flip", prior=prior)
         for _ in range(6):
             out = transform(row)
             moved = not torch.equal(out["pixel_values"], plain["pixel_values"])
@@ -194,28 +194,28 @@ def test_flip_mirrors_mask_and_atlas_with_the_film(processor):
 # Augmentation
 
 
-def test_augmentation_moves_the_film(processor):
-    film, mask = block(96, 96)
-    row = {"image": film, "labels": LABELS, "thorax_mask": mask}
+def test_augmentation_moves_the_image(processor):
+    image, mask = block(96, 96)
+    row = {"image": image, "labels": LABELS, "thorax_mask": mask}
     torch.manual_seed(0)
-    transform = FilmTransform(processor, augment="full")
+    transform = ImageTransform(processor, augment="full")
     first, second = transform(row), transform(row)
     assert not torch.equal(first["pixel_values"], second["pixel_values"])
     assert not torch.equal(first["anatomical_prior"], second["anatomical_prior"])
 
 
 def test_augmentation_follows_the_seed(processor):
-    transform = FilmTransform(processor, augment="full")
-    films = []
+    transform = ImageTransform(processor, augment="full")
+    images = []
     for _ in range(2):
         torch.manual_seed(3)
-        films.append(transform({"image": noise(80, 64), "labels": LABELS})["pixel_values"])
-    assert torch.equal(*films)
+        images.append(transform({"image": noise(80, 64), "labels": LABELS})["pixel_values"])
+    assert torch.equal(*images)
 
 
 def test_without_augmentation_nothing_is_random(processor):
     row = {"image": noise(80, 64), "labels": LABELS, "thorax_mask": block(80, 64)[1]}
-    transform = FilmTransform(processor)
+    transform = ImageTransform(processor)
     torch.manual_seed(0)
     first = transform(row)
     torch.manual_seed(1)
@@ -228,9 +228,9 @@ def test_without_augmentation_nothing_is_random(processor):
 @pytest.mark.parametrize("shape", [(64, 64), (128, 128), (160, 96), (90, 150)])
 def test_validation_pixels_are_those_of_the_image_processor(shape, keep_ratio):
     processor = ClarityImageProcessor(size={"height": 64, "width": 64}, keep_ratio=keep_ratio)
-    film = noise(*shape)
-    ours = FilmTransform(processor)({"image": film, "labels": LABELS})["pixel_values"]
-    theirs = processor(film, return_tensors="pt").pixel_values[0]
+    image = noise(*shape)
+    ours = ImageTransform(processor)({"image": image, "labels": LABELS})["pixel_values"]
+    theirs = processor(image, return_tensors="pt").pixel_values[0]
     assert ours.shape == theirs.shape
     # The processor resizes in uint8: a rounding for each axis, half a grey level each, on the normalised scale.
     grey_level = 1 / 255 / processor.image_std[0]
@@ -240,9 +240,9 @@ def test_validation_pixels_are_those_of_the_image_processor(shape, keep_ratio):
 
 
 def test_sixteen_bit_pixels_are_those_of_the_image_processor(processor):
-    film = np.random.default_rng(0).integers(0, 65536, (160, 96)).astype(np.uint16)
-    ours = FilmTransform(processor)({"image": film, "labels": LABELS})["pixel_values"]
-    theirs = processor(film, return_tensors="pt").pixel_values[0]
+    image = np.random.default_rng(0).integers(0, 65536, (160, 96)).astype(np.uint16)
+    ours = ImageTransform(processor)({"image": image, "labels": LABELS})["pixel_values"]
+    theirs = processor(image, return_tensors="pt").pixel_values[0]
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
@@ -258,7 +258,7 @@ def test_without_a_mask_or_with_an_empty_one_the_prior_is_unknown_or_the_atlas(p
     priors = {}
     for source in ("masks", "auto", "atlas"):
         torch.manual_seed(0)
-        priors[source] = FilmTransform(processor, augment, prior=source)(row)["anatomical_prior"]
+        priors[source] = ImageTransform(processor, augment, prior=source)(row)["anatomical_prior"]
         assert priors[source].shape == (1, PRIOR_SIDE, PRIOR_SIDE)
     assert priors["masks"].isnan().all()
     assert torch.equal(priors["auto"], priors["atlas"])
@@ -273,11 +273,11 @@ def radiograph():
 
 def test_without_a_mask_the_prior_is_what_the_segmenter_finds(processor, radiograph):
     row = {"image": radiograph, "labels": LABELS}
-    found = FilmTransform(processor, prior="auto")(row)["anatomical_prior"]
+    found = ImageTransform(processor, prior="auto")(row)["anatomical_prior"]
     hull = segment_thorax(radiograph).hull
-    given = FilmTransform(processor, prior="masks")(row | {"thorax_mask": hull})["anatomical_prior"]
+    given = ImageTransform(processor, prior="masks")(row | {"thorax_mask": hull})["anatomical_prior"]
     assert ((found > 0.5) & (given > 0.5)).sum() / ((found > 0.5) | (given > 0.5)).sum() > 0.9
-    assert not torch.equal(found, FilmTransform(processor, prior="atlas")(row)["anatomical_prior"])
+    assert not torch.equal(found, ImageTransform(processor, prior="atlas")(row)["anatomical_prior"])
 
 
 def test_what_the_segmenter_finds_is_kept_and_asked_for_once(processor, radiograph, tmp_path, monkeypatch):
@@ -289,10 +289,10 @@ def test_what_the_segmenter_finds_is_kept_and_asked_for_once(processor, radiogra
 
     monkeypatch.setattr(transforms, "segment_thorax", counted)
     row = {"image": png(radiograph), "labels": LABELS}
-    seen = [FilmTransform(processor, prior="auto", film_cache=tmp_path)(row)["anatomical_prior"] for _ in range(3)]
+    seen = [ImageTransform(processor, prior="auto", image_cache=tmp_path)(row)["anatomical_prior"] for _ in range(3)]
     assert len(calls) == 1
     assert torch.equal(seen[0], seen[1])
-    fresh = FilmTransform(processor, prior="auto")(row)["anatomical_prior"]
+    fresh = ImageTransform(processor, prior="auto")(row)["anatomical_prior"]
     torch.testing.assert_close(seen[2], fresh, rtol=0, atol=0.2)  # of whole grey values
 
 
@@ -302,7 +302,7 @@ def test_that_the_segmenter_finds_nothing_is_kept_too(processor, tmp_path, monke
     row = {"image": png(noise(80, 64)), "labels": LABELS}
     for _ in range(2):
         auto, atlas = (
-            FilmTransform(processor, prior=source, film_cache=tmp_path)(row)["anatomical_prior"]
+            ImageTransform(processor, prior=source, image_cache=tmp_path)(row)["anatomical_prior"]
             for source in ("auto", "atlas")
         )
         assert torch.equal(auto, atlas)
@@ -314,7 +314,7 @@ def test_that_the_segmenter_finds_nothing_is_kept_too(processor, tmp_path, monke
 
 @pytest.mark.parametrize("augment", ["none", "full"])
 def test_the_place_of_drawn_findings_is_known_and_the_labels_are_not(processor, radiograph, augment):
-    transform = FilmTransform(processor, augment, draw_rate=1.0)
+    transform = ImageTransform(processor, augment, draw_rate=1.0)
     row = {"image": radiograph, "labels": np.zeros(14)}
     drawn = 0
     for seed in range(8):
@@ -329,8 +329,8 @@ def test_the_place_of_drawn_findings_is_known_and_the_labels_are_not(processor, 
 
 def test_the_place_of_a_drawn_finding_moves_with_the_image(processor, radiograph):
     """Mirrored or not, the image differs from the one without the finding where the mask is."""
-    plain = FilmTransform(processor)({"image": radiograph, "labels": np.zeros(14)})["pixel_values"]
-    transform = FilmTransform(processor, "flip", draw_rate=1.0)
+    plain = ImageTransform(processor)({"image": radiograph, "labels": np.zeros(14)})["pixel_values"]
+    transform = ImageTransform(processor, "flip", draw_rate=1.0)
     sides = set()
     for seed in range(12):
         torch.manual_seed(seed)
@@ -348,21 +348,21 @@ def test_the_place_of_a_drawn_finding_moves_with_the_image(processor, radiograph
 
 @pytest.mark.parametrize("labels", [np.eye(14)[3], np.full(14, np.nan)])
 def test_nothing_is_drawn_into_images_that_may_have_a_finding(processor, radiograph, labels):
-    result = FilmTransform(processor, draw_rate=1.0)({"image": radiograph, "labels": labels})
+    result = ImageTransform(processor, draw_rate=1.0)({"image": radiograph, "labels": labels})
     assert result["finding_masks"].max() == 0
     np.testing.assert_array_equal(result["labels"].numpy(), labels.astype(np.float32))
 
 
 def test_a_share_of_the_images_without_a_finding_is_drawn_into(processor, radiograph):
     torch.manual_seed(0)
-    transform = FilmTransform(processor, draw_rate=0.25)
+    transform = ImageTransform(processor, draw_rate=0.25)
     drawn = [transform({"image": radiograph, "labels": np.zeros(14)})["finding_masks"].any() for _ in range(80)]
     assert 8 <= sum(map(bool, drawn)) <= 32
 
 
 def test_labels_of_other_findings_are_not_drawn(processor, radiograph):
     with pytest.raises(ValueError, match="`draw_rate` must be 0 where the labels are not the 14 of FINDINGS, got"):
-        FilmTransform(processor, draw_rate=0.5)({"image": radiograph, "labels": np.zeros(3)})
+        ImageTransform(processor, draw_rate=0.5)({"image": radiograph, "labels": np.zeros(3)})
 
 
 # Blur
@@ -374,7 +374,9 @@ def test_images_are_blurred_at_random_up_to_the_largest_blur(processor):
     contrast = []
     for seed in range(12):
         torch.manual_seed(seed)
-        contrast.append(FilmTransform(processor, "full", crop_scale=1.0, blur=2.0)({"image": image, "labels": LABELS}))
+        contrast.append(
+            ImageTransform(processor, "full", crop_scale=1.0, blur=2.0)({"image": image, "labels": LABELS})
+        )
     spread = [result["pixel_values"][0, 16:48, 16:48].std() for result in contrast]
     assert max(spread) > 4 * min(spread)
 
@@ -382,19 +384,19 @@ def test_images_are_blurred_at_random_up_to_the_largest_blur(processor):
 @pytest.mark.parametrize(("augment", "blur"), [("none", 1.0), ("flip", 1.0), ("full", -1.0), ("full", float("inf"))])
 def test_blur_out_of_range_or_without_augmentation_is_refused(processor, augment, blur):
     with pytest.raises(ValueError, match="`blur` must be 0, or above 0 with augment 'full'"):
-        FilmTransform(processor, augment, blur=blur)
+        ImageTransform(processor, augment, blur=blur)
 
 
 @pytest.mark.parametrize("draw_rate", [-0.1, 1.1])
 def test_a_draw_rate_out_of_range_is_refused(processor, draw_rate):
     with pytest.raises(ValueError, match=r"`draw_rate` must be in \[0, 1\]"):
-        FilmTransform(processor, draw_rate=draw_rate)
+        ImageTransform(processor, draw_rate=draw_rate)
 
 
 def test_a_rows_own_mask_comes_before_the_atlas(processor):
     row = {"image": noise(80, 64), "labels": LABELS, "thorax_mask": block(80, 64)[1]}
     own, auto, atlas = (
-        FilmTransform(processor, prior=source)(row)["anatomical_prior"] for source in ("masks", "auto", "atlas")
+        ImageTransform(processor, prior=source)(row)["anatomical_prior"] for source in ("masks", "auto", "atlas")
     )
     assert torch.equal(own, auto)
     assert not torch.equal(auto, atlas)
@@ -402,15 +404,17 @@ def test_a_rows_own_mask_comes_before_the_atlas(processor):
 
 def test_without_a_prior_there_is_no_key_and_no_mask_is_read(processor, tmp_path):
     row = {"image": noise(80, 64), "labels": LABELS, "thorax_mask": str(tmp_path / "gone.png")}
-    transform = FilmTransform(processor, augment="full", prior="none")
+    transform = ImageTransform(processor, augment="full", prior="none")
     assert set(transform(row)) == {"pixel_values", "labels"}
     assert transform.view(row)["thorax"] is None
 
 
 @pytest.mark.parametrize("shape", [(128, 128), (256, 128), (60, 120)])
-def test_the_atlas_lies_on_the_films_content_not_on_the_padding(shape):
+def test_the_atlas_lies_on_the_images_content_not_on_the_padding(shape):
     processor = ClarityImageProcessor(size={"height": 128, "width": 128})
-    thorax = FilmTransform(processor, prior="atlas").view({"image": noise(*shape)})["thorax"].as_subclass(torch.Tensor)
+    thorax = (
+        ImageTransform(processor, prior="atlas").view({"image": noise(*shape)})["thorax"].as_subclass(torch.Tensor)
+    )
     box = Letterbox.fit(shape, (128, 128))
     content = thorax[:, box.top : box.top + box.content[0], box.left : box.left + box.content[1]]
     assert content.sum() == pytest.approx(thorax.sum().item())
@@ -421,8 +425,8 @@ def test_the_atlas_lies_on_the_films_content_not_on_the_padding(shape):
 @pytest.mark.parametrize("augment", ["none", "full"])
 @pytest.mark.parametrize("shape", [(240, 240), (300, 180), (120, 270)])
 @pytest.mark.parametrize("mask_shape", [(512, 512), (60, 60), (90, 240)])
-def test_a_mask_of_any_size_lies_where_one_of_the_films_size_lies(shape, mask_shape, augment):
-    """Both cover the film's field of view: an edge at 3/8 is an edge at 3/8, whatever the pixels between."""
+def test_a_mask_of_any_size_lies_where_one_of_the_images_size_lies(shape, mask_shape, augment):
+    """Both cover the image's field of view: an edge at 3/8 is an edge at 3/8, whatever the pixels between."""
     processor = ClarityImageProcessor(size={"height": 96, "width": 96})
 
     def mask_of(height, width):
@@ -433,14 +437,14 @@ def test_a_mask_of_any_size_lies_where_one_of_the_films_size_lies(shape, mask_sh
     seen = []
     for mask in (mask_of(*shape), mask_of(*mask_shape)):
         torch.manual_seed(1)
-        transform = FilmTransform(processor, augment)
+        transform = ImageTransform(processor, augment)
         seen.append(transform.view({"image": noise(*shape), "thorax_mask": mask})["thorax"][0] > 0.5)
     assert (seen[0] & seen[1]).sum() / (seen[0] | seen[1]).sum() > 0.95
     torch.testing.assert_close(bounds(seen[0]), bounds(seen[1]), rtol=0, atol=1.5)
 
 
 def test_a_mask_file_may_be_empty_or_full(processor, tmp_path):
-    transform = FilmTransform(processor, prior="masks")
+    transform = ImageTransform(processor, prior="masks")
     priors = []
     for name, grey in (("empty", 0), ("full", 255)):
         path = tmp_path / f"{name}.png"
@@ -451,11 +455,11 @@ def test_a_mask_file_may_be_empty_or_full(processor, tmp_path):
     assert (priors[1] == 1).all()
 
 
-def test_outside_the_film_there_is_no_thorax(processor):
-    """A portrait film of 2:1 fills the middle half of the input."""
+def test_outside_the_image_there_is_no_thorax(processor):
+    """A portrait image of 2:1 fills the middle half of the input."""
     row = {"image": noise(128, 64), "labels": LABELS, "thorax_mask": np.ones((128, 64), dtype=bool)}
-    prior = FilmTransform(processor)(row)["anatomical_prior"][0]
-    # Columns 14 to 41 of 56 are the film, dilated by round(64 / 24) = 3 of 64 pixels: 2.6 of 56.
+    prior = ImageTransform(processor)(row)["anatomical_prior"][0]
+    # Columns 14 to 41 of 56 are the image, dilated by round(64 / 24) = 3 of 64 pixels: 2.6 of 56.
     assert (prior[:, 14:42] == 1).all()
     assert (prior[:, :11] == 0).all()
     assert (prior[:, 45:] == 0).all()
@@ -463,7 +467,7 @@ def test_outside_the_film_there_is_no_thorax(processor):
 
 @pytest.mark.parametrize("labels", [LABELS, LABELS.astype(np.float64), LABELS.tolist()])
 def test_labels_are_float32_and_stay_unannotated(processor, labels):
-    out = FilmTransform(processor)({"image": noise(64, 64), "labels": labels})["labels"]
+    out = ImageTransform(processor)({"image": noise(64, 64), "labels": labels})["labels"]
     assert out.dtype == torch.float32
     assert out[:2].tolist() == [1.0, 0.0]
     assert out[2].isnan()
@@ -472,7 +476,7 @@ def test_labels_are_float32_and_stay_unannotated(processor, labels):
 def test_pixel_values_are_three_equal_channels_of_the_processors_size():
     processor = ClarityImageProcessor(size={"height": 64, "width": 96})
     for augment in ("none", "full"):
-        pixels = FilmTransform(processor, augment)({"image": noise(80, 64), "labels": LABELS})["pixel_values"]
+        pixels = ImageTransform(processor, augment)({"image": noise(80, 64), "labels": LABELS})["pixel_values"]
         assert pixels.shape == (3, 64, 96)
         assert pixels.is_contiguous()
         assert torch.equal(pixels[0], pixels[2])
@@ -481,16 +485,16 @@ def test_pixel_values_are_three_equal_channels_of_the_processors_size():
 def test_channels_are_normalised_each_by_its_own_mean_and_deviation():
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     processor = ClarityImageProcessor(size={"height": 64, "width": 64}, image_mean=mean, image_std=std)
-    film = noise(64, 64)
-    ours = FilmTransform(processor)({"image": film, "labels": LABELS})["pixel_values"]
-    torch.testing.assert_close(ours, processor(film, return_tensors="pt").pixel_values[0], rtol=0, atol=1e-5)
-    assert ours[1, 3, 4].item() == pytest.approx((film[3, 4] / 255 - 0.456) / 0.224, abs=1e-5)
+    image = noise(64, 64)
+    ours = ImageTransform(processor)({"image": image, "labels": LABELS})["pixel_values"]
+    torch.testing.assert_close(ours, processor(image, return_tensors="pt").pixel_values[0], rtol=0, atol=1e-5)
+    assert ours[1, 3, 4].item() == pytest.approx((image[3, 4] / 255 - 0.456) / 0.224, abs=1e-5)
 
 
 @pytest.mark.parametrize("step", ["do_resize", "do_rescale", "do_normalize"])
 def test_a_processor_that_leaves_out_a_step_is_refused(step):
     with pytest.raises(ValueError, match="must resize, rescale and normalize"):
-        FilmTransform(ClarityImageProcessor(**{step: False}))
+        ImageTransform(ClarityImageProcessor(**{step: False}))
 
 
 # Teacher
@@ -503,11 +507,11 @@ def teacher_row(views):
 
 def test_teacher_logits_are_those_of_the_view_that_was_drawn(processor):
     row = teacher_row(2)
-    plain = FilmTransform(processor)(row)
+    plain = ImageTransform(processor)(row)
     assert plain["teacher_logits"].tolist() == [0.25, 0.5, 0.75]
     assert plain["teacher_logits"].dtype == torch.float32
     torch.manual_seed(0)
-    transform = FilmTransform(processor, augment="flip")
+    transform = ImageTransform(processor, augment="flip")
     seen = set()
     for _ in range(12):
         out = transform(row)
@@ -517,19 +521,19 @@ def test_teacher_logits_are_those_of_the_view_that_was_drawn(processor):
     assert seen == {True, False}
 
 
-def test_one_view_of_a_teacher_serves_the_film_as_it_is(processor):
-    assert FilmTransform(processor)(teacher_row(1))["teacher_logits"].tolist() == [0.25, 0.5, 0.75]
-    assert "teacher_logits" not in FilmTransform(processor)(teacher_row(1) | {"teacher_logits": None})
+def test_one_view_of_a_teacher_serves_the_image_as_it_is(processor):
+    assert ImageTransform(processor)(teacher_row(1))["teacher_logits"].tolist() == [0.25, 0.5, 0.75]
+    assert "teacher_logits" not in ImageTransform(processor)(teacher_row(1) | {"teacher_logits": None})
 
 
 def test_teacher_logits_that_the_views_do_not_have_are_refused(processor):
     with pytest.raises(ValueError, match="cached logits serve fixed views"):
-        FilmTransform(processor, augment="full")(teacher_row(2))
+        ImageTransform(processor, augment="full")(teacher_row(2))
     with pytest.raises(ValueError, match=r"`teacher_logits` must be \(V, F\) with V = 2 .* got \(1, 3\)"):
-        FilmTransform(processor, augment="flip")(teacher_row(1))
+        ImageTransform(processor, augment="flip")(teacher_row(1))
     for logits in (np.zeros(3), np.zeros((3, 3)), np.zeros((0, 3))):
         with pytest.raises(ValueError, match=r"`teacher_logits` must be \(V, F\) with V = 1 or 2"):
-            FilmTransform(processor)(teacher_row(1) | {"teacher_logits": logits})
+            ImageTransform(processor)(teacher_row(1) | {"teacher_logits": logits})
 
 
 # Refusals
@@ -538,30 +542,30 @@ def test_teacher_logits_that_the_views_do_not_have_are_refused(processor):
 @pytest.mark.parametrize("augment", [True, False, "crop", None])
 def test_an_unknown_augmentation_is_refused(processor, augment):
     with pytest.raises(ValueError, match=r"`augment` must be one of \['full', 'flip', 'none'\], got"):
-        FilmTransform(processor, augment=augment)
+        ImageTransform(processor, augment=augment)
 
 
 def test_an_unknown_prior_is_refused(processor):
     with pytest.raises(ValueError, match=r"`prior` must be one of \['auto', 'masks', 'atlas', 'none'\], got 'mask'"):
-        FilmTransform(processor, prior="mask")
+        ImageTransform(processor, prior="mask")
 
 
 @pytest.mark.parametrize("crop_scale", [0, -0.1, 1.1])
 def test_crop_scale_out_of_range_is_refused(processor, crop_scale):
     with pytest.raises(ValueError, match="crop_scale"):
-        FilmTransform(processor, augment="full", crop_scale=crop_scale)
+        ImageTransform(processor, augment="full", crop_scale=crop_scale)
 
 
 def test_a_missing_file_is_named(processor, tmp_path):
     row = {"image": {"path": str(tmp_path / "gone.png"), "bytes": None}, "labels": LABELS}
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
-        FilmTransform(processor)(row)
+        ImageTransform(processor)(row)
 
 
-def test_a_corrupt_film_is_named_also_when_its_bytes_are_in_the_row(processor, tmp_path):
+def test_a_corrupt_image_is_named_also_when_its_bytes_are_in_the_row(processor, tmp_path):
     path = tmp_path / "broken.png"
     path.write_bytes(png(noise(64, 64))[:1000])
-    transform = FilmTransform(processor)
+    transform = ImageTransform(processor)
     for cell in (str(path), {"path": str(path), "bytes": None}, {"path": str(path), "bytes": path.read_bytes()}):
         with pytest.raises(ValueError, match=r"broken\.png"):
             transform({"image": cell, "labels": LABELS})
@@ -572,39 +576,39 @@ def test_a_corrupt_mask_is_named(processor, tmp_path):
     path.write_bytes(png(noise(64, 64))[:1000])
     row = {"image": noise(64, 64), "labels": LABELS, "thorax_mask": {"path": str(path), "bytes": None}}
     with pytest.raises(OSError, match="broken-mask"):
-        FilmTransform(processor)(row)
+        ImageTransform(processor)(row)
 
 
-def test_undecoded_cells_read_as_the_film(tmp_path):
-    film = noise(64, 48)
-    path = tmp_path / "film.png"
-    path.write_bytes(png(film))
-    for cell in ({"path": str(path), "bytes": None}, {"path": None, "bytes": png(film)}, {"bytes": png(film)}):
-        np.testing.assert_array_equal(read_source(cell), film)
+def test_undecoded_cells_read_as_the_image(tmp_path):
+    image = noise(64, 48)
+    path = tmp_path / "image.png"
+    path.write_bytes(png(image))
+    for cell in ({"path": str(path), "bytes": None}, {"path": None, "bytes": png(image)}, {"bytes": png(image)}):
+        np.testing.assert_array_equal(read_source(cell), image)
 
 
 def test_a_mask_in_bytes_reads_as_the_array(processor):
-    film, mask = block(64, 64)
-    transform = FilmTransform(processor)
+    image, mask = block(64, 64)
+    transform = ImageTransform(processor)
     cells = [mask, {"path": None, "bytes": png(mask.astype(np.uint8) * 255)}, Image.fromarray(mask)]
-    priors = [transform({"image": film, "labels": LABELS, "thorax_mask": cell})["anatomical_prior"] for cell in cells]
+    priors = [transform({"image": image, "labels": LABELS, "thorax_mask": cell})["anatomical_prior"] for cell in cells]
     assert torch.equal(priors[0], priors[1])
     assert torch.equal(priors[0], priors[2])
 
 
 def test_a_transformed_dataset_has_the_rows_of_the_one_below(processor):
     rows = [{"image": noise(64, 64), "labels": LABELS}, {"image": 255 - noise(64, 64), "labels": 1 - LABELS}]
-    dataset = TransformedDataset(rows, FilmTransform(processor))
+    dataset = TransformedDataset(rows, ImageTransform(processor))
     assert len(dataset) == 2
     assert dataset[1]["labels"][0] == 0
-    expected = FilmTransform(processor)(rows[1])["pixel_values"]
+    expected = ImageTransform(processor)(rows[1])["pixel_values"]
     assert torch.equal(dataset[1]["pixel_values"], expected)
 
 
 @pytest.mark.parametrize("augment", ["flip", "full"])
 def test_the_randomness_of_a_row_is_of_seed_epoch_and_index(processor, augment):
     rows = [{"image": noise(64, 64), "labels": LABELS}] * 12
-    dataset, again = (TransformedDataset(rows, FilmTransform(processor, augment), seed=3) for _ in range(2))
+    dataset, again = (TransformedDataset(rows, ImageTransform(processor, augment), seed=3) for _ in range(2))
     state = torch.random.get_rng_state()
     first = [dataset[i]["pixel_values"] for i in range(12)]
     assert torch.equal(torch.random.get_rng_state(), state)

@@ -22,9 +22,9 @@ def digital_radiograph(pixels):
     def code(*parts):
         return pydicom.Sequence([highdicom.sr.CodedConcept(*parts)])
 
-    film = pydicom.Dataset()
-    film.file_meta = pydicom.dataset.FileMetaDataset()
-    film.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    image = pydicom.Dataset()
+    image.file_meta = pydicom.dataset.FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     values = {
         "SOPClassUID": pydicom.uid.DigitalXRayImageStorageForPresentation,
         "SOPInstanceUID": "2.25.1001",
@@ -84,9 +84,9 @@ def digital_radiograph(pixels):
         "PixelData": pixels.tobytes(),
     }
     for name, value in values.items():
-        setattr(film, name, value)
-    film.ViewCodeSequence[0].ViewModifierCodeSequence = []
-    return film
+        setattr(image, name, value)
+    image.ViewCodeSequence[0].ViewModifierCodeSequence = []
+    return image
 
 
 def box(x0, y0, x1, y1):
@@ -94,7 +94,7 @@ def box(x0, y0, x1, y1):
 
 
 def findings_of(size):
-    """All 14 findings: two boxes, one box, one box to the film's edge, the rest absent; a map for each."""
+    """All 14 findings: two boxes, one box, one box to the image's edge, the rest absent; a map for each."""
     height, width = size
     y, x = np.mgrid[0:height, 0:width]
     boxes = {

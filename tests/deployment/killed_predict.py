@@ -4,7 +4,7 @@
     python tests/deployment/killed_predict.py OUTPUT_DIR PROCESSES ARGUMENT...
 
 Each run is forked from this process, so that only the first waits for imports; with several processes they share the
-films and each is killed after as many operations. Prints a JSON list of what was there after each run.
+images and each is killed after as many operations. Prints a JSON list of what was there after each run.
 """
 
 import json
@@ -56,9 +56,9 @@ def start(operations: int, folder: Path, rank: int, world_size: int, arguments: 
 
 
 def whole_lines(folder: Path) -> list[str]:
-    """Films of every whole line of every file of findings."""
+    """Images of every whole line of every file of findings."""
     lines = [line for path in folder.glob("findings*.jsonl") for line in path.read_text().splitlines(keepends=True)]
-    return [json.loads(line)["film"] for line in lines if line.endswith("\n")]
+    return [json.loads(line)["image"] for line in lines if line.endswith("\n")]
 
 
 def main() -> None:
@@ -74,8 +74,8 @@ def main() -> None:
         children = [start(operations, folder, rank, world_size, arguments) for rank in range(world_size)]
         ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         pictures = {path.name.removesuffix(".png") for path in folder.glob("overlays/[!.]*.png")}
-        films = whole_lines(folder)
-        seen.append({"ended": ended, "films": sorted(set(films)), "bare": sorted(set(films) - pictures)})
+        images = whole_lines(folder)
+        seen.append({"ended": ended, "images": sorted(set(images)), "bare": sorted(set(images) - pictures)})
         if not any(code == -signal.SIGKILL for code in ended):
             break
     print(json.dumps(seen))

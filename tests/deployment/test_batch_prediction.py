@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Many films: what is found, what is written, what a stopped, shared or mistaken run does."""
+"""Many images: what is found, what is written, what a stopped, shared or mistaken run does."""
 
 import csv
 import errno
@@ -14,7 +14,7 @@ from PIL import Image
 from clarity_hf import ChestXrayLocalizationPipeline, ClarityImageProcessor
 from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.deployment import batch_prediction
-from clarity_hf.deployment.batch_prediction import find_films, predict_films
+from clarity_hf.deployment.batch_prediction import find_images, predict_images
 from clarity_hf.deployment.dicom_output import KINDS
 from clarity_hf.fingerprints import BOX_FIELDS
 
@@ -29,17 +29,17 @@ def pipeline(tiny_model):
 
 
 @pytest.fixture
-def films(film, tmp_path):
-    """Folder of seven different films."""
-    folder = tmp_path / "films"
+def images(image, tmp_path):
+    """Folder of seven different images."""
+    folder = tmp_path / "images"
     folder.mkdir()
     for index in range(COUNT):
-        Image.fromarray(np.roll(film, 7 * index, axis=1)).save(folder / f"{index}.png")
+        Image.fromarray(np.roll(image, 7 * index, axis=1)).save(folder / f"{index}.png")
     return folder
 
 
 def names(found):
-    return [film.name for film in found.films]
+    return [image.name for image in found.images]
 
 
 def lines(path):
@@ -47,7 +47,7 @@ def lines(path):
 
 
 def predicted(folder):
-    return [record["film"] for record in lines(folder / "findings.jsonl")]
+    return [record["image"] for record in lines(folder / "findings.jsonl")]
 
 
 def png(index):
@@ -57,77 +57,77 @@ def png(index):
 # Finding
 
 
-def test_a_folder_is_searched_by_content_and_the_rest_is_counted(films):
-    (films / "0.png").rename(films / "no-ending")
-    (films / "dicom-like").write_bytes(bytes(128) + b"DICM" + bytes(20))
-    (films / "broken.jpg").write_bytes(b"junk")
-    (films / "notes.txt").write_text("films")
-    (films / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
-    (films / ".hidden.png").write_bytes(b"")
-    found = find_films([films])
+def test_a_folder_is_searched_by_content_and_the_rest_is_counted(images):
+    (images / "0.png").rename(images / "no-ending")
+    (images / "dicom-like").write_bytes(bytes(128) + b"DICM" + bytes(20))
+    (images / "broken.jpg").write_bytes(b"junk")
+    (images / "notes.txt").write_text("images")
+    (images / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    (images / ".hidden.png").write_bytes(b"")
+    found = find_images([images])
     assert names(found) == [*(png(index) for index in range(1, COUNT)), "broken.jpg", "dicom-like", "no-ending"]
     assert found.passed_over == {"": 1, ".txt": 1}
 
 
-def test_folders_inside_are_searched_only_if_asked_and_never_the_results(films):
+def test_folders_inside_are_searched_only_if_asked_and_never_the_results(images):
     for inside in ("deep/er", "out/overlays"):
-        (films / inside).mkdir(parents=True)
-        (films / "0.png").replace(films / inside / "0.png") if inside == "deep/er" else None
-    (films / "out" / "overlays" / "1.png.png").write_bytes((films / "1.png").read_bytes())
+        (images / inside).mkdir(parents=True)
+        (images / "0.png").replace(images / inside / "0.png") if inside == "deep/er" else None
+    (images / "out" / "overlays" / "1.png.png").write_bytes((images / "1.png").read_bytes())
     rest = [png(index) for index in range(1, COUNT)]
-    assert names(find_films([films])) == rest
-    assert names(find_films([films], recursive=True, exclude=[films / "out"])) == [*rest, "deep/er/0.png"]
-    glob = find_films([f"{films}/**/*.png"], exclude=[films / "out"])
+    assert names(find_images([images])) == rest
+    assert names(find_images([images], recursive=True, exclude=[images / "out"])) == [*rest, "deep/er/0.png"]
+    glob = find_images([f"{images}/**/*.png"], exclude=[images / "out"])
     assert sorted(names(glob)) == sorted([*rest, "deep/er/0.png"])
     assert glob.passed_over == {".png": 1}
 
 
-def test_files_globs_and_lists_name_each_film_once(films, tmp_path, monkeypatch):
+def test_files_globs_and_lists_name_each_image_once(images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "list.txt").write_text("films/5.png\n\nfilms/[01].png\n")
-    found = find_films(["films/1.png", "@list.txt", f"{films}/5.png"])
+    (tmp_path / "list.txt").write_text("images/5.png\n\nimages/[01].png\n")
+    found = find_images(["images/1.png", "@list.txt", f"{images}/5.png"])
     assert names(found) == ["1.png", "5.png", "0.png"]
-    assert [film.path for film in found.films] == [films / name for name in names(found)]
+    assert [image.path for image in found.images] == [images / name for name in names(found)]
 
 
-def test_names_start_below_the_folder_common_to_all_inputs(films, film, tmp_path):
+def test_names_start_below_the_folder_common_to_all_inputs(images, image, tmp_path):
     other = tmp_path / "more"
     other.mkdir()
-    Image.fromarray(film).save(other / "0.png")
-    assert names(find_films([films / "0.png", other])) == ["films/0.png", "more/0.png"]
+    Image.fromarray(image).save(other / "0.png")
+    assert names(find_images([images / "0.png", other])) == ["images/0.png", "more/0.png"]
 
 
 def test_without_a_common_folder_names_start_with_what_tells_the_inputs_apart():
     starts = batch_prediction._starts_of_names
-    assert starts({"/one/films", "/one/films/deep", "/two/more"}) == {"/one/films": "films", "/two/more": "more"}
-    assert starts({"/one/a/films", "/two/b/films"}) == {"/one/a/films": "a/films", "/two/b/films": "b/films"}
-    assert starts({"/one/films", "/two/b"}) == {"/one/films": "films", "/two/b": "b"}
+    assert starts({"/one/images", "/one/images/deep", "/two/more"}) == {"/one/images": "images", "/two/more": "more"}
+    assert starts({"/one/a/images", "/two/b/images"}) == {"/one/a/images": "a/images", "/two/b/images": "b/images"}
+    assert starts({"/one/images", "/two/b"}) == {"/one/images": "images", "/two/b": "b"}
     assert starts({"/", "/one"}) == {"/": ""}  # asked for
-    named = starts({"/one/films", "/two/more"})
-    assert batch_prediction._name("/one/films/deep/0.png", named) == "films/deep/0.png"
+    named = starts({"/one/images", "/two/more"})
+    assert batch_prediction._name("/one/images/deep/0.png", named) == "images/deep/0.png"
 
 
-@pytest.mark.parametrize("given", ["nowhere.png", "films/*.gif", "@nowhere.txt"])
-def test_an_input_that_is_not_there_is_named(films, given, tmp_path, monkeypatch):
+@pytest.mark.parametrize("given", ["nowhere.png", "images/*.gif", "@nowhere.txt"])
+def test_an_input_that_is_not_there_is_named(images, given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"`inputs` must be there, got .*(nowhere|gif)"):
-        find_films(["films", given])
+        find_images(["images", given])
 
 
-def test_a_folder_without_films_is_an_error_that_counts_what_is_there(tmp_path):
+def test_a_folder_without_images_is_an_error_that_counts_what_is_there(tmp_path):
     (tmp_path / "notes.txt").write_text("none")
     with pytest.raises(ValueError, match="got none beside 1 other files"):
-        find_films([tmp_path])
+        find_images([tmp_path])
 
 
-def test_one_input_needs_no_list(films):
-    assert names(find_films(str(films))) == names(find_films(films)) == [png(index) for index in range(COUNT)]
+def test_one_input_needs_no_list(images):
+    assert names(find_images(str(images))) == names(find_images(images)) == [png(index) for index in range(COUNT)]
 
 
-def test_folders_that_cannot_be_listed_are_named(films, monkeypatch):
+def test_folders_that_cannot_be_listed_are_named(images, monkeypatch):
     for closed in ("closed", "open/closed"):
-        (films / closed).mkdir(parents=True)
-    (films / "0.png").rename(films / "open" / "0.png")
+        (images / closed).mkdir(parents=True)
+    (images / "0.png").rename(images / "open" / "0.png")
     scan = os.scandir
 
     def scandir(path):
@@ -136,105 +136,112 @@ def test_folders_that_cannot_be_listed_are_named(films, monkeypatch):
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    found = find_films([films], recursive=True)
+    found = find_images([images], recursive=True)
     assert "open/0.png" in names(found)
     assert found.unread == {
-        str(films / folder): "cannot be listed (Permission denied)" for folder in ("closed", "open/closed")
+        str(images / folder): "cannot be listed (Permission denied)" for folder in ("closed", "open/closed")
     }
-    assert find_films([f"{films}/**/*.png"]).unread == found.unread
-    assert find_films([f"{films}/*/*.png"]).unread == {str(films / "closed"): "cannot be listed (Permission denied)"}
+    assert find_images([f"{images}/**/*.png"]).unread == found.unread
+    assert find_images([f"{images}/*/*.png"]).unread == {
+        str(images / "closed"): "cannot be listed (Permission denied)"
+    }
     with pytest.raises(ValueError, match=r"got none .* /.*closed: cannot be listed \(Permission denied\)"):
-        find_films([films / "closed"])
+        find_images([images / "closed"])
 
 
-def test_folders_inside_that_are_not_asked_for_are_counted(films):
+def test_folders_inside_that_are_not_asked_for_are_counted(images):
     for inside in ("one/deep", "two"):
-        (films / inside).mkdir(parents=True)
-    assert find_films([films]).folders == 2
-    assert find_films([films], recursive=True).folders == 0
+        (images / inside).mkdir(parents=True)
+    assert find_images([images]).folders == 2
+    assert find_images([images], recursive=True).folders == 0
 
 
-def test_linked_folders_are_looked_into_once_and_loops_end(films, film, tmp_path):
+def test_linked_folders_are_looked_into_once_and_loops_end(images, image, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    Image.fromarray(film).save(elsewhere / "9.png")
-    (films / "real").mkdir()
-    (films / "0.png").rename(films / "real" / "0.png")
-    for link, target in (("again", films / "real"), ("loop", films), ("out", elsewhere), ("out-2", elsewhere)):
-        (films / link).symlink_to(target)
-    (elsewhere / "back").symlink_to(films)
-    (films / "up").symlink_to(tmp_path)
-    found = find_films([films], recursive=True)
+    Image.fromarray(image).save(elsewhere / "9.png")
+    (images / "real").mkdir()
+    (images / "0.png").rename(images / "real" / "0.png")
+    for link, target in (("again", images / "real"), ("loop", images), ("out", elsewhere), ("out-2", elsewhere)):
+        (images / link).symlink_to(target)
+    (elsewhere / "back").symlink_to(images)
+    (images / "up").symlink_to(tmp_path)
+    found = find_images([images], recursive=True)
     assert names(found) == [*(png(index) for index in range(1, COUNT)), "out/9.png", "real/0.png"]
     assert found.unread == {
-        str(films / "up"): "is a link to a folder that holds this one",
+        str(images / "up"): "is a link to a folder that holds this one",
     }
 
 
-def test_a_broken_link_with_the_ending_of_a_film_is_a_film_that_fails(pipeline, films, tmp_path):
-    (films / "7.png").symlink_to(films / "nowhere.png")
-    summary = predict_films(pipeline, find_films([films]).films, tmp_path / "out")
+def test_a_broken_link_with_the_ending_of_an_image_is_an_image_that_fails(pipeline, images, tmp_path):
+    (images / "7.png").symlink_to(images / "nowhere.png")
+    summary = predict_images(pipeline, find_images([images]).images, tmp_path / "out")
     assert (summary.predicted, summary.failed) == (COUNT, 1)
-    assert lines(tmp_path / "out" / "failed.jsonl")[0]["film"] == "7.png"
+    assert lines(tmp_path / "out" / "failed.jsonl")[0]["image"] == "7.png"
 
 
 LISTS = {
-    "plain": b"films/5.png\nfilms/1.png\n",
-    "Windows": b"films/5.png\r\nfilms/1.png\r\n",
-    "UTF-8 with its mark": "\ufefffilms/5.png\nfilms/1.png".encode(),
-    "UTF-16": "films/5.png\r\nfilms/1.png\r\n".encode("utf-16"),
-    "UTF-16 of the other order": b"\xfe\xff" + "films/5.png\nfilms/1.png\n".encode("utf-16-be"),
-    "quotes": b"\"films/5.png\"\n'films/1.png'\n",
-    "blanks": b"  films/5.png\t\n\n films/1.png \n",
+    "plain": b"images/5.png\nimages/1.png\n",
+    "Windows": b"images/5.png\r\nimages/1.png\r\n",
+    "UTF-8 with its mark": "\ufeffimages/5.png\nimages/1.png".encode(),
+    "UTF-16": "images/5.png\r\nimages/1.png\r\n".encode("utf-16"),
+    "UTF-16 of the other order": b"\xfe\xff" + "images/5.png\nimages/1.png\n".encode("utf-16-be"),
+    "quotes": b"\"images/5.png\"\n'images/1.png'\n",
+    "blanks": b"  images/5.png\t\n\n images/1.png \n",
 }
 
 
 @pytest.mark.parametrize("kind", LISTS)
-def test_lists_are_read_as_editors_and_spreadsheets_write_them(films, tmp_path, monkeypatch, kind):
+def test_lists_are_read_as_editors_and_spreadsheets_write_them(images, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.txt").write_bytes(LISTS[kind])
-    assert names(find_films(["@list.txt"])) == ["5.png", "1.png"]
+    assert names(find_images(["@list.txt"])) == ["5.png", "1.png"]
 
 
 @pytest.mark.parametrize("name", ["a b.png", " a.png", "a.png ", '"a".png', "a\x0bb.png", "a\u2028b.png", "@a.png"])
-def test_names_in_lists_are_taken_to_the_letter(films, tmp_path, monkeypatch, name):
-    monkeypatch.chdir(films)
-    (films / "0.png").rename(films / name)
+def test_names_in_lists_are_taken_to_the_letter(images, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(images)
+    (images / "0.png").rename(images / name)
     (tmp_path / "list.txt").write_text(f"{name}\n")
-    assert names(find_films([f"@{tmp_path}/list.txt"])) == [name]
+    assert names(find_images([f"@{tmp_path}/list.txt"])) == [name]
 
 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("films/größe.png".encode("latin-1"), "must list paths in UTF-8, got another text in '@list.txt'"),
-        ("films/1.png\n".encode("utf-16-le"), "must list paths as text, got NUL in '@list.txt'"),
+        ("images/größe.png".encode("latin-1"), "must list paths in UTF-8, got another text in '@list.txt'"),
+        ("images/1.png\n".encode("utf-16-le"), "must list paths as text, got NUL in '@list.txt'"),
         (b"@list.txt\n", "must name no list in a list, got '@list.txt'"),
     ],
 )
-def test_what_is_no_list_is_refused(films, tmp_path, monkeypatch, content, told):
+def test_what_is_no_list_is_refused(images, tmp_path, monkeypatch, content, told):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(ValueError, match=told):
-        find_films(["@list.txt"])
+        find_images(["@list.txt"])
 
 
 # Predicting
 
 
-def test_a_line_holds_what_the_pipeline_gives(pipeline, films, tmp_path):
+def test_a_line_holds_what_the_pipeline_gives(pipeline, images, tmp_path):
     out = tmp_path / "out"
     counts = []
-    summary = predict_films(
-        pipeline, find_films([films]).films, out, batch_size=3, workers=2, progress=lambda *done: counts.append(done)
+    summary = predict_images(
+        pipeline,
+        find_images([images]).images,
+        out,
+        batch_size=3,
+        workers=2,
+        progress=lambda *done: counts.append(done),
     )
-    assert (summary.films, summary.skipped, summary.predicted, summary.failed) == (7, 0, 7, 0)
+    assert (summary.images, summary.skipped, summary.predicted, summary.failed) == (7, 0, 7, 0)
     assert counts == [(0, 7), (3, 7), (6, 7), (7, 7)]
     assert predicted(out) == [png(index) for index in range(COUNT)]
     record = lines(out / "findings.jsonl")[4]
     assert record["size"] == [120, 90]
-    assert record["bytes"] == (films / "4.png").stat().st_size
-    alone = pipeline(str(films / "4.png"))
+    assert record["bytes"] == (images / "4.png").stat().st_size
+    alone = pipeline(str(images / "4.png"))
     assert [finding["label"] for finding in record["findings"]] == [finding["label"] for finding in alone]
     for mine, theirs in zip(record["findings"], alone, strict=True):
         assert mine["score"] == pytest.approx(theirs["score"], abs=1e-5)
@@ -243,65 +250,65 @@ def test_a_line_holds_what_the_pipeline_gives(pipeline, films, tmp_path):
             assert box == pytest.approx(other, abs=1)
 
 
-def test_a_threshold_decides_what_is_present(pipeline, films, tmp_path):
-    found = find_films([films / "0.png"]).films
+def test_a_threshold_decides_what_is_present(pipeline, images, tmp_path):
+    found = find_images([images / "0.png"]).images
     for threshold, present in ((0.0, True), (1.0, False)):
-        predict_films(pipeline, found, tmp_path / str(threshold), threshold=threshold)
+        predict_images(pipeline, found, tmp_path / str(threshold), threshold=threshold)
         for finding in lines(tmp_path / str(threshold) / "findings.jsonl")[0]["findings"]:
             assert (finding["threshold"], finding["present"]) == (threshold, present)
             assert present or finding["boxes"] == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_bad_films_are_told_without_their_folder_and_the_rest_go_on(pipeline, films, tmp_path, workers):
-    (films / "0.png").write_bytes((films / "0.png").read_bytes()[:500])
-    (films / "3.png").write_bytes(b"junk")
-    found = find_films([films]).films
-    (films / "6.png").unlink()
-    summary = predict_films(pipeline, found, tmp_path / "out", batch_size=2, workers=workers)
+def test_bad_images_are_told_without_their_folder_and_the_rest_go_on(pipeline, images, tmp_path, workers):
+    (images / "0.png").write_bytes((images / "0.png").read_bytes()[:500])
+    (images / "3.png").write_bytes(b"junk")
+    found = find_images([images]).images
+    (images / "6.png").unlink()
+    summary = predict_images(pipeline, found, tmp_path / "out", batch_size=2, workers=workers)
     assert (summary.predicted, summary.failed) == (4, 3)
     assert predicted(tmp_path / "out") == [png(index) for index in (1, 2, 4, 5)]
     failed = lines(tmp_path / "out" / "failed.jsonl")
-    assert [record["film"] for record in failed] == ["0.png", "3.png", "6.png"]
+    assert [record["image"] for record in failed] == ["0.png", "3.png", "6.png"]
     for record in failed:
-        assert record["film"] in record["reason"]
+        assert record["image"] in record["reason"]
         assert str(tmp_path) not in record["reason"]
 
 
 @pytest.mark.parametrize("outputs", [["overlays"], ["maps"], ["overlays", "maps"]])
-def test_a_name_too_long_for_its_results_fails_alone(pipeline, films, tmp_path, outputs):
+def test_a_name_too_long_for_its_results_fails_alone(pipeline, images, tmp_path, outputs):
     long = "x" * 251 + ".png"
-    (films / "3.png").rename(films / long)
-    summary = predict_films(pipeline, find_films([films]).films, tmp_path / "out", outputs=outputs)
+    (images / "3.png").rename(images / long)
+    summary = predict_images(pipeline, find_images([images]).images, tmp_path / "out", outputs=outputs)
     assert (summary.predicted, summary.failed) == (COUNT - 1, 1)
     (failed,) = lines(tmp_path / "out" / "failed.jsonl")
-    assert failed["film"] == long
-    assert failed["reason"].endswith("must be a name that results can have, got File name too long. Rename the film.")
+    assert failed["image"] == long
+    assert failed["reason"].endswith("must be a name that results can have, got File name too long. Rename the image.")
     assert list((tmp_path / "out").rglob("*.part")) == []
 
 
-def test_a_folder_in_the_place_of_a_result_fails_its_film_alone(pipeline, films, tmp_path):
+def test_a_folder_in_the_place_of_a_result_fails_its_image_alone(pipeline, images, tmp_path):
     (tmp_path / "out" / "overlays" / "3.png.png" / "x").mkdir(parents=True)
-    summary = predict_films(pipeline, find_films([films]).films, tmp_path / "out", outputs=["overlays"])
+    summary = predict_images(pipeline, find_images([images]).images, tmp_path / "out", outputs=["overlays"])
     assert (summary.predicted, summary.failed) == (COUNT - 1, 1)
 
 
-def test_a_full_disk_ends_the_run(pipeline, films, tmp_path, monkeypatch):
+def test_a_full_disk_ends_the_run(pipeline, images, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", full)
     with pytest.raises(OSError, match="No space left"):
-        predict_films(pipeline, find_films([films]).films, tmp_path / "out", outputs=["maps"])
+        predict_images(pipeline, find_images([images]).images, tmp_path / "out", outputs=["maps"])
 
 
 STRANGE_NAMES = ["a\rb.png", "a\nb.png", "a\r\nb.png", 'a"b.png', "a,b.png", "a\x1b[2Jb.png", "=1+1.png"]
 
 
-def test_names_with_line_ends_quotes_and_commas_come_back_from_every_table(pipeline, films, tmp_path):
+def test_names_with_line_ends_quotes_and_commas_come_back_from_every_table(pipeline, images, tmp_path):
     for index, name in enumerate(STRANGE_NAMES):
-        (films / png(index)).rename(films / name)
-    predict_films(pipeline, find_films([films]).films, tmp_path / "out", threshold=0.0, table=True)
+        (images / png(index)).rename(images / name)
+    predict_images(pipeline, find_images([images]).images, tmp_path / "out", threshold=0.0, table=True)
     for table in ("findings", "boxes"):
         with (tmp_path / "out" / f"{table}.csv").open(newline="") as file:
             rows = list(csv.reader(file))
@@ -312,15 +319,15 @@ def test_names_with_line_ends_quotes_and_commas_come_back_from_every_table(pipel
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")], ids=str)
-def test_too_little_memory_is_no_broken_film(pipeline, films, tmp_path, monkeypatch, error):
+def test_too_little_memory_is_no_broken_image(pipeline, images, tmp_path, monkeypatch, error):
     def broken(*_):
         try:
             raise error
         except (MemoryError, OSError) as cause:
-            raise ValueError("`film` must be a whole image") from cause
+            raise ValueError("`image` must be a whole image") from cause
 
     monkeypatch.setattr(batch_prediction, "read_image", broken)
-    predict_films(pipeline, find_films([films]).films[:1], tmp_path / "out")
+    predict_images(pipeline, find_images([images]).images[:1], tmp_path / "out")
     reason = lines(tmp_path / "out" / "failed.jsonl")[0]["reason"]
     assert reason.startswith("`0.png` must fit the memory that is free, got too little of it.")
 
@@ -334,65 +341,67 @@ def test_too_little_memory_is_no_broken_film(pipeline, films, tmp_path, monkeypa
     ],
     ids=repr,
 )
-def test_a_batch_too_large_for_the_memory_ends_the_run_with_the_way_out(pipeline, films, tmp_path, monkeypatch, error):
+def test_a_batch_too_large_for_the_memory_ends_the_run_with_the_way_out(
+    pipeline, images, tmp_path, monkeypatch, error
+):
     def large(*_):
         raise error
 
     monkeypatch.setattr(pipeline, "forward", large)
-    with pytest.raises(MemoryError, match=r"`batch_size` must give batches that fit the memory, got 4 films\. Lower"):
-        predict_films(pipeline, find_films([films]).films, tmp_path / "out", batch_size=4)
+    with pytest.raises(MemoryError, match=r"`batch_size` must give batches that fit the memory, got 4 images\. Lower"):
+        predict_images(pipeline, find_images([images]).images, tmp_path / "out", batch_size=4)
 
 
-def test_scores_that_are_no_numbers_fail_their_film(pipeline, films, tmp_path):
+def test_scores_that_are_no_numbers_fail_their_image(pipeline, images, tmp_path):
     with torch.no_grad():
         pipeline.model.class_token_head.bias.fill_(float("nan"))
-    summary = predict_films(pipeline, find_films([films]).films, tmp_path / "out", table=True)
+    summary = predict_images(pipeline, find_images([images]).images, tmp_path / "out", table=True)
     assert (summary.predicted, summary.failed) == (0, COUNT)
     assert "must give finite scores in [0, 1], got nan" in lines(tmp_path / "out" / "failed.jsonl")[0]["reason"]
     assert "NaN" not in (tmp_path / "out" / "findings.jsonl").read_text()
 
 
-def test_the_words_of_an_unexpected_error_are_not_repeated(pipeline, films, tmp_path, monkeypatch):
+def test_the_words_of_an_unexpected_error_are_not_repeated(pipeline, images, tmp_path, monkeypatch):
     def broken(*_):
         raise RuntimeError("PatientName Doe^Jane")
 
     monkeypatch.setattr(batch_prediction, "read_image", broken)
-    predict_films(pipeline, find_films([films]).films[:1], tmp_path / "out")
+    predict_images(pipeline, find_images([images]).images[:1], tmp_path / "out")
     assert lines(tmp_path / "out" / "failed.jsonl")[0]["reason"].startswith(
         "`0.png` must be readable, got an unexpected RuntimeError."
     )
 
 
-def test_a_film_that_failed_is_tried_again(pipeline, films, film, tmp_path):
-    (films / "2.png").write_bytes(b"junk")
-    predict_films(pipeline, find_films([films]).films, tmp_path / "out")
-    Image.fromarray(film).save(films / "2.png")
-    summary = predict_films(pipeline, find_films([films]).films, tmp_path / "out")
+def test_an_image_that_failed_is_tried_again(pipeline, images, image, tmp_path):
+    (images / "2.png").write_bytes(b"junk")
+    predict_images(pipeline, find_images([images]).images, tmp_path / "out")
+    Image.fromarray(image).save(images / "2.png")
+    summary = predict_images(pipeline, find_images([images]).images, tmp_path / "out")
     assert (summary.skipped, summary.predicted, summary.failed) == (6, 1, 0)
     assert (tmp_path / "out" / "failed.jsonl").read_text() == ""
 
 
-def test_pictures_maps_and_tables_stand_beside_the_lines(pipeline, films, tmp_path):
-    (films / "study").mkdir()
-    (films / "1.png").rename(films / "study" / "1.png")
+def test_pictures_maps_and_tables_stand_beside_the_lines(pipeline, images, tmp_path):
+    (images / "study").mkdir()
+    (images / "1.png").rename(images / "study" / "1.png")
     out = tmp_path / "out"
-    found = find_films([films], recursive=True).films
-    predict_films(pipeline, found, out, threshold=0.0, outputs=["overlays", "maps"], table=True)
+    found = find_images([images], recursive=True).images
+    predict_images(pipeline, found, out, threshold=0.0, outputs=["overlays", "maps"], table=True)
     with Image.open(out / "overlays" / "0.png.png") as overlay:
         assert overlay.width == 512
-        assert overlay.height > 683  # a strip below the film names the map and its scale
+        assert overlay.height > 683  # a strip below the image names the map and its scale
     with np.load(out / "maps" / "study" / "1.png.npz") as maps:
         assert maps["maps"].shape == (14, 4, 4)
-        assert maps["film_size"].tolist() == [120, 90]
+        assert maps["image_size"].tolist() == [120, 90]
         assert maps["input_size"].tolist() == [64, 64]
         assert maps["content"].tolist() == [0, 8, 64, 48]  # 120 × 90 fits 64 × 64 as 64 × 48, centred
         assert maps["labels"][0] == "Atelectasis"
-    records = {record["film"]: record for record in lines(out / "findings.jsonl")}
+    records = {record["image"]: record for record in lines(out / "findings.jsonl")}
     with (out / "findings.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["film"] for row in rows} == set(records)
+    assert {row["image"] for row in rows} == set(records)
     for row in rows:
-        for finding in records[row["film"]]["findings"]:
+        for finding in records[row["image"]]["findings"]:
             assert float(row[finding["label"]]) == finding["score"]
             assert row[f"{finding['label']} present"] == "1"
     with (out / "boxes.csv").open(newline="") as file:
@@ -403,17 +412,17 @@ def test_pictures_maps_and_tables_stand_beside_the_lines(pipeline, films, tmp_pa
 
 @pytest.mark.parametrize("present", [(2, 5), ()])
 def test_the_map_of_the_first_present_finding_is_drawn_whatever_its_rank(
-    pipeline, films, tmp_path, monkeypatch, present
+    pipeline, images, tmp_path, monkeypatch, present
 ):
     drawn = []
     draw = batch_prediction.draw_findings
     monkeypatch.setattr(
         batch_prediction, "draw_findings", lambda *given, **options: drawn.append(given[2]) or draw(*given, **options)
     )
-    ranked = [finding["label"] for finding in pipeline(str(films / "0.png"))]
+    ranked = [finding["label"] for finding in pipeline(str(images / "0.png"))]
     thresholds = [0.0 if ranked.index(label) in present else 1.0 for label in pipeline.model.config.findings]
     pipeline.model.config.score_thresholds = thresholds
-    predict_films(pipeline, find_films([films / "0.png"]).films, tmp_path / "out", outputs=["overlays"])
+    predict_images(pipeline, find_images([images / "0.png"]).images, tmp_path / "out", outputs=["overlays"])
     assert drawn == [ranked[2] if present else None]
 
 
@@ -435,33 +444,33 @@ def mixed(tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_looks_wrong_is_predicted_with_a_warning_in_its_line_and_its_row(pipeline, mixed, tmp_path, workers):
     out = tmp_path / "out"
-    summary = predict_films(pipeline, find_films([mixed]).films, out, batch_size=2, workers=workers, table=True)
+    summary = predict_images(pipeline, find_images([mixed]).images, out, batch_size=2, workers=workers, table=True)
     assert (summary.predicted, summary.failed, summary.warned) == (3, 0, 2)
-    records = {record["film"]: record for record in lines(out / "findings.jsonl")}
+    records = {record["image"]: record for record in lines(out / "findings.jsonl")}
     assert "warning" not in records["good.png"]
     assert records["dark.png"]["warning"]["kind"] == "inverted"
     assert set(records["noise.png"]["warning"]) == {"kind", "reason", "probability"}
     assert len(records["noise.png"]["findings"]) == 14
     with (out / "findings.csv").open(newline="") as file:
-        told = {row["film"]: row["warning"] for row in csv.DictReader(file)}
-    assert told == {"dark.png": "a film with dark bones", "good.png": "", "noise.png": "no radiograph"}
+        told = {row["image"]: row["warning"] for row in csv.DictReader(file)}
+    assert told == {"dark.png": "an image with dark bones", "good.png": "", "noise.png": "no radiograph"}
     assert json.loads((out / "settings.json").read_text())["radiograph_check"] == "warn"
 
 
 def test_what_looks_wrong_is_refused_where_asked_and_named_with_the_reason(pipeline, mixed, tmp_path):
-    out, found = tmp_path / "out", find_films([mixed]).films
-    summary = predict_films(pipeline, found, out, radiograph_check="refuse")
+    out, found = tmp_path / "out", find_images([mixed]).images
+    summary = predict_images(pipeline, found, out, radiograph_check="refuse")
     assert (summary.predicted, summary.failed, summary.warned) == (1, 2, 0)
     assert predicted(out) == ["good.png"]
-    failed = {record["film"]: record["reason"] for record in lines(out / "failed.jsonl")}
+    failed = {record["image"]: record["reason"] for record in lines(out / "failed.jsonl")}
     assert "`noise.png` must be a whole frontal chest radiograph" in failed["noise.png"]
-    assert "looks like a film with dark bones (probability" in failed["dark.png"]
+    assert "looks like an image with dark bones (probability" in failed["dark.png"]
     with pytest.raises(ValueError, match='radiograph_check "refuse" there, "off" now'):
-        predict_films(pipeline, found, out, radiograph_check="off")
+        predict_images(pipeline, found, out, radiograph_check="off")
 
 
-def test_unchecked_films_have_no_warning(pipeline, mixed, tmp_path):
-    summary = predict_films(pipeline, find_films([mixed]).films, tmp_path / "out", radiograph_check="off")
+def test_unchecked_images_have_no_warning(pipeline, mixed, tmp_path):
+    summary = predict_images(pipeline, find_images([mixed]).images, tmp_path / "out", radiograph_check="off")
     assert (summary.predicted, summary.warned) == (3, 0)
     assert "warning" not in (tmp_path / "out" / "findings.jsonl").read_text()
 
@@ -484,55 +493,55 @@ def stop_after(batches):
     return progress
 
 
-def test_a_stopped_run_goes_on_and_repeats_nothing(pipeline, films, tmp_path, monkeypatch):
-    out, found = tmp_path / "out", find_films([films]).films
+def test_a_stopped_run_goes_on_and_repeats_nothing(pipeline, images, tmp_path, monkeypatch):
+    out, found = tmp_path / "out", find_images([images]).images
     with pytest.raises(Killed):
-        predict_films(pipeline, found, out, batch_size=2, workers=2, progress=stop_after(2))
+        predict_images(pipeline, found, out, batch_size=2, workers=2, progress=stop_after(2))
     assert predicted(out) == [png(index) for index in range(4)]
     with (out / "findings.jsonl").open("a") as file:
-        file.write('{"film": "4.png", "si')  # a torn line
+        file.write('{"image": "4.png", "si')  # a torn line
     read = []
     whole = batch_prediction.read_image
     monkeypatch.setattr(batch_prediction, "read_image", lambda path, *_: read.append(path.name) or whole(path))
-    summary = predict_films(pipeline, found, out, batch_size=2, table=True)
+    summary = predict_images(pipeline, found, out, batch_size=2, table=True)
     assert read == ["4.png", "5.png", "6.png"]
     assert (summary.skipped, summary.predicted) == (4, 3)
     assert predicted(out) == [png(index) for index in range(COUNT)]
     assert len((out / "findings.csv").read_text().splitlines()) == COUNT + 1
 
 
-def test_a_torn_first_line_leaves_nothing(pipeline, films, tmp_path):
-    out, found = tmp_path / "out", find_films([films]).films
-    predict_films(pipeline, found, out)
-    (out / "findings.jsonl").write_bytes(b'{"film": "0.png"' + b" " * 70_000)
-    assert predict_films(pipeline, found, out).predicted == COUNT
+def test_a_torn_first_line_leaves_nothing(pipeline, images, tmp_path):
+    out, found = tmp_path / "out", find_images([images]).images
+    predict_images(pipeline, found, out)
+    (out / "findings.jsonl").write_bytes(b'{"image": "0.png"' + b" " * 70_000)
+    assert predict_images(pipeline, found, out).predicted == COUNT
     assert predicted(out) == [png(index) for index in range(COUNT)]
 
 
-def test_a_broken_line_within_is_an_error_that_names_it(pipeline, films, tmp_path):
-    out, found = tmp_path / "out", find_films([films]).films
-    predict_films(pipeline, found, out)
+def test_a_broken_line_within_is_an_error_that_names_it(pipeline, images, tmp_path):
+    out, found = tmp_path / "out", find_images([images]).images
+    predict_images(pipeline, found, out)
     text = (out / "findings.jsonl").read_text().splitlines(keepends=True)
     (out / "findings.jsonl").write_text("".join([text[0], "nothing\n", *text[1:]]))
     with pytest.raises(ValueError, match=r"findings\.jsonl line 2 that is none"):
-        predict_films(pipeline, found, out)
+        predict_images(pipeline, found, out)
 
 
-GOOD = '{"film": "x", "size": [1, 1], "bytes": 1, "modified": 1, "findings": []}\n'
+GOOD = '{"image": "x", "size": [1, 1], "bytes": 1, "modified": 1, "findings": []}\n'
 LINES = {
     "no JSON": b"nothing\n",
     "list": b"[]\n",
     "number": b"3\n",
     "null": b"null\n",
-    "text": b'"film"\n',
+    "text": b'"image"\n',
     "empty line": b"\n",
     "NUL": bytes(20) + b"\n",
-    "no UTF-8": b'{"film": "\xff"}\n',
+    "no UTF-8": b'{"image": "\xff"}\n',
     "nested too deep": b"[" * 100_000 + b"\n",
     "empty object": b"{}\n",
     "no bytes": GOOD.replace('"bytes": 1, ', "").encode(),
     "bytes as text": GOOD.replace('"bytes": 1', '"bytes": "1"').encode(),
-    "film is a list": GOOD.replace('"x"', '["x"]').encode(),
+    "image is a list": GOOD.replace('"x"', '["x"]').encode(),
     "no findings": GOOD.replace(', "findings": []', "").encode(),
     "findings of numbers": GOOD.replace("[]}", "[3]}").encode(),
     "a score of NaN": GOOD.replace(
@@ -545,49 +554,49 @@ LINES = {
 
 
 @pytest.mark.parametrize("kind", LINES)
-def test_a_line_that_is_no_record_is_an_error_that_names_it(pipeline, films, tmp_path, kind):
-    out, found = tmp_path / "out", find_films([films]).films
-    predict_films(pipeline, found[:1], out)
+def test_a_line_that_is_no_record_is_an_error_that_names_it(pipeline, images, tmp_path, kind):
+    out, found = tmp_path / "out", find_images([images]).images
+    predict_images(pipeline, found[:1], out)
     first = (out / "findings.jsonl").read_bytes()
     (out / "findings.jsonl").write_bytes(first + LINES[kind] + first)
     with pytest.raises(ValueError, match=r"must hold whole records, got findings\.jsonl line 2 that is none. Remove"):
-        predict_films(pipeline, found, out, table=True)
+        predict_images(pipeline, found, out, table=True)
 
 
 STATES = ["", "{", "[]", "null", "3", '"text"', "[" * 100_000, "\0", "{}"]
 
 
 @pytest.mark.parametrize("text", STATES, ids=lambda text: text[:9])
-def test_settings_that_are_none_are_an_error_that_names_them(pipeline, films, tmp_path, text):
-    out, found = tmp_path / "out", find_films([films]).films
-    predict_films(pipeline, found[:1], out)
+def test_settings_that_are_none_are_an_error_that_names_them(pipeline, images, tmp_path, text):
+    out, found = tmp_path / "out", find_images([images]).images
+    predict_images(pipeline, found[:1], out)
     (out / "settings.json").write_text(text)
     with pytest.raises(ValueError, match=r"`folder` must hold (readable settings.json|results of this model)"):
-        predict_films(pipeline, found, out)
+        predict_images(pipeline, found, out)
 
 
 @pytest.mark.parametrize("name", ["settings.json", "findings.jsonl", "findings-r00.jsonl"])
-def test_a_folder_in_the_place_of_a_state_file_is_an_error_that_names_it(pipeline, films, tmp_path, name):
-    out, found = tmp_path / "out", find_films([films]).films
-    predict_films(pipeline, found[:1], out)
+def test_a_folder_in_the_place_of_a_state_file_is_an_error_that_names_it(pipeline, images, tmp_path, name):
+    out, found = tmp_path / "out", find_images([images]).images
+    predict_images(pipeline, found[:1], out)
     (out / name).unlink(missing_ok=True)
     (out / name).mkdir()
     with pytest.raises((ValueError, OSError), match=rf"{name}"):
-        predict_films(pipeline, found, out)
+        predict_images(pipeline, found, out)
 
 
-def test_a_file_in_the_place_of_the_folder_is_an_error(pipeline, films, tmp_path):
+def test_a_file_in_the_place_of_the_folder_is_an_error(pipeline, images, tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(ValueError, match="`folder` must be a folder, got the file out"):
-        predict_films(pipeline, find_films([films]).films, tmp_path / "out")
+        predict_images(pipeline, find_images([images]).images, tmp_path / "out")
 
 
-def test_a_record_of_other_findings_is_an_error_that_names_the_film(pipeline, films, tmp_path):
-    out, found = tmp_path / "out", find_films([films]).films
-    predict_films(pipeline, found[:2], out)
+def test_a_record_of_other_findings_is_an_error_that_names_the_image(pipeline, images, tmp_path):
+    out, found = tmp_path / "out", find_images([images]).images
+    predict_images(pipeline, found[:2], out)
     (out / "findings.jsonl").write_text((out / "findings.jsonl").read_text() + GOOD)
     with pytest.raises(ValueError, match=r"must hold records of the same findings, got others for x\."):
-        predict_films(pipeline, found, out, table=True)
+        predict_images(pipeline, found, out, table=True)
 
 
 @pytest.mark.parametrize(
@@ -602,9 +611,9 @@ def test_a_record_of_other_findings_is_an_error_that_names_the_film(pipeline, fi
         ({"box_upsampling": 4}, "box_upsampling 8 there, 4 now"),
     ],
 )
-def test_a_folder_of_another_model_or_settings_is_refused_with_what_differs(pipeline, films, tmp_path, change, told):
-    out, found = tmp_path / "out", find_films([films]).films
-    predict_films(pipeline, found[:2], out)
+def test_a_folder_of_another_model_or_settings_is_refused_with_what_differs(pipeline, images, tmp_path, change, told):
+    out, found = tmp_path / "out", find_images([images]).images
+    predict_images(pipeline, found[:2], out)
     before = (out / "findings.jsonl").read_bytes()
     if change == "weights":
         next(pipeline.model.parameters()).data.add_(1)
@@ -613,143 +622,147 @@ def test_a_folder_of_another_model_or_settings_is_refused_with_what_differs(pipe
         pipeline.model.config.update(change)
         change = {}
     with pytest.raises(ValueError, match=told):
-        predict_films(pipeline, found, out, **change)
+        predict_images(pipeline, found, out, **change)
     assert (out / "findings.jsonl").read_bytes() == before
 
 
-def test_the_same_model_by_another_name_goes_on(pipeline, films, tmp_path):
-    out, found = tmp_path / "out", find_films([films]).films
-    predict_films(pipeline, found[:2], out, model_name="one")
-    assert predict_films(pipeline, found, out, model_name="other").skipped == 2
+def test_the_same_model_by_another_name_goes_on(pipeline, images, tmp_path):
+    out, found = tmp_path / "out", find_images([images]).images
+    predict_images(pipeline, found[:2], out, model_name="one")
+    assert predict_images(pipeline, found, out, model_name="other").skipped == 2
 
 
-def test_a_film_whose_file_has_changed_is_predicted_again_and_the_others_stay(pipeline, films, film, tmp_path):
-    out, found = tmp_path / "out", find_films([films]).films
-    predict_films(pipeline, found, out, table=True)
-    before = {record["film"]: record for record in lines(out / "findings.jsonl")}
-    Image.fromarray(film.T.copy()).save(films / "3.png")
+def test_an_image_whose_file_has_changed_is_predicted_again_and_the_others_stay(pipeline, images, image, tmp_path):
+    out, found = tmp_path / "out", find_images([images]).images
+    predict_images(pipeline, found, out, table=True)
+    before = {record["image"]: record for record in lines(out / "findings.jsonl")}
+    Image.fromarray(image.T.copy()).save(images / "3.png")
     for revision in (1, 2):
-        os.utime(films / "3.png", ns=(revision, revision))
-        summary = predict_films(pipeline, found, out, table=True)
+        os.utime(images / "3.png", ns=(revision, revision))
+        summary = predict_images(pipeline, found, out, table=True)
         assert (summary.skipped, summary.predicted, summary.changed) == (COUNT - 1, 1, 1)
-        after = {record["film"]: record for record in lines(out / "findings.jsonl")}
+        after = {record["image"]: record for record in lines(out / "findings.jsonl")}
         assert len(lines(out / "findings.jsonl")) == COUNT
         assert {name for name in before if before[name] != after[name]} == {"3.png"}
         assert (after["3.png"]["size"], after["3.png"]["modified"]) == ([90, 120], revision)
         assert after["3.png"]["revision"] == revision
     assert len((out / "findings.csv").read_text().splitlines()) == COUNT + 1
-    assert predict_films(pipeline, found, out).skipped == COUNT
+    assert predict_images(pipeline, found, out).skipped == COUNT
 
 
-def test_a_changed_film_of_a_run_that_was_stopped_is_there_once(pipeline, films, tmp_path):
-    out, found = tmp_path / "out", find_films([films]).films
-    predict_films(pipeline, found, out)
-    os.utime(films / "0.png", ns=(1, 1))
+def test_a_changed_image_of_a_run_that_was_stopped_is_there_once(pipeline, images, tmp_path):
+    out, found = tmp_path / "out", find_images([images]).images
+    predict_images(pipeline, found, out)
+    os.utime(images / "0.png", ns=(1, 1))
     with pytest.raises(Killed):
-        predict_films(pipeline, found, out, progress=stop_after(1))
+        predict_images(pipeline, found, out, progress=stop_after(1))
     assert len(lines(out / "findings.jsonl")) == COUNT + 1
-    assert predict_films(pipeline, found, out).skipped == COUNT
+    assert predict_images(pipeline, found, out).skipped == COUNT
     assert len(lines(out / "findings.jsonl")) == COUNT
 
 
-def test_a_changed_film_is_predicted_again_by_whichever_process_has_it(pipeline, films, tmp_path):
-    out, found = tmp_path / "out", find_films([films]).films
+def test_a_changed_image_is_predicted_again_by_whichever_process_has_it(pipeline, images, tmp_path):
+    out, found = tmp_path / "out", find_images([images]).images
     for rank in (0, 1):
-        predict_films(pipeline, found, out, rank=rank, world_size=2)
-    os.utime(films / "1.png", ns=(1, 1))
-    os.utime(films / "2.png", ns=(1, 1))
-    for rank in (0, 1, 2):  # of another number of processes: film 1 is in the share of process 1, film 2 of process 2
-        predict_films(pipeline, found, out, rank=rank, world_size=3)
-    stood = {record["film"]: record["modified"] for record in lines(out / "findings.jsonl")}
+        predict_images(pipeline, found, out, rank=rank, world_size=2)
+    os.utime(images / "1.png", ns=(1, 1))
+    os.utime(images / "2.png", ns=(1, 1))
+    for rank in (
+        0,
+        1,
+        2,
+    ):  # of another number of processes: image 1 is in the share of process 1, image 2 of process 2
+        predict_images(pipeline, found, out, rank=rank, world_size=3)
+    stood = {record["image"]: record["modified"] for record in lines(out / "findings.jsonl")}
     assert len(stood) == len(lines(out / "findings.jsonl")) == COUNT
     assert (stood["1.png"], stood["2.png"]) == (1, 1)
 
 
-def test_a_changed_film_that_cannot_be_read_is_told_and_its_earlier_result_stands(pipeline, films, tmp_path):
-    out, found = tmp_path / "out", find_films([films]).films
-    predict_films(pipeline, found, out)
-    (films / "3.png").write_bytes(b"junk")
-    summary = predict_films(pipeline, found, out)
+def test_a_changed_image_that_cannot_be_read_is_told_and_its_earlier_result_stands(pipeline, images, tmp_path):
+    out, found = tmp_path / "out", find_images([images]).images
+    predict_images(pipeline, found, out)
+    (images / "3.png").write_bytes(b"junk")
+    summary = predict_images(pipeline, found, out)
     assert (summary.skipped, summary.predicted, summary.failed) == (COUNT - 1, 0, 1)
-    assert [record["film"] for record in lines(out / "failed.jsonl")] == ["3.png"]
+    assert [record["image"] for record in lines(out / "failed.jsonl")] == ["3.png"]
     assert len(lines(out / "findings.jsonl")) == COUNT
 
 
-def test_other_films_under_the_same_names_are_refused(pipeline, films, tmp_path):
-    out, found = tmp_path / "out", find_films([films]).films
-    predict_films(pipeline, found, out)
-    for film in found:
-        os.utime(film.path, ns=(1, 1))
+def test_other_images_under_the_same_names_are_refused(pipeline, images, tmp_path):
+    out, found = tmp_path / "out", find_images([images]).images
+    predict_images(pipeline, found, out)
+    for image in found:
+        os.utime(image.path, ns=(1, 1))
     with pytest.raises(ValueError, match=r"another file named '0\.png' .*all 7 that have results. Choose another"):
-        predict_films(pipeline, found, out)
+        predict_images(pipeline, found, out)
 
 
-def test_the_same_files_under_other_names_are_refused(pipeline, films, film, tmp_path):
-    """With another input all names get longer, and every film would be there twice."""
+def test_the_same_files_under_other_names_are_refused(pipeline, images, image, tmp_path):
+    """With another input all names get longer, and every image would be there twice."""
     out, more = tmp_path / "out", tmp_path / "more"
-    predict_films(pipeline, find_films([films]).films, out)
+    predict_images(pipeline, find_images([images]).images, out)
     more.mkdir()
-    Image.fromarray(film).save(more / "9.png")
-    with pytest.raises(ValueError, match=r"got 'films/0\.png' for its '0\.png'"):
-        predict_films(pipeline, find_films([films, more]).films, out)
-    assert predict_films(pipeline, find_films([more]).films, out).predicted == 1  # other films may join
+    Image.fromarray(image).save(more / "9.png")
+    with pytest.raises(ValueError, match=r"got 'images/0\.png' for its '0\.png'"):
+        predict_images(pipeline, find_images([images, more]).images, out)
+    assert predict_images(pipeline, find_images([more]).images, out).predicted == 1  # other images may join
 
 
-def test_what_killed_runs_did_not_finish_is_removed(pipeline, films, tmp_path):
-    out, found = tmp_path / "out", find_films([films]).films
-    predict_films(pipeline, found[:2], out, outputs=["overlays"])
+def test_what_killed_runs_did_not_finish_is_removed(pipeline, images, tmp_path):
+    out, found = tmp_path / "out", find_images([images]).images
+    predict_images(pipeline, found[:2], out, outputs=["overlays"])
     torn, other = (out / "overlays" / f".{'0a' * 16}-r0{rank}.part" for rank in (1, 0))
     folder = out / f".{'1b' * 16}-r01.part"
     folder.mkdir()
     mine = out / ".mine.part"
     for path in (torn, other, mine):
         path.write_bytes(b"half a picture")
-    predict_films(pipeline, found, out, outputs=["overlays"], rank=1, world_size=2)
+    predict_images(pipeline, found, out, outputs=["overlays"], rank=1, world_size=2)
     assert not torn.exists()
     assert not folder.exists()
     assert other.exists()  # process 0 may be writing it
-    predict_films(pipeline, found, out, outputs=["overlays"])
+    predict_images(pipeline, found, out, outputs=["overlays"])
     assert not other.exists()
     assert mine.exists()
 
 
-def test_findings_without_settings_are_refused(pipeline, films, tmp_path):
+def test_findings_without_settings_are_refused(pipeline, images, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "findings.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match=r"must hold settings\.json"):
-        predict_films(pipeline, find_films([films]).films, tmp_path / "out")
+        predict_images(pipeline, find_images([images]).images, tmp_path / "out")
 
 
 # Sharing
 
 
-def test_processes_share_the_films_and_the_last_leaves_all_in_one_file(pipeline, films, tmp_path):
-    out, found = tmp_path / "out", find_films([films]).films
-    (films / "1.png").write_bytes(b"junk")
+def test_processes_share_the_images_and_the_last_leaves_all_in_one_file(pipeline, images, tmp_path):
+    out, found = tmp_path / "out", find_images([images]).images
+    (images / "1.png").write_bytes(b"junk")
     for rank, share in ((0, [0, 2, 4, 6]), (1, [3, 5])):
-        predict_films(pipeline, found, out, rank=rank, world_size=2, table=True)
-        assert [record["film"] for record in lines(out / f"findings-r0{rank}.jsonl")] == [png(i) for i in share]
+        predict_images(pipeline, found, out, rank=rank, world_size=2, table=True)
+        assert [record["image"] for record in lines(out / f"findings-r0{rank}.jsonl")] == [png(i) for i in share]
     assert sorted(predicted(out)) == [png(index) for index in (0, 2, 3, 4, 5, 6)]
-    assert [record["film"] for record in lines(out / "failed.jsonl")] == ["1.png"]
+    assert [record["image"] for record in lines(out / "failed.jsonl")] == ["1.png"]
     assert len((out / "findings.csv").read_text().splitlines()) == 7
 
 
-def test_one_of_two_is_stopped_and_the_next_run_takes_what_is_missing(pipeline, films, tmp_path):
-    out, found = tmp_path / "out", find_films([films]).films
-    predict_films(pipeline, found, out, rank=0, world_size=2)
+def test_one_of_two_is_stopped_and_the_next_run_takes_what_is_missing(pipeline, images, tmp_path):
+    out, found = tmp_path / "out", find_images([images]).images
+    predict_images(pipeline, found, out, rank=0, world_size=2)
     with pytest.raises(Killed):
-        predict_films(pipeline, found, out, batch_size=1, rank=1, world_size=2, progress=stop_after(1))
-    summary = predict_films(pipeline, found, out)
+        predict_images(pipeline, found, out, batch_size=1, rank=1, world_size=2, progress=stop_after(1))
+    summary = predict_images(pipeline, found, out)
     assert (summary.skipped, summary.predicted) == (5, 2)
     assert sorted(predicted(out)) == [png(index) for index in range(COUNT)]
     assert sorted(path.name for path in out.glob("[!.]*")) == ["failed.jsonl", "findings.jsonl", "settings.json"]
 
 
-def test_an_older_union_written_over_a_newer_one_is_made_good(pipeline, films, tmp_path, monkeypatch):
+def test_an_older_union_written_over_a_newer_one_is_made_good(pipeline, images, tmp_path, monkeypatch):
     """A process that reads the others' lines just before their last batch and writes just after their union."""
-    out, found = tmp_path / "out", find_films([films]).films
-    predict_films(pipeline, found, out, rank=0, world_size=2)
-    predict_films(pipeline, found, out, rank=1, world_size=2)
+    out, found = tmp_path / "out", find_images([images]).images
+    predict_images(pipeline, found, out, rank=0, world_size=2)
+    predict_images(pipeline, found, out, rank=1, world_size=2)
     late = (out / "findings-r01.jsonl").read_text().splitlines(keepends=True)
     write = batch_prediction._write_union
 
@@ -766,11 +779,11 @@ def test_an_older_union_written_over_a_newer_one_is_made_good(pipeline, films, t
     assert sorted(predicted(out)) == [png(index) for index in range(COUNT)]
 
 
-def test_an_older_list_of_failures_written_over_a_newer_one_is_made_good(pipeline, films, tmp_path, monkeypatch):
-    out, found = tmp_path / "out", find_films([films]).films
-    (films / "1.png").write_bytes(b"junk")
+def test_an_older_list_of_failures_written_over_a_newer_one_is_made_good(pipeline, images, tmp_path, monkeypatch):
+    out, found = tmp_path / "out", find_images([images]).images
+    (images / "1.png").write_bytes(b"junk")
     for rank in (0, 1):
-        predict_films(pipeline, found, out, rank=rank, world_size=2)
+        predict_images(pipeline, found, out, rank=rank, world_size=2)
     write = batch_prediction._write_union
 
     def raced(folder, *options):
@@ -781,7 +794,7 @@ def test_an_older_list_of_failures_written_over_a_newer_one_is_made_good(pipelin
 
     monkeypatch.setattr(batch_prediction, "_write_union", raced)
     batch_prediction._unite(out, table=False)
-    assert [record["film"] for record in lines(out / "failed.jsonl")] == ["1.png"]
+    assert [record["image"] for record in lines(out / "failed.jsonl")] == ["1.png"]
 
 
 # One run at a time
@@ -803,32 +816,32 @@ def no_patience(monkeypatch):
     ],
 )
 def test_a_second_run_is_refused_and_shares_of_one_run_are_not(
-    pipeline, films, tmp_path, no_patience, first, second, told
+    pipeline, images, tmp_path, no_patience, first, second, told
 ):
-    out, found = tmp_path / "out", find_films([films]).films
+    out, found = tmp_path / "out", find_images([images]).images
     summaries = []
 
     def meanwhile(done, _):
         rank, world_size = second
         if done and not summaries:
-            summaries.append(predict_films(pipeline, found, out, rank=rank, world_size=world_size))
+            summaries.append(predict_images(pipeline, found, out, rank=rank, world_size=world_size))
 
     rank, world_size = first
     if told is None:
-        predict_films(pipeline, found, out, rank=rank, world_size=world_size, progress=meanwhile)
+        predict_images(pipeline, found, out, rank=rank, world_size=world_size, progress=meanwhile)
         assert sorted(predicted(out)) == [png(index) for index in range(COUNT)]
     else:
         with pytest.raises(BlockingIOError, match=told):
-            predict_films(pipeline, found, out, rank=rank, world_size=world_size, progress=meanwhile)
+            predict_images(pipeline, found, out, rank=rank, world_size=world_size, progress=meanwhile)
         assert summaries == []
 
 
-def test_a_run_that_ended_or_failed_leaves_the_folder_free(pipeline, films, tmp_path, no_patience):
-    out, found = tmp_path / "out", find_films([films]).films
+def test_a_run_that_ended_or_failed_leaves_the_folder_free(pipeline, images, tmp_path, no_patience):
+    out, found = tmp_path / "out", find_images([images]).images
     with pytest.raises(Killed):
-        predict_films(pipeline, found, out, batch_size=2, progress=stop_after(1))
-    predict_films(pipeline, found, out)
-    assert predict_films(pipeline, found, out).skipped == COUNT
+        predict_images(pipeline, found, out, batch_size=2, progress=stop_after(1))
+    predict_images(pipeline, found, out)
+    assert predict_images(pipeline, found, out).skipped == COUNT
 
 
 # Arguments
@@ -845,48 +858,48 @@ def test_a_run_that_ended_or_failed_leaves_the_folder_free(pipeline, films, tmp_
         ({"rank": 2, "world_size": 2}, r"`rank` must be in \[0, 2\), got 2"),
     ],
 )
-def test_arguments_out_of_range_are_named_before_anything_is_written(pipeline, films, tmp_path, options, told):
+def test_arguments_out_of_range_are_named_before_anything_is_written(pipeline, images, tmp_path, options, told):
     with pytest.raises(ValueError, match=told):
-        predict_films(pipeline, find_films([films]).films, tmp_path / "out", **options)
+        predict_images(pipeline, find_images([images]).images, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
-def test_films_of_one_name_are_refused(pipeline, films, tmp_path):
-    found = find_films([films]).films
+def test_images_of_one_name_are_refused(pipeline, images, tmp_path):
+    found = find_images([images]).images
     with pytest.raises(ValueError, match=r"different names, got '0\.png' twice"):
-        predict_films(pipeline, [*found, found[0]], tmp_path / "out")
+        predict_images(pipeline, [*found, found[0]], tmp_path / "out")
 
 
 # DICOM
 
 
-def test_films_that_came_as_dicom_get_dicom_results(pipeline, films, film, tmp_path):
+def test_images_that_came_as_dicom_get_dicom_results(pipeline, images, image, tmp_path):
     pytest.importorskip("highdicom")
-    write_dicom(films / "IM000001", film)
+    write_dicom(images / "IM000001", image)
     out = tmp_path / "out"
-    summary = predict_films(pipeline, find_films([films]).films, out, threshold=0.0, outputs=["dicom"])
+    summary = predict_images(pipeline, find_images([images]).images, out, threshold=0.0, outputs=["dicom"])
     assert (summary.predicted, summary.failed) == (COUNT + 1, 0)
     kinds = sorted(path.name.removeprefix("IM000001.") for path in (out / "dicom").iterdir())  # and nothing unfinished
     assert kinds == ["overlay.dcm", "presentation.dcm", "probabilities.dcm", "report.dcm"]
 
 
-def test_a_film_whose_header_lacks_what_a_report_needs_fails_alone(pipeline, films, film, tmp_path):
+def test_an_image_whose_header_lacks_what_a_report_needs_fails_alone(pipeline, images, image, tmp_path):
     pytest.importorskip("highdicom")
-    write_dicom(films / "IM000001", film, StudyInstanceUID=None)
+    write_dicom(images / "IM000001", image, StudyInstanceUID=None)
     out = tmp_path / "out"
-    summary = predict_films(pipeline, find_films([films]).films, out, outputs=["dicom"])
+    summary = predict_images(pipeline, find_images([images]).images, out, outputs=["dicom"])
     assert (summary.predicted, summary.failed) == (COUNT, 1)
     assert lines(out / "failed.jsonl")[0]["reason"].startswith("DICOM results: ")
 
 
-def test_whatever_fails_in_dicom_results_fails_the_film_alone_but_a_full_disk_ends_the_run(
-    pipeline, films, film, tmp_path, monkeypatch
+def test_whatever_fails_in_dicom_results_fails_the_image_alone_but_a_full_disk_ends_the_run(
+    pipeline, images, image, tmp_path, monkeypatch
 ):
     from clarity_hf.deployment import dicom_inference
 
     pytest.importorskip("highdicom")
-    write_dicom(films / "IM000001", film)
-    found = find_films([films]).films
+    write_dicom(images / "IM000001", image)
+    found = find_images([images]).images
 
     def fails_with(error):
         def fail(*_, **__):
@@ -895,38 +908,40 @@ def test_whatever_fails_in_dicom_results_fails_the_film_alone_but_a_full_disk_en
         monkeypatch.setattr(dicom_inference, "write_dicom_results", fail)
 
     fails_with(AttributeError("PatientName Doe^Jane"))
-    summary = predict_films(pipeline, found, tmp_path / "out", outputs=["dicom"])
+    summary = predict_images(pipeline, found, tmp_path / "out", outputs=["dicom"])
     assert (summary.predicted, summary.failed) == (COUNT, 1)
     assert "Doe" not in (tmp_path / "out" / "failed.jsonl").read_text()
     fails_with(OSError("no space left"))
     with pytest.raises(OSError, match="no space left"):
-        predict_films(pipeline, found, tmp_path / "out", outputs=["dicom"])
+        predict_images(pipeline, found, tmp_path / "out", outputs=["dicom"])
 
 
-def test_dicom_results_are_the_same_bytes_whatever_the_batch(pipeline, film, tmp_path):
+def test_dicom_results_are_the_same_bytes_whatever_the_batch(pipeline, image, tmp_path):
     pytest.importorskip("highdicom")
-    (tmp_path / "films").mkdir()
+    (tmp_path / "images").mkdir()
     for index in range(5):
-        write_dicom(tmp_path / "films" / str(index), np.roll(film, 11 * index, axis=1))
-    found = find_films([tmp_path / "films"]).films
+        write_dicom(tmp_path / "images" / str(index), np.roll(image, 11 * index, axis=1))
+    found = find_images([tmp_path / "images"]).images
     written = []
     for batch_size in (1, 2, 5):
         out = tmp_path / f"out{batch_size}"
-        predict_films(pipeline, found, out, threshold=0.0, outputs=["dicom"], dicom_kinds=KINDS, batch_size=batch_size)
+        predict_images(
+            pipeline, found, out, threshold=0.0, outputs=["dicom"], dicom_kinds=KINDS, batch_size=batch_size
+        )
         written.append({path.name: path.read_bytes() for path in (out / "dicom").iterdir()})
     assert len(written[0]) == 5 * len(KINDS)
     assert written[0] == written[1] == written[2]
 
 
-def test_other_settings_are_other_instances(pipeline, film, tmp_path):
+def test_other_settings_are_other_instances(pipeline, image, tmp_path):
     pydicom = pytest.importorskip("pydicom")
-    write_dicom(tmp_path / "film", film)
-    found = find_films([tmp_path / "film"]).films
+    write_dicom(tmp_path / "image", image)
+    found = find_images([tmp_path / "image"]).images
     uids = set()
     for number, threshold in enumerate((0.0, 0.01)):  # all findings are present with both
         out = tmp_path / f"out{number}"
-        predict_films(pipeline, found, out, threshold=threshold, outputs=["dicom"], dicom_kinds=["overlay"])
-        uids.add(pydicom.dcmread(out / "dicom" / "film.overlay.dcm").SOPInstanceUID)
+        predict_images(pipeline, found, out, threshold=threshold, outputs=["dicom"], dicom_kinds=["overlay"])
+        uids.add(pydicom.dcmread(out / "dicom" / "image.overlay.dcm").SOPInstanceUID)
     assert len(uids) == 2
 
 
@@ -934,38 +949,38 @@ def test_what_the_radiograph_check_says_stands_in_dicom_results(pipeline, tmp_pa
     pydicom = pytest.importorskip("pydicom")
     phantom = draw_phantom(0, size=128).image
     write_dicom(tmp_path / "dark", 255 - phantom)
-    found = find_films([tmp_path / "dark"]).films
-    predict_films(pipeline, found, tmp_path / "warned", threshold=0.0, outputs=["dicom"])
+    found = find_images([tmp_path / "dark"]).images
+    predict_images(pipeline, found, tmp_path / "warned", threshold=0.0, outputs=["dicom"])
     written = {path.name: pydicom.dcmread(path).to_json() for path in (tmp_path / "warned" / "dicom").iterdir()}
     assert len(written) == 4
     for name, text in written.items():
-        assert "this looks like a film with dark bones" in text, name
-    summary = predict_films(pipeline, found, tmp_path / "refused", outputs=["dicom"], radiograph_check="refuse")
+        assert "this looks like an image with dark bones" in text, name
+    summary = predict_images(pipeline, found, tmp_path / "refused", outputs=["dicom"], radiograph_check="refuse")
     assert (summary.predicted, summary.failed) == (0, 1)
     (report,) = (tmp_path / "refused" / "dicom").iterdir()
     assert report.name == "dark.report.dcm"
     assert "The image was not analysed: `image` must be a whole frontal" in pydicom.dcmread(report).to_json()
 
 
-def test_a_lateral_view_gets_a_report_that_it_was_not_analysed(pipeline, film, tmp_path):
+def test_a_lateral_view_gets_a_report_that_it_was_not_analysed(pipeline, image, tmp_path):
     pydicom = pytest.importorskip("pydicom")
-    write_dicom(tmp_path / "side", film, ViewPosition="LL")
-    found = find_films([tmp_path / "side"]).films
-    summary = predict_films(pipeline, found, tmp_path / "out", outputs=["dicom"])
+    write_dicom(tmp_path / "side", image, ViewPosition="LL")
+    found = find_images([tmp_path / "side"]).images
+    summary = predict_images(pipeline, found, tmp_path / "out", outputs=["dicom"])
     assert summary.failed == 1
     report = pydicom.dcmread(tmp_path / "out" / "dicom" / "side.report.dcm")
     assert "got a lateral view" in report.to_json()
 
 
-def test_lines_and_tables_say_whose_they_are_when_asked(pipeline, films, film, tmp_path):
+def test_lines_and_tables_say_whose_they_are_when_asked(pipeline, images, image, tmp_path):
     pydicom = pytest.importorskip("pydicom")
-    write_dicom(films / "IM000001", film, AccessionNumber="A7")
-    header = pydicom.dcmread(films / "IM000001", stop_before_pixels=True)
-    found = find_films([films]).films
+    write_dicom(images / "IM000001", image, AccessionNumber="A7")
+    header = pydicom.dcmread(images / "IM000001", stop_before_pixels=True)
+    found = find_images([images]).images
     for name, outputs in (("asked", ["identifiers"]), ("not", [])):
-        predict_films(pipeline, found, tmp_path / name, outputs=outputs, table=True, threshold=0.0)
+        predict_images(pipeline, found, tmp_path / name, outputs=outputs, table=True, threshold=0.0)
     wanted = [header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID, "A7"]
-    told = {line["film"]: line for line in lines(tmp_path / "asked" / "findings.jsonl")}
+    told = {line["image"]: line for line in lines(tmp_path / "asked" / "findings.jsonl")}
     assert [told["IM000001"][name] for name in ("study", "series", "sop", "accession")] == wanted
     assert "study" not in told["0.png"]
     for table in ("findings", "boxes"):
@@ -977,10 +992,12 @@ def test_lines_and_tables_say_whose_they_are_when_asked(pipeline, films, film, t
     assert not (tmp_path / "asked" / "dicom").exists()
 
 
-def test_films_that_came_as_dicom_get_fhir(pipeline, films, film, tmp_path):
+def test_images_that_came_as_dicom_get_fhir(pipeline, images, image, tmp_path):
     pytest.importorskip("fhir.resources")
-    write_dicom(films / "IM000001", film)
-    predict_films(pipeline, find_films([films]).films, tmp_path / "out", threshold=0.0, outputs=["fhir", "fhir_r5"])
+    write_dicom(images / "IM000001", image)
+    predict_images(
+        pipeline, find_images([images]).images, tmp_path / "out", threshold=0.0, outputs=["fhir", "fhir_r5"]
+    )
     kinds = set()
     for output in ("fhir", "fhir_r5"):
         (path,) = (tmp_path / "out" / output).iterdir()
@@ -989,7 +1006,7 @@ def test_films_that_came_as_dicom_get_fhir(pipeline, films, film, tmp_path):
 
 
 def write_dicom(path, pixels, **changes):
-    """A CR film, PA, with every attribute that a report copies."""
+    """A CR image, PA, with every attribute that a report copies."""
     import pydicom
     from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 

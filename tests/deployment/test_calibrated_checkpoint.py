@@ -42,7 +42,7 @@ def source(tiny_checkpoint, tmp_path):
     return folder
 
 
-def save(source, folder, films="8 validation films of films"):
+def save(source, folder, images="8 validation images of images"):
     """Calibrate by hand: the first finding's threshold is .25."""
     model = ClarityForMultiLabelLocalization.from_pretrained(source)
     model.config.score_thresholds = [0.25] + [0.5] * 13
@@ -60,14 +60,14 @@ def save(source, folder, films="8 validation films of films"):
     )
     nothing = OverDraws(float("nan"), float("nan"))
     unseen = CrossFitted(8, 8, 2, (0,), 5, *[nothing] * 7)
-    return save_calibrated(source, model, ClarityImageProcessor.from_pretrained(source), folder, found, unseen, films)
+    return save_calibrated(source, model, ClarityImageProcessor.from_pretrained(source), folder, found, unseen, images)
 
 
 def test_the_card_of_the_source_goes_along_and_says_what_was_fitted(source, tmp_path):
     text = save(source, tmp_path / "calibrated")
     card = (tmp_path / "calibrated" / "README.md").read_text(encoding="utf-8")
     assert card.startswith(CARD.rstrip())
-    assert f"{HEADING}\n\nScores were calibrated, and thresholds chosen, on 8 validation films of films." in card
+    assert f"{HEADING}\n\nScores were calibrated, and thresholds chosen, on 8 validation images of images." in card
     assert "| Atelectasis | 0 | 2.000 | +0.000 | 0.250 |" in text
     assert card.endswith(text + "\n")
     picture = Path("pictures", "case.png")
@@ -76,10 +76,10 @@ def test_the_card_of_the_source_goes_along_and_says_what_was_fitted(source, tmp_
 
 
 def test_a_second_calibration_takes_the_place_of_the_first(source, tmp_path):
-    save(source, tmp_path / "first", "8 validation films of one")
+    save(source, tmp_path / "first", "8 validation images of one")
     text = (tmp_path / "first" / "README.md").read_text(encoding="utf-8") + "\n## Citation\n\nCite.\n"
     (tmp_path / "first" / "README.md").write_text(text, encoding="utf-8")
-    save(tmp_path / "first", tmp_path / "second", "9 validation films of other")
+    save(tmp_path / "first", tmp_path / "second", "9 validation images of other")
     card = (tmp_path / "second" / "README.md").read_text(encoding="utf-8")
     assert card.count(HEADING) == 1
     assert "of one" not in card

@@ -43,11 +43,11 @@ FACTS = {
             "source": "Drawings",
             "license": "Apache-2.0",
             "citation": "made here.",
-            "training": {"films": 40000},
-            "validation": {"films": 10, "patients": 9},
+            "training": {"images": 40000},
+            "validation": {"images": 10, "patients": 9},
             "note": "They say nothing.",
         },
-        {"source": "Films", "license": "none", "citation": "A hospital, 2020."},
+        {"source": "Images", "license": "none", "citation": "A hospital, 2020."},
     ],
     "split": "By patient.",
     "teacher": {"name": "convnextv2-nano", "license": "CC-BY-NC-4.0", "note": "Trained on drawings."},
@@ -63,10 +63,10 @@ FACTS = {
             "type": "drawings",
             "goals": {"AUROC": 1, "> 0.1": 0.9, "> 0.3": 0.8, "> 0.5": 0.6},
         },
-        "films-validation": {"title": "films", "type": "films"},
+        "images-validation": {"title": "images", "type": "images"},
     },
     "failures": ["Hernia is not found."],
-    "limits": ["Drawings are no films."],
+    "limits": ["Drawings are no images."],
 }
 
 
@@ -99,15 +99,15 @@ def tables(boxes, baselines, normal, subgroups=True, defined=True):
         heads = ("Baseline", "AUROC", "Gain, AUROC", "Boxes", "Boxes drawn", "by baseline", "Gain, T(IoU) > 0.1")
         row = Row(("random map", 0.5, estimate(0.2), "tuned, any region", 1.5, 4.5, estimate(-0.05)))
         made.append(Table("baselines", "Beside other methods", heads, (row,), "Gain."))
-    measured = [Row(("Films without any finding", 50 if normal else 0))]
+    measured = [Row(("Images without any finding", 50 if normal else 0))]
     if normal:
         measured += [
             Row(("Share of them with a false box", estimate(0.25))),
-            Row(("False boxes per film", estimate(0.5))),
+            Row(("False boxes per image", estimate(0.5))),
         ]
-    made.append(Table("normal_films", "Normal", ("Measure", "Value"), tuple(measured), ""))
+    made.append(Table("normal_images", "Normal", ("Measure", "Value"), tuple(measured), ""))
     if subgroups:
-        heads = ("Attribute", "Group", "Films", "Findings in the mean", "AUROC", "Sensitivity", "Specificity")
+        heads = ("Attribute", "Group", "Images", "Findings in the mean", "AUROC", "Sensitivity", "Specificity")
         groups = (Row(("Sex", "F", 90, 1, estimate(0.7), 0.6, 0.8)), Row(("Age", "0–17", 5, 0, None, None, None)))
         made.append(Table("subgroups", "By sex, age and view", heads, groups, ""))
     return {table.name: table.json() for table in made}
@@ -174,7 +174,7 @@ def inputs(checkpoint, tmp_path):
     model = ClarityForMultiLabelLocalization.from_pretrained(checkpoint)
     reports = [
         write_report(tmp_path, model, "phantom", "test", True, tables(True, True, True)),
-        write_report(tmp_path, model, "films", "validation", False, tables(False, False, False, defined=False)),
+        write_report(tmp_path, model, "images", "validation", False, tables(False, False, False, defined=False)),
     ]
     return {"folder": checkpoint, "facts": write_facts(tmp_path, FACTS), "reports": reports}
 
@@ -189,8 +189,13 @@ def write_report(folder, model, data, split, synthetic, made):
     """A committed report by hand, with pictures that only a synthetic one may show."""
     folder = folder / f"{data}-{split}"
     (folder / "cases").mkdir(parents=True)
-    entry = {"record": 1, "film": None, "finding": "Mass", "score": 0.5, "threshold": 0.25, "iou": 0.75}
-    titles = ("Best localized", "Worst localized", "Missed: present, and furthest below", "False boxes: films without")
+    entry = {"record": 1, "image": None, "finding": "Mass", "score": 0.5, "threshold": 0.25, "iou": 0.75}
+    titles = (
+        "Best localized",
+        "Worst localized",
+        "Missed: present, and furthest below",
+        "False boxes: images without",
+    )
     for place, title in enumerate(titles):
         name = title.split(":")[0].split(" ")[0].lower()
         Image.new("RGB", (8, 8), (place * 60, 0, 0)).save(folder / "cases" / f"{name}-1.jpg")
@@ -207,7 +212,7 @@ def write_report(folder, model, data, split, synthetic, made):
             "map_thresholds": dict(zip(FINDINGS, config.per_finding("map_thresholds"), strict=True)),
         },
         "caveats": ["Research use only.", "An independent reconstruction of CLARiTy.", f"Caveat of {data}."],
-        "films": 1200,
+        "images": 1200,
         "patients": 1100,
         "score_thresholds": dict(zip(FINDINGS, config.per_finding("score_thresholds"), strict=True)),
         "min_positives": 20,
@@ -263,18 +268,18 @@ def test_the_first_lines_say_what_it_is_not(inputs):
 def test_one_report_is_enough(inputs, tmp_path):
     text = render_checkpoint_card(**only(inputs, "phantom-test", tmp_path)).text
     assert text.count("## Figures: ") == 1
-    assert "films-validation" not in text
+    assert "images-validation" not in text
 
 
 def test_what_a_report_does_not_have_is_named_with_the_reason(inputs, tmp_path):
-    card = render_checkpoint_card(**only(inputs, "films-validation", tmp_path))
-    figures = card.text.split("## Figures: films")[1].split("\n## ")[0]
+    card = render_checkpoint_card(**only(inputs, "images-validation", tmp_path))
+    figures = card.text.split("## Figures: images")[1].split("\n## ")[0]
     assert "- AUROC of Hernia: no positives, or no negatives." in figures
     assert "- Mean AUROC: no finding has 20 positives." in figures
-    assert "- T(IoU): these films have no annotated boxes." in figures
-    assert "- Other methods: none was evaluated on these films." in figures
+    assert "- T(IoU): these images have no annotated boxes." in figures
+    assert "- Other methods: none was evaluated on these images." in figures
     assert "- Figures of Age 0–17: no finding has 20 positives." in figures
-    assert "normal films**: not measured" in figures
+    assert "normal images**: not measured" in figures
     assert "0.000" not in figures
     assert not re.search(r"\bnan\b", card.text.casefold())
     assert ModelCard(card.text).data.eval_results is None
@@ -314,14 +319,14 @@ def test_an_earlier_report_without_intervals_per_finding_has_its_card(inputs):
     assert box_rows(render_checkpoint_card(**inputs))["Mass"][:3] == ["31", "0.900", "0.700"]
 
 
-def test_pictures_are_of_synthetic_films_alone(inputs, tmp_path):
+def test_pictures_are_of_synthetic_images_alone(inputs, tmp_path):
     card = render_checkpoint_card(**inputs)
     assert sorted(card.pictures) == ["case-false.jpg", "case-missed.jpg", "case-worst.jpg"]
     source = inputs["reports"][0] / "cases"
     assert card.pictures["case-worst.jpg"] == (source / "worst-1.jpg").read_bytes()
-    real = render_checkpoint_card(**only(inputs, "films-validation", tmp_path))
+    real = render_checkpoint_card(**only(inputs, "images-validation", tmp_path))
     assert (real.pictures, "![" in real.text) == ({}, False)
-    assert "No pictures: the reports have no cases of synthetic films" in real.text
+    assert "No pictures: the reports have no cases of synthetic images" in real.text
 
 
 def test_a_report_that_does_not_say_that_it_is_synthetic_shows_no_picture(inputs):

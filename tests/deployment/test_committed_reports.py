@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What of a report may be committed: its figures and tables; no film of a patient, and no name."""
+"""What of a report may be committed: its figures and tables; no image of a patient, and no name."""
 
 import dataclasses
 import importlib.util
@@ -41,22 +41,22 @@ def evaluate(folder, data, split, drawn, records):
 
 @pytest.fixture(scope="module")
 def evaluations(tmp_path_factory):
-    """Folder with the evaluations `drawings` and `films`; the second has names as in the NIH release. Read only."""
+    """Folder with the evaluations `drawings` and `images`; the second has names as in the NIH release. Read only."""
     folder = tmp_path_factory.mktemp("evaluations")
-    records = synthetic.films(24)
+    records = synthetic.images(24)
     evaluate(folder / "drawings", "phantom", "test", True, records)
     named = [
         dataclasses.replace(record, name=f"{PATIENT}_{place:03d}", patient=PATIENT if place < 12 else "00067890")
         for place, record in enumerate(records)
     ]
-    evaluate(folder / "films", "nih-subset", "validation", False, named)
+    evaluate(folder / "images", "nih-subset", "validation", False, named)
     return folder
 
 
 def changed(evaluations, tmp_path, change):
-    """The report on films, changed, with its records."""
-    folder = tmp_path / "films"
-    for path in (*(evaluations / "films").rglob("*"), *(evaluations / "films-records").rglob("*")):
+    """The report on images, changed, with its records."""
+    folder = tmp_path / "images"
+    for path in (*(evaluations / "images").rglob("*"), *(evaluations / "images-records").rglob("*")):
         if path.is_file():
             copy = tmp_path / path.relative_to(evaluations)
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -88,8 +88,8 @@ def test_a_report_of_drawings_is_committed_with_its_cases(evaluations, tmp_path)
 
 
 def test_tables_are_those_of_the_evaluation(evaluations, tmp_path):
-    files = written(commit_report(evaluations / "films", tmp_path).folder)
-    tables = {f"tables/{path.name}": path.read_bytes() for path in (evaluations / "films" / "tables").glob("*.md")}
+    files = written(commit_report(evaluations / "images", tmp_path).folder)
+    tables = {f"tables/{path.name}": path.read_bytes() for path in (evaluations / "images" / "tables").glob("*.md")}
     assert len(tables) > 10
     assert {name: content for name, content in files.items() if name.startswith("tables/")} == tables
 
@@ -120,16 +120,16 @@ def test_figures_take_the_format_of_fewer_bytes(evaluations, tmp_path):
     assert [name for name in files if name.startswith("figures/")] == ["figures/roc.svg"]
 
 
-def test_films_of_patients_never_get_in(evaluations, tmp_path):
-    committed = commit_report(evaluations / "films", tmp_path)
-    assert list((evaluations / "films" / "cases").glob("*.jpg"))
+def test_images_of_patients_never_get_in(evaluations, tmp_path):
+    committed = commit_report(evaluations / "images", tmp_path)
+    assert list((evaluations / "images" / "cases").glob("*.jpg"))
     files = written(committed.folder)
     assert not [name for name in files if name.endswith(".jpg")]
     assert json.loads(files["report.json"])["cases"] == {}
     write_index(tmp_path, "ours")
     page = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "/cases/" not in page
-    assert "Films of patients are not shown." in page
+    assert "Images of patients are not shown." in page
 
 
 @pytest.mark.parametrize("value", [None, "false", 1, "true"])
@@ -143,13 +143,13 @@ def test_pictures_of_an_earlier_copy_do_not_stay(evaluations, tmp_path):
     for name in ("cases/best-1.jpg", "figures/old.png", "tables/old.md", "notes.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"")
-    files = written(commit_report(evaluations / "films", tmp_path).folder)
+    files = written(commit_report(evaluations / "images", tmp_path).folder)
     assert not {"cases/best-1.jpg", "figures/old.png", "tables/old.md"} & set(files)
     assert "notes.txt" in files  # it is none of ours
 
 
-def test_no_name_of_a_film_or_patient_is_in_what_is_written(evaluations, tmp_path):
-    committed = commit_report(evaluations / "films", tmp_path)
+def test_no_name_of_an_image_or_patient_is_in_what_is_written(evaluations, tmp_path):
+    committed = commit_report(evaluations / "images", tmp_path)
     assert committed.names_looked_for == 24 + 2
     write_index(tmp_path, "ours")
     for name, content in written(tmp_path).items():
@@ -160,11 +160,11 @@ def test_no_name_of_a_film_or_patient_is_in_what_is_written(evaluations, tmp_pat
 @pytest.mark.parametrize(
     "name",
     [PATIENT, f"{PATIENT}_003", f"a/{PATIENT}_777.png", "00099999_001"],
-    ids=["patient", "film", "path", "other"],
+    ids=["patient", "image", "path", "other"],
 )
 def test_a_report_with_a_name_is_refused_before_anything_is_written(evaluations, tmp_path, name):
     folder = changed(evaluations, tmp_path, lambda content: content["about"].update(note=f"Left out: {name}."))
-    with pytest.raises(ValueError, match=r"no film or patient, got [12] such names in report\.json") as error:
+    with pytest.raises(ValueError, match=r"no image or patient, got [12] such names in report\.json") as error:
         commit_report(folder, tmp_path / "docs")
     assert PATIENT not in str(error.value)
     assert not (tmp_path / "docs").exists()
@@ -176,20 +176,20 @@ def test_figures_that_hold_the_digits_of_a_name_are_no_names(evaluations, tmp_pa
 
 
 def test_names_that_cannot_be_told_from_figures_are_counted(evaluations, tmp_path):
-    committed = commit_report(evaluations / "films", tmp_path, names=["1000", "12", "ab", "film-1", "00054321"])
+    committed = commit_report(evaluations / "images", tmp_path, names=["1000", "12", "ab", "image-1", "00054321"])
     assert (committed.names_looked_for, committed.names_too_short) == (2, 3)
 
 
 def test_without_its_records_a_report_on_patients_is_not_committed(evaluations, tmp_path):
     folder = changed(evaluations, tmp_path, lambda content: None)
-    (tmp_path / "films-records" / "clarity.jsonl").unlink()
-    with pytest.raises(FileNotFoundError, match=r"must have its records beside it, got no films-records/\*\.jsonl"):
+    (tmp_path / "images-records" / "clarity.jsonl").unlink()
+    with pytest.raises(FileNotFoundError, match=r"must have its records beside it, got no images-records/\*\.jsonl"):
         commit_report(folder, tmp_path / "docs")
 
 
 def test_a_committed_report_is_read_like_its_source(evaluations, tmp_path):
-    committed = open_report(commit_report(evaluations / "films", tmp_path).folder)
-    source = open_report(evaluations / "films")
+    committed = open_report(commit_report(evaluations / "images", tmp_path).folder)
+    source = open_report(evaluations / "images")
     assert (committed.name, committed.synthetic) == ("nih-subset-validation", False)
     for name in source.content["tables"]:
         before, after = source.table(name), committed.table(name)
@@ -198,12 +198,14 @@ def test_a_committed_report_is_read_like_its_source(evaluations, tmp_path):
 
 
 def test_names_of_folders_are_of_data_and_split(evaluations, tmp_path):
-    folder = changed(evaluations, tmp_path, lambda content: content["about"].update(data="owner/films v2", split=None))
-    assert open_report(folder).name == "owner-films-v2-all"
+    folder = changed(
+        evaluations, tmp_path, lambda content: content["about"].update(data="owner/images v2", split=None)
+    )
+    assert open_report(folder).name == "owner-images-v2-all"
 
 
 def test_the_index_shows_figures_tables_and_drawings(evaluations, tmp_path):
-    for name in ("films", "drawings"):
+    for name in ("images", "drawings"):
         commit_report(evaluations / name, tmp_path)
     page = write_index(tmp_path, "ours").read_text(encoding="utf-8")
     assert re.findall(r"^## (.*)$", page, flags=re.M) == ["phantom-test", "nih-subset-validation"]

@@ -218,7 +218,7 @@ def test_bad_images_do_not_stop_it_and_are_answered_for(start, caplog):
     assert node.queue.counts()["images"] == {"refused": 3, "done": 1}
     reports = {one.StudyInstanceUID: one.to_json() for one in shelf.files if one.Modality == "SR"}
     assert len(reports) == 3  # without rows there is nothing that a report could refer to
-    assert "The image was not analysed: `image` must be a frontal film, got a lateral view" in reports["2.25.60002"]
+    assert "The image was not analysed: `image` must be a frontal image, got a lateral view" in reports["2.25.60002"]
     assert "not analysed" not in reports["2.25.60004"]
     assert "Doe" not in caplog.text
     assert "2.25." not in caplog.text

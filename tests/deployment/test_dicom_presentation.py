@@ -20,14 +20,14 @@ _spec.loader.exec_module(cases)
 
 
 @pytest.fixture
-def film():
+def image():
     return cases.digital_radiograph(np.zeros(cases.SIZE, dtype=np.uint8))
 
 
-def test_boxes_and_labels_stand_on_the_image_in_its_pixels(film):
-    state = write_presentation_state(film, cases.findings_of(cases.SIZE), cases.MODEL)
+def test_boxes_and_labels_stand_on_the_image_in_its_pixels(image):
+    state = write_presentation_state(image, cases.findings_of(cases.SIZE), cases.MODEL)
     (annotation,) = state.GraphicAnnotationSequence
-    assert annotation.ReferencedImageSequence[0].ReferencedSOPInstanceUID == film.SOPInstanceUID
+    assert annotation.ReferencedImageSequence[0].ReferencedSOPInstanceUID == image.SOPInstanceUID
     graphics = annotation.GraphicObjectSequence
     assert graphics[0].GraphicData == [13.25, 80.75, 40.125, 80.75, 40.125, 120.875, 13.25, 120.875, 13.25, 80.75]
     assert {graphic.GraphicAnnotationUnits for graphic in graphics} == {"PIXEL"}
@@ -43,9 +43,9 @@ def test_boxes_and_labels_stand_on_the_image_in_its_pixels(film):
         assert bottom == graphic.GraphicData[1] or top == graphic.GraphicData[1]  # above, or inside at the edge
 
 
-def test_a_normal_image_shows_the_notice_alone(film):
+def test_a_normal_image_shows_the_notice_alone(image):
     absent = [finding | {"present": False, "boxes": []} for finding in cases.findings_of(cases.SIZE)]
-    (annotation,) = write_presentation_state(film, absent, cases.MODEL).GraphicAnnotationSequence
+    (annotation,) = write_presentation_state(image, absent, cases.MODEL).GraphicAnnotationSequence
     assert "GraphicObjectSequence" not in annotation
     assert [text.UnformattedTextValue for text in annotation.TextObjectSequence] == [NOTICE]
 
@@ -59,19 +59,19 @@ def test_a_normal_image_shows_the_notice_alone(film):
         ("MONOCHROME2", "INVERSE", "INVERSE"),
     ],
 )
-def test_bones_are_as_bright_as_without(film, photometric, shape, shown):
-    film.PhotometricInterpretation, film.PresentationLUTShape = photometric, shape
-    assert write_presentation_state(film, cases.findings_of(cases.SIZE), cases.MODEL).PresentationLUTShape == shown
+def test_bones_are_as_bright_as_without(image, photometric, shape, shown):
+    image.PhotometricInterpretation, image.PresentationLUTShape = photometric, shape
+    assert write_presentation_state(image, cases.findings_of(cases.SIZE), cases.MODEL).PresentationLUTShape == shown
 
 
-def test_the_window_and_the_tables_are_the_images(film, tmp_path):
+def test_the_window_and_the_tables_are_the_images(image, tmp_path):
     table = pydicom.Dataset()
     table.add_new("LUTDescriptor", "US", [256, 0, 12])
     table.add_new("LUTData", "US", list(range(15, 4096, 16)))
     table.LUTExplanation = "harder"
-    film.VOILUTSequence = [table]
+    image.VOILUTSequence = [table]
     path = tmp_path / "state.dcm"
-    write_presentation_state(film, cases.findings_of(cases.SIZE), cases.MODEL, file=path)
+    write_presentation_state(image, cases.findings_of(cases.SIZE), cases.MODEL, file=path)
     state = pydicom.dcmread(path)
     (window,) = state.SoftcopyVOILUTSequence
     assert (window.WindowCenter, window.WindowWidth) == (128, 256)
@@ -86,19 +86,21 @@ def test_the_window_and_the_tables_are_the_images(film, tmp_path):
     ("spacing", "given"),
     [([0.2, 0.1], [0.2, 0.1]), ([0, 0], [0.2, 0.2]), (None, [0.2, 0.2])],
 )
-def test_the_whole_image_is_shown_at_its_own_proportions(film, spacing, given):
-    film.PixelSpacing = spacing  # that of the detector is 0.2
-    (area,) = write_presentation_state(film, cases.findings_of(cases.SIZE), cases.MODEL).DisplayedAreaSelectionSequence
+def test_the_whole_image_is_shown_at_its_own_proportions(image, spacing, given):
+    image.PixelSpacing = spacing  # that of the detector is 0.2
+    (area,) = write_presentation_state(
+        image, cases.findings_of(cases.SIZE), cases.MODEL
+    ).DisplayedAreaSelectionSequence
     assert (area.DisplayedAreaTopLeftHandCorner, area.DisplayedAreaBottomRightHandCorner) == ([1, 1], [130, 150])
     assert area.PresentationPixelSpacing == given
 
 
-def test_an_image_without_spacing_gets_square_pixels_or_its_own_ratio(film):
-    del film.PixelSpacing, film.ImagerPixelSpacing
+def test_an_image_without_spacing_gets_square_pixels_or_its_own_ratio(image):
+    del image.PixelSpacing, image.ImagerPixelSpacing
     for ratio, given in ((None, [1, 1]), ([2, 1], [2, 1])):
         if ratio:
-            film.PixelAspectRatio = ratio
-        state = write_presentation_state(film, cases.findings_of(cases.SIZE), cases.MODEL)
+            image.PixelAspectRatio = ratio
+        state = write_presentation_state(image, cases.findings_of(cases.SIZE), cases.MODEL)
         (area,) = pydicom.dcmread(as_file(state)).DisplayedAreaSelectionSequence
         assert area.PresentationPixelAspectRatio == given
         assert "PresentationPixelSpacing" not in area

@@ -49,15 +49,15 @@ def read_back(report):
 
 
 @pytest.fixture
-def film():
+def image():
     return cases.digital_radiograph(np.zeros(cases.SIZE, dtype=np.uint8))
 
 
 @pytest.fixture
-def written(film, tmp_path):
+def written(image, tmp_path):
     """A report as a file, and what it was made from."""
     findings = cases.findings_of(cases.SIZE)
-    write_structured_report(film, findings, cases.MODEL, file=tmp_path / "report.dcm")
+    write_structured_report(image, findings, cases.MODEL, file=tmp_path / "report.dcm")
     return tmp_path / "report.dcm", findings
 
 
@@ -76,7 +76,7 @@ def test_the_report_gives_back_scores_thresholds_and_boxes(written):
             assert polyline.tolist() == [[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]
 
 
-def test_boxes_are_on_the_films_instance_and_the_film_is_evidence(written):
+def test_boxes_are_on_the_images_instance_and_the_image_is_evidence(written):
     report = highdicom.sr.srread(written[0])
     group = report.content.get_planar_roi_measurement_groups()[0]
     source = group.roi.ContentSequence[0].ReferencedSOPSequence[0]
@@ -98,8 +98,8 @@ def test_the_report_names_the_model_and_says_what_it_is_not(written):
     )
 
 
-def test_a_box_stands_below_its_probability_too_and_is_tracked_as_a_rectangle(film):
-    report = write_structured_report(film, cases.findings_of(cases.SIZE), cases.MODEL)
+def test_a_box_stands_below_its_probability_too_and_is_tracked_as_a_rectangle(image):
+    report = write_structured_report(image, cases.findings_of(cases.SIZE), cases.MODEL)
     measurements = report.ContentSequence[-2]
     assert measurements.ConceptNameCodeSequence[0].CodeMeaning == "Imaging Measurements"
     boxed = 0
@@ -113,9 +113,9 @@ def test_a_box_stands_below_its_probability_too_and_is_tracked_as_a_rectangle(fi
     assert boxed == 4
 
 
-def test_a_refusal_is_a_report_without_findings_that_gives_the_reason(film, tmp_path):
+def test_a_refusal_is_a_report_without_findings_that_gives_the_reason(image, tmp_path):
     path = tmp_path / "refused.dcm"
-    write_refusal_report(film, "it looks like a lateral view", cases.MODEL, file=path)
+    write_refusal_report(image, "it looks like a lateral view", cases.MODEL, file=path)
     assert cases.errors_of(path) == []
     report = highdicom.sr.srread(path)
     (group,) = report.content.get_image_measurement_groups()
@@ -123,29 +123,29 @@ def test_a_refusal_is_a_report_without_findings_that_gives_the_reason(film, tmp_
     (summary,) = group.get_qualitative_evaluations()
     assert summary.value.value == "111245"  # no algorithms succeeded; without findings
     assert f"{NOTICE}. The image was not analysed: it looks like a lateral view" in report.to_json()
-    again = write_refusal_report(film, "it looks like a lateral view", cases.MODEL)
+    again = write_refusal_report(image, "it looks like a lateral view", cases.MODEL)
     assert again.SOPInstanceUID == report.SOPInstanceUID
     assert (
         again.SOPInstanceUID
-        != write_structured_report(film, cases.findings_of(cases.SIZE), cases.MODEL).SOPInstanceUID
+        != write_structured_report(image, cases.findings_of(cases.SIZE), cases.MODEL).SOPInstanceUID
     )
 
 
 @pytest.mark.parametrize("reason", ["", "Röntgen"])
-def test_a_refusal_without_a_reason_in_ascii_is_refused(film, reason):
+def test_a_refusal_without_a_reason_in_ascii_is_refused(image, reason):
     with pytest.raises(ValueError, match="`reason` must be words in ASCII"):
-        write_refusal_report(film, reason, cases.MODEL)
+        write_refusal_report(image, reason, cases.MODEL)
 
 
-def test_the_request_and_the_procedure_of_the_film_are_the_reports(film, tmp_path):
+def test_the_request_and_the_procedure_of_the_image_are_the_reports(image, tmp_path):
     request = pydicom.Dataset()
     request.RequestedProcedureID, request.ScheduledProcedureStepID = "RP7", "SPS7"
     request.RequestedProcedureDescription = "Thorax p.a."
-    film.RequestAttributesSequence = [request]
-    film.ProcedureCodeSequence = [highdicom.sr.CodedConcept("399208008", "SCT", "Plain chest X-ray")]
-    film.TimezoneOffsetFromUTC = "+0200"
+    image.RequestAttributesSequence = [request]
+    image.ProcedureCodeSequence = [highdicom.sr.CodedConcept("399208008", "SCT", "Plain chest X-ray")]
+    image.TimezoneOffsetFromUTC = "+0200"
     path = tmp_path / "report.dcm"
-    write_structured_report(film, cases.findings_of(cases.SIZE), cases.MODEL, file=path)
+    write_structured_report(image, cases.findings_of(cases.SIZE), cases.MODEL, file=path)
     assert cases.errors_of(path) == []
     report = pydicom.dcmread(path)
     (asked,) = report.ReferencedRequestSequence
@@ -161,7 +161,7 @@ def test_the_request_and_the_procedure_of_the_film_are_the_reports(film, tmp_pat
 def test_dsrdump_reads_the_report(written):
     said = subprocess.run(["dsrdump", "+Pl", str(written[0])], capture_output=True, timeout=60, check=False)
     assert (said.returncode, said.stderr) == (0, b"")
-    shown = said.stdout.decode("latin-1")  # of the film's character set
+    shown = said.stdout.decode("latin-1")  # of the image's character set
     assert "UNVERIFIED" in shown
     assert shown.count('"Measurement Group"') == 15  # 14 findings, one of them with two boxes
     assert NOTICE in shown

@@ -65,11 +65,11 @@ def test_a_model_is_named_by_its_weights(tiny_model):
 
 
 def test_settings_name_the_results_in_place_of_the_findings():
-    film = cases.digital_radiograph(np.zeros(cases.SIZE, dtype=np.uint8))
+    image = cases.digital_radiograph(np.zeros(cases.SIZE, dtype=np.uint8))
 
     def instance(settings, content):
         identity = ModelIdentity("m", "w", "1", settings)
-        return ResultSource(film, identity, "report", "same", None, content).arguments()["sop_instance_uid"]
+        return ResultSource(image, identity, "report", "same", None, content).arguments()["sop_instance_uid"]
 
     assert instance("s", "one content") == instance("s", "another")
     assert instance("s", "one content") != instance("t", "one content")
@@ -113,8 +113,8 @@ def test_a_uid_follows_from_its_parts_and_is_valid():
     ],
 )
 def test_the_time_is_the_images_own(values, moment):
-    film = pydicom.Dataset()
+    image = pydicom.Dataset()
     for name, value in values.items():
-        setattr(film, name, "")
-        film[name]._value = value
-    assert moment_of(film) == moment
+        setattr(image, name, "")
+        image[name]._value = value
+    assert moment_of(image) == moment

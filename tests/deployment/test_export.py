@@ -113,7 +113,7 @@ def test_all_that_is_written_is_named(onnx_export):
     assert (folder / "run.py").read_bytes() == Path(onnx_runner.__file__).read_bytes()
 
 
-def test_settings_say_what_lies_between_film_and_boxes(source, onnx_export):
+def test_settings_say_what_lies_between_image_and_boxes(source, onnx_export):
     settings = json.loads((onnx_export[0] / "clarity.json").read_text())
     config = source[0].config
     assert len(settings.pop("weights_hash")) == 16
@@ -172,10 +172,10 @@ def assert_tells_no_paths(folder):
 BLOCKED = ("torch", "torchvision", "transformers", "scipy", "clarity_hf", "onnx", "sklearn", "cv2")
 
 
-def run_alone(folder, film):
+def run_alone(folder, image):
     """What `run.py` prints, in a process that can import nothing but numpy, onnxruntime and Pillow of the extras."""
     code = (
-        f"import sys; sys.modules.update(dict.fromkeys({BLOCKED})); sys.argv[1:] = [{str(film)!r}];"
+        f"import sys; sys.modules.update(dict.fromkeys({BLOCKED})); sys.argv[1:] = [{str(image)!r}];"
         f"import runpy; runpy.run_path({str(folder / 'run.py')!r}, run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
@@ -196,18 +196,18 @@ def assert_equal_findings(ours, theirs):
             assert box == pytest.approx(same, abs=1)
 
 
-def save_films(folder, film):
-    """The drawn film as files of several depths and sizes, and a phantom."""
-    high = film.astype(np.float64) / 255
+def save_images(folder, radiograph):
+    """The drawn radiograph as files of several depths and sizes, and a phantom."""
+    high = radiograph.astype(np.float64) / 255
     deep = Image.fromarray((high * 65535).astype(np.uint16))
-    colour = Image.fromarray(film).convert("RGB")
+    colour = Image.fromarray(radiograph).convert("RGB")
     alpha = colour.copy()
-    columns = np.where(np.arange(film.shape[1]) < 80, 255, 128).astype(np.uint8)
-    alpha.putalpha(Image.fromarray(np.tile(columns, (film.shape[0], 1))))
+    columns = np.where(np.arange(radiograph.shape[1]) < 80, 255, 128).astype(np.uint8)
+    alpha.putalpha(Image.fromarray(np.tile(columns, (radiograph.shape[0], 1))))
     images = {
-        "grey.png": Image.fromarray(film),
-        "odd.bmp": Image.fromarray(film).resize((131, 77)),
-        "small.png": Image.fromarray(film).resize((31, 49)),
+        "grey.png": Image.fromarray(radiograph),
+        "odd.bmp": Image.fromarray(radiograph).resize((131, 77)),
+        "small.png": Image.fromarray(radiograph).resize((31, 49)),
         "deep.png": deep,
         "twelve.tif": Image.fromarray((high * 4095).astype(np.uint16)),
         "alpha.png": alpha,
@@ -219,15 +219,15 @@ def save_films(folder, film):
     return [folder / name for name in images]
 
 
-def test_the_runner_gives_what_the_pipeline_gives(source, onnx_export, film, tmp_path):
-    films = save_films(tmp_path, film)
+def test_the_runner_gives_what_the_pipeline_gives(source, onnx_export, image, tmp_path):
+    images = save_images(tmp_path, image)
     localizer = pipeline(TASK, model=source[0], image_processor=source[1])
     runner = onnx_runner.OnnxRunner(onnx_export[0])
-    results = {path.name: runner(path) for path in films}
-    for path, expected in zip(films, localizer([str(path) for path in films]), strict=True):
+    results = {path.name: runner(path) for path in images}
+    for path, expected in zip(images, localizer([str(path) for path in images]), strict=True):
         assert_equal_findings(results[path.name], expected)
     assert 0 < sum(one["present"] for one in results["grey.png"]) < FINDINGS
-    assert_equal_findings(run_alone(onnx_export[0], films[1]), results["odd.bmp"])
+    assert_equal_findings(run_alone(onnx_export[0], images[1]), results["odd.bmp"])
 
 
 def test_the_runner_says_why_it_refuses(onnx_export, tmp_path):
@@ -235,7 +235,7 @@ def test_the_runner_says_why_it_refuses(onnx_export, tmp_path):
     command = [sys.executable, str(onnx_export[0] / "run.py"), str(tmp_path / "flat.png")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: `film` must show something, got 7 in every pixel. Check the export.\n"
+    assert done.stderr == "error: `image` must show something, got 7 in every pixel. Check the export.\n"
 
 
 @pytest.mark.slow
@@ -287,7 +287,7 @@ def test_named_modules_stay_in_float(onnx_export, tmp_path):
         quantize_onnx(onnx_export[0] / "model.onnx", tmp_path / "b.onnx", ["clarity", "class_token_head"])
 
 
-def test_an_int8_export_runs(source, onnx_export, film, tmp_path, monkeypatch):
+def test_an_int8_export_runs(source, onnx_export, image, tmp_path, monkeypatch):
     def copy_of_fp32(program, folder):
         return {"model": Path(shutil.copy(onnx_export[0] / "model.onnx", folder))}
 
@@ -298,8 +298,8 @@ def test_an_int8_export_runs(source, onnx_export, film, tmp_path, monkeypatch):
     assert written["model"].name == "model-int8.onnx"
     settings = json.loads(written["settings"].read_text())
     assert (settings["model"], settings["precision"]) == ("model-int8.onnx", "int8")
-    Image.fromarray(film).save(tmp_path / "film.png")
-    found = onnx_runner.OnnxRunner(tmp_path / "int8")(tmp_path / "film.png")
+    Image.fromarray(image).save(tmp_path / "image.png")
+    found = onnx_runner.OnnxRunner(tmp_path / "int8")(tmp_path / "image.png")
     assert sorted(one["label"] for one in found) == sorted(source[0].config.findings)
 
 

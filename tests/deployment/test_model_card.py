@@ -15,7 +15,7 @@ METRICS = {"validation_auroc": 0.81234, "test_loss": 0.5} | {
 
 @pytest.fixture
 def labels():
-    """25 films: finding i has i positives, and one more that is not annotated."""
+    """25 images: finding i has i positives, and one more that is not annotated."""
     labels = np.zeros((25, 14), dtype=np.float32)
     for finding in range(14):
         labels[:finding, finding] = 1
@@ -27,7 +27,7 @@ def write(folder, model, labels, **changes):
     arguments = {
         "data": ["phantom"],
         "target": "phantom",
-        "train_films": 20_000,
+        "train_images": 20_000,
         "validation_labels": labels,
         "metrics": METRICS,
         "history": [
@@ -79,8 +79,8 @@ def test_the_sizes_of_model_and_data_are_stated(tiny_model, labels, tmp_path):
     _, text = write(tmp_path, tiny_model, labels)
     assert "input 64 × 64." in text
     assert f"{tiny_model.num_parameters() / 1e6:.1f} M parameters" in text
-    assert "20,000 films of phantom" in text
-    assert " 25\nvalidation films" in text
+    assert "20,000 images of phantom" in text
+    assert " 25\nvalidation images" in text
     assert "Mean AUROC 0.812." in text
     assert "For research. Not a medical device" in text
 
@@ -98,8 +98,8 @@ def test_with_two_sources_the_targets_evaluations_are_told(tiny_model, labels, t
     ]
     _, text = write(tmp_path, tiny_model, labels, data=["phantom", "nih"], target="nih", history=history)
     assert table(text, "Run") == [["1.00", "10", "0.400", "0.750"]]
-    assert "films of phantom and nih;" in text
-    assert "validation films of nih" in text
+    assert "images of phantom and nih;" in text
+    assert "validation images of nih" in text
 
 
 def test_what_is_undefined_is_said_and_kept_from_the_metadata(tiny_model, labels, tmp_path):
@@ -122,9 +122,9 @@ def test_no_path_of_this_machine_is_in_the_card(tiny_model, labels, tmp_path):
 
 def test_a_teacher_and_the_licence_question_are_named(tiny_model, labels, tmp_path):
     _, without = write(tmp_path, tiny_model, labels)
-    _, taught = write(tmp_path, tiny_model, labels, teacher="convnextv2-nano-films")
+    _, taught = write(tmp_path, tiny_model, labels, teacher="convnextv2-nano-images")
     assert "No teacher" in without
-    assert "Distilled from convnextv2-nano-films." in taught
+    assert "Distilled from convnextv2-nano-images." in taught
     assert "CC-BY-NC-4.0" in taught
 
 

@@ -53,8 +53,8 @@ def noise(size, dtype=np.uint8, high=255):
 
 
 def images():
-    """Films of every kind that Pillow writes and the package reads, by name."""
-    grey, film = Image.fromarray(noise((24, 20))), noise((24, 20), np.uint16, 4095)
+    """Images of every kind that Pillow writes and the package reads, by name."""
+    grey, image = Image.fromarray(noise((24, 20))), noise((24, 20), np.uint16, 4095)
     colour = Image.fromarray(noise((24, 20, 3)))
     alpha = colour.copy()
     alpha.putalpha(grey)
@@ -76,28 +76,28 @@ def images():
         "float.tif": Image.fromarray(noise((24, 20), np.float32, 1)),
         "float-255.tif": Image.fromarray(noise((24, 20), np.float32, 255)),
         "32-bit.tif": Image.fromarray(noise((24, 20), np.int32, 1023)),
-        "hot.png": Image.fromarray(np.where(np.arange(480).reshape(24, 20) == 9, 65535, film).astype(np.uint16)),
-        "dead.tif": Image.fromarray(np.where(np.arange(480).reshape(24, 20) == 9, -9, film).astype(np.int32)),
+        "hot.png": Image.fromarray(np.where(np.arange(480).reshape(24, 20) == 9, 65535, image).astype(np.uint16)),
+        "dead.tif": Image.fromarray(np.where(np.arange(480).reshape(24, 20) == 9, -9, image).astype(np.int32)),
         "overshot.tif": Image.fromarray(noise((24, 20), np.float32, 1.05) - np.float32(0.02)),
     }
 
 
 @pytest.mark.parametrize("name", list(images()))
-def test_films_are_read_as_the_package_reads_them(name, tmp_path):
+def test_images_are_read_as_the_package_reads_them(name, tmp_path):
     images()[name].save(tmp_path / name)
-    ours, theirs = onnx_runner.read_film(tmp_path / name), read_image(tmp_path / name)
+    ours, theirs = onnx_runner.read_radiograph(tmp_path / name), read_image(tmp_path / name)
     assert ours.dtype == theirs.dtype
     np.testing.assert_array_equal(ours, theirs)
 
 
-def test_transparent_palettes_and_rotated_films_are_read_as_the_package_reads_them(tmp_path):
+def test_transparent_palettes_and_rotated_images_are_read_as_the_package_reads_them(tmp_path):
     Image.fromarray(noise((24, 20))).quantize(8).save(tmp_path / "palette.png", transparency=1)
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90°
     Image.fromarray(noise((24, 20))).save(tmp_path / "rotated.jpg", exif=exif)
     for name in ("palette.png", "rotated.jpg"):
-        np.testing.assert_array_equal(onnx_runner.read_film(tmp_path / name), read_image(tmp_path / name))
-    assert onnx_runner.read_film(tmp_path / "rotated.jpg").shape == (20, 24)
+        np.testing.assert_array_equal(onnx_runner.read_radiograph(tmp_path / name), read_image(tmp_path / name))
+    assert onnx_runner.read_radiograph(tmp_path / "rotated.jpg").shape == (20, 24)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -106,31 +106,31 @@ def test_transparent_palettes_and_rotated_films_are_read_as_the_package_reads_th
 def test_tiffs_of_any_polarity_are_read_as_the_package_reads_them_or_refused(order, bits, white, tmp_path):
     tifffile = pytest.importorskip("tifffile")
     pytest.importorskip("imagecodecs")
-    film = noise((24, 20), np.uint8 if bits == 8 else np.uint16, 2**bits - 1)
+    image = noise((24, 20), np.uint8 if bits == 8 else np.uint16, 2**bits - 1)
     options = {"bitspersample": 12} if bits == 12 else {}
     photometric = "miniswhite" if white else "minisblack"
-    tifffile.imwrite(tmp_path / "film.tif", film, byteorder=order, photometric=photometric, metadata=None, **options)
+    tifffile.imwrite(tmp_path / "image.tif", image, byteorder=order, photometric=photometric, metadata=None, **options)
     try:
-        ours = onnx_runner.read_film(tmp_path / "film.tif")
+        ours = onnx_runner.read_radiograph(tmp_path / "image.tif")
     except ValueError as error:
         assert (order, bits, white) in {(">", 12, False), ("<", 12, True), (">", 12, True), (">", 16, True)}
         assert "Export it as a 16-bit PNG" in str(error)  # noqa: PT017
     else:
-        np.testing.assert_array_equal(ours, read_image(tmp_path / "film.tif"))
+        np.testing.assert_array_equal(ours, read_image(tmp_path / "image.tif"))
 
 
 def test_colour_of_16_bits_is_refused(tmp_path):
     tifffile = pytest.importorskip("tifffile")
-    tifffile.imwrite(tmp_path / "film.tif", noise((24, 20, 3), np.uint16, 65535), photometric="rgb", metadata=None)
+    tifffile.imwrite(tmp_path / "image.tif", noise((24, 20, 3), np.uint16, 65535), photometric="rgb", metadata=None)
     with pytest.raises(ValueError, match="Convert it to 16-bit grey"):
-        onnx_runner.read_film(tmp_path / "film.tif")
+        onnx_runner.read_radiograph(tmp_path / "image.tif")
 
 
 def refusals(folder):
-    """Files that are no film, by name."""
+    """Files that are no image, by name."""
     grey = Image.fromarray(noise((24, 20)))
     grey.save(folder / "two.tif", save_all=True, append_images=[grey])
-    grey.save(folder / "film.gif")
+    grey.save(folder / "image.gif")
     Image.fromarray(noise((8, 20))).save(folder / "small.png")
     Image.new("L", (20, 24), 7).save(folder / "flat.png")
     Image.new("LAB", (20, 24)).save(folder / "lab.tif")
@@ -139,28 +139,28 @@ def refusals(folder):
     Image.fromarray(np.full((24, 20), np.nan, np.float32)).save(folder / "nan.tif")
     grey.save(folder / "torn.png")
     (folder / "torn.png").write_bytes((folder / "torn.png").read_bytes()[:200])
-    (folder / "film.dcm").write_bytes(bytes(128) + b"DICM" + bytes(100))
+    (folder / "image.dcm").write_bytes(bytes(128) + b"DICM" + bytes(100))
     (folder / "empty.png").write_bytes(b"")
-    return ["two.tif", "film.gif", "small.png", "flat.png", "lab.tif", "deep.tif", "float.tif", "nan.tif", "torn.png"]
+    return ["two.tif", "image.gif", "small.png", "flat.png", "lab.tif", "deep.tif", "float.tif", "nan.tif", "torn.png"]
 
 
 @pytest.mark.filterwarnings("ignore:.*corrupt:UserWarning")
-def test_what_is_no_film_is_refused_with_the_reason(tmp_path):
-    for name in [*refusals(tmp_path), "film.dcm", "empty.png", "."]:
-        with pytest.raises(ValueError, match=r"(?s)^`film` must .+, got .+\. [A-Z].+\.$"):
-            onnx_runner.read_film(tmp_path / name)
-        if name != "film.dcm":
+def test_what_is_no_image_is_refused_with_the_reason(tmp_path):
+    for name in [*refusals(tmp_path), "image.dcm", "empty.png", "."]:
+        with pytest.raises(ValueError, match=r"(?s)^`image` must .+, got .+\. [A-Z].+\.$"):
+            onnx_runner.read_radiograph(tmp_path / name)
+        if name != "image.dcm":
             with pytest.raises(ValueError, match="must"):
                 read_image(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match=r"^`film` must be a file, got nothing at .+\. Check the path\.$"):
-        onnx_runner.read_film(tmp_path / "none.png")
+    with pytest.raises(FileNotFoundError, match=r"^`image` must be a file, got nothing at .+\. Check the path\.$"):
+        onnx_runner.read_radiograph(tmp_path / "none.png")
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
-    Image.fromarray(noise((24, 20))).save(tmp_path / "film.png")
+    Image.fromarray(noise((24, 20))).save(tmp_path / "image.png")
     monkeypatch.setattr(onnx_runner, "MAX_PIXELS", 479)
     with pytest.raises(ValueError, match="at most 479 pixels, got 20×24"):
-        onnx_runner.read_film(tmp_path / "film.png")
+        onnx_runner.read_radiograph(tmp_path / "image.png")
 
 
 def test_limits_are_the_packages():
@@ -184,7 +184,7 @@ def test_a_chain_of_directories_takes_no_time(tmp_path):
     (tmp_path / "chain.tif").write_bytes(content)
     begun = time.perf_counter()
     with pytest.raises(ValueError, match="several frames"):
-        onnx_runner.read_film(tmp_path / "chain.tif")
+        onnx_runner.read_radiograph(tmp_path / "chain.tif")
     assert time.perf_counter() - begun < 2
 
 
@@ -210,24 +210,24 @@ def test_scans_tiles_and_bytes_are_bounded_before_decoding(tmp_path, monkeypatch
         "tiles of at most 64000000 pixels, got 1600000000": b"II*\0" + tiles + bytes(104),
     }
     for reason, content in refused.items():
-        (tmp_path / "film").write_bytes(content)
+        (tmp_path / "image").write_bytes(content)
         with pytest.raises(ValueError, match=reason):
-            onnx_runner.read_film(tmp_path / "film")
-    (tmp_path / "film").write_bytes(jpeg + 200 * last)  # after its end: a phone's video
-    np.testing.assert_array_equal(onnx_runner.read_film(tmp_path / "film"), read_image(jpeg))
+            onnx_runner.read_radiograph(tmp_path / "image")
+    (tmp_path / "image").write_bytes(jpeg + 200 * last)  # after its end: a phone's video
+    np.testing.assert_array_equal(onnx_runner.read_radiograph(tmp_path / "image"), read_image(jpeg))
     monkeypatch.setattr(onnx_runner, "MAX_BYTES", 100)
     with pytest.raises(ValueError, match="at most 100 bytes"):
-        onnx_runner.read_film(tmp_path / "film")
+        onnx_runner.read_radiograph(tmp_path / "image")
 
 
-def test_too_little_memory_is_no_fault_of_the_film(tmp_path, monkeypatch):
+def test_too_little_memory_is_no_fault_of_the_image(tmp_path, monkeypatch):
     def fail(image):
         raise MemoryError
 
-    Image.fromarray(noise((24, 20))).save(tmp_path / "film.png")
+    Image.fromarray(noise((24, 20))).save(tmp_path / "image.png")
     monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
     with pytest.raises(MemoryError):
-        onnx_runner.read_film(tmp_path / "film.png")
+        onnx_runner.read_radiograph(tmp_path / "image.png")
 
 
 # Preprocessing
@@ -236,7 +236,7 @@ def test_too_little_memory_is_no_fault_of_the_film(tmp_path, monkeypatch):
 @pytest.mark.parametrize("resample", [2, 3])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("keep_ratio", [True, False])
-def test_pixel_values_of_8_bit_films_are_the_processors(size, resample, keep_ratio):
+def test_pixel_values_of_8_bit_images_are_the_processors(size, resample, keep_ratio):
     capability = torch.backends.cpu.get_cpu_capability()
     processor = ClarityImageProcessor(
         size={"height": 64, "width": 64}, keep_ratio=keep_ratio, resample=resample, image_std=[0.2, 0.25, 0.3]
@@ -253,7 +253,7 @@ def test_pixel_values_of_8_bit_films_are_the_processors(size, resample, keep_rat
 
 @pytest.mark.parametrize("resample", [2, 3])
 @pytest.mark.parametrize("size", SIZES)
-def test_pixel_values_of_deep_films_are_the_processors(size, resample):
+def test_pixel_values_of_deep_images_are_the_processors(size, resample):
     processor = ClarityImageProcessor(size={"height": 64, "width": 64}, resample=resample)
     named = settings(resample={2: "bilinear", 3: "bicubic"}[resample])
     pixels = noise(size, np.float32)
@@ -269,7 +269,7 @@ def test_inputs_that_are_not_square_are_the_processors():
     np.testing.assert_allclose(prepared, expected, rtol=0, atol=2e-5)
 
 
-def test_black_is_around_a_portrait_film():
+def test_black_is_around_a_portrait_image():
     prepared = onnx_runner.prepare(np.full((128, 64), 255, np.uint8), settings(mean=[0.0], std=[1.0]))
     np.testing.assert_allclose(prepared[0, 0, :, 16:48], 1, atol=1e-6)
     assert prepared[0, 0, :, :16].max() == prepared[0, 0, :, 48:].max() == 0
@@ -340,7 +340,7 @@ def test_findings_come_by_score_with_boxes_from_their_threshold_on():
     assert [(one["label"], one["present"]) for one in found] == [("Nodule", True), ("Mass", False)]
     assert found[1] == {"label": "Mass", "score": pytest.approx(0.4), "threshold": 0.5, "present": False, "boxes": []}
     (box,) = found[0]["boxes"]
-    # Half of the peak lies half a patch, 16 pixels of the film, around the patch's centre (80, 48), to a cell of 4.
+    # Half of the peak lies half a patch, 16 pixels of the image, around the patch's centre (80, 48), to a cell of 4.
     assert box == {"xmin": 64.0, "ymin": 32.0, "xmax": 96.0, "ymax": 64.0}
     json.dumps(found)
 
@@ -356,7 +356,7 @@ def test_another_export_is_refused(tmp_path, changed, got):
 def test_a_folder_without_an_export_is_refused(tmp_path, capsys):
     pytest.importorskip("onnxruntime")
     with pytest.raises(SystemExit) as caught:
-        onnx_runner.main(["film.png", "--folder", str(tmp_path)])
+        onnx_runner.main(["image.png", "--folder", str(tmp_path)])
     assert caught.value.code == 1
     expected = r"error: `folder` must hold clarity\.json, got .+\. Pass the folder of an export\.\n"
     assert re.fullmatch(expected, capsys.readouterr().err)

@@ -38,11 +38,11 @@ def pacs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sent():
-    """A film and every kind of result, by name."""
+    """An image and every kind of result, by name."""
     pixels = np.tile(np.arange(96, dtype=np.uint8) * 2, (120, 1))
-    film = pydicom.Dataset()
-    film.file_meta = pydicom.dataset.FileMetaDataset()
-    film.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    image = pydicom.Dataset()
+    image.file_meta = pydicom.dataset.FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     values = {
         "SOPClassUID": pydicom.uid.ComputedRadiographyImageStorage,
         "SOPInstanceUID": "2.25.2001",
@@ -72,8 +72,11 @@ def sent():
         "PixelData": pixels.tobytes(),
     }
     for name, value in values.items():
-        setattr(film, name, value)
-    film.file_meta.MediaStorageSOPClassUID, film.file_meta.MediaStorageSOPInstanceUID = film.SOPClassUID, "2.25.2001"
+        setattr(image, name, value)
+    image.file_meta.MediaStorageSOPClassUID, image.file_meta.MediaStorageSOPInstanceUID = (
+        image.SOPClassUID,
+        "2.25.2001",
+    )
     heat = np.outer(np.hanning(120), np.hanning(96)).astype(np.float32)
     corners = {"xmin": 12.3, "ymin": 20.7, "xmax": 60.1, "ymax": 90.9}
     shared = {"threshold": 0.5, "map": heat}
@@ -82,8 +85,8 @@ def sent():
         {"label": "Hernia", "score": 0.1, "present": False, "boxes": []} | shared,
     ]
     model = ModelIdentity("clarity-s16-224", "0123456789abcdef")
-    results = write_dicom_results(film, pixels, findings, model, kinds=KINDS, map_thresholds=0.5)
-    return {"film": film} | results.datasets
+    results = write_dicom_results(image, pixels, findings, model, kinds=KINDS, map_thresholds=0.5)
+    return {"image": image} | results.datasets
 
 
 def store(pacs, datasets):
@@ -93,7 +96,7 @@ def store(pacs, datasets):
 
 @pytest.fixture(scope="module")
 def stored(pacs, sent):
-    """The film and its results are in the PACS, sent twice over C-STORE."""
+    """The image and its results are in the PACS, sent twice over C-STORE."""
     store(pacs, sent.values())
     store(pacs, sent.values())
     return sent
@@ -118,7 +121,7 @@ def test_a_second_sending_makes_no_duplicates_and_one_study(pacs, stored):
     assert [counts[f"Count{level}"] for level in ("Patients", "Studies", "Series", "Instances")] == [1, 1, 7, 7]
 
 
-def test_results_are_found_in_the_films_study(pacs, stored):
+def test_results_are_found_in_the_images_study(pacs, stored):
     query = pydicom.Dataset()
     query.QueryRetrieveLevel = "SERIES"
     query.StudyInstanceUID = "2.25.2002"

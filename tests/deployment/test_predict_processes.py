@@ -30,44 +30,44 @@ TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_nod
 ACCELERATE = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
 
 
-def write_films(folder, film, count, sides=(1, 1)):
-    """Different films; those of odd numbers may be larger."""
+def write_images(folder, image, count, sides=(1, 1)):
+    """Different images; those of odd numbers may be larger."""
     folder.mkdir()
     for index in range(count):
-        drawn = np.roll(film, 3 * index, axis=1)
+        drawn = np.roll(image, 3 * index, axis=1)
         Image.fromarray(np.kron(drawn, np.ones((sides[index % 2],) * 2, dtype=np.uint8))).save(
             folder / f"{index:02d}.png"
         )
     return folder
 
 
-def arguments(films, checkpoint, *more):
-    return [str(films), "--model", str(checkpoint), "--device", "cpu", "--overlays", "--csv", *more]
+def arguments(images, checkpoint, *more):
+    return [str(images), "--model", str(checkpoint), "--device", "cpu", "--overlays", "--csv", *more]
 
 
 @pytest.fixture(scope="module")
-def films(film, tmp_path_factory):
-    return write_films(tmp_path_factory.mktemp("data") / "films", film, COUNT)
+def images(image, tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("data") / "images", image, COUNT)
 
 
 @pytest.fixture(scope="module")
-def whole(films, tiny_checkpoint, tmp_path_factory):
+def whole(images, tiny_checkpoint, tmp_path_factory):
     """Folder of a run that nothing interrupts."""
     folder = tmp_path_factory.mktemp("whole") / "out"
-    assert main(["predict", *arguments(films, tiny_checkpoint), "--output-dir", str(folder)]) == 0
+    assert main(["predict", *arguments(images, tiny_checkpoint), "--output-dir", str(folder)]) == 0
     return folder
 
 
 def records(folder):
-    """What `findings.jsonl` says of each film, which is there once."""
+    """What `findings.jsonl` says of each image, which is there once."""
     found = [json.loads(line) for line in (folder / "findings.jsonl").read_text().splitlines()]
-    by_name = {record["film"]: record for record in found}
+    by_name = {record["image"]: record for record in found}
     assert len(by_name) == len(found)
     return by_name
 
 
 def assert_same_results(folder, whole):
-    """Same films, scores to 1e-5, boxes to a pixel, a picture each, tables of all, and nothing unfinished."""
+    """Same images, scores to 1e-5, boxes to a pixel, a picture each, tables of all, and nothing unfinished."""
     mine, theirs = records(folder), records(whole)
     assert mine.keys() == theirs.keys()
     for name in mine:
@@ -127,17 +127,15 @@ class Run:
         return self.process.wait(280)
 
 
-def predict(films, checkpoint, out, *more):
-    return ("-m", "clarity_hf", "predict", *arguments(films, checkpoint), "--output-dir", out, *more)
+def predict(images, checkpoint, out, *more):
+    return ("-m", "clarity_hf", "predict", *arguments(images, checkpoint), "--output-dir", out, *more)
 
 
 @pytest.mark.parametrize(("processes", "count"), [(1, 6), (2, 8)])
-def test_a_run_that_is_killed_after_any_file_operation_goes_on(
-    film, tiny_checkpoint, tmp_path, processes, count
-):
+def test_a_run_that_is_killed_after_any_file_operation_goes_on(image, tiny_checkpoint, tmp_path, processes, count):
     """Killed before its first operation, resumed and killed before its second, and so on until it ends."""
-    films, out = write_films(tmp_path / "films", film, count), tmp_path / "out"
-    options = arguments(films, tiny_checkpoint, "--batch-size", "2", "--workers", "0")
+    images, out = write_images(tmp_path / "images", image, count), tmp_path / "out"
+    options = arguments(images, tiny_checkpoint, "--batch-size", "2", "--workers", "0")
     script = Path(__file__).with_name("killed_predict.py")
     run = subprocess.run(
         [sys.executable, script, out, str(processes), *options],
@@ -148,12 +146,12 @@ def test_a_run_that_is_killed_after_any_file_operation_goes_on(
     killed = [each for each in seen if -signal.SIGKILL in each["ended"]]
     assert len(killed) > 15
     assert all(code in (0, -signal.SIGKILL) for each in seen for code in each["ended"]), (
-        (tmp_path / "output.txt").read_text()
-    )
+        tmp_path / "output.txt"
+    ).read_text()
     for before, after in itertools.pairwise(seen):
-        assert set(before["films"]) <= set(after["films"])  # what was done stays done
+        assert set(before["images"]) <= set(after["images"])  # what was done stays done
     assert [each["bare"] for each in seen] == [[]] * len(seen)  # a line only once its picture is there
-    assert len(killed[-1]["films"]) > 0
+    assert len(killed[-1]["images"]) > 0
     if processes > 1:  # the next run by one process tidies
         assert main(["predict", *options, "--output-dir", str(out)]) == 0
     whole = tmp_path / "whole"
@@ -162,9 +160,9 @@ def test_a_run_that_is_killed_after_any_file_operation_goes_on(
 
 
 @pytest.mark.timeout(900)
-def test_a_second_run_is_refused_until_the_first_is_killed(films, whole, tiny_checkpoint, tmp_path):
+def test_a_second_run_is_refused_until_the_first_is_killed(images, whole, tiny_checkpoint, tmp_path):
     out, log = tmp_path / "out", tmp_path / "log.txt"
-    command = predict(films, tiny_checkpoint, out, "--batch-size", "1")
+    command = predict(images, tiny_checkpoint, out, "--batch-size", "1")
     with Run(*command, log=log) as first:
         first.wait_for(lambda: lines_in(out) >= 3)
         os.kill(first.process.pid, signal.SIGSTOP)  # it holds the folder for as long as the second takes to start
@@ -180,14 +178,14 @@ def test_a_second_run_is_refused_until_the_first_is_killed(films, whole, tiny_ch
     assert 3 <= before < COUNT
     with Run(*command, log=log) as third:
         assert third.end() == 0, log.read_text()[-3000:]
-    assert f"{COUNT - before} films predicted, {before} done before, 0 failed" in log.read_text()
+    assert f"{COUNT - before} images predicted, {before} done before, 0 failed" in log.read_text()
     assert_same_results(out, whole)
 
 
 @pytest.mark.timeout(900)
-def test_two_processes_of_which_one_is_killed_go_on_by_the_same_command(films, whole, tiny_checkpoint, tmp_path):
+def test_two_processes_of_which_one_is_killed_go_on_by_the_same_command(images, whole, tiny_checkpoint, tmp_path):
     out, log = tmp_path / "out", tmp_path / "log.txt"
-    command = (*TWO_PROCESSES, *predict(films, tiny_checkpoint, out, "--batch-size", "1"))
+    command = (*TWO_PROCESSES, *predict(images, tiny_checkpoint, out, "--batch-size", "1"))
 
     def process_of_rank(run, rank):
         return next(each for each in run.descendants() if each.environ().get("RANK") == str(rank))
@@ -200,20 +198,24 @@ def test_two_processes_of_which_one_is_killed_go_on_by_the_same_command(films, w
     assert 3 <= lines_in(out) < COUNT
     with Run(*command, log=log) as second:
         assert second.end() == 0, log.read_text()[-3000:]
-    assert f"{COUNT} films" not in log.read_text()  # nothing twice: the sum of both runs is COUNT
+    assert f"{COUNT} images" not in log.read_text()  # nothing twice: the sum of both runs is COUNT
     assert_same_results(out, whole)
 
 
 @pytest.mark.timeout(900)
-def test_a_bad_film_of_one_process_does_not_stop_the_other(film, tiny_checkpoint, tmp_path):
-    """A launcher stops the rest where one process fails: the first, with the bad film, has small films only."""
-    films, out, log = write_films(tmp_path / "films", film, 24, sides=(1, 24)), tmp_path / "out", tmp_path / "log.txt"
-    (films / "02.png").write_bytes(b"junk")
-    with Run(*TWO_PROCESSES, *predict(films, tiny_checkpoint, out, "--batch-size", "1"), log=log) as run:
+def test_a_bad_image_of_one_process_does_not_stop_the_other(image, tiny_checkpoint, tmp_path):
+    """A launcher stops the rest where one process fails: the first, with the bad image, has small images only."""
+    images, out, log = (
+        write_images(tmp_path / "images", image, 24, sides=(1, 24)),
+        tmp_path / "out",
+        tmp_path / "log.txt",
+    )
+    (images / "02.png").write_bytes(b"junk")
+    with Run(*TWO_PROCESSES, *predict(images, tiny_checkpoint, out, "--batch-size", "1"), log=log) as run:
         assert run.end() == 1  # the launcher's status for any other than 0
-    assert "23 films predicted, 0 done before, 1 failed" in log.read_text()
+    assert "23 images predicted, 0 done before, 1 failed" in log.read_text()
     assert len(records(out)) == 23
-    assert [json.loads(line)["film"] for line in (out / "failed.jsonl").read_text().splitlines()] == ["02.png"]
+    assert [json.loads(line)["image"] for line in (out / "failed.jsonl").read_text().splitlines()] == ["02.png"]
     assert len((out / "findings.csv").read_text().splitlines()) == 24
 
 
@@ -223,30 +225,30 @@ def free_port():
         return listening.getsockname()[1]
 
 
-def test_accelerate_shares_the_films_over_its_processes(films, whole, tiny_checkpoint, tmp_path):
+def test_accelerate_shares_the_images_over_its_processes(images, whole, tiny_checkpoint, tmp_path):
     """`--multi_gpu` starts processes also where there is no GPU; without it they are one."""
     out, log = tmp_path / "out", tmp_path / "log.txt"
     options = ("--num_machines", "1", "--main_process_port", "0")
-    with Run(*ACCELERATE, *options, *predict(films, tiny_checkpoint, out), log=log) as run:
+    with Run(*ACCELERATE, *options, *predict(images, tiny_checkpoint, out), log=log) as run:
         assert run.end() == 0, log.read_text()[-3000:]
-    assert f"{COUNT} films predicted, 0 done before, 0 failed" in log.read_text()
+    assert f"{COUNT} images predicted, 0 done before, 0 failed" in log.read_text()
     shares = [(out / f"findings-r0{rank}.jsonl").read_bytes().count(b"\n") for rank in (0, 1)]
     assert shares == [COUNT // 2] * 2
     assert_same_results(out, whole)
 
 
-def test_accelerate_shares_the_films_over_machines(films, whole, tiny_checkpoint, tmp_path):
+def test_accelerate_shares_the_images_over_machines(images, whole, tiny_checkpoint, tmp_path):
     """Two launchers of one process each, which meet at an address, as on two machines."""
     out, port = tmp_path / "out", free_port()
     machines = ("--num_machines", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port)
     logs = [tmp_path / f"log-{rank}.txt" for rank in (0, 1)]
-    command = predict(films, tiny_checkpoint, out)
+    command = predict(images, tiny_checkpoint, out)
     with (
         Run(*ACCELERATE, *machines, "--machine_rank", 0, *command, log=logs[0]) as first,
         Run(*ACCELERATE, *machines, "--machine_rank", 1, *command, log=logs[1]) as second,
     ):
         assert first.end() == 0, logs[0].read_text()[-3000:]
         assert second.end() == 0, logs[1].read_text()[-3000:]
-    assert f"{COUNT} films predicted, 0 done before, 0 failed" in logs[0].read_text()
-    assert "films predicted" not in logs[1].read_text()
+    assert f"{COUNT} images predicted, 0 done before, 0 failed" in logs[0].read_text()
+    assert "images predicted" not in logs[1].read_text()
     assert_same_results(out, whole)

@@ -124,8 +124,8 @@ def files_in(folder):
     return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
 
 
-def pixels_of(film, processor):
-    return processor(film, return_tensors="pt").pixel_values
+def pixels_of(image, processor):
+    return processor(image, return_tensors="pt").pixel_values
 
 
 def test_the_folder_holds_what_is_published_and_nothing_else(publication, published):
@@ -162,7 +162,7 @@ def test_the_code_keeps_its_licence(published):
         assert (published / name).read_text().startswith("# Copyright 2026 The clarity_hf authors. Licensed under the")
 
 
-def test_with_the_package_the_folder_loads_by_its_own_classes_unasked(published, unasked, tiny_model, film):
+def test_with_the_package_the_folder_loads_by_its_own_classes_unasked(published, unasked, tiny_model, image):
     assert type(AutoConfig.from_pretrained(published)) is ClarityConfig
     assert type(AutoModel.from_pretrained(published)) is ClarityModel
     processor = AutoImageProcessor.from_pretrained(published)
@@ -171,7 +171,7 @@ def test_with_the_package_the_folder_loads_by_its_own_classes_unasked(published,
         model = loader.from_pretrained(published)
         assert type(model) is ClarityForMultiLabelLocalization
         with torch.no_grad():
-            pixels = pixels_of(film, processor)
+            pixels = pixels_of(image, processor)
             logits = 0.5 * tiny_model(pixels).logits + 0.1  # the published calibration
             torch.testing.assert_close(model.eval()(pixels).logits, logits)
     trusted = AutoModelForImageClassification.from_pretrained(published, trust_remote_code=True)
@@ -179,8 +179,8 @@ def test_with_the_package_the_folder_loads_by_its_own_classes_unasked(published,
     assert not [name for name in sys.modules if name.startswith("transformers_modules")]
 
 
-def test_with_the_package_the_pipeline_loads_it_unasked(published, unasked, film):
-    results = pipeline("chest-xray-localization", model=str(published))(film)
+def test_with_the_package_the_pipeline_loads_it_unasked(published, unasked, image):
+    results = pipeline("chest-xray-localization", model=str(published))(image)
     assert len(results) == 14
     assert {result["threshold"] for result in results} == {0.25}
 
@@ -206,7 +206,7 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-folder, film, answer = sys.argv[1], np.load(sys.argv[2]), sys.argv[3]
+folder, image, answer = sys.argv[1], np.load(sys.argv[2]), sys.argv[3]
 try:
     AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=False)
 except ValueError as error:
@@ -215,11 +215,11 @@ config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
 encoder = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
 model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True).eval()
 processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
-pixels = processor(film, return_tensors="pt").pixel_values
+pixels = processor(image, return_tensors="pt").pixel_values
 with torch.no_grad():
     outputs, tokens = model(pixels), encoder(pixels).last_hidden_state
 boxes = processor.post_process_localization(
-    outputs, score_thresholds=0.0, map_thresholds=0.4, target_sizes=[film.shape]
+    outputs, score_thresholds=0.0, map_thresholds=0.4, target_sizes=[image.shape]
 )[0]
 localizer = pipeline(
     "image-classification",
@@ -239,7 +239,7 @@ with open(answer, "w") as file:
             "scores": outputs.scores.tolist(),
             "tokens": tokens.tolist(),
             "boxes": boxes["boxes"].tolist(),
-            "findings": localizer(film),
+            "findings": localizer(image),
             "package": [name for name in sys.modules if name.startswith("clarity_hf")],
         },
         file,
@@ -247,13 +247,13 @@ with open(answer, "w") as file:
 """
 
 
-def test_without_the_package_the_folder_loads_as_remote_code_and_answers_alike(published, film, tmp_path):
-    np.save(tmp_path / "film.npy", film)
+def test_without_the_package_the_folder_loads_as_remote_code_and_answers_alike(published, image, tmp_path):
+    np.save(tmp_path / "image.npy", image)
     answer = tmp_path / "answer.json"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
     environment.pop("HF_MODULES_CACHE", None)
-    command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(published), str(tmp_path / "film.npy"), str(answer)]
+    command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(published), str(tmp_path / "image.npy"), str(answer)]
     done = subprocess.run(
         command, env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
@@ -265,13 +265,13 @@ def test_without_the_package_the_folder_loads_as_remote_code_and_answers_alike(p
 
     processor = ClarityImageProcessor.from_pretrained(published)
     model = ClarityForMultiLabelLocalization.from_pretrained(published).eval()
-    pixels = pixels_of(film, processor)
+    pixels = pixels_of(image, processor)
     with torch.no_grad():
         outputs, tokens = model(pixels), model.clarity(pixels).last_hidden_state
     boxes = processor.post_process_localization(
-        outputs, score_thresholds=0.0, map_thresholds=0.4, target_sizes=[film.shape]
+        outputs, score_thresholds=0.0, map_thresholds=0.4, target_sizes=[image.shape]
     )[0]["boxes"]
-    findings = pipeline("chest-xray-localization", model=str(published))(film)
+    findings = pipeline("chest-xray-localization", model=str(published))(image)
     assert len(boxes) == 14
     for name, ours in {"logits": outputs.logits, "scores": outputs.scores, "tokens": tokens, "boxes": boxes}.items():
         np.testing.assert_allclose(remote[name], ours.numpy(), rtol=0, atol=1e-5, err_msg=name)
@@ -441,7 +441,9 @@ def test_pictures_must_be_there_and_be_pictures(source, tmp_path, shown, error):
     assert error in str(caught.value)
 
 
-@pytest.mark.parametrize("path", ["{source}/film.png", "{home}/films", "/home/somebody/films", r"C:\Users\somebody"])
+@pytest.mark.parametrize(
+    "path", ["{source}/image.png", "{home}/images", "/home/somebody/images", r"C:\Users\somebody"]
+)
 def test_a_card_that_names_a_path_of_the_machine_is_refused(source, tmp_path, path):
     path = path.format(source=source, home=Path.home())
     (source / "README.md").write_text(CARD + f"Trained from `{path}`.\n")
@@ -514,8 +516,8 @@ SPOILED = {
     ),
     "a card": (lambda f: (f / "README.md").write_text("# Tiny"), "README.md has no `license` in its metadata"),
     "a path in code": (
-        lambda f: (f / "labels.py").write_text("x = '/home/somebody/films'"),
-        "labels.py names the path /home/somebody/films",
+        lambda f: (f / "labels.py").write_text("x = '/home/somebody/images'"),
+        "labels.py names the path /home/somebody/images",
     ),
     "a path in the weights' header": (
         lambda f: save_file(load_file(f / "model.safetensors"), f / "model.safetensors", {"from": str(f)}),
@@ -686,7 +688,7 @@ def test_a_repository_with_other_files_is_refused_with_their_names(source, hub):
 
 def test_what_fails_the_check_never_reaches_the_hub(source, hub):
     fake = hub()
-    (source / "README.md").write_text(CARD + "/home/somebody/films\n")
+    (source / "README.md").write_text(CARD + "/home/somebody/images\n")
     with pytest.raises(ValueError, match="names the path"):
         publish(source, "owner/tiny")
     assert not fake.created

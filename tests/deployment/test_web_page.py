@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The web page: what it says of a film, what it refuses, that nothing stays, and a person's steps in a browser."""
+"""The web page: what it says of an image, what it refuses, that nothing stays, and a person's steps in a browser."""
 
 import base64
 import html as markup
@@ -41,8 +41,8 @@ def pipeline(tiny_checkpoint):
 
 
 @pytest.fixture
-def listeners(pipeline, film):
-    return web_page._Listeners(pipeline, "tiny", [film])
+def listeners(pipeline, image):
+    return web_page._Listeners(pipeline, "tiny", [image])
 
 
 def png(pixels):
@@ -62,18 +62,18 @@ def click(index, value):
 CONTROLS = (0.45, "wash", False)
 
 
-# One film
+# One image
 
 
-def test_a_film_has_the_findings_of_the_pipeline(pipeline, film):
-    localized = web_page.localize_film(pipeline, film)
+def test_an_image_has_the_findings_of_the_pipeline(pipeline, image):
+    localized = web_page.localize_image(pipeline, image)
     assert localized.size == (120, 90)
-    assert localized.findings == pipeline(film)
+    assert localized.findings == pipeline(image)
 
 
-def test_a_large_film_is_shown_reduced_and_its_boxes_with_it(pipeline, film):
-    large = np.asarray(Image.fromarray(film).resize((1500, 2000)))
-    localized = web_page.localize_film(pipeline, large)
+def test_a_large_image_is_shown_reduced_and_its_boxes_with_it(pipeline, image):
+    large = np.asarray(Image.fromarray(image).resize((1500, 2000)))
+    localized = web_page.localize_image(pipeline, large)
     assert localized.view.shape == (1024, 768)
     present = next(finding for finding in localized.findings if finding["boxes"])
     assert present["boxes"] == next(
@@ -86,47 +86,47 @@ def test_a_large_film_is_shown_reduced_and_its_boxes_with_it(pipeline, film):
     assert picture.height > 1024  # the scale is below
 
 
-def test_the_record_names_no_file_and_is_json(pipeline, film):
-    record = web_page.film_record(pipeline, web_page.localize_film(pipeline, film), "tiny")
+def test_the_record_names_no_file_and_is_json(pipeline, image):
+    record = web_page.image_record(pipeline, web_page.localize_image(pipeline, image), "tiny")
     assert json.loads(json.dumps(record)) == record
-    assert set(record) == {"notice", "model", "calibrated", "film", "warning", "findings"}
+    assert set(record) == {"notice", "model", "calibrated", "image", "warning", "findings"}
     assert record["calibrated"] is False
-    assert record["film"] == {"height": 120, "width": 90}
+    assert record["image"] == {"height": 120, "width": 90}
 
 
-def test_a_film_that_looks_wrong_is_shown_with_a_warning_above_it(pipeline):
+def test_an_image_that_looks_wrong_is_shown_with_a_warning_above_it(pipeline):
     phantom = draw_phantom(0, size=128).image
     noise = np.random.default_rng(0).integers(0, 256, (128, 128)).astype(np.uint8)
     page = web_page._Listeners(pipeline, "tiny", [phantom, noise, 255 - phantom])
     pictures = [page.sample(*CONTROLS, click(index, ""), tab())[0] for index in range(3)]
     assert ["ch-doubt" in picture for picture in pictures] == [False, True, True]
     assert "This looks like no radiograph" in pictures[1]
-    assert "This looks like a film with dark bones" in pictures[2]
+    assert "This looks like an image with dark bones" in pictures[2]
     for picture in pictures[1:]:
-        assert picture.index("ch-doubt") < picture.index("Film with the map of")
-    assert "ch-doubt" in page.choose(*CONTROLS, click(1, "Mass"), tab())[0]  # and with every finding of the film
+        assert picture.index("ch-doubt") < picture.index("Image with the map of")
+    assert "ch-doubt" in page.choose(*CONTROLS, click(1, "Mass"), tab())[0]  # and with every finding of the image
 
 
 def test_the_record_repeats_the_warning(pipeline):
     phantom = draw_phantom(0, size=128).image
     records = [
-        web_page.film_record(pipeline, web_page.localize_film(pipeline, pixels), "tiny")
+        web_page.image_record(pipeline, web_page.localize_image(pipeline, pixels), "tiny")
         for pixels in (phantom, np.rot90(phantom))
     ]
     assert records[0]["warning"] is None
     assert "stands on its head" in records[1]["warning"]
 
 
-def test_calibration_is_told_from_the_config(pipeline, film):
-    localized = web_page.localize_film(pipeline, film)
-    assert not web_page.film_record(pipeline, localized, "tiny")["calibrated"]
+def test_calibration_is_told_from_the_config(pipeline, image):
+    localized = web_page.localize_image(pipeline, image)
+    assert not web_page.image_record(pipeline, localized, "tiny")["calibrated"]
     pipeline.model.config.score_slopes = [1.0] * 13 + [0.9]
-    assert web_page.film_record(pipeline, localized, "tiny")["calibrated"]
+    assert web_page.image_record(pipeline, localized, "tiny")["calibrated"]
 
 
-def test_held_films_make_room_and_are_forgotten(pipeline, film):
-    localized = web_page.localize_film(pipeline, film)
-    held = web_page.HeldFilms(capacity=2, seconds=60)
+def test_held_images_make_room_and_are_forgotten(pipeline, image):
+    localized = web_page.localize_image(pipeline, image)
+    held = web_page.HeldImages(capacity=2, seconds=60)
     for session in "abc":
         held.put(session, localized)
     assert held.get("a") is None
@@ -134,16 +134,16 @@ def test_held_films_make_room_and_are_forgotten(pipeline, film):
     held.drop("c")
     assert held.get("c") is None
     assert len(held) == 1
-    past = web_page.HeldFilms(seconds=-1)
+    past = web_page.HeldImages(seconds=-1)
     past.put("a", localized)
     assert past.get("a") is None
 
 
 def test_an_upload_is_deleted_once_read(tmp_path):
-    path = tmp_path / "hash" / "film.png"
+    path = tmp_path / "hash" / "image.png"
     path.parent.mkdir()
-    path.write_bytes(b"film")
-    assert web_page.taken_upload(path) == b"film"
+    path.write_bytes(b"image")
+    assert web_page.taken_upload(path) == b"image"
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="Upload it again"):
         web_page.taken_upload(path)
@@ -156,7 +156,7 @@ def test_uploads_that_nobody_read_are_deleted_when_they_are_old(tmp_path):
     (tmp_path / "upload").mkdir()
     old, new = tmp_path / "upload" / "old.png", tmp_path / "upload" / "new.png"
     for path in (old, new):
-        path.write_bytes(b"film")
+        path.write_bytes(b"image")
     os.utime(old, (0, 0))
     web_page.delete_old_files(tmp_path, 120)
     assert not old.exists()
@@ -166,8 +166,8 @@ def test_uploads_that_nobody_read_are_deleted_when_they_are_old(tmp_path):
 def test_a_folder_of_uploads_that_goes_while_it_is_swept_is_passed_over(tmp_path, monkeypatch):
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "film.png").write_bytes(b"film")
-        os.utime(tmp_path / name / "film.png", (0, 0))
+        (tmp_path / name / "image.png").write_bytes(b"image")
+        os.utime(tmp_path / name / "image.png", (0, 0))
     unlink = Path.unlink
 
     def unlink_and_take_the_other(path, **options):
@@ -183,7 +183,7 @@ def test_uploads_that_wait_in_the_queue_stay_however_old(tmp_path):
     (tmp_path / "upload").mkdir()
     waiting, running, left = (tmp_path / "upload" / f"{name}.png" for name in ("waiting", "running", "left"))
     for path in (waiting, running, left):
-        path.write_bytes(b"film")
+        path.write_bytes(b"image")
         os.utime(path, (0, 0))
 
     def event(path):
@@ -226,7 +226,15 @@ def test_requests_that_name_another_host_are_refused(host):
 
 @pytest.mark.parametrize(
     "origin",
-    ["https://evil.example", "http://localhost:8888", "http://127.0.0.1", "null", "", "file://", "http://127.0.0.2:7860"],
+    [
+        "https://evil.example",
+        "http://localhost:8888",
+        "http://127.0.0.1",
+        "null",
+        "",
+        "file://",
+        "http://127.0.0.2:7860",
+    ],
 )
 def test_requests_of_other_websites_are_refused(origin):
     assert "other websites" in refused(guarded(), "127.0.0.1:7860", origin=origin)
@@ -243,16 +251,16 @@ def test_two_hosts_are_none():
 
 
 def test_beyond_the_loopback_addresses_and_allowed_names_are_served_and_no_others():
-    guard = guarded("0.0.0.0", ["films.example.org"])
+    guard = guarded("0.0.0.0", ["images.example.org"])
     own = web_page.socket.gethostname()
-    for host in ("10.0.0.5:7860", "[fe80::1]:7860", "films.example.org", "localhost:7860", own):
+    for host in ("10.0.0.5:7860", "[fe80::1]:7860", "images.example.org", "localhost:7860", own):
         assert not refused(guard, host)
-    for host in ("evil.example", "films.example.org.evil.example"):
+    for host in ("evil.example", "images.example.org.evil.example"):
         assert refused(guard, host)
 
 
-def test_too_little_memory_is_no_broken_film():
-    assert web_page.plain_refusal(MemoryError()).startswith("There is too little memory for this film now.")
+def test_too_little_memory_is_no_broken_image():
+    assert web_page.plain_refusal(MemoryError()).startswith("There is too little memory for this image now.")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -300,7 +308,7 @@ def test_tracebacks_stay_out_of_the_log(caplog):
     assert gradio.queueing.traceback is before
 
 
-def test_the_model_runs_once_a_film_whatever_is_chosen(listeners, pipeline, monkeypatch):
+def test_the_model_runs_once_an_image_whatever_is_chosen(listeners, pipeline, monkeypatch):
     runs = []
     forward = pipeline.forward
     monkeypatch.setattr(pipeline, "forward", lambda inputs: runs.append(1) or forward(inputs))
@@ -308,10 +316,10 @@ def test_the_model_runs_once_a_film_whatever_is_chosen(listeners, pipeline, monk
     for label in ("Mass", "Hernia"):
         picture, table, chosen = listeners.choose(*CONTROLS, click(1, label), tab())
         assert chosen == label
-        assert f'alt="Film with the map of {label}"' in picture
+        assert f'alt="Image with the map of {label}"' in picture
         assert re.search(rf'ch-chosen" data-finding="{label}"', table)
     assert listeners.redraw("Hernia", 0.9, "wash", False, tab()) != picture
-    assert "Film with the map" in listeners.redraw("Hernia", 0.45, "contours", True, tab())
+    assert "Image with the map" in listeners.redraw("Hernia", 0.45, "contours", True, tab())
     assert runs == [1]
 
 
@@ -331,7 +339,9 @@ def test_the_table_is_sorted_with_thresholds_and_marks(listeners):
 
 
 @pytest.mark.parametrize(("content", "words"), [(b"junk", "DICOM image"), (None, "show something")])
-def test_a_refused_upload_says_why_without_a_path_and_shows_no_earlier_film(listeners, film, tmp_path, content, words):
+def test_a_refused_upload_says_why_without_a_path_and_shows_no_earlier_image(
+    listeners, image, tmp_path, content, words
+):
     listeners.sample(*CONTROLS, click(0, ""), tab())
     path = tmp_path / "Doe^Jane.png"
     path.write_bytes(png(np.full((64, 64), 7, np.uint8)) if content is None else content)
@@ -363,8 +373,8 @@ def test_what_comes_from_outside_is_escaped(listeners):
     for made in (
         web_page_html.header("<script>"),
         web_page_html.refusal("<script>"),
-        web_page_html.film(Image.new("RGB", (8, 8)), finding, "Probability"),
-        web_page_html.film(Image.new("RGB", (8, 8)), {**finding, "label": "Mass"}, "Probability", "<script>"),
+        web_page_html.image(Image.new("RGB", (8, 8)), finding, "Probability"),
+        web_page_html.image(Image.new("RGB", (8, 8)), {**finding, "label": "Mass"}, "Probability", "<script>"),
         web_page_html.findings_table([finding], "", "Probability", {}),
     ):
         assert "<script>" not in made
@@ -373,7 +383,7 @@ def test_what_comes_from_outside_is_escaped(listeners):
 
 def test_an_absent_finding_is_said_to_be_absent():
     finding = {"label": "Mass", "score": 0.1, "threshold": 0.4, "present": False, "boxes": []}
-    assert "below its threshold of 0.400. Not called present" in web_page_html.film(
+    assert "below its threshold of 0.400. Not called present" in web_page_html.image(
         Image.new("RGB", (8, 8)), finding, "Probability"
     )
 
@@ -381,7 +391,7 @@ def test_an_absent_finding_is_said_to_be_absent():
 @pytest.mark.parametrize("values", [[{"path": "https://a/b"}], [0, {"x": [{"path": " HTTP://a"}]}]])
 def test_addresses_are_seen_wherever_they_stand(values):
     assert web_page._names_url(values)
-    assert not web_page._names_url([{"path": "/tmp/film.png", "url": None}, 0.45, "https://a/b"])
+    assert not web_page._names_url([{"path": "/tmp/image.png", "url": None}, 0.45, "https://a/b"])
 
 
 # The page, served
@@ -455,11 +465,11 @@ def browser_page(served):
         browser.close()
 
 
-def test_a_person_uploads_chooses_a_finding_sees_its_box_and_downloads(served, browser_page, film, tmp_path):
+def test_a_person_uploads_chooses_a_finding_sees_its_box_and_downloads(served, browser_page, image, tmp_path):
     page = browser_page
     assert web_page_html.NOTICE in page.inner_text(".ch-notice")
     assert "independent reconstruction" in page.inner_text(".ch-header")
-    Image.fromarray(film).resize((450, 600)).save(tmp_path / "Doe_Jane.png")
+    Image.fromarray(image).resize((450, 600)).save(tmp_path / "Doe_Jane.png")
     page.set_input_files("#upload input[type=file]", tmp_path / "Doe_Jane.png")
     page.wait_for_selector("table.ch-findings")
     assert served.files() == []
@@ -469,24 +479,24 @@ def test_a_person_uploads_chooses_a_finding_sees_its_box_and_downloads(served, b
     label = row.get_attribute("data-finding")
     row.locator("button").press("Enter")  # by keyboard
     page.wait_for_selector(f'tr.ch-chosen[data-finding="{label}"]')
-    words = page.inner_text(".ch-film figcaption")
+    words = page.inner_text(".ch-image figcaption")
     assert label.replace("_", " ") in words
     count = len(re.findall(r"x \d+ to \d+, y \d+ to \d+", words))
-    assert f"{'Box' if count == 1 else 'Boxes'} in pixels of the film: x " in words
-    seen = page.get_attribute(".ch-film img", "src")
+    assert f"{'Box' if count == 1 else 'Boxes'} in pixels of the image: x " in words
+    seen = page.get_attribute(".ch-image img", "src")
     picture = Image.open(io.BytesIO(base64.b64decode(seen.split(",")[1]))).convert("RGB")
     orange = (np.asarray(picture) == (230, 159, 0)).all(axis=-1)  # the first colour of boxes
     assert orange.sum() > 200
 
     page.fill("#opacity input[type=number]", "0.9")
     page.press("#opacity input[type=number]", "Tab")
-    page.wait_for_function("before => document.querySelector('.ch-film img').src !== before", arg=seen)
+    page.wait_for_function("before => document.querySelector('.ch-image img').src !== before", arg=seen)
 
     with page.expect_download() as download:
         page.click("a[download$='.json']")
     record = json.loads(download.value.path().read_text())
     assert download.value.suggested_filename == "clarity-hf-findings.json"
-    assert record["film"] == {"height": 600, "width": 450}
+    assert record["image"] == {"height": 600, "width": 450}
     assert record["notice"] == web_page_html.NOTICE
     assert "Doe" not in json.dumps(record)
     with page.expect_download() as download:
@@ -495,16 +505,16 @@ def test_a_person_uploads_chooses_a_finding_sees_its_box_and_downloads(served, b
     with Image.open(download.value.path()) as saved:
         assert saved.width == 512  # enlarged to the least side
 
-    assert page.evaluate("async () => (await indexedDB.databases()).length") == 0  # the browser keeps no film
+    assert page.evaluate("async () => (await indexedDB.databases()).length") == 0  # the browser keeps no image
     assert [url for url in page.asked if not url.startswith((served.address, "data:", "blob:"))] == []
     assert served.files() == []
 
 
 def test_a_broken_or_too_large_upload_is_refused_in_words(served, browser_page, tmp_path):
     page = browser_page
-    (tmp_path / "film.dcm").write_bytes(b"junk" * 100)
-    page.set_input_files("#upload input[type=file]", tmp_path / "film.dcm")
-    page.wait_for_selector("[role=alert]:has-text('The film must be')")
+    (tmp_path / "image.dcm").write_bytes(b"junk" * 100)
+    page.set_input_files("#upload input[type=file]", tmp_path / "image.dcm")
+    page.wait_for_selector("[role=alert]:has-text('The image must be')")
     assert served.files() == []
     (tmp_path / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 600_000)
     page.set_input_files("#upload input[type=file]", tmp_path / "large.png")
@@ -515,7 +525,7 @@ def test_a_broken_or_too_large_upload_is_refused_in_words(served, browser_page, 
 def test_a_sample_is_one_click(browser_page):
     browser_page.click("[data-sample='0']")
     browser_page.wait_for_selector("table.ch-findings")
-    assert browser_page.locator(".ch-film img").count() == 1
+    assert browser_page.locator(".ch-image img").count() == 1
 
 
 def upload_event(served, path, session):
@@ -527,10 +537,10 @@ def upload_event(served, path, session):
     return {"data": [file, 0.45, "wash", False], "fn_index": event["id"], "session_hash": session}
 
 
-def test_the_same_film_of_two_tabs_is_two_files(served, film):
+def test_the_same_image_of_two_tabs_is_two_files(served, image):
     """The first to be answered deletes its upload."""
-    part = b'Content-Disposition: form-data; name="files"; filename="film.png"\r\n\r\n'
-    body = b"--x\r\n" + part + png(film) + b"\r\n--x--\r\n"
+    part = b'Content-Disposition: form-data; name="files"; filename="image.png"\r\n\r\n'
+    body = b"--x\r\n" + part + png(image) + b"\r\n--x--\r\n"
     request = urllib.request.Request(
         f"{served.address}/gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=x"}
     )
@@ -542,8 +552,8 @@ def test_the_same_film_of_two_tabs_is_two_files(served, film):
     assert len(set(paths)) == 2
 
 
-def test_a_film_of_an_address_is_not_fetched(served):
-    body = upload_event(served, "http://127.0.0.1:9/film.png", "url")
+def test_an_image_of_an_address_is_not_fetched(served):
+    body = upload_event(served, "http://127.0.0.1:9/image.png", "url")
     event = json.load(served.post("queue/join", body))["event_id"]
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"{served.address}/gradio_api/queue/data?session_hash=url", timeout=20) as stream:
@@ -553,7 +563,7 @@ def test_a_film_of_an_address_is_not_fetched(served):
 
 
 def test_a_full_queue_turns_away_and_goes_on(served):
-    body = upload_event(served, "http://127.0.0.1:9/film.png", "flood")
+    body = upload_event(served, "http://127.0.0.1:9/image.png", "flood")
     refused = None
     deadline = time.monotonic() + 20
     while refused is None and time.monotonic() < deadline:

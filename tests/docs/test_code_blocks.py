@@ -4,9 +4,9 @@
     python -m pytest tests/docs/test_code_blocks.py
     python -m pytest tests/docs/test_code_blocks.py -m slow     # trainings of one step, evaluations, exports: minutes
 
-Python runs page by page, from top to bottom, in a folder where the names that pages use are: phantoms as `film.png`,
-`FILMS`, `NIH_FOLDER` and so on, see `furnish`. Commands run in this process, made small by the table `RUN`. What is no
-code is in `NO_CODE`. An entry of a table that matches nothing is an error too: it is of a page that has changed.
+Python runs page by page, from top to bottom, in a folder where the names that pages use are: phantoms as `image.png`,
+`IMAGES`, `NIH_FOLDER` and so on, see `furnish`. Commands run in this process, made small by the table `RUN`. What is
+no code is in `NO_CODE`. An entry of a table that matches nothing is an error too: it is of a page that has changed.
 """
 
 import ast
@@ -39,14 +39,14 @@ PLACES = ("*.md", "docs/**/*.md", "examples/**/*.md", "benchmarks/**/*.md", "src
 
 NO_CODE = {
     ("docs/architecture.md", "a data set ──►"): "a drawing",
-    ("docs/architecture.md", "films ──►"): "a drawing",
-    ("docs/evaluation.md", "film ──►"): "a drawing",
+    ("docs/architecture.md", "images ──►"): "a drawing",
+    ("docs/evaluation.md", "image ──►"): "a drawing",
     ("docs/method.md", "a = softmax("): "a formula",
     ("docs/method.md", "M_c = "): "a formula",
     ("docs/method.md", "L = Σ"): "a formula",
-    ("docs/scale.md", "films in a step ="): "a formula",
+    ("docs/scale.md", "images in a step ="): "a formula",
     ("docs/security.md", "`runs/old` must hold"): "a message",
-    ("docs/speed.md", "films a day ="): "a formula",
+    ("docs/speed.md", "images a day ="): "a formula",
     ("docs/speed.md", "3,363,600 ×"): "a sum",
     ("src/clarity_hf/deployment/checkpoint_card_template.md", "{{ stage.command"): "a command of another page",
     ("src/clarity_hf/deployment/checkpoint_card_template.md", "{{ evaluation.command"): "a command of another page",
@@ -70,7 +70,7 @@ PYTHON_COMPILED = {
 """Blocks of Python that are compiled alone: page and how the block begins → why."""
 
 PYTHON_REPLACED = {
-    "docs/own-labels.md": {'load_imagefolder("films"': 'load_imagefolder("folders"'},
+    "docs/own-labels.md": {'load_imagefolder("images"': 'load_imagefolder("folders"'},
     "docs/teacher.md": {'"cuda"': '"cpu"', "num_workers=8": "num_workers=0"},
     "docs/transformers.md": {'push_to_hub("OWNER/NAME")': 'save_pretrained("runs/pushed")'},
     "src/clarity_hf/deployment/checkpoint_card_template.md": {"{{ facts.name }}": "clarity-s16-224"},
@@ -82,15 +82,15 @@ PYTHON_SLOW = {"docs/export.md": "four exports", "docs/publishing.md": "in a pro
 """Pages whose Python takes too long for every run, and why."""
 
 GIVEN = {
-    "docs/dicom.md": {"localizer": "localizer", "pixels": "film"},
-    "docs/fhir.md": {"localizer": "localizer", "pixels": "film"},
+    "docs/dicom.md": {"localizer": "localizer", "pixels": "image"},
+    "docs/fhir.md": {"localizer": "localizer", "pixels": "image"},
     "docs/export.md": {"pixel_values": "pixel_values", "torch": "torch"},
     "docs/own-labels.md": {"processor": "processor"},
 }
 """Names that the Python of a page takes from its reader → what they are, see `given`."""
 
 PLACEHOLDERS = {
-    "films.csv": "table.csv",
+    "images.csv": "table.csv",
     "MODEL": "clarity-s16-224",
     "TEACHER": "runs/teacher",
     "runs/teacher-nano": "runs/teacher",
@@ -106,24 +106,26 @@ FEW = "--repeats 5 --min-positives 1"
 FEW_ = "--repeats 5 --min_positives 1"
 
 RUN = {
-    "clarity-hf predict FILMS -r --output-dir results --csv --overlays": {},
-    "clarity-hf predict FILMS -r --output-dir results --fhir --csv --identifiers": {"dir results": "dir results-fhir"},
+    "clarity-hf predict IMAGES -r --output-dir results --csv --overlays": {},
+    "clarity-hf predict IMAGES -r --output-dir results --fhir --csv --identifiers": {
+        "dir results": "dir results-fhir"
+    },
     "clarity-hf publish clarity-s16-224 ./to-publish": {},
     "clarity-hf phantom runs/phantoms": {"$": "--count 2 --size 64"},
     "clarity-hf phantom runs/phantoms --count 4": {"$": "--size 128"},
     "clarity-hf predict runs/phantoms/images --output-dir runs/results --overlays": {},
-    "clarity-hf calibrate clarity-s16-224 films.csv --output-dir runs/calibrated": {},
+    "clarity-hf calibrate clarity-s16-224 images.csv --output-dir runs/calibrated": {},
 }
 """Commands that run → what is replaced in them so that they are short; `$` is the end of the command."""
 
 RUN_SLOW = {
-    "accelerate launch -m clarity_hf train --data_dir films.csv --model clarity-s16-224 --output_dir runs/own": {
+    "accelerate launch -m clarity_hf train --data_dir images.csv --model clarity-s16-224 --output_dir runs/own": {
         "$": ONE_STEP
     },
-    "clarity-hf train --data_dir films.csv --model clarity-s16-224 --learning_rate 1e-4 --output_dir runs/own": {
+    "clarity-hf train --data_dir images.csv --model clarity-s16-224 --learning_rate 1e-4 --output_dir runs/own": {
         "$": ONE_STEP
     },
-    "clarity-hf train --data_dir films.csv --model clarity-s16-224 --max_steps 4 --output_dir runs/trial": {
+    "clarity-hf train --data_dir images.csv --model clarity-s16-224 --max_steps 4 --output_dir runs/trial": {
         "--max_steps 4": ONE_STEP
     },
     "clarity-hf train --data_dir phantom --phantom_count 64 --num_train_epochs 1 --size ti16 --image_size 64 "
@@ -135,18 +137,18 @@ RUN_SLOW = {
     "accelerate launch examples/train_teacher.py --size nano --output_dir runs/teacher": {
         "$": f"--phantom_count 8 --image_size 64 {ONE_STEP}"
     },
-    "clarity-hf evaluate clarity-s16-224 phantom --films 1000": {"1000": "12", "$": FEW},
-    "clarity-hf evaluate clarity-s16-224 films.csv --split validation": {"$": FEW},
+    "clarity-hf evaluate clarity-s16-224 phantom --images 1000": {"1000": "12", "$": FEW},
+    "clarity-hf evaluate clarity-s16-224 images.csv --split validation": {"$": FEW},
     "clarity-hf evaluate MODEL NIH_FOLDER --split test --baseline random --baseline gradcam++ --teacher TEACHER "
     "--output-dir runs/evaluation-nih": {"$": FEW},
-    "python examples/evaluate_checkpoint.py clarity-s16-224 phantom --films 1000": {"1000": "12", "$": FEW_},
+    "python examples/evaluate_checkpoint.py clarity-s16-224 phantom --images 1000": {"1000": "12", "$": FEW_},
     "python examples/evaluate_checkpoint.py MODEL NIH_FOLDER --split test --baselines random gradcam++ --teacher "
     "TEACHER --output_dir runs/evaluation-nih": {"evaluation-nih": "evaluation-of-example", "$": FEW_},
-    "clarity-hf calibrate MODEL films.csv --output-dir runs/calibrated": {},
-    "clarity-hf calibrate MODEL films.csv --rule sensitivity --sensitivity 0.95 --output-dir runs/calibrated": {},
+    "clarity-hf calibrate MODEL images.csv --output-dir runs/calibrated": {},
+    "clarity-hf calibrate MODEL images.csv --rule sensitivity --sensitivity 0.95 --output-dir runs/calibrated": {},
     "clarity-hf export clarity-s16-224 runs/onnx": {},
     "clarity-hf publish clarity-s16-224 ./clarity-s16-224 --half": {},
-    "python examples/finetune.py films.csv --output_dir runs/mine": {"$": "--epochs 1"},
+    "python examples/finetune.py images.csv --output_dir runs/mine": {"$": "--epochs 1"},
 }
 """Commands that run under the mark `slow`, as `RUN`."""
 
@@ -172,7 +174,7 @@ NOT_RUN = {
     r"^python examples/(build_atlas|write_masks|fit_radiograph_check)\.py": "needs weights or packages from elsewhere",
     r"^python examples/(write_card|plot_losses)\.py": "of runs of hours; tests/examples/test_write_card.py and others",
     r"NIH_FOLDER|nih-subset": "trains for hours or reads the whole release; shorter commands of its kind are run",
-    r"^python examples/evaluate_checkpoint\.py clarity-s16-224 phantom .*--baselines": "a thousand films",
+    r"^python examples/evaluate_checkpoint\.py clarity-s16-224 phantom .*--baselines": "a thousand images",
     r"^clarity-hf serve-dicom": "serves until it is stopped; tests/deployment/test_dicom_node.py",
     r"^python examples/(fit_thorax_segmenter|convert_timm_weights)\.py": "needs images or weights from elsewhere",
     r"^clarity-hf publish .* OWNER/NAME": "uploads",
@@ -232,9 +234,7 @@ def blocks_of(text, page):
 
 
 PAGES = sorted({path for place in PLACES for path in ROOT.glob(place)})
-BLOCKS = [
-    block for path in PAGES for block in blocks_of(path.read_text("utf-8"), path.relative_to(ROOT).as_posix())
-]
+BLOCKS = [block for path in PAGES for block in blocks_of(path.read_text("utf-8"), path.relative_to(ROOT).as_posix())]
 COMMANDS = list(
     dict.fromkeys(
         (block.page, command)
@@ -330,14 +330,14 @@ def shown_tables():
 
 
 @pytest.mark.parametrize("text", shown_tables(), ids=lambda text: text.split("\n")[0])
-def test_a_table_of_a_page_loads_as_own_films(text, room, monkeypatch):
+def test_a_table_of_a_page_loads_as_own_images(text, room, monkeypatch):
     from clarity_hf.data.tables import load_table
 
     monkeypatch.chdir(room)
     Path("shown.csv").write_text(text, encoding="utf-8")
-    films = load_table("shown.csv")
-    assert "Cardiomegaly" in films.findings
-    assert sum(len(rows) for rows in films.splits().values()) == 3
+    images = load_table("shown.csv")
+    assert "Cardiomegaly" in images.findings
+    assert sum(len(rows) for rows in images.splits().values()) == 3
 
 
 @pytest.mark.parametrize(
@@ -439,26 +439,30 @@ def room(furnished, tmp_path):
 
 
 def furnish(folder):
-    """Make the films, tables, data sets and the teacher that pages name."""
+    """Make the images, tables, data sets and the teacher that pages name."""
     from PIL import Image
 
     from clarity_hf.data.phantoms import draw_phantom, write_phantoms
 
     for name in ("examples", "benchmarks", "tests", "docs", "mkdocs.yml"):
         (folder / name).symlink_to(ROOT / name)
-    film = Image.fromarray(draw_phantom(11, size=256, findings=["Cardiomegaly", "Effusion"]).image)
-    places = ["film.png", *(f"FILMS/{number}.png" for number in range(3)), *(f"films/000{n}.png" for n in (1, 2, 3))]
+    image = Image.fromarray(draw_phantom(11, size=256, findings=["Cardiomegaly", "Effusion"]).image)
+    places = [
+        "image.png",
+        *(f"IMAGES/{number}.png" for number in range(3)),
+        *(f"images/000{n}.png" for n in (1, 2, 3)),
+    ]
     places += [f"folders/{name}/{n}.png" for name in ("kardiomegalie", "No Finding") for n in range(3)]
     places += [f"CheXpert-v1.0-small/train/patient0000{n}/study1/view1_frontal.jpg" for n in range(3)]
     for place in places:
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        film.save(folder / place)
+        image.save(folder / place)
     write_phantoms(folder / "NIH_FOLDER", count=60, size=96, test_fraction=0.3)
-    (folder / "films.csv").write_text(shown_tables()[0], encoding="utf-8")
+    (folder / "images.csv").write_text(shown_tables()[0], encoding="utf-8")
     write_chexpert(folder / "CheXpert-v1.0-small" / "train.csv")
     write_own_table(folder / "table.csv", folder / "NIH_FOLDER")
-    write_hub(folder / "owner" / "name", folder / "film.png")
-    write_dicom(folder / "film.dcm", np.asarray(film))
+    write_hub(folder / "owner" / "name", folder / "image.png")
+    write_dicom(folder / "image.dcm", np.asarray(image))
     write_teacher(folder / "runs" / "teacher")
 
 
@@ -473,7 +477,7 @@ def write_chexpert(path):
 
 
 def write_own_table(path, release):
-    """A table of own films with a column a finding, of the phantoms of a release."""
+    """A table of own images with a column a finding, of the phantoms of a release."""
     from clarity_hf import FINDINGS
 
     rows = [f"path,patient_id,split,{','.join(FINDINGS)}"]
@@ -486,7 +490,7 @@ def write_own_table(path, release):
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def write_hub(folder, film):
+def write_hub(folder, image):
     """A data set as the Hub has it: parquet, a column of images and one of lists of class labels."""
     import datasets
 
@@ -494,16 +498,16 @@ def write_hub(folder, film):
     names = datasets.Features(
         image=datasets.Image(), labels=datasets.List(datasets.ClassLabel(names=["Effusion", "Mass"]))
     )
-    rows = {"image": [str(film)] * 6, "labels": [[0], [1], [0, 1], [], [0], [1]]}
+    rows = {"image": [str(image)] * 6, "labels": [[0], [1], [0, 1], [], [0], [1]]}
     datasets.Dataset.from_dict(rows, features=names).to_parquet(folder / "train-00000-of-00001.parquet")
 
 
 def write_dicom(path, pixels):
     """A digital radiograph as a DICOM file, with what results need of it."""
     pydicom = pytest.importorskip("pydicom")
-    film = pydicom.Dataset()
-    film.file_meta = pydicom.dataset.FileMetaDataset()
-    film.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    image = pydicom.Dataset()
+    image.file_meta = pydicom.dataset.FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     values = {
         "SOPClassUID": pydicom.uid.DigitalXRayImageStorageForPresentation,
         "SOPInstanceUID": "2.25.1001",
@@ -527,8 +531,8 @@ def write_dicom(path, pixels):
         "PixelData": pixels.tobytes(),
     }
     for name, value in values.items():
-        setattr(film, name, value)
-    film.save_as(path, enforce_file_format=True)
+        setattr(image, name, value)
+    image.save_as(path, enforce_file_format=True)
 
 
 def write_teacher(folder):
@@ -566,9 +570,9 @@ def given(what):
         return pipeline(clarity_hf.TASK)
     if what == "processor":
         return clarity_hf.ClarityImageProcessor()
-    if what == "film":
-        return np.asarray(Image.open("film.png"))
-    return clarity_hf.ClarityImageProcessor()("film.png", return_tensors="np").pixel_values
+    if what == "image":
+        return np.asarray(Image.open("image.png"))
+    return clarity_hf.ClarityImageProcessor()("image.png", return_tensors="np").pixel_values
 
 
 # The checks themselves -----------------------------------------------------------------------------------------------
@@ -588,11 +592,11 @@ def test_blocks_are_told_apart():
 @pytest.mark.parametrize(
     "command",
     [
-        "clarity-hf predict FILMS --no-such-option",
+        "clarity-hf predict IMAGES --no-such-option",
         "clarity-hf predict",
         "clarity-hf evaluate clarity-s16-224 phantom --split all",
-        "clarity-hf evaluate clarity-s16-224 phantom --films many",
-        "clarity-hf localize FILMS",
+        "clarity-hf evaluate clarity-s16-224 phantom --images many",
+        "clarity-hf localize IMAGES",
         "clarity-hf train --no_such_field 1 --output_dir runs/x",
         "clarity-hf train --prior none-such --output_dir runs/x",
         "clarity-hf train examples/starter/none.yaml",

@@ -18,7 +18,7 @@ def test_its_code_runs_from_top_to_bottom(tmp_path, monkeypatch):
 
     plt.switch_backend("agg")
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(draw_phantom(11, findings=["Effusion"]).image).save("film.png")
+    Image.fromarray(draw_phantom(11, findings=["Effusion"]).image).save("image.png")
     names = {}
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 2

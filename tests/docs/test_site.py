@@ -48,7 +48,7 @@ NO_REFERENCE = {
     "__init__": "names of other modules",
     "__main__": "the command line",
     "cli": "the command line",
-    "data.phantoms": "what draws a phantom: film and release are there",
+    "data.phantoms": "what draws a phantom: image and release are there",
     "deployment.committed_reports": "of examples/write_card.py alone",
     "deployment.onnx_runner": "a script of its own, in docs/export.md",
     "deployment.web_page_html": "text of the web page",

@@ -69,11 +69,11 @@ def test_its_cells_run_in_their_order(notebook, tmp_path, monkeypatch, capsys):
         plt.close("all")
     assert pictures == 9
     assert names["findings"][0]["label"] == names["label"]
-    # 8 bits as 12 of MONOCHROME1 are the same film, but for the window's last grey value.
+    # 8 bits as 12 of MONOCHROME1 are the same image, but for the window's last grey value.
     scores = [{finding["label"]: finding["score"] for finding in names[of]} for of in ("findings", "from_dicom")]
     assert scores[1] == pytest.approx(scores[0], abs=0.02)
     said = capsys.readouterr().out
-    assert "BatchSummary(films=7, skipped=0, predicted=6, failed=1" in said
-    assert "BatchSummary(films=7, skipped=6, predicted=0, failed=1" in said
+    assert "BatchSummary(images=7, skipped=0, predicted=6, failed=1" in said
+    assert "BatchSummary(images=7, skipped=6, predicted=0, failed=1" in said
     assert list(names["parts"]) == ["attention alone", "CAM alone", "without suppression", "as shipped"]
     assert list(tmp_path.iterdir()) == [names["folder"]]  # nothing beside it

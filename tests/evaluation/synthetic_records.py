@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Records of films that never were: scores with some skill, boxes near the annotated ones, all from a seed."""
+"""Records of images that never were: scores with some skill, boxes near the annotated ones, all from a seed."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from clarity_hf.evaluation.records import (
     THUMBNAIL_CELLS,
     WANG_THRESHOLDS,
     AnnotationRecord,
-    FilmRecord,
+    ImageRecord,
 )
 
 FINDINGS = ("Mass", "Nodule", "Pleural_Thickening", "Hernia")
@@ -22,7 +22,7 @@ SIDE = 256
 
 
 def near(rng, box, spread):
-    """The box with its sides moved by `spread` pixels, inside the film, with an area."""
+    """The box with its sides moved by `spread` pixels, inside the image, with an area."""
     x0, y0, x1, y1 = np.clip(box + rng.normal(0, spread, 4), 0, SIDE)
     return np.array([min(x0, x1), min(y0, y1), min(x0, x1) + abs(x1 - x0) + 1, min(y0, y1) + abs(y1 - y0) + 1])
 
@@ -45,16 +45,16 @@ def annotation(rng, finding, spread):
     )
 
 
-def film(rng, number, spread=12.0, skill=1.5, boxes=True):
-    """Film `number` of patient `number // 2`."""
+def image(rng, number, spread=12.0, skill=1.5, boxes=True):
+    """Image `number` of patient `number // 2`."""
     labels = (rng.random(len(FINDINGS)) < PREVALENCE).astype(np.float64)
     scores = 1 / (1 + np.exp(-(skill * (2 * labels - 1) + rng.normal(0, 1.2, len(FINDINGS)))))
     parts = tuple(annotation(rng, int(i), spread) for i in np.flatnonzero(labels) if boxes)
     shown = tuple(
         (int(i), near(rng, np.array([60, 60, 120, 120.0]), 20)) for i in np.flatnonzero(scores >= THRESHOLDS)
     )
-    return FilmRecord(
-        name=f"film-{number:04d}.png",
+    return ImageRecord(
+        name=f"image-{number:04d}.png",
         patient=f"SECRET{number // 2}",
         size=(SIDE, SIDE),
         labels=labels,
@@ -72,6 +72,6 @@ def film(rng, number, spread=12.0, skill=1.5, boxes=True):
     )
 
 
-def films(count=160, seed=0, **options):
-    """Records of `count` films, two a patient; the labels of one seed do not depend on the options."""
-    return [film(np.random.default_rng((seed, number)), number, **options) for number in range(count)]
+def images(count=160, seed=0, **options):
+    """Records of `count` images, two a patient; the labels of one seed do not depend on the options."""
+    return [image(np.random.default_rng((seed, number)), number, **options) for number in range(count)]

@@ -43,7 +43,7 @@ class Config:
 
 
 class TwoChannels(nn.Module):
-    """Channel 0 is the film's grey, channel 1 its negative, each averaged over 2 × 2 pixels; then a linear head."""
+    """Channel 0 is the image's grey, channel 1 its negative, each averaged over 2 × 2 pixels; then a linear head."""
 
     config, device = Config(), torch.device("cpu")
 
@@ -61,15 +61,15 @@ class TwoChannels(nn.Module):
 
 @pytest.fixture
 def square():
-    """Film `(32, 32)`: 64 everywhere, 192 in rows 4 to 11 of columns 16 to 27."""
-    film = np.full((32, 32), 64, dtype=np.uint8)
-    film[4:12, 16:28] = 192
-    return film
+    """Image `(32, 32)`: 64 everywhere, 192 in rows 4 to 11 of columns 16 to 27."""
+    image = np.full((32, 32), 64, dtype=np.uint8)
+    image[4:12, 16:28] = 192
+    return image
 
 
 @pytest.fixture(scope="module")
 def convnext():
-    """A ConvNeXtV2 of a few thousand weights; a film of 64 has 2 × 2 cells in its last stage."""
+    """A ConvNeXtV2 of a few thousand weights; an image of 64 has 2 × 2 cells in its last stage."""
     torch.manual_seed(0)
     config = ConvNextV2Config(depths=[1] * 4, hidden_sizes=[4, 8, 8, 16], id2label=NAMES, image_size=64)
     return ConvNextV2ForImageClassification(config).eval()
@@ -103,7 +103,7 @@ def test_grad_cam_plus_plus_by_hand(square):
     assert not output.maps[0, 1].any()  # a negative gradient weighs nothing
 
 
-def packages_map(network, processor, films, layer, method, finding):
+def packages_map(network, processor, images, layer, method, finding):
     """What a user of the package gets: maps `(B, H, W)` in [0, 1]."""
     from pytorch_grad_cam import GradCAM, GradCAMPlusPlus
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -117,22 +117,22 @@ def packages_map(network, processor, films, layer, method, finding):
             return self.network(pixel_values).logits
 
     cam = {"gradcam": GradCAM, "gradcam++": GradCAMPlusPlus}[method](Logits(), [layer])
-    inputs = processor(films, return_tensors="pt").pixel_values.requires_grad_()
+    inputs = processor(images, return_tensors="pt").pixel_values.requires_grad_()
     try:
-        return cam(inputs, [ClassifierOutputTarget(finding)] * len(films))
+        return cam(inputs, [ClassifierOutputTarget(finding)] * len(images))
     finally:
         cam.activations_and_grads.release()
 
 
 @pytest.mark.parametrize("method", ["gradcam", "gradcam++"])
-def test_maps_are_the_packages_up_to_their_scale(method, convnext, film):
+def test_maps_are_the_packages_up_to_their_scale(method, convnext, image):
     processor = ClarityImageProcessor(size={"height": 128, "width": 128})
     layer = convnext.convnextv2.encoder.stages[2]  # 8 × 8
     localizer = GradCamLocalizer(convnext, processor, method=method, target_layer=layer)
-    films = [film, film.T.copy(), film[::-1].copy()]
-    maps = localizer(films).maps
+    images = [image, image.T.copy(), image[::-1].copy()]
+    maps = localizer(images).maps
     for finding in range(3):
-        expected = packages_map(convnext, processor, films, layer, method, finding)
+        expected = packages_map(convnext, processor, images, layer, method, finding)
         for own, theirs in zip(maps[:, finding], expected, strict=True):
             assert own.max() > 0
             large = torch.nn.functional.interpolate(torch.from_numpy(own)[None, None], (128, 128), mode="bilinear")
@@ -142,10 +142,10 @@ def test_maps_are_the_packages_up_to_their_scale(method, convnext, film):
             assert np.corrcoef(large.ravel(), theirs.ravel())[0, 1] > 0.995
 
 
-def test_unwanted_maps_stay_zero_and_wanted_ones_are_the_same(convnext, film):
+def test_unwanted_maps_stay_zero_and_wanted_ones_are_the_same(convnext, image):
     localizer = GradCamLocalizer(convnext, ClarityImageProcessor(size={"height": 64, "width": 64}))
-    films = [film, film[::-1].copy()]
-    every, some = localizer(films), localizer(films, [[2], [0, 2]])
+    images = [image, image[::-1].copy()]
+    every, some = localizer(images), localizer(images, [[2], [0, 2]])
     np.testing.assert_array_equal(some.scores, every.scores)
     for row, finding in np.ndindex(2, 3):
         wanted = finding in ([2], [0, 2])[row]
@@ -153,75 +153,75 @@ def test_unwanted_maps_stay_zero_and_wanted_ones_are_the_same(convnext, film):
     assert some.maps.dtype == np.float32
 
 
-def test_a_film_has_the_same_map_alone_and_in_a_batch(convnext, film):
+def test_an_image_has_the_same_map_alone_and_in_a_batch(convnext, image):
     localizer = GradCamLocalizer(convnext, ClarityImageProcessor(size={"height": 64, "width": 64}))
-    batch = localizer([film[::-1].copy(), film])
-    alone = localizer([film])
+    batch = localizer([image[::-1].copy(), image])
+    alone = localizer([image])
     np.testing.assert_allclose(batch.maps[1], alone.maps[0], atol=1e-6)
     assert batch.letterboxes[1] == alone.letterboxes[0]
 
 
-def test_one_forward_pass_serves_all_findings(convnext, film, monkeypatch):
+def test_one_forward_pass_serves_all_findings(convnext, image, monkeypatch):
     calls = []
     handle = convnext.register_forward_hook(lambda *_: calls.append(1))
-    GradCamLocalizer(convnext, ClarityImageProcessor(size={"height": 64, "width": 64}))([film, film])
+    GradCamLocalizer(convnext, ClarityImageProcessor(size={"height": 64, "width": 64}))([image, image])
     handle.remove()
     assert calls == [1]
 
 
-def test_gradients_come_also_where_the_caller_has_none(convnext, film):
+def test_gradients_come_also_where_the_caller_has_none(convnext, image):
     localizer = GradCamLocalizer(convnext, ClarityImageProcessor(size={"height": 64, "width": 64}))
-    expected = localizer([film]).maps
+    expected = localizer([image]).maps
     with torch.inference_mode():
-        np.testing.assert_array_equal(localizer([film]).maps, expected)
+        np.testing.assert_array_equal(localizer([image]).maps, expected)
 
 
-def test_no_hook_is_left_behind(convnext, film):
+def test_no_hook_is_left_behind(convnext, image):
     localizer = GradCamLocalizer(convnext, ClarityImageProcessor(size={"height": 64, "width": 64}))
-    localizer([film])
-    with pytest.raises(ValueError, match="`wanted` must have one entry per film"):
-        localizer([film], [[0], [1]])
+    localizer([image])
+    with pytest.raises(ValueError, match="`wanted` must have one entry per image"):
+        localizer([image], [[0], [1]])
     broken = GradCamLocalizer(
         convnext, ClarityImageProcessor(size={"height": 64, "width": 64}), target_layer=convnext.classifier
     )
     with pytest.raises(ValueError, match=r"`target_layer` must give \(B, C, h, w\), got \(1, 3\)"):
-        broken([film])
+        broken([image])
     assert not any(module._forward_hooks for module in convnext.modules())
     assert all(parameter.grad is None for parameter in convnext.parameters())
 
 
-def test_findings_may_come_in_another_order(convnext, film):
+def test_findings_may_come_in_another_order(convnext, image):
     processor = ClarityImageProcessor(size={"height": 64, "width": 64})
-    own = GradCamLocalizer(convnext, processor)([film])
+    own = GradCamLocalizer(convnext, processor)([image])
     other = GradCamLocalizer(convnext, processor, ["Edema", "Mass"])
     assert other.findings == ("Edema", "Mass")
-    output = other([film])
+    output = other([image])
     np.testing.assert_array_equal(output.scores, own.scores[:, [2, 0]])
     np.testing.assert_array_equal(output.maps, own.maps[:, [2, 0]])
-    pixel_values = processor([film], return_tensors="pt").pixel_values
+    pixel_values = processor([image], return_tensors="pt").pixel_values
     np.testing.assert_allclose(other.scores(pixel_values).numpy(), output.scores, atol=1e-6)
 
 
-def test_a_map_covers_what_its_cells_cover(convnext, film):
+def test_a_map_covers_what_its_cells_cover(convnext, image):
     # 112 / 32 is 3.5: the last stage has 3 × 3 cells over the first 96 pixels.
-    output = GradCamLocalizer(convnext, ClarityImageProcessor(size={"height": 112, "width": 112}))([film])
+    output = GradCamLocalizer(convnext, ClarityImageProcessor(size={"height": 112, "width": 112}))([image])
     assert output.letterboxes[0].input == (96, 96)
     assert output.letterboxes[0].content == (112, 84)
-    even = GradCamLocalizer(convnext, ClarityImageProcessor(size={"height": 64, "width": 64}))([film])
+    even = GradCamLocalizer(convnext, ClarityImageProcessor(size={"height": 64, "width": 64}))([image])
     assert even.letterboxes[0].input == (64, 64)
     assert even.maps.shape == (1, 3, 14, 14)  # 2 × 2, seven times finer
 
 
-def test_a_bright_spot_is_found_where_it_is_in_a_portrait_film():
-    film = np.full((64, 32), 20, dtype=np.uint8)
-    film[40:48, 8:16] = 250
+def test_a_bright_spot_is_found_where_it_is_in_a_portrait_image():
+    image = np.full((64, 32), 20, dtype=np.uint8)
+    image[40:48, 8:16] = 250
     network = TwoChannels([[2.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
-    output = GradCamLocalizer(network, ClarityImageProcessor(**PLAIN), target_layer=network.layer)([film], [[0]])
+    output = GradCamLocalizer(network, ClarityImageProcessor(**PLAIN), target_layer=network.layer)([image], [[0]])
     (box,) = boxes_from_map(output.maps[0, 0], output.letterboxes[0], 0.5)
     np.testing.assert_allclose(box, [8, 40, 16, 48], atol=2)
 
 
-def test_a_classifier_is_loaded_with_its_own_preprocessing(convnext, film, tmp_path):
+def test_a_classifier_is_loaded_with_its_own_preprocessing(convnext, image, tmp_path):
     convnext.save_pretrained(tmp_path)
     saved = ClarityImageProcessor(
         size={"height": 64, "width": 96}, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.4], keep_ratio=False
@@ -229,13 +229,13 @@ def test_a_classifier_is_loaded_with_its_own_preprocessing(convnext, film, tmp_p
     saved.save_pretrained(tmp_path)
     localizer = GradCamLocalizer.from_pretrained(str(tmp_path), ["Edema", "Mass"], method="gradcam++")
     assert (localizer.name, localizer.findings) == ("Grad-CAM++", ("Edema", "Mass"))
-    own, theirs = (p([film], return_tensors="pt").pixel_values for p in (localizer.image_processor, saved))
+    own, theirs = (p([image], return_tensors="pt").pixel_values for p in (localizer.image_processor, saved))
     torch.testing.assert_close(own, theirs)
     assert localizer.image_processor.letterbox((120, 90)) == saved.letterbox((120, 90))
     assert GradCamLocalizer.from_pretrained(str(tmp_path)).findings == ("Mass", "Nodule", "Edema")
 
 
-def test_a_classifier_of_timm_is_taken(film):
+def test_a_classifier_of_timm_is_taken(image):
     name = "convnextv2_atto"
     assert timm.is_model(name)
     config = TimmWrapperConfig(
@@ -248,7 +248,7 @@ def test_a_classifier_of_timm_is_taken(film):
     localizer = GradCamLocalizer(
         TimmWrapperForImageClassification(config), ClarityImageProcessor(size={"height": 64, "width": 64})
     )
-    output = localizer([film])
+    output = localizer([image])
     assert output.maps.shape == (1, 3, 14, 14)
     assert output.maps.max() > 0
 
@@ -270,12 +270,12 @@ def test_a_network_without_stages_needs_a_target_layer():
         GradCamLocalizer(TwoChannels([[1.0, 0.0]] * 3), ClarityImageProcessor(**PLAIN))
 
 
-def test_an_unused_target_layer_and_unknown_indices_are_named(convnext, film):
+def test_an_unused_target_layer_and_unknown_indices_are_named(convnext, image):
     processor = ClarityImageProcessor(size={"height": 64, "width": 64})
     with pytest.raises(ValueError, match="`target_layer` must run once in a forward pass, got 0 times"):
-        GradCamLocalizer(convnext, processor, target_layer=nn.Conv2d(1, 1, 1))([film])
+        GradCamLocalizer(convnext, processor, target_layer=nn.Conv2d(1, 1, 1))([image])
     with pytest.raises(ValueError, match="`wanted` must hold indices from 0 to 2, got 3"):
-        GradCamLocalizer(convnext, processor)([film], [[3]])
+        GradCamLocalizer(convnext, processor)([image], [[3]])
 
 
 def test_without_the_package_the_error_says_what_to_install(convnext, monkeypatch):
@@ -305,12 +305,12 @@ def test_rollout_averages_heads():
     np.testing.assert_allclose(attention_rollout([heads], 1), [[0.25]])
 
 
-def test_rollout_of_the_model_is_the_full_product(tiny_model, processor, film):
-    output = AttentionRolloutLocalizer(tiny_model, processor)([film, film[::-1].copy()])
+def test_rollout_of_the_model_is_the_full_product(tiny_model, processor, image):
+    output = AttentionRolloutLocalizer(tiny_model, processor)([image, image[::-1].copy()])
     reference = share_weights(tiny_model)
     reference.set_attn_implementation("eager")
     with torch.inference_mode():
-        inputs = processor([film, film[::-1].copy()], return_tensors="pt")
+        inputs = processor([image, image[::-1].copy()], return_tensors="pt")
         attentions = reference(**inputs, output_attentions=True).attentions
     assert len(attentions) == 2
     for row in range(2):
@@ -321,13 +321,13 @@ def test_rollout_of_the_model_is_the_full_product(tiny_model, processor, film):
         np.testing.assert_allclose(output.maps[row], 16 * product[:14, 14:].reshape(14, 4, 4), rtol=1e-4)
 
 
-def test_rollout_leaves_the_model_as_it_was(tiny_model, processor, film):
+def test_rollout_leaves_the_model_as_it_was(tiny_model, processor, image):
     tiny_model.set_attn_implementation("sdpa")
     weights = {name: value.clone() for name, value in tiny_model.state_dict().items()}
-    before = ModelLocalizer(tiny_model, processor)([film])
-    output = AttentionRolloutLocalizer(tiny_model, processor)([film])
+    before = ModelLocalizer(tiny_model, processor)([image])
+    output = AttentionRolloutLocalizer(tiny_model, processor)([image])
     assert tiny_model.config._attn_implementation == "sdpa"
-    after = ModelLocalizer(tiny_model, processor)([film])
+    after = ModelLocalizer(tiny_model, processor)([image])
     np.testing.assert_array_equal(before.maps, after.maps)
     np.testing.assert_allclose(output.scores, before.scores, atol=1e-5)
     assert output.letterboxes == before.letterboxes
@@ -342,21 +342,23 @@ def test_a_copy_shares_weights_and_not_its_config(tiny_model):
     assert shared.clarity.layers[0].attention.config is shared.config
 
 
-def test_parts_of_the_map_alone(tiny_model, processor, film):
+def test_parts_of_the_map_alone(tiny_model, processor, image):
     with torch.inference_mode():
-        full = tiny_model(**processor([film], return_tensors="pt"))
+        full = tiny_model(**processor([image], return_tensors="pt"))
     cam = with_map_fusion(tiny_model, processor, "cam")
     attention = with_map_fusion(tiny_model, processor, "attention")
     plain = with_map_fusion(tiny_model, processor, "geometric")
-    np.testing.assert_allclose(cam([film]).maps, torch.nn.functional.softplus(full.activation_maps).numpy(), atol=1e-6)
-    np.testing.assert_allclose(attention([film]).maps, 16 * full.class_attention.numpy(), atol=1e-6)
-    np.testing.assert_allclose(plain([film]).maps, np.sqrt(cam([film]).maps * attention([film]).maps), atol=1e-6)
+    np.testing.assert_allclose(
+        cam([image]).maps, torch.nn.functional.softplus(full.activation_maps).numpy(), atol=1e-6
+    )
+    np.testing.assert_allclose(attention([image]).maps, 16 * full.class_attention.numpy(), atol=1e-6)
+    np.testing.assert_allclose(plain([image]).maps, np.sqrt(cam([image]).maps * attention([image]).maps), atol=1e-6)
     assert [part.name for part in (cam, attention, plain)] == ["CAM alone", "attention alone", "without suppression"]
     suppressed = with_map_fusion(tiny_model, processor, "cam", background_suppression=True)
     assert suppressed.name == "CAM alone, suppressed"
-    assert suppressed([film]).maps.sum() < cam([film]).maps.sum()
+    assert suppressed([image]).maps.sum() < cam([image]).maps.sum()
     whole = with_map_fusion(tiny_model, processor, "geometric", background_suppression=True)
-    np.testing.assert_allclose(whole([film]).maps, full.localization_maps.numpy(), atol=1e-6)
+    np.testing.assert_allclose(whole([image]).maps, full.localization_maps.numpy(), atol=1e-6)
 
 
 def test_a_fusion_that_the_model_cannot_have_is_refused(tiny_model, processor):
@@ -370,11 +372,11 @@ def test_a_fusion_that_the_model_cannot_have_is_refused(tiny_model, processor):
         with_map_fusion(bare, processor, "cam")
 
 
-def test_the_atlas_lies_over_the_film_and_not_over_the_padding(tiny_model, processor):
-    # A film twice as high as wide fills the two middle columns of four.
-    film = np.random.default_rng(0).integers(0, 255, (128, 64)).astype(np.uint8)
-    plain = with_map_fusion(tiny_model, processor, "geometric")([film]).maps
-    output = AtlasSuppressionLocalizer(tiny_model, processor)([film])
+def test_the_atlas_lies_over_the_image_and_not_over_the_padding(tiny_model, processor):
+    # An image twice as high as wide fills the two middle columns of four.
+    image = np.random.default_rng(0).integers(0, 255, (128, 64)).astype(np.uint8)
+    plain = with_map_fusion(tiny_model, processor, "geometric")([image]).maps
+    output = AtlasSuppressionLocalizer(tiny_model, processor)([image])
     factor = np.divide(output.maps[0], plain[0], out=np.full((14, 4, 4), np.nan), where=plain[0] > 0)
     floor = np.array(tiny_model.config.per_finding("suppression_floor"))
     some = np.isfinite(factor)
@@ -395,22 +397,22 @@ def test_a_random_map_makes_regions_between_0_and_1():
     assert neighbours > 0.5
 
 
-def test_random_maps_depend_on_film_and_seed_alone(film):
+def test_random_maps_depend_on_image_and_seed_alone(image):
     localizer = RandomMapLocalizer(["Mass", "Nodule"])
-    other = film[::-1].copy()
-    batch = localizer([other, film])
-    np.testing.assert_array_equal(batch.maps[1], localizer([film]).maps[0])
+    other = image[::-1].copy()
+    batch = localizer([other, image])
+    np.testing.assert_array_equal(batch.maps[1], localizer([image]).maps[0])
     assert not np.array_equal(batch.maps[0], batch.maps[1])
     assert not np.array_equal(batch.maps[1, 0], batch.maps[1, 1])
-    assert not np.array_equal(batch.maps[1], RandomMapLocalizer(["Mass", "Nodule"], seed=1)([film]).maps[0])
+    assert not np.array_equal(batch.maps[1], RandomMapLocalizer(["Mass", "Nodule"], seed=1)([image]).maps[0])
     assert batch.scores.tolist() == [[0.5, 0.5]] * 2
     box = batch.letterboxes[1]
     assert (box.input, box.content, box.top, box.left) == ((120, 90), (120, 90), 0, 0)
 
 
-def test_random_maps_may_come_with_another_methods_scores(tiny_model, processor, film):
+def test_random_maps_may_come_with_another_methods_scores(tiny_model, processor, image):
     model = ModelLocalizer(tiny_model, processor)
     localizer = RandomMapLocalizer(model.findings, scores_of=model)
-    np.testing.assert_array_equal(localizer([film]).scores, model([film]).scores)
+    np.testing.assert_array_equal(localizer([image]).scores, model([image]).scores)
     with pytest.raises(ValueError, match=r"`scores_of` must have the findings \['Mass'\]"):
         RandomMapLocalizer(["Mass"], scores_of=model)

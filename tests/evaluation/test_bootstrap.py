@@ -23,8 +23,8 @@ NAN = np.nan
 FIGURES = {"auroc": auroc_per_finding, "average_precision": average_precision_per_finding}
 
 
-def films(seed, count=150, findings=3, steps=None):
-    """Scores, labels with NaN, and patients with one to about five films."""
+def images(seed, count=150, findings=3, steps=None):
+    """Scores, labels with NaN, and patients with one to about five images."""
     generator = np.random.default_rng(seed)
     scores = generator.normal(size=(count, findings))
     labels = (generator.normal(size=scores.shape) + scores > 0.7).astype(float)
@@ -90,7 +90,7 @@ def test_the_interval_of_a_mean_is_that_of_its_standard_error():
     np.testing.assert_allclose([interval.low, interval.high], values.mean() + np.array([-half, half]), atol=0.012)
 
 
-def test_films_that_repeat_a_patient_add_no_certainty():
+def test_images_that_repeat_a_patient_add_no_certainty():
     values = np.random.default_rng(1).normal(size=100)
     alone = bootstrap_by_patient(lambda rows: values[rows].mean(), range(100))
     fivefold = np.repeat(values, 5)
@@ -148,7 +148,7 @@ def test_what_cannot_be_drawn_is_refused():
 @pytest.mark.parametrize("steps", [None, 3, 0.5])
 @pytest.mark.parametrize("whole", [True, False])
 def test_weighted_figures_are_those_of_sklearn(steps, whole):
-    scores, labels, _ = films(4, findings=1, steps=steps)
+    scores, labels, _ = images(4, findings=1, steps=steps)
     scores, labels = scores[:, 0], labels[:, 0]
     generator = np.random.default_rng(5)
     weights = generator.integers(0, 4, (12, 150)) if whole else generator.exponential(size=(12, 150))
@@ -162,7 +162,7 @@ def test_weighted_figures_are_those_of_sklearn(steps, whole):
 
 
 def test_a_weight_is_a_number_of_copies():
-    scores, labels, patients = films(6, steps=2)
+    scores, labels, patients = images(6, steps=2)
     drawn = next(patient_weights(patients, 1))
     copies = np.repeat(np.arange(len(labels)), drawn)
     for finding in range(3):
@@ -196,7 +196,7 @@ def test_weighted_figures_computed_by_hand(scores, labels, weights, area, precis
 
 
 @pytest.mark.parametrize("function", [weighted_auroc, weighted_average_precision])
-def test_weights_belong_to_films(function):
+def test_weights_belong_to_images(function):
     scores, labels = np.array([0.1, 0.9]), np.array([0, 1])
     with pytest.raises(ValueError, match=r"`weights` must be \(..., 2\), got \(4, 3\)"):
         function(scores, labels, np.ones((4, 3)))
@@ -213,7 +213,7 @@ def test_weights_belong_to_films(function):
 @pytest.mark.parametrize("steps", [None, 2])
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_fast_intervals_are_the_slow_ones(name, steps):
-    scores, labels, patients = films(7, steps=steps)
+    scores, labels, patients = images(7, steps=steps)
     fast = classification_intervals(scores, labels, patients, repeats=15, seed=1, min_positives=10)
     slow = bootstrap_by_patient(lambda rows: FIGURES[name](scores[rows], labels[rows]), patients, 15, seed=1)
     np.testing.assert_allclose(fast[name].low, slow.low)
@@ -227,7 +227,7 @@ def test_the_fast_intervals_are_the_slow_ones(name, steps):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_fast_differences_are_the_slow_ones(name):
-    scores, labels, patients = films(8)
+    scores, labels, patients = images(8)
     other = scores + np.random.default_rng(9).normal(size=scores.shape)
     fast = classification_differences(scores, other, labels, patients, repeats=15, seed=2, min_positives=10)
     slow = paired_difference(
@@ -243,7 +243,7 @@ def test_the_fast_differences_are_the_slow_ones(name):
 
 
 def test_intervals_contain_the_figure_and_differences_of_a_method_from_itself_are_zero():
-    scores, labels, patients = films(10)
+    scores, labels, patients = images(10)
     intervals = classification_intervals(scores, labels, patients, repeats=200)
     for name, figure in FIGURES.items():
         values = figure(scores, labels)
@@ -256,7 +256,7 @@ def test_intervals_contain_the_figure_and_differences_of_a_method_from_itself_ar
 
 @pytest.mark.filterwarnings("error")
 def test_rare_findings_are_listed_but_not_in_the_mean():
-    scores, labels, patients = films(11)
+    scores, labels, patients = images(11)
     labels[:, 1] = 0
     labels[:4, 1], patients[:4] = 1, ["one"] * 4  # in 1 − 1/e of the draws
     labels[:, 2] = 0
@@ -277,14 +277,14 @@ def test_rare_findings_are_listed_but_not_in_the_mean():
 
 
 def test_a_finding_without_negatives_is_not_in_the_mean():
-    scores, labels, patients = films(12)
+    scores, labels, patients = images(12)
     labels[:, 1:] = 1
     intervals = classification_intervals(scores, labels, patients, repeats=20)
     assert intervals["macro_auroc"].low == pytest.approx(intervals["auroc"].low[0])
 
 
 def test_every_row_needs_a_patient():
-    scores, labels, patients = films(13)
+    scores, labels, patients = images(13)
     with pytest.raises(ValueError, match="`patients` must name 150 rows, got 149"):
         classification_intervals(scores, labels, patients[1:])
     with pytest.raises(ValueError, match=r"`scores` and `labels` must both be \(n, F\)"):

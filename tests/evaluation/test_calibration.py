@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Slopes, intercepts and thresholds from validation films, kept in the config, and what they are worth elsewhere."""
+"""Slopes, intercepts and thresholds from validation images, kept in the config, and what they are worth elsewhere."""
 
 import copy
 import math
@@ -17,7 +17,7 @@ from clarity_hf.evaluation.classification import (
     operating_points,
 )
 from clarity_hf.evaluation.protocol import halves
-from clarity_hf.evaluation.records import MAP_THRESHOLDS, AnnotationRecord, FilmRecord
+from clarity_hf.evaluation.records import MAP_THRESHOLDS, AnnotationRecord, ImageRecord
 
 BADLY_SCALED = ((0.2, -2.0), (5.0, 3.0), (1.0, -3.0))
 TRUTH = np.array([[10.0, 10.0, 50.0, 50.0]])
@@ -25,13 +25,13 @@ POOR = np.array([[10.0, 10.0, 20.0, 20.0]])
 
 
 def record(index, labels, scores, best_at=None):
-    """A film whose map of finding 0, where it is annotated, meets its box only at one threshold."""
+    """An image whose map of finding 0, where it is annotated, meets its box only at one threshold."""
     annotations = ()
     if best_at is not None:
         regions = tuple(TRUTH if threshold == best_at else POOR for threshold in MAP_THRESHOLDS)
         annotations = (AnnotationRecord(0, TRUTH, POOR, regions, np.zeros(len(MAP_THRESHOLDS)), True, (POOR, POOR)),)
     labels, scores = np.array(labels, dtype=float), np.array(scores, dtype=float)
-    return FilmRecord(f"f{index}", f"p{index}", (100, 100), labels, scores, np.ones(3), annotations=annotations)
+    return ImageRecord(f"f{index}", f"p{index}", (100, 100), labels, scores, np.ones(3), annotations=annotations)
 
 
 def column(*values):
@@ -56,7 +56,7 @@ def test_slope_and_intercept_of_simulated_labels_are_recovered(slope, intercept)
 
 
 def test_two_clusters_get_the_targets_of_platt():
-    # 3 films with the finding at logit 2, target 4/5, and 8 without at −1, target 1/10: both are met exactly, by
+    # 3 images with the finding at logit 2, target 4/5, and 8 without at −1, target 1/10: both are met exactly, by
     # 2a + b = log 4 and −a + b = −log 9. Without the targets a would be infinite.
     slopes, intercepts = fit_platt(column(*[2] * 3, *[-1] * 8), column(*[1] * 3, *[0] * 8), min_positives=3)
     assert slopes == pytest.approx([math.log(36) / 3], rel=1e-5)
@@ -72,7 +72,7 @@ def test_the_scale_of_the_logits_does_not_matter():
         np.testing.assert_allclose(others[0] * shift + others[1], intercepts, atol=1e-4)
 
 
-def test_the_order_of_the_films_stays_and_the_calibration_error_falls():
+def test_the_order_of_the_images_stays_and_the_calibration_error_falls():
     logits, labels = (np.hstack(parts) for parts in zip(*(drawn(a, b, 2000) for a, b in BADLY_SCALED), strict=True))
     slopes, intercepts = fit_platt(logits, labels)
     scores = expit(slopes * logits + intercepts)
@@ -98,7 +98,7 @@ def test_equal_logits_give_the_share_of_positives():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_few_films_of_any_kind_have_a_fit(seed):
+def test_few_images_of_any_kind_have_a_fit(seed):
     rng = np.random.default_rng(seed)
     labels = (np.arange(60)[:, None] < rng.integers(5, 55, 30)).astype(float)
     logits = rng.normal(0, 10.0 ** rng.integers(-3, 3, 30), (60, 30)) + rng.choice([-5, 0, 0.1, 20], 30) * labels
@@ -108,14 +108,14 @@ def test_few_films_of_any_kind_have_a_fit(seed):
     assert np.isfinite(intercepts).all()
 
 
-def test_films_without_an_annotation_are_left_out():
+def test_images_without_an_annotation_are_left_out():
     logits, labels = drawn(0.8, -0.3, 200)
     known = np.arange(200) % 3 > 0
     some = np.where(known[:, None], labels, np.nan)
     np.testing.assert_array_equal(fit_platt(logits, some), fit_platt(logits[known], labels[known]))
 
 
-def test_findings_with_too_few_films_keep_what_they_have():
+def test_findings_with_too_few_images_keep_what_they_have():
     logits = np.tile(np.linspace(-2, 2, 12)[:, None], 3)
     labels = np.stack([np.arange(12) >= 6, np.arange(12) >= 8, np.arange(12) >= 4], axis=1).astype(float)
     np.testing.assert_array_equal(np.array(fit_platt(logits, labels, 5))[:, 1:], [[1, 1], [0, 0]])
@@ -152,8 +152,8 @@ def config():
     )
 
 
-def films(boxed_at=0.35):
-    """Finding 0 is present in the last six of twelve films, whose scores are the highest; B in one; C is unknown."""
+def images(boxed_at=0.35):
+    """Finding 0 is present in the last six of twelve images, whose scores are the highest; B in one; C is unknown."""
     rows = []
     for i in range(12):
         present = i >= 6
@@ -163,8 +163,8 @@ def films(boxed_at=0.35):
 
 
 def test_thresholds_go_into_the_config_and_rare_findings_keep_theirs(config):
-    found = calibrate(config, films(), min_boxes=6)
-    # Between the lowest score of a film with A, .35, and the highest of one without, .30, calibrated.
+    found = calibrate(config, images(), min_boxes=6)
+    # Between the lowest score of an image with A, .35, and the highest of one without, .30, calibrated.
     slope, intercept = config.score_slopes[0], config.score_intercepts[0]
     assert config.score_thresholds == pytest.approx(
         [expit(slope * logit([0.35, 0.30]) + intercept).mean(), 0.6, 0.7], abs=1e-12
@@ -177,9 +177,9 @@ def test_thresholds_go_into_the_config_and_rare_findings_keep_theirs(config):
     assert found.boxes.tolist() == [6, 0, 0]
 
 
-def test_slopes_and_intercepts_go_into_the_config_where_there_are_films_to_fit_them(config):
+def test_slopes_and_intercepts_go_into_the_config_where_there_are_images_to_fit_them(config):
     config.score_slopes, config.score_intercepts = [1.0, 0.5, 2.0], [0.0, -1.0, 1.0]
-    rows = films()
+    rows = images()
     found = calibrate(config, rows)
     logits = logit(np.array([[row.scores[0]] for row in rows]))
     slopes, intercepts = fit_platt(logits, np.array([[row.labels[0]] for row in rows]))
@@ -192,7 +192,7 @@ def test_slopes_and_intercepts_go_into_the_config_where_there_are_films_to_fit_t
 def test_a_calibration_that_the_records_have_is_undone(config):
     plain, calibrated = copy.deepcopy(config), copy.deepcopy(config)
     calibrated.score_slopes, calibrated.score_intercepts = [0.3, 4.0, 1.0], [-2.0, 1.0, 0.5]
-    rows = films()
+    rows = images()
     slopes, intercepts = np.array(calibrated.score_slopes), np.array(calibrated.score_intercepts)
     seen = [replace(row, scores=expit(slopes * logit(row.scores) + intercepts)) for row in rows]
     calibrate(plain, rows)
@@ -201,9 +201,9 @@ def test_a_calibration_that_the_records_have_is_undone(config):
         assert getattr(calibrated, name)[0] == pytest.approx(getattr(plain, name)[0], abs=1e-5)
 
 
-def test_a_threshold_that_is_kept_flags_the_films_that_it_flagged(config):
+def test_a_threshold_that_is_kept_flags_the_images_that_it_flagged(config):
     config.score_slopes, config.score_intercepts = [1.0, 3.0, 2.0], [0.0, -1.0, 1.0]
-    rows = [replace(row, scores=np.array([row.scores[0], *[0.07 * i + 0.1] * 2])) for i, row in enumerate(films())]
+    rows = [replace(row, scores=np.array([row.scores[0], *[0.07 * i + 0.1] * 2])) for i, row in enumerate(images())]
     scores = np.stack([row.scores for row in rows])
     logits = (logit(scores) - config.score_intercepts) / config.score_slopes
     before = scores >= config.score_thresholds
@@ -214,14 +214,14 @@ def test_a_threshold_that_is_kept_flags_the_films_that_it_flagged(config):
 
 
 def test_rare_findings_keep_their_map_thresholds_if_asked(config):
-    found = calibrate(config, films(), min_boxes=6, rare="kept")
+    found = calibrate(config, images(), min_boxes=6, rare="kept")
     assert config.map_thresholds == pytest.approx([0.35, 0.2, 0.3])
     assert found.kept_maps == (1, 2)
     assert found.pooled_maps == ()
 
 
 def test_thresholds_survive_saving(config, tmp_path):
-    calibrate(config, films())
+    calibrate(config, images())
     config.save_pretrained(tmp_path)
     again = ClarityConfig.from_pretrained(tmp_path)
     assert again.per_finding("score_thresholds") == config.score_thresholds
@@ -231,15 +231,15 @@ def test_thresholds_survive_saving(config, tmp_path):
 
 
 def test_without_boxes_every_map_threshold_is_kept(config):
-    found = calibrate(config, films(boxed_at=None))
+    found = calibrate(config, images(boxed_at=None))
     assert config.map_thresholds == [0.1, 0.2, 0.3]
     assert found.kept_maps == (0, 1, 2)
     assert found.pooled_maps == ()
 
 
 def test_a_target_sensitivity_lowers_the_threshold_until_it_is_reached(config):
-    rows = films()
-    rows[6] = record(6, [1, 0, np.nan], [0.07, 0.5, 0.5], 0.35)  # a film with A that scores low
+    rows = images()
+    rows[6] = record(6, [1, 0, np.nan], [0.07, 0.5, 0.5], 0.35)  # an image with A that scores low
     cuts = {}
     for rule in ("youden", "sensitivity", "f1"):
         chosen = copy.deepcopy(config)
@@ -260,7 +260,7 @@ def test_only_the_components_of_the_config_count(config):
         )
         annotation = AnnotationRecord(0, TRUTH, POOR, regions, np.zeros(len(MAP_THRESHOLDS)), True, (POOR, POOR))
         rows.append(
-            FilmRecord(
+            ImageRecord(
                 f"f{i}", f"p{i}", (100, 100), np.array([i % 2, 0, 0.0]), np.full(3, 0.5), np.ones(3), (), (annotation,)
             )
         )
@@ -274,8 +274,8 @@ def test_only_the_components_of_the_config_count(config):
 @pytest.mark.parametrize(
     ("rows", "rule", "message"),
     [
-        ([], "youden", "`records` must be of films with the config's 3 findings, got no films"),
-        (films(), "best", "`rule` must be 'youden', 'sensitivity' or 'f1', got 'best'"),
+        ([], "youden", "`records` must be of images with the config's 3 findings, got no images"),
+        (images(), "best", "`rule` must be 'youden', 'sensitivity' or 'f1', got 'best'"),
     ],
 )
 def test_what_gives_no_thresholds_is_refused(config, rows, rule, message):
@@ -285,32 +285,34 @@ def test_what_gives_no_thresholds_is_refused(config, rows, rule, message):
 
 def test_an_unknown_way_with_rare_findings_is_refused(config):
     with pytest.raises(ValueError, match="`rare` must be 'pooled' or 'kept', got 'none'"):
-        calibrate(config, films(), rare="none")
+        calibrate(config, images(), rare="none")
 
 
 def test_records_of_another_model_are_refused(config):
     config.id2label = dict(enumerate(["A", "B"]))
     with pytest.raises(ValueError, match=r"the config's 2 findings, got \[3\]"):
-        calibrate(config, films())
+        calibrate(config, images())
 
 
-# On films that it has not seen
+# On images that it has not seen
 
 
-def many_films(count=240, seed=0, skill=1.5):
-    """Two films a patient; A and B with some skill and poor calibration, C in three films; a tenth has no map of A."""
+def many_images(count=240, seed=0, skill=1.5):
+    """Two images a patient; A and B with some skill and poor calibration, C in three images; a tenth has no map of
+    A.
+    """
     rng = np.random.default_rng(seed)
     rows = []
     for i in range(count):
         labels = np.array([rng.random() < 0.4, rng.random() < 0.3, i < 3], dtype=float)
         scores = expit(3 * (skill * labels + rng.normal(0, 1, 3)) - [1, -2, 0])
         peaks = np.array([float(i % 10 > 0), 1, 1])
-        rows.append(FilmRecord(f"f{i}", f"p{i // 2}", (100, 100), labels, scores, peaks))
+        rows.append(ImageRecord(f"f{i}", f"p{i // 2}", (100, 100), labels, scores, peaks))
     return rows
 
 
 def test_cross_fitted_figures_are_those_of_calibrating_each_half(config):
-    rows = many_films()
+    rows = many_images()
     labels, logits = np.stack([row.labels for row in rows]), logit(np.stack([row.scores for row in rows]))
     normal = (labels == 0).all(axis=1)
     has_map = np.stack([row.peaks for row in rows]) > 0
@@ -337,59 +339,59 @@ def test_cross_fitted_figures_are_those_of_calibrating_each_half(config):
             ]
         )
     found = cross_fitted(config, rows, repeats=3, seed=4)
-    names = ("calibrated_error", "sensitivity", "specificity", "findings_flagged", "boxes_drawn", "films_with_boxes")
+    names = ("calibrated_error", "sensitivity", "specificity", "findings_flagged", "boxes_drawn", "images_with_boxes")
     for name, values in zip(names, np.transpose(figures), strict=True):
         assert getattr(found, name).mean == pytest.approx(values.mean()), name
         assert getattr(found, name).deviation == pytest.approx(values.std(ddof=1)), name
     plain = calibration_error_per_finding(expit(logits), labels)[:2].mean()
     assert (found.uncalibrated_error.mean, found.uncalibrated_error.deviation) == (pytest.approx(plain), 0)
-    assert (found.films, found.patients, found.normal_films, found.repeats) == (240, 120, int(normal.sum()), 3)
+    assert (found.images, found.patients, found.normal_images, found.repeats) == (240, 120, int(normal.sum()), 3)
     assert found.findings == (0, 1)
 
 
-def test_calibration_lowers_the_error_of_films_that_it_has_not_seen_and_leaves_the_config(config):
+def test_calibration_lowers_the_error_of_images_that_it_has_not_seen_and_leaves_the_config(config):
     before = config.to_dict()
-    found = cross_fitted(config, many_films(), repeats=2)
+    found = cross_fitted(config, many_images(), repeats=2)
     assert found.calibrated_error.mean < found.uncalibrated_error.mean - 0.05
     assert config.to_dict() == before
 
 
 def test_the_calibration_of_the_records_moves_no_cross_fitted_figure_of_fitted_findings(config):
-    rows = [replace(row, labels=np.append(row.labels[:2], np.nan)) for row in many_films()]
+    rows = [replace(row, labels=np.append(row.labels[:2], np.nan)) for row in many_images()]
     calibrated = copy.deepcopy(config)
     calibrated.score_slopes, calibrated.score_intercepts = [0.3, 2.0, 1.0], [-2.0, 1.0, 0.0]
     seen = [
         replace(row, scores=expit(logit(row.scores) * calibrated.score_slopes + calibrated.score_intercepts))
         for row in rows
     ]
-    ours, theirs = (cross_fitted(one, films_, repeats=2) for one, films_ in ((config, rows), (calibrated, seen)))
+    ours, theirs = (cross_fitted(one, images_, repeats=2) for one, images_ in ((config, rows), (calibrated, seen)))
     for name in ("uncalibrated_error", "calibrated_error", "sensitivity", "specificity"):
         assert getattr(ours, name).mean == pytest.approx(getattr(theirs, name).mean, abs=1e-4), name
 
 
-def test_a_rule_reaches_films_that_it_has_not_seen(config):
-    youden = cross_fitted(config, many_films(), repeats=2)
-    sensitive = cross_fitted(config, many_films(), "sensitivity", 0.98, repeats=2)
+def test_a_rule_reaches_images_that_it_has_not_seen(config):
+    youden = cross_fitted(config, many_images(), repeats=2)
+    sensitive = cross_fitted(config, many_images(), "sensitivity", 0.98, repeats=2)
     assert sensitive.sensitivity.mean > max(0.93, youden.sensitivity.mean)
     assert sensitive.findings_flagged.mean > youden.findings_flagged.mean
 
 
-def test_boxes_of_all_regions_are_not_counted_but_films_with_boxes_are(config):
-    rows = many_films()
+def test_boxes_of_all_regions_are_not_counted_but_images_with_boxes_are(config):
+    rows = many_images()
     largest = cross_fitted(config, rows, repeats=2)
     config.box_components = "all"
     every = cross_fitted(config, rows, repeats=2)
     assert math.isnan(every.boxes_drawn.mean)
-    assert every.films_with_boxes == largest.films_with_boxes
+    assert every.images_with_boxes == largest.images_with_boxes
     assert largest.boxes_drawn.mean < largest.findings_flagged.mean  # some maps of A are zero
 
 
-def test_without_normal_films_their_figures_are_undefined(config):
-    rows = [replace(row, labels=np.array([*row.labels[:2], np.nan])) for row in many_films()]
+def test_without_normal_images_their_figures_are_undefined(config):
+    rows = [replace(row, labels=np.array([*row.labels[:2], np.nan])) for row in many_images()]
     found = cross_fitted(config, rows, repeats=2)
-    assert found.normal_films == 0
+    assert found.normal_images == 0
     assert math.isnan(found.findings_flagged.mean)
-    assert math.isnan(found.films_with_boxes.mean)
+    assert math.isnan(found.images_with_boxes.mean)
     assert found.sensitivity.mean > 0.5
 
 
@@ -398,9 +400,9 @@ def test_without_normal_films_their_figures_are_undefined(config):
     [
         ({}, {"repeats": 1}, "`repeats` must be at least two, got 1"),
         ({"patient": "p0"}, {}, "`records` must be of at least two patients, got p0 alone"),
-        ({"peaks": np.full(3, np.nan), "labels": np.zeros(3)}, {}, "peak of every map, got NaN on 240 normal films"),
+        ({"peaks": np.full(3, np.nan), "labels": np.zeros(3)}, {}, "peak of every map, got NaN on 240 normal images"),
     ],
 )
 def test_what_has_no_halves_or_no_peaks_is_refused(config, change, options, message):
     with pytest.raises(ValueError, match=message):
-        cross_fitted(config, [replace(row, **change) for row in many_films()], **options)
+        cross_fitted(config, [replace(row, **change) for row in many_images()], **options)

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""A calibration in words: each finding's row, and the figures of films that it has not seen."""
+"""A calibration in words: each finding's row, and the figures of images that it has not seen."""
 
 from dataclasses import replace
 
@@ -39,12 +39,12 @@ def test_names_of_another_number_of_findings_are_refused():
 
 def test_figures_stand_beside_their_deviation_and_what_is_undefined_is_left_out():
     names = ("uncalibrated_error", "calibrated_error", "sensitivity", "specificity")
-    names += ("findings_flagged", "boxes_drawn", "films_with_boxes")
+    names += ("findings_flagged", "boxes_drawn", "images_with_boxes")
     figures = {name: OverDraws(place / 8, 0.0625) for place, name in enumerate(names)}
-    unseen = CrossFitted(films=40, patients=20, normal_films=9, findings=(0, 2), repeats=5, **figures)
+    unseen = CrossFitted(images=40, patients=20, normal_images=9, findings=(0, 2), repeats=5, **figures)
     text = cross_fitted_text(replace(unseen, boxes_drawn=OverDraws(float("nan"), float("nan"))))
     assert text.splitlines() == [
-        "On the half of the patients that it was not fitted on, 5 draws: 40 films, 9 normal, 2 findings in the means",
+        "On the half of the patients that it was not fitted on, 5 draws: 40 images, 9 normal, 2 findings in the means",
         "",
         "| figure | mean | deviation over draws |",
         "|---|---|---|",
@@ -52,6 +52,6 @@ def test_figures_stand_beside_their_deviation_and_what_is_undefined_is_left_out(
         "| expected calibration error, calibrated | 0.125 | 0.062 |",
         "| sensitivity | 0.250 | 0.062 |",
         "| specificity | 0.375 | 0.062 |",
-        "| findings flagged on a normal film | 0.500 | 0.062 |",
-        "| share of the normal films with a box | 0.750 | 0.062 |",
+        "| findings flagged on a normal image | 0.500 | 0.062 |",
+        "| share of the normal images with a box | 0.750 | 0.062 |",
     ]

@@ -28,17 +28,17 @@ def look(names):
 
 
 @pytest.fixture(scope="module")
-def films():
-    return evaluated(synthetic.films(80))
+def images():
+    return evaluated(synthetic.images(80))
 
 
 @pytest.fixture(scope="module")
-def picked(films):
-    return pick_cases(films, 3)
+def picked(images):
+    return pick_cases(images, 3)
 
 
-def test_the_best_case_overlaps_most_and_the_worst_least(films, picked):
-    every = pick_cases(films, 10_000)["Best localized"]
+def test_the_best_case_overlaps_most_and_the_worst_least(images, picked):
+    every = pick_cases(images, 10_000)["Best localized"]
     overlaps = [case.overlap for case in every]
     assert picked["Best localized"][0].overlap == max(overlaps)
     assert picked["Worst localized"][0].overlap == min(overlaps)
@@ -49,26 +49,26 @@ def test_a_finding_comes_twice_only_after_all_others(picked):
         assert len({case.finding for case in cases}) == 3
 
 
-def test_missed_findings_are_present_and_below_and_false_boxes_are_on_normal_films(films, picked):
+def test_missed_findings_are_present_and_below_and_false_boxes_are_on_normal_images(images, picked):
     for case in picked["Missed: present, and furthest below the threshold"]:
-        assert films.labels[case.place, case.finding] == 1
-        assert films.scores[case.place, case.finding] < 0.5
-    for case in picked["False boxes: films without findings, and furthest above the threshold"]:
-        assert (films.labels[case.place] == 0).all()
-        assert films.scores[case.place, case.finding] >= 0.5
+        assert images.labels[case.place, case.finding] == 1
+        assert images.scores[case.place, case.finding] < 0.5
+    for case in picked["False boxes: images without findings, and furthest above the threshold"]:
+        assert (images.labels[case.place] == 0).all()
+        assert images.scores[case.place, case.finding] >= 0.5
         assert len(case.boxes) > 0
 
 
 def test_of_equally_bad_cases_the_surer_one_comes_first():
-    record = next(record for record in synthetic.films(40) if record.labels[0] == 1)
+    record = next(record for record in synthetic.images(40) if record.labels[0] == 1)
     part = replace(record.annotations[0], own=np.zeros((0, 4)))
-    films = evaluated(
+    images = evaluated(
         [
             replace(record, name=name, scores=np.array([score, 0, 0, 0]), annotations=(part,))
             for name, score in (("a", 0.6), ("b", 0.9), ("c", 0.7))
         ]
     )
-    assert pick_cases(films, 1)["Worst localized"][0].place == 1
+    assert pick_cases(images, 1)["Worst localized"][0].place == 1
 
 
 def test_boxes_are_drawn_where_they_are():
@@ -87,7 +87,7 @@ def test_boxes_are_drawn_where_they_are():
     assert orange.all()
 
 
-def test_the_map_is_laid_over_the_whole_film_whatever_its_size():
+def test_the_map_is_laid_over_the_whole_image_whatever_its_size():
     heat = np.zeros((1, 2, 2))
     heat[0, 1, 0] = 1  # lower left
     case = Case(0, 0, np.zeros((0, 4)), np.zeros((0, 4)), None)
@@ -101,9 +101,9 @@ def test_the_map_is_laid_over_the_whole_film_whatever_its_size():
 
 
 @pytest.mark.parametrize(
-    ("name", "patient", "film"),
+    ("name", "patient", "image"),
     [
-        ("film-7.png", "Smith", "film-7.png"),
+        ("image-7.png", "Smith", "image-7.png"),
         ("00000013_005.png", "13", None),
         ("00000013_005.png", "00000013", None),
         ("00000130_005.png", "13", "00000130_005.png"),
@@ -111,20 +111,20 @@ def test_the_map_is_laid_over_the_whole_film_whatever_its_size():
         ("a", "a", None),
     ],
 )
-def test_a_film_is_named_unless_its_name_holds_the_patients_id(name, patient, film):
-    record = next(record for record in synthetic.films(40) if record.labels[0] == 1)
+def test_an_image_is_named_unless_its_name_holds_the_patients_id(name, patient, image):
+    record = next(record for record in synthetic.images(40) if record.labels[0] == 1)
     entries = case_entries(evaluated([replace(record, name=name, patient=patient)]), look, 1)
-    assert [(entry["film"], entry["record"]) for entry in entries["Best localized"]] == [(film, 1)]
+    assert [(entry["image"], entry["record"]) for entry in entries["Best localized"]] == [(image, 1)]
 
 
-def test_a_film_is_asked_for_by_itself(films):
+def test_an_image_is_asked_for_by_itself(images):
     asked = []
 
     def one(names):
         asked.append(list(names))
         return look(names)
 
-    entries = case_entries(films, one, 2)
+    entries = case_entries(images, one, 2)
     assert len(asked) == sum(map(len, entries.values()))
     assert all(len(names) == 1 for names in asked)
 
@@ -132,11 +132,11 @@ def test_a_film_is_asked_for_by_itself(films):
 @pytest.mark.parametrize(
     ("answer", "match"),
     [
-        (lambda names: {}, "must give the films it is asked for, got none for 'film-"),
+        (lambda names: {}, "must give the images it is asked for, got none for 'image-"),
         (lambda names: {name: (np.zeros((4, 4)), np.zeros((3, 2, 2))) for name in names}, r"maps \(4, h, w\), got"),
         (lambda names: {name: (np.zeros((4, 4, 3)), np.zeros((4, 2, 2))) for name in names}, r"pixels \(H, W\)"),
     ],
 )
-def test_an_unfit_answer_is_refused(films, answer, match):
+def test_an_unfit_answer_is_refused(images, answer, match):
     with pytest.raises(ValueError, match=match):
-        case_entries(films, answer, 1)
+        case_entries(images, answer, 1)

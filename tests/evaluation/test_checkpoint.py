@@ -8,8 +8,8 @@ import pytest
 
 from clarity_hf import ClarityImageProcessor
 from clarity_hf.evaluation.checkpoint import evaluate_checkpoint, looking_at, make_baseline, sanity_of
-from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films, read_records
-from clarity_hf.evaluation.films import PhantomFilms
+from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_images, read_records
+from clarity_hf.evaluation.images import PhantomImages
 from clarity_hf.evaluation.localizers import ModelLocalizer
 from clarity_hf.fingerprints import weights_digest
 
@@ -18,17 +18,17 @@ SETTINGS = {"repeats": 20, "min_positives": 1, "progress": False}
 
 
 @pytest.fixture(scope="module")
-def films():
-    return PhantomFilms(8, size=64)
+def images():
+    return PhantomImages(8, size=64)
 
 
 @pytest.fixture(scope="module")
-def written(shared_tiny_model, films, tmp_path_factory):
+def written(shared_tiny_model, images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     processor = ClarityImageProcessor(size={"height": 64, "width": 64})
     baselines = ("random", "cam", "attention", "rollout", "atlas")
     evaluate_checkpoint(
-        shared_tiny_model, processor, films, folder, ABOUT, baselines=baselines, sanity_films=2, **SETTINGS
+        shared_tiny_model, processor, images, folder, ABOUT, baselines=baselines, sanity_images=2, **SETTINGS
     )
     return folder
 
@@ -48,65 +48,65 @@ def test_the_report_says_what_was_evaluated_on_what(written, shared_tiny_model):
     assert len(list((written / "cases").iterdir())) > 0
 
 
-def test_every_method_has_records_of_every_film(written, films):
+def test_every_method_has_records_of_every_image(written, images):
     records = written.with_name(f"{written.name}-records")  # they name patients: a report is handed on without them
     names = {path.stem for path in records.iterdir()}
     assert names == {"clarity", "random", "cam", "attention", "rollout", "atlas"}
     for name in names:
         evaluation = read_records(records / f"{name}.jsonl")[1]
-        assert [record.name for record in evaluation.records] == films.names
+        assert [record.name for record in evaluation.records] == images.names
 
 
-def test_a_second_call_evaluates_nothing_and_writes_the_same_figures(written, shared_tiny_model, films, monkeypatch):
+def test_a_second_call_evaluates_nothing_and_writes_the_same_figures(written, shared_tiny_model, images, monkeypatch):
     before = json.loads((written / "report.json").read_text())
     records = written.with_name(f"{written.name}-records") / "clarity.jsonl"
     stored = records.read_bytes()
     processor = ClarityImageProcessor(size={"height": 64, "width": 64})
-    monkeypatch.setattr(PhantomFilms, "__getitem__", lambda *_: pytest.fail("a film was read again"))
-    evaluate_checkpoint(shared_tiny_model, processor, films, written, ABOUT, draw_cases=False, **SETTINGS)
+    monkeypatch.setattr(PhantomImages, "__getitem__", lambda *_: pytest.fail("an image was read again"))
+    evaluate_checkpoint(shared_tiny_model, processor, images, written, ABOUT, draw_cases=False, **SETTINGS)
     after = json.loads((written / "report.json").read_text())
     assert records.read_bytes() == stored
     assert after["tables"]["classification"] == before["tables"]["classification"]
 
 
-def test_the_sanity_checks_are_small_tables(ours, films, tmp_path):
+def test_the_sanity_checks_are_small_tables(ours, images, tmp_path):
     settings = BoxSettings.of_config(ours.model.config)
-    records = evaluate_films(ours, films, settings, tmp_path / "r.jsonl", progress=False).records
-    perturbed, randomised = sanity_of(ours, records, films, count=2).values()
+    records = evaluate_images(ours, images, settings, tmp_path / "r.jsonl", progress=False).records
+    perturbed, randomised = sanity_of(ours, records, images, count=2).values()
     assert [row["maps"] for row in perturbed] == ["CLARiTy", "random map"]
     assert all(row["maps measured"] > 0 for row in perturbed)
     assert [randomised[0]["made random"], randomised[-1]["made random"]] == ["heads", "embeddings"]
-    assert sanity_of(ours, records, films, count=0) == {}
+    assert sanity_of(ours, records, images, count=0) == {}
 
 
 @pytest.mark.parametrize("change", ["map_fusion", "size"])
-def test_records_of_another_map_or_preprocessing_are_refused(change, tiny_model, written, films):
+def test_records_of_another_map_or_preprocessing_are_refused(change, tiny_model, written, images):
     processor = ClarityImageProcessor(size={"height": 64, "width": 64})
     if change == "size":
         processor.size = {"height": 32, "width": 32}
     else:
         tiny_model.config.map_fusion = "cam"
     with pytest.raises(ValueError, match="differs in about"):
-        evaluate_checkpoint(tiny_model, processor, films, written, ABOUT, draw_cases=False, **SETTINGS)
+        evaluate_checkpoint(tiny_model, processor, images, written, ABOUT, draw_cases=False, **SETTINGS)
 
 
-def test_other_thresholds_are_other_records(tiny_model, written, films):
+def test_other_thresholds_are_other_records(tiny_model, written, images):
     tiny_model.config.map_thresholds = 0.3
     processor = ClarityImageProcessor(size={"height": 64, "width": 64})
     with pytest.raises(ValueError, match="differs in settings"):
-        evaluate_checkpoint(tiny_model, processor, films, written, ABOUT, draw_cases=False, **SETTINGS)
+        evaluate_checkpoint(tiny_model, processor, images, written, ABOUT, draw_cases=False, **SETTINGS)
 
 
-def test_a_film_is_looked_at_with_its_maps_over_its_own_pixels(ours, films):
-    look = looking_at(ours, films)
-    pixels, maps = look([films.names[3]])[films.names[3]]
-    np.testing.assert_array_equal(pixels, films[3].pixels)
+def test_an_image_is_looked_at_with_its_maps_over_its_own_pixels(ours, images):
+    look = looking_at(ours, images)
+    pixels, maps = look([images.names[3]])[images.names[3]]
+    np.testing.assert_array_equal(pixels, images[3].pixels)
     assert maps.shape == (14, 64, 64)
 
 
 @pytest.mark.parametrize("name", ["random", "cam", "attention", "rollout", "atlas"])
-def test_each_baseline_scores_and_maps_films(name, ours, films):
-    output = make_baseline(name, ours)([films[0].pixels])
+def test_each_baseline_scores_and_maps_images(name, ours, images):
+    output = make_baseline(name, ours)([images[0].pixels])
     assert output.scores.shape == (1, 14)
     assert output.maps.shape[:2] == (1, 14)
     assert (output.maps >= 0).all()
@@ -119,6 +119,6 @@ def test_each_baseline_scores_and_maps_films(name, ours, films):
         ({"baselines": ["gradcam"]}, "`teacher` must be given for Grad-CAM, got None"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(ours, films, tmp_path, options, message):
+def test_what_cannot_be_compared_is_refused(ours, images, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        evaluate_checkpoint(ours.model, ours.image_processor, films, tmp_path, ABOUT, **options)
+        evaluate_checkpoint(ours.model, ours.image_processor, images, tmp_path, ABOUT, **options)

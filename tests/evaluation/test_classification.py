@@ -39,7 +39,7 @@ def column(*values):
     return np.array(values, dtype=np.float64)[:, None]
 
 
-def films(seed, count=200, findings=5, steps=None):
+def images(seed, count=200, findings=5, steps=None):
     """Probabilities `(n, F)` and labels with NaN that depend on them; scores of few `steps` have many ties."""
     generator = np.random.default_rng(seed)
     scores = generator.uniform(size=(count, findings))
@@ -51,7 +51,7 @@ def films(seed, count=200, findings=5, steps=None):
 
 
 def annotated(scores, labels):
-    """Truth and scores of the annotated films, finding by finding."""
+    """Truth and scores of the annotated images, finding by finding."""
     for finding in range(labels.shape[1]):
         known = ~np.isnan(labels[:, finding])
         yield labels[known, finding].astype(int), scores[known, finding]
@@ -72,15 +72,15 @@ def test_areas_computed_by_hand(scores, labels, area):
 
 
 @pytest.mark.parametrize("steps", [None, 8])
-def test_areas_are_those_of_sklearn_on_the_annotated_films(steps):
-    scores, labels = films(0, steps=steps)
+def test_areas_are_those_of_sklearn_on_the_annotated_images(steps):
+    scores, labels = images(0, steps=steps)
     expected = [roc_auc_score(truth, known) for truth, known in annotated(scores, labels)]
     np.testing.assert_allclose(auroc_per_finding(scores, labels), expected)
 
 
 @pytest.mark.parametrize("steps", [None, 8])
 def test_areas_are_the_share_of_pairs_in_order(steps):
-    scores, labels = films(2, steps=steps)
+    scores, labels = images(2, steps=steps)
     expected = []
     for truth, known in annotated(scores, labels):
         gaps = known[truth == 1][:, None] - known[truth == 0]
@@ -117,7 +117,7 @@ def test_average_precisions_computed_by_hand(scores, labels, precision):
 
 @pytest.mark.parametrize("steps", [None, 8])
 def test_average_precisions_are_steps_under_the_precision_recall_curve(steps):
-    scores, labels = films(3, steps=steps)
+    scores, labels = images(3, steps=steps)
     expected = []
     for truth, known in annotated(scores, labels):
         precision, recall, _ = precision_recall_curve(truth, known)
@@ -158,7 +158,7 @@ def test_macro_is_over_findings_with_enough_positives_and_a_value():
         macro(values[:3], labels)
 
 
-def test_unannotated_films_are_no_positives():
+def test_unannotated_images_are_no_positives():
     assert math.isnan(mean_auroc(column(0.1, 0.9, 0.8), column(0, 1, NAN), min_positives=2))
 
 
@@ -178,7 +178,7 @@ def test_a_score_at_its_threshold_is_present():
     np.testing.assert_array_equal(scores >= threshold, labels == 1)
 
 
-def test_unannotated_films_do_not_move_the_threshold():
+def test_unannotated_images_do_not_move_the_threshold():
     scores = column(0.2, 0.3, 0.7, 0.9, 0.99, 0.01)
     labels = column(0, 0, 1, 1, NAN, NAN)
     np.testing.assert_allclose(youden_thresholds(scores, labels), [0.7])
@@ -214,7 +214,7 @@ def test_every_share_of_positives_can_be_aimed_at():
 
 @pytest.mark.parametrize("steps", [None, 8])
 def test_target_sensitivities_are_those_of_sklearn(steps):
-    scores, labels = films(4, steps=steps)
+    scores, labels = images(4, steps=steps)
     thresholds = sensitivity_thresholds(scores, labels, target=0.85)
     for threshold, (truth, known) in zip(thresholds, annotated(scores, labels), strict=True):
         above = known[known > threshold].min()
@@ -222,7 +222,7 @@ def test_target_sensitivities_are_those_of_sklearn(steps):
 
 
 def test_the_best_f1_on_a_case_made_by_hand():
-    # ≥ 0.9: 2 · 1 / (1 + 3); ≥ 0.5 takes both films of 0.5: 2 · 2 / (3 + 3); ≥ 0.2: 2 · 3 / (5 + 3) is the best.
+    # ≥ 0.9: 2 · 1 / (1 + 3); ≥ 0.5 takes both images of 0.5: 2 · 2 / (3 + 3); ≥ 0.2: 2 · 3 / (5 + 3) is the best.
     scores, labels = column(0.9, 0.5, 0.5, 0.3, 0.2, 0.1), column(1, 1, 0, 0, 1, 0)
     np.testing.assert_array_equal(f1_thresholds(scores, labels), [0.2])
 
@@ -232,8 +232,8 @@ def test_of_equal_f1_the_highest_threshold_is_taken():
     np.testing.assert_array_equal(f1_thresholds(scores, labels), [0.9])
 
 
-def test_films_of_equal_score_are_flagged_together():
-    # Taken one by one, the first of the tied films alone would reach F1 = 1.
+def test_images_of_equal_score_are_flagged_together():
+    # Taken one by one, the first of the tied images alone would reach F1 = 1.
     np.testing.assert_array_equal(f1_thresholds(column(0.5, 0.5, 0.5, 0.4), column(1, 0, 0, 0)), [0.5])
     # ≥ 0.8 with both: 2 / (2 + 2); had the positive been alone there it would win against ≥ 0.3: 4 / (3 + 2).
     np.testing.assert_array_equal(f1_thresholds(column(0.8, 0.8, 0.3), column(1, 0, 1)), [0.3])
@@ -241,7 +241,7 @@ def test_films_of_equal_score_are_flagged_together():
 
 @pytest.mark.parametrize("steps", [None, 8])
 def test_no_score_gives_a_better_f1_by_sklearn(steps):
-    scores, labels = films(5, count=40, findings=2, steps=steps)
+    scores, labels = images(5, count=40, findings=2, steps=steps)
     for threshold, (truth, known) in zip(f1_thresholds(scores, labels), annotated(scores, labels), strict=True):
         best = max(f1_score(truth, known >= cut) for cut in known)
         assert f1_score(truth, known >= threshold) == pytest.approx(best)
@@ -262,7 +262,7 @@ def test_operating_points_computed_by_hand():
 
 
 def test_operating_points_are_those_of_sklearn():
-    scores, labels = films(6)
+    scores, labels = images(6)
     thresholds = np.linspace(0.3, 0.8, 5)
     points = operating_points(scores, labels, thresholds)
     for finding, (truth, known) in enumerate(annotated(scores, labels)):
@@ -307,7 +307,7 @@ def test_a_reliability_curve_computed_by_hand():
 
 @pytest.mark.parametrize("steps", [None, 20])
 def test_reliability_is_the_calibration_curve_of_sklearn(steps):
-    scores, labels = films(7, steps=steps)
+    scores, labels = images(7, steps=steps)
     for finding, (truth, known) in enumerate(annotated(scores, labels)):
         curve = reliability(scores[:, finding], labels[:, finding], bins=10)
         share, mean = calibration_curve(truth, known, n_bins=10)
@@ -318,7 +318,7 @@ def test_reliability_is_the_calibration_curve_of_sklearn(steps):
 
 
 def test_calibration_errors_are_those_of_sklearns_curve():
-    scores, labels = films(8, steps=30)
+    scores, labels = images(8, steps=30)
     expected = []
     for truth, known in annotated(scores, labels):
         share, mean = calibration_curve(truth, known, n_bins=15)
@@ -346,7 +346,7 @@ def test_calibration_errors_computed_by_hand(scores, labels, error):
 
 
 def test_more_bins_never_hide_more():
-    scores, labels = films(9)
+    scores, labels = images(9)
     errors = [calibration_error_per_finding(scores, labels, bins) for bins in (1, 2, 4, 8, 64)]
     assert (np.diff(errors, axis=0) >= -1e-12).all()
     for finding, (truth, known) in enumerate(annotated(scores, labels)):
@@ -442,7 +442,7 @@ def test_the_metric_lists_rare_findings_but_leaves_them_out_of_the_mean(metric_c
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
 def test_the_metric_takes_arrays_as_a_trainer_has_them(dtype, tmp_path):
-    scores, labels = films(10)
+    scores, labels = images(10)
     scores = scores.astype(dtype)
     metric = MultilabelAuroc(list("abcde"), cache_dir=str(tmp_path))
     result = metric.compute(predictions=scores, references=labels.astype(np.float32))
@@ -455,7 +455,7 @@ def test_the_metric_does_not_tie_scores_that_differ(tmp_path):
 
 
 def test_calibration_of_a_trainers_logits_is_that_of_their_sigmoid(tmp_path):
-    scores, labels = films(11, findings=2)
+    scores, labels = images(11, findings=2)
     prediction = EvalPrediction(predictions=np.log(scores / (1 - scores)), label_ids=labels)
     result = MultilabelCalibrationError(["Mass", "Nodule"], bins=7, cache_dir=str(tmp_path)).of_prediction(prediction)
     expected = calibration_error_per_finding(scores, labels, bins=7)
@@ -492,7 +492,9 @@ def test_the_metric_gathers_two_threads(metric_class, tmp_path):
 
 
 def gathered(process, cache, scores, labels):
-    """What each metric gives in one of two processes, fed film by film and all at once: they must not share a file."""
+    """What each metric gives in one of two processes, fed image by image and all at once: they must not share a
+    file.
+    """
     metrics = [
         metric_class(
             ["Mass", "Nodule"], num_process=2, process_id=process, experiment_id="two", cache_dir=cache, timeout=250

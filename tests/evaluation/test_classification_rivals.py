@@ -15,7 +15,7 @@ from clarity_hf.evaluation.classification_rivals import (
     view_scores,
     within_view,
 )
-from clarity_hf.evaluation.records import THUMBNAIL_CELLS, FilmRecord
+from clarity_hf.evaluation.records import THUMBNAIL_CELLS, ImageRecord
 from clarity_hf.labels import FINDINGS
 
 
@@ -23,7 +23,7 @@ def image(number, labels, view="PA", thumbnail=None, patient=None):
     labels = np.array(labels, dtype=np.float64)
     zeros = np.zeros(len(labels))
     name = f"image-{number}"
-    return FilmRecord(name, patient or name, (9, 9), labels, zeros, zeros, view=view, thumbnail=thumbnail)
+    return ImageRecord(name, patient or name, (9, 9), labels, zeros, zeros, view=view, thumbnail=thumbnail)
 
 
 def test_no_patient_is_in_two_folds():
@@ -119,7 +119,7 @@ def test_the_stated_prevalence_is_that_of_the_release(nih_folder):
 
     path = nih_folder / "full-release-metadata" / "Data_Entry_2017_v2020.csv.gz"
     if not path.is_file():
-        pytest.skip("no real NIH films here: the whole release's labels")
+        pytest.skip("no real NIH images here: the whole release's labels")
     with gzip.open(path, "rt") as file:
         rows = [row["Finding Labels"].split("|") for row in csv.DictReader(file)]
     assert tuple(NIH_PREVALENCE) == FINDINGS

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""From a method and films to records: the numbers, the resuming, the films that cannot be read."""
+"""From a method and images to records: the numbers, the resuming, the images that cannot be read."""
 
 import json
 
@@ -8,8 +8,8 @@ import pytest
 
 from clarity_hf import ClarityImageProcessor
 from clarity_hf.boxes import Letterbox, boxes_from_map
-from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films, read_records
-from clarity_hf.evaluation.films import Film, PhantomFilms
+from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_images, read_records
+from clarity_hf.evaluation.images import EvaluationImage, PhantomImages
 from clarity_hf.evaluation.localizers import LocalizerOutput, ModelLocalizer
 from clarity_hf.evaluation.records import PackedBoxes, data_digest, to_json
 
@@ -17,27 +17,29 @@ SETTINGS = BoxSettings([0.5, 0.5], [0.5, 0.5])
 
 
 class Corner:
-    """Finding 0 in the upper left quarter of a 4 × 4 map, finding 1 everywhere; scores .9 and .1. Counts its films."""
+    """Finding 0 in the upper left quarter of a 4 × 4 map, finding 1 everywhere; scores .9 and .1. Counts its
+    images.
+    """
 
     name, findings = "corner", ("Mass", "Nodule")
 
     def __init__(self):
         self.seen, self.wanted = [], []
 
-    def __call__(self, films, wanted=None):
-        self.seen += [int(film[0, 0]) for film in films]
-        self.wanted += [None] * len(films) if wanted is None else list(wanted)
-        maps = np.zeros((len(films), 2, 4, 4), dtype=np.float32)
+    def __call__(self, images, wanted=None):
+        self.seen += [int(image[0, 0]) for image in images]
+        self.wanted += [None] * len(images) if wanted is None else list(wanted)
+        maps = np.zeros((len(images), 2, 4, 4), dtype=np.float32)
         maps[:, 0, :2, :2], maps[:, 1] = 3.0, 1.0
-        boxes = [Letterbox.fit(film.shape, (64, 64)) for film in films]
-        return LocalizerOutput(np.tile([0.9, 0.1], (len(films), 1)), maps, boxes)
+        boxes = [Letterbox.fit(image.shape, (64, 64)) for image in images]
+        return LocalizerOutput(np.tile([0.9, 0.1], (len(images), 1)), maps, boxes)
 
 
 class Squares:
-    """Films of 100 × 100 pixels, the grey of each its index; the last may be unreadable."""
+    """Images of 100 × 100 pixels, the grey of each its index; the last may be unreadable."""
 
     def __init__(self, count=5, unreadable=()):
-        self.names, self.unreadable, self.read = [f"film-{i}" for i in range(count)], unreadable, []
+        self.names, self.unreadable, self.read = [f"image-{i}" for i in range(count)], unreadable, []
         self.findings, self.fingerprint = ("Mass", "Nodule"), "squares"
 
     def __len__(self):
@@ -48,11 +50,11 @@ class Squares:
             raise IndexError(index)
         self.read.append(index)
         if index in self.unreadable:
-            raise OSError(f"/home/someone/films/film-{index} does not decode")
+            raise OSError(f"/home/someone/images/image-{index} does not decode")
         thorax = np.zeros((10, 10), dtype=bool)
         thorax[:, 5:] = True
-        return Film(
-            f"film-{index}",
+        return EvaluationImage(
+            f"image-{index}",
             f"patient-{index // 2}",
             np.full((100, 100), index, dtype=np.uint8),
             np.array([1.0, np.nan]),
@@ -67,9 +69,9 @@ def same(one, other):
 
 
 def test_a_record_holds_what_the_maps_say(tmp_path):
-    evaluation = evaluate_films(Corner(), Squares(), SETTINGS, tmp_path / "records.jsonl", progress=False)
+    evaluation = evaluate_images(Corner(), Squares(), SETTINGS, tmp_path / "records.jsonl", progress=False)
     record = evaluation.records[3]
-    assert (record.name, record.patient, record.size, record.age) == ("film-3", "patient-1", (100, 100), 40.0)
+    assert (record.name, record.patient, record.size, record.age) == ("image-3", "patient-1", (100, 100), 40.0)
     np.testing.assert_array_equal(record.labels, [1, np.nan])
     np.testing.assert_array_equal(record.scores, [0.9, 0.1])
     np.testing.assert_array_equal(record.peaks, [3, 1])
@@ -87,7 +89,7 @@ def test_a_record_holds_what_the_maps_say(tmp_path):
 
 
 def test_records_come_back_from_the_file_as_they_were(tmp_path):
-    evaluation = evaluate_films(Corner(), Squares(), SETTINGS, tmp_path / "r.jsonl", {"seed": 1}, progress=False)
+    evaluation = evaluate_images(Corner(), Squares(), SETTINGS, tmp_path / "r.jsonl", {"seed": 1}, progress=False)
     head, kept = read_records(tmp_path / "r.jsonl")
     assert same(kept, evaluation)
     assert head["method"] == "corner"
@@ -96,26 +98,26 @@ def test_records_come_back_from_the_file_as_they_were(tmp_path):
 
 
 @pytest.mark.parametrize("torn", [False, True])
-def test_a_run_that_was_stopped_goes_on_and_no_film_is_evaluated_twice(tmp_path, torn):
+def test_a_run_that_was_stopped_goes_on_and_no_image_is_evaluated_twice(tmp_path, torn):
     path = tmp_path / "records.jsonl"
-    whole = evaluate_films(Corner(), Squares(), SETTINGS, tmp_path / "whole.jsonl", progress=False)
-    evaluate_films(Corner(), Squares(), SETTINGS, path, batch_size=2, progress=False)
+    whole = evaluate_images(Corner(), Squares(), SETTINGS, tmp_path / "whole.jsonl", progress=False)
+    evaluate_images(Corner(), Squares(), SETTINGS, path, batch_size=2, progress=False)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:3]) + (lines[3][: len(lines[3]) // 2] if torn else ""))
-    method, films = Corner(), Squares()
-    resumed = evaluate_films(method, films, SETTINGS, path, batch_size=2, progress=False)
+    method, images = Corner(), Squares()
+    resumed = evaluate_images(method, images, SETTINGS, path, batch_size=2, progress=False)
     assert same(resumed, whole)
-    assert method.seen == films.read == [2, 3, 4]
+    assert method.seen == images.read == [2, 3, 4]
     assert len(path.read_text().splitlines()) == 6
     again = Corner()
-    assert same(evaluate_films(again, Squares(), SETTINGS, path, progress=False), whole)
+    assert same(evaluate_images(again, Squares(), SETTINGS, path, progress=False), whole)
     assert again.seen == []
 
 
 def test_a_file_torn_within_its_first_line_begins_anew(tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_text('{"method": "cor')
-    assert len(evaluate_films(Corner(), Squares(), SETTINGS, path, progress=False).records) == 5
+    assert len(evaluate_images(Corner(), Squares(), SETTINGS, path, progress=False).records) == 5
     assert len(read_records(path)[1].records) == 5
 
 
@@ -125,33 +127,33 @@ def test_a_file_torn_within_its_first_line_begins_anew(tmp_path):
         ({"settings": BoxSettings([0.5, 0.5], [0.5, 0.4])}, "settings"),
         ({"about": {"weights": "other"}}, "about"),
         ({"maps": "annotated"}, "maps"),
-        ({"fingerprint": "others"}, "films"),
+        ({"fingerprint": "others"}, "images"),
     ],
 )
 def test_a_file_of_another_evaluation_is_refused_and_left_alone(tmp_path, changes, what):
     path = tmp_path / "records.jsonl"
-    evaluate_films(Corner(), Squares(), SETTINGS, path, progress=False)
+    evaluate_images(Corner(), Squares(), SETTINGS, path, progress=False)
     before = path.read_bytes()
-    films = Squares()
-    films.fingerprint = changes.pop("fingerprint", films.fingerprint)
+    images = Squares()
+    images.fingerprint = changes.pop("fingerprint", images.fingerprint)
     arguments = {"settings": SETTINGS, "path": path, "progress": False} | changes
     with pytest.raises(ValueError, match=f"differs in {what}"):
-        evaluate_films(Corner(), films, **arguments)
+        evaluate_images(Corner(), images, **arguments)
     assert path.read_bytes() == before
 
 
-def test_a_film_that_cannot_be_read_is_named_counted_and_left_out(tmp_path, caplog):
+def test_an_image_that_cannot_be_read_is_named_counted_and_left_out(tmp_path, caplog):
     path = tmp_path / "records.jsonl"
-    evaluation = evaluate_films(Corner(), Squares(unreadable=(1, 4)), SETTINGS, path, batch_size=2, progress=False)
-    assert [record.name for record in evaluation.records] == ["film-0", "film-2", "film-3"]
-    assert evaluation.unreadable == {"film-1": "film-1 does not decode", "film-4": "film-4 does not decode"}
-    assert "film-4 cannot be read" in caplog.text
+    evaluation = evaluate_images(Corner(), Squares(unreadable=(1, 4)), SETTINGS, path, batch_size=2, progress=False)
+    assert [record.name for record in evaluation.records] == ["image-0", "image-2", "image-3"]
+    assert evaluation.unreadable == {"image-1": "image-1 does not decode", "image-4": "image-4 does not decode"}
+    assert "image-4 cannot be read" in caplog.text
     assert read_records(path)[1].unreadable == evaluation.unreadable
 
 
 def test_only_annotated_maps_are_asked_of_a_method_whose_maps_are_dear(tmp_path):
     method = Corner()
-    evaluation = evaluate_films(method, Squares(), SETTINGS, tmp_path / "r.jsonl", maps="annotated", progress=False)
+    evaluation = evaluate_images(method, Squares(), SETTINGS, tmp_path / "r.jsonl", maps="annotated", progress=False)
     assert method.wanted == [[0]] * 5
     record = evaluation.records[0]
     assert record.shown == ()
@@ -162,9 +164,9 @@ def test_only_annotated_maps_are_asked_of_a_method_whose_maps_are_dear(tmp_path)
 def test_batches_and_workers_change_no_record(tiny_model, tmp_path):
     processor = ClarityImageProcessor(size={"height": 64, "width": 64})
     method, settings = ModelLocalizer(tiny_model, processor), BoxSettings.of_config(tiny_model.config)
-    films = PhantomFilms(5, size=64)
-    one = evaluate_films(method, films, settings, tmp_path / "1.jsonl", batch_size=1, progress=False)
-    many = evaluate_films(method, films, settings, tmp_path / "4.jsonl", batch_size=4, num_workers=1, progress=False)
+    images = PhantomImages(5, size=64)
+    one = evaluate_images(method, images, settings, tmp_path / "1.jsonl", batch_size=1, progress=False)
+    many = evaluate_images(method, images, settings, tmp_path / "4.jsonl", batch_size=4, num_workers=1, progress=False)
     assert data_digest(one.records) == data_digest(many.records)
     for record, other in zip(one.records, many.records, strict=True):
         np.testing.assert_allclose(record.scores, other.scores, atol=1e-5)
@@ -173,7 +175,7 @@ def test_batches_and_workers_change_no_record(tiny_model, tmp_path):
 
 
 def test_the_hash_of_the_data_changes_with_labels_boxes_and_pixels_and_not_with_the_order(tmp_path):
-    records = evaluate_films(Corner(), Squares(), SETTINGS, tmp_path / "r.jsonl", progress=False).records
+    records = evaluate_images(Corner(), Squares(), SETTINGS, tmp_path / "r.jsonl", progress=False).records
     digest = data_digest(records)
     assert data_digest(records[::-1]) == digest
     assert data_digest(records[1:]) != digest
@@ -183,41 +185,41 @@ def test_the_hash_of_the_data_changes_with_labels_boxes_and_pixels_and_not_with_
 
 @pytest.mark.parametrize("findings", [("Nodule", "Mass"), ("Mass",), ("Mass", "Nodule", "Hernia")])
 def test_findings_in_another_order_or_number_are_refused(tmp_path, findings):
-    films = Squares()
-    films.findings = findings
-    with pytest.raises(ValueError, match="`films` must have the method's findings in its order"):
-        evaluate_films(Corner(), films, SETTINGS, tmp_path / "r.jsonl", progress=False)
-    assert films.read == []
+    images = Squares()
+    images.findings = findings
+    with pytest.raises(ValueError, match="`images` must have the method's findings in its order"):
+        evaluate_images(Corner(), images, SETTINGS, tmp_path / "r.jsonl", progress=False)
+    assert images.read == []
 
 
-def test_films_that_could_not_be_read_are_tried_again(tmp_path):
+def test_images_that_could_not_be_read_are_tried_again(tmp_path):
     path = tmp_path / "records.jsonl"
-    evaluate_films(Corner(), Squares(unreadable=(1, 4)), SETTINGS, path, progress=False)
-    films = Squares(unreadable=(4,))
-    again = evaluate_films(Corner(), films, SETTINGS, path, progress=False)
-    assert films.read == [1, 4]
-    assert [record.name for record in again.records] == ["film-0", "film-1", "film-2", "film-3"]
-    assert list(again.unreadable) == ["film-4"]
-    assert list(read_records(path)[1].unreadable) == ["film-4"]
+    evaluate_images(Corner(), Squares(unreadable=(1, 4)), SETTINGS, path, progress=False)
+    images = Squares(unreadable=(4,))
+    again = evaluate_images(Corner(), images, SETTINGS, path, progress=False)
+    assert images.read == [1, 4]
+    assert [record.name for record in again.records] == ["image-0", "image-1", "image-2", "image-3"]
+    assert list(again.unreadable) == ["image-4"]
+    assert list(read_records(path)[1].unreadable) == ["image-4"]
 
 
 def test_scores_are_kept_exactly(tmp_path):
     class Fine(Corner):
-        def __call__(self, films, wanted=None):
-            output = super().__call__(films, wanted)
+        def __call__(self, images, wanted=None):
+            output = super().__call__(images, wanted)
             output.scores[:] = [1 / 3 + 1e-12, 1e-9 / 7]
             return output
 
-    evaluate_films(Fine(), Squares(), SETTINGS, tmp_path / "r.jsonl", progress=False)
+    evaluate_images(Fine(), Squares(), SETTINGS, tmp_path / "r.jsonl", progress=False)
     record = read_records(tmp_path / "r.jsonl")[1].records[0]
     assert record.scores.tolist() == [1 / 3 + 1e-12, 1e-9 / 7]
 
 
 def test_names_that_occur_twice_are_refused(tmp_path):
-    films = Squares()
-    films.names[1] = films.names[0]
-    with pytest.raises(ValueError, match="`films` must have unique names"):
-        evaluate_films(Corner(), films, SETTINGS, tmp_path / "r.jsonl", progress=False)
+    images = Squares()
+    images.names[1] = images.names[0]
+    with pytest.raises(ValueError, match="`images` must have unique names"):
+        evaluate_images(Corner(), images, SETTINGS, tmp_path / "r.jsonl", progress=False)
 
 
 def test_another_file_is_no_file_of_records(tmp_path):

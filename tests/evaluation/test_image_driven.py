@@ -22,7 +22,7 @@ from clarity_hf.evaluation.image_driven import (
     pixel_auroc,
 )
 from clarity_hf.evaluation.localization import constant_box
-from clarity_hf.evaluation.records import MAP_CELLS, MAP_THRESHOLDS, AnnotationRecord, FilmRecord
+from clarity_hf.evaluation.records import MAP_CELLS, MAP_THRESHOLDS, AnnotationRecord, ImageRecord
 
 NONE = np.zeros((0, 4))
 LEFT, RIGHT = np.array([[0.0, 0, 40, 100]]), np.array([[60.0, 0, 100, 100]])
@@ -44,7 +44,7 @@ def annotation(boxes, own=NONE, values=None, finding=0):
 
 def image(name, *annotations, patient=None, scores=(0.5, 0.5), labels=(1, 0), counts=(0, 0)):
     numbers = [np.array(values, dtype=np.float64) for values in (labels, scores, scores)]
-    return FilmRecord(
+    return ImageRecord(
         name, patient or name, (100, 100), *numbers, annotations=annotations, box_counts=np.array(counts)
     )
 

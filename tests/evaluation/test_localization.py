@@ -25,7 +25,14 @@ from clarity_hf.evaluation.localization import (
     tune_map_thresholds,
 )
 from clarity_hf.evaluation.localizers import ModelLocalizer
-from clarity_hf.evaluation.records import MAP_CELLS, MAP_THRESHOLDS, MAX_BOX_THRESHOLDS, FilmRecord, from_json, to_json
+from clarity_hf.evaluation.records import (
+    MAP_CELLS,
+    MAP_THRESHOLDS,
+    MAX_BOX_THRESHOLDS,
+    ImageRecord,
+    from_json,
+    to_json,
+)
 from clarity_hf.image_reading import read_image
 
 NONE = np.zeros((0, 4))
@@ -39,8 +46,8 @@ def shifted(x):
 
 def test_shares_computed_by_hand():
     # IoU 1, 2/3 and 1/3 for three annotated boxes of finding 4.
-    films = [(4, TARGET, shifted(x)) for x in (0, 2, 5)]
-    (found,) = boxes_found(films, thresholds=(0.1, 0.5, 0.7)).items()
+    images = [(4, TARGET, shifted(x)) for x in (0, 2, 5)]
+    (found,) = boxes_found(images, thresholds=(0.1, 0.5, 0.7)).items()
     finding, (count, shares) = found
     assert (finding, count) == (4, 3)
     np.testing.assert_allclose(shares, [1, 2 / 3, 1 / 3])
@@ -63,7 +70,7 @@ def test_every_annotated_box_counts():
     assert shares.tolist() == [0.5]
 
 
-def test_a_film_without_prediction_is_a_miss():
+def test_an_image_without_prediction_is_a_miss():
     count, shares = boxes_found([(0, TARGET, NONE), (0, TARGET, TARGET)], thresholds=(0.1, 0.7))[0]
     assert count == 2
     assert shares.tolist() == [0.5, 0.5]
@@ -76,8 +83,8 @@ def test_findings_are_kept_apart_and_in_order():
 
 
 def test_more_overlap_is_never_found_more_often():
-    films = [(0, TARGET, shifted(x)) for x in np.linspace(0, 12, 30)]
-    shares = boxes_found(films)[0][1]
+    images = [(0, TARGET, shifted(x)) for x in np.linspace(0, 12, 30)]
+    shares = boxes_found(images)[0][1]
     assert len(shares) == 7
     assert (np.diff(shares) <= 0).all()
     assert shares[0] > shares[-1]
@@ -111,15 +118,15 @@ def hill(width):
 def test_the_map_threshold_of_the_best_boxes_is_chosen_per_finding():
     letterbox = Letterbox.fit((64, 64), (64, 64))
     narrow, wide = np.array([[28.0, 0, 36, 64]]), np.array([[6.0, 0, 58, 64]])
-    films = [(0, narrow, hill(4), letterbox), (2, wide, hill(4), letterbox)]
-    chosen = tune_map_thresholds(films, num_findings=3, candidates=(0.2, 0.5, 0.9), default=0.4)
+    images = [(0, narrow, hill(4), letterbox), (2, wide, hill(4), letterbox)]
+    chosen = tune_map_thresholds(images, num_findings=3, candidates=(0.2, 0.5, 0.9), default=0.4)
     assert chosen.tolist() == [0.9, 0.4, 0.2]
 
 
 def test_a_map_of_nothing_gets_a_threshold_all_the_same():
     letterbox = Letterbox.fit((64, 64), (64, 64))
-    films = [(0, np.array([[0.0, 0, 8, 8]]), np.zeros((8, 8)), letterbox)]
-    assert tune_map_thresholds(films, 1, candidates=(0.3, 0.6)).tolist() == [0.3]
+    images = [(0, np.array([[0.0, 0, 8, 8]]), np.zeros((8, 8)), letterbox)]
+    assert tune_map_thresholds(images, 1, candidates=(0.3, 0.6)).tolist() == [0.3]
 
 
 # Overlaps of other kinds
@@ -237,18 +244,18 @@ def test_mask_overlaps_have_exact_areas():
     np.testing.assert_allclose(record.mask_ious, expected, rtol=1e-12)
 
 
-def test_mask_overlaps_are_those_of_the_pixels_of_a_large_film():
+def test_mask_overlaps_are_those_of_the_pixels_of_a_large_image():
     grid = np.maximum(ndimage.gaussian_filter(np.random.default_rng(2).normal(size=(8, 8)), 1), 0)
     boxes = np.array([[60.0, 100, 300, 420], [250, 350, 500, 500]])  # they overlap, which counts once
     record = measure(grid, boxes, (512, 384))
     working = UpsampledMap.of(grid, Letterbox.fit((512, 384), (64, 64)))
-    seen = np.kron(working.values, np.ones((8, 8)))[:, 64:448]  # 8 film pixels a cell, 64 columns of padding
+    seen = np.kron(working.values, np.ones((8, 8)))[:, 64:448]  # 8 image pixels a cell, 64 columns of padding
     for level, overlap in zip(MAP_THRESHOLDS, record.mask_ious, strict=True):
         expected = mask_iou(seen > level * working.peak, filled_boxes(boxes, (512, 384)))
         assert overlap == pytest.approx(expected, abs=1e-9)
 
 
-def test_the_padding_is_not_of_the_film():
+def test_the_padding_is_not_of_the_image():
     grid = np.ones((4, 4))
     whole = measure(grid, [[0, 0, 200, 100]], (100, 200), upsampling=1)
     np.testing.assert_allclose(whole.mask_ious, 1)
@@ -285,7 +292,7 @@ def test_a_zero_map_has_nothing():
 
 def test_a_measured_map_survives_its_file():
     annotation = measure(step_map(), [[4.5, 0, 12.5, 10]])
-    record = FilmRecord("a", "1", (64, 64), np.zeros(4), np.zeros(4), np.zeros(4), (), (annotation,))
+    record = ImageRecord("a", "1", (64, 64), np.zeros(4), np.zeros(4), np.zeros(4), (), (annotation,))
     (back,) = from_json(json.loads(json.dumps(to_json(record)))).annotations
     assert (back.finding, back.hit) == (annotation.finding, annotation.hit)
     for name in ("boxes", "own", "mask_ious", "max_box_ious", "cells"):
@@ -305,15 +312,15 @@ def test_thresholds_must_be_shares():
         tune_map_thresholds([], 1, candidates=(0, 0.5))
 
 
-# The packaged checkpoint on real films
+# The packaged checkpoint on real images
 
 
 def test_boxes_of_real_maps_are_those_of_the_image_processor(nih_folder):
     boxes = [row.split(",") for row in (nih_folder / "BBox_List_RSNA.csv").read_text().splitlines()[1:7]]
-    films = {row[0]: read_image(nih_folder / "images" / row[0]) for row in boxes}
+    images = {row[0]: read_image(nih_folder / "images" / row[0]) for row in boxes}
     model = ClarityForMultiLabelLocalization.from_pretrained("clarity-s16-224").eval()
     localizer = ModelLocalizer(model, ClarityImageProcessor.from_pretrained("clarity-s16-224"))
-    output = localizer(list(films.values()))
+    output = localizer(list(images.values()))
     for maps, letterbox in zip(output.maps, output.letterboxes, strict=True):
         for finding in (1, 6):
             record = measure_map(maps[finding], letterbox, TARGET, 0.3, "largest", finding=finding)

@@ -18,7 +18,7 @@ from clarity_hf.evaluation.localization_metrics import (
     WangLocalization,
 )
 from clarity_hf.evaluation.protocol import max_box_acc_v2, t_iou, wang_protocol
-from clarity_hf.evaluation.records import MAP_THRESHOLDS, AnnotationRecord, FilmRecord
+from clarity_hf.evaluation.records import MAP_THRESHOLDS, AnnotationRecord, ImageRecord
 
 NAMES = ["Mass", "Nodule"]
 TARGET, FAR = [0, 0, 10, 10], [60, 60, 70, 70]
@@ -183,7 +183,7 @@ def test_the_metrics_agree_with_the_protocols_on_records(tmp_path):
     corners = generator.uniform(0, 50, (30, len(MAP_THRESHOLDS) + 3, 2))
     boxes = np.concatenate([corners, corners + generator.uniform(20, 50, corners.shape)], axis=-1)[:, :, None]
     records = [
-        FilmRecord(
+        ImageRecord(
             *(str(row), str(row), (100, 100), np.zeros(2), np.zeros(2), np.zeros(2), ()),
             (
                 AnnotationRecord(

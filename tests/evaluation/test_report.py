@@ -23,7 +23,7 @@ ABOUT = {
     "data": "drawings",
     "synthetic": True,
     "caveats": ["Thresholds of another scanner."],
-    "seeds": {"films": 77},
+    "seeds": {"images": 77},
     "map_thresholds": [0.25, float("nan")],
     "command": "python examples/evaluate.py",
 }
@@ -57,7 +57,7 @@ def look(names):
 
 @pytest.fixture(scope="module")
 def records():
-    return synthetic.films(120)
+    return synthetic.images(120)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def folder(records, tmp_path_factory):
         records,
         folder,
         ABOUT,
-        baselines={"Random map": synthetic.films(120, spread=80.0, skill=0.0)[::-1]},
+        baselines={"Random map": synthetic.images(120, spread=80.0, skill=0.0)[::-1]},
         sanity={"Random weights": [{"Part": "head", "Rank correlation": float("nan")}]},
         look=look,
         **OPTIONS,
@@ -108,7 +108,7 @@ def test_the_page_begins_with_what_was_evaluated_and_its_caveats(page):
         body.index(text)
         for text in (
             "Evaluation of ours &lt;b&gt;",
-            "On drawings: 120 films of 60 patients.",
+            "On drawings: 120 images of 60 patients.",
             "Research use only. Not a medical device",
             "Synthetic phantoms",
             "An independent reconstruction",
@@ -120,14 +120,14 @@ def test_the_page_begins_with_what_was_evaluated_and_its_caveats(page):
     assert places == sorted(places)
 
 
-def test_real_films_are_not_called_phantoms(records, tmp_path):
+def test_real_images_are_not_called_phantoms(records, tmp_path):
     page = write_report(records[:40], tmp_path, {"model": "m", "data": "d"}, **OPTIONS).read_text(encoding="utf-8")
     assert "Synthetic" not in page
     assert '<h2 id="cases">' not in page
     assert not (tmp_path / "cases").exists()
 
 
-def test_no_patient_is_named_and_films_only_below_their_pictures(folder, page):
+def test_no_patient_is_named_and_images_only_below_their_pictures(folder, page):
     texts = [
         path.read_text(encoding="utf-8")
         for path in folder.rglob("*")
@@ -136,8 +136,8 @@ def test_no_patient_is_named_and_films_only_below_their_pictures(folder, page):
     assert len(texts) > 20
     assert not any("SECRET" in text for text in texts)
     captions = re.findall(r"<figure>.*?</figure>", page, flags=re.S)
-    assert any("film-" in caption for caption in captions)
-    assert "film-" not in re.sub(r"<figure>.*?</figure>", "", page, flags=re.S)
+    assert any("image-" in caption for caption in captions)
+    assert "image-" not in re.sub(r"<figure>.*?</figure>", "", page, flags=re.S)
 
 
 def test_the_json_holds_every_table_and_what_it_was_made_of(folder, summary, records):
@@ -145,7 +145,7 @@ def test_the_json_holds_every_table_and_what_it_was_made_of(folder, summary, rec
     assert summary["versions"]["clarity_hf"]
     assert len(summary["records_sha256"]) == 64
     assert summary["bootstrap"] == {"by": "patient", "repeats": 10, "seed": 0, "level": 0.95}
-    assert (summary["films"], summary["patients"]) == (120, 60)
+    assert (summary["images"], summary["patients"]) == (120, 60)
     assert {path.stem for path in (folder / "tables").glob("*.csv")} == set(summary["tables"])
     assert {path.stem for path in (folder / "tables").glob("*.md")} == set(summary["tables"])
     scores, labels = (np.stack([getattr(record, name) for record in records]) for name in ("scores", "labels"))
@@ -171,7 +171,7 @@ def test_a_baseline_in_another_order_is_aligned_by_name(summary):
 
 
 def test_the_same_records_give_the_same_page(tmp_path):
-    few = synthetic.films(12)
+    few = synthetic.images(12)
     pages = [write_report(few, tmp_path / name, {"model": "m", "data": "d"}, **OPTIONS).read_bytes() for name in "ab"]
     assert pages[0] == pages[1]
 
@@ -192,14 +192,14 @@ def test_the_same_records_give_the_same_page(tmp_path):
             {"tuning_split": "nih-boxes-tuning-0"},
             r"`tuning_split` must list some of the 2 patients with boxes .* 'nih-boxes-tuning-0' with 0 of them",
         ),
-        ({"baselines": {"CAM": []}}, r"`baselines\['CAM'\]` must be records of the same 4 films, got 0, 4 missing"),
+        ({"baselines": {"CAM": []}}, r"`baselines\['CAM'\]` must be records of the same 4 images, got 0, 4 missing"),
         ({"about": {"model": "m"}}, "`about` must say data, got"),
-        ({"records": []}, "`records` must hold at least one film"),
-        ({"records": synthetic.films(2) * 2}, "`records` must be of different films, got 2 twice"),
+        ({"records": []}, "`records` must hold at least one image"),
+        ({"records": synthetic.images(2) * 2}, "`records` must be of different images, got 2 twice"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(change, match, tmp_path):
-    given = {"records": synthetic.films(4), "about": {"model": "m", "data": "d"}} | OPTIONS | change
+    given = {"records": synthetic.images(4), "about": {"model": "m", "data": "d"}} | OPTIONS | change
     with pytest.raises(ValueError, match=match):
         write_report(given.pop("records"), tmp_path / "report", given.pop("about"), **given)
     assert not (tmp_path / "report").exists()
@@ -227,27 +227,27 @@ def test_what_would_be_refused_can_be_asked_before_an_evaluation(missing, monkey
     ("split", "caveat"),
     [
         ("test", None),
-        ("validation", "Films of the validation split may have chosen epoch and thresholds"),
-        (None, "Films of a split that is not named may have chosen epoch and thresholds"),
+        ("validation", "Images of the validation split may have chosen epoch and thresholds"),
+        (None, "Images of a split that is not named may have chosen epoch and thresholds"),
     ],
 )
-def test_films_that_may_have_chosen_thresholds_are_a_caveat(split, caveat, tmp_path):
+def test_images_that_may_have_chosen_thresholds_are_a_caveat(split, caveat, tmp_path):
     about = {"model": "m", "data": "d"} | ({"split": split} if split else {})
-    page = write_report(synthetic.films(8), tmp_path, about, **OPTIONS).read_text(encoding="utf-8")
+    page = write_report(synthetic.images(8), tmp_path, about, **OPTIONS).read_text(encoding="utf-8")
     assert "figures on them are optimistic" in page if caveat else "optimistic" not in page
     assert caveat is None or caveat in page
 
 
 def test_what_about_says_is_said_once_and_in_its_words(tmp_path):
-    own = {"films": 8, "versions": {"clarity_hf": "0.0.test"}, "seeds": {"all": 3}, "score_thresholds": {"Mass": 0.5}}
+    own = {"images": 8, "versions": {"clarity_hf": "0.0.test"}, "seeds": {"all": 3}, "score_thresholds": {"Mass": 0.5}}
     about = {"model": "m", "data": "d", "split": "test", **own}
-    page = write_report(synthetic.films(8), tmp_path, about, **OPTIONS).read_text(encoding="utf-8")
+    page = write_report(synthetic.images(8), tmp_path, about, **OPTIONS).read_text(encoding="utf-8")
     names = re.findall("<dt>(.*?)</dt>", page)
     assert len(set(names)) == len(names)
     assert "matplotlib" not in page
     assert "draws of patients, seed" not in page
     summary = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert (summary["films"], summary["versions"]) == (8, own["versions"])
+    assert (summary["images"], summary["versions"]) == (8, own["versions"])
     assert summary["score_thresholds"] == own["score_thresholds"]
     assert not set(summary["about"]) & set(summary)
     assert set(summary["about"]) == {"model", "data", "split", "seeds"}

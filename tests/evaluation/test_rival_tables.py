@@ -24,7 +24,7 @@ def evaluated(records, **options):
 
 @pytest.fixture(scope="module")
 def driven():
-    return ImageDriven(evaluated(synthetic.films(160)))
+    return ImageDriven(evaluated(synthetic.images(160)))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_a_method_near_its_boxes_is_above_all_rivals(tables, driven):
 
 
 def test_a_method_whose_boxes_are_those_of_other_images_is_not_above_them():
-    records = synthetic.films(160)
+    records = synthetic.images(160)
     boxes = [one for record in records for one in record.annotations]
     moved = iter([*boxes[7:], *boxes[:7]])
     records = [
@@ -62,7 +62,7 @@ def test_a_method_whose_boxes_are_those_of_other_images_is_not_above_them():
 
 def test_the_mean_map_is_a_rival_only_where_the_rules_for_boxes_are_known(tables):
     assert any(one.cells[0] == "Mean map of other images" for one in tables["rivals"].rows)
-    plain = evaluated(synthetic.films(40), map_rules=None)
+    plain = evaluated(synthetic.images(40), map_rules=None)
     rows = rival_tables(plain, ImageDriven(plain), "Ours")["rivals"].rows
     assert not any("mean map" in one.cells[0].lower() for one in rows)
 
@@ -85,14 +85,14 @@ def test_one_sided_images_are_pooled_in_the_last_row(tables):
 
 
 def test_froc_needs_all_maps():
-    records = synthetic.films(60)
+    records = synthetic.images(60)
     assert rival_tables(evaluated(records), ImageDriven(evaluated(records)), "Ours")["froc"].rows
     partly = evaluated([replace(record, box_counts=None) for record in records])
     assert "froc" not in rival_tables(partly, ImageDriven(partly), "Ours")
 
 
 def test_without_boxes_only_scores_have_rivals():
-    plain = evaluated(synthetic.films(60, boxes=False))
+    plain = evaluated(synthetic.images(60, boxes=False))
     assert set(rival_tables(plain, ImageDriven(plain), "Ours")) == {
         "classification_rivals",
         "calibration",

@@ -9,15 +9,15 @@ import torch
 from scipy.stats import spearmanr
 
 from clarity_hf import ClarityImageProcessor
-from clarity_hf.boxes import Letterbox, map_over_film
+from clarity_hf.boxes import Letterbox, map_over_image
 from clarity_hf.evaluation.localizers import LocalizerOutput, ModelLocalizer
-from clarity_hf.evaluation.records import FilmRecord
+from clarity_hf.evaluation.records import ImageRecord
 from clarity_hf.evaluation.sanity import (
     absent_on_normal,
     deletion_insertion,
     mass_outside,
     mass_outside_where_present,
-    perturbed_films,
+    perturbed_images,
     randomised_weights,
     rank_correlation,
     structural_similarity,
@@ -25,12 +25,12 @@ from clarity_hf.evaluation.sanity import (
 
 WHOLE = Letterbox.fit((32, 32), (32, 32))
 PORTRAIT = Letterbox.fit((64, 32), (32, 32))
-"""A film twice as high as wide: the middle 16 columns of 32."""
+"""An image twice as high as wide: the middle 16 columns of 32."""
 
 
 def record(labels, peaks, shown=0, outside=None):
-    return FilmRecord(
-        name="film",
+    return ImageRecord(
+        name="image",
         patient="1",
         size=(64, 64),
         labels=np.array(labels, dtype=np.float64),
@@ -41,17 +41,17 @@ def record(labels, peaks, shown=0, outside=None):
     )
 
 
-def test_a_map_over_its_film_leaves_the_padding_out():
-    grid = np.tile([0.0, 1.0, 3.0, 9.0], (4, 1))  # columns 1 and 2 lie over the film
-    np.testing.assert_allclose(map_over_film(grid, PORTRAIT, (2, 2)), [[1, 3], [1, 3]])
-    np.testing.assert_allclose(map_over_film(grid, PORTRAIT, (1, 4)), [[0.75, 1.5, 2.5, 4.5]])
-    np.testing.assert_allclose(map_over_film(np.stack([grid, 2 * grid]), WHOLE, (4, 4))[1], 2 * grid)
+def test_a_map_over_its_image_leaves_the_padding_out():
+    grid = np.tile([0.0, 1.0, 3.0, 9.0], (4, 1))  # columns 1 and 2 lie over the image
+    np.testing.assert_allclose(map_over_image(grid, PORTRAIT, (2, 2)), [[1, 3], [1, 3]])
+    np.testing.assert_allclose(map_over_image(grid, PORTRAIT, (1, 4)), [[0.75, 1.5, 2.5, 4.5]])
+    np.testing.assert_allclose(map_over_image(np.stack([grid, 2 * grid]), WHOLE, (4, 4))[1], 2 * grid)
 
 
 def test_a_map_is_sampled_as_the_library_upsamples():
     grid = np.random.default_rng(0).random((3, 4, 4)).astype(np.float32)
     expected = torch.nn.functional.interpolate(torch.from_numpy(grid)[None], (32, 32), mode="bilinear")[0]
-    np.testing.assert_allclose(map_over_film(grid, WHOLE, (32, 32)), expected, atol=1e-6)
+    np.testing.assert_allclose(map_over_image(grid, WHOLE, (32, 32)), expected, atol=1e-6)
 
 
 def test_mass_outside_by_hand():
@@ -70,7 +70,7 @@ def test_mass_outside_by_hand():
 
 def test_mass_over_the_padding_does_not_count():
     maps = np.zeros((2, 4, 4))
-    maps[0, :, 3] = 1  # its slope reaches into the film
+    maps[0, :, 3] = 1  # its slope reaches into the image
     maps[1, :, 1:3] = 1
     thorax = np.zeros((640, 320))
     thorax[:, 160:] = 1.0
@@ -79,11 +79,11 @@ def test_mass_over_the_padding_does_not_count():
     assert np.isnan(mass_outside(maps[:1] * 0, PORTRAIT, thorax)).all()
 
 
-def test_mass_outside_is_the_mean_over_the_films_pixels():
+def test_mass_outside_is_the_mean_over_the_images_pixels():
     generator = np.random.default_rng(1)
     maps, thorax = generator.random((3, 5, 7)), generator.random((33, 21))
     box = Letterbox.fit((100, 60), (80, 112))
-    over = map_over_film(maps, box, thorax.shape)
+    over = map_over_image(maps, box, thorax.shape)
     expected = (over * (1 - thorax)).sum((1, 2)) / over.sum((1, 2))
     np.testing.assert_allclose(mass_outside(maps, box, thorax), expected)
 
@@ -114,22 +114,22 @@ def test_wrong_maps_and_masks_are_named(maps, thorax, message):
 
 @pytest.mark.filterwarnings("error")
 def test_mass_outside_is_averaged_where_a_finding_is_present():
-    films = [
+    images = [
         record([1, 0, 0], [1, 1, 1], outside=[0.2, 0.9, 0.9]),
         record([1, 1, 0], [1, 1, 1], outside=[0.4, np.nan, 0.9]),
         record([1, 1, np.nan], [1, 1, 1], outside=[0.9, 0.3, 0.9]),
         record([1, 0, 0], [1, 1, 1]),
     ]
-    summary = mass_outside_where_present(films)
+    summary = mass_outside_where_present(images)
     np.testing.assert_allclose(summary.mean, [0.5, 0.3, np.nan])
     np.testing.assert_allclose(summary.median, [0.4, 0.3, np.nan])
-    assert summary.films.tolist() == [3, 1, 0]
+    assert summary.images.tolist() == [3, 1, 0]
     assert summary.left_out.tolist() == [1, 1, 0]
 
 
 @pytest.mark.filterwarnings("error")
-def test_peaks_on_normal_films_against_films_with_the_finding():
-    films = [
+def test_peaks_on_normal_images_against_images_with_the_finding():
+    images = [
         record([0, 0, 0], [1, 1, 0], shown=2),
         record([0, 0, 0], [3, 2, 0]),
         record([0, 0, 0], [2, np.nan, 0], shown=1),
@@ -137,7 +137,7 @@ def test_peaks_on_normal_films_against_films_with_the_finding():
         record([1, 1, 0], [2.5, 1, 9]),
         record([0, np.nan, 0], [99, 99, 99], shown=7),  # not known to be normal
     ]
-    result = absent_on_normal(films)
+    result = absent_on_normal(images)
     # 4 exceeds 1, 3, 2; 2.5 exceeds 1, 2: five of six pairs. 1 against 1, 2: half of two pairs.
     np.testing.assert_allclose(result.auroc, [5 / 6, 0.25, np.nan])
     np.testing.assert_allclose(result.median_present, [3.25, 1, np.nan])
@@ -146,26 +146,26 @@ def test_peaks_on_normal_films_against_films_with_the_finding():
     assert result.present.tolist() == [2, 1, 0]
     assert result.normal.tolist() == [3, 2, 3]
     assert result.unmeasured.tolist() == [0, 1, 0]
-    assert (result.normal_films, result.boxes_shown) == (3, 1.0)
-    assert result.films_with_boxes == pytest.approx(2 / 3)
+    assert (result.normal_images, result.boxes_shown) == (3, 1.0)
+    assert result.images_with_boxes == pytest.approx(2 / 3)
 
 
 @pytest.mark.filterwarnings("error")
-def test_without_normal_films_nothing_is_defined():
+def test_without_normal_images_nothing_is_defined():
     result = absent_on_normal([record([1, 0], [2, 1])])
-    assert np.isnan([result.boxes_shown, result.films_with_boxes, *result.auroc, *result.median_ratio]).all()
-    assert result.normal_films == 0
+    assert np.isnan([result.boxes_shown, result.images_with_boxes, *result.auroc, *result.median_ratio]).all()
+    assert result.normal_images == 0
 
 
 @pytest.mark.parametrize("function", [absent_on_normal, mass_outside_where_present])
 def test_no_records_are_refused(function):
-    with pytest.raises(ValueError, match="`records` must hold at least one film, got none"):
+    with pytest.raises(ValueError, match="`records` must hold at least one image, got none"):
         function([])
 
 
 @pytest.fixture
 def ramp():
-    """Pixels `(1, 32, 32)` whose film is the middle columns, growing to the right; the padding is −1."""
+    """Pixels `(1, 32, 32)` whose image is the middle columns, growing to the right; the padding is −1."""
     pixel_values = torch.full((1, 32, 32), -1.0)
     pixel_values[:, :, 8:24] = torch.arange(16.0)
     return pixel_values
@@ -173,7 +173,7 @@ def ramp():
 
 def test_pixels_go_in_the_order_of_the_map(ramp):
     order = np.tile(np.arange(16.0), (32, 1))  # the right columns first
-    states = perturbed_films(ramp, order, PORTRAIT, steps=4)
+    states = perturbed_images(ramp, order, PORTRAIT, steps=4)
     assert states.shape == (10, 1, 32, 32)
     deletion, insertion = states[:5, 0, :, 8:24], states[5:, 0, :, 8:24]
     torch.testing.assert_close(states[0], ramp)
@@ -192,19 +192,19 @@ def test_pixels_go_in_the_order_of_the_map(ramp):
 
 def test_equal_values_go_in_a_seeded_random_order(ramp):
     even = np.ones((32, 16))
-    half = perturbed_films(ramp, even, PORTRAIT, steps=2)[1, 0, :, 8:24] == 7.5
+    half = perturbed_images(ramp, even, PORTRAIT, steps=2)[1, 0, :, 8:24] == 7.5
     assert half.sum() == 256
     assert 0.3 < half[:16].float().mean() < 0.7
-    torch.testing.assert_close(half, perturbed_films(ramp, even, PORTRAIT, steps=2)[1, 0, :, 8:24] == 7.5)
-    other = perturbed_films(ramp, even, PORTRAIT, steps=2, seed=1)[1, 0, :, 8:24] == 7.5
+    torch.testing.assert_close(half, perturbed_images(ramp, even, PORTRAIT, steps=2)[1, 0, :, 8:24] == 7.5)
+    other = perturbed_images(ramp, even, PORTRAIT, steps=2, seed=1)[1, 0, :, 8:24] == 7.5
     assert not torch.equal(half, other)
 
 
 def test_wrong_orders_and_steps_are_named(ramp):
     with pytest.raises(ValueError, match=r"`order` must be \(32, 16\), got \(32, 32\)"):
-        perturbed_films(ramp, np.ones((32, 32)), PORTRAIT)
+        perturbed_images(ramp, np.ones((32, 32)), PORTRAIT)
     with pytest.raises(ValueError, match="`steps` must be at least 1, got 0"):
-        perturbed_films(ramp, np.ones((32, 16)), PORTRAIT, steps=0)
+        perturbed_images(ramp, np.ones((32, 16)), PORTRAIT, steps=0)
 
 
 class FixedMap:
@@ -215,19 +215,19 @@ class FixedMap:
     def __init__(self, maps):
         self.maps = maps
 
-    def __call__(self, films, wanted=None):
-        box = Letterbox.fit(films[0].shape, (32, 32))
+    def __call__(self, images, wanted=None):
+        box = Letterbox.fit(images[0].shape, (32, 32))
         return LocalizerOutput(np.zeros((1, 2)), self.maps[None].astype(np.float32), [box])
 
 
 @pytest.fixture
 def quarter():
-    """Film `(32, 32)`, white in its top left quarter and black elsewhere, and its exact map for both findings."""
-    film = np.zeros((32, 32), dtype=np.uint8)
-    film[:16, :16] = 255
+    """Image `(32, 32)`, white in its top left quarter and black elsewhere, and its exact map for both findings."""
+    image = np.zeros((32, 32), dtype=np.uint8)
+    image[:16, :16] = 255
     maps = np.zeros((2, 32, 32))
     maps[:, :16, :16] = 1
-    return film, maps
+    return image, maps
 
 
 def grey_of_the_quarter(pixel_values):
@@ -240,9 +240,9 @@ PLAIN = ClarityImageProcessor(size={"height": 32, "width": 32}, do_normalize=Fal
 
 
 def test_deletion_of_a_model_that_averages_a_known_region(quarter):
-    film, maps = quarter
-    result = deletion_insertion([(film, [0, 1])], FixedMap(maps), grey_of_the_quarter, PLAIN, steps=8)
-    # The quarter is gone after two of eight steps, and the film's mean is a quarter.
+    image, maps = quarter
+    result = deletion_insertion([(image, [0, 1])], FixedMap(maps), grey_of_the_quarter, PLAIN, steps=8)
+    # The quarter is gone after two of eight steps, and the image's mean is a quarter.
     np.testing.assert_allclose(result[0].deletion, [1, 0.625] + [0.25] * 7, atol=1e-6)
     np.testing.assert_allclose(result[0].deletion_areas, [(0.8125 + 0.4375 + 6 * 0.25) / 8], atol=1e-6)
     start = result[0].insertion[0]
@@ -250,68 +250,68 @@ def test_deletion_of_a_model_that_averages_a_known_region(quarter):
     # Half of the quarter is inserted, in random order: the mean is half way within the noise of the draw.
     np.testing.assert_allclose(result[0].insertion, [start, (1 + start) / 2] + [1] * 7, atol=0.01)
     assert not result[1].deletion.any()
-    assert (result[0].films, result[0].blank) == (1, 0)
+    assert (result[0].images, result[0].blank) == (1, 0)
 
 
 def test_a_wrong_map_is_told_from_a_right_one(quarter):
-    film, maps = quarter
+    image, maps = quarter
     right, wrong = (
-        deletion_insertion([(film, [0])], FixedMap(drawn), grey_of_the_quarter, PLAIN)[0]
+        deletion_insertion([(image, [0])], FixedMap(drawn), grey_of_the_quarter, PLAIN)[0]
         for drawn in (maps, maps[:, ::-1, ::-1])
     )
     assert right.deletion_areas[0] < wrong.deletion_areas[0] - 0.2
     assert right.insertion_areas[0] > wrong.insertion_areas[0]
 
 
-def test_curves_are_means_over_films_and_batches_change_nothing(quarter):
-    film, maps = quarter
-    films = [(film, [0]), (255 - film, [0, 1]), (film, [])]
+def test_curves_are_means_over_images_and_batches_change_nothing(quarter):
+    image, maps = quarter
+    images = [(image, [0]), (255 - image, [0, 1]), (image, [])]
     options = {"localizer": FixedMap(maps), "score": grey_of_the_quarter, "image_processor": PLAIN, "steps": 5}
-    together = deletion_insertion(iter(films), **options)
-    alone = [deletion_insertion([part], **options, batch_size=1)[0] for part in films[:2]]
-    assert (together[0].films, together[1].films) == (2, 1)
+    together = deletion_insertion(iter(images), **options)
+    alone = [deletion_insertion([part], **options, batch_size=1)[0] for part in images[:2]]
+    assert (together[0].images, together[1].images) == (2, 1)
     np.testing.assert_allclose(together[0].deletion, np.mean([part.deletion for part in alone], axis=0))
     np.testing.assert_allclose(together[0].insertion_areas, [part.insertion_areas[0] for part in alone])
 
 
-def test_films_with_an_empty_map_are_counted(quarter):
-    film, maps = quarter
-    result = deletion_insertion([(film, [0])] * 2, FixedMap(0 * maps), grey_of_the_quarter, PLAIN)
-    assert (result[0].films, result[0].blank) == (2, 2)
+def test_images_with_an_empty_map_are_counted(quarter):
+    image, maps = quarter
+    result = deletion_insertion([(image, [0])] * 2, FixedMap(0 * maps), grey_of_the_quarter, PLAIN)
+    assert (result[0].images, result[0].blank) == (2, 2)
 
 
-def test_no_pixel_of_a_film_without_findings_is_asked_for(quarter):
+def test_no_pixel_of_an_image_without_findings_is_asked_for(quarter):
     assert deletion_insertion([(quarter[0], [])], FixedMap(quarter[1]), grey_of_the_quarter, PLAIN) == {}
 
 
-def test_random_weights_change_the_maps_from_the_head_down(tiny_model, film):
+def test_random_weights_change_the_maps_from_the_head_down(tiny_model, image):
     processor = ClarityImageProcessor(size={"height": 64, "width": 64})
     weights = {name: value.clone() for name, value in tiny_model.state_dict().items()}
-    films = [film, film[::-1].copy()]
+    images = [image, image[::-1].copy()]
     state = torch.get_rng_state()
-    stages = randomised_weights(tiny_model, processor, films, seed=3)
+    stages = randomised_weights(tiny_model, processor, images, seed=3)
     assert torch.equal(torch.get_rng_state(), state)
     assert [stage.part for stage in stages] == ["heads", "final LayerNorm", "block 2", "block 1", "embeddings"]
     assert all(stage.maps + stage.undefined == 2 * 14 for stage in stages)
     assert all(abs(stage.rank_correlation) < 0.8 for stage in stages)
     assert all(torch.equal(weights[name], value) for name, value in tiny_model.state_dict().items())
-    assert randomised_weights(tiny_model, processor, films, seed=3, batch_size=1)[-1].rank_correlation == (
+    assert randomised_weights(tiny_model, processor, images, seed=3, batch_size=1)[-1].rank_correlation == (
         pytest.approx(stages[-1].rank_correlation, abs=1e-3)
     )
-    assert randomised_weights(tiny_model, processor, films, seed=4)[-1] != stages[-1]
+    assert randomised_weights(tiny_model, processor, images, seed=4)[-1] != stages[-1]
 
 
-def test_all_weights_are_random_in_the_end(tiny_model, film, monkeypatch):
+def test_all_weights_are_random_in_the_end(tiny_model, image, monkeypatch):
     processor = ClarityImageProcessor(size={"height": 64, "width": 64})
     seen = []
     call = ModelLocalizer.__call__
 
-    def spy(self, films, wanted=None):
+    def spy(self, images, wanted=None):
         seen.append({name: value.clone() for name, value in self.model.state_dict().items()})
-        return call(self, films, wanted)
+        return call(self, images, wanted)
 
     monkeypatch.setattr(ModelLocalizer, "__call__", spy)
-    randomised_weights(tiny_model, processor, [film], seed=3)
+    randomised_weights(tiny_model, processor, [image], seed=3)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         fresh = type(tiny_model)(tiny_model.config).state_dict()
@@ -325,11 +325,11 @@ def test_all_weights_are_random_in_the_end(tiny_model, film, monkeypatch):
     assert [bool(names) for names in changed] == [True, False, True, True, True]
 
 
-def test_a_map_that_the_weights_do_not_move_is_found_out(tiny_model, film):
+def test_a_map_that_the_weights_do_not_move_is_found_out(tiny_model, image):
     # Attention alone owes nothing to the heads.
     tiny_model.config.map_fusion, tiny_model.config.background_suppression = "attention", False
     processor = ClarityImageProcessor(size={"height": 64, "width": 64})
-    stages = randomised_weights(tiny_model, processor, [film], wanted=[[0, 5]], seed=3)
+    stages = randomised_weights(tiny_model, processor, [image], wanted=[[0, 5]], seed=3)
     assert stages[0].rank_correlation == pytest.approx(1)
     assert stages[0].similarity == pytest.approx(1)
     assert (stages[0].maps, stages[0].undefined) == (2, 0)
@@ -337,12 +337,12 @@ def test_a_map_that_the_weights_do_not_move_is_found_out(tiny_model, film):
 
 
 @pytest.mark.filterwarnings("error")
-def test_maps_without_order_are_left_out_and_counted(tiny_model, film):
+def test_maps_without_order_are_left_out_and_counted(tiny_model, image):
     with torch.no_grad():
         tiny_model.segment_cam.cam.weight.zero_()
     tiny_model.config.update({"map_fusion": "cam", "background_suppression": False})  # even maps of log 2
     processor = ClarityImageProcessor(size={"height": 64, "width": 64})
-    stages = randomised_weights(tiny_model, processor, [film], wanted=[[0, 1, 2]])
+    stages = randomised_weights(tiny_model, processor, [image], wanted=[[0, 1, 2]])
     assert (stages[0].maps, stages[0].undefined) == (0, 3)
     assert np.isnan(stages[0].rank_correlation)
 

@@ -40,20 +40,20 @@ def evaluated(records, repeats=20, min_positives=20, **options):
 
 
 @pytest.fixture(scope="module")
-def films():
-    return evaluated(synthetic.films())
+def images():
+    return evaluated(synthetic.images())
 
 
 @pytest.fixture(scope="module")
-def tables(films):
-    others = {"Random map": synthetic.films(spread=80.0, skill=0.0)}
-    return build_tables(films, localize(films, others), others, model="ours")
+def tables(images):
+    others = {"Random map": synthetic.images(spread=80.0, skill=0.0)}
+    return build_tables(images, localize(images, others), others, model="ours")
 
 
 @pytest.fixture(scope="module")
 def unequal():
     """Maps that a low threshold suits, with own boxes at another: whoever is not tuned finds less."""
-    return evaluated([with_regions(record, best_at=0.2) for record in synthetic.films(60)])
+    return evaluated([with_regions(record, best_at=0.2) for record in synthetic.images(60)])
 
 
 def with_regions(record, best_at, own_at=0.5, extra=()):
@@ -114,9 +114,9 @@ def test_a_table_is_the_same_as_markdown_csv_and_json():
     ]
 
 
-def test_a_rare_finding_is_listed_and_marked_but_not_in_the_mean(films):
-    table = classification_table(films)
-    areas = auroc_per_finding(films.scores, films.labels)
+def test_a_rare_finding_is_listed_and_marked_but_not_in_the_mean(images):
+    table = classification_table(images)
+    areas = auroc_per_finding(images.scores, images.labels)
     *rows, mean = table.rows
     assert [row.kind for row in rows] == ["", "", "", "rare"]
     assert [row.cells[3].value for row in rows] == pytest.approx(areas.tolist())
@@ -125,9 +125,9 @@ def test_a_rare_finding_is_listed_and_marked_but_not_in_the_mean(films):
     assert mean.cells[3].low < mean.cells[3].value < mean.cells[3].high
 
 
-def test_all_columns_of_the_mean_are_over_the_same_findings(films):
-    # A finding on every film has positives enough, and no negatives: no AUROC, and so no share in any other mean.
-    records = [replace(record, labels=np.array([1.0, *record.labels[1:]])) for record in films.records]
+def test_all_columns_of_the_mean_are_over_the_same_findings(images):
+    # A finding on every image has positives enough, and no negatives: no AUROC, and so no share in any other mean.
+    records = [replace(record, labels=np.array([1.0, *record.labels[1:]])) for record in images.records]
     *rows, mean = classification_table(evaluated(records)).rows
     assert [row.kind for row in rows] == ["rare", "", "", "rare"]
     assert mean.cells[0] == "Mean of 2 findings"
@@ -143,7 +143,7 @@ def show_value(cell):
 
 def test_a_mean_without_an_interval_says_why():
     # Three findings that a patient each has alone: a draw that has all three is rare.
-    records = synthetic.films(40)
+    records = synthetic.images(40)
     labels = np.zeros((40, 4))
     labels[[0, 2, 4], [0, 1, 2]] = 1
     few = evaluated([replace(one, labels=row) for one, row in zip(records, labels, strict=True)], 100, 1)
@@ -154,28 +154,28 @@ def test_a_mean_without_an_interval_says_why():
 
 
 def test_no_note_claims_to_know_where_thresholds_come_from(tables):
-    assert "chosen on these films" not in tables["classification"].note
+    assert "chosen on these images" not in tables["classification"].note
     assert "Sensitivity and specificity at the given threshold." in tables["classification"].note
 
 
-def test_every_film_is_in_one_group_of_each_attribute(films):
-    table = subgroup_table(films)
+def test_every_image_is_in_one_group_of_each_attribute(images):
+    table = subgroup_table(images)
     for attribute, groups in (("Sex", 3), ("Age", 5), ("View", 2)):
         rows = rows_of(table, attribute)
         assert len(rows) == groups
-        assert sum(row[2] for row in rows) == len(films.records)
+        assert sum(row[2] for row in rows) == len(images.records)
 
 
 @pytest.mark.parametrize(
     ("age", "group"), [(0, "0–17"), (17.9, "0–17"), (18, "18–39"), (40, "40–59"), (60, "60+"), (95, "60+")]
 )
 def test_an_age_belongs_to_its_band(age, group):
-    records = [replace(record, age=age) for record in synthetic.films(6)]
+    records = [replace(record, age=age) for record in synthetic.images(6)]
     assert [row[1] for row in rows_of(subgroup_table(evaluated(records)), "Age")] == [group]
 
 
-def test_false_boxes_are_counted_on_films_without_any_finding_alone():
-    record = synthetic.films(1)[0]
+def test_false_boxes_are_counted_on_images_without_any_finding_alone():
+    record = synthetic.images(1)[0]
     box = np.array([0.0, 0, 10, 10])
     normal = replace(record, labels=np.zeros(4), annotations=(), shown=((0, box), (0, box), (2, box)))
     quiet = replace(normal, name="b", patient="B", shown=())
@@ -183,11 +183,11 @@ def test_false_boxes_are_counted_on_films_without_any_finding_alone():
     unknown = replace(normal, name="d", patient="D", labels=np.array([NAN, 0, 0, 0]))
     table = normal_table(evaluated([normal, quiet, ill, unknown]))
     assert [show(row.cells[1]) for row in table.rows] == ["2", "0.500", "1.500"]
-    assert "1 films without a present finding" in table.note
+    assert "1 images without a present finding" in table.note
 
 
-def test_t_iou_is_that_of_the_methods_own_boxes_and_the_gate_takes_boxes_away(films, tables):
-    pairs = [(part.finding, part.boxes, part.own) for record in films.records for part in record.annotations]
+def test_t_iou_is_that_of_the_methods_own_boxes_and_the_gate_takes_boxes_away(images, tables):
+    pairs = [(part.finding, part.boxes, part.own) for record in images.records for part in record.annotations]
     shares = [share for _, share in boxes_found(pairs).values()]
     own, gated = (
         rows_of(tables["localization"], "ours", "its own boxes")[0],
@@ -223,9 +223,9 @@ def test_a_method_gains_nothing_over_itself_whatever_its_own_thresholds(unequal)
 def test_the_largest_region_alone_has_rows_for_every_method_with_the_boxes_it_draws():
     # A region that meets nothing has the most mass: it is drawn alone, where both are drawn any may match.
     off = np.array([[250.0, 250, 256, 256]])
-    films = evaluated([with_regions(record, 0.2, extra=[off]) for record in synthetic.films(40)])
-    others = {"CAM": films.records}
-    table = build_tables(films, localize(films, others), others, "ours")["localization"]
+    images = evaluated([with_regions(record, 0.2, extra=[off]) for record in synthetic.images(40)])
+    others = {"CAM": images.records}
+    table = build_tables(images, localize(images, others), others, "ours")["localization"]
     for name in ("ours", "CAM"):
         (any_region,), (largest,) = (
             rows_of(table, name, f"tuned, {regions}") for regions in ("any region", "largest region")
@@ -237,8 +237,8 @@ def test_the_largest_region_alone_has_rows_for_every_method_with_the_boxes_it_dr
     assert difference[3].value == -constant[3].value
 
 
-def test_a_pooled_share_is_of_all_boxes_and_a_mean_of_findings(films, tables):
-    tuned = localize(films).tuned
+def test_a_pooled_share_is_of_all_boxes_and_a_mean_of_findings(images, tables):
+    tuned = localize(images).tuned
     (mean,), (pooled,) = (
         rows_of(tables[name], "ours", "tuned, any region") for name in ("localization", "localization_pooled")
     )
@@ -249,14 +249,14 @@ def test_a_pooled_share_is_of_all_boxes_and_a_mean_of_findings(films, tables):
 
 def test_t_iou_per_finding_has_the_interval_of_draws_of_patients():
     # Six patients with one box each, whose box is met (IoU 1) or not (.09): a draw is a sum of 6 coins of 4 / 6.
-    records = [record for record in synthetic.films(200) if record.labels[0] == 1]
+    records = [record for record in synthetic.images(200) if record.labels[0] == 1]
     one_each = list({record.patient: record for record in records}.values())[:6]
     met = [
         replace(with_regions(record, 0.2, 0.2 if place < 4 else 0.5), labels=np.array([1.0, 0, 0, 0]))
         for place, record in enumerate(one_each)
     ]
-    films = evaluated([replace(one, annotations=one.annotations[:1]) for one in met], repeats=4000)
-    table = build_tables(films, localize(films), model="ours")["localization_per_finding"]
+    images = evaluated([replace(one, annotations=one.annotations[:1]) for one in met], repeats=4000)
+    table = build_tables(images, localize(images), model="ours")["localization_per_finding"]
     (own,) = rows_of(table, "Mass", "its own boxes")
     assert own[2] == 6
     half = own[4 + LEVELS.index(0.5)]
@@ -266,8 +266,8 @@ def test_t_iou_per_finding_has_the_interval_of_draws_of_patients():
     assert all((cell.value, cell.low, cell.high) == pytest.approx((1, 1, 1)) for cell in tuned[4:])
 
 
-def test_every_row_per_finding_has_the_intervals_of_its_own_finding_and_boxes(films, tables):
-    localized = localize(films)
+def test_every_row_per_finding_has_the_intervals_of_its_own_finding_and_boxes(images, tables):
+    localized = localize(images)
     by_way = {
         "tuned, any region": localized.tuned,
         "tuned, largest region": localized.method.largest.crossed.iou,
@@ -284,17 +284,17 @@ def test_every_row_per_finding_has_the_intervals_of_its_own_finding_and_boxes(fi
             np.testing.assert_array_equal([cell.high for cell in row[4:]], intervals.high[i])
 
 
-def test_a_filed_list_says_which_half_is_tuned_everywhere_and_a_seed_which_else(films, tables, monkeypatch):
-    listed = frozenset(record.patient for record in films.records[:60])
+def test_a_filed_list_says_which_half_is_tuned_everywhere_and_a_seed_which_else(images, tables, monkeypatch):
+    listed = frozenset(record.patient for record in images.records[:60])
     monkeypatch.setattr("clarity_hf.evaluation.tables.named_split", {"a-list": listed}.__getitem__)
-    filed = evaluated(films.records, tuning_split="a-list")
+    filed = evaluated(images.records, tuning_split="a-list")
     assert {record.patient for record in filed.sides[0] if record.annotations} <= listed
     assert not {record.patient for record in filed.sides[1]} & listed
     localized = localize(filed)
     assert set(localized.method.any_region.named.iou.patients) == {
-        record.patient for record in films.records if record.annotations
+        record.patient for record in images.records if record.annotations
     } - listed
-    assert not np.array_equal(localized.constant.best, localize(films).constant.best)
+    assert not np.array_equal(localized.constant.best, localize(images).constant.best)
     masks = [row.cells[1] for row in masks_table(filed).rows]
     assert masks != [row.cells[1] for row in tables["masks"].rows]
     named = build_tables(filed, localized, model="ours")
@@ -308,23 +308,23 @@ def test_a_filed_list_says_which_half_is_tuned_everywhere_and_a_seed_which_else(
 def test_wangs_table_has_accuracy_and_false_boxes_per_finding_and_of_every_method():
     box = np.array([0.0, 0, 100, 100])
     inside, off = np.array([[0.0, 0, 50, 80]]), np.array([[200.0, 200, 220, 220]])
-    record = next(one for one in synthetic.films(9) if one.labels[0] == 1)
+    record = next(one for one in synthetic.images(9) if one.labels[0] == 1)
     part = replace(record.annotations[0], boxes=box[None], wang_regions=(np.concatenate([inside, off]), inside))
-    films = evaluated([replace(record, annotations=(part,))])
-    table = build_tables(films, localize(films, {"CAM": films.records}), {"CAM": films.records}, "ours")["wang"]
+    images = evaluated([replace(record, annotations=(part,))])
+    table = build_tables(images, localize(images, {"CAM": images.records}), {"CAM": images.records}, "ours")["wang"]
     assert table.columns[4:] == (*(f"IoU > {t}" for t in (0.1, 0.3, 0.5, 0.7)), *(f"IoBB > {t}" for t in IOBB_LEVELS))
     accuracy = (3.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0)  # IoU .4, and wholly inside
     false = (None, 1.0, 1.0, 3.0, 3.0, 1.0, 1.0, 1.0)
     assert [row.cells for row in table.rows] == [
         (method, finding, *figures)
         for method, finding in (("ours", "Mass"), ("ours", "Mean over findings"), ("CAM", "Mean over findings"))
-        for figures in (("accuracy", *accuracy), ("false boxes a film", *false))
+        for figures in (("accuracy", *accuracy), ("false boxes an image", *false))
     ]
 
 
 def test_a_constant_box_never_comes_from_a_patient_on_whom_it_is_scored():
     # Two patients a half with one box each, all different: whoever were tuned on himself would reach IoU 1.
-    records = [record for record in synthetic.films(40) if record.labels[0] == 1]
+    records = [record for record in synthetic.images(40) if record.labels[0] == 1]
     seen, alone = set(), []
     for record in records:
         if record.patient not in seen:
@@ -349,7 +349,7 @@ def test_the_method_stands_beside_constant_box_and_baselines_in_every_protocol(t
     assert (gain[3], largest[3]) == ("tuned, any region", "tuned, largest region")
 
 
-def test_published_figures_say_that_they_are_of_other_films(tables):
+def test_published_figures_say_that_they_are_of_other_images(tables):
     table = tables["published"]
     assert "PUBLISHED ON NIH's 984 BOXES, NOT ON THIS DATA" in table.title
     assert {row.kind for row in table.rows} == {"published"}
@@ -369,9 +369,9 @@ def test_published_figures_per_finding_have_the_mean_that_is_published(tables):
 
 
 def test_without_annotated_boxes_there_are_no_tables_of_localization():
-    films = evaluated(synthetic.films(40, boxes=False))
-    tables = build_tables(films, localize(films))
-    assert set(tables) == {"classification", "subgroups", "normal_films", "maps"}
+    images = evaluated(synthetic.images(40, boxes=False))
+    tables = build_tables(images, localize(images))
+    assert set(tables) == {"classification", "subgroups", "normal_images", "maps"}
 
 
 def test_a_sanity_table_has_all_heads_of_its_rows():

@@ -43,13 +43,13 @@ def teacher(tmp_path_factory):
 
 
 def test_runs_are_kept_and_their_table_is_put_into_the_report(script, teacher, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(script, "VALIDATION_FILMS", 6)
+    monkeypatch.setattr(script, "VALIDATION_IMAGES", 6)
     monkeypatch.setattr(script, "ProcessPoolExecutor", lambda mp_context: ThreadPoolExecutor(1))
     report = tmp_path / "report.md"
     marks = ("<!-- table: written by examples/ablate.py -->", "<!-- end of the table -->")
     report.write_text(f"Before.\n{marks[0]}\nearlier\n{marks[1]}\nAfter.\n")
     command = [
-        *("ablate.py", "--films", "4", "--test_films", "30", "--seeds", "2", "--variants", "full", "no_prior"),
+        *("ablate.py", "--images", "4", "--test_images", "30", "--seeds", "2", "--variants", "full", "no_prior"),
         *("--teacher", str(teacher), "--output_dir", str(tmp_path / "runs"), "--report", str(report)),
     ]
     monkeypatch.setattr(sys, "argv", command)
@@ -81,19 +81,19 @@ def test_runs_are_kept_and_their_table_is_put_into_the_report(script, teacher, t
 
 
 def test_only_figures_of_the_same_settings_are_kept(script, tmp_path, capsys):
-    arguments = argparse.Namespace(films=4, test_films=30)
+    arguments = argparse.Namespace(images=4, test_images=30)
     settings = script.settings_of(script.VARIANTS["full"], arguments)
     path = tmp_path / "seed-0.json"
     assert not script.is_kept(path, settings)
     path.write_text(json.dumps({"settings": settings, "figures": {}}))
     assert script.is_kept(path, settings)
     assert capsys.readouterr().out == ""
-    arguments.films = 5
+    arguments.images = 5
     assert not script.is_kept(path, script.settings_of(script.VARIANTS["full"], arguments))
     assert not script.is_kept(path, script.settings_of(script.VARIANTS["no_prior"], arguments))
     assert capsys.readouterr().out.splitlines() == [
-        f"{path} is of other settings (films) and is made anew",
-        f"{path} is of other settings (films, variant) and is made anew",
+        f"{path} is of other settings (images) and is made anew",
+        f"{path} is of other settings (images, variant) and is made anew",
     ]
     path.write_text(json.dumps({"everything": {"AUROC": 0.7}}))
     assert not script.is_kept(path, settings)
@@ -119,7 +119,7 @@ def test_a_map_is_compared_with_the_map_of_its_own_weights(script, tmp_path):
     write_figures(script, tmp_path, "full", {"everything": 0.8} | maps)
     write_figures(script, tmp_path, "no_prior", {"no prior": 0.5, script.ATLAS_AT_INFERENCE: 0.6})
     report = tmp_path / "report.md"
-    values = {"films": 4, "test_films": 30, "seeds": 1, "output_dir": tmp_path, "report": report}
+    values = {"images": 4, "test_images": 30, "seeds": 1, "output_dir": tmp_path, "report": report}
     script.write_report(argparse.Namespace(variants=["no_prior", "full"], **values))
     text = report.read_text()
     assert "| everything | 0.800 ± 0.000 |" in text
@@ -132,7 +132,7 @@ def test_a_table_without_rows_is_left_out(script, tmp_path, monkeypatch):
     monkeypatch.setitem(script.VARIANTS, "full", script.Variant("everything"))
     write_figures(script, tmp_path, "full", {"everything": 0.8})
     report = tmp_path / "report.md"
-    values = {"films": 4, "test_films": 30, "seeds": 1, "output_dir": tmp_path, "report": report}
+    values = {"images": 4, "test_images": 30, "seeds": 1, "output_dir": tmp_path, "report": report}
     script.write_report(argparse.Namespace(variants=["full"], **values))
     assert "| trained |" in report.read_text()
     assert "maps of the same weights" not in report.read_text()

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""examples/calibrate.py: a calibration on validation films, in the config that the pipeline reads."""
+"""examples/calibrate.py: a calibration on validation images, in the config that the pipeline reads."""
 
 import importlib.util
 import sys
@@ -32,14 +32,14 @@ def test_a_calibration_is_saved_with_the_model_and_records_beside_it(
     script, tiny_checkpoint, tmp_path, monkeypatch, capsys
 ):
     folder = tmp_path / "calibrated"
-    out = run(script, monkeypatch, capsys, tiny_checkpoint, "phantom", "--films", 40, "--output_dir", folder)
-    assert out[-1] == f"saved {folder}: calibration on 40 validation films"
+    out = run(script, monkeypatch, capsys, tiny_checkpoint, "phantom", "--images", 40, "--output_dir", folder)
+    assert out[-1] == f"saved {folder}: calibration on 40 validation images"
     before, after = (ClarityConfig.from_pretrained(path) for path in (tiny_checkpoint, folder))
     assert after.per_finding("score_thresholds") != before.per_finding("score_thresholds")
     assert isinstance(before.map_thresholds, float)
     assert [threshold in MAP_THRESHOLDS for threshold in after.map_thresholds] == [True] * 14
     assert ClarityForMultiLabelLocalization.from_pretrained(folder).config.findings == before.findings
-    assert not list(folder.glob("*.jsonl"))  # records name films: they are not published with the model
+    assert not list(folder.glob("*.jsonl"))  # records name images: they are not published with the model
     assert (tmp_path / "calibrated-records.jsonl").is_file()
     rows = [line.strip("| ").split(" | ") for line in out[2:16]]
     assert [row[0] for row in rows] == before.findings
@@ -49,16 +49,16 @@ def test_a_calibration_is_saved_with_the_model_and_records_beside_it(
     fitted = [not row[4].endswith("(kept)") for row in rows]
     assert [slope != 1 for slope in after.score_slopes] == fitted
     assert 0 < sum(fitted) < 14
-    assert out[17].startswith("On the half of the patients that it was not fitted on, 5 draws: 40 films, ")
-    assert out[17].endswith(" normal, 0 findings in the means")  # forty films have no twenty positives of any
+    assert out[17].startswith("On the half of the patients that it was not fitted on, 5 draws: 40 images, ")
+    assert out[17].endswith(" normal, 0 findings in the means")  # forty images have no twenty positives of any
     # The first figure that is defined.
-    assert 0 <= float(out[21].removeprefix("| findings flagged on a normal film | ").split(" | ")[0]) <= 14
+    assert 0 <= float(out[21].removeprefix("| findings flagged on a normal image | ").split(" | ")[0]) <= 14
 
 
-def test_a_second_pass_keeps_what_its_films_are_too_few_for(script, tiny_checkpoint, tmp_path, monkeypatch, capsys):
+def test_a_second_pass_keeps_what_its_images_are_too_few_for(script, tiny_checkpoint, tmp_path, monkeypatch, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
-    run(script, monkeypatch, capsys, tiny_checkpoint, "phantom", "--films", 24, "--output_dir", first)
-    few = ("--split", "train", "--films", 16, "--min_positives", 3, "--rare", "kept")
+    run(script, monkeypatch, capsys, tiny_checkpoint, "phantom", "--images", 24, "--output_dir", first)
+    few = ("--split", "train", "--images", 16, "--min_positives", 3, "--rare", "kept")
     out = run(script, monkeypatch, capsys, first, "phantom", *few, "--output_dir", second)
     before, after = (ClarityConfig.from_pretrained(path) for path in (first, second))
     kept = [line.split(" | ")[4].endswith("(kept)") for line in out[2:16]]
@@ -66,8 +66,8 @@ def test_a_second_pass_keeps_what_its_films_are_too_few_for(script, tiny_checkpo
     for name in ("score_slopes", "score_intercepts", "score_thresholds"):
         same = [one == other for one, other in zip(getattr(before, name), getattr(after, name), strict=True)]
         assert same == kept, name
-    assert after.map_thresholds == before.map_thresholds  # no finding has ten boxes on sixteen films
-    assert out[-1] == f"saved {second}: calibration on 16 train films"
+    assert after.map_thresholds == before.map_thresholds  # no finding has ten boxes on sixteen images
+    assert out[-1] == f"saved {second}: calibration on 16 train images"
 
 
 def test_the_test_split_is_no_choice(script, tiny_checkpoint, monkeypatch, capsys):

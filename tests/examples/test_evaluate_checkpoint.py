@@ -21,13 +21,13 @@ def script():
 
 def test_a_checkpoint_gets_a_report(script, tiny_checkpoint, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "report"
-    options = ["--films", "4", "--repeats", "10", "--min_positives", "1", "--output_dir", str(folder), "--no_cases"]
+    options = ["--images", "4", "--repeats", "10", "--min_positives", "1", "--output_dir", str(folder), "--no_cases"]
     monkeypatch.setattr(sys, "argv", ["evaluate_checkpoint.py", str(tiny_checkpoint), "phantom", *options])
     assert script.main() == 0
     assert capsys.readouterr().out.strip().splitlines()[-1] == f"wrote {folder / 'report.html'}"
     text = (folder / "report.json").read_text()
     assert json.loads(text)
     for written in (text, (folder / "report.html").read_text()):
-        assert "clarity-hf evaluate tiny phantom --output-dir report --films 4" in written
+        assert "clarity-hf evaluate tiny phantom --output-dir report --images 4" in written
         assert str(tmp_path) not in written
         assert str(tiny_checkpoint.parent) not in written

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""examples/finetune.py: from a table of films to a folder that the pipeline loads."""
+"""examples/finetune.py: from a table of images to a folder that the pipeline loads."""
 
 import csv
 import importlib.util
@@ -41,16 +41,16 @@ def run(script, tiny_checkpoint, tmp_path, monkeypatch, capsys):
 
 def test_without_a_table_it_makes_one_up_and_trains_on_it(run, tiny_checkpoint):
     folder, out = run()
-    rows = list(csv.DictReader((folder / "films.csv").open()))
+    rows = list(csv.DictReader((folder / "images.csv").open()))
     assert len(rows) == 16
     assert list(rows[0]) == ["path", "patient_id", "Cardiomegaly", "Effusion", "Opacity"]
     assert all({row[name] for row in rows} == {"0", "1"} for name in ("Cardiomegaly", "Effusion", "Opacity"))
     assert "2 kept (Cardiomegaly, Effusion); 1 new (Opacity); 12 dropped" in out
     assert out.strip().splitlines()[-1].startswith(f"saved {folder}: validation AUROC ")
-    assert out.strip().endswith("(4 films)")
+    assert out.strip().endswith("(4 images)")
 
     assert not list(folder.rglob("*.bin"))
-    assert "Trained on 12 films of films;" in (folder / "README.md").read_text(encoding="utf-8")
+    assert "Trained on 12 images of images;" in (folder / "README.md").read_text(encoding="utf-8")
     prepare_publication(folder, folder.parent / "published")
     localizer = pipeline(clarity_hf.TASK, model=str(folder), device="cpu")
     findings = localizer(draw_phantom(0, 64).image)
@@ -70,15 +70,15 @@ def test_a_table_of_ones_own_gives_its_findings(run, script, tmp_path):
     assert "1 new (Own_Finding)" in out
     model = clarity_hf.ClarityForMultiLabelLocalization.from_pretrained(folder)
     assert model.config.findings == ["Cardiomegaly", "Effusion", "Own_Finding"]
-    assert not (folder / "films.csv").exists()
+    assert not (folder / "images.csv").exists()
 
 
-def test_a_table_without_films_for_validation_is_refused(run, script, tmp_path):
+def test_a_table_without_images_for_validation_is_refused(run, script, tmp_path):
     table = script.write_made_up_table(tmp_path / "own")
     rows = list(csv.DictReader(table.open()))
     with table.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(row | {"patient_id": "one"} for row in rows)
-    with pytest.raises(ValueError, match="`table` must leave films for validation, got none of 16 in"):
+    with pytest.raises(ValueError, match="`table` must leave images for validation, got none of 16 in"):
         run(str(table))

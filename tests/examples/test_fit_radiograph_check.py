@@ -43,24 +43,24 @@ def test_what_fits_is_not_held_back(script):
     assert not set(script.FIT_PHANTOM_SEEDS) & set(script.HELD_BACK_PHANTOM_SEEDS)
 
 
-def test_a_film_becomes_what_its_kind_says(script):
-    film = Image.fromarray(draw_phantom(0, size=96).image)
+def test_an_image_becomes_what_its_kind_says(script):
+    image = Image.fromarray(draw_phantom(0, size=96).image)
     rng = np.random.default_rng(0)
     for _ in range(20):
-        part = script.part_of(film, rng)
+        part = script.part_of(image, rng)
         assert 0.06 < part.width * part.height / 96**2 < 0.27
-        mild = script.mild(film, rng)
+        mild = script.mild(image, rng)
         assert min(mild.size) > 0.8 * 96
-    dark = script.bare_image("inverted", film, [], [], np.random.default_rng(1))
-    bright = script.bare_image("frontal", film, [], [], np.random.default_rng(1))
+    dark = script.bare_image("inverted", image, [], [], np.random.default_rng(1))
+    bright = script.bare_image("frontal", image, [], [], np.random.default_rng(1))
     np.testing.assert_array_equal(np.asarray(dark), 255 - np.asarray(bright))
 
 
-def test_a_canvas_holds_the_whole_film_and_is_no_smaller(script):
-    film = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 50)).astype(np.uint8))
+def test_a_canvas_holds_the_whole_image_and_is_no_smaller(script):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 50)).astype(np.uint8))
     shapes = set()
     for seed in range(40):
-        board = script.on_canvas(film, np.random.default_rng(seed))
+        board = script.on_canvas(image, np.random.default_rng(seed))
         assert board.mode == "L"
         assert board.width >= 50
         assert board.height >= 60
@@ -69,24 +69,24 @@ def test_a_canvas_holds_the_whole_film_and_is_no_smaller(script):
 
 
 @pytest.mark.parametrize("shape", [(90, 80), (90, 300), (90, 20)])
-def test_held_back_canvases_have_their_proportions_and_the_film_in_them(script, shape):
-    film = np.random.default_rng(0).integers(1, 255, shape).astype(np.uint8)
-    board = script.padded(film, 16 / 9, 255)
+def test_held_back_canvases_have_their_proportions_and_the_image_in_them(script, shape):
+    image = np.random.default_rng(0).integers(1, 255, shape).astype(np.uint8)
+    board = script.padded(image, 16 / 9, 255)
     height, width = board.shape
     assert width / height == pytest.approx(16 / 9, rel=0.01)
     inside = np.argwhere(board != 255)
     (top, left), (bottom, right) = inside.min(0), inside.max(0) + 1
-    np.testing.assert_array_equal(board[top:bottom, left:right], film)
+    np.testing.assert_array_equal(board[top:bottom, left:right], image)
     assert abs(top - (height - bottom)) <= 1
     assert abs(left - (width - right)) <= 1
     for name, on in script.CANVASES.items():
-        assert on(film).dtype == np.uint8, name
-        assert min(on(film).shape) >= min(film.shape), name
+        assert on(image).dtype == np.uint8, name
+        assert min(on(image).shape) >= min(image.shape), name
 
 
 def test_a_crop_takes_the_same_share_of_every_side(script):
-    film = np.arange(200 * 100).reshape(200, 100)
-    np.testing.assert_array_equal(script.cropped(film, 0.1), film[20:180, 10:90])
+    image = np.arange(200 * 100).reshape(200, 100)
+    np.testing.assert_array_equal(script.cropped(image, 0.1), image[20:180, 10:90])
 
 
 def test_the_line_with_the_hash_says_whether_the_package_has_it(script, tmp_path):

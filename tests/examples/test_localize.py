@@ -38,7 +38,7 @@ def run(script, tiny_checkpoint, tmp_path, monkeypatch, capsys):
 
 
 def assert_covers(picture, height):
-    """512 pixels wide, and as high as the film; a strip below it may name findings whose boxes are not drawn."""
+    """512 pixels wide, and as high as the image; a strip below it may name findings whose boxes are not drawn."""
     size = Image.open(picture).size
     assert size[0] == 512
     assert height <= size[1] < height + 120
@@ -48,7 +48,7 @@ def boxes_of(record):
     return [box for finding in record["findings"] for box in finding["boxes"]]
 
 
-def test_without_a_film_it_localizes_a_phantom(run, tmp_path):
+def test_without_an_image_it_localizes_a_phantom(run, tmp_path):
     status, out, err = run()
     assert status == 0
     assert "5/5" in err
@@ -60,12 +60,12 @@ def test_without_a_film_it_localizes_a_phantom(run, tmp_path):
     assert lines[-1] == "wrote demo-output/phantom.overlay.png and demo-output/phantom.json"
     assert_covers(tmp_path / "demo-output" / "phantom.overlay.png", 512)
     record = json.loads((tmp_path / "demo-output" / "phantom.json").read_text())
-    assert record["film"] == "phantom"
+    assert record["image"] == "phantom"
     assert [finding["label"] for finding in record["findings"]] == [line.split()[0] for line in lines[1:15]]
 
 
-def test_a_portrait_film_has_its_own_picture_and_record(run, film, tmp_path):
-    Image.fromarray(film).save(tmp_path / "portrait.png")
+def test_a_portrait_image_has_its_own_picture_and_record(run, image, tmp_path):
+    Image.fromarray(image).save(tmp_path / "portrait.png")
     status, out, _ = run("portrait.png", "--output_dir", "results/today")
     assert status == 0
     assert "results/today/portrait.overlay.png" in out
@@ -81,50 +81,50 @@ def test_a_portrait_film_has_its_own_picture_and_record(run, film, tmp_path):
         assert finding["present"] == (finding["score"] >= finding["threshold"])
 
 
-def test_a_dicom_film_is_named_by_its_whole_uid(run, film, tmp_path):
+def test_a_dicom_image_is_named_by_its_whole_uid(run, image, tmp_path):
     pydicom = pytest.importorskip("pydicom", minversion="3.0")
     dataset = pydicom.Dataset()
     dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1", "1.2.3.4"
     dataset.Modality, dataset.ViewPosition, dataset.BodyPartExamined = "CR", "PA", "CHEST"
     dataset.PhotometricInterpretation, dataset.PixelRepresentation, dataset.SamplesPerPixel = "MONOCHROME1", 0, 1
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
-    dataset.Rows, dataset.Columns = film.shape
-    dataset.PixelData = (4095 - film.astype("<u2") * 16).tobytes()
+    dataset.Rows, dataset.Columns = image.shape
+    dataset.PixelData = (4095 - image.astype("<u2") * 16).tobytes()
     dataset["PixelData"].VR = "OW"
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     dataset.save_as(tmp_path / "1.2.3.4", enforce_file_format=True)
-    Image.fromarray(film).save(tmp_path / "film.2.png")
+    Image.fromarray(image).save(tmp_path / "image.2.png")
     records = []
-    for name, written in (("1.2.3.4", "1.2.3.4"), ("film.2.png", "film.2")):
+    for name, written in (("1.2.3.4", "1.2.3.4"), ("image.2.png", "image.2")):
         status, out, err = run(name)
         assert status == 0, err
         assert out.splitlines()[-1] == f"wrote demo-output/{written}.overlay.png and demo-output/{written}.json"
         records.append(json.loads((tmp_path / "demo-output" / f"{written}.json").read_text())["findings"])
     scores = [{finding["label"]: finding["score"] for finding in found} for found in records]
-    # 16 · 255 of 4,095 is not quite white: the DICOM film is read with its levels stretched by a hundredth at most.
+    # 16 · 255 of 4,095 is not quite white: the DICOM image is read with its levels stretched by a hundredth at most.
     assert scores[0] == pytest.approx(scores[1], abs=0.02)
 
 
-def test_a_film_that_looks_wrong_is_told_above_the_table_or_refused(run, tmp_path):
+def test_an_image_that_looks_wrong_is_told_above_the_table_or_refused(run, tmp_path):
     Image.fromarray(255 - draw_phantom(0, size=128).image).save(tmp_path / "dark.png")
     status, out, err = run("dark.png")
     assert status == 0
     assert out.startswith("warning: ")
-    assert "looks like a film with dark bones" in out.splitlines()[0]
+    assert "looks like an image with dark bones" in out.splitlines()[0]
     assert out.count("warning") == 1
     assert "warning" not in run("dark.png", "--radiograph_check", "off")[1]
     (tmp_path / "demo-output" / "dark.json").unlink()
     status, out, err = run("dark.png", "--radiograph_check", "refuse")
     assert (status, out) == (1, "")
-    assert "looks like a film with dark bones" in err
+    assert "looks like an image with dark bones" in err
     assert not (tmp_path / "demo-output" / "dark.json").exists()
 
 
 def test_a_library_that_is_missing_is_an_error_with_the_command(run, tmp_path, monkeypatch):
-    (tmp_path / "film.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    (tmp_path / "image.dcm").write_bytes(b"\0" * 128 + b"DICM")
     monkeypatch.setitem(sys.modules, "pydicom.pixels", None)
-    status, out, err = run("film.dcm")
+    status, out, err = run("image.dcm")
     assert (status, out) == (1, "")
     assert "clarity_hf[dicom]" in err
 
@@ -143,8 +143,8 @@ def test_the_table_marks_what_is_present(script):
     ]
 
 
-@pytest.mark.parametrize("content", [None, b"this is no film"])
-def test_a_bad_film_is_an_error_that_names_it(run, tmp_path, content):
+@pytest.mark.parametrize("content", [None, b"this is no image"])
+def test_a_bad_image_is_an_error_that_names_it(run, tmp_path, content):
     if content is not None:
         (tmp_path / "bad.png").write_bytes(content)
     status, out, err = run("bad.png")

@@ -24,8 +24,8 @@ from clarity_hf.data.named_splits import named_split
 from clarity_hf.data.phantoms import write_phantoms
 from clarity_hf.data.sources import open_source
 from clarity_hf.evaluation.baselines import RandomMapLocalizer
-from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_films, read_records
-from clarity_hf.evaluation.films import open_films
+from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_images, read_records
+from clarity_hf.evaluation.images import open_images
 from clarity_hf.evaluation.records import data_digest
 from clarity_hf.fingerprints import weights_digest
 from clarity_hf.recipes import teacher as teacher_recipe
@@ -110,7 +110,7 @@ def test_the_epoch_of_every_row_is_picked_on_the_committed_list(rows):
 
 
 @pytest.mark.parametrize("path", [training.__file__, teacher_recipe.__file__], ids=["train", "train_teacher"])
-def test_a_training_script_never_looks_at_test_films(path):
+def test_a_training_script_never_looks_at_test_images(path):
     """The Trainer is given `source.train` and `source.validation`; nothing in the file reads another split."""
     tree = ast.parse(Path(path).read_text(encoding="utf-8"))
     read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
@@ -119,11 +119,11 @@ def test_a_training_script_never_looks_at_test_films(path):
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value == "test"]
 
 
-def test_films_in_a_step_and_epochs_of_warm_up_are_as_documented(rows):
+def test_images_in_a_step_and_epochs_of_warm_up_are_as_documented(rows):
     wanted = {"s-16-224": (1024, 5), "s-16-512": (256, 5), "convnextv2-b-224": (64, 1), "convnextv2-b-512": (64, 1)}
-    for name, (films, warm_up) in wanted.items():
+    for name, (images, warm_up) in wanted.items():
         arguments = rows[name].arguments
-        assert arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"] == films
+        assert arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"] == images
         assert arguments["warmup_steps"] * arguments["num_train_epochs"] == pytest.approx(warm_up, rel=0.01)
 
 
@@ -194,10 +194,10 @@ def test_a_smoke_test_keeps_what_makes_a_row_itself(example, rows, scripts, tmp_
         assert row.arguments.get("config", {}).items() <= small.get("config", {}).items()
 
 
-def test_few_films_of_a_release_are_read_as_a_release(example, tmp_path, monkeypatch):
+def test_few_images_of_a_release_are_read_as_a_release(example, tmp_path, monkeypatch):
     write_phantoms(tmp_path / "release", 60, size=32)
-    monkeypatch.setattr(example.smoke, "FILMS", {"train": 6, "validation": 4, "test": 5})
-    example.smoke.write_films(tmp_path / "few", tmp_path / "release")
+    monkeypatch.setattr(example.smoke, "IMAGES", {"train": 6, "validation": 4, "test": 5})
+    example.smoke.write_images(tmp_path / "few", tmp_path / "release")
     source = open_source(str(tmp_path / "few"))
     assert len(source.train) + len(source.validation) == 10
     assert len(source.test) == 5
@@ -205,7 +205,7 @@ def test_few_films_of_a_release_are_read_as_a_release(example, tmp_path, monkeyp
     assert any(len(boxes) for boxes in source.test["boxes"])
     assert not source.messages
     before = sorted(path.name for path in (tmp_path / "few" / "images").iterdir())
-    example.smoke.write_films(tmp_path / "few", tmp_path / "release")
+    example.smoke.write_images(tmp_path / "few", tmp_path / "release")
     assert sorted(path.name for path in (tmp_path / "few" / "images").iterdir()) == before
 
 
@@ -265,7 +265,7 @@ def report(auroc, t_iou=(0.5, 0.4, 0.3, 0.2, None)):
         cells = {f"> {level / 10:g}": share for level, share in enumerate(t_iou, 1)}
         other = {"Protocol": "named half of the patients", "> 0.1": 0.9}
         tables["halves"] = {"rows": [other, {"Protocol": "half of the images, CLARiTy's", **cells}]}
-    return {"films": 25596, "tables": tables}
+    return {"images": 25596, "tables": tables}
 
 
 def test_a_row_trains_its_teacher_first_and_evaluates_on_test(begun, capsys):
@@ -275,7 +275,7 @@ def test_a_row_trains_its_teacher_first_and_evaluates_on_test(begun, capsys):
     assert training[training.index("--teacher") + 1] == str(begun.out / "convnextv2-b-512" / "model")
     assert "test" not in training
     assert evaluation[evaluation.index("--split") + 1] == "test"
-    assert "--films" not in evaluation
+    assert "--images" not in evaluation
     assert "epoch 2 was picked on validation, AUROC 0.700" in capsys.readouterr().out
 
 
@@ -336,7 +336,7 @@ def test_an_evaluation_without_a_report_is_refused(example, begun, monkeypatch):
         begun.call("convnextv2-b-512", "--data_dir", str(begun.release))
 
 
-def test_films_are_asked_for(begun):
+def test_images_are_asked_for(begun):
     with pytest.raises(ValueError, match=r"`data_dir` must be the folder of the NIH release, got None\. Give --"):
         begun.call("s-16-224")
 
@@ -359,7 +359,7 @@ def test_a_row_that_is_not_known_is_refused(begun, capsys):
 
 @pytest.fixture
 def teacher(tmp_path):
-    """A classifier of random weights whose findings come in another order than those of the films."""
+    """A classifier of random weights whose findings come in another order than those of the images."""
     config = ConvNextV2Config(
         hidden_sizes=[8, 8, 8, 8], depths=[1] * 4, image_size=32, id2label=dict(enumerate(reversed(FINDINGS)))
     )
@@ -369,9 +369,9 @@ def teacher(tmp_path):
 
 
 @pytest.fixture
-def films(tmp_path):
-    write_phantoms(tmp_path / "films", 40, size=32)
-    return tmp_path / "films"
+def images(tmp_path):
+    write_phantoms(tmp_path / "images", 40, size=32)
+    return tmp_path / "images"
 
 
 def evaluated(example, monkeypatch, *words):
@@ -381,10 +381,10 @@ def evaluated(example, monkeypatch, *words):
     return json.loads((Path(words[words.index("--output_dir") + 1]) / "report.json").read_text())
 
 
-def test_a_teachers_report_says_what_was_evaluated(example, teacher, films, tmp_path, monkeypatch, capsys):
+def test_a_teachers_report_says_what_was_evaluated(example, teacher, images, tmp_path, monkeypatch, capsys):
     out = tmp_path / "report"
     found = evaluated(
-        example, monkeypatch, teacher, films, "--min_positives", 1, "--seed", 3, "--output_dir", out
+        example, monkeypatch, teacher, images, "--min_positives", 1, "--seed", 3, "--output_dir", out
     )
     assert capsys.readouterr().out.splitlines()[-1] == f"wrote {out / 'report.json'}"
     model = AutoModelForImageClassification.from_pretrained(teacher)
@@ -392,43 +392,43 @@ def test_a_teachers_report_says_what_was_evaluated(example, teacher, films, tmp_
     assert {"clarity_hf", "torch", "transformers"} <= found["about"]["versions"].keys()
     assert found["bootstrap"] == {"by": "patient", "repeats": 20, "seed": 3, "level": 0.95}
     assert str(tmp_path) not in json.dumps(found)
-    assert found["films"] == len(open_source(str(films)).test)
+    assert found["images"] == len(open_source(str(images)).test)
     assert 0 < found["tables"]["classification"]["rows"][-1]["AUROC"]["value"] < 1
 
 
-def test_a_teachers_scores_are_its_logits_for_the_film_by_name(example, teacher, films):
+def test_a_teachers_scores_are_its_logits_for_the_image_by_name(example, teacher, images):
     classifier = example.evaluate_teacher.Classifier(str(teacher))
     assert classifier.findings == tuple(reversed(FINDINGS))
-    film = open_films(str(films), "test", 1, wanted=classifier.findings)[0]
-    own = open_films(str(films), "test", 1)[0]
-    assert film.labels.tolist() == own.labels[::-1].tolist()
-    inputs = ClarityImageProcessor.from_pretrained(teacher)([film.pixels], return_tensors="pt")
+    image = open_images(str(images), "test", 1, wanted=classifier.findings)[0]
+    own = open_images(str(images), "test", 1)[0]
+    assert image.labels.tolist() == own.labels[::-1].tolist()
+    inputs = ClarityImageProcessor.from_pretrained(teacher)([image.pixels], return_tensors="pt")
     logits = AutoModelForImageClassification.from_pretrained(teacher).eval()(**inputs).logits
-    assert classifier([film.pixels]).scores == pytest.approx(logits.sigmoid().detach().numpy(), abs=1e-6)
+    assert classifier([image.pixels]).scores == pytest.approx(logits.sigmoid().detach().numpy(), abs=1e-6)
 
 
-def test_teacher_and_student_are_evaluated_on_the_same_films(
-    example, teacher, films, tmp_path, monkeypatch, capsys, caplog
+def test_teacher_and_student_are_evaluated_on_the_same_images(
+    example, teacher, images, tmp_path, monkeypatch, capsys, caplog
 ):
     """One does not decode: both leave it out and name it."""
-    bad = open_films(str(films), "test").names[2]
-    (films / "images" / f"{bad}.png").write_bytes(b"no film")
+    bad = open_images(str(images), "test").names[2]
+    (images / "images" / f"{bad}.png").write_bytes(b"no image")
     out = tmp_path / "report"
-    found = evaluated(example, monkeypatch, teacher, films, "--min_positives", 1, "--output_dir", out)
+    found = evaluated(example, monkeypatch, teacher, images, "--min_positives", 1, "--output_dir", out)
     findings = tuple(reversed(FINDINGS))  # a student with the teacher's order
-    of_student = open_films(str(films), "test", wanted=findings)
+    of_student = open_images(str(images), "test", wanted=findings)
     settings = BoxSettings([0.5] * len(findings), [0.5] * len(findings))
-    student = evaluate_films(RandomMapLocalizer(findings), of_student, settings, tmp_path / "s.jsonl", progress=False)
+    student = evaluate_images(RandomMapLocalizer(findings), of_student, settings, tmp_path / "s.jsonl", progress=False)
     assert list(student.unreadable) == [bad]
-    assert found["films"] == len(student.records) == len(of_student) - 1
-    assert found["about"]["unreadable films"] == 1
+    assert found["images"] == len(student.records) == len(of_student) - 1
+    assert found["about"]["unreadable images"] == 1
     assert found["about"]["data_hash"] == data_digest(student.records)
     assert f"{bad} cannot be read and is left out" in caplog.text
-    assert f"{len(student.records)} films, 1 could not be read" in capsys.readouterr().out
+    assert f"{len(student.records)} images, 1 could not be read" in capsys.readouterr().out
 
 
-def test_a_teacher_is_evaluated_on_a_committed_list(example, teacher, films, tmp_path, monkeypatch):
-    words = (teacher, films, "--split", "validation", "--validation_split", "nih-validation")
+def test_a_teacher_is_evaluated_on_a_committed_list(example, teacher, images, tmp_path, monkeypatch):
+    words = (teacher, images, "--split", "validation", "--validation_split", "nih-validation")
     found = evaluated(example, monkeypatch, *words, "--output_dir", tmp_path / "report")
     _, stored = read_records(tmp_path / "report-records" / "teacher.jsonl")
     patients = {record.patient for record in stored.records}
@@ -501,13 +501,13 @@ def test_a_report_without_the_papers_protocol_is_refused(example):
 
 def test_flops_of_a_matrix_product_and_its_gradients_are_counted(example):
     class Product(example.cost.torch.nn.Linear):
-        def forward(self, films):
-            return super().forward(films.flatten(1))
+        def forward(self, images):
+            return super().forward(images.flatten(1))
 
     model = example.cost.without_data(Product(3 * 4 * 4, 14, bias=False))
     forward, both = example.cost.flops_of(model, 4)
     assert forward * 1e9 == pytest.approx(2 * 48 * 14)
-    assert both * 1e9 == pytest.approx(2 * forward * 1e9)  # the film itself needs no gradient
+    assert both * 1e9 == pytest.approx(2 * forward * 1e9)  # the image itself needs no gradient
 
 
 def test_a_depthwise_convolution_and_its_gradients_are_counted(example):
@@ -517,19 +517,19 @@ def test_a_depthwise_convolution_and_its_gradients_are_counted(example):
             self.first = example.cost.torch.nn.Conv2d(3, 14, 1)
             self.second = example.cost.torch.nn.Conv2d(14, 14, 3, padding=1, groups=14)
 
-        def forward(self, films):
-            return self.second(self.first(films)).mean((2, 3))
+        def forward(self, images):
+            return self.second(self.first(images)).mean((2, 3))
 
     forward, both = example.cost.flops_of(example.cost.without_data(Depthwise()), 8)
     first, second = 2 * 64 * 14 * 3, 2 * 64 * 14 * 9
     assert forward * 1e9 == pytest.approx(first + second)
-    assert both * 1e9 == pytest.approx(2 * first + 3 * second)  # the film itself needs no gradient
+    assert both * 1e9 == pytest.approx(2 * first + 3 * second)  # the image itself needs no gradient
 
 
-def test_what_is_kept_grows_with_the_films_and_not_with_the_weights(example):
+def test_what_is_kept_grows_with_the_images_and_not_with_the_weights(example):
     class Product(example.cost.torch.nn.Linear):
-        def forward(self, films):
-            return super().forward(films.flatten(1).exp())  # kept in bfloat16 for the product, in fp32 for exp
+        def forward(self, images):
+            return super().forward(images.flatten(1).exp())  # kept in bfloat16 for the product, in fp32 for exp
 
     model = example.cost.without_data(Product(3 * 4 * 4, 14))
     kept = example.cost.kept_bytes(model, 4)
@@ -538,15 +538,15 @@ def test_what_is_kept_grows_with_the_films_and_not_with_the_weights(example):
     assert wide - kept == (192 - 48) * 2
 
 
-def test_a_folder_without_films_is_refused(example, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"`films` must be a folder with PNG files, got .* Name NIH_FOLDER"):
+def test_a_folder_without_images_is_refused(example, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"`images` must be a folder with PNG files, got .* Name NIH_FOLDER"):
         example.cost.reading_seconds(tmp_path, 32)
 
 
 def test_hours_follow_from_flops(example):
     cost = example.cost.Cost(forward=10, both=30, teacher=20, kept=1, state=1, epochs=2)
-    films = example.cost
-    expected = 2 * (films.TRAIN_FILMS * 50 + films.VALIDATION_FILMS * 10) + films.TEST_FILMS * 10
+    images = example.cost
+    expected = 2 * (images.TRAIN_IMAGES * 50 + images.VALIDATION_IMAGES * 10) + images.TEST_IMAGES * 10
     assert cost.total == pytest.approx(expected / 1e6)
     assert cost.hours(cost.total * 1e3 / 3600) == pytest.approx(1)
 

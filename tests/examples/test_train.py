@@ -52,7 +52,7 @@ def test_it_ends_with_the_folder_and_its_auroc(first_run):
     folder, out = first_run
     last = out.strip().splitlines()[-1]
     assert last.startswith(f"saved {folder}: validation AUROC 0.")
-    assert last.endswith("(48 films)")  # as many as it trains on, of 200 at most
+    assert last.endswith("(48 images)")  # as many as it trains on, of 200 at most
     assert "resuming from" not in out
 
 
@@ -76,7 +76,7 @@ def test_the_run_leaves_its_history_and_a_card(first_run):
     evaluations = [entry for entry in state["log_history"] if "eval_auroc" in entry]
     assert [entry["step"] for entry in evaluations] == [3]
     card = ModelCard.load(folder / "README.md")
-    assert "48 films of phantom" in card.text
+    assert "48 images of phantom" in card.text
     assert card.data.eval_results[0].metric_value == pytest.approx(evaluations[0]["eval_auroc"], abs=1e-3)
     assert str(folder) not in card.content
 

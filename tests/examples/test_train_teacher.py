@@ -19,7 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from clarity_hf import FINDINGS, ClarityImageProcessor
 from clarity_hf.data.phantoms import draw_phantom, write_phantoms
 from clarity_hf.data.sources import open_source
-from clarity_hf.data.transforms import FilmTransform
+from clarity_hf.data.transforms import ImageTransform
 from clarity_hf.recipes.teacher import DEFAULTS, TeacherRecipe, build_processor, main
 from clarity_hf.training import Teacher
 from clarity_hf.training.runs import parse_arguments
@@ -39,8 +39,8 @@ def call(folder, *more):
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
-    """A folder of forty small films in the layout of the release."""
-    folder = tmp_path_factory.mktemp("data") / "few-films"
+    """A folder of forty small images in the layout of the release."""
+    folder = tmp_path_factory.mktemp("data") / "few-images"
     write_phantoms(folder, 40, size=64)
     return folder
 
@@ -65,11 +65,11 @@ def test_the_folder_is_a_teacher_that_sees_what_it_was_trained_on(first_run):
     teacher = Teacher.from_pretrained(str(first_run), FINDINGS, student)
     assert teacher.size == (32, 32)
     row = {"image": draw_phantom(0, 32).image, "labels": np.zeros(14)}
-    trained_on = FilmTransform(build_processor(TeacherRecipe(image_size=32)), prior="none")(row)["pixel_values"]
+    trained_on = ImageTransform(build_processor(TeacherRecipe(image_size=32)), prior="none")(row)["pixel_values"]
     model = AutoModelForImageClassification.from_pretrained(first_run).eval()
     with torch.no_grad():
         expected = model(trained_on[None]).logits
-    seen = FilmTransform(student, prior="none")(row)["pixel_values"]
+    seen = ImageTransform(student, prior="none")(row)["pixel_values"]
     torch.testing.assert_close(teacher(seen[None]), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(processor(row["image"], return_tensors="pt").pixel_values[0], trained_on)
 
@@ -82,8 +82,8 @@ def test_the_run_leaves_history_card_and_no_pickle(first_run, release):
     assert all(math.isfinite(entry["eval_loss"]) for entry in evaluations)
     card = ModelCard.load(first_run / "README.md")
     assert card.data.license == "apache-2.0"
-    assert f"Trained on {len(splits['train'])} films of few-films;" in card.text
-    assert f"{len(splits['validation'])} validation films" in card.text
+    assert f"Trained on {len(splits['train'])} images of few-images;" in card.text
+    assert f"{len(splits['validation'])} validation images" in card.text
     best = max(entry["eval_auroc"] for entry in evaluations)
     assert f"Mean AUROC {best:.3f}" in card.text
     assert all(f"| {finding} | " in card.text for finding in FINDINGS)
@@ -151,8 +151,8 @@ def test_a_checkpoint_of_timm_is_trained_saved_and_loaded_as_a_teacher(timm_chec
     assert all((weights[name] - before[name]).abs().max() < 1e-2 for name in before)  # steps from where it started
     card = ModelCard.load(out / "README.md")
     assert card.data.license == "cc-by-nc-4.0"
-    assert "films of phantom and few-films;" in card.text
-    assert "validation films of\nfew-films" in card.text
+    assert "images of phantom and few-images;" in card.text
+    assert "validation images of\nfew-images" in card.text
 
     # Called again it has nothing to train: what it saves is what the Trainer's own loading made of the checkpoint. The
     # wrapper's keys must survive that, as a lost prefix would only warn.

@@ -13,7 +13,7 @@ import yaml
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
 from clarity_hf.data.sources import PHANTOM
 from clarity_hf.evaluation.checkpoint import evaluate_checkpoint
-from clarity_hf.evaluation.films import open_films
+from clarity_hf.evaluation.images import open_images
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "write_card.py"
 
@@ -66,10 +66,10 @@ def evaluation(trained, tmp_path_factory):
     """Report of the tiny model on 16 phantoms. Read only."""
     folder = tmp_path_factory.mktemp("evaluation") / "report"
     model = ClarityForMultiLabelLocalization.from_pretrained(trained).eval()
-    films = open_films(PHANTOM, "test", 16, 0, wanted=model.config.findings)
+    images = open_images(PHANTOM, "test", 16, 0, wanted=model.config.findings)
     about = {"model": "clarity-tiny", "data": PHANTOM, "split": "test", "synthetic": True, "command": "evaluate"}
     options = {"baselines": ["random"], "repeats": 2, "min_positives": 1, "progress": False}
-    evaluate_checkpoint(model, ClarityImageProcessor.from_pretrained(trained), films, folder, about, **options)
+    evaluate_checkpoint(model, ClarityImageProcessor.from_pretrained(trained), images, folder, about, **options)
     return folder
 
 

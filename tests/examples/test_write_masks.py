@@ -61,14 +61,14 @@ def segformer(tmp_path_factory):
 
 
 @pytest.fixture
-def films(tmp_path):
-    """Folder with an 8-bit film, a 16-bit portrait one in a folder below, and nothing else that is a film."""
-    folder = tmp_path / "films"
+def images(tmp_path):
+    """Folder with an 8-bit image, a 16-bit portrait one in a folder below, and nothing else that is an image."""
+    folder = tmp_path / "images"
     (folder / "below").mkdir(parents=True)
     generator = np.random.default_rng(1)
     Image.fromarray(generator.integers(0, 256, (64, 64), dtype=np.uint8)).save(folder / "a.png")
     Image.fromarray(generator.integers(0, 65536, (1000, 500)).astype(np.uint16)).save(folder / "below" / "b.png")
-    (folder / "notes.txt").write_text("no film")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
@@ -91,9 +91,9 @@ def read(path):
         return np.array(image)
 
 
-def test_every_film_gets_a_mask_of_its_proportions(run, films, segformer, tmp_path):
-    masks = tmp_path / "masks" / "of" / "films"
-    status, out, err = run(films, masks, "--model", segformer)
+def test_every_image_gets_a_mask_of_its_proportions(run, images, segformer, tmp_path):
+    masks = tmp_path / "masks" / "of" / "images"
+    status, out, err = run(images, masks, "--model", segformer)
     assert status == 0
     assert out.splitlines()[:2] == ["classes: left_lung, Heart", f"wrote 2 masks to {masks}, 0 were there"]
     assert "2/2" in err
@@ -105,21 +105,21 @@ def test_every_film_gets_a_mask_of_its_proportions(run, films, segformer, tmp_pa
         assert read_mask(masks / name) is not None
 
 
-def test_the_mask_is_where_the_model_sees_the_classes(run, films, segformer, tmp_path):
-    run(films, tmp_path / "masks", "--model", segformer)
+def test_the_mask_is_where_the_model_sees_the_classes(run, images, segformer, tmp_path):
+    run(images, tmp_path / "masks", "--model", segformer)
     model = SegformerForSemanticSegmentation.from_pretrained(segformer).eval()
     processor = SegformerImageProcessor.from_pretrained(segformer)
     with torch.no_grad():
-        outputs = model(**processor(Image.open(films / "a.png").convert("RGB"), return_tensors="pt"))
+        outputs = model(**processor(Image.open(images / "a.png").convert("RGB"), return_tensors="pt"))
     labels = processor.post_process_semantic_segmentation(outputs, target_sizes=[(64, 64)])[0].numpy()
     np.testing.assert_array_equal(read(tmp_path / "masks" / "a.png") > 0, (labels == 1) | (labels == 2))
 
 
-def test_classes_are_given_by_name_or_number(run, films, segformer, tmp_path):
+def test_classes_are_given_by_name_or_number(run, images, segformer, tmp_path):
     areas = {}
     for chosen in (("Left_Lung",), ("1",), ("heart", "1"), ("0", "1", "2", "3")):
         masks = tmp_path / "-".join(chosen)
-        assert run(films, masks, "--model", segformer, "--classes", *chosen)[0] == 0
+        assert run(images, masks, "--model", segformer, "--classes", *chosen)[0] == 0
         areas[chosen] = (read(masks / "a.png") > 0).mean()
     assert areas["Left_Lung",] == areas["1",] < areas["heart", "1"] < areas["0", "1", "2", "3"] == 1
 
@@ -135,8 +135,8 @@ def test_classes_are_found_by_their_names(script, labels, chosen):
     assert list(script.choose_classes(dict(enumerate(labels)), None).values()) == chosen
 
 
-def test_classes_that_are_not_there_are_an_error_that_lists_them(run, script, films, segformer, tmp_path):
-    status, _, err = run(films, tmp_path / "masks", "--model", segformer, "--classes", "spleen", "heart")
+def test_classes_that_are_not_there_are_an_error_that_lists_them(run, script, images, segformer, tmp_path):
+    status, _, err = run(images, tmp_path / "masks", "--model", segformer, "--classes", "spleen", "heart")
     assert status == 1
     assert "got ['spleen']" in err
     assert "clavicle" in err
@@ -144,32 +144,32 @@ def test_classes_that_are_not_there_are_an_error_that_lists_them(run, script, fi
         script.choose_classes({0: "LABEL_0", 1: "LABEL_1"}, None)
 
 
-def test_masks_that_are_there_are_left_alone(run, films, segformer, tmp_path):
+def test_masks_that_are_there_are_left_alone(run, images, segformer, tmp_path):
     masks = tmp_path / "masks"
     masks.mkdir()
     (masks / "a.png").write_bytes(b"drawn by hand")
-    status, out, _ = run(films, masks, "--model", segformer)
+    status, out, _ = run(images, masks, "--model", segformer)
     assert status == 0
     assert f"wrote 1 masks to {masks}, 1 were there" in out
     assert (masks / "a.png").read_bytes() == b"drawn by hand"
 
 
-def test_a_bad_film_is_reported_and_the_others_go_on(run, films, segformer, tmp_path):
-    (films / "aa.png").write_bytes(b"this is no film")
-    status, out, err = run(films, tmp_path / "masks", "--model", segformer)
+def test_a_bad_image_is_reported_and_the_others_go_on(run, images, segformer, tmp_path):
+    (images / "aa.png").write_bytes(b"this is no image")
+    status, out, err = run(images, tmp_path / "masks", "--model", segformer)
     assert status == 1
     assert "wrote 2 masks" in out
-    assert "error: 1 film failed:\n  aa: `" in err
+    assert "error: 1 image failed:\n  aa: `" in err
     assert not (tmp_path / "masks" / "aa.png").exists()
     # The next run tries it again, and only it.
-    status, out, _ = run(films, tmp_path / "masks", "--model", segformer)
+    status, out, _ = run(images, tmp_path / "masks", "--model", segformer)
     assert status == 1
     assert "wrote 0 masks" in out
 
 
-def test_empty_masks_are_written_and_named(script, films, tmp_path, capsys):
+def test_empty_masks_are_written_and_named(script, images, tmp_path, capsys):
     written, there, empty, failed = script.write_masks(
-        [films / "a.png"], tmp_path, lambda film: np.zeros((4, 4), dtype=bool)
+        [images / "a.png"], tmp_path, lambda image: np.zeros((4, 4), dtype=bool)
     )
     assert (written, there, empty, failed) == (1, 0, ["a"], {})
     assert read_mask(tmp_path / "a.png") is None
@@ -177,63 +177,63 @@ def test_empty_masks_are_written_and_named(script, films, tmp_path, capsys):
     assert "1 mask is empty: a" in capsys.readouterr().out
 
 
-def test_a_stopped_run_leaves_no_half_mask(script, films, tmp_path, monkeypatch):
+def test_a_stopped_run_leaves_no_half_mask(script, images, tmp_path, monkeypatch):
     def stopped(image, path, *arguments, **settings):
         Path(path).write_bytes(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Image.Image, "save", stopped)
     with pytest.raises(KeyboardInterrupt):
-        script.write_masks([films / "a.png"], tmp_path, lambda film: np.ones((4, 4), dtype=bool))
+        script.write_masks([images / "a.png"], tmp_path, lambda radiograph: np.ones((4, 4), dtype=bool))
     assert not (tmp_path / "a.png").exists()
 
 
-def test_a_models_own_failure_is_no_bad_film(script, films, tmp_path):
-    def broken(film):
+def test_a_models_own_failure_is_no_bad_image(script, images, tmp_path):
+    def broken(image):
         raise ValueError("no such layer")
 
     with pytest.raises(ValueError, match="no such layer"):
-        script.write_masks([films / "a.png"], tmp_path, broken)
+        script.write_masks([images / "a.png"], tmp_path, broken)
 
 
-def test_films_of_one_name_are_refused(run, films, segformer, tmp_path):
-    Image.open(films / "a.png").save(films / "below" / "a.png")
-    status, _, err = run(films, tmp_path / "masks", "--model", segformer)
+def test_images_of_one_name_are_refused(run, images, segformer, tmp_path):
+    Image.open(images / "a.png").save(images / "below" / "a.png")
+    status, _, err = run(images, tmp_path / "masks", "--model", segformer)
     assert status == 1
     assert "different names" in err
 
 
-def test_masks_below_the_films_are_no_films(run, films, segformer):
+def test_masks_below_the_images_are_no_images(run, images, segformer):
     for _ in range(2):
-        status, out, _ = run(films, films / "masks", "--model", segformer)
+        status, out, _ = run(images, images / "masks", "--model", segformer)
         assert status == 0
     assert "wrote 0 masks" in out
     assert "2 were there" in out
 
 
-def test_folders_that_cannot_be_are_errors(run, films, segformer, tmp_path):
+def test_folders_that_cannot_be_are_errors(run, images, segformer, tmp_path):
     (tmp_path / "empty").mkdir()
-    for folder, masks in ((tmp_path / "gone", "masks"), (tmp_path / "empty", "masks"), (films, films)):
+    for folder, masks in ((tmp_path / "gone", "masks"), (tmp_path / "empty", "masks"), (images, images)):
         status, _, err = run(folder, masks, "--model", segformer)
         assert status == 1
         assert err.startswith("error: `")
 
 
-def test_a_model_that_crops_the_film_is_refused(run, films, segformer, tmp_path):
+def test_a_model_that_crops_the_image_is_refused(run, images, segformer, tmp_path):
     folder = tmp_path / "crops"
     SegformerForSemanticSegmentation.from_pretrained(segformer).save_pretrained(folder)
     SegformerImageProcessor(size={"height": 64, "width": 64}, do_center_crop=True).save_pretrained(folder)
-    status, _, err = run(films, tmp_path / "masks", "--model", folder)
+    status, _, err = run(images, tmp_path / "masks", "--model", folder)
     assert status == 1
-    assert "whole film" in err
+    assert "whole image" in err
 
 
-def test_pickled_weights_are_refused(run, films, segformer, tmp_path):
+def test_pickled_weights_are_refused(run, images, segformer, tmp_path):
     model = SegformerForSemanticSegmentation.from_pretrained(segformer)
     SegformerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path / "pickled")
     model.config.save_pretrained(tmp_path / "pickled")
     torch.save(model.state_dict(), tmp_path / "pickled" / "pytorch_model.bin")
-    status, _, err = run(films, tmp_path / "masks", "--model", tmp_path / "pickled")
+    status, _, err = run(images, tmp_path / "masks", "--model", tmp_path / "pickled")
     assert status == 1
     assert "safetensors" in err
 
@@ -261,13 +261,13 @@ class StandInPspnet(torch.nn.Module):
         return scores
 
 
-def test_the_pspnet_gives_the_union_of_its_thoracic_structures(run, films, tmp_path, monkeypatch):
+def test_the_pspnet_gives_the_union_of_its_thoracic_structures(run, images, tmp_path, monkeypatch):
     module = types.ModuleType("torchxrayvision.baseline_models.chestx_det")
     module.PSPNet = StandInPspnet
     for name in ("torchxrayvision", "torchxrayvision.baseline_models"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    status, out, _ = run(films, tmp_path / "masks", "--model", "torchxrayvision-pspnet")
+    status, out, _ = run(images, tmp_path / "masks", "--model", "torchxrayvision-pspnet")
     assert status == 0
     assert out.splitlines()[0] == (
         "classes: Left Lung, Right Lung, Left Hilus Pulmonis, Right Hilus Pulmonis, Heart, Aorta, Mediastinum"
@@ -279,9 +279,9 @@ def test_the_pspnet_gives_the_union_of_its_thoracic_structures(run, films, tmp_p
     assert not mask[:383, 129:].any()
 
 
-def test_without_torchxrayvision_it_says_how_to_install_it(run, films, tmp_path, monkeypatch):
+def test_without_torchxrayvision_it_says_how_to_install_it(run, images, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchxrayvision", None)
-    status, _, err = run(films, tmp_path / "masks", "--model", "torchxrayvision-pspnet")
+    status, _, err = run(images, tmp_path / "masks", "--model", "torchxrayvision-pspnet")
     assert status == 1
     assert "pip install torchxrayvision" in err
 
@@ -290,7 +290,7 @@ def test_without_torchxrayvision_it_says_how_to_install_it(run, films, tmp_path,
 
 
 def test_without_a_model_the_packaged_segmenter_writes_the_hull(run, script, tmp_path):
-    folder = tmp_path / "films"
+    folder = tmp_path / "images"
     folder.mkdir()
     phantom = draw_phantom(2, 160, [])
     Image.fromarray(phantom.image).save(folder / "p.png")
@@ -301,9 +301,9 @@ def test_without_a_model_the_packaged_segmenter_writes_the_hull(run, script, tmp
     np.testing.assert_array_equal(mask, segment_thorax(phantom.image).hull)
 
 
-def test_where_the_packaged_segmenter_finds_nothing_the_mask_is_empty(run, script, films, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "segment_thorax", lambda film: None)
-    status, output, _ = run(films, tmp_path / "masks")
+def test_where_the_packaged_segmenter_finds_nothing_the_mask_is_empty(run, script, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "segment_thorax", lambda image: None)
+    status, output, _ = run(images, tmp_path / "masks")
     assert status == 0
     assert "2 masks are empty: a, b" in output
     assert Image.open(tmp_path / "masks" / "b.png").size == (256, 512)

@@ -31,11 +31,11 @@ def run(monkeypatch):
 
 @pytest.fixture
 def tables(tmp_path):
-    """Twenty patients in the train list, two films each, and boxes on four others."""
+    """Twenty patients in the train list, two images each, and boxes on four others."""
     folder = tmp_path / "tables"
     folder.mkdir()
-    films = [f"{patient:08d}_{visit:03d}.png" for patient in range(1, 21) for visit in range(2)]
-    (folder / "train_val_list.txt").write_text("\n".join(films))
+    images = [f"{patient:08d}_{visit:03d}.png" for patient in range(1, 21) for visit in range(2)]
+    (folder / "train_val_list.txt").write_text("\n".join(images))
     boxes = [f"{patient:08d}_000.png,{name},1,2,3,4,,," for patient in range(21, 25) for name in ("Mass", "Nodule")]
     (folder / "BBox_List_2017.csv").write_text("\n".join([BOX_HEADER, *boxes]) + "\n")
     return folder

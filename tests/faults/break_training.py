@@ -7,7 +7,7 @@
 - `file`: no file may grow beyond a limit, at three limits, so that the first save fails;
 - `checkpoint`: each file of the last checkpoint with a bit flipped, cut short, or gone, and all checkpoints cut short;
 - `best`: a bit of the weights of the best checkpoint, which the run would end with, flipped before the run goes on;
-- `worker`: a process that reads films killed by SIGKILL, three times; one that has read all of its own is not missed;
+- `worker`: a process that reads images killed by SIGKILL, three times; one that has read all of its own is not missed;
 - `process`: one of the two processes of a training, each once.
 
 The training is that of kill_training.py. A broken run must end with an error that names the fault; the same command
@@ -29,7 +29,7 @@ from pathlib import Path
 
 import psutil
 from forks import ENVIRONMENT, PATIENCE, STEPS, Fork, row, same_run, step_of, table_head, train, training_words
-from forks import write_films as write_training_films
+from forks import write_images as write_training_images
 
 from clarity_hf.training.checkpoints import best_checkpoint, damage_of, last_whole_checkpoint
 
@@ -37,12 +37,12 @@ MIB = 2**20
 
 
 class Bench:
-    """A folder with films, an undisturbed run, and places for disturbed ones."""
+    """A folder with images, an undisturbed run, and places for disturbed ones."""
 
     def __init__(self, folder: Path, chance: random.Random):
         self.folder, self.chance = folder, chance
-        self.films, self.whole, self.log = folder / "films", folder / "whole", folder / "log.txt"
-        write_training_films(self.films)
+        self.images, self.whole, self.log = folder / "images", folder / "whole", folder / "log.txt"
+        write_training_images(self.images)
         if self.run(self.whole).ended() != 0:
             raise RuntimeError(self.log.read_text())
         self.last = last_whole_checkpoint(self.whole)
@@ -52,7 +52,7 @@ class Bench:
 
         def work() -> None:
             before()
-            train(self.films, out, *more)
+            train(self.images, out, *more)
 
         return Fork(work, self.log)
 
@@ -185,7 +185,7 @@ def damaged_best(bench: Bench) -> list[str]:
 
 
 def lost_worker(bench: Bench) -> list[str]:
-    """A process that reads films, killed at a random step."""
+    """A process that reads images, killed at a random step."""
     ended = []
     workers = ("--dataloader_num_workers", "2", "--dataloader_prefetch_factor", "1")
     for turn in range(3):
@@ -199,7 +199,7 @@ def lost_worker(bench: Bench) -> list[str]:
         run.wait(lambda children=children: len(children()) == 2)
         bench.chance.choice(children()).kill()
         run.wait()
-        if run.ended() == 0:  # it had read all its films
+        if run.ended() == 0:  # it had read all its images
             ended.append(same_run(out, bench.whole) or "same")
         else:
             ended.append(bench.judge(out, run, "DataLoader worker", *workers))
@@ -212,7 +212,7 @@ def lost_process(bench: Bench) -> list[str]:
     more = ["--ddp_backend", "gloo", "--per_device_train_batch_size", "4"]
 
     def launch(out: Path, log: Path) -> subprocess.Popen:
-        words = [*launcher, "-m", "clarity_hf", "train", *training_words(bench.films, out), *more]
+        words = [*launcher, "-m", "clarity_hf", "train", *training_words(bench.images, out), *more]
         with log.open("a") as output:
             return subprocess.Popen(words, env=ENVIRONMENT, stdout=output, stderr=output)
 
@@ -255,7 +255,7 @@ FAULTS = {
     "file": ("no room for the first checkpoint", limited_file),
     "checkpoint": ("checkpoint damaged: a bit flipped, cut short, a file gone", damaged_checkpoint),
     "best": ("best checkpoint damaged", damaged_best),
-    "worker": ("a worker that reads films killed", lost_worker),
+    "worker": ("a worker that reads images killed", lost_worker),
     "process": ("one of two processes killed", lost_process),
 }
 

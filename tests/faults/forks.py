@@ -52,7 +52,7 @@ TRAINING = [
     *("--save_strategy", "steps", "--save_steps", str(SAVE_STEPS), "--eval_strategy", "steps"),
     *("--eval_steps", str(SAVE_STEPS), "--disable_tqdm", "True", "--dataloader_num_workers", "0"),
 ]
-"""36 steps of 8 films, augmented, with dropout, under a falling rate; the best of nine checkpoints at the end."""
+"""36 steps of 8 images, augmented, with dropout, under a falling rate; the best of nine checkpoints at the end."""
 
 
 class Fork:
@@ -129,7 +129,7 @@ class Fork:
             os.killpg(self.pid, signal.SIGKILL)
 
 
-def write_films(folder):
+def write_images(folder):
     """80 small phantoms on the disk, laid out as the NIH release."""
     from clarity_hf.data.phantoms import write_phantoms
 
@@ -137,16 +137,16 @@ def write_films(folder):
     return folder
 
 
-def training_words(films, folder):
+def training_words(images, folder):
     """Arguments of `clarity-hf train` for the tiny training, the same every time."""
-    return ["--data_dir", str(films), "--output_dir", str(folder), *TRAINING]
+    return ["--data_dir", str(images), "--output_dir", str(folder), *TRAINING]
 
 
-def train(films, folder, *more):
+def train(images, folder, *more):
     """The recipe of `clarity-hf train` into a folder; what is more overrides the tiny training's arguments."""
     from clarity_hf.recipes import training
 
-    training.main([*training_words(films, folder), *more])
+    training.main([*training_words(images, folder), *more])
 
 
 def step_of(printed):

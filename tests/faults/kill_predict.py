@@ -1,11 +1,12 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Kill `clarity-hf predict` by SIGKILL at random moments, start it again each time, and count what is lost or doubled.
 
-    python tests/faults/kill_predict.py [--kills 20] [--films 400] [--seed N]
+    python tests/faults/kill_predict.py [--kills 20] [--images 400] [--seed N]
 
-Phantoms, a tiny model with random weights, one picture a film, two films a batch. After each kill every whole line
-must be of another film and have its picture; once the last run has come to its end, lines, pictures and tables must be
-those of a run that was never killed: no film missing, none twice, none torn. Printed are the films that were done at
+Phantoms, a tiny model with random weights, one picture an image, two images a batch. After each kill every whole line
+must be of another image and have its picture; once the last run has come to its end, lines, pictures and tables must
+be
+those of a run that was never killed: no image missing, none twice, none torn. Printed are the images that were done at
 each kill, and a table; the status is 1 where something differs. tests/deployment/killed_predict.py kills after every
 single operation on a file instead.
 """
@@ -25,17 +26,17 @@ def main() -> int:
     """Kill until all kills are done and the last run has come to its end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--films", type=int, default=400)
+    parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--seed", type=int, default=None, help="of the moments; default: another each time")
     arguments = parser.parse_args()
     seed = random.SystemRandom().randrange(2**32) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        prepare(folder, arguments.films)
-        killed, wrong = disturb(folder, arguments.kills, arguments.films, random.Random(seed))
-        wrong += differences(folder / "out", folder / "whole", arguments.films)
-    row("fault", "tried", "resumed with the same results", "films lost", "twice", "torn")
+        prepare(folder, arguments.images)
+        killed, wrong = disturb(folder, arguments.kills, arguments.images, random.Random(seed))
+        wrong += differences(folder / "out", folder / "whole", arguments.images)
+    row("fault", "tried", "resumed with the same results", "images lost", "twice", "torn")
     row(*["---"] * 6)
     counts = [sum(word in line for line in wrong) for word in ("missing", "twice", "torn")]
     row("SIGKILL at a random moment of predict", killed, 0 if wrong else killed, *counts)
@@ -43,8 +44,8 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def prepare(folder: Path, films: int) -> None:
-    """Draw films, save a model, and predict into `whole`, undisturbed. No forward in this process: forks follow."""
+def prepare(folder: Path, images: int) -> None:
+    """Draw images, save a model, and predict into `whole`, undisturbed. No forward in this process: forks follow."""
     from PIL import Image
 
     from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
@@ -52,9 +53,9 @@ def prepare(folder: Path, films: int) -> None:
     from clarity_hf.data.phantoms import iterate_phantoms
     from clarity_hf.deployment import batch_prediction  # noqa: F401
 
-    (folder / "films").mkdir()
-    for index, phantom in enumerate(iterate_phantoms(films, size=64)):
-        Image.fromarray(phantom.image).save(folder / "films" / f"{index:04d}.png")
+    (folder / "images").mkdir()
+    for index, phantom in enumerate(iterate_phantoms(images, size=64)):
+        Image.fromarray(phantom.image).save(folder / "images" / f"{index:04d}.png")
     ClarityForMultiLabelLocalization(ClarityConfig(**SMALLEST)).save_pretrained(folder / "model")
     side = SMALLEST["image_size"]
     ClarityImageProcessor(size={"height": side, "width": side}).save_pretrained(folder / "model")
@@ -68,16 +69,16 @@ def predict(folder: Path, out: Path) -> None:
     """The command, the same every time."""
     from clarity_hf.cli import main as command
 
-    words = [folder / "films", "--model", folder / "model", "--output-dir", out, "--device", "cpu", "--batch-size", 2]
+    words = [folder / "images", "--model", folder / "model", "--output-dir", out, "--device", "cpu", "--batch-size", 2]
     status = command(["predict", *map(str, words), "--overlays", "--csv"])
     if status:
         raise SystemExit(status)
 
 
-def disturb(folder: Path, kills: int, films: int, chance: random.Random) -> tuple[int, list[str]]:
+def disturb(folder: Path, kills: int, images: int, chance: random.Random) -> tuple[int, list[str]]:
     """Kill and start again: how many kills there were, and what was wrong after one."""
     out, wrong, killed = folder / "out", [], 0
-    moments = sorted(chance.choices(range(films), k=kills))
+    moments = sorted(chance.choices(range(images), k=kills))
     for moment in moments:
         run = Fork(lambda: predict(folder, out), folder / "log.txt")
         run.wait(lambda moment=moment: lines_of(out) >= moment)
@@ -89,10 +90,10 @@ def disturb(folder: Path, kills: int, films: int, chance: random.Random) -> tupl
         run.kill()
         killed += 1
         done = whole_lines(out)
-        wrong += [f"film twice: {name}" for name in {name for name in done if done.count(name) > 1}]
+        wrong += [f"image twice: {name}" for name in {name for name in done if done.count(name) > 1}]
         bare = [name for name in done if not (out / "overlays" / f"{name}.png").exists()]
         wrong += [f"picture missing: {name}" for name in bare]
-        print(f"killed with {len(done)} films done", flush=True)
+        print(f"killed with {len(done)} images done", flush=True)
     run = Fork(lambda: predict(folder, out), folder / "log.txt")
     run.wait()
     if run.ended() != 0:
@@ -107,19 +108,19 @@ def lines_of(out: Path) -> int:
 
 
 def whole_lines(out: Path) -> list[str]:
-    """Films of the whole lines."""
+    """Images of the whole lines."""
     path = out / "findings.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line)["film"] for line in lines if line.endswith("\n")]
+    return [json.loads(line)["image"] for line in lines if line.endswith("\n")]
 
 
-def differences(out: Path, whole: Path, films: int) -> list[str]:
-    """What of the results differs from those of the undisturbed run, film by film."""
+def differences(out: Path, whole: Path, images: int) -> list[str]:
+    """What of the results differs from those of the undisturbed run, image by image."""
     mine, theirs = ((each / "findings.jsonl").read_text().splitlines() for each in (out, whole))
-    found = [f"film torn: {line[:80]}" for line in mine if not line.endswith("}")]
-    by_name = [{json.loads(line)["film"]: json.loads(line) for line in lines} for lines in (mine, theirs)]
-    found += ["film twice"] * (len(mine) - len(by_name[0]))
-    found += [f"film missing: {name}" for name in by_name[1].keys() - by_name[0].keys()]
+    found = [f"image torn: {line[:80]}" for line in mine if not line.endswith("}")]
+    by_name = [{json.loads(line)["image"]: json.loads(line) for line in lines} for lines in (mine, theirs)]
+    found += ["image twice"] * (len(mine) - len(by_name[0]))
+    found += [f"image missing: {name}" for name in by_name[1].keys() - by_name[0].keys()]
     for name in by_name[0].keys() & by_name[1].keys():
         one, other = (sorted(each[name]["findings"], key=lambda row: row["label"]) for each in by_name)
         for row_, reference in zip(one, other, strict=True):
@@ -127,8 +128,8 @@ def differences(out: Path, whole: Path, films: int) -> list[str]:
                 found.append(f"other result: {name}")
     pictures = len(list((out / "overlays").glob("[!.]*.png")))
     rows = len((out / "findings.csv").read_text().splitlines()) - 1
-    if (len(by_name[1]), pictures, rows) != (films, films, films):
-        found.append(f"missing: {films} films, {pictures} pictures, {rows} rows")
+    if (len(by_name[1]), pictures, rows) != (images, images, images):
+        found.append(f"missing: {images} images, {pictures} pictures, {rows} rows")
     return found + [f"torn file left: {path.name}" for path in out.rglob(".*.part")]
 
 

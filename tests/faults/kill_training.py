@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from forks import STEPS, Fork, row, same_run, step_of, table_head, train, write_films
+from forks import STEPS, Fork, row, same_run, step_of, table_head, train, write_images
 
 from clarity_hf.training.checkpoints import damage_of
 
@@ -35,7 +35,7 @@ def main() -> int:
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        write_films(folder / "films")
+        write_images(folder / "images")
         times = undisturbed(folder)
         met, differs, runs = disturb(folder, times, arguments.kills, chance)
     told = [what for what in met if what["fell back"]]
@@ -52,7 +52,7 @@ def main() -> int:
 def undisturbed(folder: Path) -> dict[str, float]:
     """Train to the end into `whole`, and tell how long its parts took, in seconds."""
     began = time.monotonic()
-    run = Fork(lambda: train(folder / "films", folder / "whole"), folder / "log.txt")
+    run = Fork(lambda: train(folder / "images", folder / "whole"), folder / "log.txt")
     run.wait(lambda: step_of(run.printed()) > 0)
     started = time.monotonic()
     run.wait(lambda: step_of(run.printed()) >= STEPS)
@@ -77,7 +77,7 @@ def disturb(folder: Path, times: dict[str, float], kills: int, chance: random.Ra
     out = folder / "run-0"
     while True:
         target = moments[len(met)] if len(met) < kills else None
-        run = Fork(lambda out=out: train(folder / "films", out), folder / "log.txt")
+        run = Fork(lambda out=out: train(folder / "images", out), folder / "log.txt")
         if target is not None:
             part = "start" if target == 0 else "end" if target == STEPS else "step"
             run.wait(lambda run=run, target=target: step_of(run.printed()) >= target)

@@ -29,7 +29,7 @@ def test_a_training_killed_twenty_times_ends_as_one_that_was_not():
     assert "| 20 | 20 |" in run("kill_training.py", "--kills", "20")
 
 
-def test_a_prediction_killed_twenty_times_gives_each_film_once():
+def test_a_prediction_killed_twenty_times_gives_each_image_once():
     assert "| 20 | 20 | 0 | 0 | 0 |" in run("kill_predict.py", "--kills", "20")
 
 

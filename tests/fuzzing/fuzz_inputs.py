@@ -31,9 +31,9 @@ NUMBERS += (65535, 65536, 100_000, 2**24 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 2
 
 CELLS = ("", " ", "0", "1", "-1", "2", "nan", "inf")
 CELLS += ("1e999", "-0", "1_0", "9" * 400, "9" * 5000, "1.5", "true", "None")
-CELLS += ("../x.png", "/etc/passwd", "films/../../x")
-CELLS += ("~nobody-here/x", "films/" + "a" * 400, "C:\\x\\y.png", "\\\\a\\b")
-CELLS += ("films/0.png", "films/1.png", "00000001_000.png", "Mass", "Masss")
+CELLS += ("../x.png", "/etc/passwd", "images/../../x")
+CELLS += ("~nobody-here/x", "images/" + "a" * 400, "C:\\x\\y.png", "\\\\a\\b")
+CELLS += ("images/0.png", "images/1.png", "00000001_000.png", "Mass", "Masss")
 CELLS += ("No Finding", "|", "|||", "Mass|Mass", "a|b")
 CELLS += ("train", "val", "test", "holdout", "LL", "\x00", "a\x00b")
 CELLS += ('"', '""', '"a', "a\nb", "\r", "\u202e", "\u0661", "²")
@@ -74,7 +74,7 @@ def image_seeds() -> dict[str, list[bytes]]:
     png.append(_encoded(grey, "PNG", save_all=True, append_images=[grey.rotate(180)]))
     jpeg = [_encoded(image, "JPEG", quality=70) for image in (grey, colour, colour.convert("CMYK"))]
     jpeg.append(_encoded(grey, "JPEG", progressive=True, exif=turned))
-    jpeg.append(_encoded(colour, "JPEG", subsampling=2, restart_marker_blocks=2, comment="film"))
+    jpeg.append(_encoded(colour, "JPEG", subsampling=2, restart_marker_blocks=2, comment="image"))
     jpeg.append(_encoded(grey, "MPO", save_all=True, append_images=[grey.rotate(180)]))
     floating = Image.fromarray(_drawn().astype(np.float32) / 255)
     wide = Image.fromarray(_drawn().astype(np.int32) * 16)
@@ -161,8 +161,8 @@ def _by_program(words: list[str], content: bytes) -> list[bytes]:
         return []
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "plain.dcm").write_bytes(content)
-        run = subprocess.run([*words, f"{folder}/plain.dcm", f"{folder}/film.dcm"], capture_output=True)
-        return [(Path(folder) / "film.dcm").read_bytes()] if run.returncode == 0 else []
+        run = subprocess.run([*words, f"{folder}/plain.dcm", f"{folder}/image.dcm"], capture_output=True)
+        return [(Path(folder) / "image.dcm").read_bytes()] if run.returncode == 0 else []
 
 
 def dicom_seeds() -> list[bytes]:
@@ -271,13 +271,13 @@ def _gdcm_seeds() -> list[bytes]:
 def table_seeds() -> dict[str, list[bytes]]:
     """Seeds of own tables and of the four files of a release."""
     columns = "path,patient_id,split,view,Effusion,Rib_Fracture,thorax_mask\n"
-    rows = "films/0.png,p0,train,PA,1,0,films/1.png\nfilms/1.png,p1,test,AP,-1,,\nfilms/2.png,p2,val,LL,0,1,\n"
-    named = "Image Index,Patient ID,Finding Labels\nfilms/0.png,1,Effusion|Mass\nfilms/1.png,2,No Finding\n"
+    rows = "images/0.png,p0,train,PA,1,0,images/1.png\nimages/1.png,p1,test,AP,-1,,\nimages/2.png,p2,val,LL,0,1,\n"
+    named = "Image Index,Patient ID,Finding Labels\nimages/0.png,1,Effusion|Mass\nimages/1.png,2,No Finding\n"
     semicolons = columns.replace(",", ";") + rows.replace(",", ";")
-    quoted = 'path,labels\n"films/0.png","Mass|a ""b"""\n"films/1.png","Nodule"\n'
+    quoted = 'path,labels\n"images/0.png","Mass|a ""b"""\n"images/1.png","Nodule"\n'
     csv = [text.encode() for text in (columns + rows, named, "\ufeff" + semicolons, quoted)]
     values = {
-        "path": ["films/0.png", "films/1.png", "films/2.png"],
+        "path": ["images/0.png", "images/1.png", "images/2.png"],
         "patient_id": [1, 2, 3],
         "Effusion": [1.0, None, -1.0],
         "Mass": [True, False, None],
@@ -322,9 +322,9 @@ def all_seeds() -> dict[str, list[bytes]]:
     """Seeds by reader."""
     images, deep = image_seeds(), deep_seeds()
     grey = [content for contents in images.values() for content in contents]
-    films = images | {kind: images[kind] + deep[kind] for kind in deep}
-    films |= {"dicom": dicom_seeds() + pydicom_seeds(), "mask": grey, "open_film": grey, "runner": grey}
-    return films | table_seeds() | setting_seeds()
+    radiographs = images | {kind: images[kind] + deep[kind] for kind in deep}
+    radiographs |= {"dicom": dicom_seeds() + pydicom_seeds(), "mask": grey, "open_image": grey, "runner": grey}
+    return radiographs | table_seeds() | setting_seeds()
 
 
 def folder_seeds(folder: Path, largest: int = 4_000_000) -> dict[str, list[bytes]]:

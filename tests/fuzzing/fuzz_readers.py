@@ -2,7 +2,7 @@
 """Mutate inputs of every reader and count what becomes of them.
 
     python tests/fuzzing/fuzz_readers.py --inputs 105000 --workers 3 --findings findings
-    python tests/fuzzing/fuzz_readers.py --inputs 20000 --folder FILMS --findings findings
+    python tests/fuzzing/fuzz_readers.py --inputs 20000 --folder IMAGES --findings findings
 
 Each input is read in a worker process whose memory is bounded (RLIMIT_AS) and which is killed where one input takes
 longer than `--seconds`. Input i is drawn from the seed and i alone, so that a run is repeated by its arguments.
@@ -37,7 +37,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from fuzz_inputs import all_seeds, folder_seeds, make
 from fuzz_targets import READERS, is_refusal, place_of, prepare
 
-WEIGHTS = {"png": 12, "jpeg": 12, "tiff": 14, "bmp": 6, "dicom": 28, "mask": 6, "open_film": 4, "csv": 8, "tsv": 2}
+WEIGHTS = {"png": 12, "jpeg": 12, "tiff": 14, "bmp": 6, "dicom": 28, "mask": 6, "open_image": 4, "csv": 8, "tsv": 2}
 WEIGHTS |= {"runner": 12, "parquet": 8, "nih-table": 4, "nih-list": 2, "nih-boxes": 4, "yaml": 2, "config": 2}
 WEIGHTS |= {"processor": 2}
 """Inputs of a reader in a round of all."""

@@ -17,10 +17,10 @@ import yaml
 from PIL import Image
 
 from clarity_hf import ClarityConfig, ClarityImageProcessor
-from clarity_hf.data.nih import load_nih, open_film
+from clarity_hf.data.nih import load_nih, open_image
 from clarity_hf.data.priors import read_mask
 from clarity_hf.data.tables import load_table
-from clarity_hf.deployment.onnx_runner import read_film
+from clarity_hf.deployment.onnx_runner import read_radiograph
 from clarity_hf.image_reading import read_image
 from clarity_hf.training.runs import parse_arguments
 
@@ -40,8 +40,8 @@ class Settings:
 
 
 def prepare(folder: Path) -> None:
-    """Write what a table or a release needs beside itself: two films and the release's files."""
-    for name in ("films/0.png", "films/1.png", "images/00000001_000.png", "images/00000002_000.png"):
+    """Write what a table or a release needs beside itself: two images and the release's files."""
+    for name in ("images/0.png", "images/1.png", "images/00000001_000.png", "images/00000002_000.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.linear_gradient("L").resize((16, 16)).save(folder / name)
     release = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n"
@@ -75,7 +75,7 @@ def _release(name: str) -> Callable[[bytes, Path], None]:
     return read
 
 
-def _film(content: bytes, folder: Path) -> None:
+def _image(content: bytes, folder: Path) -> None:
     read_image(content)
 
 
@@ -83,14 +83,14 @@ def _mask(content: bytes, folder: Path) -> None:
     read_mask({"path": None, "bytes": content})
 
 
-def _open_film(content: bytes, folder: Path) -> None:
-    (folder / "film").write_bytes(content)
-    open_film(folder / "film")
+def _open_image(content: bytes, folder: Path) -> None:
+    (folder / "image").write_bytes(content)
+    open_image(folder / "image")
 
 
 def _runner(content: bytes, folder: Path) -> None:
-    (folder / "film").write_bytes(content)
-    read_film(folder / "film")
+    (folder / "image").write_bytes(content)
+    read_radiograph(folder / "image")
 
 
 def _yaml(content: bytes, folder: Path) -> None:
@@ -109,13 +109,13 @@ def _processor(content: bytes, folder: Path) -> None:
 
 
 READERS: dict[str, Callable[[bytes, Path], None]] = {
-    "png": _film,
-    "jpeg": _film,
-    "tiff": _film,
-    "bmp": _film,
-    "dicom": _film,
+    "png": _image,
+    "jpeg": _image,
+    "tiff": _image,
+    "bmp": _image,
+    "dicom": _image,
     "mask": _mask,
-    "open_film": _open_film,
+    "open_image": _open_image,
     "runner": _runner,
     "csv": _table(".csv"),
     "tsv": _table(".tsv"),

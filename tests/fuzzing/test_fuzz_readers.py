@@ -15,7 +15,7 @@ from fuzz_targets import READERS, is_refusal, prepare
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clarity_hf.deployment.onnx_runner import read_film
+from clarity_hf.deployment.onnx_runner import read_radiograph
 from clarity_hf.dicom_reading import looks_like_dicom
 from clarity_hf.image_reading import read_image
 
@@ -56,13 +56,13 @@ def test_what_a_fuzzer_found_stays_mended(file, folder):
     outcome(file.stem.split("--")[0], file.read_bytes(), folder)
 
 
-def _film_or_refusal(content, folder, reader):
+def _image_or_refusal(content, folder, reader):
     """The pixels, or the words of a refusal that is ours."""
-    (folder / "film").write_bytes(content)
+    (folder / "image").write_bytes(content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return reader(folder / "film")
+            return reader(folder / "image")
         except BaseException as error:
             if not is_refusal("runner", error):
                 raise
@@ -73,7 +73,7 @@ def _check_readers_agree(content, folder):
     """The runner, which has Pillow alone, may refuse a deep PNG or TIFF that the package reads by another library."""
     if looks_like_dicom(content[:132]):  # which the runner does not read
         return
-    ours, theirs = (_film_or_refusal(content, folder, reader) for reader in (read_film, read_image))
+    ours, theirs = (_image_or_refusal(content, folder, reader) for reader in (read_radiograph, read_image))
     if isinstance(ours, str):
         assert isinstance(theirs, str) or (content[:2] in (b"II", b"MM") or content[24] == 16), ours
         assert isinstance(theirs, str) or "16-bit" in ours
@@ -183,7 +183,7 @@ def test_errors_crashes_and_hangs_are_found_and_counted(monkeypatch, tmp_path, c
 
 
 def test_files_of_a_folder_are_seeds_by_their_kind(tmp_path, seeds):
-    (tmp_path / "film.png").write_bytes(seeds["png"][0])
+    (tmp_path / "image.png").write_bytes(seeds["png"][0])
     (tmp_path / "notes.txt").write_text("no seed")
     assert folder_seeds(tmp_path) == {"png": [seeds["png"][0]]}
 

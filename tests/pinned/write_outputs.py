@@ -3,7 +3,7 @@
 
     python tests/pinned/write_outputs.py
 
-To be run when a new checkpoint ships, and at no other time. The films are stored, not drawn: neither a change of the
+To be run when a new checkpoint ships, and at no other time. The images are stored, not drawn: neither a change of the
 generator nor of the checkpoint can hide the other.
 """
 
@@ -18,7 +18,7 @@ import clarity_hf
 from clarity_hf.data.phantoms import draw_phantom
 
 FOLDER = Path(__file__).parent
-FILMS = {
+IMAGES = {
     "cardiomegaly": (21, ["Cardiomegaly"]),
     "effusion-consolidation": (22, ["Effusion", "Consolidation"]),
     "normal": (23, []),
@@ -27,10 +27,10 @@ FILMS = {
 
 
 def main() -> None:
-    """Draw the films that are missing and write outputs.json."""
+    """Draw the images that are missing and write outputs.json."""
     localizer = pipeline(clarity_hf.TASK)
     outputs = {}
-    for name, (seed, findings) in FILMS.items():
+    for name, (seed, findings) in IMAGES.items():
         path = FOLDER / f"{name}.png"
         if not path.is_file():
             PIL.Image.fromarray(draw_phantom(seed, 256, findings).image).save(path, optimize=True)

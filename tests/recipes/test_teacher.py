@@ -36,7 +36,7 @@ def tiny_convnext(findings=("Mass", "Nodule"), **settings):
     return ConvNextV2ForImageClassification(config)
 
 
-def film_rows(count):
+def image_rows(count):
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 3, (count, 2), generator=generator).float()
     labels[labels == 2] = torch.nan
@@ -66,9 +66,9 @@ def plain_trainer(folder, rows, **settings):
     )
 
 
-def test_a_step_is_the_same_however_its_films_are_accumulated(tmp_path):
-    """8 × 1, 2 × 4 and 1 × 8 films, unannotated labels in unequal numbers."""
-    rows, start = film_rows(8), tiny_convnext().state_dict()
+def test_a_step_is_the_same_however_its_images_are_accumulated(tmp_path):
+    """8 × 1, 2 × 4 and 1 × 8 images, unannotated labels in unequal numbers."""
+    rows, start = image_rows(8), tiny_convnext().state_dict()
     weights, losses = [], []
     for batch_size, accumulation in ((8, 1), (4, 2), (1, 8)):
         trainer = plain_trainer(
@@ -88,7 +88,7 @@ def test_a_step_is_the_same_however_its_films_are_accumulated(tmp_path):
 
 
 def test_the_loss_is_a_mean_over_images_of_what_is_annotated(tmp_path):
-    rows = film_rows(5)
+    rows = image_rows(5)
     trainer = plain_trainer(tmp_path, rows, per_device_eval_batch_size=5)
     found = trainer.evaluate()["eval_loss"]
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_muon_takes_the_pointwise_convolutions_of_the_blocks_and_adamw_the_rest(
     assert all(max(weight.shape) == weight.numel() for weight in undecayed)
 
 
-def test_a_new_model_starts_at_the_prevalence_of_its_films():
+def test_a_new_model_starts_at_the_prevalence_of_its_images():
     prevalence = np.array([0.25, 0.5, 0.001])
     model = teacher.build_model(TeacherRecipe(size="atto"), ["A", "B", "C"], prevalence)
     assert model.classifier.bias.tolist() == pytest.approx([-math.log(3), 0, -math.log(99)], abs=1e-5)

@@ -27,9 +27,9 @@ SETTINGS = [
 ]
 
 
-def test_a_new_model_starts_at_the_prevalence_of_its_films():
+def test_a_new_model_starts_at_the_prevalence_of_its_images():
     labels = np.zeros((4, 14))
-    labels[0] = 1  # a quarter of the films has every finding
+    labels[0] = 1  # a quarter of the images has every finding
     labels[1, 5] = np.nan  # and a third of the annotated ones Nodule
     model = build_model(TrainingRecipe(size="ti16", image_size=32), FINDINGS, labels)
     bias = model.ranking_pooling.bias.tolist()
@@ -113,11 +113,11 @@ def test_masks_that_would_not_be_read_are_refused(prior):
         TrainingRecipe(masks_dir="masks", prior=prior)
 
 
-def test_masks_alone_are_no_prior_for_films_without_any(tmp_path):
-    write_phantoms(tmp_path / "films", 20, seed=3, size=64)
-    shutil.rmtree(tmp_path / "films" / "masks")
-    options = ("--data_dir", tmp_path / "films", "--prior", "masks", "--output_dir", tmp_path / "out")
-    with pytest.raises(ValueError, match="`prior` must be auto, atlas or none where no film has a mask, got masks"):
+def test_masks_alone_are_no_prior_for_images_without_any(tmp_path):
+    write_phantoms(tmp_path / "images", 20, seed=3, size=64)
+    shutil.rmtree(tmp_path / "images" / "masks")
+    options = ("--data_dir", tmp_path / "images", "--prior", "masks", "--output_dir", tmp_path / "out")
+    with pytest.raises(ValueError, match="`prior` must be auto, atlas or none where no image has a mask, got masks"):
         run(*options)
 
 
@@ -160,12 +160,19 @@ def logged_parts(folder):
     return {name for entry in history for name in entry if name.startswith("loss_")}
 
 
-def test_cached_logits_distil_with_the_atlas_from_a_folder_of_films(tmp_path, monkeypatch, capsys):
-    write_phantoms(tmp_path / "films", 40, seed=3, size=64)
-    shutil.rmtree(tmp_path / "films" / "masks")  # so that the atlas is the prior
+def test_cached_logits_distil_with_the_atlas_from_a_folder_of_images(tmp_path, monkeypatch, capsys):
+    write_phantoms(tmp_path / "images", 40, seed=3, size=64)
+    shutil.rmtree(tmp_path / "images" / "masks")  # so that the atlas is the prior
     save_teacher(tmp_path / "teacher")
     options = (
-        *("--data_dir", tmp_path / "films", "--teacher", tmp_path / "teacher", "--teacher_cache", tmp_path / "logits"),
+        *(
+            "--data_dir",
+            tmp_path / "images",
+            "--teacher",
+            tmp_path / "teacher",
+            "--teacher_cache",
+            tmp_path / "logits",
+        ),
         *("--augment", "flip", "--max_steps", "2", "--output_dir", tmp_path / "out", "--layer_decay", "0.65"),
     )
     asked = {}
@@ -186,9 +193,9 @@ def test_cached_logits_distil_with_the_atlas_from_a_folder_of_films(tmp_path, mo
     assert not list(tmp_path.glob("out/*.bin"))
 
 
-def test_films_are_streamed_from_a_folder(tmp_path, capsys):
-    write_phantoms(tmp_path / "films", 40, seed=3, size=64)
-    options = ("--data_dir", tmp_path / "films", "--streaming", "--max_steps", "3", "--output_dir", tmp_path / "out")
+def test_images_are_streamed_from_a_folder(tmp_path, capsys):
+    write_phantoms(tmp_path / "images", 40, seed=3, size=64)
+    options = ("--data_dir", tmp_path / "images", "--streaming", "--max_steps", "3", "--output_dir", tmp_path / "out")
     classes = (TrainingRecipe, ClarityTrainingArguments)
     recipe, args = parse_arguments(classes, training.DEFAULTS, [*SETTINGS, *map(str, options)])
     metrics = training.train(recipe, args)
@@ -196,13 +203,13 @@ def test_films_are_streamed_from_a_folder(tmp_path, capsys):
     assert "a stream of" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_films_are_kept_decoded_and_a_run_goes_on_with_another_folder_of_them(tmp_path, capsys):
-    write_phantoms(tmp_path / "films", 20, seed=3, size=64)
-    options = ("--data_dir", tmp_path / "films", "--output_dir", tmp_path / "out", "--save_steps", "1")
+def test_images_are_kept_decoded_and_a_run_goes_on_with_another_folder_of_them(tmp_path, capsys):
+    write_phantoms(tmp_path / "images", 20, seed=3, size=64)
+    options = ("--data_dir", tmp_path / "images", "--output_dir", tmp_path / "out", "--save_steps", "1")
     options += ("--save_strategy", "steps", "--eval_strategy", "no", "--load_best_model_at_end", "False")
-    run(*options, "--max_steps", "1", "--film_cache", tmp_path / "one")
+    run(*options, "--max_steps", "1", "--image_cache", tmp_path / "one")
     assert list((tmp_path / "one").rglob("*.safetensors"))
-    run(*options, "--max_steps", "2", "--film_cache", tmp_path / "two")
+    run(*options, "--max_steps", "2", "--image_cache", tmp_path / "two")
     assert "resuming from" in capsys.readouterr().out
 
 
@@ -233,7 +240,7 @@ def test_a_checkpoint_hands_no_settings_of_its_training_on(tiny_model, tmp_path)
     assert model.config.background_loss_weight == 0
 
 
-def test_films_that_can_choose_no_epoch_are_told(tmp_path, capsys):
+def test_images_that_can_choose_no_epoch_are_told(tmp_path, capsys):
     run("--max_steps", "1", "--min_positives", "99", "--output_dir", tmp_path / "out")
     assert "warning: no finding has 99 positives and a negative among the" in capsys.readouterr().out
 

@@ -48,7 +48,7 @@ def steps(checkpoint: str, folder: Path) -> Iterator[tuple[str, Callable[[], obj
     from clarity_hf.data.phantoms import draw_phantom
 
     name = "clarity-s16-224"
-    film = draw_phantom(0, size=128).image
+    image = draw_phantom(0, size=128).image
 
     def command(*words: object) -> None:
         sys.argv = ["clarity-hf", *map(str, words)]  # the training command reads them
@@ -60,13 +60,24 @@ def steps(checkpoint: str, folder: Path) -> Iterator[tuple[str, Callable[[], obj
     for loader in (AutoConfig, AutoModel, AutoModelForImageClassification, AutoImageProcessor):
         yield loader.__name__, lambda loader=loader: loader.from_pretrained(name)
     yield "pipeline by name", lambda: pipeline(clarity_hf.TASK, model=name)
-    yield "pipeline by default", lambda: pipeline(clarity_hf.TASK)(film)
-    yield "pipeline by path", lambda: pipeline(clarity_hf.TASK, model=checkpoint)(film)
+    yield "pipeline by default", lambda: pipeline(clarity_hf.TASK)(image)
+    yield "pipeline by path", lambda: pipeline(clarity_hf.TASK, model=checkpoint)(image)
     yield "help", lambda: command("--help")
-    yield "phantom", lambda: command("phantom", folder / "films", "--count", 4, "--size", 64)
+    yield "phantom", lambda: command("phantom", folder / "images", "--count", 4, "--size", 64)
     options = ("--csv", "--overlays", "--maps", "--device", "cpu", "--output-dir", folder / "out")
-    yield "predict", lambda: command("predict", folder / "films" / "images", "--model", name, *options)
-    report = ("--films", 4, "--min-positives", 1, "--repeats", 4, "--device", "cpu", "--output-dir", folder / "report")
+    yield "predict", lambda: command("predict", folder / "images" / "images", "--model", name, *options)
+    report = (
+        "--images",
+        4,
+        "--min-positives",
+        1,
+        "--repeats",
+        4,
+        "--device",
+        "cpu",
+        "--output-dir",
+        folder / "report",
+    )
     yield "evaluate", lambda: command("evaluate", checkpoint, "phantom", *report)
     for form in ("torch", "onnx", "openvino"):
         if form == "torch" or importlib.util.find_spec(form):

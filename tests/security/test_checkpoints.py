@@ -282,7 +282,7 @@ def test_damaged_safetensors_are_refused_with_their_place(folder, loader, kind):
         LOADERS[loader](folder)
 
 
-def test_truncated_and_flipped_weights_are_refused_or_finite(folder, film):
+def test_truncated_and_flipped_weights_are_refused_or_finite(folder, image):
     whole = (folder / "model.safetensors").read_bytes()
     generator = np.random.default_rng(0)
     refused = 0

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Names of findings and films from anywhere are text in every output: no path, no markup, no template, no new row."""
+"""Names of findings and images from anywhere are text in every output: no path, no markup, no template, no new row."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ from clarity_hf.deployment.model_card import write_model_card
 
 SCRIPT = "<script>alert('label')</script>"
 LABELS = ["../../outside", "/outside", SCRIPT, "{{ 7 * 7 }}", "{% include 'x' %}", "=1+1", 'a,"b"', "| x |"]
-FILMS = ["=1+1.png", 'a,"b".png', "<script>alert(1)<script>.png", "a\nb.png", "{{ 7 * 7 }}.png"]
+IMAGES = ["=1+1.png", 'a,"b".png', "<script>alert(1)<script>.png", "a\nb.png", "{{ 7 * 7 }}.png"]
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +40,20 @@ def rows_of(path):
 
 
 def test_predictions_stay_in_their_folder_and_in_their_rows(checkpoint, tmp_path):
-    films, out = tmp_path / "films", tmp_path / "results" / "out"
-    films.mkdir()
-    for name in FILMS:
-        Image.fromarray(draw_phantom(0, size=64).image).save(films / name, format="PNG")
+    images, out = tmp_path / "images", tmp_path / "results" / "out"
+    images.mkdir()
+    for name in IMAGES:
+        Image.fromarray(draw_phantom(0, size=64).image).save(images / name, format="PNG")
     before = {path for path in tmp_path.rglob("*")}
     options = ("--csv", "--overlays", "--maps", "--threshold", "0", "--device", "cpu", "--output-dir", str(out))
-    assert main(["predict", str(films), "--model", str(checkpoint), *options]) == 0
+    assert main(["predict", str(images), "--model", str(checkpoint), *options]) == 0
     assert all(out.parent in (path, *path.parents) for path in {*tmp_path.rglob("*")} - before)
-    assert len(list((out / "overlays").iterdir())) == len(list((out / "maps").iterdir())) == len(FILMS)
+    assert len(list((out / "overlays").iterdir())) == len(list((out / "maps").iterdir())) == len(IMAGES)
     records = [json.loads(line) for line in (out / "findings.jsonl").read_text().splitlines()]
-    assert sorted(record["film"] for record in records) == sorted(FILMS)
+    assert sorted(record["image"] for record in records) == sorted(IMAGES)
     assert {finding["label"] for record in records for finding in record["findings"]} == {*LABELS}
     header, *rows = rows_of(out / "findings.csv")
-    assert sorted(row[0] for row in rows) == sorted(FILMS)  # as they are: see docs/security.md on spreadsheets
+    assert sorted(row[0] for row in rows) == sorted(IMAGES)  # as they are: see docs/security.md on spreadsheets
     assert {len(row) for row in rows} == {len(header)}
     with np.load(out / "maps" / "=1+1.png.npz") as stored:  # allow_pickle is off
         assert stored["labels"].tolist() == LABELS
@@ -64,7 +64,7 @@ def test_the_web_page_shows_names_as_text():
     picture = Image.new("L", (8, 8))
     pages = [
         web_page_html.findings_table([finding], SCRIPT, "Probability", {"findings": [finding]}),
-        web_page_html.film(picture, finding, "Probability"),
+        web_page_html.image(picture, finding, "Probability"),
         web_page_html.header(SCRIPT),
         web_page_html.refusal(SCRIPT),
         web_page_html.samples([(SCRIPT, picture)]),
@@ -91,11 +91,11 @@ def test_a_report_shows_names_as_text(checkpoint, tmp_path):
     for index in range(4):
         Image.fromarray(draw_phantom(index, size=64).image).save(tmp_path / f"{index}.png")
         lines.append(f"{index}.png," + ",".join(str((index + n) % 2) for n in range(len(LABELS))))
-    (tmp_path / "films.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "images.csv").write_text("\n".join(lines) + "\n")
     options = ("--split", "train", "--min-positives", "1", "--repeats", "4", "--device", "cpu")
-    words = ["evaluate", str(checkpoint), str(tmp_path / "films.csv"), "--output-dir", str(tmp_path / "report")]
+    words = ["evaluate", str(checkpoint), str(tmp_path / "images.csv"), "--output-dir", str(tmp_path / "report")]
     assert main([*words, *options]) == 0
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "alert(" in page
     assert "<script>alert" not in page
-    assert all((tmp_path / "report") in path.parents for path in tmp_path.rglob("*.csv") if path.name != "films.csv")
+    assert all((tmp_path / "report") in path.parents for path in tmp_path.rglob("*.csv") if path.name != "images.csv")

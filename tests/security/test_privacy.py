@@ -24,14 +24,14 @@ STUDY = ("qxmarkname", "qxmarkid", "qxmarkacc", "qxmarkinst", "qxmarkdoctor", "1
 """Of the patient and the study: name, number, accession, institution, physician, date of birth, root of the UIDs."""
 
 
-def write_film(path, **changed):
-    """A DX film of 96 × 96 pixels with every mark."""
+def write_image(path, **changed):
+    """A DX image of 96 × 96 pixels with every mark."""
     pixels = draw_phantom(1, size=96).image
-    film = pydicom.Dataset()
-    film.file_meta = pydicom.dataset.FileMetaDataset()
-    film.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    film.file_meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
-    film.file_meta.MediaStorageSOPInstanceUID = "2.25.777771"
+    image = pydicom.Dataset()
+    image.file_meta = pydicom.dataset.FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    image.file_meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
+    image.file_meta.MediaStorageSOPInstanceUID = "2.25.777771"
     values = {
         "SOPClassUID": pydicom.uid.DigitalXRayImageStorageForPresentation,
         "SOPInstanceUID": "2.25.777771",
@@ -61,8 +61,8 @@ def write_film(path, **changed):
     for name, value in (values | changed).items():
         if value is None:
             continue
-        setattr(film, name, value)
-    film.save_as(path, enforce_file_format=True)
+        setattr(image, name, value)
+    image.save_as(path, enforce_file_format=True)
     return path
 
 
@@ -102,13 +102,13 @@ def marked_files(folder, marks):
 
 @pytest.fixture
 def marked(tmp_path):
-    """Folder with a mark in its name; two whole films and three that are refused."""
-    folder = tmp_path / FOLDER / "films"
+    """Folder with a mark in its name; two whole images and three that are refused."""
+    folder = tmp_path / FOLDER / "images"
     folder.mkdir(parents=True)
-    write_film(folder / "a.dcm")
-    write_film(folder / "b.dcm", SOPInstanceUID="2.25.777774")
+    write_image(folder / "a.dcm")
+    write_image(folder / "b.dcm", SOPInstanceUID="2.25.777774")
     for name, changed in BROKEN.items():
-        write_film(folder / f"{name}.dcm", **changed)
+        write_image(folder / f"{name}.dcm", **changed)
     content = (folder / "a.dcm").read_bytes()
     (folder / "truncated.dcm").write_bytes(content[:-500])
     return folder
@@ -164,14 +164,14 @@ def test_errors_name_the_file_and_nobody(marked, name, caplog):
         assert (FOLDER in told) == isinstance(source, type(path))  # a path that was given is named
 
 
-def test_predictions_name_films_and_nobody_but_where_dicom_is_asked_for(
+def test_predictions_name_images_and_nobody_but_where_dicom_is_asked_for(
     marked, tiny_checkpoint, tmp_path, caplog, capfd
 ):
     caplog.set_level(logging.DEBUG, logger="clarity_hf")
     out = tmp_path / "out"
     options = ("--csv", "--overlays", "--maps", "--dicom", "--device", "cpu", "--threshold", "0")
     words = ["predict", str(marked), "--model", str(tiny_checkpoint), "--output-dir", str(out), *options]
-    assert main(words) == 3  # some films failed
+    assert main(words) == 3  # some images failed
     said = "".join(capfd.readouterr()) + caplog.text
     assert marks_in(said.encode(), (*STUDY, FOLDER)) == []
     found = marked_files(out, (*STUDY, FOLDER))
@@ -182,33 +182,33 @@ def test_predictions_name_films_and_nobody_but_where_dicom_is_asked_for(
     assert all(FOLDER not in held for held in found.values())
     written = {path.suffix for path in out.rglob("*") if path.is_file()}
     assert {".jsonl", ".csv", ".json", ".png", ".npz", ".dcm"} <= written
-    assert (out / "findings.jsonl").read_text().count('"film": "') == 2
-    assert (out / "failed.jsonl").read_text().count('"film": "') == len(BROKEN) + 1
+    assert (out / "findings.jsonl").read_text().count('"image": "') == 2
+    assert (out / "failed.jsonl").read_text().count('"image": "') == len(BROKEN) + 1
 
 
 def test_the_web_page_keeps_and_shows_nobody(marked, localizer):
     page = pytest.importorskip("clarity_hf.deployment.web_page")
     from clarity_hf.deployment import web_page_html
 
-    film = page.localize_film(localizer, (marked / "a.dcm").read_bytes())  # as uploads come
-    record = page.film_record(localizer, film, "tiny")
-    held = json.dumps(record) + repr(film) + repr(vars(film))
+    image = page.localize_image(localizer, (marked / "a.dcm").read_bytes())  # as uploads come
+    record = page.image_record(localizer, image, "tiny")
+    held = json.dumps(record) + repr(image) + repr(vars(image))
     with pytest.raises(ValueError, match="must") as caught:
-        page.localize_film(localizer, (marked / "lateral.dcm").read_bytes())
+        page.localize_image(localizer, (marked / "lateral.dcm").read_bytes())
     refusal = web_page_html.refusal(page.plain_refusal(caught.value))
     assert marks_in((held + refusal).encode(), (*STUDY, FOLDER)) == []
 
 
 def write_table(folder):
-    """An own table with marked patients: 36 films of 64 × 64 pixels."""
+    """An own table with marked patients: 36 images of 64 × 64 pixels."""
     folder.mkdir(parents=True)
     lines = ["path,patient_id,split,Cardiomegaly,Effusion"]
     for index in range(36):
-        Image.fromarray(draw_phantom(index, size=64).image).save(folder / f"film{index}.png")
+        Image.fromarray(draw_phantom(index, size=64).image).save(folder / f"image{index}.png")
         part = ("train", "train", "validation", "test")[index // 2 % 4]
-        lines.append(f"film{index}.png,QXMARKID{index // 2},{part},{index % 2},{index // 4 % 2}")
-    (folder / "films.csv").write_text("\n".join(lines) + "\n")
-    return folder / "films.csv"
+        lines.append(f"image{index}.png,QXMARKID{index // 2},{part},{index % 2},{index // 4 % 2}")
+    (folder / "images.csv").write_text("\n".join(lines) + "\n")
+    return folder / "images.csv"
 
 
 TINY = {

@@ -5,7 +5,7 @@
     python -m torch.distributed.run --nproc_per_node 2 tests/training/killed_run.py FOLDER
 
 Three epochs of 24 phantoms, new ones in each epoch, augmented, with a teacher, dropout and AdamW under a falling rate.
-Every pass of process R adds a line to FOLDER/record-R.jsonl: step, films, a digest of their pixels, loss, process id.
+Every pass of process R adds a line to FOLDER/record-R.jsonl: step, images, a digest of their pixels, loss, process id.
 """
 
 import json
@@ -21,22 +21,22 @@ from transformers import set_seed
 from clarity_hf import FINDINGS as ALL_FINDINGS
 from clarity_hf import ClarityImageProcessor
 from clarity_hf.data.sources import PhantomRows
-from clarity_hf.data.transforms import FilmTransform, TransformedDataset
+from clarity_hf.data.transforms import ImageTransform, TransformedDataset
 from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments
 from clarity_hf.training.checkpoints import last_whole_checkpoint
 
-FILMS, BATCH, EPOCHS = 24, 4, 3
-STEPS = EPOCHS * FILMS // BATCH
+IMAGES, BATCH, EPOCHS = 24, 4, 3
+STEPS = EPOCHS * IMAGES // BATCH
 
 
-class NumberedFilms(TransformedDataset):
+class NumberedImages(TransformedDataset):
     """Rows with the labels of the tiny model, and their number in the epoch."""
 
     columns = [ALL_FINDINGS.index(name) for name in FINDINGS]
 
     def __getitem__(self, index):
         row = super().__getitem__(index)
-        return row | {"labels": row["labels"][self.columns], "film": torch.tensor(index)}
+        return row | {"labels": row["labels"][self.columns], "image": torch.tensor(index)}
 
 
 class RecordingTrainer(ClarityDistillationTrainer):
@@ -44,11 +44,11 @@ class RecordingTrainer(ClarityDistillationTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
-        films = inputs.pop("film").tolist()
+        images = inputs.pop("image").tolist()
         loss = super().compute_loss(model, inputs, False, num_items_in_batch)
         entry = {
             "step": self.state.global_step + 1,
-            "films": films,
+            "images": images,
             "pixels": blake2b(inputs["pixel_values"].numpy().tobytes(), digest_size=8).hexdigest(),
             "loss": loss.item(),
             "pid": os.getpid(),
@@ -63,8 +63,8 @@ def main(folder, save_steps=4, workers=0):
     """Go on from the last whole checkpoint; process 0 leaves weights and logs when all is done."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     set_seed(0)
-    films = PhantomRows(FILMS, size=36, finding_rate=0.5)
-    transform = FilmTransform(ClarityImageProcessor(size={"height": 32, "width": 32}), augment="full")
+    images = PhantomRows(IMAGES, size=36, finding_rate=0.5)
+    transform = ImageTransform(ClarityImageProcessor(size={"height": 32, "width": 32}), augment="full")
     trainer = RecordingTrainer(
         model=tiny_model(hidden_dropout_prob=0.1, drop_path_rate=0.1),
         args=ClarityTrainingArguments(
@@ -84,7 +84,7 @@ def main(folder, save_steps=4, workers=0):
             save_total_limit=2,
             dataloader_num_workers=int(workers),
         ),
-        train_dataset=NumberedFilms(films, transform, seed=0),
+        train_dataset=NumberedImages(images, transform, seed=0),
         teacher=tiny_teacher(),
     )
     checkpoint = last_whole_checkpoint(folder, processes)

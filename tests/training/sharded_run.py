@@ -24,14 +24,14 @@ from torch.distributed.tensor import DTensor
 
 CONFIG = Path(__file__).parents[2] / "examples" / "accelerate" / "fsdp.yaml"
 STEPS = 3
-FILMS = 8
+IMAGES = 8
 
 
 def batches():
-    """The joined batch of every step: 8 films, some labels and priors unannotated."""
-    rows = random_rows(STEPS * FILMS)
-    for start in range(0, len(rows), FILMS):
-        yield {name: torch.stack([row[name] for row in rows[start : start + FILMS]]) for name in rows[0]}
+    """The joined batch of every step: 8 images, some labels and priors unannotated."""
+    rows = random_rows(STEPS * IMAGES)
+    for start in range(0, len(rows), IMAGES):
+        yield {name: torch.stack([row[name] for row in rows[start : start + IMAGES]]) for name in rows[0]}
 
 
 def train(model, share=slice(None)):
@@ -80,7 +80,7 @@ def main(folder, *plans):
     """The plans, one after the other."""
     dist.init_process_group("gloo")
     rank, processes = dist.get_rank(), dist.get_world_size()
-    share = slice(rank * FILMS // processes, (rank + 1) * FILMS // processes)
+    share = slice(rank * IMAGES // processes, (rank + 1) * IMAGES // processes)
     for plan in plans:
         model = tiny_model()
         if plan == "checkpointing":

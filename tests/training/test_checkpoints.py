@@ -44,7 +44,7 @@ tiny_run = load("tiny_run")
 
 
 def trainer(folder, rows=24, **settings):
-    """A training of six steps of four films with a checkpoint every second."""
+    """A training of six steps of four images with a checkpoint every second."""
     settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "logging_steps": 1} | settings
     return tiny_run.ClarityDistillationTrainer(
         model=tiny_run.tiny_model(),
@@ -114,7 +114,7 @@ def test_a_flipped_bit_is_found_and_the_checkpoint_before_taken(folder, name, ca
 def test_a_seal_that_cannot_be_read_or_speaks_of_another_file_seals_nothing(folder):
     seal = folder / "checkpoint-6" / SEAL
     whole = seal.read_text()
-    changes = (("{", "["), ('"files"', '"film"'), ("optimizer.pt", "optimizes.pt"), ('"blake2b": "', '"blake2b": "0'))
+    changes = (("{", "["), ('"files"', '"image"'), ("optimizer.pt", "optimizes.pt"), ('"blake2b": "', '"blake2b": "0'))
     for old, new in changes:
         seal.write_text(whole.replace(old, new, 1))
         assert damage_of(folder / "checkpoint-6", 1), old
@@ -215,7 +215,7 @@ def test_other_errors_of_a_training_stay_as_they_are(tmp_path):
 
 
 class WorkerKiller(TrainerCallback):
-    """Kills a process that reads films, and none that another test left."""
+    """Kills a process that reads images, and none that another test left."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.before = set(psutil.Process().children())

@@ -27,7 +27,12 @@ tiny_vits = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(tiny_vits)
 EXACT, SIZES = tiny_vits.EXACT, tiny_vits.SIZES
 assert_same_weights, clarity, dinov2 = tiny_vits.assert_same_weights, tiny_vits.clarity, tiny_vits.dinov2
-films, randomised, timm_vit, tokens_of = tiny_vits.films, tiny_vits.randomised, tiny_vits.timm_vit, tiny_vits.tokens_of
+images, randomised, timm_vit, tokens_of = (
+    tiny_vits.images,
+    tiny_vits.randomised,
+    tiny_vits.timm_vit,
+    tiny_vits.tokens_of,
+)
 vit = tiny_vits.vit
 
 SOURCES = {"vit": (vit, 1e-12), "dinov2": (dinov2, 1e-6), "timm": (timm_vit, 1e-6)}
@@ -41,7 +46,7 @@ def test_with_one_finding_and_no_noise_the_encoder_is_the_source(name):
     before = torch.random.get_rng_state()
     report = initialize_from_vit(model, source, class_token_noise=0)
     assert torch.equal(torch.random.get_rng_state(), before)
-    torch.testing.assert_close(tokens_of(model, films()), tokens_of(source, films()), **EXACT)
+    torch.testing.assert_close(tokens_of(model, images()), tokens_of(source, images()), **EXACT)
     assert report.eps == (eps, eps)
     assert report.layout == ("timm" if name == "timm" else "transformers")
     assert report.initialised == report.resampled == report.zeroed == []
@@ -66,7 +71,7 @@ def test_variants_are_the_source_too(build, encoder):
     model = ClarityModel(config).eval()
     report = initialize_from_vit(model, source, class_token_noise=0)
     height, width = config.image_size if isinstance(config.image_size, tuple | list) else (32, 32)
-    pixels = films(height, width)
+    pixels = images(height, width)
     torch.testing.assert_close(tokens_of(model, pixels), tokens_of(encoder(source), pixels), **EXACT)
     assert report.resampled == report.initialised == []
 
@@ -75,7 +80,7 @@ def test_a_source_without_qkv_bias_gets_zeros_where_the_model_has_one():
     source = timm_vit(qkv_bias=False)
     model = randomised(clarity())
     report = initialize_from_vit(model, source, class_token_noise=0)
-    torch.testing.assert_close(tokens_of(model, films()), tokens_of(source, films()), **EXACT)
+    torch.testing.assert_close(tokens_of(model, images()), tokens_of(source, images()), **EXACT)
     assert report.zeroed == [f"layers.{i}.attention.{part}_proj.bias" for i in range(2) for part in "qkv"]
 
 
@@ -84,7 +89,7 @@ def test_positions_for_another_size_are_those_that_dinov2_interpolates(height, w
     source = dinov2()
     model = clarity(image_size=(height, width))
     report = initialize_from_vit(model, source, class_token_noise=0)
-    pixels = films(height, width)
+    pixels = images(height, width)
     torch.testing.assert_close(tokens_of(model, pixels), tokens_of(source, pixels), **EXACT)
     assert report.resampled == ["embeddings.patch_positions"]
 
@@ -102,7 +107,7 @@ def test_a_model_started_at_another_size_is_the_one_that_interpolates_on_the_fly
     source, small, large = vit(), clarity(), clarity(image_size=64)
     initialize_from_vit(small, source)
     initialize_from_vit(large, source)
-    torch.testing.assert_close(tokens_of(large, films(64, 64)), tokens_of(small, films(64, 64)), **EXACT)
+    torch.testing.assert_close(tokens_of(large, images(64, 64)), tokens_of(small, images(64, 64)), **EXACT)
 
 
 def test_class_tokens_are_noisy_copies_of_the_one():
@@ -192,7 +197,7 @@ def test_of_timm_s_dinov3_everything_is_taken_but_rope_which_is_told(as_state):
         model.embeddings.patch_positions.zero_()
         source.rope = None
         source.pos_embed = None
-    torch.testing.assert_close(tokens_of(model, films()), tokens_of(source, films()), **EXACT)
+    torch.testing.assert_close(tokens_of(model, images()), tokens_of(source, images()), **EXACT)
 
 
 def test_registers_of_dinov3_are_left_out_and_reported():
@@ -208,7 +213,7 @@ def test_rad_dino_is_a_dinov2_with_patches_of_14(tmp_path):
     model = ClarityModel(config_from_vit(tmp_path, id2label={0: "Mass"}, class_attention_layers=1)).eval()
     initialize_from_vit(model, tmp_path, class_token_noise=0)
     assert model.config.patch_grid == (3, 3)
-    torch.testing.assert_close(tokens_of(model, films(42, 42)), tokens_of(source, films(42, 42)), **EXACT)
+    torch.testing.assert_close(tokens_of(model, images(42, 42)), tokens_of(source, images(42, 42)), **EXACT)
 
 
 def test_medical_mae_is_a_state_dict_of_timm_with_or_without_its_decoder():
@@ -218,7 +223,7 @@ def test_medical_mae_is_a_state_dict_of_timm_with_or_without_its_decoder():
     decoder |= {"decoder_pos_embed": torch.zeros(1, 17, 8), "decoder_blocks.0.attn.qkv.weight": torch.zeros(24, 8)}
     model = clarity()
     report = initialize_from_vit(model, state | decoder, class_token_noise=0)
-    torch.testing.assert_close(tokens_of(model, films()), tokens_of(source, films()), **EXACT)
+    torch.testing.assert_close(tokens_of(model, images()), tokens_of(source, images()), **EXACT)
     assert {*decoder} <= {*report.unused}
     averaged = timm_vit(global_pool="avg").state_dict()  # as it is fine-tuned: the last norm is behind the average
     report = initialize_from_vit(clarity(), averaged)
@@ -255,11 +260,11 @@ def test_layer_scale_is_folded_and_reported():
 
 
 @pytest.mark.parametrize(("source_channels", "channels"), [(3, 1), (1, 3)])
-def test_grey_films_embed_alike_over_one_channel_and_three(source_channels, channels):
+def test_grey_images_embed_alike_over_one_channel_and_three(source_channels, channels):
     source = timm_vit(in_chans=source_channels)
     model = clarity(num_channels=channels)
     report = initialize_from_vit(model, source, class_token_noise=0)
-    grey = films(channels=1)
+    grey = images(channels=1)
     expected = tokens_of(source, grey.expand(-1, source_channels, -1, -1))
     torch.testing.assert_close(tokens_of(model, grey.expand(-1, channels, -1, -1)), expected, **EXACT)
     assert report.folded == ["embeddings.patch_projection.weight"]
@@ -285,7 +290,7 @@ def test_every_weight_is_reported_once_and_heads_are_untouched(changes):
     assert report.initialised == [name for name in model.state_dict() if not name.startswith("clarity.")]
     for name in report.initialised:
         assert torch.equal(model.state_dict()[name], before.state_dict()[name])
-    assert all(weight.isfinite().all() for weight in model(films()).values() if isinstance(weight, torch.Tensor))
+    assert all(weight.isfinite().all() for weight in model(images()).values() if isinstance(weight, torch.Tensor))
 
 
 def test_the_report_reads_as_text():
@@ -450,20 +455,20 @@ def test_other_depths_of_clarity_are_refused():
 
 def test_resized_positions_are_those_interpolated_on_the_fly(tmp_path):
     model = randomised(clarity(ClarityForMultiLabelLocalization, findings=["Mass", "Nodule"]))
-    expected = model(films(64, 64))
+    expected = model(images(64, 64))
     model.clarity.resize_position_embeddings(64)
     assert model.config.image_size == 64
     model.save_pretrained(tmp_path)
     loaded = ClarityForMultiLabelLocalization.from_pretrained(tmp_path)
     for resized in (model, loaded):
-        outputs = resized(films(64, 64))
+        outputs = resized(images(64, 64))
         assert torch.equal(outputs.logits, expected.logits)
         assert torch.equal(outputs.localization_maps, expected.localization_maps)
 
 
 def test_the_packaged_checkpoint_continues_at_512(tmp_path):
     model = ClarityForMultiLabelLocalization.from_pretrained("clarity-s16-224")
-    pixels = films(512, 512)[:1]
+    pixels = images(512, 512)[:1]
     with torch.no_grad():
         expected = model(pixels)
     model.clarity.resize_position_embeddings(512)

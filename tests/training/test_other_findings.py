@@ -15,7 +15,7 @@ _spec = importlib.util.spec_from_file_location("tiny_vits", Path(__file__).with_
 tiny_vits = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(tiny_vits)
 EXACT = tiny_vits.EXACT
-assert_same_weights, clarity, films = tiny_vits.assert_same_weights, tiny_vits.clarity, tiny_vits.films
+assert_same_weights, clarity, images = tiny_vits.assert_same_weights, tiny_vits.clarity, tiny_vits.images
 randomised = tiny_vits.randomised
 
 NAMES = ["Mass", "Nodule", "Effusion"]
@@ -54,7 +54,7 @@ def test_the_same_findings_in_another_order_are_a_permutation(changes):
     assert torch.equal(torch.random.get_rng_state(), rng)
     assert (report.kept, report.new, report.dropped) == (["Effusion", "Mass", "Nodule"], [], [])
     order = [2, 0, 1]
-    outputs, expected = adapted(films()), model(films())
+    outputs, expected = adapted(images()), model(images())
     torch.testing.assert_close(outputs.logits, expected.logits[:, order], **EXACT)
     torch.testing.assert_close(outputs.localization_maps, expected.localization_maps[:, order], **EXACT)
     for name, values in LISTS.items():
@@ -96,7 +96,7 @@ def test_one_finding_and_numbers_for_all_are_possible():
     adapted, _ = adapt_findings(model, ["Effusion"])
     assert adapted.config.score_thresholds == 0.3
     assert adapted.config.suppression_floor is None
-    assert adapted(films()).logits.shape == (2, 1)
+    assert adapted(images()).logits.shape == (2, 1)
 
 
 def test_an_adapted_model_saves_and_loads(tmp_path):

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Training over processes: equal steps however films are cut, sharded weights, and runs that are killed and go on.
+"""Training over processes: equal steps however images are cut, sharded weights, and runs that are killed and go on.
 
 All on CPUs through gloo. Each launch costs some ten seconds of imports, so tests share what one leaves.
 """
@@ -84,7 +84,7 @@ def assert_same_weights(one, other, **tolerance):
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
-    """Results of one process that sees each step's eight films at once."""
+    """Results of one process that sees each step's eight images at once."""
     folder = tmp_path_factory.mktemp("one")
     for cut in ("8x1", "8x1-bare"):
         tiny_run.run_cut(folder, cut)
@@ -93,16 +93,14 @@ def one_process(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
-    """Results of two processes with four films a step each, at once and in passes of two and one."""
+    """Results of two processes with four images a step each, at once and in passes of two and one."""
     folder = tmp_path_factory.mktemp("two")
     launch(*TWO_PROCESSES, HERE / "tiny_run.py", folder, "4x1", "2x2", "1x4", "4x1-bare")
     return {path.stem: torch.load(path) for path in folder.glob("*.pt")}
 
 
-@pytest.mark.parametrize(
-    ("cut", "whole"), [("4x1", "8x1"), ("2x2", "8x1"), ("1x4", "8x1"), ("4x1-bare", "8x1-bare")]
-)
-def test_two_processes_train_as_one_with_all_their_films(two_processes, one_process, cut, whole):
+@pytest.mark.parametrize(("cut", "whole"), [("4x1", "8x1"), ("2x2", "8x1"), ("1x4", "8x1"), ("4x1-bare", "8x1-bare")])
+def test_two_processes_train_as_one_with_all_their_images(two_processes, one_process, cut, whole):
     """With a teacher, unannotated labels and missing priors in unequal numbers; or without any prior."""
     two, one = two_processes[cut], one_process[whole]
     assert (two["processes"], one["processes"]) == (2, 1)
@@ -114,7 +112,7 @@ def test_two_processes_train_as_one_with_all_their_films(two_processes, one_proc
 @pytest.mark.parametrize(
     ("cut", "whole", "parts"), [("4x1", "8x1", 7), ("2x2", "8x1", 7), ("4x1-bare", "8x1-bare", 5)]
 )
-def test_their_logs_are_of_all_their_films(two_processes, one_process, cut, whole, parts):
+def test_their_logs_are_of_all_their_images(two_processes, one_process, cut, whole, parts):
     for alone, together in zip(one_process[whole]["logs"][:4], two_processes[cut]["logs"][:4], strict=True):
         losses = [name for name in alone if name.startswith("loss")]
         assert len(losses) == 1 + parts
@@ -240,7 +238,9 @@ def without_process(record):
 
 
 def assert_same_run(folder, whole, ranks=1):
-    """Every step was taken on the same films with the same loss, and those after the kill lead to the same weights."""
+    """Every step was taken on the same images with the same loss, and those after the kill lead to the same
+    weights.
+    """
     for rank in range(ranks):
         expected = {record["step"]: without_process(record) for record in records(whole, rank)}
         seen = records(folder, rank)
@@ -267,7 +267,7 @@ def whole_run(tmp_path_factory):
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, whole_run):
-    """Same films, crops and losses in every step, same weights at the end, to the last bit."""
+    """Same images, crops and losses in every step, same weights at the end, to the last bit."""
     command = [HERE / "killed_run.py", tmp_path]
     kill_at_a_random_moment(command, tmp_path, chosen_seed())
     launch(*command)
@@ -277,7 +277,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, whole_run):
 @pytest.mark.slow
 @pytest.mark.parametrize(("save_steps", "workers"), [(1, 0), (3, 0), (5, 1), (4, 2)])
 def test_a_run_that_is_killed_twice_goes_on(tmp_path, whole_run, save_steps, workers):
-    """At whatever distance from a save, and whatever reads the films."""
+    """At whatever distance from a save, and whatever reads the images."""
     chance = chosen_seed()
     command = [HERE / "killed_run.py", tmp_path, save_steps, workers]
     kill_at_a_random_moment(command, tmp_path, chance)
@@ -362,7 +362,7 @@ EXAMPLE_SETTINGS = [
 
 
 def example(folder, batch_size, *settings):
-    """Arguments of examples/train.py for 18 steps of 8 films."""
+    """Arguments of examples/train.py for 18 steps of 8 images."""
     return [EXAMPLE, "--output_dir", folder, "--per_device_train_batch_size", batch_size, *EXAMPLE_SETTINGS, *settings]
 
 

@@ -38,7 +38,7 @@ class Recorder(nn.Module):
         return SimpleNamespace(logits=self.dropout(pixel_values.mean((2, 3)) * self.gain))
 
 
-def films(height=16, width=16):
+def images(height=16, width=16):
     return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
@@ -48,17 +48,17 @@ def normalised(pixels, mean, std):
 
 def test_the_teacher_sees_its_own_normalisation():
     model = Recorder(FINDINGS)
-    Teacher(model, FINDINGS, *STUDENT, *TEACHER)(normalised(films(), *STUDENT))
-    torch.testing.assert_close(model.seen, normalised(films(), *TEACHER), rtol=1e-5, atol=1e-6)
+    Teacher(model, FINDINGS, *STUDENT, *TEACHER)(normalised(images(), *STUDENT))
+    torch.testing.assert_close(model.seen, normalised(images(), *TEACHER), rtol=1e-5, atol=1e-6)
 
 
 def test_the_teacher_sees_its_own_resolution():
     model = Recorder(FINDINGS)
     teacher = Teacher(model, FINDINGS, *STUDENT, *STUDENT, size=(8, 4))
-    pixels = films()
+    pixels = images()
     teacher(pixels)
     assert model.seen.shape == (2, 3, 8, 4)
-    # Columns 4 to 1 with antialiasing: a flat film stays flat and the mean nearly the same.
+    # Columns 4 to 1 with antialiasing: a flat image stays flat and the mean nearly the same.
     torch.testing.assert_close(model.seen.mean((2, 3)), pixels.mean((2, 3)), rtol=0.05, atol=0)
     flat = torch.full((1, 3, 16, 16), 0.3)
     teacher(flat)
@@ -67,25 +67,25 @@ def test_the_teacher_sees_its_own_resolution():
 
 def test_at_its_own_resolution_pixels_are_not_resampled():
     model = Recorder(FINDINGS)
-    Teacher(model, FINDINGS, *STUDENT, *STUDENT, size=(16, 16))(films())
-    assert torch.equal(model.seen, films())
+    Teacher(model, FINDINGS, *STUDENT, *STUDENT, size=(16, 16))(images())
+    assert torch.equal(model.seen, images())
 
 
 def test_without_a_size_it_takes_the_students():
     model = Recorder(FINDINGS)
-    Teacher(model, FINDINGS, *STUDENT, *STUDENT)(films(16, 48))
+    Teacher(model, FINDINGS, *STUDENT, *STUDENT)(images(16, 48))
     assert model.seen.shape == (2, 3, 16, 48)
 
 
 def test_logits_come_in_the_students_order_by_name():
     teacher = Teacher(Recorder(["Nodule", "Effusion", "Mass"]), FINDINGS, *STUDENT, *STUDENT)
-    channels = films().mean((2, 3))
-    torch.testing.assert_close(teacher(films()), channels[:, [1, 2, 0]])
+    channels = images().mean((2, 3))
+    torch.testing.assert_close(teacher(images()), channels[:, [1, 2, 0]])
 
 
 def test_a_teacher_may_know_more_than_the_student():
     teacher = Teacher(Recorder(["Hernia", "Mass", "Nodule"]), ["Nodule", "Mass"], *STUDENT, *STUDENT)
-    torch.testing.assert_close(teacher(films()), films().mean((2, 3))[:, [2, 1]])
+    torch.testing.assert_close(teacher(images()), images().mean((2, 3))[:, [2, 1]])
 
 
 def test_a_finding_that_the_teacher_lacks_is_named():
@@ -98,11 +98,11 @@ def test_the_teacher_is_frozen_and_stays_in_evaluation_mode():
     nn.ModuleList([teacher]).train()
     assert not any(module.training for module in teacher.modules())
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
-    assert torch.equal(teacher(films()), teacher(films()))  # its dropout sleeps
+    assert torch.equal(teacher(images()), teacher(images()))  # its dropout sleeps
 
 
 def test_no_gradient_goes_through_the_teacher():
-    pixels = films().requires_grad_()
+    pixels = images().requires_grad_()
     assert not Teacher(Recorder(FINDINGS), FINDINGS, *STUDENT, *STUDENT)(pixels).requires_grad
 
 
@@ -130,9 +130,9 @@ def test_a_convnext_loads_with_its_own_preprocessing(tmp_path, dtype):
     student = ClarityImageProcessor(size={"height": 48, "width": 48})
     teacher = Teacher.from_pretrained(str(tmp_path), FINDINGS, student)
     assert teacher.size == (48, 48)
-    film = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
-    pixels = student(film, return_tensors="pt").pixel_values
-    expected = normalised(torch.from_numpy(film).float().div(255).expand(1, 3, -1, -1), *TEACHER)
+    image = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
+    pixels = student(image, return_tensors="pt").pixel_values
+    expected = normalised(torch.from_numpy(image).float().div(255).expand(1, 3, -1, -1), *TEACHER)
     with torch.no_grad():
         logits = model(expected).logits[:, [2, 1, 0]]
     assert logits.std() > 1e-3  # the findings differ, so that their order shows
@@ -148,9 +148,9 @@ def test_who_does_not_normalise_is_left_alone(tmp_path, side):
     ConvNextImageProcessor(size={"shortest_edge": 384}, **of_teacher).save_pretrained(tmp_path)
     student = ClarityImageProcessor(size={"height": 384, "width": 384}, **of_student)
     teacher = Teacher.from_pretrained(str(tmp_path), FINDINGS, student)
-    film = films(384, 384)
-    seen = film if side == "student" else normalised(film, *TEACHER)
-    expected = film if side == "teacher" else normalised(film, *TEACHER)
+    image = images(384, 384)
+    seen = image if side == "student" else normalised(image, *TEACHER)
+    expected = image if side == "teacher" else normalised(image, *TEACHER)
     with torch.no_grad():
         logits = model(expected).logits[:, [2, 1, 0]]
     torch.testing.assert_close(teacher(seen), logits, rtol=1e-4, atol=1e-4)
@@ -164,7 +164,7 @@ def test_who_does_not_normalise_is_left_alone(tmp_path, side):
         ({"rescale_factor": 1 / 127.5}, "got True and 0.0078"),
     ],
 )
-def test_films_on_another_scale_than_0_to_1_are_refused(tmp_path, settings, got):
+def test_images_on_another_scale_than_0_to_1_are_refused(tmp_path, settings, got):
     save_convnext(tmp_path)
     ConvNextImageProcessor(**settings).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=rf"`do_rescale`.*{got}.*preprocessor_config\.json"):
@@ -187,9 +187,9 @@ def test_a_timm_model_loads_through_the_wrapper(tmp_path):
     teacher = Teacher.from_pretrained(str(tmp_path), FINDINGS, ClarityImageProcessor())
     assert teacher.size == (160, 160)
     student = ClarityImageProcessor()
-    pixels = normalised(films(160, 160), student.image_mean, student.image_std)
+    pixels = normalised(images(160, 160), student.image_mean, student.image_std)
     with torch.no_grad():
-        expected = model(normalised(films(160, 160), *TEACHER)).logits
+        expected = model(normalised(images(160, 160), *TEACHER)).logits
     torch.testing.assert_close(teacher(pixels), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -247,7 +247,7 @@ def tiny_efficientnet():
 
 def test_the_mean_of_the_class_activation_maps_is_the_logit():
     teacher = Teacher(tiny_efficientnet(), FINDINGS, *STUDENT, *TEACHER, size=(96, 96))
-    pixels = normalised(films(64, 64), *STUDENT)
+    pixels = normalised(images(64, 64), *STUDENT)
     maps = teacher.activation_maps(pixels)
     assert maps.shape == (2, 3, 3, 3)
     torch.testing.assert_close(maps.mean((2, 3)), teacher(pixels), rtol=1e-4, atol=1e-5)
@@ -256,4 +256,4 @@ def test_the_mean_of_the_class_activation_maps_is_the_logit():
 
 def test_a_teacher_without_class_activation_maps_is_refused():
     with pytest.raises(ValueError, match="must end in a mean over places and a linear layer"):
-        Teacher(Recorder(FINDINGS), FINDINGS, *STUDENT, *TEACHER).activation_maps(films())
+        Teacher(Recorder(FINDINGS), FINDINGS, *STUDENT, *TEACHER).activation_maps(images())

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Cached logits: those of the online teacher, computed once, and never those of another film, teacher or view."""
+"""Cached logits: those of the online teacher, computed once, and never those of another image, teacher or view."""
 
 import logging
 import os
@@ -14,15 +14,15 @@ from torch import nn
 
 from clarity_hf import ClarityImageProcessor
 from clarity_hf.data.sources import JoinedRows, PhantomRows, RepeatedRows
-from clarity_hf.data.transforms import FilmTransform, TransformedDataset
+from clarity_hf.data.transforms import ImageTransform, TransformedDataset
 from clarity_hf.training import Teacher
 from clarity_hf.training import teacher_cache as module
 from clarity_hf.training.teacher_cache import (
     CachedTeacherRows,
     TeacherLogits,
     cache_teacher_logits,
-    film_key,
     fingerprint,
+    image_key,
 )
 
 FINDINGS = ["Effusion", "Mass", "Nodule"]
@@ -37,11 +37,11 @@ class Halves(nn.Module):
         super().__init__()
         self.config = SimpleNamespace(id2label=dict(enumerate(findings)))
         self.weight = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
-        self.films = 0
+        self.images = 0
 
     def forward(self, pixel_values):
         assert not torch.is_grad_enabled()
-        self.films += len(pixel_values)
+        self.images += len(pixel_values)
         left = pixel_values[..., : pixel_values.shape[-1] // 2]
         return SimpleNamespace(logits=left.mean((2, 3)) * self.weight)
 
@@ -62,9 +62,9 @@ def noise(index, height=40, width=30):
 
 @pytest.fixture
 def rows(tmp_path):
-    """Five films as undecoded files, as a folder of films gives them."""
-    (tmp_path / "films").mkdir()
-    paths = [tmp_path / "films" / f"{index}.png" for index in range(5)]
+    """Five images as undecoded files, as a folder of images gives them."""
+    (tmp_path / "images").mkdir()
+    paths = [tmp_path / "images" / f"{index}.png" for index in range(5)]
     for index, path in enumerate(paths):
         Image.fromarray(noise(index)).save(path)
     return [{"image": {"path": str(path), "bytes": None}, "labels": np.zeros(3)} for path in paths]
@@ -90,7 +90,7 @@ def test_logits_are_those_of_the_online_teacher_in_both_views(rows, folder):
     teacher = build_teacher()
     result = cached(rows, teacher, folder, batch_size=2)
     assert [len(result), result.logits.shape, result.logits.dtype] == [5, (5, 2, 3), np.float32]
-    see = FilmTransform(student(), prior="none")
+    see = ImageTransform(student(), prior="none")
     for index, row in enumerate(rows):
         pixels = see(row)["pixel_values"][None]
         expected = torch.cat([teacher(pixels), teacher(pixels.flip(-1))])
@@ -100,9 +100,9 @@ def test_logits_are_those_of_the_online_teacher_in_both_views(rows, folder):
 
 def test_logits_are_right_by_hand(tmp_path, folder):
     """Left half 0, right half 255: in the teacher's frame −mean/std on the left, (1 − mean)/std in the mirror."""
-    film = np.zeros((SIZE, SIZE), np.uint8)
-    film[:, SIZE // 2 :] = 255
-    logits = cached([{"image": film}], build_teacher(), folder)[0]["teacher_logits"]
+    image = np.zeros((SIZE, SIZE), np.uint8)
+    image[:, SIZE // 2 :] = 255
+    logits = cached([{"image": image}], build_teacher(), folder)[0]["teacher_logits"]
     mean, std = np.array(OWN)
     np.testing.assert_allclose(logits[0], -mean / std * [1, -2, 3], rtol=1e-4)
     np.testing.assert_allclose(logits[1], (1 - mean) / std * [1, -2, 3], rtol=1e-4)
@@ -112,7 +112,7 @@ def test_the_transform_takes_the_view_that_it_shows(rows, folder):
     """Cached logits of the view drawn are the online teacher's logits of the very pixels that the student gets."""
     processor, teacher = student(), build_teacher()
     result = cached(rows, teacher, folder, processor)
-    dataset = TransformedDataset(result, FilmTransform(processor, augment="flip", prior="none"))
+    dataset = TransformedDataset(result, ImageTransform(processor, augment="flip", prior="none"))
     views = set()
     for epoch in range(4):
         dataset.set_epoch(epoch)
@@ -157,50 +157,50 @@ def test_a_second_call_asks_the_teacher_nothing(rows, folder):
     before = files(folder)
     teacher = build_teacher()
     second = cached(rows, teacher, folder)
-    assert teacher.model.films == 0
+    assert teacher.model.images == 0
     np.testing.assert_array_equal(second.logits, first.logits)
     assert files(folder) == before
 
 
-def test_known_films_are_not_decoded(rows, folder, monkeypatch):
+def test_known_images_are_not_decoded(rows, folder, monkeypatch):
     cached(rows, build_teacher(), folder)
     decoded = []
-    monkeypatch.setattr(FilmTransform, "__call__", lambda self, row: decoded.append(row))
+    monkeypatch.setattr(ImageTransform, "__call__", lambda self, row: decoded.append(row))
     cached(rows, build_teacher(), folder)
     assert decoded == []
 
 
-def test_only_a_changed_film_is_computed_anew(rows, folder):
+def test_only_a_changed_image_is_computed_anew(rows, folder):
     first = cached(rows, build_teacher(), folder)
     Image.fromarray(noise(99)).save(rows[2]["image"]["path"])
     teacher = build_teacher()
     second = cached(rows, teacher, folder)
-    assert teacher.model.films == 2  # one film, two views
+    assert teacher.model.images == 2  # one image, two views
     changed = (first.logits != second.logits).any((1, 2))
     assert changed.tolist() == [False, False, True, False, False]
 
 
-def test_the_same_film_twice_is_computed_once(rows, folder):
+def test_the_same_image_twice_is_computed_once(rows, folder):
     teacher = build_teacher()
     result = cached(RepeatedRows(rows, 3), teacher, folder, batch_size=4)
-    assert teacher.model.films == 10
+    assert teacher.model.images == 10
     np.testing.assert_array_equal(result.logits[:5], result.logits[10:])
 
 
-def test_films_are_known_wherever_they_lie(rows, folder, tmp_path):
+def test_images_are_known_wherever_they_lie(rows, folder, tmp_path):
     cached(rows, build_teacher(), folder)
     moved = tmp_path / "moved.png"
     os.replace(rows[0]["image"]["path"], moved)
     teacher = build_teacher()
     cached([{"image": str(moved)}, {"image": moved}, {"image": moved.read_bytes()}], teacher, folder)
-    assert teacher.model.films == 0
+    assert teacher.model.images == 0
 
 
 def test_another_weight_another_view_or_another_order_is_another_file(rows, folder):
     def names(teacher, processor, views=("identity", "mirror")):
         before = set(files(folder)) if folder.exists() else set()
         cached(rows, teacher, folder, processor, views=views)
-        assert teacher.model.films == 5 * len(views)
+        assert teacher.model.images == 5 * len(views)
         (new,) = set(files(folder)) - before
         return new.split("-")[0]
 
@@ -236,12 +236,12 @@ def test_the_fingerprint_survives_saving_and_moving(tmp_path):
     assert len(found) == 1
 
 
-def test_what_is_inside_the_key_of_a_film():
-    film = noise(0)
-    assert film_key(film) == film_key(film.copy(order="F"))
-    assert len(film_key(film)) == 16
-    others = [film.T, film.astype(np.int16), film.reshape(30, 40), Image.fromarray(film), film.tobytes()]
-    assert len({film_key(other) for other in [film, *others]}) == 6
+def test_what_is_inside_the_key_of_an_image():
+    image = noise(0)
+    assert image_key(image) == image_key(image.copy(order="F"))
+    assert len(image_key(image)) == 16
+    others = [image.T, image.astype(np.int16), image.reshape(30, 40), Image.fromarray(image), image.tobytes()]
+    assert len({image_key(other) for other in [image, *others]}) == 6
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ def test_a_damaged_file_is_named_and_computed_anew(rows, folder, caplog, damage)
         second = cached(rows, teacher, folder)
     assert name in caplog.text
     assert "damaged" in caplog.text
-    assert teacher.model.films == 10
+    assert teacher.model.images == 10
     np.testing.assert_array_equal(second.logits, first.logits)
     caplog.clear()
     cached(rows, build_teacher(), folder)
@@ -280,10 +280,10 @@ def test_a_damaged_file_is_named_and_computed_anew(rows, folder, caplog, damage)
 
 
 class Interrupted(Halves):
-    """A teacher that is stopped after some films."""
+    """A teacher that is stopped after some images."""
 
     def forward(self, pixel_values):
-        if self.films >= 4:
+        if self.images >= 4:
             raise KeyboardInterrupt
         return super().forward(pixel_values)
 
@@ -295,9 +295,9 @@ def test_a_run_that_is_stopped_keeps_its_parts_and_is_resumed(rows, folder):
     assert all(name.endswith(".safetensors") for name in files(folder))
     # The class of a teacher is part of its fingerprint: let the same one go on.
     teacher = build_teacher(model=Interrupted())
-    teacher.model.films = -100
+    teacher.model.images = -100
     result = cached(rows, teacher, folder, batch_size=1, part_size=1)
-    assert teacher.model.films == -100 + 6
+    assert teacher.model.images == -100 + 6
     np.testing.assert_array_equal(result.logits, cached(rows, build_teacher(), folder).logits)
 
 
@@ -313,7 +313,7 @@ def test_a_write_that_fails_leaves_no_half_file(rows, folder, monkeypatch):
     assert files(folder) == []
 
 
-def test_parts_hold_as_many_films_as_asked(rows, folder):
+def test_parts_hold_as_many_images_as_asked(rows, folder):
     cached(rows, build_teacher(), folder, batch_size=1, part_size=2)
     assert len(files(folder)) == 3
 
@@ -325,12 +325,12 @@ def test_workers_give_the_same(rows, folder, tmp_path):
 
 
 def one_of_two(rank, rows, folder):
-    """One process of a group: its logits and how many films its teacher saw."""
+    """One process of a group: its logits and how many images its teacher saw."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
     teacher = build_teacher()
     result = cached(rows, teacher, folder / "cache")
-    np.savez(folder / f"{rank}.npz", logits=result.logits, films=teacher.model.films)
+    np.savez(folder / f"{rank}.npz", logits=result.logits, images=teacher.model.images)
     dist.destroy_process_group()
 
 
@@ -343,7 +343,7 @@ def test_of_two_processes_one_computes_and_both_have_the_logits(rows, tmp_path):
         process.join(60)
         assert process.exitcode == 0
     first, second = (np.load(tmp_path / f"{rank}.npz") for rank in range(2))
-    assert [int(first["films"]), int(second["films"])] == [10, 0]
+    assert [int(first["images"]), int(second["images"])] == [10, 0]
     np.testing.assert_array_equal(second["logits"], first["logits"])
     assert len(files(tmp_path / "cache")) == 1
 
@@ -355,18 +355,18 @@ def test_endless_phantoms_are_refused_wherever_they_are(rows, folder):
     phantoms = PhantomRows(4, size=64)
     joined = JoinedRows([rows, phantoms])
     processor = student()
-    for endless in (phantoms, joined, TransformedDataset(joined, FilmTransform(processor, prior="none"))):
+    for endless in (phantoms, joined, TransformedDataset(joined, ImageTransform(processor, prior="none"))):
         with pytest.raises(ValueError, match=r"got PhantomRows, which draws new ones.*teacher itself"):
             cached(endless, build_teacher(), folder)
 
 
-def test_joined_films_are_taken(rows, folder):
+def test_joined_images_are_taken(rows, folder):
     assert cached(JoinedRows([rows, rows]), build_teacher(), folder).logits.shape == (10, 2, 3)
 
 
 def test_rows_that_are_already_transformed_are_refused(rows, folder):
-    dataset = TransformedDataset(rows, FilmTransform(student(), prior="none"))
-    with pytest.raises(ValueError, match=r"must hold films under 'image', got .*'pixel_values'"):
+    dataset = TransformedDataset(rows, ImageTransform(student(), prior="none"))
+    with pytest.raises(ValueError, match=r"must hold images under 'image', got .*'pixel_values'"):
         cached(dataset, build_teacher(), folder)
 
 
@@ -383,7 +383,7 @@ def test_a_diverged_teacher_is_not_cached(rows, folder):
     assert not folder.exists()
 
 
-def test_a_film_that_is_not_there_is_named(rows, folder):
+def test_an_image_that_is_not_there_is_named(rows, folder):
     os.unlink(rows[1]["image"]["path"])
     with pytest.raises(FileNotFoundError, match=r"1\.png"):
         cached(rows, build_teacher(), folder)
@@ -416,4 +416,4 @@ def test_a_folder_is_read_without_rows(rows, folder):
     store = TeacherLogits(folder, build_teacher(), student())
     store.read()
     assert len(store.known) == 5
-    np.testing.assert_array_equal(store.known[film_key(rows[4]["image"])], first.logits[4])
+    np.testing.assert_array_equal(store.known[image_key(rows[4]["image"])], first.logits[4])

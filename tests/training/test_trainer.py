@@ -218,8 +218,8 @@ def test_parts_are_logged_by_name_as_their_mean_since_the_last_log(tmp_path, row
 # Steps ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_step_is_the_same_however_its_films_are_accumulated(tmp_path, rows):
-    """8 × 1, 2 × 4 and 1 × 8 films, with unannotated labels and missing priors in unequal numbers."""
+def test_a_step_is_the_same_however_its_images_are_accumulated(tmp_path, rows):
+    """8 × 1, 2 × 4 and 1 × 8 images, with unannotated labels and missing priors in unequal numbers."""
     results = []
     for batch_size, accumulation in ((8, 1), (4, 2), (1, 8)):
         trainer = tiny_trainer(
@@ -321,7 +321,7 @@ def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(tmp_path, ro
     assert resumed.state.global_step == 12
     assert curve(resumed) == curve(whole)
     assert len({entry["loss_patch"] for entry in curve(whole)}) > 6  # a curve, not a line
-    # Steps 7 to 12 of four films each; what the stopped run read ahead is read again.
+    # Steps 7 to 12 of four images each; what the stopped run read ahead is read again.
     assert resumed_read.order == whole_read.order[24:]
     assert stopped_read.order[:24] == whole_read.order[:24]
     assert_same_weights(weights(whole.model), weights(resumed.model), rtol=0, atol=0)
@@ -439,7 +439,7 @@ def test_plain_arguments_take_our_defaults_of_what_they_lack(tmp_path, rows):
 def test_teacher_logits_in_rows_survive_the_removal_of_unused_columns(tmp_path, rows):
     args = TrainingArguments(str(tmp_path / "run"), use_cpu=True, report_to="none")
     assert args.remove_unused_columns
-    taught = [row | {"teacher_logits": torch.zeros(3), "name": "a film"} for row in rows[:4]]
+    taught = [row | {"teacher_logits": torch.zeros(3), "name": "an image"} for row in rows[:4]]
     trainer = ClarityDistillationTrainer(model=tiny_model(), args=args, train_dataset=taught)
     [batch] = trainer.get_train_dataloader()
     assert "teacher_logits" in batch

@@ -27,7 +27,12 @@ tiny_vits = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(tiny_vits)
 EXACT, SIZES, TIMM_SIZES = tiny_vits.EXACT, tiny_vits.SIZES, tiny_vits.TIMM_SIZES
 assert_same_weights, clarity, dinov2 = tiny_vits.assert_same_weights, tiny_vits.clarity, tiny_vits.dinov2
-films, randomised, timm_vit, tokens_of = tiny_vits.films, tiny_vits.randomised, tiny_vits.timm_vit, tiny_vits.tokens_of
+images, randomised, timm_vit, tokens_of = (
+    tiny_vits.images,
+    tiny_vits.randomised,
+    tiny_vits.timm_vit,
+    tiny_vits.tokens_of,
+)
 vit = tiny_vits.vit
 
 
@@ -67,7 +72,7 @@ def test_a_folder_as_timm_writes_it_loads_too(tmp_path):
     model = ClarityModel(config_from_vit(tmp_path, id2label={0: "Mass"}, class_attention_layers=1)).eval()
     initialize_from_vit(model, tmp_path, class_token_noise=0)
     assert config_from_vit(tmp_path).to_dict() == config_from_vit(source).to_dict()
-    pixels = films(160, 160)
+    pixels = images(160, 160)
     torch.testing.assert_close(tokens_of(model, pixels), tokens_of(source, pixels), **EXACT)
 
 

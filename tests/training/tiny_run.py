@@ -3,8 +3,8 @@
 
     python -m torch.distributed.run --nproc_per_node 2 tests/training/tiny_run.py FOLDER CUT [CUT ...]
 
-A CUT such as 4x1 is the films of a forward pass in a process, by the passes that a step accumulates; 4x1-bare is of
-films without priors, 4x1-fsdp asks the Trainer for FSDP. Process 0 leaves weights and logs of each in FOLDER/CUT.pt.
+A CUT such as 4x1 is the images of a forward pass in a process, by the passes that a step accumulates; 4x1-bare is of
+images without priors, 4x1-fsdp asks the Trainer for FSDP. Process 0 leaves weights and logs of each in FOLDER/CUT.pt.
 """
 
 import os
@@ -42,7 +42,7 @@ def tiny_model(**settings):
 
 
 def random_rows(count):
-    """Rows of noise: a third of the labels and every third prior unannotated, the first film without any label."""
+    """Rows of noise: a third of the labels and every third prior unannotated, the first image without any label."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 3, (count, len(FINDINGS)), generator=generator).float()
     labels[labels == 2] = torch.nan
@@ -100,7 +100,7 @@ def tiny_trainer(folder, rows, model=None, teacher=None, callbacks=None, compute
 
 
 def run_cut(folder, cut):
-    """Four steps over 16 films with a teacher, cut as above; process 0 saves what the tests compare."""
+    """Four steps over 16 images with a teacher, cut as above; process 0 saves what the tests compare."""
     size, _, kind = cut.partition("-")
     batch_size, accumulation = (int(part) for part in size.split("x"))
     rows = random_rows(16)

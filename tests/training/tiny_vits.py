@@ -40,7 +40,7 @@ def clarity(cls=ClarityModel, findings=("Mass",), seed=1, **changes):
     return cls(ClarityConfig(**{**CLARITY, "id2label": dict(enumerate(findings)), **changes})).eval()
 
 
-def films(height=32, width=32, channels=3):
+def images(height=32, width=32, channels=3):
     return torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(2))
 
 

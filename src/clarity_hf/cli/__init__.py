@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words of the command line, by default those of the process.
 
     Returns:
-        Exit status: 0 all done, 1 nothing could be done or the arguments are wrong, 3 some films failed, 130 or 143
+        Exit status: 0 all done, 1 nothing could be done or the arguments are wrong, 3 some images failed, 130 or 143
         stopped by SIGINT or SIGTERM.
     """
     try:

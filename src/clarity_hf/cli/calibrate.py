@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""`clarity-hf calibrate`: scores as probabilities, and thresholds, from validation films."""
+"""`clarity-hf calibrate`: scores as probabilities, and thresholds, from validation images."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -44,9 +44,9 @@ def calibrate(
     model: ModelArgument,
     data: DataArgument,
     output_dir: Annotated[Path, typer.Option(help="Folder of the calibrated model.")] = Path("runs/calibrated"),
-    split: Annotated[CalibrationSplit, typer.Option(help="Of the films.")] = CalibrationSplit.VALIDATION,
+    split: Annotated[CalibrationSplit, typer.Option(help="Of the images.")] = CalibrationSplit.VALIDATION,
     validation_split: ValidationSplitOption = None,
-    films: Annotated[int | None, typer.Option(help="Only the first films.")] = None,
+    images: Annotated[int | None, typer.Option(help="Only the first images.")] = None,
     rule: Annotated[Rule, typer.Option(help="For score thresholds.")] = Rule.YOUDEN,
     sensitivity: Annotated[float, typer.Option(help="To be reached with --rule sensitivity.")] = 0.9,
     min_positives: Annotated[int, typer.Option(help="With fewer a finding keeps its calibration.")] = 5,
@@ -56,9 +56,9 @@ def calibrate(
     workers: WorkersOption = 0,
     device: DeviceOption = "auto",
 ) -> None:
-    """Calibrate a checkpoint on validation films and save it; report on other films afterwards.
+    """Calibrate a checkpoint on validation images and save it; report on other images afterwards.
 
-    Printed are what each finding was given, and what such a calibration reaches on films that it has not seen: fitted
+    Printed are what each finding was given, and what such a calibration reaches on images that it has not seen: fitted
     on one half of the patients, measured on the other, and the other way round.
     """
     from clarity_hf.deployment.calibrated_checkpoint import save_calibrated
@@ -68,14 +68,14 @@ def calibrate(
 
     loaded, image_processor = load(model, device)
     records = calibration_records(
-        loaded, image_processor, data, output_dir, split.value, validation_split, films, batch_size, workers
+        loaded, image_processor, data, output_dir, split.value, validation_split, images, batch_size, workers
     )
     # Before the config changes: the records' scores are of the calibration that it has now, which both undo.
     unseen = calibration.cross_fitted(loaded.config, records, rule.value, sensitivity, min_positives)
     found = calibration.calibrate(
         loaded.config, records, rule.value, sensitivity, min_positives, min_boxes, rare.value
     )
-    on = f"{len(records)} {split.value} films"
+    on = f"{len(records)} {split.value} images"
     about = f"{on} of {published_name(data)}"
     print(save_calibrated(model, loaded, image_processor, output_dir, found, unseen, about))
     print(f"saved {output_dir}: calibration on {on}")

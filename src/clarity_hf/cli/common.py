@@ -15,8 +15,8 @@ ModelArgument = Annotated[str, typer.Argument(help="Packaged name, folder or Hub
 ModelOption = Annotated[str, typer.Option(help="Packaged name, folder or Hub id.")]
 DataArgument = Annotated[str, typer.Argument(help="'phantom', a folder, a table or a Hub id.")]
 ValidationSplitOption = Annotated[str | None, typer.Option(help="Committed list, such as nih-validation.")]
-BatchSizeOption = Annotated[int, typer.Option(help="Films per forward pass.")]
-WorkersOption = Annotated[int, typer.Option("--num-workers", "--workers", help="Processes that read films ahead.")]
+BatchSizeOption = Annotated[int, typer.Option(help="Images per forward pass.")]
+WorkersOption = Annotated[int, typer.Option("--num-workers", "--workers", help="Processes that read images ahead.")]
 RadiographCheckOption = Annotated[
     str, typer.Option(help="Of what looks like no frontal chest radiograph: warn, refuse or off.")
 ]

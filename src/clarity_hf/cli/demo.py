@@ -14,21 +14,21 @@ def demo(
     host: Annotated[str, typer.Option(help="Address to listen on; by default only this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 7860,
     max_upload_mb: Annotated[float, typer.Option(help="Largest upload in megabytes.")] = 64,
-    max_queue: Annotated[int, typer.Option(help="Films that may wait; the next is turned away.")] = 8,
+    max_queue: Annotated[int, typer.Option(help="Images that may wait; the next is turned away.")] = 8,
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="Another name under which browsers reach the page; may be repeated.")
     ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Serve a web page for one film at a time; needs the extra demo. Ctrl-C ends it."""
+    """Serve a web page for one image at a time; needs the extra demo. Ctrl-C ends it."""
     from clarity_hf.deployment.web_page import LOOPBACK, serve_page
     from clarity_hf.training.runs import published_name
 
     pipeline = load_pipeline(model, device)
     if host.strip("[]") not in LOOPBACK:
         print(
-            "warning: others reach this page, without login and without encryption. Show no patients' films.",
+            "warning: others reach this page, without login and without encryption. Show no patients' images.",
             file=sys.stderr,
         )
     serve_page(

@@ -48,20 +48,20 @@ def evaluate(
     model: ModelArgument,
     data: DataArgument,
     output_dir: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("runs/evaluation"),
-    split: Annotated[Split, typer.Option(help="Of the films.")] = Split.TEST,
+    split: Annotated[Split, typer.Option(help="Of the images.")] = Split.TEST,
     validation_split: ValidationSplitOption = None,
-    films: Annotated[int | None, typer.Option(help="Only the first films; of phantoms, 1,000 by default.")] = None,
+    images: Annotated[int | None, typer.Option(help="Only the first images; of phantoms, 1,000 by default.")] = None,
     baselines: Annotated[
         list[Baseline] | None,
         typer.Option("--baselines", "--baseline", help="Other methods beside it, one or several; random by default."),
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="Classifier for Grad-CAM.")] = None,
-    sanity_films: Annotated[int, typer.Option(help="Films for deletion, insertion and random weights.")] = 0,
+    sanity_images: Annotated[int, typer.Option(help="Images for deletion, insertion and random weights.")] = 0,
     tuning_split: Annotated[str | None, typer.Option(help="Committed list of patients to tune on.")] = None,
     min_positives: Annotated[int, typer.Option(help="Findings with fewer are not in means.")] = 20,
     repeats: Annotated[int, typer.Option(help="Draws of the bootstrap by patient.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of phantoms, bootstrap, splits and random maps.")] = 0,
-    cases: Annotated[bool, typer.Option(help="Draw films into the report.")] = True,
+    cases: Annotated[bool, typer.Option(help="Draw images into the report.")] = True,
     batch_size: BatchSizeOption = 16,
     workers: WorkersOption = 0,
     device: DeviceOption = "auto",
@@ -69,11 +69,11 @@ def evaluate(
     """Evaluate a checkpoint and write a report that a browser opens; needs the extra report."""
     from clarity_hf.data.sources import PHANTOM
     from clarity_hf.evaluation.checkpoint import evaluate_checkpoint
-    from clarity_hf.evaluation.films import open_films
+    from clarity_hf.evaluation.images import open_images
 
     loaded, image_processor = load(model, device)
-    opened = open_films(
-        data, split.value, films, seed, wanted=loaded.config.findings, validation_split=validation_split
+    opened = open_images(
+        data, split.value, images, seed, wanted=loaded.config.findings, validation_split=validation_split
     )
     about = {
         "model": published_word(model),
@@ -90,7 +90,7 @@ def evaluate(
         about,
         baselines=[baseline.value for baseline in baselines or [Baseline.RANDOM] if baseline is not Baseline.NONE],
         teacher=teacher,
-        sanity_films=sanity_films,
+        sanity_images=sanity_images,
         tuning_split=tuning_split,
         batch_size=batch_size,
         num_workers=workers,

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""`clarity-hf phantom`: a data set of synthetic films."""
+"""`clarity-hf phantom`: a data set of synthetic images."""
 
 import sys
 from enum import StrEnum
@@ -15,21 +15,21 @@ Finding = StrEnum("Finding", {finding: finding for finding in FINDINGS})  # type
 
 def phantom(
     folder: Annotated[Path, typer.Argument(help="Made where it is not there; files of the same names are replaced.")],
-    count: Annotated[int, typer.Option(help="Number of films.")] = 100,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same films.")] = 0,
-    size: Annotated[int, typer.Option(help="Side of the films in pixels.")] = 512,
+    count: Annotated[int, typer.Option(help="Number of images.")] = 100,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same images.")] = 0,
+    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 512,
     test_fraction: Annotated[float, typer.Option(help="Share of the patients in test_list.txt.")] = 0.2,
     findings: Annotated[
         list[Finding] | None,
-        typer.Option("--findings", "--finding", help="Findings of every film; by default drawn film by film."),
+        typer.Option("--findings", "--finding", help="Findings of every image; by default drawn image by image."),
     ] = None,
 ) -> None:
-    """Write synthetic films, masks, labels and boxes in the layout of NIH ChestX-ray14."""
+    """Write synthetic images, masks, labels and boxes in the layout of NIH ChestX-ray14."""
     from tqdm import tqdm
 
     from clarity_hf.data.phantoms import write_phantoms
 
     names = [finding.value for finding in findings] if findings else None
-    with tqdm(total=count, unit="film", file=sys.stderr) as bar:
+    with tqdm(total=count, unit="image", file=sys.stderr) as bar:
         write_phantoms(folder, count, seed, size, test_fraction, names, lambda done, total: bar.update())
-    print(f"wrote {count} films to {folder}")
+    print(f"wrote {count} images to {folder}")

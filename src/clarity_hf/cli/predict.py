@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""`clarity-hf predict`: films in, a folder of findings out."""
+"""`clarity-hf predict`: images in, a folder of findings out."""
 
 import contextlib
 import datetime
@@ -25,7 +25,7 @@ from .common import (
 )
 
 SOME_FAILED = 3
-"""Exit status where some films failed and the others are done."""
+"""Exit status where some images failed and the others are done."""
 
 TOLD = 3
 """Failures up to so many are told on the terminal too."""
@@ -38,7 +38,7 @@ LONGEST_WAIT = datetime.timedelta(days=30)
 
 
 def predict(
-    inputs: Annotated[list[str], typer.Argument(help="Films, folders, globs, or @FILE, a list of them.")],
+    inputs: Annotated[list[str], typer.Argument(help="Images, folders, globs, or @FILE, a list of them.")],
     output_dir: Annotated[Path, typer.Option(help="Folder of the results; one that is there is resumed.")] = Path(
         "predictions"
     ),
@@ -48,36 +48,36 @@ def predict(
         float | None, typer.Option(help="Score from which a finding is present; by default the model's own.")
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Also findings.csv and boxes.csv.")] = False,
-    overlays: Annotated[bool, typer.Option("--overlays", help="Also a picture of each film.")] = False,
-    maps: Annotated[bool, typer.Option("--maps", help="Also each film's localization maps as npz.")] = False,
+    overlays: Annotated[bool, typer.Option("--overlays", help="Also a picture of each image.")] = False,
+    maps: Annotated[bool, typer.Option("--maps", help="Also each image's localization maps as npz.")] = False,
     dicom: Annotated[
-        bool, typer.Option("--dicom", help="Also DICOM SR, SEG and Secondary Capture, of films that are DICOM.")
+        bool, typer.Option("--dicom", help="Also DICOM SR, SEG and Secondary Capture, of images that are DICOM.")
     ] = False,
     dicom_kinds: DicomKindsOption = None,
-    fhir: Annotated[bool, typer.Option("--fhir", help="Also FHIR R4, of films that are DICOM.")] = False,
+    fhir: Annotated[bool, typer.Option("--fhir", help="Also FHIR R4, of images that are DICOM.")] = False,
     fhir_r5: Annotated[bool, typer.Option("--fhir-r5", help="Also FHIR R5, boxes as ImagingSelection.")] = False,
     identifiers: Annotated[
         bool, typer.Option("--identifiers", help="UIDs and accession number in lines and tables; they tell whose.")
     ] = False,
     radiograph_check: RadiographCheckOption = "warn",
     batch_size: BatchSizeOption = 8,
-    workers: Annotated[int, typer.Option("--num-workers", "--workers", help="Threads that read films ahead.")] = 2,
+    workers: Annotated[int, typer.Option("--num-workers", "--workers", help="Threads that read images ahead.")] = 2,
     device: DeviceOption = "auto",
 ) -> None:
-    """Localize the findings of films: findings.jsonl, one line a film, and more by option.
+    """Localize the findings of images: findings.jsonl, one line an image, and more by option.
 
     Started again with the same arguments it goes on where it was stopped. Started by torchrun or accelerate launch,
-    the processes share the films, and end together. Exit status: 0 all films done, 1 nothing could be done, 3 some
-    films failed, which failed.jsonl names; a launcher's own is 0 or 1.
+    the processes share the images, and end together. Exit status: 0 all images done, 1 nothing could be done, 3 some
+    images failed, which failed.jsonl names; a launcher's own is 0 or 1.
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     part = f"-r{rank:02d}" if world_size > 1 else ""
     with _stoppable(output_dir, part) as stop:
-        from clarity_hf.deployment.batch_prediction import find_films, predict_films
+        from clarity_hf.deployment.batch_prediction import find_images, predict_images
         from clarity_hf.deployment.dicom_output import DEFAULT_KINDS
         from clarity_hf.training.runs import published_name
 
-        found = find_films(inputs, recursive, exclude=[output_dir])
+        found = find_images(inputs, recursive, exclude=[output_dir])
         if rank == 0:
             _tell_passed_over(found)
         pipeline = load_pipeline(model, device)
@@ -87,9 +87,9 @@ def predict(
         outputs = [name for name, on in wanted.items() if on]
         with _launched(world_size) as total_over_processes:
             with _bar(f"process {rank}" if world_size > 1 else None) as advance:
-                done = predict_films(
+                done = predict_images(
                     pipeline,
-                    found.films,
+                    found.images,
                     output_dir,
                     model_name=published_name(model),
                     threshold=threshold,
@@ -119,7 +119,7 @@ class _Stop:
     """How far a run has come, and whether a signal has asked it to end."""
 
     def __init__(self) -> None:
-        self.films = self.total = 0
+        self.images = self.total = 0
         self.signal: signal.Signals | None = None
 
     def __call__(self, number: int, _: Any) -> None:
@@ -130,9 +130,9 @@ class _Stop:
     def after(self, advance: Callable[[int, int], None]) -> Callable[[int, int], None]:
         """Note what is done, and end the run if the error of a signal was lost in a callback of a library."""
 
-        def reached(films: int, total: int) -> None:
-            advance(films, total)
-            self.films, self.total = films, total
+        def reached(images: int, total: int) -> None:
+            advance(images, total)
+            self.images, self.total = images, total
             if self.signal is not None:
                 raise _Stopped
 
@@ -158,24 +158,24 @@ def _stoppable(folder: Path, part: str) -> Iterator[_Stop]:
 def _stopped_in_words(stop: _Stop, folder: Path, part: str) -> str:
     name = "a signal" if stop.signal is None else stop.signal.name
     if not stop.total:
-        return f"stopped by {name} before the first film. Start the same command again."
+        return f"stopped by {name} before the first image. Start the same command again."
     failures = folder / f"failed{part}.jsonl"
     failed = failures.read_bytes().count(b"\n") if failures.is_file() else 0
     return (
-        f"stopped by {name}: {stop.films} of {stop.total} films are done, {failed} of them failed, and stand in "
+        f"stopped by {name}: {stop.images} of {stop.total} images are done, {failed} of them failed, and stand in "
         f"{folder / f'findings{part}.jsonl'}. Start the same command again to go on with the other "
-        f"{stop.total - stop.films}."
+        f"{stop.total - stop.images}."
     )
 
 
 def _tell_passed_over(found: Any) -> None:
     if found.passed_over:
         told = ", ".join(f"{count} {suffix or 'without ending'}" for suffix, count in found.passed_over.items())
-        print(f"passed over, no films: {told}", file=sys.stderr)
+        print(f"passed over, no images: {told}", file=sys.stderr)
     if found.folders:
         print(f"not looked into: {found.folders} folders inside (-r looks into them)", file=sys.stderr)
     for folder, reason in list(found.unread.items())[:MOST_FOLDERS]:
-        print(f"warning: films may be missing: {_printable(folder)} {reason}", file=sys.stderr)
+        print(f"warning: images may be missing: {_printable(folder)} {reason}", file=sys.stderr)
     if len(found.unread) > MOST_FOLDERS:
         print(f"warning: and {len(found.unread) - MOST_FOLDERS} folders more", file=sys.stderr)
 
@@ -188,14 +188,14 @@ def _printable(name: str) -> str:
 def _tell(counts: Sequence[int], folder: Path, part: str) -> None:
     predicted, skipped, failed, warned, changed = counts
     print(
-        f"{predicted} {'film' if predicted == 1 else 'films'} predicted, {skipped} done before, {failed} failed; "
+        f"{predicted} {'image' if predicted == 1 else 'images'} predicted, {skipped} done before, {failed} failed; "
         f"wrote {folder / 'findings.jsonl'}. For research, not for diagnosis."
     )
     if changed:
         print(f"{changed} of them had results of another file by that name, which these replace", file=sys.stderr)
     if warned:
         print(
-            f'warning: {warned} of the films predicted now look like no frontal chest radiograph; see "warning" in '
+            f'warning: {warned} of the images predicted now look like no frontal chest radiograph; see "warning" in '
             f"{folder / 'findings.jsonl'}",
             file=sys.stderr,
         )
@@ -203,16 +203,16 @@ def _tell(counts: Sequence[int], folder: Path, part: str) -> None:
         record = folder / f"failed{part}.jsonl"
         lines = record.read_text(encoding="utf-8").splitlines() if failed <= TOLD and record.is_file() else []
         for line in map(json.loads, lines):
-            print(_printable(f"{line['film']}: {line['reason']}"), file=sys.stderr)
+            print(_printable(f"{line['image']}: {line['reason']}"), file=sys.stderr)
         print(f"what failed and why: {record}", file=sys.stderr)
 
 
 @contextlib.contextmanager
 def _bar(description: str | None) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar that does not count films of earlier runs as fast ones."""
+    """A progress bar that does not count images of earlier runs as fast ones."""
     from tqdm import tqdm
 
-    with tqdm(unit="film", file=sys.stderr, desc=description) as bar:
+    with tqdm(unit="image", file=sys.stderr, desc=description) as bar:
 
         def advance(done: int, total: int) -> None:
             if bar.total is None:
@@ -229,8 +229,8 @@ def _bar(description: str | None) -> Iterator[Callable[[int, int], None]]:
 def _launched(world_size: int) -> Iterator[Callable[[Sequence[int]], list[int]] | None]:
     """A sum over the processes of a launcher, once all of them have done their share; None without a launcher.
 
-    A launcher stops the others as soon as one process ends with a status other than 0, as one with a bad film does: so
-    none may end before all are done.
+    A launcher stops the others as soon as one process ends with a status other than 0, as one with a bad image does:
+    so none may end before all are done.
     """
     if world_size == 1 or "MASTER_ADDR" not in os.environ:
         yield None

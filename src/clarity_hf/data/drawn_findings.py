@@ -18,8 +18,8 @@ from scipy.ndimage import uniform_filter
 
 from clarity_hf.labels import FINDINGS
 
-from .phantoms.film import PAINTERS
 from .phantoms.geometry import Exam, Geometry, Person, chord
+from .phantoms.image import PAINTERS
 from .phantoms.lesions import settle
 from .phantoms.scene import LUNG_ATTENUATION, VESSEL_ATTENUATION, Scene
 from .thorax_segmenter import ThoraxMasks
@@ -62,7 +62,7 @@ class DrawnImage(NamedTuple):
 
 
 class RealScene(Scene):
-    """A real radiograph as the normal film that painters take: its outlines from masks, its layers from grey values.
+    """A real radiograph as the normal image that painters take: its outlines from masks, its layers from grey values.
 
     Args:
         image: `(H, W)` in [0, 1], bones bright.

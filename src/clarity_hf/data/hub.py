@@ -105,7 +105,7 @@ def load_hub(
         validation_fraction: Probability, in [0, 1), with which a training patient goes to validation where the data
             set has no validation split. It is decided patient by patient, so that a stream is split as the whole is.
         seed: Of that draw.
-        streaming: Read films as they are needed instead of fetching all first. Shuffle the rows of such a split with
+        streaming: Read images as they are needed instead of fetching all first. Shuffle the rows of such a split with
             `rows.shuffle(seed, buffer_size)` and train on them through [`TransformedStream`].
         revision: Commit or tag of the repository; by default its newest.
 
@@ -114,7 +114,7 @@ def load_hub(
         data set does not have is empty.
 
     Raises:
-        ValueError: Columns or labels are not known, a file of it is broken, a film of a fetched data set is named by
+        ValueError: Columns or labels are not known, a file of it is broken, an image of a fetched data set is named by
             a path of this machine, an argument is out of range; in a stream, labels and paths are read, and refused,
             as rows come.
         datasets.exceptions.DatasetNotFoundError: There is no such data set.
@@ -140,10 +140,10 @@ def load_imagefolder(
 ) -> Source:
     """Load a folder of images as the `imagefolder` of `datasets` does.
 
-    Either a subfolder a finding: its films have that finding and none of the others, and those in `No Finding` or
+    Either a subfolder a finding: its images have that finding and none of the others, and those in `No Finding` or
     `normal` have none; `train/`, `validation/` and `test/` may stand above. Or images with a `metadata.csv` whose
     column `file_name` names them: in the folder itself it is read by [`load_table`], in the folders of splits as
-    columns of [`load_hub`]. Films of subfolders have no patients.
+    columns of [`load_hub`]. Images of subfolders have no patients.
 
     Args:
         folder: The folder.
@@ -197,7 +197,7 @@ class _Wanted:
     empty: Empty
     validation_fraction: float
     seed: int
-    root: str | None = None  # the folder of the films; None for what was fetched from the Hub
+    root: str | None = None  # the folder of the images; None for what was fetched from the Hub
 
 
 def _load_dataset(name: str, shown: str | os.PathLike[str], **options: Any) -> Any:
@@ -220,18 +220,18 @@ def _check_files(folder: Path) -> None:
 
 
 def _outside(paths: Iterable[str | None], roots: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """The paths of films that lead out of all of `roots`, compared as written."""
+    """The paths of images that lead out of all of `roots`, compared as written."""
     folders = [os.path.abspath(root) for root in roots]
-    # A stream's own addresses (`hf://`) are no files; the films' reader opens none.
+    # A stream's own addresses (`hf://`) are no files; the images' reader opens none.
     found = [path for path in paths if path is not None and not re.match(r"[a-z][a-z0-9+.-]*://", path)]
     return [path for path in found if not any(is_inside(os.path.abspath(path), folder) for folder in folders)]
 
 
 def _check_fetched(paths: Iterable[str | None], column: str) -> None:
-    """Refuse a fetched row that names a film by a path of this machine: a stranger would choose what is read.
+    """Refuse a fetched row that names an image by a path of this machine: a stranger would choose what is read.
 
     Args:
-        paths: Of the films whose bytes are not in the rows; the others are not opened.
+        paths: Of the images whose bytes are not in the rows; the others are not opened.
         column: For the error.
     """
     own = datasets.config  # each of its folders may be moved alone, by a variable of the environment
@@ -239,8 +239,8 @@ def _check_fetched(paths: Iterable[str | None], column: str) -> None:
     outside = _outside(paths, (own.HF_CACHE_HOME, own.HF_DATASETS_CACHE, *unpacked, constants.HF_HUB_CACHE))
     if outside:
         raise ValueError(
-            f"'{column}' must hold films, or paths of what was fetched with it, got {first_names(outside)}. Use "
-            "another data set: this one reads films of your machine."
+            f"'{column}' must hold images, or paths of what was fetched with it, got {first_names(outside)}. Use "
+            "another data set: this one reads images of your machine."
         )
 
 
@@ -267,7 +267,7 @@ class _Schema:
         }
 
     def patient_of(self, image: Mapping[str, Any] | None, written: Any, fallback: str) -> str:
-        """The patient's id: as written, from an NIH file's name, or one of the film's own."""
+        """The patient's id: as written, from an NIH file's name, or one of the image's own."""
         path = (image or {}).get("path") or ""
         match = _NIH_FILE.search(path) if self.nih_files else None
         return cell_text(written) or (match[1] if match else path or fallback)
@@ -282,7 +282,7 @@ class _Schema:
         digest = hashlib.sha256(image.get("bytes") or b"").hexdigest()
         result = {
             "image": image,
-            "labels": self.labels.read(self.cells(row), f"film {image.get('path') or digest[:12]}").labels,
+            "labels": self.labels.read(self.cells(row), f"image {image.get('path') or digest[:12]}").labels,
             "patient_id": self.patient_of(image, row[self.patient] if self.patient else None, digest),
         }
         return result | ({"thorax_mask": row[self.mask]} if self.mask else {})
@@ -396,7 +396,7 @@ def _find_schema(data: Mapping[str, Any], wanted: _Wanted) -> _Schema:
         schema.doubts.append("No column names patients: they are read from file names such as 00000001_000.png.")
     elif patient is None:
         schema.doubts.append(
-            "No column names patients: films of one patient may be on both sides of a split, and figures may be too "
+            "No column names patients: images of one patient may be on both sides of a split, and figures may be too "
             "high. Give `patient_column`."
         )
     return schema
@@ -410,7 +410,7 @@ def _image_column(features: datasets.Features, given: str | None) -> str:
     if given is None and len(images) != 1:
         raise ValueError(
             f"`image_column` must be given unless there is one column of images, got {images} among {list(features)}. "
-            "Name the films' column."
+            "Name the images' column."
         )
     return given or images[0]
 
@@ -511,13 +511,13 @@ def _load(
         doubts.append(f"{uncertain.total()} labels are uncertain (−1): {counts}.")
     if contradictory:
         named = first_names(contradictory)
-        doubts.append(f"{len(contradictory)} films have both No Finding and a finding, which stands: {named}.")
+        doubts.append(f"{len(contradictory)} images have both No Finding and a finding, which stands: {named}.")
     if counted["empty"]:
-        doubts.append(f"{counted['empty']} films have an empty list of labels and count as without findings.")
+        doubts.append(f"{counted['empty']} images have an empty list of labels and count as without findings.")
     if counted["none"]:
-        doubts.append(f"{counted['none']} films have no labels and are not annotated.")
+        doubts.append(f"{counted['none']} images have no labels and are not annotated.")
     if laterals:
-        doubts.append(f"{len(laterals)} lateral films are dropped: {first_names(laterals)}.")
+        doubts.append(f"{len(laterals)} lateral images are dropped: {first_names(laterals)}.")
     if "validation" not in splits and "train" in splits:
         rows = splits["train"]
         drawn = [draws_patient(p, wanted.validation_fraction, wanted.seed) for p in rows["patient_id"]]
@@ -530,7 +530,7 @@ def _load(
 def _load_split(
     split: str, rows: datasets.Dataset, schema: _Schema, laterals: list[str], contradictory: list[str]
 ) -> tuple[datasets.Dataset, list[int], list[Any]]:
-    """One split in our columns, its films left where they are; its rows' numbers; what was read of their labels."""
+    """One split in our columns, its images left where they are; its rows' numbers; what was read of their labels."""
     views = [loose_name(cell_text(view)) for view in rows[schema.view]] if schema.view else []
     lateral = {i for i, view in enumerate(views) if view in LATERAL_VIEWS}
     laterals.extend(f"{split} row {i}" for i in sorted(lateral))
@@ -539,7 +539,7 @@ def _load_split(
     read = [schema.labels.read(schema.cells(row), f"{split}, row {i}") for i, row in enumerate(labels)]
     contradictory.extend(f"{split} row {i}" for i in frontal if read[i].contradicts)
     patients = rows[schema.patient] if schema.patient else [None] * len(rows)
-    # The paths alone: the films' bytes beside them would be gigabytes.
+    # The paths alone: the images' bytes beside them would be gigabytes.
     paths = pyarrow.compute.struct_field(rows.data.column(schema.image), "path").to_pylist()
     for column in filter(None, (schema.image, schema.mask)):
         cells = rows.data.column(column)
@@ -548,7 +548,7 @@ def _load_split(
         if schema.root is None:
             _check_fetched(named, column)
         elif outside := _outside(named, [schema.root]):
-            schema.doubts.append(f"{split} names {len(outside)} films out of the folder: {first_names(outside)}.")
+            schema.doubts.append(f"{split} names {len(outside)} images out of the folder: {first_names(outside)}.")
     ids = [
         schema.patient_of({"path": path}, written, f"{split}-{i}")
         for i, (path, written) in enumerate(zip(paths, patients, strict=True))
@@ -584,7 +584,7 @@ def _stream(
     data: Mapping[str, datasets.IterableDataset], schema: _Schema, wanted: _Wanted
 ) -> tuple[dict[str, datasets.IterableDataset], list[str]]:
     features = _features_of(schema)
-    doubts = ["Lateral films are left out of the stream."] if schema.view else []
+    doubts = ["Lateral images are left out of the stream."] if schema.view else []
     if len(data) > 1 and (schema.patient or schema.nih_files):
         doubts.append("Patients in two splits are not looked for in a stream.")
     splits = {}
@@ -612,7 +612,7 @@ def _features_of(schema: _Schema) -> datasets.Features:
 
 @dataclass
 class _IsFrontal:
-    """Whether a row is no lateral film."""
+    """Whether a row is no lateral image."""
 
     column: str
 

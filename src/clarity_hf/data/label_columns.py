@@ -31,7 +31,7 @@ OTHER_COLUMNS = ("sex", "gender", "patient sex", "patient gender", "age", "patie
 
 LATERAL_VIEWS = ("lateral", "ll", "rl", "lat")
 NORMAL_NAMES = ("no finding", "no findings", "normal")
-"""What stands for a film without any finding, as a column, a label or the name of a folder."""
+"""What stands for an image without any finding, as a column, a label or the name of a folder."""
 
 INDEPENDENT_FINDINGS = ("support devices",)
 """Observations of which `No Finding` says nothing: CheXpert's labeller ignores devices when it sets it."""
@@ -69,7 +69,7 @@ def _hint(name: str, known: Iterable[str]) -> str:
 
 
 class LabelRow(NamedTuple):
-    """Labels of one film.
+    """Labels of one image.
 
     Attributes:
         labels: `(F,)` float32 of 1, 0, NaN.
@@ -141,7 +141,8 @@ class NameLabels:
         self.places = {harmonised_finding(name): self.names.index(finding) for name, finding in vocabulary.items()}
 
     def read(self, cells: Mapping[str, str], where: str) -> LabelRow:
-        """Read one row, as [`ColumnLabels`]; an empty cell is an unannotated film, an empty list one without findings.
+        """Read one row, as [`ColumnLabels`]; an empty cell is an unannotated image, an empty list one without
+        findings.
 
         Raises:
             ValueError: A name is not in the vocabulary; the message names the line and the closest.

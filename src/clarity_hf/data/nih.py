@@ -5,18 +5,18 @@ Wang et al., "ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks on
 Localization of Common Thorax Diseases", CVPR 2017. The release is read as it was published:
 
     DATA_DIR/
-      Data_Entry_2017_v2020.csv                     a row a film (or the older Data_Entry_2017.csv)
+      Data_Entry_2017_v2020.csv                     a row an image (or the older Data_Entry_2017.csv)
       train_val_list.txt, test_list.txt             the official split, by patient
       BBox_List_2017.csv, BBox_List_RSNA.csv, ...   boxes, optional
-      images/ or images_001/images/ ...             the films; any other folder is found too
+      images/ or images_001/images/ ...             the images; any other folder is found too
       original-1024/                                not of the release: a subset's copies at full size, whose
                                                     patients go to validation
       masks/                                        optional thorax masks, NAME.png or .jpg, of any size
 
-`load_nih` gives the data set; `read_nih_tables` gives the rows and a report of all that was dropped; `split_films` is
+`load_nih` gives the data set; `read_nih_tables` gives the rows and a report of all that was dropped; `split_images` is
 the split alone.
 
-Frames: boxes are xyxy pixels of the release's 1024x1024 films (`BOX_FRAME`), right and bottom exclusive, whatever the
+Frames: boxes are xyxy pixels of the release's 1024x1024 images (`BOX_FRAME`), right and bottom exclusive, whatever the
 size of the image on disk. Multiply by `size / BOX_FRAME` for a copy resized to `size`, or ask the image processor for
 boxes with `target_sizes=[(BOX_FRAME, BOX_FRAME)]`.
 """
@@ -50,7 +50,7 @@ OLDEST_AGE = 120
 """Ages above this, in years, are errors of the older table (they reach 414) and are read as unknown."""
 
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
-"""Names of the table of films, the preferred one first."""
+"""Names of the table of images, the preferred one first."""
 
 TRAIN_VALIDATION_LIST = "train_val_list.txt"
 TEST_LIST = "test_list.txt"
@@ -70,23 +70,23 @@ _CITATION = (
 
 
 @dataclass(slots=True)
-class NihFilm:
+class NihImage:
     """One row of the release's table, with its boxes and its file.
 
     Attributes:
         image_id: File name without its extension, such as `00000061_012`.
         patient_id: Eight digits, as at the beginning of the file name.
-        findings: Names of the findings that are present, none for a film without.
+        findings: Names of the findings that are present, none for an image without.
         boxes: `(x0, y0, x1, y1)` each, pixels of the `BOX_FRAME` frame, right and bottom exclusive.
         box_findings: Index into `FINDINGS` of each of `boxes`.
         sex: `M`, `F`, or what the table says.
         age: In years, `None` where it is not known.
         view: `PA` or `AP`.
         follow_up: Number of the visit, `None` where the table has no such column.
-        official_split: `train_val`, `test`, or `None` for a film in neither list.
+        official_split: `train_val`, `test`, or `None` for an image in neither list.
         path: Absolute path of the image, `None` where it is missing or does not decode.
         mask_path: Absolute path of the thorax mask, `None` where there is none.
-        has_original: Whether `original-1024/` holds a copy of the film.
+        has_original: Whether `original-1024/` holds a copy of the image.
     """
 
     image_id: str
@@ -106,24 +106,24 @@ class NihFilm:
 
 @dataclass
 class NihReport:
-    """What was read, dropped and doubted; every list names its films by `image_id`, in the order of its source.
+    """What was read, dropped and doubted; every list names its images by `image_id`, in the order of its source.
 
     Attributes:
         rows: Rows of the table, repeated ones included.
-        usable: Films that reach a split: a row, a file and an official list.
-        missing_files: Films of the table without an image. Dropped.
-        corrupt_files: Films whose image does not decode, with the reason; filled with `verify=True`. Dropped.
-        unlisted: Films of the table in neither official list. Dropped.
-        duplicate_rows: Films with a further row in the table; the first row stands.
+        usable: Images that reach a split: a row, a file and an official list.
+        missing_files: Images of the table without an image. Dropped.
+        corrupt_files: Images whose image does not decode, with the reason; filled with `verify=True`. Dropped.
+        unlisted: Images of the table in neither official list. Dropped.
+        duplicate_rows: Images with a further row in the table; the first row stands.
         files_without_row: Images without a row in the table. Not read.
-        duplicate_files: Further images of a film already found, as those of `original-1024/`. Not read.
-        listed_without_row: Films of the official lists that the table does not have.
-        boxes_without_row: Films of the box lists that the table does not have, once a box. Boxes dropped.
-        duplicate_boxes: Films for which a box list repeats a box, once a repetition. Repetitions dropped.
-        boxes_without_label: Films with a box for a finding that their labels do not have, once a box (the readers of
+        duplicate_files: Further images of an image already found, as those of `original-1024/`. Not read.
+        listed_without_row: Images of the official lists that the table does not have.
+        boxes_without_row: Images of the box lists that the table does not have, once a box. Boxes dropped.
+        duplicate_boxes: Images for which a box list repeats a box, once a repetition. Repetitions dropped.
+        boxes_without_label: Images with a box for a finding that their labels do not have, once a box (the readers of
             the RSNA boxes were not those of the labels). Kept.
-        unknown_ages: Films whose age is empty or above `OLDEST_AGE`. Kept, without an age.
-        missing_masks: Films without a thorax mask although there is a folder of masks. Kept, without a mask.
+        unknown_ages: Images whose age is empty or above `OLDEST_AGE`. Kept, without an age.
+        missing_masks: Images without a thorax mask although there is a folder of masks. Kept, without a mask.
         has_masks: Whether there is a folder of masks.
         has_test_list: Whether `test_list.txt` is there; without it the test split is empty.
     """
@@ -149,18 +149,18 @@ class NihReport:
         """One sentence for each thing that was dropped or doubted, with its count and the first few names."""
         corrupt = [f"{name} ({reason})" for name, reason in self.corrupt_files.items()]
         said = [
-            ("films of the table have no image file and are dropped", self.missing_files),
-            ("films do not decode and are dropped", corrupt),
-            ("films are in neither official list and are dropped", self.unlisted),
-            ("rows repeat a film; its first row stands", self.duplicate_rows),
+            ("images of the table have no image file and are dropped", self.missing_files),
+            ("images do not decode and are dropped", corrupt),
+            ("images are in neither official list and are dropped", self.unlisted),
+            ("rows repeat an image; its first row stands", self.duplicate_rows),
             ("images have no row in the table and are not read", self.files_without_row),
-            ("images are further copies of a film and are not read", self.duplicate_files),
-            ("films of the official lists have no row in the table", self.listed_without_row),
-            ("boxes are for films without a row in the table and are dropped", self.boxes_without_row),
+            ("images are further copies of an image and are not read", self.duplicate_files),
+            ("images of the official lists have no row in the table", self.listed_without_row),
+            ("boxes are for images without a row in the table and are dropped", self.boxes_without_row),
             ("boxes are repeated and are kept once", self.duplicate_boxes),
-            ("boxes are for a finding that the film's labels do not have and are kept", self.boxes_without_label),
-            (f"films have no age, or one above {OLDEST_AGE}, and are kept without an age", self.unknown_ages),
-            ("films have no thorax mask", self.missing_masks),
+            ("boxes are for a finding that the image's labels do not have and are kept", self.boxes_without_label),
+            (f"images have no age, or one above {OLDEST_AGE}, and are kept without an age", self.unknown_ages),
+            ("images have no thorax mask", self.missing_masks),
         ]
         messages = [f"{len(names)} {what}: {first_names(names)}." for what, names in said if names]
         if not self.has_test_list:
@@ -185,29 +185,29 @@ def load_nih(
     Args:
         data_dir: Folder of the release, see the head of this module.
         validation_fraction: Share of the patients of `train_val_list.txt` that goes to validation, in [0, 1).
-        seed: Draws the validation patients, see `split_films`.
+        seed: Draws the validation patients, see `split_images`.
         validation_patients: Patients that go to validation in any case.
         verify: Decode every image now, and drop those that do not decode by name. Without it only the files'
             existence is checked.
         masks_dir: Folder of thorax masks, see `read_nih_tables`.
         validation_split: A committed list that is the validation split instead of a draw, such as `nih-validation`,
-            see `split_films`.
+            see `split_images`.
 
     Returns:
         Splits `train`, `validation` and `test`, with the columns
 
-        - `image`: PIL image in the file's own mode and size (8-bit grey, RGBA for a few films, `I;16` for 16 bits).
+        - `image`: PIL image in the file's own mode and size (8-bit grey, RGBA for a few images, `I;16` for 16 bits).
         - `image_id`, `patient_id`: strings.
         - `labels`: `(14,)` float32, 1 present, 0 absent, in the order of `FINDINGS`.
         - `boxes`: list of `[x0, y0, x1, y1]` float32, pixels of the 1024x1024 frame, right and bottom exclusive,
           whatever the size of `image`.
         - `box_findings`: index into `FINDINGS` of each box.
         - `sex`, `age` (years or None), `view`, `follow_up`.
-        - `thorax_mask`: PIL image over the film's field of view, of its own size, or None; only if there is a folder
+        - `thorax_mask`: PIL image over the image's field of view, of its own size, or None; only if there is a folder
           of masks.
 
         An image that is damaged raises Pillow's error when looked at, which does not always name the file. In
-        training, use `split.cast_column("image", datasets.Image(decode=False))` and `open_film`, which does.
+        training, use `split.cast_column("image", datasets.Image(decode=False))` and `open_image`, which does.
 
     Raises:
         FileNotFoundError: `data_dir`, its table, its train list, all of its images or `masks_dir` are not there.
@@ -217,8 +217,8 @@ def load_nih(
     """
     if validation_split is not None:
         named_split(validation_split)  # a name that is none is said before thousands of files are looked at
-    films, report = read_nih_tables(data_dir, verify=verify, masks_dir=masks_dir)
-    splits = split_films(films, validation_fraction, seed, validation_patients, validation_split)
+    images, report = read_nih_tables(data_dir, verify=verify, masks_dir=masks_dir)
+    splits = split_images(images, validation_fraction, seed, validation_patients, validation_split)
     for message in report.messages():
         logger.warning("%s", message)
     return datasets.DatasetDict({name: _to_dataset(part, report) for name, part in splits.items()})
@@ -226,17 +226,17 @@ def load_nih(
 
 def read_nih_tables(
     data_dir: str | os.PathLike[str], verify: bool = False, masks_dir: str | os.PathLike[str] | None = None
-) -> tuple[list[NihFilm], NihReport]:
+) -> tuple[list[NihImage], NihReport]:
     """Read the tables of a release and find its images.
 
     Args:
         data_dir: Folder of the release, see the head of this module.
         verify: Decode every image, and treat one that does not decode as missing.
-        masks_dir: Folder of thorax masks, NAME.png, NAME.jpg or NAME.jpeg for a film NAME, a PNG first; any size, over
-            the film's field of view, above 0 inside. By default `masks/` of `data_dir`, if it is there.
+        masks_dir: Folder of thorax masks, NAME.png, NAME.jpg or NAME.jpeg for an image NAME, a PNG first; any size,
+            over the image's field of view, above 0 inside. By default `masks/` of `data_dir`, if it is there.
 
     Returns:
-        The films in the table's order, also those that no split can use (without a path, or without an official
+        The images in the table's order, also those that no split can use (without a path, or without an official
         split), and the report. Nothing is logged.
 
     Raises:
@@ -246,33 +246,33 @@ def read_nih_tables(
     root = Path(data_dir)
     table = _find_table(root)
     report = NihReport()
-    films = _read_entries(table, report)
-    _join_lists(films, root, report)
-    _join_boxes(films, root, report)
+    images = _read_entries(table, report)
+    _join_lists(images, root, report)
+    _join_boxes(images, root, report)
     masks = (root / MASKS_FOLDER if masks_dir is None else Path(masks_dir)).absolute()
     if masks_dir is not None and not masks.is_dir():
         raise FileNotFoundError(f"`masks_dir` must be a folder of masks, got {masks_dir}. Write masks there first.")
-    _join_files(films, root, masks, report)
-    _join_masks(films, masks, report)
+    _join_files(images, root, masks, report)
+    _join_masks(images, masks, report)
     if verify:
-        _drop_corrupt(films, report)
-    report.usable = sum(film.path is not None and film.official_split is not None for film in films.values())
-    return list(films.values()), report
+        _drop_corrupt(images, report)
+    report.usable = sum(image.path is not None and image.official_split is not None for image in images.values())
+    return list(images.values()), report
 
 
-def split_films(
-    films: Iterable[NihFilm],
+def split_images(
+    images: Iterable[NihImage],
     validation_fraction: float = VALIDATION_FRACTION,
     seed: int = 0,
     validation_patients: Iterable[str | int] = (),
     validation_split: str | None = None,
-) -> dict[str, list[NihFilm]]:
-    """Split films by patient: the official test list, and a validation part of the official train list.
+) -> dict[str, list[NihImage]]:
+    """Split images by patient: the official test list, and a validation part of the official train list.
 
     To validation go, of the patients of the train list, all named in `validation_patients`; then, until
-    `validation_fraction` of the patients is reached, first those with a box or with a film in `original-1024/`, then
+    `validation_fraction` of the patients is reached, first those with a box or with an image in `original-1024/`, then
     the others, among equals those whose hash with `seed` is lowest. The hash makes the split the same on every
-    platform and for every order of the rows, and films without a file count as well, so that a missing or corrupt
+    platform and for every order of the rows, and images without a file count as well, so that a missing or corrupt
     file moves no patient.
 
     With `validation_split` nothing is drawn and nobody goes to validation in any case: of the patients of the train
@@ -281,7 +281,7 @@ def split_films(
     the list.
 
     Args:
-        films: Of `read_nih_tables`.
+        images: Of `read_nih_tables`.
         validation_fraction: Share of the patients of the train list that goes to validation, in [0, 1).
         seed: Draws the validation patients.
         validation_patients: Patients that go to validation in any case, with or without leading zeros; those outside
@@ -291,7 +291,7 @@ def split_films(
             warning. The other options must be left as they are.
 
     Returns:
-        `train`, `validation` and `test`: the films that have a path, in the order given. No patient is in two.
+        `train`, `validation` and `test`: the images that have a path, in the order given. No patient is in two.
 
     Raises:
         ValueError: `validation_fraction` is out of range, a patient is in both official lists, or `validation_split`
@@ -304,27 +304,27 @@ def split_films(
             f"`validation_patients` must be an iterable of patient ids, got the string '{validation_patients}'. "
             f"Pass ['{validation_patients}']."
         )
-    listed = [film for film in films if film.official_split is not None]
+    listed = [image for image in images if image.official_split is not None]
     _check_disjoint(listed)
-    candidates = [film for film in listed if film.official_split == "train_val"]
+    candidates = [image for image in listed if image.official_split == "train_val"]
     named = {_patient_id(str(patient)) for patient in validation_patients}
     if validation_split is None:
         held_out = _draw_validation(candidates, validation_fraction, seed, named)
     else:
         _check_undrawn(validation_split, validation_fraction, seed, named)
         held_out = _listed_validation(candidates, validation_split)
-    splits: dict[str, list[NihFilm]] = {"train": [], "validation": [], "test": []}
-    for film in listed:
-        if film.path is None:
+    splits: dict[str, list[NihImage]] = {"train": [], "validation": [], "test": []}
+    for image in listed:
+        if image.path is None:
             continue
-        if film.official_split == "test":
-            splits["test"].append(film)
+        if image.official_split == "test":
+            splits["test"].append(image)
         else:
-            splits["validation" if film.patient_id in held_out else "train"].append(film)
+            splits["validation" if image.patient_id in held_out else "train"].append(image)
     return splits
 
 
-def open_film(source: str | os.PathLike[str]) -> PIL.Image.Image:
+def open_image(source: str | os.PathLike[str]) -> PIL.Image.Image:
     """Open and decode an image whole, in its own mode and size.
 
     Args:
@@ -337,7 +337,7 @@ def open_film(source: str | os.PathLike[str]) -> PIL.Image.Image:
     """
     name = os.fspath(source)
     if os.path.exists(source) and not os.path.isfile(source):  # a pipe would be waited for
-        raise OSError(f"`source` must be a file, got the folder, pipe or device {name}. Copy the film itself.")
+        raise OSError(f"`source` must be a file, got the folder, pipe or device {name}. Copy the image itself.")
     try:
         return decoded_image(source)
     except (FileNotFoundError, MemoryError):
@@ -345,7 +345,7 @@ def open_film(source: str | os.PathLike[str]) -> PIL.Image.Image:
     except Exception as error:  # damaged files meet most of Python's inside Pillow: SyntaxError, struct.error, ...
         raise OSError(
             f"`source` must be an image that decodes, got {name} ({error}). Copy the file again, or drop "
-            "such films with `load_nih(..., verify=True)`."
+            "such images with `load_nih(..., verify=True)`."
         ) from error
 
 
@@ -409,28 +409,28 @@ def _read_lines(path: Path) -> list[str]:
     return io.StringIO(text, newline="").readlines()
 
 
-def _read_entries(path: Path, report: NihReport) -> dict[str, NihFilm]:
+def _read_entries(path: Path, report: NihReport) -> dict[str, NihImage]:
     rows = _read_rows(path)
     _, header = next(rows, (0, []))
     columns = {name: index for index, name in enumerate(header) if name}
     for name in ("Image Index", "Finding Labels"):
         if name not in columns:
             raise ValueError(f"{path} must have the column '{name}', got {header}. Use the release's own table.")
-    films: dict[str, NihFilm] = {}
+    images: dict[str, NihImage] = {}
     known: dict[str, tuple[str, ...]] = {}  # a few hundred combinations over 112,120 rows
     for line, row in rows:
         report.rows += 1
-        film = _read_entry(row, columns, known, f"{path}, line {line}")
-        if film.image_id in films:
-            report.duplicate_rows.append(film.image_id)
+        image = _read_entry(row, columns, known, f"{path}, line {line}")
+        if image.image_id in images:
+            report.duplicate_rows.append(image.image_id)
             continue
-        films[film.image_id] = film
-        if film.age is None:
-            report.unknown_ages.append(film.image_id)
-    return films
+        images[image.image_id] = image
+        if image.age is None:
+            report.unknown_ages.append(image.image_id)
+    return images
 
 
-def _read_entry(row: list[str], columns: dict[str, int], known: dict[str, tuple[str, ...]], where: str) -> NihFilm:
+def _read_entry(row: list[str], columns: dict[str, int], known: dict[str, tuple[str, ...]], where: str) -> NihImage:
     def cell(name: str) -> str:
         index = columns.get(name, len(row))
         return row[index] if index < len(row) else ""
@@ -441,7 +441,7 @@ def _read_entry(row: list[str], columns: dict[str, int], known: dict[str, tuple[
     if written not in known:
         known[written] = _read_findings(written, f"{where} ({name})")
     image_id = _image_id(name)
-    return NihFilm(
+    return NihImage(
         image_id=image_id,
         patient_id=_patient_id(cell("Patient ID") or image_id.split("_")[0]),
         findings=known[written],
@@ -498,12 +498,12 @@ def _patient_id(written: str) -> str:
 # What joins the table
 
 
-def _join_lists(films: dict[str, NihFilm], root: Path, report: NihReport) -> None:
+def _join_lists(images: dict[str, NihImage], root: Path, report: NihReport) -> None:
     train = root / TRAIN_VALIDATION_LIST
     if not train.is_file():
         raise FileNotFoundError(
             f"`data_dir` must hold {TRAIN_VALIDATION_LIST}, got {root}. Copy it from {_RELEASE_URL}: without it test "
-            "films could not be told from training films."
+            "images could not be told from training images."
         )
     report.has_test_list = (root / TEST_LIST).exists()
     found: dict[str, str] = {}
@@ -514,38 +514,38 @@ def _join_lists(films: dict[str, NihFilm], root: Path, report: NihReport) -> Non
             image_id = _image_id(line)
             if found.setdefault(image_id, split) != split:
                 raise ValueError(
-                    f"{TRAIN_VALIDATION_LIST} and {TEST_LIST} must share no film, got {image_id} in both. Copy the "
+                    f"{TRAIN_VALIDATION_LIST} and {TEST_LIST} must share no image, got {image_id} in both. Copy the "
                     "official lists again."
                 )
     for image_id, split in found.items():
-        if image_id in films:
-            films[image_id].official_split = split
+        if image_id in images:
+            images[image_id].official_split = split
         else:
             report.listed_without_row.append(image_id)
-    report.unlisted = [film.image_id for film in films.values() if film.official_split is None]
+    report.unlisted = [image.image_id for image in images.values() if image.official_split is None]
 
 
-def _join_boxes(films: dict[str, NihFilm], root: Path, report: NihReport) -> None:
+def _join_boxes(images: dict[str, NihImage], root: Path, report: NihReport) -> None:
     for path in sorted(root.glob(BOX_LISTS)):
         rows = _read_rows(path)
         next(rows, None)  # the header, whose own commas ("Bbox [x,y,w,h],,,") cut it into cells that mean nothing
         for line, row in rows:
             where = f"{path}, line {line}"
             if len(row) < 6:
-                raise ValueError(f"{where}: a row must be film, finding, x, y, w, h, got {row}. Mend or remove it.")
+                raise ValueError(f"{where}: a row must be image, finding, x, y, w, h, got {row}. Mend or remove it.")
             image_id, finding, box = _image_id(row[0]), _finding(row[1], f"{where} ({row[0]})"), _read_box(row, where)
-            film = films.get(image_id)
-            if film is None:
+            image = images.get(image_id)
+            if image is None:
                 report.boxes_without_row.append(image_id)
                 continue
             index = FINDINGS.index(finding)
-            if (index, box) in zip(film.box_findings, film.boxes, strict=True):
+            if (index, box) in zip(image.box_findings, image.boxes, strict=True):
                 report.duplicate_boxes.append(image_id)
                 continue
-            if finding not in film.findings:
+            if finding not in image.findings:
                 report.boxes_without_label.append(image_id)
-            film.boxes += (box,)
-            film.box_findings += (index,)
+            image.boxes += (box,)
+            image.box_findings += (index,)
 
 
 def _read_box(row: list[str], where: str) -> tuple[float, float, float, float]:
@@ -564,12 +564,12 @@ def _read_box(row: list[str], where: str) -> tuple[float, float, float, float]:
     return max(x, 0.0), max(y, 0.0), min(x + width, float(BOX_FRAME)), min(y + height, float(BOX_FRAME))
 
 
-def _join_files(films: dict[str, NihFilm], root: Path, masks: Path, report: NihReport) -> None:
+def _join_files(images: dict[str, NihImage], root: Path, masks: Path, report: NihReport) -> None:
     paths: dict[str, str] = {}
     originals: set[str] = set()
     for rank, path in _image_files(root, masks):
         image_id = _image_id(path)
-        if image_id not in films:
+        if image_id not in images:
             report.files_without_row.append(image_id)
             continue
         if rank == _ORIGINALS_RANK:
@@ -580,12 +580,12 @@ def _join_files(films: dict[str, NihFilm], root: Path, masks: Path, report: NihR
             paths[image_id] = path
     if not paths:
         raise FileNotFoundError(
-            f"`data_dir` must hold the films of its table in images/, images_001/images/ or another folder, got "
+            f"`data_dir` must hold the images of its table in images/, images_001/images/ or another folder, got "
             f"{root} without one. Download the images from {_RELEASE_URL} beside the tables."
         )
-    for image_id, film in films.items():
+    for image_id, image in images.items():
         if image_id in paths:
-            film.path, film.has_original = paths[image_id], image_id in originals
+            image.path, image.has_original = paths[image_id], image_id in originals
         else:
             report.missing_files.append(image_id)
 
@@ -619,7 +619,7 @@ _ORIGINALS_RANK = 3
 
 
 def _folder_rank(folder: str) -> int:
-    """Which folder wins where several hold a film: the release's own, flat, any other, and last the originals."""
+    """Which folder wins where several hold an image: the release's own, flat, any other, and last the originals."""
     if ORIGINALS_FOLDER in Path(folder).parts:
         return _ORIGINALS_RANK
     if re.fullmatch(r"images(_\d+)?([/\\]images)?", folder):
@@ -627,7 +627,7 @@ def _folder_rank(folder: str) -> int:
     return 1 if folder == "." else 2
 
 
-def _join_masks(films: dict[str, NihFilm], folder: Path, report: NihReport) -> None:
+def _join_masks(images: dict[str, NihImage], folder: Path, report: NihReport) -> None:
     report.has_masks = folder.is_dir()
     if not report.has_masks:
         return
@@ -636,26 +636,26 @@ def _join_masks(films: dict[str, NihFilm], folder: Path, report: NihReport) -> N
         for path in sorted(folder.iterdir()):
             if path.suffix.lower() == suffix and path.is_file():
                 masks.setdefault(path.stem, str(path))
-    for image_id, film in films.items():
+    for image_id, image in images.items():
         if image_id in masks:
-            film.mask_path = masks[image_id]
-        elif film.path is not None:
+            image.mask_path = masks[image_id]
+        elif image.path is not None:
             report.missing_masks.append(image_id)
 
 
-def _drop_corrupt(films: dict[str, NihFilm], report: NihReport) -> None:
-    present = [film for film in films.values() if film.path is not None]
+def _drop_corrupt(images: dict[str, NihImage], report: NihReport) -> None:
+    present = [image for image in images.values() if image.path is not None]
     with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
-        reasons = list(pool.map(_decoding_error, [film.path for film in present]))
-    for film, reason in zip(present, reasons, strict=True):
+        reasons = list(pool.map(_decoding_error, [image.path for image in present]))
+    for image, reason in zip(present, reasons, strict=True):
         if reason is not None:
-            report.corrupt_files[film.image_id] = reason
-            film.path = None
+            report.corrupt_files[image.image_id] = reason
+            image.path = None
 
 
 def _decoding_error(path: str) -> str | None:
     try:
-        open_film(path)
+        open_image(path)
     except OSError as error:
         return str(error.__cause__ or error)
     return None
@@ -664,8 +664,8 @@ def _decoding_error(path: str) -> str | None:
 # Split
 
 
-def _check_disjoint(films: Sequence[NihFilm]) -> None:
-    patients = {name: {f.patient_id for f in films if f.official_split == name} for name in ("train_val", "test")}
+def _check_disjoint(images: Sequence[NihImage]) -> None:
+    patients = {name: {f.patient_id for f in images if f.official_split == name} for name in ("train_val", "test")}
     shared = sorted(patients["train_val"] & patients["test"])
     if shared:
         raise ValueError(
@@ -674,9 +674,9 @@ def _check_disjoint(films: Sequence[NihFilm]) -> None:
         )
 
 
-def _draw_validation(films: Sequence[NihFilm], fraction: float, seed: int, named: set[str]) -> set[str]:
-    """The patients of `films` that go to validation."""
-    patients = {film.patient_id for film in films}
+def _draw_validation(images: Sequence[NihImage], fraction: float, seed: int, named: set[str]) -> set[str]:
+    """The patients of `images` that go to validation."""
+    patients = {image.patient_id for image in images}
     absent = sorted(named - patients)
     if absent:
         logger.warning(
@@ -686,7 +686,7 @@ def _draw_validation(films: Sequence[NihFilm], fraction: float, seed: int, named
             first_names(absent),
         )
     chosen = named & patients
-    first = {film.patient_id for film in films if film.boxes or film.has_original} - chosen
+    first = {image.patient_id for image in images if image.boxes or image.has_original} - chosen
     target = round(fraction * len(patients))
     if len(chosen) > target:
         logger.warning(
@@ -696,7 +696,7 @@ def _draw_validation(films: Sequence[NihFilm], fraction: float, seed: int, named
             fraction,
             len(patients),
         )
-    # Not all with boxes where there are more of them: in a folder of phantoms, training would get the normal films.
+    # Not all with boxes where there are more of them: in a folder of phantoms, training would get the normal images.
     drawn = [*in_drawing_order(first, seed), *in_drawing_order(patients - chosen - first, seed)]
     return chosen | set(drawn[: max(0, target - len(chosen))])
 
@@ -710,9 +710,9 @@ def _check_undrawn(split: str, fraction: float, seed: int, named: set[str]) -> N
         )
 
 
-def _listed_validation(films: Sequence[NihFilm], split: str) -> set[str]:
-    """The patients of `films` that a committed list has."""
-    listed, patients = named_split(split), {film.patient_id for film in films}
+def _listed_validation(images: Sequence[NihImage], split: str) -> set[str]:
+    """The patients of `images` that a committed list has."""
+    listed, patients = named_split(split), {image.patient_id for image in images}
     chosen, absent = patients & listed, sorted(listed - patients)
     if not chosen:
         raise ValueError(
@@ -734,18 +734,18 @@ def _listed_validation(films: Sequence[NihFilm], split: str) -> set[str]:
 # Data set
 
 
-def _to_dataset(films: Sequence[NihFilm], report: NihReport) -> datasets.Dataset:
+def _to_dataset(images: Sequence[NihImage], report: NihReport) -> datasets.Dataset:
     columns: dict[str, Any] = {
-        "image": [film.path for film in films],
-        "image_id": [film.image_id for film in films],
-        "patient_id": [film.patient_id for film in films],
-        "labels": _encode(films),
-        "boxes": [list(map(list, film.boxes)) for film in films],
-        "box_findings": [list(film.box_findings) for film in films],
-        "sex": [film.sex for film in films],
-        "age": [film.age for film in films],
-        "view": [film.view for film in films],
-        "follow_up": [film.follow_up for film in films],
+        "image": [image.path for image in images],
+        "image_id": [image.image_id for image in images],
+        "patient_id": [image.patient_id for image in images],
+        "labels": _encode(images),
+        "boxes": [list(map(list, image.boxes)) for image in images],
+        "box_findings": [list(image.box_findings) for image in images],
+        "sex": [image.sex for image in images],
+        "age": [image.age for image in images],
+        "view": [image.view for image in images],
+        "follow_up": [image.follow_up for image in images],
     }
     features = datasets.Features(
         image=datasets.Image(),
@@ -760,7 +760,7 @@ def _to_dataset(films: Sequence[NihFilm], report: NihReport) -> datasets.Dataset
         follow_up=datasets.Value("int32"),
     )
     if report.has_masks:
-        columns["thorax_mask"] = [film.mask_path for film in films]
+        columns["thorax_mask"] = [image.mask_path for image in images]
         features["thorax_mask"] = datasets.Image()
     info = datasets.DatasetInfo(
         description="\n".join(["NIH ChestX-ray14.", *report.messages()]),
@@ -772,9 +772,9 @@ def _to_dataset(films: Sequence[NihFilm], report: NihReport) -> datasets.Dataset
     return datasets.Dataset.from_dict(columns, features=features, info=info)
 
 
-def _encode(films: Sequence[NihFilm]) -> list[np.ndarray]:
-    encoded = {findings: encode_findings(findings) for findings in {film.findings for film in films}}
-    return [encoded[film.findings] for film in films]
+def _encode(images: Sequence[NihImage]) -> list[np.ndarray]:
+    encoded = {findings: encode_findings(findings) for findings in {image.findings for image in images}}
+    return [encoded[image.findings] for image in images]
 
 
-__all__ = ["BOX_FRAME", "NihFilm", "NihReport", "load_nih", "open_film", "read_nih_tables", "split_films"]
+__all__ = ["BOX_FRAME", "NihImage", "NihReport", "load_nih", "open_image", "read_nih_tables", "split_images"]

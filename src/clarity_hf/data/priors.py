@@ -1,9 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Anatomical priors: where the thorax is, from a film's own mask or from the packaged atlas.
+"""Anatomical priors: where the thorax is, from an image's own mask or from the packaged atlas.
 
-Both go one way: laid over the film, moved as the film is moved, dilated, and averaged to the grid that a training step
-carries. A tight prior destroys the findings at the rim of the thorax (pneumothorax, effusion), so it is dilated; a
-hard edge would claim more than is known, so it is soft. `docs/priors.md` has the sources and what they cover.
+Both go one way: laid over the image, moved as the image is moved, dilated, and averaged to the grid that a training
+step carries. A tight prior destroys the findings at the rim of the thorax (pneumothorax, effusion), so it is dilated;
+a hard edge would claim more than is known, so it is soft. `docs/priors.md` has the sources and what they cover.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from .nih import decoded_image, open_film
+from .nih import decoded_image, open_image
 
 PRIOR_SIDE = 56
 """Side of the prior that a step carries; the model averages it to its patch grid."""
@@ -34,14 +34,14 @@ ATLAS_FILE = Path(__file__).with_name("thorax_atlas.png")
 
 
 def load_atlas() -> torch.Tensor:
-    """Load the packaged atlas of the thorax: how often a place of a frontal film lies inside it.
+    """Load the packaged atlas of the thorax: how often a place of a frontal image lies inside it.
 
     The mean of the 435 manual lung masks, the mediastinum between the lungs filled, that `examples/build_atlas.py`
     reads (V7 Labs COVID-19 X-ray data set, CC BY 4.0).
 
     Returns:
-        `(1, S, S)` float32 in [0, 1] over the whole of a film, in its usual orientation: the patient's left is on the
-        right. S is 128.
+        `(1, S, S)` float32 in [0, 1] over the whole of an image, in its usual orientation: the patient's left is on
+        the right. S is 128.
     """
     return _atlas().clone()
 
@@ -89,7 +89,7 @@ def _dilate(values: torch.Tensor, radius: int, axis: int) -> torch.Tensor:
 
 
 def no_prior() -> torch.Tensor:
-    """The prior of a film without one: `(1, 56, 56)` of NaN, which the losses leave out."""
+    """The prior of an image without one: `(1, 56, 56)` of NaN, which the losses leave out."""
     return torch.full((1, PRIOR_SIDE, PRIOR_SIDE), float("nan"))
 
 
@@ -102,11 +102,11 @@ def read_mask(mask: Any) -> np.ndarray | None:
 
     Returns:
         `(h, w)` uint8 of 0 and 1, of the mask's own size; None for no mask and for an empty one, which is what
-        segmentation leaves of a film that it could not segment.
+        segmentation leaves of an image that it could not segment.
 
     Raises:
         FileNotFoundError: There is no such file.
-        OSError: The image does not decode, see [`open_film`]; the message names its file.
+        OSError: The image does not decode, see [`open_image`]; the message names its file.
         ValueError: The mask is not two-dimensional, or holds no finite numbers.
     """
     if mask is None:
@@ -114,10 +114,10 @@ def read_mask(mask: Any) -> np.ndarray | None:
     if isinstance(mask, Mapping):
         mask = mask["path"] if mask.get("bytes") is None else io.BytesIO(mask["bytes"])
     if isinstance(mask, str | os.PathLike):
-        mask = open_film(mask)
+        mask = open_image(mask)
     elif isinstance(mask, io.BytesIO):
         mask = _decoded(mask)
-    # Not through the films' reader, which refuses an image of one grey: a mask may well be one.
+    # Not through the images' reader, which refuses an image of one grey: a mask may well be one.
     threshold = 0
     if isinstance(mask, Image.Image):
         threshold = 127 if mask.format == "JPEG" else 0

@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """What all data sets share: a row's columns, the draw of patients, and labels brought into one order of findings.
 
-A row has `image`, the film undecoded as `{"path", "bytes"}`; `labels` `(F,)` float32 of 1 present, 0 absent, NaN not
+A row has `image`, the image undecoded as `{"path", "bytes"}`; `labels` `(F,)` float32 of 1 present, 0 absent, NaN not
 annotated; `patient_id`; and `thorax_mask`, undecoded or None, where the data set has masks.
 """
 

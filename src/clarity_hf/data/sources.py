@@ -28,7 +28,7 @@ from .tables import TABLE_SUFFIXES, load_table
 PHANTOM = "phantom"
 """Name of the data set that is drawn as it is read and needs no files."""
 
-FILM_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """Files by which a folder of images is known."""
 
 OPTION_KINDS = {"findings": ("hub", "images", "table"), "masks_dir": ("release",), "validation_split": ("release",)}
@@ -37,23 +37,23 @@ OPTION_KINDS = {"findings": ("hub", "images", "table"), "masks_dir": ("release",
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 SPLIT_SEEDS = {"train": 1, "validation": 2, "test": 3}
-"""Streams of phantoms, so that no film of a split occurs in another whatever their sizes."""
+"""Streams of phantoms, so that no image of a split occurs in another whatever their sizes."""
 
 
 class PhantomRows:
-    """Synthetic phantoms as a map-style data set: row i is the same film on every reading in an epoch.
+    """Synthetic phantoms as a map-style data set: row i is the same image on every reading in an epoch.
 
-    `set_epoch` goes on to films that no earlier epoch had, so that training is endless.
+    `set_epoch` goes on to images that no earlier epoch had, so that training is endless.
 
     Args:
-        count: Number of films.
+        count: Number of images.
         split: `train`, `validation` or `test`: disjoint streams.
         seed: Of the whole set.
-        size: Side of the films in pixels.
-        finding_rate: Probability with which a film has each finding, independently of the others; None draws findings
-            as they occur together in the release. A dense, uncorrelated mix teaches more per film.
-        finding_contrast: Largest contrast of a film's findings; each film has its own between 1 and this, evenly on a
-            logarithmic scale. 1 leaves all films as they are measured on.
+        size: Side of the images in pixels.
+        finding_rate: Probability with which an image has each finding, independently of the others; None draws
+            findings as they occur together in the release. A dense, uncorrelated mix teaches more per image.
+        finding_contrast: Largest contrast of an image's findings; each image has its own between 1 and this, evenly on
+            a logarithmic scale. 1 leaves all images as they are measured on.
 
     Raises:
         ValueError: `split` is unknown, `finding_rate` is outside [0, 1], or `finding_contrast` is below 1.
@@ -79,14 +79,14 @@ class PhantomRows:
         self.first_seed = (seed * len(SPLIT_SEEDS) + SPLIT_SEEDS[split]) << 32
 
     def __len__(self) -> int:
-        """Number of films."""
+        """Number of images."""
         return self.count
 
     def phantom(self, index: int) -> Phantom:
-        """Draw film `index`.
+        """Draw image `index`.
 
         Raises:
-            IndexError: There is no such film.
+            IndexError: There is no such image.
         """
         if not 0 <= index < self.count:
             raise IndexError(f"`index` must be between 0 and {self.count - 1}, got {index}.")
@@ -99,11 +99,11 @@ class PhantomRows:
         return draw_phantom(seed, self.size, findings, self.finding_contrast ** rng.random())
 
     def set_epoch(self, epoch: int) -> None:
-        """Go on to the films of an epoch; 0 is the first."""
+        """Go on to the images of an epoch; 0 is the first."""
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Film `index` as a row: `image` `(H, W)` uint8, `labels` `(14,)`, `thorax_mask` `(H, W)` bool."""
+        """Image `index` as a row: `image` `(H, W)` uint8, `labels` `(14,)`, `thorax_mask` `(H, W)` bool."""
         phantom = self.phantom(index)
         return {"image": phantom.image, "labels": phantom.labels, "thorax_mask": phantom.thorax}
 
@@ -161,21 +161,21 @@ def open_source(
     Args:
         name: One of
 
-            - `phantom`: synthetic films;
+            - `phantom`: synthetic images;
             - a folder in the layout of the NIH release, see [`load_nih`];
-            - a table `.csv`, `.tsv` or `.parquet` of own films, see [`load_table`], which has more options;
+            - a table `.csv`, `.tsv` or `.parquet` of own images, see [`load_table`], which has more options;
             - a folder of parquet in the form of a Hub data set, see [`load_hub`];
             - a folder of images, see [`load_imagefolder`];
             - a Hub id `owner/name`, see [`load_hub`]. A file or folder of that name goes first.
-        phantom_count: Training films of `phantom`; a tenth of it, between 200 and 1,000 and never more than it, for
+        phantom_count: Training images of `phantom`; a tenth of it, between 200 and 1,000 and never more than it, for
             validation and as many for test.
-        seed: Of the phantoms. The validation patients of films are the same under every seed: a film that one run
+        seed: Of the phantoms. The validation patients of images are the same under every seed: an image that one run
             trains on is never another's validation.
         validation_fraction: Share of the training patients that goes to validation, where the data set does not say.
         finding_rate: Of the phantoms for training, see [`PhantomRows`].
         finding_contrast: Likewise.
         phantom_size: Side of the phantoms in pixels.
-        verify: Decode every film of a release or a table once and leave out those that do not, by name.
+        verify: Decode every image of a release or a table once and leave out those that do not, by name.
         findings: Of own labels, see [`load_table`]; phantoms and the release have the 14 of `FINDINGS`.
         uncertain: Of own labels: what −1 is read as, `nan`, `negative` or `positive`.
         masks_dir: Of a release: its folder of thorax masks, see [`load_nih`]. A table has a column of masks.
@@ -184,7 +184,7 @@ def open_source(
             place of a draw, see [`load_nih`]. A table has a column of splits.
 
     Returns:
-        A [`Source`]; its rows are what [`FilmTransform`] takes.
+        A [`Source`]; its rows are what [`ImageTransform`] takes.
 
     Raises:
         FileNotFoundError: The name is nothing of these; the message lists what is there.
@@ -207,12 +207,12 @@ def open_source(
     return streamed(source) if streaming else source
 
 
-def open_sources(names: Sequence[str], film_repeats: int = 1, **options: Any) -> dict[str, Source]:
+def open_sources(names: Sequence[str], image_repeats: int = 1, **options: Any) -> dict[str, Source]:
     """Open several data sets to be trained on together.
 
     Args:
         names: Of each, see [`open_source`].
-        film_repeats: How often an epoch sees the training rows of all but `phantom`, to weigh them against phantoms.
+        image_repeats: How often an epoch sees the training rows of all but `phantom`, to weigh them against phantoms.
         options: As for [`open_source`], for all of them; `findings`, `masks_dir` and `validation_split` go to those
             that take them.
 
@@ -230,24 +230,24 @@ def open_sources(names: Sequence[str], film_repeats: int = 1, **options: Any) ->
     sources = {re.sub(r"\W", "_", source.name): align_source(source, findings) for source in opened}
     if len(sources) < len(opened):
         raise ValueError(f"`names` must be of data sets with different names, got {list(names)}. Rename one.")
-    if film_repeats == 1:
+    if image_repeats == 1:
         return sources
     return {
-        name: source if source.name == PHANTOM else replace(source, train=RepeatedRows(source.train, film_repeats))
+        name: source if source.name == PHANTOM else replace(source, train=RepeatedRows(source.train, image_repeats))
         for name, source in sources.items()
     }
 
 
 def sample_labels(rows: Any, count: int = 500) -> np.ndarray:
-    """Labels for the prevalence: all that can be read without the films, so that rare findings are among them.
+    """Labels for the prevalence: all that can be read without the images, so that rare findings are among them.
 
     Args:
         rows: Map-style, as the wrappers of this module, or a stream.
-        count: Rows that are read where labels come with films alone: of a stream the first, of phantoms evenly spaced
+        count: Rows that are read where labels come with images alone: of a stream the first, of phantoms evenly spaced
             ones, each standing for as many rows as the data set has of them.
 
     Returns:
-        `(n, F)` float64 of 1, 0, NaN: a row a film, repetitions counted; of a stream at most `count`.
+        `(n, F)` float64 of 1, 0, NaN: a row an image, repetitions counted; of a stream at most `count`.
     """
     if isinstance(rows, datasets.IterableDataset):
         return np.array([row["labels"] for row in rows.take(count)], dtype=np.float64)
@@ -262,7 +262,7 @@ def sample_labels(rows: Any, count: int = 500) -> np.ndarray:
         return np.array(rows.select_columns("labels").with_format("numpy")[:]["labels"], dtype=np.float64)
     indices = np.unique(np.linspace(0, len(rows) - 1, count).astype(int))
     drawn = np.array([rows[int(index)]["labels"] for index in indices], dtype=np.float64)
-    # As many as there are rows: beside films that are read whole, phantoms keep their weight.
+    # As many as there are rows: beside images that are read whole, phantoms keep their weight.
     return drawn[np.arange(len(rows)) * len(drawn) // len(rows)]
 
 
@@ -316,11 +316,11 @@ def _folder_kind(path: Path) -> str:
         return "release"
     if any(path.rglob("*.parquet")) and not (path / METADATA_FILES[-1]).is_file():
         return "hub"
-    if any(file.suffix.lower() in FILM_SUFFIXES for file in path.rglob("*")):
+    if any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*")):
         tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in TABLE_SUFFIXES)
         if tables and not set(tables) & set(METADATA_FILES):
             raise FileNotFoundError(
-                f"`name` must be the table itself where a folder of films has one of its own, got {path}. "
+                f"`name` must be the table itself where a folder of images has one of its own, got {path}. "
                 f"Name {path / tables[0]}."
             )
         return "images"

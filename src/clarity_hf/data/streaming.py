@@ -1,14 +1,15 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Films that are read as a stream, each once in an epoch whatever the number of processes and workers.
+"""Images that are read as a stream, each once in an epoch whatever the number of processes and workers.
 
-Three libraries can divide a stream, and each film is seen once only if exactly one of them divides it among processes:
+Three libraries can divide a stream, and each image is seen once only if exactly one of them divides it among
+processes:
 
 - `datasets` gives each worker of a torch `DataLoader` its own shards; a stream of n shards keeps n workers busy.
 - accelerate, in every prepared loader and so in the Trainer's, lets process 0 alone read a stream, in batches of all
   processes, and sends each process its part (`dispatch_batches`, the default for streams). It fills up the last
-  batch with films of the first, so at most one film per process is seen twice. With
+  batch with images of the first, so at most one image per process is seen twice. With
   `accelerator_config={"dispatch_batches": False}` each process reads the whole stream and keeps its own batches: the
-  same films, read as often as there are processes.
+  same images, read as often as there are processes.
 - `datasets.distributed.split_dataset_by_node` is for loops without accelerate. In the Trainer it would divide a second
   time: process 0 would send out its own part, and nobody would see the others'.
 
@@ -25,17 +26,17 @@ from typing import Any
 import datasets
 import torch
 
-from .transforms import FilmTransform
+from .transforms import ImageTransform
 
 
 class TransformedStream(torch.utils.data.IterableDataset):
     """A stream seen through a transform: [`TransformedDataset`] for a `datasets.IterableDataset`.
 
-    The randomness of a row depends on seed, epoch and the film itself, not on its place in the stream, on the worker
+    The randomness of a row depends on seed, epoch and the image itself, not on its place in the stream, on the worker
     or on the process that reads it. A stream has no length: give the Trainer `max_steps`.
 
     Args:
-        rows: The stream, such as `load_hub(..., streaming=True).train`. Its films come in its own order:
+        rows: The stream, such as `load_hub(..., streaming=True).train`. Its images come in its own order:
             `rows.shuffle(seed, buffer_size)` first.
         transform: Applied to each row.
         seed: Of the augmentation.
@@ -44,7 +45,7 @@ class TransformedStream(torch.utils.data.IterableDataset):
         TypeError: `rows` is no stream.
     """
 
-    def __init__(self, rows: datasets.IterableDataset, transform: FilmTransform, seed: int = 0):
+    def __init__(self, rows: datasets.IterableDataset, transform: ImageTransform, seed: int = 0):
         if not isinstance(rows, datasets.IterableDataset):
             raise TypeError(
                 f"`rows` must be a datasets.IterableDataset, got {type(rows).__name__}. Use TransformedDataset for "
@@ -67,7 +68,7 @@ class TransformedStream(torch.utils.data.IterableDataset):
 
 
 def _draw_key(image: Any) -> bytes:
-    """What a film's draws depend on: the bytes of an undecoded image, its path where it has none.
+    """What an image's draws depend on: the bytes of an undecoded image, its path where it has none.
 
     Args:
         image: `{"path", "bytes"}`.

@@ -1,15 +1,15 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Own films with own labels: a table with a row a film (CSV, TSV or parquet).
+"""Own images with own labels: a table with a row an image (CSV, TSV or parquet).
 
     path,patient_id,Effusion,Rib_Fracture                       a column a finding: 1, 0, −1 (uncertain) or empty
-    films/0001.png,A17,1,0                                      (not annotated)
+    images/0001.png,A17,1,0                                      (not annotated)
 
     path,patient_id,labels                                      or one column of names, as NIH writes it
-    films/0001.png,A17,Effusion|Rib_Fracture
+    images/0001.png,A17,Effusion|Rib_Fracture
 
 `load_table` gives the data set; `read_table` gives the rows and a report of all that was dropped or doubted. The
 tables of CheXpert (Irvin et al., AAAI 2019) are read as they are published: their names become those of NIH where they
-mean the same, lateral films are dropped, patients are taken from the paths.
+mean the same, lateral images are dropped, patients are taken from the paths.
 """
 
 from __future__ import annotations
@@ -79,13 +79,14 @@ _AFTER_QUOTE = re.compile(r'((?<!")"(?:"")*) +(?=[,;|\t\r\n]|$)')
 _CHEXPERT_COLUMNS = {"Path", "Frontal/Lateral"}
 _CHEXPERT_PATIENT = re.compile(r"(?:^|/)(patient\d+)/")
 
+
 @dataclass(slots=True)
-class TableFilm:
+class TableImage:
     """One row of a table.
 
     Attributes:
-        path: Absolute path of the film, None where the file is missing or cannot be read.
-        patient_id: As written; the film's own path where no patient is known.
+        path: Absolute path of the image, None where the file is missing or cannot be read.
+        patient_id: As written; the image's own path where no patient is known.
         labels: `(F,)` float32 of 1, 0, NaN.
         split: `train`, `validation` or `test`; None where the table has no such column.
         mask_path: Absolute path of the thorax mask, None where there is none.
@@ -102,28 +103,28 @@ class TableFilm:
 
 @dataclass
 class TableReport:
-    """What was read, dropped and doubted; lists name films by their path in the table.
+    """What was read, dropped and doubted; lists name images by their path in the table.
 
     Attributes:
         table: The file.
         rows: Rows of the table.
-        usable: Films that reach a split.
+        usable: Images that reach a split.
         columns: Which column was taken for what: `image`, `patient`, `split`, `thorax mask`, `view`, `labels`.
-        missing_files: Films without a file. Dropped.
-        unreadable_files: Films that cannot be read, with the reason; filled with `verify=True`. Dropped.
-        laterals: Lateral films. Dropped.
-        duplicate_rows: Films with a further row of the same labels. The first row stands.
-        conflicting_rows: Films with a further row of other labels. The first row stands.
-        missing_masks: Films whose row names no mask that is there. Kept, without a mask.
-        unknown_patients: Films whose row names no patient; each counts as a patient of its own.
+        missing_files: Images without a file. Dropped.
+        unreadable_files: Images that cannot be read, with the reason; filled with `verify=True`. Dropped.
+        laterals: Lateral images. Dropped.
+        duplicate_rows: Images with a further row of the same labels. The first row stands.
+        conflicting_rows: Images with a further row of other labels. The first row stands.
+        missing_masks: Images whose row names no mask that is there. Kept, without a mask.
+        unknown_patients: Images whose row names no patient; each counts as a patient of its own.
         uncertain: Number of uncertain labels (−1) by finding.
-        contradictions: Films with `No Finding` and a finding. The finding stands.
-        empty_lists: Films whose labels are an empty list: none of the findings is present.
-        unannotated: Films without a label of any finding.
+        contradictions: Images with `No Finding` and a finding. The finding stands.
+        empty_lists: Images whose labels are an empty list: none of the findings is present.
+        unannotated: Images without a label of any finding.
         similar_names: Names that resemble one of the 14 findings without being a spelling of it, and that finding.
         broken_columns: Columns that are no finding because of a few cells that are no labels, with the first.
         one_sided: Findings with nothing but positives, nothing but negatives, or no labels at all.
-        drawn: Whether validation was drawn although the table has a column of splits: it names no validation films.
+        drawn: Whether validation was drawn although the table has a column of splits: it names no validation images.
     """
 
     table: str
@@ -152,16 +153,16 @@ class TableReport:
         similar = [f"'{name}' ('{finding}'?)" for name, finding in self.similar_names.items()]
         broken = [f"'{name}' ({cell})" for name, cell in self.broken_columns.items()]
         said = [
-            ("films of the table have no file and are dropped", self.missing_files),
-            ("films cannot be read and are dropped", unreadable),
-            ("lateral films are dropped", self.laterals),
-            ("rows repeat a film; its first row stands", self.duplicate_rows),
-            ("rows repeat a film with other labels; its first row stands", self.conflicting_rows),
-            ("films have no thorax mask", self.missing_masks),
-            ("films name no patient and count as one patient each", self.unknown_patients),
-            ("films have both No Finding and a finding, which stands", self.contradictions),
-            ("films have an empty list of labels and count as without findings", self.empty_lists),
-            ("films have no labels and are not annotated", self.unannotated),
+            ("images of the table have no file and are dropped", self.missing_files),
+            ("images cannot be read and are dropped", unreadable),
+            ("lateral images are dropped", self.laterals),
+            ("rows repeat an image; its first row stands", self.duplicate_rows),
+            ("rows repeat an image with other labels; its first row stands", self.conflicting_rows),
+            ("images have no thorax mask", self.missing_masks),
+            ("images name no patient and count as one patient each", self.unknown_patients),
+            ("images have both No Finding and a finding, which stands", self.contradictions),
+            ("images have an empty list of labels and count as without findings", self.empty_lists),
+            ("images have no labels and are not annotated", self.unannotated),
             ("findings resemble one of the 14 but are kept as their own; rename them with `findings`", similar),
             ("columns are no findings for cells that are no labels; mend them, or insist with `findings`", broken),
             ("findings lack positive or negative labels and cannot be learned", self.one_sided),
@@ -172,11 +173,13 @@ class TableReport:
             messages.append(f"{self.uncertain.total()} labels are uncertain (−1): {counts}.")
         if "patient" not in self.columns:
             messages.append(
-                "No column names patients: films of one patient may be on both sides of a split, and figures may be "
+                "No column names patients: images of one patient may be on both sides of a split, and figures may be "
                 "too high. Give `patient_column`."
             )
         if self.drawn:
-            messages.append("The column of splits names no validation films: they are drawn from the training films.")
+            messages.append(
+                "The column of splits names no validation images: they are drawn from the training images."
+            )
         return messages
 
 
@@ -194,16 +197,16 @@ def load_table(
     seed: int = 0,
     verify: bool = False,
 ) -> Source:
-    """Load own films with own labels from a table.
+    """Load own images with own labels from a table.
 
-    Films are opened when they are used. Whatever is dropped or doubted is counted and named in warnings, in
+    Images are opened when they are used. Whatever is dropped or doubted is counted and named in warnings, in
     `Source.messages` and in the description of each split.
 
     Args:
         table: CSV (comma, semicolon or tab, UTF-8), TSV or parquet; the first row of a text file names the columns,
             but for a line such as `sep=;` above it, which Excel reads the separator from.
-        image_dir: Folder that the paths of films and masks begin at; by default the table's own folder.
-        image_column: Column of the films' paths; by default the first of `IMAGE_COLUMNS` that there is.
+        image_dir: Folder that the paths of images and masks begin at; by default the table's own folder.
+        image_column: Column of the images' paths; by default the first of `IMAGE_COLUMNS` that there is.
         findings: What the labels are. A list names the columns of findings, each with 1 present, 0 absent, −1
             uncertain or nothing; a mapping `{column: name}` also renames them. Where the table has one column of names
             joined by `|` instead (one of `NAME_COLUMNS`), they are the names that may occur in it. By default all
@@ -211,15 +214,15 @@ def load_table(
             a mapping, which stands as it is.
         patient_column: Column of patients; by default the first of `PATIENT_COLUMNS` that there is.
         split_column: Column of `train`, `validation` and `test`; by default the first of `SPLIT_COLUMNS`. It is used
-            as it is given; validation films are drawn only where it names none.
+            as it is given; validation images are drawn only where it names none.
         mask_column: Column of paths of thorax masks; by default `thorax_mask` where there is one.
         uncertain: What an uncertain label is read as: `nan` (not annotated), `negative` or `positive`.
-        empty: What an empty cell is read as: `nan` or `negative`. In a film with `No Finding` 1 it is negative in any
-            case. A film with an empty cell in the one column of names is not annotated at all.
-        validation_fraction: Share of the patients (of the films, where patients are not known) that goes to
+        empty: What an empty cell is read as: `nan` or `negative`. In an image with `No Finding` 1 it is negative in
+            any case. An image with an empty cell in the one column of names is not annotated at all.
+        validation_fraction: Share of the patients (of the images, where patients are not known) that goes to
             validation, in [0, 1), unless the table says.
         seed: Draws the validation patients.
-        verify: Read every film now, and drop those that cannot be read, by name. Without it only the files' existence
+        verify: Read every image now, and drop those that cannot be read, by name. Without it only the files' existence
             is checked.
 
     Returns:
@@ -227,15 +230,15 @@ def load_table(
         `clarity_hf.data.rows`.
 
     Raises:
-        FileNotFoundError: The table, or all of its films, are not there.
+        FileNotFoundError: The table, or all of its images, are not there.
         ValueError: A column is not there, a cell cannot be read or leads out of `image_dir` (the message names its
             line), no finding is found, a patient is in two splits, or an argument is out of range.
     """
     check_validation_fraction(validation_fraction)
-    films, names, report = read_table(
+    images, names, report = read_table(
         table, image_dir, image_column, findings, patient_column, split_column, mask_column, uncertain, empty, verify
     )
-    splits = _split(films, validation_fraction, seed, report)
+    splits = _split(images, validation_fraction, seed, report)
     taken = ", ".join(f"{role} from '{column}'" for role, column in report.columns.items())
     logger.info("%s: %s; findings %s.", report.table, taken, ", ".join(names))
     for message in report.messages():
@@ -256,11 +259,11 @@ def read_table(
     uncertain: Uncertain = "nan",
     empty: Empty = "nan",
     verify: bool = False,
-) -> tuple[list[TableFilm], tuple[str, ...], TableReport]:
-    """Read a table and find its films; arguments and errors are those of [`load_table`].
+) -> tuple[list[TableImage], tuple[str, ...], TableReport]:
+    """Read a table and find its images; arguments and errors are those of [`load_table`].
 
     Returns:
-        The films in the table's order, also those without a file (`path` None), the names of the findings, and the
+        The images in the table's order, also those without a file (`path` None), the names of the findings, and the
         report. Nothing is logged.
     """
     path = Path(os.path.expanduser(table))  # which leaves an unknown `~name` as it is
@@ -274,18 +277,18 @@ def read_table(
             for name, (place, written) in broken_label_columns(cells.columns).items()
         }
     report.columns = columns.named() | {"labels": labels.described}
-    films = _read_films(cells, columns, labels, _image_root(path, image_dir, cells, columns), report)
-    _find_files(films, columns, report)
+    images = _read_images(cells, columns, labels, _image_root(path, image_dir, cells, columns), report)
+    _find_files(images, columns, report)
     if verify:
-        _drop_unreadable(films, report)
-    report.usable = sum(film.path is not None for film in films.values())
+        _drop_unreadable(images, report)
+    report.usable = sum(image.path is not None for image in images.values())
     if not report.usable:
         raise FileNotFoundError(
             f"`image_dir` must be the folder that the paths of column '{columns.image}' begin at, got none of "
-            f"{report.rows} films there ({first_names(films, 1) or 'the table is empty'}). Give `image_dir`."
+            f"{report.rows} images there ({first_names(images, 1) or 'the table is empty'}). Give `image_dir`."
         )
-    _doubt(films.values(), labels.names, report)
-    return list(films.values()), labels.names, report
+    _doubt(images.values(), labels.names, report)
+    return list(images.values()), labels.names, report
 
 
 # Cells
@@ -444,7 +447,7 @@ class _Columns:
         if image is None:
             raise ValueError(
                 f"`image_column` must be given where no column is called one of {list(IMAGE_COLUMNS)}, got the "
-                f"columns {header}. Name the column of the films' paths."
+                f"columns {header}. Name the column of the images' paths."
             )
         return cls(
             image=image,
@@ -462,7 +465,7 @@ class _Columns:
         return {role: column for role, column in (roles | {"view": self.view}).items() if column is not None}
 
 
-# Films
+# Images
 
 
 def _image_root(path: Path, image_dir: str | os.PathLike[str] | None, cells: _Cells, columns: _Columns) -> str:
@@ -476,11 +479,11 @@ def _image_root(path: Path, image_dir: str | os.PathLike[str] | None, cells: _Ce
     return os.path.normpath(folder)
 
 
-def _read_films(
+def _read_images(
     cells: _Cells, columns: _Columns, labels: LabelReader, root: str, report: TableReport
-) -> dict[str, TableFilm]:
-    """The rows by the film's path as written, laterals and repetitions left out; files are not looked for yet."""
-    films: dict[str, TableFilm] = {}
+) -> dict[str, TableImage]:
+    """The rows by the image's path as written, laterals and repetitions left out; files are not looked for yet."""
+    images: dict[str, TableImage] = {}
     names: dict[str, str] = {}  # the path as first written, by where it leads
     for index in range(len(cells.lines)):
         row = {name: column[index] for name, column in cells.columns.items()}
@@ -490,13 +493,13 @@ def _read_films(
             report.laterals.append(name)
             continue
         read = labels.read(row, where)
-        film = TableFilm(path, _patient(row, columns) or name, read.labels, line=cells.lines[index])
+        image = TableImage(path, _patient(row, columns) or name, read.labels, line=cells.lines[index])
         if path in names:
-            same = np.array_equal(films[names[path]].labels, film.labels, equal_nan=True)
+            same = np.array_equal(images[names[path]].labels, image.labels, equal_nan=True)
             (report.duplicate_rows if same else report.conflicting_rows).append(name)
             continue
         names[path] = name
-        films[name] = film
+        images[name] = image
         report.uncertain.update(read.uncertain)
         if read.contradicts:
             report.contradictions.append(name)
@@ -507,10 +510,10 @@ def _read_films(
         if columns.patient and not row[columns.patient]:
             report.unknown_patients.append(name)
         if columns.split:
-            film.split = _read_split(row[columns.split], where, columns.split)
+            image.split = _read_split(row[columns.split], where, columns.split)
         if columns.mask and row[columns.mask]:
-            film.mask_path = _resolve(row[columns.mask], root, f"{where}: '{columns.mask}'")
-    return films
+            image.mask_path = _resolve(row[columns.mask], root, f"{where}: '{columns.mask}'")
+    return images
 
 
 def _resolve(written: str, root: str, where: str) -> str:
@@ -519,7 +522,7 @@ def _resolve(written: str, root: str, where: str) -> str:
     path = os.path.normpath(os.path.join(root, written.replace("\\", "/")))
     if not is_inside(path, root):
         raise ValueError(
-            f"{where} must lead to a file in {root}, got '{written}'. Give the folder that holds all films as "
+            f"{where} must lead to a file in {root}, got '{written}'. Give the folder that holds all images as "
             "`image_dir`."
         )
     return path
@@ -528,7 +531,7 @@ def _resolve(written: str, root: str, where: str) -> str:
 def is_inside(path: str, folder: str) -> bool:
     """Whether a path lies in a folder, or is it; both absolute and without `..`.
 
-    They are compared as written: a folder of films that is a link to another disk is no way out.
+    They are compared as written: a folder of images that is a link to another disk is no way out.
     """
     try:
         return os.path.commonpath([folder, path]) == folder
@@ -550,24 +553,24 @@ def _read_split(written: str, where: str, column: str) -> str:
     return split
 
 
-def _find_files(films: Mapping[str, TableFilm], columns: _Columns, report: TableReport) -> None:
-    for name, film in films.items():
-        if film.path is not None and not os.path.isfile(film.path):
+def _find_files(images: Mapping[str, TableImage], columns: _Columns, report: TableReport) -> None:
+    for name, image in images.items():
+        if image.path is not None and not os.path.isfile(image.path):
             report.missing_files.append(name)
-            film.path = None
-        elif columns.mask and not (film.mask_path and os.path.isfile(film.mask_path)):
+            image.path = None
+        elif columns.mask and not (image.mask_path and os.path.isfile(image.mask_path)):
             report.missing_masks.append(name)
-            film.mask_path = None
+            image.mask_path = None
 
 
-def _drop_unreadable(films: Mapping[str, TableFilm], report: TableReport) -> None:
-    present = {name: film for name, film in films.items() if film.path is not None}
+def _drop_unreadable(images: Mapping[str, TableImage], report: TableReport) -> None:
+    present = {name: image for name, image in images.items() if image.path is not None}
     with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
-        reasons = list(pool.map(_reading_error, [film.path for film in present.values()]))
-    for (name, film), reason in zip(present.items(), reasons, strict=True):
+        reasons = list(pool.map(_reading_error, [image.path for image in present.values()]))
+    for (name, image), reason in zip(present.items(), reasons, strict=True):
         if reason is not None:
             report.unreadable_files[name] = reason
-            film.path = None
+            image.path = None
 
 
 def _reading_error(path: str) -> str | None:
@@ -578,8 +581,8 @@ def _reading_error(path: str) -> str | None:
     return None
 
 
-def _doubt(films: Iterable[TableFilm], names: Sequence[str], report: TableReport) -> None:
-    values = np.array([film.labels for film in films if film.path is not None])
+def _doubt(images: Iterable[TableImage], names: Sequence[str], report: TableReport) -> None:
+    values = np.array([image.labels for image in images if image.path is not None])
     two_sided = (values == 1).any(0) & (values == 0).any(0)
     report.one_sided = [name for name, learnable in zip(names, two_sided, strict=True) if not learnable]
     for name in names:
@@ -591,34 +594,36 @@ def _doubt(films: Iterable[TableFilm], names: Sequence[str], report: TableReport
 # Splits
 
 
-def _split(films: Sequence[TableFilm], fraction: float, seed: int, report: TableReport) -> dict[str, list[TableFilm]]:
-    """Films with a file by split. Those without one take part in the draw, so that a lost file moves no patient."""
+def _split(
+    images: Sequence[TableImage], fraction: float, seed: int, report: TableReport
+) -> dict[str, list[TableImage]]:
+    """Images with a file by split. Those without one take part in the draw, so that a lost file moves no patient."""
     if "split" in report.columns:
         if "patient" in report.columns:
-            check_disjoint(films)
-        report.drawn = fraction > 0 and not any(film.split == "validation" for film in films)
+            check_disjoint(images)
+        report.drawn = fraction > 0 and not any(image.split == "validation" for image in images)
     if "split" not in report.columns or report.drawn:
-        held_out = draw_patients((film.patient_id for film in films if film.split != "test"), fraction, seed)
-        for film in films:
-            if film.split != "test":
-                film.split = "validation" if film.patient_id in held_out else "train"
-    return {split: [film for film in films if film.split == split and film.path is not None] for split in SPLITS}
+        held_out = draw_patients((image.patient_id for image in images if image.split != "test"), fraction, seed)
+        for image in images:
+            if image.split != "test":
+                image.split = "validation" if image.patient_id in held_out else "train"
+    return {split: [image for image in images if image.split == split and image.path is not None] for split in SPLITS}
 
 
-def check_disjoint(films: Sequence[TableFilm]) -> None:
+def check_disjoint(images: Sequence[TableImage]) -> None:
     """Refuse splits that share patients.
 
     Raises:
         ValueError: A patient is in two splits. The message has the splits, the number of patients and the lines of
             their rows, but no patient: it may be a name.
     """
-    patients = {split: {film.patient_id for film in films if film.split == split} for split in SPLITS}
+    patients = {split: {image.patient_id for image in images if image.split == split} for split in SPLITS}
     for one, other in itertools.combinations(SPLITS, 2):
         shared = patients[one] & patients[other]
         if shared:
-            concerned = [film for film in films if film.patient_id in shared]
+            concerned = [image for image in images if image.patient_id in shared]
             lines = "; ".join(
-                f"{split} in lines {first_names(str(film.line) for film in concerned if film.split == split)}"
+                f"{split} in lines {first_names(str(image.line) for image in concerned if image.split == split)}"
                 for split in (one, other)
             )
             raise ValueError(
@@ -628,15 +633,15 @@ def check_disjoint(films: Sequence[TableFilm]) -> None:
 
 
 def _to_dataset(
-    films: Sequence[TableFilm], names: Sequence[str], has_masks: bool, report: TableReport
+    images: Sequence[TableImage], names: Sequence[str], has_masks: bool, report: TableReport
 ) -> datasets.Dataset:
     columns: dict[str, Any] = {
-        "image": [film.path for film in films],
-        "labels": [film.labels for film in films],
-        "patient_id": [film.patient_id for film in films],
+        "image": [image.path for image in images],
+        "labels": [image.labels for image in images],
+        "patient_id": [image.patient_id for image in images],
     }
     if has_masks:
-        columns["thorax_mask"] = [film.mask_path for film in films]
+        columns["thorax_mask"] = [image.mask_path for image in images]
     features = row_features(len(names), has_masks)
     description = "\n".join([f"Findings: {', '.join(names)}.", *report.messages()])
     info = datasets.DatasetInfo(description=description, features=features)

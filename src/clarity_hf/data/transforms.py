@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""From a row of a data set to the tensors of a training step: film, thorax and boxes through one geometry.
+"""From a row of a data set to the tensors of a training step: image, thorax and boxes through one geometry.
 
-Frames: a film lies in the input as [`Letterbox`] says, its *content*, the rest black. A mask and the atlas cover the
-film's field of view whatever their size in pixels, so they are laid over the content, not over the padded input.
+Frames: an image lies in the input as [`Letterbox`] says, its *content*, the rest black. A mask and the atlas cover the
+image's field of view whatever their size in pixels, so they are laid over the content, not over the padded input.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from clarity_hf.image_reading import read_image
 from clarity_hf.labels import FINDINGS
 
 from .drawn_findings import draw_findings, masks_by_finding
-from .film_cache import FilmCache
+from .image_cache import ImageCache
 from .priors import PRIOR_SIDE, load_atlas, no_prior, read_mask, soft_prior
 from .thorax_segmenter import FINGERPRINT, ThoraxMasks, segment_thorax
 
@@ -37,25 +37,25 @@ KEPT_BOX_SHARE = 0.25
 is a part of."""
 
 
-class FilmTransform:
+class ImageTransform:
     """Turns `{"image", "labels", "thorax_mask"}` into the arguments of [`ClarityForMultiLabelLocalization`].
 
     The recipes of the field (Medical_MAE, EVA-X) add a light RandAugment to random crops and flips. Torchvision's
-    moves images alone: a film sheared or rotated by it would leave its mask and boxes behind. Here one affine
-    transform, crop and flip is drawn for film, thorax and boxes together, and exposure, RandAugment's other half,
-    changes the film alone.
+    moves images alone: an image sheared or rotated by it would leave its mask and boxes behind. Here one affine
+    transform, crop and flip is drawn for image, thorax and boxes together, and exposure, RandAugment's other half,
+    changes the image alone.
 
     Args:
         image_processor: Gives size, proportions and normalisation, so that training sees what inference sees. Its
             channels may be normalised each by its own mean and standard deviation, as a teacher's are.
-        augment: `"full"`, small rotations and shifts, random crops, flips and exposure; `"flip"`, the film as it is or
-            mirrored, two fixed views for which a teacher's logits can be kept; `"none"`. Drawn from torch's global
+        augment: `"full"`, small rotations and shifts, random crops, flips and exposure; `"flip"`, the image as it is
+            or mirrored, two fixed views for which a teacher's logits can be kept; `"none"`. Drawn from torch's global
             random state; [`TransformedDataset`] sets it for each row.
         crop_scale: Smallest share of the area that a random crop keeps, in (0, 1].
         prior: Where the thorax comes from: `"auto"`, the row's own mask, else what [`segment_thorax`] finds, else,
             where it finds nothing, the atlas; `"masks"`, the row's own mask, else unknown; `"atlas"`, the atlas
             always; `"none"`, nowhere. An empty mask counts as no mask.
-        film_cache: Folder in which films that have a file or bytes are kept decoded and reduced, see [`FilmCache`];
+        image_cache: Folder in which images that have a file or bytes are kept decoded and reduced, see [`ImageCache`];
             their grey values are whole then, so up to half a grey value from those without it. What the segmenter
             found is kept there too. None keeps nothing.
         blur: Largest standard deviation, in pixels of the input, of a Gaussian that blurs each image; its own is drawn
@@ -75,7 +75,7 @@ class FilmTransform:
         augment: Augmentation = "none",
         crop_scale: float = 0.7,
         prior: PriorSource = "auto",
-        film_cache: str | os.PathLike | None = None,
+        image_cache: str | os.PathLike | None = None,
         blur: float = 0.0,
         draw_rate: float = 0.0,
     ):
@@ -100,16 +100,16 @@ class FilmTransform:
         if not 0 <= draw_rate <= 1:
             raise ValueError(f"`draw_rate` must be in [0, 1], got {draw_rate}. Give a share of the normal images.")
         self.augment, self.prior, self.blur, self.draw_rate = augment, prior, blur, draw_rate
-        self.films = None if film_cache is None else FilmCache(film_cache)
+        self.images = None if image_cache is None else ImageCache(image_cache)
         self.size = (image_processor.size["height"], image_processor.size["width"])
-        # Cropped films lie on a larger canvas, so that a crop of 3/4 of its area has the resolution of the input.
+        # Cropped images lie on a larger canvas, so that a crop of 3/4 of its area has the resolution of the input.
         self.canvas = tuple(side * 8 // 7 for side in self.size) if augment == "full" else self.size
         self.keep_ratio = image_processor.keep_ratio
         self.mean = torch.tensor(image_processor.image_mean, dtype=torch.float32)[:, None, None]
         self.std = torch.tensor(image_processor.image_std, dtype=torch.float32)[:, None, None]
         self.crops = v2.Compose(
             [
-                # The default, nearest, leaves stairs in a rotated film; masks are moved by nearest in any case.
+                # The default, nearest, leaves stairs in a rotated image; masks are moved by nearest in any case.
                 v2.RandomAffine(
                     degrees=7, translate=(0.03, 0.03), interpolation=v2.InterpolationMode.BILINEAR, fill=0
                 ),
@@ -124,8 +124,8 @@ class FilmTransform:
         Args:
             row: `image`, any source of [`read_image`] or the `{"path", "bytes"}` of an undecoded `datasets.Image`;
                 `labels` `(F,)` of 1, 0, NaN; optionally `thorax_mask`, see [`read_mask`], over the same field of view
-                as the film and of any size, or None; optionally `teacher_logits` `(V, F)` of the fixed views, V = 2
-                for the film as it is and mirrored, V = 1 for the first alone.
+                as the image and of any size, or None; optionally `teacher_logits` `(V, F)` of the fixed views, V = 2
+                for the image as it is and mirrored, V = 1 for the first alone.
 
         Returns:
             `pixel_values` `(C, H, W)`, `labels` `(F,)` float32; unless `prior` is `"none"`, `anatomical_prior`
@@ -168,8 +168,8 @@ class FilmTransform:
         Args:
             row: `image` and optionally `thorax_mask` as in a call, and `boxes` `(n, 4)` xyxy, right and bottom
                 exclusive.
-            box_frame: Frame of `boxes`, over the same field of view as the film: a side, or `(height, width)`, in
-                pixels. By default the film's own pixels; for rows of [`load_nih`] `BOX_FRAME`, whatever the size of
+            box_frame: Frame of `boxes`, over the same field of view as the image: a side, or `(height, width)`, in
+                pixels. By default the image's own pixels; for rows of [`load_nih`] `BOX_FRAME`, whatever the size of
                 the file.
             draw: Whether findings are drawn into the image, where the segmenter finds lungs and heart in it.
 
@@ -181,7 +181,7 @@ class FilmTransform:
               of which less than a quarter of their own area is in it are left out;
             - `findings`: `tv_tensors.Mask` `(14, H, W)` of 0 and 1, where findings were drawn, or None;
             - `kept`: `(n,)` int64, which of the row's boxes these are, or None;
-            - `mirrored`: whether the film's left is on the view's right.
+            - `mirrored`: whether the image's left is on the view's right.
 
         Raises:
             ValueError: The boxes are not `(n, 4)` with a positive size inside their frame.
@@ -216,19 +216,19 @@ class FilmTransform:
         return parts | {"image": image, "boxes": boxes, "kept": kept, "mirrored": mirrored}
 
     def _content(self, source: Any) -> tuple[torch.Tensor, Letterbox]:
-        """The film `(1, h, w)` float32 in [0, 1] at the size that it has on the canvas, and how it lies there."""
-        if self.films is None:
+        """The image `(1, h, w)` float32 in [0, 1] at the size that it has on the canvas, and how it lies there."""
+        if self.images is None:
             return self._reduced(source)
-        kept, size = self.films.content(
+        kept, size = self.images.content(
             source, f"{self.canvas} {self.keep_ratio}", lambda: self._reduced_in_grey_values(source)
         )
         content = torch.from_numpy(np.divide(kept, 255, dtype=np.float32))[None]
         return content, Letterbox.fit(size, self.canvas, self.keep_ratio)
 
     def _reduced(self, source: Any) -> tuple[torch.Tensor, Letterbox]:
-        film = torch.from_numpy(np.divide(read_source(source), 255, dtype=np.float32))[None]
-        box = Letterbox.fit(tuple(film.shape[-2:]), self.canvas, self.keep_ratio)
-        return v2.functional.resize(film, list(box.content), antialias=True), box
+        image = torch.from_numpy(np.divide(read_source(source), 255, dtype=np.float32))[None]
+        box = Letterbox.fit(tuple(image.shape[-2:]), self.canvas, self.keep_ratio)
+        return v2.functional.resize(image, list(box.content), antialias=True), box
 
     def _reduced_in_grey_values(self, source: Any) -> tuple[np.ndarray, tuple[int, int]]:
         content, box = self._reduced(source)
@@ -242,15 +242,15 @@ class FilmTransform:
             masks = np.zeros((len(ThoraxMasks._fields), *content.shape[-2:]), bool) if found is None else found
             return np.packbits(masks, axis=0, bitorder="little")[0], (content.shape[-2], content.shape[-1])
 
-        if self.films is None:
+        if self.images is None:
             code = coded()[0]
         else:
-            code = self.films.content(source, f"{FINGERPRINT} {self.canvas} {self.keep_ratio}", coded)[0]
+            code = self.images.content(source, f"{FINGERPRINT} {self.canvas} {self.keep_ratio}", coded)[0]
         masks = np.unpackbits(code[None], axis=0, bitorder="little")[: len(ThoraxMasks._fields)].astype(bool)
         return ThoraxMasks(*masks) if masks.any() else None
 
     def _thorax(self, mask: np.ndarray | None, box: Letterbox) -> tv_tensors.Mask | None:
-        """The prior's source laid over the film's content on the canvas."""
+        """The prior's source laid over the image's content on the canvas."""
         if mask is not None:
             laid = F.interpolate(torch.from_numpy(mask)[None, None], size=box.content, mode="nearest-exact")[0].float()
         elif self.prior in ("auto", "atlas"):
@@ -270,7 +270,7 @@ class FilmTransform:
         if views.ndim != 2 or not needed <= len(views) <= 2:
             raise ValueError(
                 f"`teacher_logits` must be (V, F) with V = {'2' if needed == 2 else '1 or 2'} for augment "
-                f"'{self.augment}', got {tuple(views.shape)}. Give the logits of the film as it is"
+                f"'{self.augment}', got {tuple(views.shape)}. Give the logits of the image as it is"
                 f"{' and mirrored' if needed == 2 else ', and mirrored if you like'}."
             )
         return views[int(mirrored)]
@@ -288,7 +288,7 @@ class TransformedDataset(torch.utils.data.Dataset):
         seed: Of the augmentation.
     """
 
-    def __init__(self, rows: Any, transform: FilmTransform, seed: int = 0):
+    def __init__(self, rows: Any, transform: ImageTransform, seed: int = 0):
         self.rows, self.transform, self.seed, self.epoch = rows, transform, seed, 0
 
     def __len__(self) -> int:
@@ -313,7 +313,7 @@ class TransformedDataset(torch.utils.data.Dataset):
 
 
 def read_source(source: Any) -> np.ndarray:
-    """Read a film from what a data set's cell holds: `(H, W)` in [0, 255].
+    """Read an image from what a data set's cell holds: `(H, W)` in [0, 255].
 
     Args:
         source: As in [`read_image`], or the `{"path", "bytes"}` of a `datasets.Image(decode=False)`; errors name the
@@ -344,7 +344,7 @@ def _pad(content: torch.Tensor, box: Letterbox) -> torch.Tensor:
 def _lay_boxes(
     boxes: Any, frame: int | tuple[int, int] | None, letterbox: Letterbox
 ) -> tv_tensors.BoundingBoxes:
-    """Boxes `(n, 4)` of a frame over the film, as they lie on the canvas."""
+    """Boxes `(n, 4)` of a frame over the image, as they lie on the canvas."""
     laid = np.asarray(boxes, dtype=np.float64)
     laid = laid.reshape(-1, 4) if laid.size == 0 else laid
     height, width = letterbox.image if frame is None else (frame, frame) if isinstance(frame, int) else frame

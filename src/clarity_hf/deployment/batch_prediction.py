@@ -1,13 +1,14 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Many films: find them, read them ahead, predict in batches, and keep a folder of results that can be resumed.
+"""Many images: find them, read them ahead, predict in batches, and keep a folder of results that can be resumed.
 
-The folder holds `findings.jsonl`, one line a film in the order in which they were predicted, `failed.jsonl`, the films
-that the last run could not read and why, and `settings.json`, what made the results. A line is written only when all
-that was asked for of its film is there, and a batch's lines go to the disk together: a run that is killed loses at
-most one batch. Processes that share a list each append to a file of their own, `findings-r00.jsonl` and so on, and
-whoever ends brings `findings.jsonl` up to the union of them; no process waits for another. Locks of the operating
-system, which end with their process, keep other runs out of the folder. Neither patients, UIDs nor absolute paths get
-into these files: a film goes by its path below the inputs.
+The folder holds `findings.jsonl`, one line an image in the order in which they were predicted, `failed.jsonl`, the
+images that the last run could not read and why, and `settings.json`, what made the results. A line is written only
+when all that was asked for of its image is there, and a batch's lines go to the disk together: a run that is killed
+loses at most one batch. Processes that share a list each append to a file of their own, `findings-r00.jsonl` and so
+on, and whoever ends brings `findings.jsonl` up to the union of them; no process waits for another. Locks of the
+operating system, which end with their process, keep other runs out of the folder. Neither patients, UIDs nor absolute
+paths get
+into these files: an image goes by its path below the inputs.
 """
 
 from __future__ import annotations
@@ -49,10 +50,12 @@ from .dicom_output import DEFAULT_KINDS
 from .fhir import fhir_bundle
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
-"""A file of a folder with one of these endings is taken for a film whatever is in it, so that a broken one is told."""
+"""A file of a folder with one of these endings is taken for an image whatever is in it, so that a broken one is
+told.
+"""
 
 OUTPUTS = ("overlays", "maps", "dicom", "fhir", "fhir_r5", "identifiers")
-"""What can be written of each film beside its line."""
+"""What can be written of each image beside its line."""
 
 IDENTIFIERS = {
     "study": "StudyInstanceUID",
@@ -78,14 +81,14 @@ _LOOK = 2.0  # seconds to wait for a lock that another process may take for a mo
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"BM")
 _TOLD = (OSError, TypeError, ValueError, ImportError)  # their words are this package's, or name a file
 _BAD_NAMES = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
-"""What a file system says to the name of one film, while a full disk is the matter of all."""
+"""What a file system says to the name of one image, while a full disk is the matter of all."""
 
 
-# Films
+# Images
 
 
 @dataclass(frozen=True)
-class FilmFile:
+class ImageFile:
     """A file to predict.
 
     Attributes:
@@ -100,31 +103,31 @@ class FilmFile:
 
 
 @dataclass(frozen=True)
-class FoundFilms:
-    """What `find_films` found.
+class FoundImages:
+    """What `find_images` found.
 
     Attributes:
-        films: Each file once, in the order of the inputs, inside a folder by name.
-        passed_over: How many files of folders were no films, by their ending (`""` for none), most frequent first.
-        unread: Folders that could not be listed, each with the reason: films in them are missing.
+        images: Each file once, in the order of the inputs, inside a folder by name.
+        passed_over: How many files of folders were no images, by their ending (`""` for none), most frequent first.
+        unread: Folders that could not be listed, each with the reason: images in them are missing.
         folders: How many folders inside those given were not looked into, without `recursive`.
     """
 
-    films: tuple[FilmFile, ...]
+    images: tuple[ImageFile, ...]
     passed_over: dict[str, int]
     unread: dict[str, str] = field(default_factory=dict)
     folders: int = 0
 
 
-def find_films(
+def find_images(
     inputs: str | os.PathLike | Iterable[str | os.PathLike],
     recursive: bool = False,
     exclude: Sequence[str | os.PathLike] = (),
-) -> FoundFilms:
-    """List the films that inputs stand for.
+) -> FoundImages:
+    """List the images that inputs stand for.
 
     Args:
-        inputs: Paths of files, which are taken for films unseen; of folders, whose PNG, JPEG, TIFF, BMP and DICOM
+        inputs: Paths of files, which are taken for images unseen; of folders, whose PNG, JPEG, TIFF, BMP and DICOM
             files are recognised by content, with or without an ending; globs, with `**` for any depth; and `@FILE`, a
             text file with one of these a line, in quotes or without, relative to the working directory, in UTF-8 or
             with the mark of UTF-16.
@@ -134,7 +137,7 @@ def find_films(
 
     Raises:
         FileNotFoundError: An input matches nothing.
-        ValueError: No film is found, or a list is no text.
+        ValueError: No image is found, or a list is no text.
     """
     inputs = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     excluded = {os.path.realpath(folder) for folder in exclude}
@@ -146,7 +149,7 @@ def find_films(
         if os.path.isdir(given):
             roots.append(os.path.abspath(given))
             for path in walk.files_below(given):
-                if _is_film(path):
+                if _is_image(path):
                     found[os.path.abspath(path)] = None
                 else:
                     passed_over[os.path.splitext(path)[1].lower()] += 1
@@ -159,16 +162,16 @@ def find_films(
     if not found:
         unread = "".join(f" {folder}: {reason}." for folder, reason in list(walk.unread.items())[:3])
         raise ValueError(
-            f"`inputs` must hold films, got none beside {sum(passed_over.values())} other files.{unread} "
+            f"`inputs` must hold images, got none beside {sum(passed_over.values())} other files.{unread} "
             "Check the paths, or look into folders inside (recursive)."
         )
     starts = _starts_of_names(set(roots))
-    films = tuple(FilmFile(Path(path), _name(path, starts)) for path in found)
-    return FoundFilms(films, dict(passed_over.most_common()), walk.unread, walk.folders)
+    images = tuple(ImageFile(Path(path), _name(path, starts)) for path in found)
+    return FoundImages(images, dict(passed_over.most_common()), walk.unread, walk.folders)
 
 
 def _starts_of_names(roots: set[str]) -> dict[str, str]:
-    """Folders above all films, and what stands for each in their names."""
+    """Folders above all images, and what stands for each in their names."""
     with contextlib.suppress(ValueError):  # drives have no folder in common
         common = os.path.commonpath(roots)
         if common != Path(common).anchor or common in roots:
@@ -237,7 +240,7 @@ class _Walk:
         self.folders = 0
 
     def files_below(self, folder: str) -> Iterator[str]:
-        """Files of a folder; hidden ones and hidden folders are none of the user's films."""
+        """Files of a folder; hidden ones and hidden folders are none of the user's images."""
         root = os.path.realpath(folder)
         entered = {root}
         for here, folders, files in os.walk(folder, onerror=self._note, followlinks=True):
@@ -286,7 +289,7 @@ def _is_below(path: str, folders: set[str]) -> bool:
     return any(str(parent) in folders for parent in Path(os.path.realpath(path)).parents)
 
 
-def _is_film(path: str) -> bool:
+def _is_image(path: str) -> bool:
     """Whether a file of a folder is one; the index of a DICOM medium (PS3.10, section 8) is not."""
     if os.path.basename(path).upper() == "DICOMDIR":
         return False
@@ -298,7 +301,7 @@ def _is_film(path: str) -> bool:
         with open(path, "rb") as file:
             start = file.read(132)
     except OSError:
-        return False  # without the ending of a film it is counted with the other files
+        return False  # without the ending of an image it is counted with the other files
     return start.startswith(_SIGNATURES) or looks_like_dicom(start)
 
 
@@ -310,7 +313,7 @@ class BatchSummary:
     """What a run did.
 
     Attributes:
-        films: Of this process's share.
+        images: Of this process's share.
         skipped: Whose results were there already.
         predicted: Whose results were written now.
         failed: Which could not be read, were refused, or whose DICOM results could not be made.
@@ -318,7 +321,7 @@ class BatchSummary:
         changed: Of those predicted now, whose file has changed since an earlier run; the new result stands.
     """
 
-    films: int
+    images: int
     skipped: int
     predicted: int
     failed: int
@@ -326,9 +329,9 @@ class BatchSummary:
     changed: int = 0
 
 
-def predict_films(
+def predict_images(
     pipeline: ChestXrayLocalizationPipeline,
-    films: Sequence[FilmFile],
+    images: Sequence[ImageFile],
     folder: str | os.PathLike,
     *,
     model_name: str = "model",
@@ -343,39 +346,39 @@ def predict_films(
     world_size: int = 1,
     progress: Callable[[int, int], object] | None = None,
 ) -> BatchSummary:
-    """Predict films into a folder, or go on where an earlier run into it was stopped.
+    """Predict images into a folder, or go on where an earlier run into it was stopped.
 
-    A line of `findings.jsonl` is `{"film", "size": [H, W], "bytes", "modified", "findings"}`; the last is what the
-    pipeline gives, all findings, highest score first, boxes xyxy in pixels of the film, right and bottom exclusive;
-    `bytes` and `modified` (nanoseconds since 1970) tell the file from another of its name: a film whose file has
-    changed is predicted again, and its line has `revision`, how often it was. A film that looks like no
+    A line of `findings.jsonl` is `{"image", "size": [H, W], "bytes", "modified", "findings"}`; the last is what the
+    pipeline gives, all findings, highest score first, boxes xyxy in pixels of the image, right and bottom exclusive;
+    `bytes` and `modified` (nanoseconds since 1970) tell the file from another of its name: an image whose file has
+    changed is predicted again, and its line has `revision`, how often it was. An image that looks like no
     frontal chest radiograph has `warning` too: `{"kind", "reason", "probability"}` of its [`RadiographVerdict`]. A
-    line of `failed.jsonl` is `{"film", "reason"}`. Films that failed are tried again by the next run.
+    line of `failed.jsonl` is `{"image", "reason"}`. Images that failed are tried again by the next run.
 
     Args:
         pipeline: Its model is evaluated where it is.
-        films: From `find_films`, of all processes, the same list in each.
+        images: From `find_images`, of all processes, the same list in each.
         folder: Of the results; made where it is not there.
         model_name: For `settings.json` and DICOM results; no path.
         threshold: Score in [0, 1] from which a finding is present, instead of the config's thresholds.
         outputs: Of `OUTPUTS`. `overlays/NAME.png`: boxes of present findings and the map of the first of them over
-            the film, its name and scale below.
+            the image, its name and scale below.
             `maps/NAME.npz`: `maps` `(F, h, w)` float32 ≥ 0 on the patch grid over the model's input, `labels` `(F,)`,
-            `film_size`, `input_size` (H, W), and `content` (top, left, height, width), where the film lies in the
-            input, in its pixels. `dicom/NAME.KIND.dcm`: see `write_dicom_results`; only of films that came as DICOM,
-            and of those that were refused a report that says why. With it films go through the model one by one,
+            `image_size`, `input_size` (H, W), and `content` (top, left, height, width), where the image lies in the
+            input, in its pixels. `dicom/NAME.KIND.dcm`: see `write_dicom_results`; only of images that came as DICOM,
+            and of those that were refused a report that says why. With it images go through the model one by one,
             which makes the same bytes in every batch. `fhir/NAME.json`, `fhir_r5/NAME.json`: see `fhir_bundle`, of
-            films that came as DICOM. `identifiers` gives lines and tables the Study, Series and SOP Instance UID and
-            the accession number of such films: these files then tell whose they are.
-        table: Write `findings.csv` (a row a film, score and presence of each finding, and the reason of a warning) and
-            `boxes.csv` (a row a box).
-        radiograph_check: What becomes of a film that does not look like a frontal chest radiograph: `warn` predicts it
-            and gives its line a `warning`, `refuse` counts it as failed, `off` does not look.
+            images that came as DICOM. `identifiers` gives lines and tables the Study, Series and SOP Instance UID and
+            the accession number of such images: these files then tell whose they are.
+        table: Write `findings.csv` (a row an image, score and presence of each finding, and the reason of a warning)
+            and `boxes.csv` (a row a box).
+        radiograph_check: What becomes of an image that does not look like a frontal chest radiograph: `warn` predicts
+            it and gives its line a `warning`, `refuse` counts it as failed, `off` does not look.
         dicom_kinds: Of `KINDS` of `dicom_output`, with the output `dicom`.
-        batch_size: Films per forward pass.
-        workers: Threads that read films ahead, decoded films of one batch and one a thread at most; 0 reads in turn.
-        rank, world_size: This process and how many share the list; process r takes films r, r + world_size, ...
-        progress: Called with the films done and those of this share, skipped ones included: at the start and after
+        batch_size: Images per forward pass.
+        workers: Threads that read images ahead, decoded images of one batch and one a thread at most; 0 reads in turn.
+        rank, world_size: This process and how many share the list; process r takes images r, r + world_size, ...
+        progress: Called with the images done and those of this share, skipped ones included: at the start and after
             each batch.
 
     Returns:
@@ -387,10 +390,10 @@ def predict_films(
         MemoryError: A batch does not fit the memory.
         OSError: A result cannot be written, or the weights of the radiograph check are not those that ship.
         ValueError: An argument is out of range, or the folder holds broken records, results of another model, of other
-            settings, of other files under the films' names, or of the same files under other names.
+            settings, of other files under the images' names, or of the same files under other names.
     """
     check_mode(radiograph_check)
-    _check_arguments(films, threshold, outputs, batch_size, workers, rank, world_size)
+    _check_arguments(images, threshold, outputs, batch_size, workers, rank, world_size)
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`folder` must be a folder, got the file {folder.name}. Choose another name.")
@@ -405,12 +408,12 @@ def predict_films(
         _clear(folder, rank, world_size)
         dicom = DicomResultWriter(pipeline, model_name, threshold, dicom_kinds)
         writer = _Writer(pipeline, folder, threshold, tuple(outputs), rank, radiograph_check, dicom)
-        return _predict_share(writer, films, folder, table, batch_size, workers, rank, world_size, progress)
+        return _predict_share(writer, images, folder, table, batch_size, workers, rank, world_size, progress)
 
 
 def _predict_share(
     writer: _Writer,
-    films: Sequence[FilmFile],
+    images: Sequence[ImageFile],
     folder: Path,
     table: bool,
     batch_size: int,
@@ -423,10 +426,10 @@ def _predict_share(
     own = folder / f"findings{part}.jsonl"
     _drop_torn_line(own)
     done = _done(_parts(folder, "findings"))
-    changed = _changed(films, done)
-    _check_names(films, done)
-    share = films[rank::world_size]
-    waiting = [film for film in share if film.name not in done or film.name in changed]
+    changed = _changed(images, done)
+    _check_names(images, done)
+    share = images[rank::world_size]
+    waiting = [image for image in share if image.name not in done or image.name in changed]
     skipped = len(share) - len(waiting)
     predicted = failed = warned = again = 0
     if progress is not None:
@@ -439,7 +442,7 @@ def _predict_share(
         for batch in _batches(reads, batch_size):
             good, bad = writer.predict(batch)
             for record in (*good, *bad):
-                record |= {"revision": changed[record["film"]]} if record["film"] in changed else {}
+                record |= {"revision": changed[record["image"]]} if record["image"] in changed else {}
             _append(lines, good)
             _append(failures, bad)
             predicted, failed = predicted + len(good), failed + len(bad)
@@ -452,7 +455,7 @@ def _predict_share(
 
 
 def _check_arguments(
-    films: Sequence[FilmFile],
+    images: Sequence[ImageFile],
     threshold: float | None,
     outputs: Sequence[str],
     batch_size: int,
@@ -466,7 +469,7 @@ def _check_arguments(
     if threshold is not None:
         checked_shares("threshold", threshold, 1)
     if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}. Pass the films of a forward pass.")
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}. Pass the images of a forward pass.")
     if workers < 0:
         raise ValueError(f"`workers` must be at least 0, got {workers}. Pass the number of reading threads.")
     if not 0 <= rank < world_size:
@@ -475,16 +478,16 @@ def _check_arguments(
         raise ImportError("`outputs` must be without FHIR, got no fhir.resources. Run pip install 'clarity_hf[fhir]'.")
     if "dicom" in outputs and importlib.util.find_spec("highdicom") is None:
         raise ImportError("`outputs` must be without 'dicom', got no highdicom. Run pip install 'clarity_hf[dicom]'.")
-    twice = [name for name, count in Counter(film.name for film in films).items() if count > 1]
+    twice = [name for name, count in Counter(image.name for image in images).items() if count > 1]
     if twice:
-        raise ValueError(f"`films` must have different names, got '{twice[0]}' twice. Pass the list of find_films.")
+        raise ValueError(f"`images` must have different names, got '{twice[0]}' twice. Pass the list of find_images.")
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A film that was read, or why not: `reason` is empty where it was."""
+    """An image that was read, or why not: `reason` is empty where it was."""
 
-    film: FilmFile
+    image: ImageFile
     reason: str = ""
     stat: tuple[int, int] = (0, 0)
     inputs: dict[str, torch.Tensor] | None = None
@@ -510,44 +513,44 @@ class _Writer:
         self.threshold, self.outputs, self.rank = threshold, outputs, rank
         self.radiograph_check = radiograph_check
 
-    def read(self, film: FilmFile) -> _Read:
-        """Read one film, in any thread. Whatever is wrong with it is told, and the others go on."""
+    def read(self, image: ImageFile) -> _Read:
+        """Read one image, in any thread. Whatever is wrong with it is told, and the others go on."""
         header = None
         try:
-            stat = film.path.stat()
-            pixels, header = self._pixels(film)
-            warning = self._checked(pixels, film)
+            stat = image.path.stat()
+            pixels, header = self._pixels(image)
+            warning = self._checked(pixels, image)
             kept = pixels if {"overlays", "dicom"} & set(self.outputs) else None
             inputs = self.pipeline.preprocess(pixels, radiograph_check="off")
-            return _Read(film, "", (stat.st_size, stat.st_mtime_ns), inputs, kept, header, warning)
+            return _Read(image, "", (stat.st_size, stat.st_mtime_ns), inputs, kept, header, warning)
         except Exception as error:  # of a broken file a library may raise anything
-            if "dicom" in self.outputs and header is None and film.path.is_file():
-                header = header_of(film.path)
-            return _Read(film, _reason(error, film), header=header)
+            if "dicom" in self.outputs and header is None and image.path.is_file():
+                header = header_of(image.path)
+            return _Read(image, _reason(error, image), header=header)
 
-    def _pixels(self, film: FilmFile) -> tuple[np.ndarray, Any]:
-        if _FROM_HEADERS & set(self.outputs) and film.path.is_file():
-            with film.path.open("rb") as file:
+    def _pixels(self, image: ImageFile) -> tuple[np.ndarray, Any]:
+        if _FROM_HEADERS & set(self.outputs) and image.path.is_file():
+            with image.path.open("rb") as file:
                 is_dicom = looks_like_dicom(file.read(132))
             if is_dicom:
-                read = read_dicom(film.path)
-                return read_image(read.pixels, film.name), read.dataset
-        return read_image(film.path), None
+                read = read_dicom(image.path)
+                return read_image(read.pixels, image.name), read.dataset
+        return read_image(image.path), None
 
-    def _checked(self, pixels: np.ndarray, film: FilmFile) -> dict[str, Any] | None:
-        """What a film's line says of the check that it did not pass; raises where it is refused."""
+    def _checked(self, pixels: np.ndarray, image: ImageFile) -> dict[str, Any] | None:
+        """What an image's line says of the check that it did not pass; raises where it is refused."""
         if self.radiograph_check == "off":
             return None
         verdict = check_radiograph(pixels)
         if verdict.passed:
             return None
         if self.radiograph_check == "refuse":
-            raise ValueError(verdict.told(film.name))
+            raise ValueError(verdict.told(image.name))
         return {"kind": verdict.kind, "reason": verdict.reason, "probability": verdict.probability}
 
     def predict(self, batch: Sequence[_Read]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Lines of the films that were read, after all beside them is written, and of those that failed."""
-        bad = [{"film": read.film.name, "reason": read.reason} for read in batch if read.reason]
+        """Lines of the images that were read, after all beside them is written, and of those that failed."""
+        bad = [{"image": read.image.name, "reason": read.reason} for read in batch if read.reason]
         for read in batch:
             if read.reason and read.header is not None and "dicom" in self.outputs:
                 self._write_refusal(read)
@@ -557,29 +560,29 @@ class _Writer:
             try:
                 good.append(self._record(read, outputs))
             except (_Failed, ValueError) as error:
-                bad.append({"film": read.film.name, "reason": _reason(error, read.film)})
+                bad.append({"image": read.image.name, "reason": _reason(error, read.image)})
             except OSError as error:
                 if error.errno not in _BAD_NAMES:
-                    raise  # a full disk is no fault of the film's
-                name = read.film.name
-                reason = f"`{name}` must be a name that results can have, got {error.strerror}. Rename the film."
-                bad.append({"film": name, "reason": reason})
+                    raise  # a full disk is no fault of the image's
+                name = read.image.name
+                reason = f"`{name}` must be a name that results can have, got {error.strerror}. Rename the image."
+                bad.append({"image": name, "reason": reason})
         return good, bad
 
     def _record(self, read: _Read, outputs: ModelOutput) -> dict[str, Any]:
-        """A film's line, once all beside it is written."""
+        """An image's line, once all beside it is written."""
         findings = self.pipeline.postprocess(outputs, threshold=self.threshold)
         try:
             self._write_dicom(read, findings, outputs)
         except OSError:
             raise
         except Exception as error:  # such as a header that lacks what a report needs
-            raise _Failed(f"DICOM results: {_reason(error, read.film)}") from error
+            raise _Failed(f"DICOM results: {_reason(error, read.image)}") from error
         self._write_overlay(read, findings, outputs)
         self._write_maps(read, outputs)
         return {
-            "film": read.film.name,
-            "size": outputs["film_sizes"][0].tolist(),
+            "image": read.image.name,
+            "size": outputs["image_sizes"][0].tolist(),
             "bytes": read.stat[0],
             "modified": read.stat[1],
             **({} if read.warning is None else {"warning": read.warning}),
@@ -588,19 +591,19 @@ class _Writer:
         }
 
     def _forward(self, reads: Sequence[_Read]) -> list[ModelOutput]:
-        """Outputs film by film, each still a batch of one."""
+        """Outputs image by image, each still a batch of one."""
         inputs = [read.inputs for read in reads if read.inputs is not None]
         if not inputs:
             return []
         if "dicom" in self.outputs and len(reads) > 1:  # the last digits of a batch's results hang on its size
             return [output for read in reads for output in self._forward([read])]
         try:
-            outputs = self.pipeline.forward({name: torch.cat([film[name] for film in inputs]) for name in inputs[0]})
+            outputs = self.pipeline.forward({name: torch.cat([image[name] for image in inputs]) for name in inputs[0]})
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             raise MemoryError(
-                f"`batch_size` must give batches that fit the memory, got {len(inputs)} films. Lower it and start "
+                f"`batch_size` must give batches that fit the memory, got {len(inputs)} images. Lower it and start "
                 "again: what is done stays done."
             ) from error
         return [
@@ -609,7 +612,7 @@ class _Writer:
         ]
 
     def _mapped(self, findings: list[dict[str, Any]], outputs: ModelOutput) -> list[dict[str, Any]]:
-        """The same findings, the first present one with its map over the film.
+        """The same findings, the first present one with its map over the image.
 
         Each finding has its own threshold, so it need not be the one with the highest score.
         """
@@ -625,22 +628,22 @@ class _Writer:
         mapped = self._mapped(findings, outputs)
         heat_of = next((finding["label"] for finding in mapped if "map" in finding), None)
         picture = draw_findings(read.pixels, mapped, heat_of, bar="below")
-        with _replacing(self.folder / "overlays" / f"{read.film.name}.png", self.rank) as path:
+        with _replacing(self.folder / "overlays" / f"{read.image.name}.png", self.rank) as path:
             picture.save(path, format="PNG")
 
     def _write_maps(self, read: _Read, outputs: ModelOutput) -> None:
         if "maps" not in self.outputs:
             return
         config = self.pipeline.model.config
-        size = outputs["film_sizes"][0].tolist()
+        size = outputs["image_sizes"][0].tolist()
         box = self.pipeline.image_processor.letterbox((size[0], size[1]))
-        target = self.folder / "maps" / f"{read.film.name}.npz"
+        target = self.folder / "maps" / f"{read.image.name}.npz"
         with _replacing(target, self.rank) as path, path.open("wb") as file:
             np.savez_compressed(
                 file,
                 maps=outputs["localization_maps"][0].float().numpy(),
                 labels=np.array([config.id2label[index] for index in range(config.num_labels)]),
-                film_size=np.array(size),
+                image_size=np.array(size),
                 input_size=np.array(box.input),
                 content=np.array([box.top, box.left, *box.content]),
             )
@@ -661,24 +664,24 @@ class _Writer:
         for output, release in _FHIR.items():
             if output in self.outputs:
                 bundle = fhir_bundle(read.header, findings, self.dicom.identity, release=release, doubt=doubt)
-                with _replacing(self.folder / output / f"{read.film.name}.json", self.rank) as path:
+                with _replacing(self.folder / output / f"{read.image.name}.json", self.rank) as path:
                     path.write_text(json.dumps(bundle, indent=1) + "\n", encoding="utf-8")
 
     def _write_refusal(self, read: _Read) -> None:
-        reason = read.reason.replace(read.film.name, "image")
+        reason = read.reason.replace(read.image.name, "image")
         try:
             with self._made_in_dicom(read) as (folder, stem):
                 self.dicom.refuse(read.header, reason, folder / f"{stem}.report.dcm")
         except OSError as error:
             if error.errno not in _BAD_NAMES:
                 raise
-        except Exception:  # a header too broken for a report; the film is among those that failed all the same
+        except Exception:  # a header too broken for a report; the image is among those that failed all the same
             pass
 
     @contextlib.contextmanager
     def _made_in_dicom(self, read: _Read) -> Iterator[tuple[Path, str]]:
         """A folder and a start of names for DICOM results, all of which are moved to their place at the end."""
-        target = self.folder / "dicom" / read.film.name
+        target = self.folder / "dicom" / read.image.name
         made = _unfinished(target, self.rank)
         made.mkdir(parents=True)
         try:
@@ -690,7 +693,7 @@ class _Writer:
 
 
 class _Failed(ValueError):
-    """A film without results, in words that need no others."""
+    """An image without results, in words that need no others."""
 
 
 def out_of_memory(error: BaseException | None) -> bool:
@@ -710,34 +713,34 @@ def out_of_memory(error: BaseException | None) -> bool:
 
 
 def _identifiers(header: Any) -> dict[str, str]:
-    """What a film's line says of whose it is; nothing of one that did not come as DICOM."""
+    """What an image's line says of whose it is; nothing of one that did not come as DICOM."""
     return {} if header is None else {name: str(header.get(keyword) or "") for name, keyword in IDENTIFIERS.items()}
 
 
-def _reason(error: Exception, film: FilmFile) -> str:
-    """Why a film failed, by its name below the inputs; the words of a stranger's error may quote the patient."""
+def _reason(error: Exception, image: ImageFile) -> str:
+    """Why an image failed, by its name below the inputs; the words of a stranger's error may quote the patient."""
     if out_of_memory(error):
         return (
-            f"`{film.name}` must fit the memory that is free, got too little of it. Predict again with fewer workers "
+            f"`{image.name}` must fit the memory that is free, got too little of it. Predict again with fewer workers "
             "and a smaller batch_size."
         )
     if isinstance(error, _TOLD):
-        return str(error).replace(str(film.path), film.name) or type(error).__name__
-    return f"`{film.name}` must be readable, got an unexpected {type(error).__name__}. Check that the file is whole."
+        return str(error).replace(str(image.path), image.name) or type(error).__name__
+    return f"`{image.name}` must be readable, got an unexpected {type(error).__name__}. Check that the file is whole."
 
 
 def _read_ahead(
-    films: Sequence[FilmFile], read: Callable[[FilmFile], _Read], workers: int, ahead: int
+    images: Sequence[ImageFile], read: Callable[[ImageFile], _Read], workers: int, ahead: int
 ) -> Generator[_Read, None, None]:
-    """Films in their order, at most `ahead` of them read and not yet taken."""
+    """Images in their order, at most `ahead` of them read and not yet taken."""
     if workers == 0:
-        yield from map(read, films)
+        yield from map(read, images)
         return
     pool = ThreadPoolExecutor(workers)
     pending: deque[Future[_Read]] = deque()
     try:
-        for film in films:
-            pending.append(pool.submit(read, film))
+        for image in images:
+            pending.append(pool.submit(read, image))
             if len(pending) >= ahead:
                 yield pending.popleft().result()
         while pending:
@@ -919,7 +922,7 @@ def _check_record(record: Any, failed: bool) -> None:
     """Raise KeyError, TypeError or ValueError unless a line holds what is read of it."""
     if not isinstance(record, dict):
         raise TypeError("no object")
-    kinds: dict[str, type] = {"film": str}
+    kinds: dict[str, type] = {"image": str}
     kinds |= {"reason": str} if failed else {"bytes": int, "modified": int, "findings": list}
     kinds |= {name: kind for name, kind in (("revision", int), ("warning", dict)) if name in record}
     if not all(isinstance(record[name], kind) for name, kind in kinds.items()):
@@ -940,12 +943,12 @@ def _parts(folder: Path, kind: str) -> list[Path]:
 
 
 def _united(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every film's line once, its latest revision."""
+    """Every image's line once, its latest revision."""
     latest = _done(_parts(folder, "findings"))
     seen: set[str] = set()
     for path in _parts(folder, "findings"):
         for line, record in _records(path):
-            name = record["film"]
+            name = record["image"]
             if name not in seen and name in latest and latest[name].revision == record.get("revision", 0):
                 seen.add(name)
                 yield line, record
@@ -953,7 +956,7 @@ def _united(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @dataclass(frozen=True)
 class _Done:
-    """Which file a film's result is of, by bytes and time of change, and how often it was predicted again."""
+    """Which file an image's result is of, by bytes and time of change, and how often it was predicted again."""
 
     revision: int
     stat: tuple[int, int]
@@ -963,42 +966,42 @@ def _done(paths: Iterable[Path]) -> dict[str, _Done]:
     done: dict[str, _Done] = {}
     for path in paths:
         for _, record in _records(path):
-            name, revision = record["film"], record.get("revision", 0)
+            name, revision = record["image"], record.get("revision", 0)
             if name not in done or revision > done[name].revision:
                 done[name] = _Done(revision, (record["bytes"], record["modified"]))
     return done
 
 
-def _check_names(films: Sequence[FilmFile], done: dict[str, _Done]) -> None:
-    """Whether films have lost the names that they went by: with another input all may have got longer ones."""
-    if not done or any(film.name in done for film in films):
+def _check_names(images: Sequence[ImageFile], done: dict[str, _Done]) -> None:
+    """Whether images have lost the names that they went by: with another input all may have got longer ones."""
+    if not done or any(image.name in done for image in images):
         return
     before = {(Path(name).name, *entry.stat): name for name, entry in done.items()}
-    for film in films:
-        if film.path.exists():
-            stat = film.path.stat()
-            name = before.get((film.path.name, stat.st_size, stat.st_mtime_ns))
+    for image in images:
+        if image.path.exists():
+            stat = image.path.stat()
+            name = before.get((image.path.name, stat.st_size, stat.st_mtime_ns))
             if name is not None:
                 raise ValueError(
-                    f"`films` must be named as they are in the folder, got '{film.name}' for its '{name}'. Pass the "
+                    f"`images` must be named as they are in the folder, got '{image.name}' for its '{name}'. Pass the "
                     "inputs that made it, or choose another folder."
                 )
 
 
-def _changed(films: Sequence[FilmFile], done: dict[str, _Done]) -> dict[str, int]:
-    """Films whose file is another than that of their result, each with the number of its next revision.
+def _changed(images: Sequence[ImageFile], done: dict[str, _Done]) -> dict[str, int]:
+    """Images whose file is another than that of their result, each with the number of its next revision.
 
     Raises:
-        ValueError: All of several are: these are other films under the same names.
+        ValueError: All of several are: these are other images under the same names.
     """
     changed, same = {}, 0
-    for film in films:
-        if film.name in done and film.path.exists():
-            stat = film.path.stat()
-            if (stat.st_size, stat.st_mtime_ns) == done[film.name].stat:
+    for image in images:
+        if image.name in done and image.path.exists():
+            stat = image.path.stat()
+            if (stat.st_size, stat.st_mtime_ns) == done[image.name].stat:
                 same += 1
             else:
-                changed[film.name] = done[film.name].revision + 1
+                changed[image.name] = done[image.name].revision + 1
     if len(changed) > 1 and not same:
         raise ValueError(
             f"`folder` must hold results of these files, got another file named '{next(iter(changed))}' (by size or "
@@ -1021,7 +1024,7 @@ def _unite(folder: Path, table: bool, remove_parts: bool = False, rank: int = 0)
             failed = bool(parts["failed"]) and not remove_parts
             written = _write_union(folder, bool(parts["findings"]) or superseded, failed, table, rank)
             done = _done(_parts(folder, "findings"))
-            told = not failed or {record["film"] for _, record in _records(folder / "failed.jsonl")} == set(
+            told = not failed or {record["image"] for _, record in _records(folder / "failed.jsonl")} == set(
                 _failures(folder, done)
             )
             if written == done == _done([own]) and told:
@@ -1032,11 +1035,11 @@ def _unite(folder: Path, table: bool, remove_parts: bool = False, rank: int = 0)
 
 
 def _failures(folder: Path, done: dict[str, _Done]) -> dict[str, str]:
-    """Lines of the films that processes could not read and none has read."""
+    """Lines of the images that processes could not read and none has read."""
     failures = {}
     for path in _parts(folder, "failed")[1:]:
         for line, record in _records(path):
-            name = record["film"]
+            name = record["image"]
             if name not in done or done[name].revision < record.get("revision", 0):
                 failures[name] = line
     return failures
@@ -1054,7 +1057,7 @@ def _write_union(folder: Path, findings: bool, failed: bool, table: bool, rank: 
             files = (folder / f"{name}.csv" for name in ("findings", "boxes"))
             tables = _Tables(*(stack.enter_context(_csv(path, rank)) for path in files), added=_added_columns(folder))
         for line, record in _united(folder):
-            written[record["film"]] = _Done(record.get("revision", 0), (record["bytes"], record["modified"]))
+            written[record["image"]] = _Done(record.get("revision", 0), (record["bytes"], record["modified"]))
             if lines is not None:
                 lines.write(line)
             if tables is not None:
@@ -1095,30 +1098,30 @@ def _added_columns(folder: Path) -> list[str]:
 
 
 class _Tables:
-    """Rows of `findings.csv` and `boxes.csv`; findings stand by name, whatever their rank in a film."""
+    """Rows of `findings.csv` and `boxes.csv`; findings stand by name, whatever their rank in an image."""
 
     def __init__(self, findings: Any, boxes: Any, *, added: Sequence[str]):
         self.findings, self.boxes, self.added = findings, boxes, added
         self.labels: list[str] = []
-        self.boxes.writerow(["film", "finding", "score", *SIDES, *added])
+        self.boxes.writerow(["image", "finding", "score", *SIDES, *added])
 
     def add(self, record: dict[str, Any]) -> None:
-        """A film's rows; the first film's labels make the head."""
+        """An image's rows; the first image's labels make the head."""
         by_label = {finding["label"]: finding for finding in record["findings"]}
         if not self.labels:
             self.labels = sorted(by_label)
             marks = [f"{label} present" for label in self.labels]
-            self.findings.writerow(["film", "height", "width", *self.labels, *marks, "warning", *self.added])
+            self.findings.writerow(["image", "height", "width", *self.labels, *marks, "warning", *self.added])
         if sorted(by_label) != self.labels:
             raise ValueError(
-                f"`folder` must hold records of the same findings, got others for {record['film']}. Remove its line."
+                f"`folder` must hold records of the same findings, got others for {record['image']}. Remove its line."
             )
         rows = [by_label[label] for label in self.labels]
         scores, present = [row["score"] for row in rows], [int(row["present"]) for row in rows]
         warning = record.get("warning", {}).get("reason", "")
         added = [record.get(name, "") for name in self.added]
-        self.findings.writerow([record["film"], *record["size"], *scores, *present, warning, *added])
+        self.findings.writerow([record["image"], *record["size"], *scores, *present, warning, *added])
         for row in rows:
             for box in row["boxes"]:
                 sides = [box[side] for side in SIDES]
-                self.boxes.writerow([record["film"], row["label"], row["score"], *sides, *added])
+                self.boxes.writerow([record["image"], row["label"], row["score"], *sides, *added])

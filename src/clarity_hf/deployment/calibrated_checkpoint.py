@@ -29,7 +29,7 @@ def save_calibrated(
     folder: str | os.PathLike,
     found: Calibration,
     unseen: CrossFitted,
-    films: str,
+    images: str,
 ) -> str:
     """Write a calibrated model with its image processor and card; the folder can be published as it is.
 
@@ -43,10 +43,10 @@ def save_calibrated(
         folder: Made where it is not there.
         found: Of [`calibrate`].
         unseen: Of [`cross_fitted`].
-        films: On what, for the reader, such as "332 validation films of NIH".
+        images: On what, for the reader, such as "332 validation images of NIH".
 
     Returns:
-        What each finding was given and what it is worth on other films, as Markdown.
+        What each finding was given and what it is worth on other images, as Markdown.
 
     Raises:
         OSError: The disk is full, or `folder` cannot be written.
@@ -55,8 +55,8 @@ def save_calibrated(
     card = _file_of(source, CARD)
     content = card.read_text(encoding="utf-8") if card else plain_card(Path(folder).name, model.config.findings)
     about = (
-        f"{HEADING}\n\nScores were calibrated, and thresholds chosen, on {films}. They stand in place of any that are "
-        f"named above; figures at those thresholds are not this folder's.\n\n{text}\n"
+        f"{HEADING}\n\nScores were calibrated, and thresholds chosen, on {images}. They stand in place of any that "
+        f"are named above; figures at those thresholds are not this folder's.\n\n{text}\n"
     )
     with replaced_files(folder) as made:
         model.save_pretrained(made)

@@ -5,14 +5,14 @@ The facts of a training are a YAML file, committed beside the reports of `commit
 
     name: clarity-s16-224
     license: apache-2.0                  # of the weights
-    trained_on: synthetic phantoms and 1,049 films of a subset of NIH ChestX-ray14
+    trained_on: synthetic phantoms and 1,049 images of a subset of NIH ChestX-ray14
     data:                                # every source; a part that is left out is an en dash
       - source: NIH ChestX-ray14, a subset
         license: no restriction, citation asked for
         citation: NIH Clinical Center; Wang et al., CVPR 2017
-        training: {films: 1049, patients: 895}
-        validation: {films: 332, patients: 224}
-        test: {films: 0}
+        training: {images: 1049, patients: 895}
+        validation: {images: 332, patients: 224}
+        test: {images: 0}
         note: Pneumonia is over-represented.            # optional
     split: By patient.                                  # optional
     reporting: {Intended use: TEXT}                     # optional, what guidelines ask for, by item
@@ -20,7 +20,7 @@ The facts of a training are a YAML file, committed beside the reports of `commit
     stages:
       - {name: Phantoms at 112, compute: 40 minutes, command: accelerate launch ..., note: TEXT}  # note optional
     compute: 6.5 core-hours in all, on ...
-    calibration: On which films slopes, intercepts and thresholds were fitted.
+    calibration: On which images slopes, intercepts and thresholds were fitted.
     evaluations:                         # in the order of the card, by the name of the committed report
       phantom-test:
         title: phantoms of the test stream
@@ -93,7 +93,7 @@ class CheckpointCard:
 
     Attributes:
         text: Of `README.md`, its metadata included.
-        pictures: JPEG of synthetic films by the name of their file beside the card.
+        pictures: JPEG of synthetic images by the name of their file beside the card.
     """
 
     text: str
@@ -365,13 +365,13 @@ def _glance(facts: Mapping[str, Any], reports: Sequence[Report]) -> str:
                 first = evaluation["title"] if place == 0 else ""
                 rows.append(Row((first, name, *map(_number, (*areas, *figures, cells.get("Boxes drawn"), share)))))
     heads = (
-        "Films",
+        "Images",
         "",
         "AUROC",
         "AUROC within a view",
         *(f"T(IoU) {level}" for level in LEVELS),
         "Boxes a map",
-        "Normal films with a false box",
+        "Normal images with a false box",
     )
     return _markdown("Reached", heads, rows).replace("### Reached", "## What it reached", 1)
 
@@ -430,21 +430,21 @@ def _prepared(processor: ClarityImageProcessor) -> str:
     size = processor.size
     fit = "keeps its proportions and is padded with black to" if processor.keep_ratio else "is squashed to"
     return (
-        f"the processor does this: the film {fit} {size['height']} × {size['width']}, is scaled to [0, 1], normalised "
-        f"by mean {processor.image_mean[0]:g} and standard deviation {processor.image_std[0]:g}, and repeated to "
-        f"{len(processor.image_mean)} channels."
+        f"the processor does this: the image {fit} {size['height']} × {size['width']}, is scaled to [0, 1], "
+        f"normalised by mean {processor.image_mean[0]:g} and standard deviation {processor.image_std[0]:g}, and "
+        f"repeated to {len(processor.image_mean)} channels."
     )
 
 
 def _data_table(facts: Mapping[str, Any]) -> str:
-    heads = ("Source", "Licence", *(f"{part.capitalize()} films (patients)" for part in PARTS))
+    heads = ("Source", "Licence", *(f"{part.capitalize()} images (patients)" for part in PARTS))
     rows = []
     for source in facts["data"]:
         counts = []
         for part in PARTS:
             counted = source.get(part) or {}
             patients = f" ({show(counted['patients'])})" if counted.get("patients") is not None else ""
-            counts.append(f"{show(counted.get('films'))}{patients}")
+            counts.append(f"{show(counted.get('images'))}{patients}")
         rows.append(Row((source["source"], source["license"], *counts)))
     return _markdown("Sources", heads, rows).split("\n", 2)[2]
 
@@ -469,7 +469,7 @@ def _evaluation(facts: Mapping[str, Any], report: Report) -> dict[str, Any]:
     told = ("Research use only", "An independent reconstruction")
     return {
         "title": facts["evaluations"][report.name]["title"],
-        "films": show(report.content["films"]),
+        "images": show(report.content["images"]),
         "patients": show(report.content["patients"]),
         "split": report.about.get("split") or "no named",
         "caveats": [caveat for caveat in report.content["caveats"] if not caveat.startswith(told)],
@@ -552,7 +552,7 @@ def _method_tables(report: Report) -> list[str]:
         heads = ("Method", "Boxes", "Boxes drawn", *LEVELS)
         rows = [Row(tuple(_by_head(methods, row)[head] for head in heads)) for row in methods.rows]
         note = (
-            "Boxes drawn: mean per annotated film and finding; many boxes meet more by chance. Differences are "
+            "Boxes drawn: mean per annotated image and finding; many boxes meet more by chance. Differences are "
             "paired: clear where their interval lies off zero."
         )
         texts.append(_markdown(methods.title, heads, rows, note + _left_out(methods)))
@@ -571,19 +571,23 @@ def _left_out(table: Table | None) -> str:
 
 
 def _normal_figures(report: Report) -> tuple[Cell, Cell, Cell]:
-    """Normal films, the share of them with a false box, and false boxes a film; None where there are no such films."""
-    table = report.table("normal_films")
+    """Normal images, the share of them with a false box, and false boxes an image; None where there are no such
+    images.
+    """
+    table = report.table("normal_images")
     cells = [row.cells[1] for row in table.rows] if table else []
     return (cells[0], cells[1], cells[2]) if len(cells) >= 3 else (0, None, None)  # then the same by view
 
 
 def _normal_sentence(report: Report) -> str:
-    films, share, boxes = _normal_figures(report)
+    images, share, boxes = _normal_figures(report)
     if not _defined(share):
-        return "**False boxes on normal films**: not measured, no film of these is annotated as free of every finding."
+        return (
+            "**False boxes on normal images**: not measured, no image of these is annotated as free of every finding."
+        )
     return (
-        f"**False boxes on normal films**: of {show(films)} films annotated as free of every finding, a share of "
-        f"{_with_interval(share)} gets a box; {_with_interval(boxes)} boxes a film."
+        f"**False boxes on normal images**: of {show(images)} images annotated as free of every finding, a share of "
+        f"{_with_interval(share)} gets a box; {_with_interval(boxes)} boxes an image."
     )
 
 
@@ -603,13 +607,13 @@ def _missing(report: Report) -> list[str]:
         reasons.append(f"Mean AUROC: no finding has {report.content['min_positives']} positives.")
     boxes = report.table("localization_per_finding")
     if boxes is None:
-        reasons.append("T(IoU): these films have no annotated boxes.")
+        reasons.append("T(IoU): these images have no annotated boxes.")
     else:
         boxed = {row.cells[0] for row in boxes.rows}
         without = [str(row["Finding"]) for row in rows[:-1] if row["Finding"] not in boxed]
         reasons += [f"T(IoU) of {', '.join(without)}: no annotated boxes."] if without else []
     if report.table("baselines") is None:
-        reasons.append("Other methods: none was evaluated on these films.")
+        reasons.append("Other methods: none was evaluated on these images.")
     subgroups = report.table("subgroups")
     groups = [_by_head(subgroups, row) for row in subgroups.rows] if subgroups else []
     small = [f"{row['Attribute']} {row['Group']}" for row in groups if not _defined(row["AUROC"])]
@@ -621,17 +625,17 @@ def _missing(report: Report) -> list[str]:
 
 
 def _failures_shown(reports: Sequence[Report]) -> tuple[dict[str, bytes], str]:
-    """Pictures of the first failure of each kind on synthetic films, and the Markdown that shows them."""
+    """Pictures of the first failure of each kind on synthetic images, and the Markdown that shows them."""
     chosen: dict[str, tuple[str, Mapping[str, Any], bytes]] = {}
     for report in reports:
-        if not report.synthetic:  # films of patients are not shown, whatever lies in the folder
+        if not report.synthetic:  # images of patients are not shown, whatever lies in the folder
             continue
         for title, entry, path in report.cases():
             name = f"case-{path.name.partition('-')[0]}.jpg"
             if not title.startswith("Best") and name not in chosen and path.is_file():
                 chosen[name] = (title, entry, path.read_bytes())
     if not chosen:
-        return {}, "No pictures: the reports have no cases of synthetic films, and films of patients are not shown."
+        return {}, "No pictures: the reports have no cases of synthetic images, and images of patients are not shown."
     row = picture_row(
         [f"![{title.partition(':')[0]}]({name})" for name, (title, _, _) in chosen.items()],
         [f"{title}. {case_caption(entry)}" for title, entry, _ in chosen.values()],

@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What of an evaluation's report may be committed or published beside a model: figures and tables, and no film.
+"""What of an evaluation's report may be committed or published beside a model: figures and tables, and no image.
 
-A report of `write_report` draws films and stands beside records that name patients. What [`commit_report`] copies has
-neither: pictures of films only where these are synthetic, and text in which no name of a film or patient is found.
+A report of `write_report` draws images and stands beside records that name patients. What [`commit_report`] copies has
+neither: pictures of images only where these are synthetic, and text in which no name of an image or patient is found.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ SCHEMA = 2
 """Of the `report.json` that is read here."""
 
 FIGURES = {
-    "boxes": "Share of boxes found over t, mean over findings, any region; dotted: published on other films",
+    "boxes": "Share of boxes found over t, mean over findings, any region; dotted: published on other images",
     "boxes_largest": "Share of boxes found over t, mean over findings, the largest region alone",
     "froc": "Annotated boxes found over false boxes an image; dots: the thresholds that users have",
     "boxes_per_finding": "Share of boxes found per finding; dashed: the constant box",
     "roc": "ROC curves per finding",
     "precision_recall": "Precision over recall per finding",
-    "reliability": "Share of films with the finding over the mean score",
+    "reliability": "Share of images with the finding over the mean score",
 }
 """Figures of a report in the order of the index, and what they show."""
 
@@ -39,17 +39,17 @@ _SHOWN_TABLES = (
     "localization",
     "localization_per_finding",
     "baselines",
-    "normal_films",
+    "normal_images",
     "subgroups",
     "maps",
 )
 """Tables that the index shows whole; it links the others."""
 
 CASE_SIDE = 420
-"""Longer side of a committed picture of a synthetic film, in pixels."""
+"""Longer side of a committed picture of a synthetic image, in pixels."""
 
-_NIH_FILM = re.compile(r"(?<![\w.])\d{8}_\d{3}(?!\d)")
-"""Name of a film of the NIH release, which begins with its patient."""
+_NIH_IMAGE = re.compile(r"(?<![\w.])\d{8}_\d{3}(?!\d)")
+"""Name of an image of the NIH release, which begins with its patient."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Report:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the films are drawings; what does not say so is taken for films of patients."""
+        """Whether the images are drawings; what does not say so is taken for images of patients."""
         return self.about.get("synthetic") is True
 
     def table(self, name: str) -> Table | None:
@@ -90,7 +90,7 @@ class Report:
         return Table(name, found["title"], columns, rows, found["note"])
 
     def cases(self) -> Iterator[tuple[str, Mapping[str, Any], Path]]:
-        """Title of its kind, entry and picture of each drawn film, by the names that `write_report` gives them."""
+        """Title of its kind, entry and picture of each drawn image, by the names that `write_report` gives them."""
         for title, entries in self.content["cases"].items():
             for number, entry in enumerate(entries, start=1):
                 yield title, entry, self.folder / "cases" / f"{re.split(r'[^a-z]+', title.casefold())[0]}-{number}.jpg"
@@ -103,7 +103,7 @@ class Committed:
     Attributes:
         folder: The committed folder.
         size: Bytes of its files.
-        names_looked_for: How many names of films and patients were looked for in the text, and not found.
+        names_looked_for: How many names of images and patients were looked for in the text, and not found.
         names_too_short: How many could not be told from figures: short ones, above all of digits.
     """
 
@@ -141,21 +141,21 @@ def open_report(folder: str | Path) -> Report:
 def commit_report(source: str | Path, destination: str | Path, names: Collection[str] | None = None) -> Committed:
     """Copy from a report what may be committed.
 
-    `report.json` (for films of patients without its cases), tables as Markdown, figures as PNG of 256 colours or SVG,
-    whichever is smaller, and for synthetic films the drawn cases. Such files of an earlier copy are removed first.
+    `report.json` (for images of patients without its cases), tables as Markdown, figures as PNG of 256 colours or SVG,
+    whichever is smaller, and for synthetic images the drawn cases. Such files of an earlier copy are removed first.
 
     Args:
         source: Folder that `write_report` wrote.
         destination: A folder of this report, named by its data and split, is made in it.
-        names: Of films and patients that must not be in the text. By default those of the records that
-            `evaluate_checkpoint` keeps beside the folder; synthetic films have no names to hide.
+        names: Of images and patients that must not be in the text. By default those of the records that
+            `evaluate_checkpoint` keeps beside the folder; synthetic images have no names to hide.
 
     Returns:
         The folder and what was checked.
 
     Raises:
-        FileNotFoundError: There is no report, or it is of films of patients whose names are not known.
-        ValueError: The report is of another schema, or a name of a film or patient is in its text.
+        FileNotFoundError: There is no report, or it is of images of patients whose names are not known.
+        ValueError: The report is of another schema, or a name of an image or patient is in its text.
     """
     report = open_report(source)
     if names is None:
@@ -175,7 +175,7 @@ def commit_report(source: str | Path, destination: str | Path, names: Collection
 
 
 def write_index(folder: str | Path, model: str) -> Path:
-    """Write `README.md` over committed reports: what was evaluated, figures, tables and pictures of synthetic films.
+    """Write `README.md` over committed reports: what was evaluated, figures, tables and pictures of synthetic images.
 
     Args:
         folder: Holds a folder a report, as [`commit_report`] makes them.
@@ -200,7 +200,7 @@ def write_index(folder: str | Path, model: str) -> Path:
 
 
 def case_caption(entry: Mapping[str, Any]) -> str:
-    """What a drawn case shows: finding, score at its threshold, overlap where boxes are annotated; no film's name."""
+    """What a drawn case shows: finding, score at its threshold, overlap where boxes are annotated; no image's name."""
     overlap = "" if entry["iou"] is None else f", IoU {show(float(entry['iou']))}"
     finding = str(entry["finding"]).replace("_", " ")
     return f"{finding}: score {show(float(entry['score']))} at threshold {show(float(entry['threshold']))}{overlap}"
@@ -215,7 +215,7 @@ def _cell(value: Any) -> Cell:
 
 
 def _recorded_names(folder: Path) -> set[str]:
-    """Names of films and patients in the records beside a report."""
+    """Names of images and patients in the records beside a report."""
     kept = folder.resolve().with_name(f"{folder.resolve().name}-records")
     files = sorted(kept.glob("*.jsonl"))
     if not files:
@@ -245,11 +245,11 @@ def _check_names(files: Mapping[str, bytes], names: Collection[str], report: Rep
         found = {
             name for name in names if name in text and re.search(rf"(?<![\w.]){re.escape(name)}(?![0-9A-Za-z])", text)
         }
-        found |= set() if report.synthetic else set(_NIH_FILM.findall(text))
+        found |= set() if report.synthetic else set(_NIH_IMAGE.findall(text))
         if found:
             # The names themselves stay out of the message, which may end in a log.
             raise ValueError(
-                f"`source` must name no film or patient, got {len(found)} such names in {file}. Evaluate again with "
+                f"`source` must name no image or patient, got {len(found)} such names in {file}. Evaluate again with "
                 "`about` and tables that name none."
             )
 
@@ -297,7 +297,7 @@ def _index_section(report: Report) -> Iterator[str]:
     """A report on the index, in Markdown."""
     about, tables = report.about, {name: report.table(name) for name in report.content["tables"]}
     yield f"## {report.name}\n"
-    yield f"{show(report.content['films'])} films of {show(report.content['patients'])} patients.\n"
+    yield f"{show(report.content['images'])} images of {show(report.content['patients'])} patients.\n"
     yield "\n".join(f"- {caveat}" for caveat in report.content["caveats"]) + "\n"
     hashes = [f"{key.replace('_', ' ')} `{about[key]}`" for key in ("weights_hash", "data_hash") if key in about]
     versions = [f"{name} {version}" for name, version in report.content["versions"].items()]
@@ -320,9 +320,9 @@ def _index_section(report: Report) -> Iterator[str]:
 
 
 def _index_cases(report: Report) -> Iterator[str]:
-    """Pictures of synthetic films, a row a kind; why there are none for films of patients."""
+    """Pictures of synthetic images, a row a kind; why there are none for images of patients."""
     if not report.synthetic:
-        yield "Films of patients are not shown.\n"
+        yield "Images of patients are not shown.\n"
         return
     kinds: dict[str, list[tuple[Mapping[str, Any], Path]]] = {}
     for title, entry, path in report.cases():

@@ -140,8 +140,8 @@ class DicomResultWriter:
         """
         check_mode(radiograph_check)
         try:
-            film = read_dicom(path)
-            pixels = np.asarray(read_image(film.pixels, "image"))
+            image = read_dicom(path)
+            pixels = np.asarray(read_image(image.pixels, "image"))
             doubt = ""
             if radiograph_check != "off":
                 verdict = check_radiograph(pixels)
@@ -150,7 +150,7 @@ class DicomResultWriter:
                 doubt = "" if verdict.passed else doubt_about(verdict.reason)
             outputs = self.pipeline.forward(self.pipeline.preprocess(pixels, radiograph_check="off"))
             findings = self.pipeline.postprocess(outputs, threshold=self.threshold)
-            results = self.write(film.dataset, pixels, findings, outputs, doubt=doubt)
+            results = self.write(image.dataset, pixels, findings, outputs, doubt=doubt)
             return Localized("done", doubt, tuple(results.datasets.values()))
         except MemoryError:  # no fault of the file's
             raise
@@ -173,7 +173,7 @@ class DicomResultWriter:
         if not present:
             return findings
         processor, label2id = self.pipeline.image_processor, self.pipeline.model.config.label2id
-        height, width = outputs["film_sizes"][0].tolist()
+        height, width = outputs["image_sizes"][0].tolist()
         box = processor.letterbox((height, width))
         over_input = processor.post_process_maps(outputs, None, [label2id[label] for label in present])[0]
         (rows, columns), (top, left) = box.content, (box.top, box.left)

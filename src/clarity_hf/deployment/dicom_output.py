@@ -1,16 +1,16 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Findings as DICOM objects for a PACS: a report, marks, segmentations and an overlay.
 
-Every object joins the study of its film in a series of its own, refers to the film by its UIDs, and says in
+Every object joins the study of its image in a series of its own, refers to the image by its UIDs, and says in
 ContentQualification, SeriesDescription and text that it is the output of software for research, not for diagnosis.
-Patient, study and request are copied from the film as they stand there, right or wrong, so that a PACS files both
+Patient, study and request are copied from the image as they stand there, right or wrong, so that a PACS files both
 together. [`dicom_source`][clarity_hf.deployment.dicom_source] says how objects get their UIDs and times.
 
 Coordinates need no conversion: DICOM's image-relative coordinates have their origin at the top left corner of the top
 left pixel, as boxes have here (DICOM PS3.3 C.18.6.1).
 
-Maps are stored at an eighth of the film's rows and columns, which is more than the model resolves, and edge to edge
-with the film. Overlays are compressed without loss by JPEG 2000. Segmentations are not compressed: few viewers decode
+Maps are stored at an eighth of the image's rows and columns, which is more than the model resolves, and edge to edge
+with the image. Overlays are compressed without loss by JPEG 2000. Segmentations are not compressed: few viewers decode
 one that is, and GDCM, which encodes RLE here, ends the process on an odd number of pixels.
 
 highdicom and pydicom are the extra `dicom` and are imported when the first object is made. Standards: DICOM PS3.3
@@ -59,18 +59,18 @@ KINDS = ("report", "presentation", "boxes", "regions", "probabilities", "overlay
 """Kinds of `write_dicom_results`: a structured report, marks for a viewer, three segmentations, a picture."""
 
 DEFAULT_KINDS = ("report", "presentation", "probabilities", "overlay")
-"""What is made unasked. The boxes are in report and marks; as masks of the film's size they would be the largest."""
+"""What is made unasked. The boxes are in report and marks; as masks of the image's size they would be the largest."""
 
 MAX_OVERLAY_SIDE = 1024
 """Overlays are reduced to this many pixels on the longer side."""
 
 MAP_REDUCTION = 8
-"""Pixels of the film to a pixel of stored maps, along each side."""
+"""Pixels of the image to a pixel of stored maps, along each side."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DicomResults:
-    """What `write_dicom_results` made of one film.
+    """What `write_dicom_results` made of one image.
 
     Attributes:
         datasets: By kind, in the order asked for.
@@ -97,12 +97,12 @@ def write_dicom_results(
     created: datetime.datetime | None = None,
     doubt: str = "",
 ) -> DicomResults:
-    """Make several objects of one film's findings.
+    """Make several objects of one image's findings.
 
     Args:
-        dataset: The film's header, as `pydicom.dcmread` gives it, with or without its pixel data. Left as it is.
-        pixels: `(H, W)` in [0, 255], the film as the model saw it, for the overlay; of the header's rows and columns.
-        findings: Result of the pipeline for this film; with `return_maps=True` for `regions` and `probabilities`, or
+        dataset: The image's header, as `pydicom.dcmread` gives it, with or without its pixel data. Left as it is.
+        pixels: `(H, W)` in [0, 255], the image as the model saw it, for the overlay; of the header's rows and columns.
+        findings: Result of the pipeline for this image; with `return_maps=True` for `regions` and `probabilities`, or
             with maps of [`stored_map_size`].
         model: What made them.
         folder: Where `STEM.KIND.dcm` are written, made where it is not there; nothing is written without.
@@ -162,10 +162,10 @@ def check_kinds(kinds: Sequence[str]) -> None:
 
 
 def stored_map_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Size of maps in results, `MAP_REDUCTION` times smaller than the film along each side, rounded up.
+    """Size of maps in results, `MAP_REDUCTION` times smaller than the image along each side, rounded up.
 
     Args:
-        size: Rows and columns of the film.
+        size: Rows and columns of the image.
 
     Returns:
         Rows and columns of its maps.
@@ -189,10 +189,10 @@ def write_segmentation(
 
     Args:
         dataset: As in `write_structured_report`.
-        findings: Result of the pipeline for this film.
+        findings: Result of the pipeline for this image.
         model: What made them.
         values: What the pixels are.
-            - `"boxes"`: BINARY, of the film's rows and columns: 1 in every pixel that one of the finding's boxes
+            - `"boxes"`: BINARY, of the image's rows and columns: 1 in every pixel that one of the finding's boxes
               touches.
             - `"regions"`: BINARY, of [`stored_map_size`]: 1 where the finding's map is above its share of the peak.
             - `"probabilities"`: FRACTIONAL of type PROBABILITY, 8 bit, of [`stored_map_size`]: the map divided by its
@@ -205,13 +205,13 @@ def write_segmentation(
         file: Where it is written, if anywhere.
 
     Returns:
-        A `highdicom.seg.Segmentation` of one frame a segment, edge to edge with the film. Where the film gives its
+        A `highdicom.seg.Segmentation` of one frame a segment, edge to edge with the image. Where the image gives its
         spacing, PixelSpacing of a reduced one is that of its own pixels; without, the ratio of rows says it.
 
     Raises:
         ImportError: The extra `dicom` is not installed.
         ValueError: As in `write_structured_report`; no finding is present; `values` needs maps that are not there, not
-            of the film's size or [`stored_map_size`], negative or not finite, or `map_thresholds` that are not in
+            of the image's size or [`stored_map_size`], negative or not finite, or `map_thresholds` that are not in
             (0, 1).
     """
     if values not in _SEGMENT_MEANING:
@@ -261,27 +261,27 @@ def write_secondary_capture(
     doubt: str = "",
     file: str | os.PathLike | None = None,
 ) -> Dataset:
-    """Make a colour picture of the film with its boxes, and the notice in a strip below it.
+    """Make a colour picture of the image with its boxes, and the notice in a strip below it.
 
     Args:
         dataset: As in `write_structured_report`.
         pixels: `(H, W)` in [0, 255], bones bright; of the header's rows and columns.
-        findings: Result of the pipeline for this film.
+        findings: Result of the pipeline for this image.
         model: What made them.
-        heat_of: Label of the finding whose map is laid over the film, as in `draw_findings`.
+        heat_of: Label of the finding whose map is laid over the image, as in `draw_findings`.
         uids: As in `write_structured_report`.
         created: As in `write_structured_report`.
         doubt: As in `write_structured_report`.
         file: Where it is written, if anywhere.
 
     Returns:
-        A `highdicom.sc.SCImage`, RGB, at most `MAX_OVERLAY_SIDE` pixels plus the strip. Its pixels are not the film's
-        and carry no spacing. BurnedInAnnotation asks whether text names the patient: it is the film's own answer, and
-        left out where the film gives none, as nothing drawn here does.
+        A `highdicom.sc.SCImage`, RGB, at most `MAX_OVERLAY_SIDE` pixels plus the strip. Its pixels are not the image's
+        and carry no spacing. BurnedInAnnotation asks whether text names the patient: it is the image's own answer, and
+        left out where the image gives none, as nothing drawn here does.
 
     Raises:
         ImportError: The extra `dicom` is not installed.
-        ValueError: As in `write_structured_report`, or `pixels` are not of the film's size.
+        ValueError: As in `write_structured_report`, or `pixels` are not of the image's size.
     """
     hd, codes = highdicom_and_codes()
     findings = quantised(findings)
@@ -291,7 +291,7 @@ def write_secondary_capture(
     if np.shape(pixels) != source.size:
         raise ValueError(
             f"`pixels` must be (rows, columns) {source.size} of the header, got {np.shape(pixels)}. "
-            "Pass the film that the header belongs to."
+            "Pass the image that the header belongs to."
         )
     lines = [NOTICE, *([doubt] if doubt else []), f"{model.name}, {MANUFACTURER} {model.version}"]
     if not any(finding["present"] for finding in findings):
@@ -303,7 +303,7 @@ def write_secondary_capture(
         photometric_interpretation="YBR_RCT",
         bits_allocated=8,
         coordinate_system="PATIENT",
-        patient_orientation=("L", "F"),  # highdicom insists on one; the film's own follows
+        patient_orientation=("L", "F"),  # highdicom insists on one; the image's own follows
         **source.arguments() | {"transfer_syntax_uid": _JPEG_2000_LOSSLESS},
     )
     document["PixelData"].is_undefined_length = True  # unasked, pynetdicom would send fragments under a length
@@ -312,7 +312,7 @@ def write_secondary_capture(
     if dataset.get("BodyPartExamined") != "CHEST":  # no pair; of what else or nothing is named, it is asked for
         document.Laterality = dataset.get("Laterality") or ""
     document.ConversionType = "WSD"
-    document.DerivationDescription = f"Boxes of findings drawn over the film. {source.notice}"
+    document.DerivationDescription = f"Boxes of findings drawn over the image. {source.notice}"
     reference = source.reference()
     purpose = hd.sr.CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)
     reference.PurposeOfReferenceCodeSequence = [purpose]
@@ -385,7 +385,7 @@ def _mask(
     size: tuple[int, int],
     map_thresholds: float | Mapping[str, float] | None,
 ) -> np.ndarray:
-    """Bool as uint8 of the film's size, or of [`stored_map_size`], or float32 in [0, 1] of the latter."""
+    """Bool as uint8 of the image's size, or of [`stored_map_size`], or float32 in [0, 1] of the latter."""
     if values == "boxes":
         mask = np.zeros(size, dtype=np.uint8)
         for box in finding["boxes"]:
@@ -396,7 +396,7 @@ def _mask(
     stored = stored_map_size(size)
     if heat.shape not in (size, stored):
         raise ValueError(
-            f"`map` of {label} must have the film's {size} or {stored}, got {heat.shape}. Pass this film's findings."
+            f"`map` of {label} must have the image's {size} or {stored}, got {heat.shape}. Pass this image's findings."
         )
     if not np.isfinite(heat).all() or heat.min() < 0:
         raise ValueError(f"`map` of {label} must be finite and at least 0, got others. Check the model's output.")
@@ -412,7 +412,7 @@ def _mask(
 
 
 def _place(document: Any, source: ResultSource) -> None:
-    """Say how large a segmentation's pixels are, where the film says it of its own.
+    """Say how large a segmentation's pixels are, where the image says it of its own.
 
     highdicom does not read a spacing without a thickness of slices, which a projection has not: 1 mm stands for none.
     """
@@ -429,24 +429,24 @@ def _place(document: Any, source: ResultSource) -> None:
 
 
 def _overlay(pixels: np.ndarray, findings: Findings, heat_of: str | None) -> Image.Image:
-    """The findings over the film, reduced before anything is drawn."""
-    film = Image.fromarray(np.asarray(pixels).round().astype(np.uint8))
-    height, width = film.size[1], film.size[0]
-    if max(film.size) > MAX_OVERLAY_SIDE:
-        film.thumbnail((MAX_OVERLAY_SIDE, MAX_OVERLAY_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    scale = {"x": film.width / width, "y": film.height / height}
+    """The findings over the image, reduced before anything is drawn."""
+    image = Image.fromarray(np.asarray(pixels).round().astype(np.uint8))
+    height, width = image.size[1], image.size[0]
+    if max(image.size) > MAX_OVERLAY_SIDE:
+        image.thumbnail((MAX_OVERLAY_SIDE, MAX_OVERLAY_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    scale = {"x": image.width / width, "y": image.height / height}
     drawn: list[dict[str, Any]] = []
     for finding in findings:
         boxes = [{side: value * scale[side[0]] for side, value in box.items()} for box in finding["boxes"]]
         drawn.append({key: value for key, value in finding.items() if key != "map"} | {"boxes": boxes})
         if finding["label"] == heat_of and "map" in finding:
             heat = Image.fromarray(np.asarray(finding["map"], dtype=np.float32))
-            drawn[-1]["map"] = np.asarray(heat.resize(film.size, Image.Resampling.BILINEAR)).clip(0)
-    return draw_findings(np.asarray(film), drawn, heat_of=heat_of)
+            drawn[-1]["map"] = np.asarray(heat.resize(image.size, Image.Resampling.BILINEAR)).clip(0)
+    return draw_findings(np.asarray(image), drawn, heat_of=heat_of)
 
 
 def _with_strip(picture: Image.Image, lines: Sequence[str]) -> Image.Image:
-    """The picture with lines of text in a black strip below it, which covers none of the film."""
+    """The picture with lines of text in a black strip below it, which covers none of the image."""
     width = picture.width
     probe = ImageDraw.Draw(picture)
     largest = max(probe.textlength(line, font=ImageFont.load_default(size=100)) for line in lines)

@@ -63,18 +63,18 @@ def write_structured_report(
     """Make a TID 1500 measurement report (Comprehensive SR) of every finding, present or absent.
 
     A finding with boxes is one measurement group for each box (TID 1410), with the box as a closed polyline in pixels
-    of the film; a finding without is one group (TID 1501). Each group holds the finding's code, its probability
+    of the image; a finding without is one group (TID 1501). Each group holds the finding's code, its probability
     (DCM 122157, with `SCORE_DIGITS` decimals), its threshold (DCM 122411, exact in FloatingPointValue) and whether it
     is present or absent (DCM 121053, 121054). The report is preliminary, partial and unverified: nobody has read it.
 
     Args:
-        dataset: The film's header, as `pydicom.dcmread` gives it, with or without its pixel data. Left as it is.
-        findings: Result of the pipeline for this film; maps are not used.
+        dataset: The image's header, as `pydicom.dcmread` gives it, with or without its pixel data. Left as it is.
+        findings: Result of the pipeline for this image; maps are not used.
         model: What made them.
-        uids: `"same"` derives UIDs from the film, the model, the kind and what the object shows, so that a second run
+        uids: `"same"` derives UIDs from the image, the model, the kind and what the object shows, so that a second run
             makes the same instance; `"new"` draws random ones.
-        created: Local time that the object gives as its own, by default the film's.
-        doubt: What the object says of doubts about the film, such as the radiograph check's; ASCII.
+        created: Local time that the object gives as its own, by default the image's.
+        doubt: What the object says of doubts about the image, such as the radiograph check's; ASCII.
         file: Where it is written, if anywhere.
 
     Returns:
@@ -100,13 +100,13 @@ def write_refusal_report(
     created: datetime.datetime | None = None,
     file: str | os.PathLike | None = None,
 ) -> Dataset:
-    """Make a report that says that a film was not analysed, and why.
+    """Make a report that says that an image was not analysed, and why.
 
     It has one group without a finding, which holds the summary "No algorithms succeeded; without findings" (DCM
     111017, 111245), and the reason as a comment. Its series is that of the findings.
 
     Args:
-        dataset: The film's header, as `pydicom.dcmread` gives it, with or without its pixel data. Left as it is.
+        dataset: The image's header, as `pydicom.dcmread` gives it, with or without its pixel data. Left as it is.
         reason: In words, without a patient's name or number.
         model: What did not analyse it.
         uids: As in `write_structured_report`.
@@ -125,7 +125,7 @@ def write_refusal_report(
     doubt = f"The image was not analysed: {reason}"
     source = ResultSource(dataset, model, "report", uids, created, "refused", ("refused",), doubt)
     summary = _coded("CONTAINS", ("111017", "DCM", "CAD Processing and Findings Summary"), _NOTHING_DONE)
-    content = [*_tracked("image", source.uid("tracking")), *_algorithm(model), _film("CONTAINS", source), summary]
+    content = [*_tracked("image", source.uid("tracking")), *_algorithm(model), _image("CONTAINS", source), summary]
     return _report(source, [_group("1501", content)], file)
 
 
@@ -189,7 +189,7 @@ def _groups(finding: Mapping[str, Any], source: ResultSource) -> list[Dataset]:
     label = finding["label"]
     if not finding["boxes"]:
         tracked = _tracked(label, source.uid("tracking", label))
-        return [_group("1501", [*tracked, *_said(finding, source), _film("CONTAINS", source)])]
+        return [_group("1501", [*tracked, *_said(finding, source), _image("CONTAINS", source)])]
     groups = []
     for number, box in enumerate(finding["boxes"], start=1):
         tracked = _tracked(TRACKED_RECTANGLE, source.uid("tracking", f"{label} {number}"))
@@ -295,16 +295,16 @@ def _number(name: Code, value: float) -> Dataset:
 
 
 def _region(relationship: str, box: Mapping[str, float], source: ResultSource) -> Dataset:
-    """A box as a closed polyline, clockwise from the top left corner, on the film."""
+    """A box as a closed polyline, clockwise from the top left corner, on the image."""
     x0, y0, x1, y1 = (box[side] for side in ("xmin", "ymin", "xmax", "ymax"))
     region = _item(relationship, "SCOORD", ("111030", "DCM", "Image Region"))
     region.GraphicType = "POLYLINE"
     region.GraphicData = [x0, y0, x1, y0, x1, y1, x0, y1, x0, y0]
-    region.ContentSequence = [_film("SELECTED FROM", source)]
+    region.ContentSequence = [_image("SELECTED FROM", source)]
     return region
 
 
-def _film(relationship: str, source: ResultSource) -> Dataset:
+def _image(relationship: str, source: ResultSource) -> Dataset:
     item = _item(relationship, "IMAGE", _SELECTED if relationship == "SELECTED FROM" else _MEASURED)
     item.ReferencedSOPSequence = [source.reference()]
     return item

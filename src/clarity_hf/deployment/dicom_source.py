@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 Findings = Sequence[Mapping[str, Any]]
-"""Result of the pipeline for one film: a dict for each finding."""
+"""Result of the pipeline for one image: a dict for each finding."""
 
 NOTICE = "AI output, research use, not for diagnosis"
 """What every object says of itself."""
@@ -189,16 +189,16 @@ class ResultSource:
             raise ValueError(f"`uids` must be 'same' or 'new', got '{uids}'. Choose one of them.")
         missing = [name for name in _NEEDED if dataset.get(name) in (None, "")]
         if missing:
-            raise ValueError(f"`dataset` must have {', '.join(missing)}, got none. Pass the film's whole header.")
+            raise ValueError(f"`dataset` must have {', '.join(missing)}, got none. Pass the image's whole header.")
         if int(dataset.get("NumberOfFrames") or 1) != 1:
-            raise ValueError(f"`dataset` must be of one film, got {dataset.NumberOfFrames} frames. Split them first.")
+            raise ValueError(f"`dataset` must be of one image, got {dataset.NumberOfFrames} frames. Split them first.")
         self.dataset, self.model, self.kind, self.doubt = dataset, model, kind, doubt
         self.created = created or moment_of(dataset)
         self.header = _header_for_highdicom(dataset)
         self.size = (int(dataset.Rows), int(dataset.Columns))
         # Random ones hang on a random word in place of the image's UID.
-        film = dataset.SOPInstanceUID if uids == "same" else uuid.uuid4().hex
-        self._root = (LAYOUT, film, model.weights_hash, model.version, kind)
+        image = dataset.SOPInstanceUID if uids == "same" else uuid.uuid4().hex
+        self._root = (LAYOUT, image, model.weights_hash, model.version, kind)
         stamp = "" if created is None else created.isoformat()
         self._cause = (model.settings or content, json.dumps([*choices, doubt, stamp], default=str))
 
@@ -424,7 +424,7 @@ def check_findings(findings: Findings, source: ResultSource) -> None:
         label, score = finding["label"], finding["score"]
         if not label.isascii() and source.dataset.get("SpecificCharacterSet") != "ISO_IR 192":
             raise ValueError(
-                f"`label` must be ASCII for a film that is not in UTF-8 (ISO_IR 192), got '{label}'. Rename it."
+                f"`label` must be ASCII for an image that is not in UTF-8 (ISO_IR 192), got '{label}'. Rename it."
             )
         if not 0 <= score <= 1:
             raise ValueError(f"`score` of {label} must be in [0, 1], got {score}. Pass the pipeline's result.")
@@ -434,8 +434,8 @@ def check_findings(findings: Findings, source: ResultSource) -> None:
             inside = 0 <= box["xmin"] < box["xmax"] <= size[1] and 0 <= box["ymin"] < box["ymax"] <= size[0]
             if not inside:
                 raise ValueError(
-                    f"`boxes` of {label} must lie inside the film of {size[0]} rows and {size[1]} columns, got {box}. "
-                    "Pass the findings of the film that the header belongs to."
+                    f"`boxes` of {label} must lie inside the image of {size[0]} rows and {size[1]} columns, got "
+                    f"{box}. Pass the findings of the image that the header belongs to."
                 )
 
 
@@ -500,7 +500,7 @@ def highdicom_and_codes() -> tuple[Any, Any]:
 
 
 def _header_for_highdicom(dataset: Dataset) -> Dataset:
-    """The few attributes that highdicom needs of a film, mended where it or a validator would stumble.
+    """The few attributes that highdicom needs of an image, mended where it or a validator would stumble.
 
     A projection has no frame of reference, whatever its header says of one. Its spacing stays out: a spacing of 0 is
     an error in the result, and highdicom 0.28 does not read the segmentations that it writes with a spacing and
@@ -522,7 +522,7 @@ def _header_for_highdicom(dataset: Dataset) -> Dataset:
     header.PatientSex = sex if sex in ("F", "M", "O") else ""
     header.PatientName = header.ReferringPhysicianName = ""
     if "NumberOfFrames" in dataset:  # a wrapper of one frame; highdicom would look for its functional groups
-        header.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"  # references get the film's own class at the end
+        header.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"  # references get the image's own class at the end
     return header
 
 

@@ -117,7 +117,7 @@ def export_model(
 def export_settings(
     model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor
 ) -> dict[str, Any]:
-    """What `clarity.json` says beside the model's format: all between a film and `pixel_values`, outputs and boxes.
+    """What `clarity.json` says beside the model's format: all between an image and `pixel_values`, outputs and boxes.
 
     Raises:
         ValueError: The processor leaves out a step, resamples by another filter than bilinear or bicubic, or has other

@@ -20,7 +20,7 @@ def write_model_card(
     model: ClarityForMultiLabelLocalization,
     data: Sequence[str],
     target: str,
-    train_films: int | None,
+    train_images: int | None,
     validation_labels: np.ndarray,
     metrics: Mapping[str, float],
     history: Sequence[Mapping[str, Any]],
@@ -33,7 +33,7 @@ def write_model_card(
         model: The trained model; its config gives sizes, findings and thresholds.
         data: Names of the training data sets, for the reader: no paths, which may say more than is meant.
         target: The one whose validation split chose epoch and thresholds.
-        train_films: Number of training films, None for a stream, which has no length.
+        train_images: Number of training images, None for a stream, which has no length.
         validation_labels: `(n, F)` of 1, 0, NaN.
         metrics: Of the validation split: `validation_auroc` and `validation_auroc_FINDING`, as the Trainer's `predict`
             names them under the prefix `validation`.
@@ -79,8 +79,8 @@ def write_model_card(
         template_path=str(TEMPLATE),
         names=" and ".join(data),
         target=target,
-        train_films="a stream of" if train_films is None else f"{train_films:,}",
-        validation_films=f"{len(validation_labels):,}",
+        train_images="a stream of" if train_images is None else f"{train_images:,}",
+        validation_images=f"{len(validation_labels):,}",
         parameters=f"{model.num_parameters() / 1e6:.1f}",
         image_size=f"{height} × {width}",
         auroc=_figure(auroc),

@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Findings, scores and boxes of a film from an exported ONNX model: numpy, onnxruntime and Pillow alone.
+"""Findings, scores and boxes of an image from an exported ONNX model: numpy, onnxruntime and Pillow alone.
 
-    python run.py film.png
+    python run.py image.png
 
 prints what the pipeline `chest-xray-localization` returns, as JSON. [`export_model`] copies this file as `run.py`
 beside `model.onnx` and `clarity.json`, where neither torch nor clarity_hf is. So it imports nothing of the package and
@@ -106,7 +106,7 @@ class OnnxRunner:
         self._check_numbers()
 
     def _check_sizes(self) -> None:
-        """Refuse sizes that the model does not have, before films are resized to them."""
+        """Refuse sizes that the model does not have, before images are resized to them."""
         size, times = self.settings["size"], self.settings["box_upsampling"]
         expected = list(self.session.get_inputs()[0].shape[2:])
         if [size["height"], size["width"]] != expected:
@@ -133,34 +133,34 @@ class OnnxRunner:
             if name.endswith(("thresholds", "valleys")) and len(values) != len(findings):
                 raise ValueError(f"`{name}` of clarity.json must be one for each of {findings}, got {given}.")
 
-    def __call__(self, film: str | os.PathLike) -> list[dict[str, Any]]:
-        """Localize the findings of one film.
+    def __call__(self, image: str | os.PathLike) -> list[dict[str, Any]]:
+        """Localize the findings of one image.
 
         Args:
-            film: Path of a PNG, JPEG, TIFF or BMP file.
+            image: Path of a PNG, JPEG, TIFF or BMP file.
 
         Returns:
             One dict per finding, highest score first: `label`, `score` in [0, 1], `threshold`, `present`, and `boxes`,
-            a list of `{"xmin", "ymin", "xmax", "ymax"}` in pixels of the film, right and bottom exclusive, empty for
+            a list of `{"xmin", "ymin", "xmax", "ymax"}` in pixels of the image, right and bottom exclusive, empty for
             an absent finding.
 
         Raises:
-            FileNotFoundError, ValueError: `film` is no film; the message says why.
+            FileNotFoundError, ValueError: `image` is no image; the message says why.
         """
-        pixels = read_film(film)
+        pixels = read_radiograph(image)
         scores, maps = self.session.run(
             ["scores", "localization_maps"], {"pixel_values": prepare(pixels, self.settings)}
         )
         return findings_of(scores[0], maps[0], pixels.shape, self.settings)
 
 
-def findings_of(scores: np.ndarray, maps: np.ndarray, film: Sequence[int], settings: dict[str, Any]) -> list[dict]:
-    """Result of one film from the model's outputs.
+def findings_of(scores: np.ndarray, maps: np.ndarray, image: Sequence[int], settings: dict[str, Any]) -> list[dict]:
+    """Result of one image from the model's outputs.
 
     Args:
         scores: `(F,)` in [0, 1].
         maps: `(F, h, w)` values ≥ 0 on the patch grid.
-        film: `(height, width)` of the film in pixels.
+        image: `(height, width)` of the image in pixels.
         settings: `clarity.json`.
 
     Returns:
@@ -177,7 +177,7 @@ def findings_of(scores: np.ndarray, maps: np.ndarray, film: Sequence[int], setti
         present = score >= threshold
         choice = settings["map_thresholds"][index], settings["box_valleys"][index]
         boxed = present and settings["findings"][index] not in settings.get("boxless_findings", ())
-        boxes = boxes_of(maps[index], film, *choice, settings) if boxed else np.zeros(0)
+        boxes = boxes_of(maps[index], image, *choice, settings) if boxed else np.zeros(0)
         edges = boxes.astype(np.float32).tolist()
         results.append(
             {
@@ -194,14 +194,14 @@ def findings_of(scores: np.ndarray, maps: np.ndarray, film: Sequence[int], setti
 # Reading: clarity_hf.image_reading
 
 
-def read_film(path: str | os.PathLike) -> np.ndarray:
-    """Read one film.
+def read_radiograph(path: str | os.PathLike) -> np.ndarray:
+    """Read one image.
 
     Args:
         path: A PNG, JPEG, TIFF or BMP file: grey of 8 or 16 bits, or colour of 8.
 
     Returns:
-        `(H, W)` in [0, 255]: uint8 for 8-bit films, float32 for deeper ones, of which up to 1 % of the
+        `(H, W)` in [0, 255]: uint8 for 8-bit images, float32 for deeper ones, of which up to 1 % of the
         pixels, stray ones, may be clipped.
 
     Raises:
@@ -210,11 +210,11 @@ def read_film(path: str | os.PathLike) -> np.ndarray:
             Pillow does not read whole, such as colour of 16 bits. Nothing is decoded before its size is checked.
     """
     if not os.path.exists(path):
-        raise FileNotFoundError(f"`film` must be a file, got nothing at {path}. Check the path.")
+        raise FileNotFoundError(f"`image` must be a file, got nothing at {path}. Check the path.")
     if not os.path.isfile(path):
-        raise ValueError(f"`film` must be a regular file, got {path}. Pass the film's own path.")
+        raise ValueError(f"`image` must be a regular file, got {path}. Pass the image's own path.")
     if os.path.getsize(path) > MAX_BYTES:
-        raise ValueError(f"`film` must have at most {MAX_BYTES} bytes, got {os.path.getsize(path)}. Reduce it.")
+        raise ValueError(f"`image` must have at most {MAX_BYTES} bytes, got {os.path.getsize(path)}. Reduce it.")
     with open(path, "rb") as file:
         if file.read(2) == b"\xff\xd8":
             file.seek(0)
@@ -223,22 +223,24 @@ def read_film(path: str | os.PathLike) -> np.ndarray:
         with Image.open(path, formats=FORMATS) as image:
             pixels = _read_pil(image)
     except UnidentifiedImageError as error:
-        raise ValueError(f"`film` must be {', '.join(FORMATS)}, got {path}. Export it as a 16-bit PNG.") from error
+        raise ValueError(f"`image` must be {', '.join(FORMATS)}, got {path}. Export it as a 16-bit PNG.") from error
     except (_Unfit, MemoryError):
         raise
     except Exception as error:  # broken files meet most of Python's inside Pillow
-        raise ValueError(f"`film` must be a whole image, got {path} ({error}). Check the file.") from error
+        raise ValueError(f"`image` must be a whole image, got {path} ({error}). Check the file.") from error
     if min(pixels.shape) < MIN_SIDE:
-        raise ValueError(f"`film` must be at least {MIN_SIDE} pixels on each side, got {pixels.shape}. Pass it whole.")
+        raise ValueError(
+            f"`image` must be at least {MIN_SIDE} pixels on each side, got {pixels.shape}. Pass it whole."
+        )
     if pixels.min() == pixels.max():
-        raise ValueError(f"`film` must show something, got {pixels.min()} in every pixel. Check the export.")
+        raise ValueError(f"`image` must show something, got {pixels.min()} in every pixel. Check the export.")
     if pixels.dtype.kind == "f" and _share(pixels > 1 + FLOAT_OVERSHOOT) <= STRAY_SHARE:
-        raise ValueError("`film` must show something, got black in all but 1% of its pixels. Check its range.")
+        raise ValueError("`image` must show something, got black in all but 1% of its pixels. Check its range.")
     return pixels
 
 
 class _Unfit(ValueError):
-    """A film that decodes and is refused, beside the ValueErrors of Pillow."""
+    """An image that decodes and is refused, beside the ValueErrors of Pillow."""
 
 
 def _check_scans(jpeg: bytes) -> None:
@@ -251,25 +253,25 @@ def _check_scans(jpeg: bytes) -> None:
         padding += 0 if scans else start - place
         segments, scans = segments + 1, scans + (marker == 0xDA)
         if padding > MAX_PADDING:
-            raise ValueError(f"`film` must have at most {MAX_PADDING} bytes of padding, got more. Save it again.")
+            raise ValueError(f"`image` must have at most {MAX_PADDING} bytes of padding, got more. Save it again.")
         if scans > MAX_SCANS:
-            raise ValueError(f"`film` must have at most {MAX_SCANS} scans, got more. Store the JPEG as baseline.")
+            raise ValueError(f"`image` must have at most {MAX_SCANS} scans, got more. Store the JPEG as baseline.")
         if segments > MAX_SEGMENTS:
-            raise ValueError(f"`film` must have at most {MAX_SEGMENTS} segments, got more. Drop its metadata.")
+            raise ValueError(f"`image` must have at most {MAX_SEGMENTS} segments, got more. Drop its metadata.")
         place = start + 2 + max(int.from_bytes(jpeg[start + 2 : start + 4]), 2)
 
 
 def _read_pil(image: Image.Image) -> np.ndarray:
     if image.width * image.height > MAX_PIXELS:
-        raise _Unfit(f"`film` must have at most {MAX_PIXELS} pixels, got {image.width}×{image.height}. Reduce it.")
+        raise _Unfit(f"`image` must have at most {MAX_PIXELS} pixels, got {image.width}×{image.height}. Reduce it.")
     tags = getattr(image, "tag_v2", {})
-    tile = int(tags.get(322, 0)) * int(tags.get(323, 0))  # decoded whole, however small the film
+    tile = int(tags.get(322, 0)) * int(tags.get(323, 0))  # decoded whole, however small the image
     if tile > MAX_PIXELS:
-        raise _Unfit(f"`film` must have tiles of at most {MAX_PIXELS} pixels, got {tile}. Write it in strips.")
+        raise _Unfit(f"`image` must have tiles of at most {MAX_PIXELS} pixels, got {tile}. Write it in strips.")
     if getattr(image, "is_animated", False):  # not `n_frames`: hours for some files
-        raise _Unfit("`film` must be one image, got several frames. Pass them one by one.")
+        raise _Unfit("`image` must be one image, got several frames. Pass them one by one.")
     if _is_rare(image):
-        raise _Unfit("`film` must be of a kind that Pillow reads whole, got another. Convert it to 16-bit grey.")
+        raise _Unfit("`image` must be of a kind that Pillow reads whole, got another. Convert it to 16-bit grey.")
     bits, white = (int(np.max(tags.get(258, 16))), tags.get(262, 1) == 0) if tags else (16, False)
     image.load()
     image = ImageOps.exif_transpose(image)
@@ -277,7 +279,7 @@ def _read_pil(image: Image.Image) -> np.ndarray:
         pixels = _to_255(np.asarray(image), bits if 8 < bits < 16 else None)
         return pixels.dtype.type(255) - pixels if white else pixels
     if image.mode in ("LAB", "La"):
-        raise _Unfit(f"`film` must be grey or colour, got PIL mode {image.mode}. Convert it to RGB.")
+        raise _Unfit(f"`image` must be grey or colour, got PIL mode {image.mode}. Convert it to RGB.")
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
@@ -297,14 +299,14 @@ def _to_255(array: np.ndarray, bits: int | None) -> np.ndarray:
     """Deep pixels to [0, 255]: by the declared bits, the smallest depth that holds all but strays, or as floats."""
     low, high = array.min(), array.max()
     if not np.isfinite(array).all():
-        raise _Unfit("`film` must be finite, got NaN or infinity. Fill those pixels.")
+        raise _Unfit("`image` must be finite, got NaN or infinity. Fill those pixels.")
     if array.dtype.kind == "f":
         limit = 1 if high <= 1 or _share(array > 1 + FLOAT_OVERSHOOT) <= STRAY_SHARE else 255
         margin = FLOAT_OVERSHOOT * limit
     else:
         limit, margin = 2 ** BIT_DEPTHS[-1] - 1, 0
     if _share((array < -margin) | (array > limit + margin)) > STRAY_SHARE:
-        raise _Unfit(f"`film` must lie in [0, {limit}], got [{low}, {high}]. Apply the rescale slope.")
+        raise _Unfit(f"`image` must lie in [0, {limit}], got [{low}, {high}]. Apply the rescale slope.")
     if array.dtype.kind == "f":
         return (array.astype(np.float32) * np.float32(255 / limit)).clip(0, 255)
     array = array.clip(0, min(int(high), limit))  # bounds that its type holds: numpy 2.0 takes no others
@@ -343,13 +345,13 @@ def _brightest(values: np.ndarray, counts: np.ndarray) -> float:
 # Preprocessing: clarity_hf.image_processing_clarity
 
 
-def place(film: Sequence[int], settings: dict[str, Any]) -> tuple[int, int, int, int]:
-    """Where a film of `(height, width)` lies in the model's input: top, left, height, width in pixels."""
+def place(image: Sequence[int], settings: dict[str, Any]) -> tuple[int, int, int, int]:
+    """Where an image of `(height, width)` lies in the model's input: top, left, height, width in pixels."""
     height, width = settings["size"]["height"], settings["size"]["width"]
     if not settings["keep_ratio"]:
         return 0, 0, height, width
-    scale = min(height / film[0], width / film[1])
-    inner = min(height, max(1, round(film[0] * scale))), min(width, max(1, round(film[1] * scale)))
+    scale = min(height / image[0], width / image[1])
+    inner = min(height, max(1, round(image[0] * scale))), min(width, max(1, round(image[1] * scale)))
     return (height - inner[0]) // 2, (width - inner[1]) // 2, *inner
 
 
@@ -376,8 +378,8 @@ def prepare(pixels: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
 def _resize_rows(pixels: np.ndarray, size: int, cubic: bool) -> np.ndarray:
     """Resample every row `(n, length)` to `(n, size)` as torch's `interpolate(antialias=True)` does on a CPU.
 
-    8-bit films go through torch's own fixed-point arithmetic (16-bit weights, rounded after either axis), so that they
-    come out equal to the last bit; Pillow's resize differs by one grey level in some pixels.
+    8-bit images go through torch's own fixed-point arithmetic (16-bit weights, rounded after either axis), so that
+    they come out equal to the last bit; Pillow's resize differs by one grey level in some pixels.
     """
     length = pixels.shape[1]
     if length == size:
@@ -417,22 +419,22 @@ def _filter(length: int, size: int, cubic: bool) -> tuple[np.ndarray, np.ndarray
 
 
 def boxes_of(
-    localization_map: np.ndarray, film: Sequence[int], threshold: float, valley: float, settings: dict[str, Any]
+    localization_map: np.ndarray, image: Sequence[int], threshold: float, valley: float, settings: dict[str, Any]
 ) -> np.ndarray:
     """Boxes around the regions of a map above a share of its peak.
 
     Args:
         localization_map: `(h, w)` values ≥ 0 on the patch grid.
-        film: `(height, width)` of the film in pixels.
-        threshold: Share of the map's peak over the film, in (0, 1).
+        image: `(height, width)` of the image in pixels.
+        threshold: Share of the map's peak over the image, in (0, 1).
         valley: Share of the lower of two peaks, in [0, 1], under which the map falls where a region is divided.
         settings: `clarity.json`.
 
     Returns:
-        `(n, 4)` xyxy in pixels of the film, right and bottom exclusive; by mass of map, the largest alone where
+        `(n, 4)` xyxy in pixels of the image, right and bottom exclusive; by mass of map, the largest alone where
         `box_components` says so.
     """
-    top, left, height, width = place(film, settings)
+    top, left, height, width = place(image, settings)
     grid, times = localization_map.astype(np.float32), settings["box_upsampling"]
     values = _upsampling(grid.shape[0], times) @ grid @ _upsampling(grid.shape[1], times).T
     size = np.array([settings["size"]["height"], settings["size"]["width"]])
@@ -447,8 +449,8 @@ def boxes_of(
     if settings["box_components"] == "largest":
         found = found[:1]
     boxes = np.array(found, dtype=np.float64).reshape(-1, 4) * np.tile(cell[::-1], 2)
-    scale = np.tile([width / film[1], height / film[0]], 2)
-    boxes = np.clip((boxes - [left, top, left, top]) / scale, 0.0, [film[1], film[0], film[1], film[0]])
+    scale = np.tile([width / image[1], height / image[0]], 2)
+    boxes = np.clip((boxes - [left, top, left, top]) / scale, 0.0, [image[1], image[0], image[1], image[0]])
     return boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
 
 
@@ -537,13 +539,13 @@ def _regions(values: np.ndarray, level: float, parts: np.ndarray) -> list[tuple[
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Localize one film and print JSON."""
+    """Localize one image and print JSON."""
     parser = argparse.ArgumentParser(description="Findings, scores and boxes of a chest radiograph, as JSON.")
-    parser.add_argument("film", help="PNG, JPEG, TIFF or BMP file")
+    parser.add_argument("image", help="PNG, JPEG, TIFF or BMP file")
     parser.add_argument("--folder", default=Path(__file__).parent, help="of the export; by default this file's")
     parsed = parser.parse_args(arguments)
     try:
-        print(json.dumps(OnnxRunner(parsed.folder)(parsed.film), indent=2, allow_nan=False))
+        print(json.dumps(OnnxRunner(parsed.folder)(parsed.image), indent=2, allow_nan=False))
     except (ImportError, OSError, ValueError) as error:
         parser.exit(1, f"error: {error}\n")
 

@@ -1,10 +1,10 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""A web page for one film at a time: findings with their thresholds, and a map and boxes over the film.
+"""A web page for one image at a time: findings with their thresholds, and a map and boxes over the image.
 
 For one person at their own machine, or a few at a demonstration; not for a hospital's network. The page asks nothing
-of any other host and keeps nothing: an uploaded file is deleted as soon as it is read, the film and its maps stay in
-memory until the tab closes, another film takes their place or they are forgotten after `HELD_SECONDS`, and pictures
-and JSON are made in the page. The model runs once a film; another finding or opacity only draws again.
+of any other host and keeps nothing: an uploaded file is deleted as soon as it is read, the image and its maps stay in
+memory until the tab closes, another image takes their place or they are forgotten after `HELD_SECONDS`, and pictures
+and JSON are made in the page. The model runs once an image; another finding or opacity only draws again.
 
 gradio is the extra `demo`, imported when a page is built.
 """
@@ -47,7 +47,7 @@ from .batch_prediction import out_of_memory
 logger = logging.getLogger(__name__)
 
 VIEW_SIDE = 1024
-"""Films are shown with at most this many pixels on the longer side; scores and boxes are of the whole film."""
+"""Images are shown with at most this many pixels on the longer side; scores and boxes are of the whole image."""
 
 SAMPLES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("Cardiomegaly", 1, ("Cardiomegaly",)),
@@ -60,11 +60,11 @@ SAMPLES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
 SAMPLE_SIDE = 512
 """Side of the phantoms, in pixels."""
 
-HELD_FILMS = 32
-"""Films in memory at a time; the one used longest ago makes room."""
+HELD_IMAGES = 32
+"""Images in memory at a time; the one used longest ago makes room."""
 
 HELD_SECONDS = 1800.0
-"""After this time without use a film is forgotten, whether or not its tab was closed."""
+"""After this time without use an image is forgotten, whether or not its tab was closed."""
 
 SWEEP_SECONDS = 15
 UPLOAD_SECONDS = 120
@@ -84,19 +84,19 @@ _POLICY = (
 )
 
 
-# One film
+# One image
 
 
 @dataclass(frozen=True, eq=False)
-class LocalizedFilm:
-    """A film after the model, with all that pictures of it need.
+class LocalizedImage:
+    """An image after the model, with all that pictures of it need.
 
     Attributes:
-        view: `(h, w)` uint8, the film reduced to at most `VIEW_SIDE` on its longer side.
-        size: `(H, W)` of the film itself.
-        findings: The pipeline's result, highest score first; boxes xyxy in pixels of the film itself.
+        view: `(h, w)` uint8, the image reduced to at most `VIEW_SIDE` on its longer side.
+        size: `(H, W)` of the image itself.
+        findings: The pipeline's result, highest score first; boxes xyxy in pixels of the image itself.
         maps: Localization maps `(1, F, h, w)` on the patch grid.
-        verdict: Whether the film looks like a frontal chest radiograph at all.
+        verdict: Whether the image looks like a frontal chest radiograph at all.
     """
 
     view: np.ndarray
@@ -117,39 +117,39 @@ class LocalizedFilm:
         raise ValueError(f"`label` must be one of the model's findings, got {label!r}. Take one of the table.")
 
 
-def localize_film(pipeline: ChestXrayLocalizationPipeline, source: Any) -> LocalizedFilm:
-    """Run the model on one film.
+def localize_image(pipeline: ChestXrayLocalizationPipeline, source: Any) -> LocalizedImage:
+    """Run the model on one image.
 
     Args:
         pipeline: Its own thresholds apply.
         source: Any source of [`read_image`].
 
     Raises:
-        ImportError, TypeError, ValueError: As [`read_image`]; the messages call the source `film`.
+        ImportError, TypeError, ValueError: As [`read_image`]; the messages call the source `image`.
     """
-    pixels = read_image(source, "film")
+    pixels = read_image(source, "image")
     verdict = check_radiograph(pixels)
     outputs = pipeline.forward(pipeline.preprocess(pixels, radiograph_check="off"))
     height, width = pixels.shape
     view = Image.fromarray(pixels.round().astype(np.uint8))
     view.thumbnail((VIEW_SIDE, VIEW_SIDE), Image.Resampling.LANCZOS)
     maps = ModelOutput(localization_maps=outputs["localization_maps"].float().cpu())
-    return LocalizedFilm(np.asarray(view), (height, width), pipeline.postprocess(outputs), maps, verdict)
+    return LocalizedImage(np.asarray(view), (height, width), pipeline.postprocess(outputs), maps, verdict)
 
 
 def draw_view(
     pipeline: ChestXrayLocalizationPipeline,
-    film: LocalizedFilm,
+    image: LocalizedImage,
     label: str,
     opacity: float = 0.45,
     style: str = "wash",
     all_boxes: bool = False,
 ) -> Image.Image:
-    """Draw the map and the boxes of one finding over the reduced film.
+    """Draw the map and the boxes of one finding over the reduced image.
 
     Args:
-        pipeline: That localized the film.
-        film: From `localize_film`.
+        pipeline: That localized the image.
+        image: From `localize_image`.
         label: Finding to draw.
         opacity: Of the wash, in [0, 1].
         style: `wash` or `contours`, as in [`draw_findings`].
@@ -161,91 +161,91 @@ def draw_view(
     Raises:
         ValueError: There is no such finding, or another argument is out of range.
     """
-    index = pipeline.model.config.label2id[film.finding(label)["label"]]
-    shown = film.view.shape
-    heat = pipeline.image_processor.post_process_maps(film.maps, [shown], [index])[0][0].numpy()
+    index = pipeline.model.config.label2id[image.finding(label)["label"]]
+    shown = image.view.shape
+    heat = pipeline.image_processor.post_process_maps(image.maps, [shown], [index])[0][0].numpy()
     drawn: list[dict[str, Any]] = []
-    for finding in film.findings:
+    for finding in image.findings:
         if finding["label"] == label:
-            drawn.insert(0, {**finding, "boxes": _scaled(finding["boxes"], film.size, shown), "map": heat})
+            drawn.insert(0, {**finding, "boxes": _scaled(finding["boxes"], image.size, shown), "map": heat})
         elif all_boxes:
-            drawn.append({**finding, "boxes": _scaled(finding["boxes"], film.size, shown)})
+            drawn.append({**finding, "boxes": _scaled(finding["boxes"], image.size, shown)})
     return draw_findings(
-        film.view, drawn, label, opacity, style=style, bar="below", max_findings=None  # type: ignore[arg-type]
+        image.view, drawn, label, opacity, style=style, bar="below", max_findings=None  # type: ignore[arg-type]
     )
 
 
 def _scaled(
     boxes: Sequence[Mapping[str, float]], size: tuple[int, int], shown: tuple[int, ...]
 ) -> list[dict[str, float]]:
-    """Boxes in pixels of a film of another size."""
+    """Boxes in pixels of an image of another size."""
     factors = {"x": shown[1] / size[1], "y": shown[0] / size[0]}
     return [{edge: value * factors[edge[0]] for edge, value in box.items()} for box in boxes]
 
 
-def film_record(pipeline: ChestXrayLocalizationPipeline, film: LocalizedFilm, model_name: str) -> dict[str, Any]:
-    """What the JSON file of a film holds: no name, no path, no UID.
+def image_record(pipeline: ChestXrayLocalizationPipeline, image: LocalizedImage, model_name: str) -> dict[str, Any]:
+    """What the JSON file of an image holds: no name, no path, no UID.
 
     Args:
-        pipeline: That localized the film.
-        film: From `localize_film`.
+        pipeline: That localized the image.
+        image: From `localize_image`.
         model_name: Name of the checkpoint, no path.
     """
     return {
         "notice": html.NOTICE,
         "model": model_name,
         "calibrated": pipeline.model.config.is_calibrated,
-        "film": {"height": film.size[0], "width": film.size[1]},
-        "warning": None if film.verdict.passed else html.doubt_in_words(film.verdict.reason),
-        "findings": film.findings,
+        "image": {"height": image.size[0], "width": image.size[1]},
+        "warning": None if image.verdict.passed else html.doubt_in_words(image.verdict.reason),
+        "findings": image.findings,
     }
 
 
-class HeldFilms:
-    """The last film of each open tab, in memory.
+class HeldImages:
+    """The last image of each open tab, in memory.
 
     Args:
-        capacity: Films at a time.
-        seconds: After which, without use, a film is forgotten.
+        capacity: Images at a time.
+        seconds: After which, without use, an image is forgotten.
     """
 
-    def __init__(self, capacity: int = HELD_FILMS, seconds: float = HELD_SECONDS):
+    def __init__(self, capacity: int = HELD_IMAGES, seconds: float = HELD_SECONDS):
         self._capacity, self._seconds = capacity, seconds
-        self._films: OrderedDict[str, tuple[float, LocalizedFilm]] = OrderedDict()
+        self._images: OrderedDict[str, tuple[float, LocalizedImage]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, session: str, film: LocalizedFilm) -> None:
-        """Hold a film instead of the session's earlier one."""
+    def put(self, session: str, image: LocalizedImage) -> None:
+        """Hold an image instead of the session's earlier one."""
         with self._lock:
-            self._films[session] = (time.monotonic(), film)
-            self._films.move_to_end(session)
+            self._images[session] = (time.monotonic(), image)
+            self._images.move_to_end(session)
             self._forget()
 
-    def get(self, session: str) -> LocalizedFilm | None:
-        """The film of a session, if it is still held."""
+    def get(self, session: str) -> LocalizedImage | None:
+        """The image of a session, if it is still held."""
         with self._lock:
             self._forget()
-            if session not in self._films:
+            if session not in self._images:
                 return None
-            film = self._films[session][1]
-            self._films[session] = (time.monotonic(), film)
-            self._films.move_to_end(session)
-            return film
+            image = self._images[session][1]
+            self._images[session] = (time.monotonic(), image)
+            self._images.move_to_end(session)
+            return image
 
     def drop(self, session: str) -> None:
-        """Forget the film of a session."""
+        """Forget the image of a session."""
         with self._lock:
-            self._films.pop(session, None)
+            self._images.pop(session, None)
 
     def __len__(self) -> int:
-        return len(self._films)
+        return len(self._images)
 
     def _forget(self) -> None:
         oldest = time.monotonic() - self._seconds
-        for session in [session for session, (used, _) in self._films.items() if used < oldest]:
-            del self._films[session]
-        while len(self._films) > self._capacity:
-            self._films.popitem(last=False)
+        for session in [session for session, (used, _) in self._images.items() if used < oldest]:
+            del self._images[session]
+        while len(self._images) > self._capacity:
+            self._images.popitem(last=False)
 
 
 def taken_upload(path: str | os.PathLike) -> bytes:
@@ -258,7 +258,7 @@ def taken_upload(path: str | os.PathLike) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ValueError("`film` must be uploaded first, got none that is still there. Upload it again.") from error
+        raise ValueError("`image` must be uploaded first, got none that is still there. Upload it again.") from error
     finally:
         path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # another file is in it
@@ -271,11 +271,11 @@ def plain_refusal(error: Exception) -> str:
     The words of errors that are not this package's may quote a path or the patient and are left out.
     """
     if out_of_memory(error):
-        return "There is too little memory for this film now. Try again later, or reduce the film."
+        return "There is too little memory for this image now. Try again later, or reduce the image."
     if isinstance(error, TypeError | ValueError | ImportError):
-        return str(error).replace("`film`", "The film").replace("`", "")
-    logger.error("a film failed with %s", type(error).__name__)
-    return "The film could not be read or computed. Check that the file is whole, or try another."
+        return str(error).replace("`image`", "The image").replace("`", "")
+    logger.error("an image failed with %s", type(error).__name__)
+    return "The image could not be read or computed. Check that the file is whole, or try another."
 
 
 # The page
@@ -300,7 +300,7 @@ def _blocks_without_urls(gradio: Any) -> type:
     class Blocks(gradio.Blocks):
         async def preprocess_data(self, block_fn: Any, inputs: list[Any], *arguments: Any, **named: Any) -> Any:
             if _names_url(inputs):
-                raise gradio.Error("Films are uploaded, not fetched from an address.", print_exception=False)
+                raise gradio.Error("Images are uploaded, not fetched from an address.", print_exception=False)
             return await super().preprocess_data(block_fn, inputs, *arguments, **named)
 
     return Blocks
@@ -330,7 +330,7 @@ class _Listeners:
 
     def __init__(self, pipeline: ChestXrayLocalizationPipeline, model_name: str, phantoms: Sequence[np.ndarray]):
         self._pipeline, self._model_name, self._phantoms = pipeline, model_name, phantoms
-        self._held = HeldFilms()
+        self._held = HeldImages()
         self._score_name = "Probability" if pipeline.model.config.is_calibrated else "Score"
 
     def upload(self, file: Any, opacity: float, style: str, all_boxes: bool, request: Any) -> tuple[Any, ...]:
@@ -350,27 +350,27 @@ class _Listeners:
         return self._shown(request, chosen, (opacity, style, all_boxes))[0] if chosen else html.waiting()
 
     def close(self, request: Any) -> None:
-        """Forget the film of a tab."""
+        """Forget the image of a tab."""
         self._held.drop(request.session_hash)
 
     def _localized(self, source: Callable[[], Any], request: Any, drawing: tuple[Any, ...]) -> tuple[str, ...]:
         self._held.drop(request.session_hash)
         try:
-            film = localize_film(self._pipeline, source())
+            image = localize_image(self._pipeline, source())
         except Exception as error:  # of a broken file a library may raise anything, and the page goes on
             return html.refusal(plain_refusal(error)), "", ""
-        self._held.put(request.session_hash, film)
-        return self._shown(request, film.findings[0]["label"], drawing)
+        self._held.put(request.session_hash, image)
+        return self._shown(request, image.findings[0]["label"], drawing)
 
     def _shown(self, request: Any, label: str, drawing: tuple[Any, ...]) -> tuple[str, ...]:
-        film = self._held.get(request.session_hash)
-        if film is None:
-            return html.refusal("The film is no longer held here. Upload it again."), "", ""
-        picture, passed = draw_view(self._pipeline, film, label, *drawing), film.verdict.passed
-        record = film_record(self._pipeline, film, self._model_name)
+        image = self._held.get(request.session_hash)
+        if image is None:
+            return html.refusal("The image is no longer held here. Upload it again."), "", ""
+        picture, passed = draw_view(self._pipeline, image, label, *drawing), image.verdict.passed
+        record = image_record(self._pipeline, image, self._model_name)
         return (
-            html.film(picture, film.finding(label), self._score_name, "" if passed else film.verdict.reason),
-            html.findings_table(film.findings, label, self._score_name, record),
+            html.image(picture, image.finding(label), self._score_name, "" if passed else image.verdict.reason),
+            html.findings_table(image.findings, label, self._score_name, record),
             label,
         )
 
@@ -381,9 +381,9 @@ def build_page(
     """The page as `gradio.Blocks`; [`serve_page`] serves it.
 
     Args:
-        pipeline: One film at a time goes through it.
+        pipeline: One image at a time goes through it.
         model_name: Name of the checkpoint, no path.
-        max_queue: Films that may wait; the next is turned away.
+        max_queue: Images that may wait; the next is turned away.
         max_upload_mb: For the words of the page; the server enforces it.
 
     Raises:
@@ -391,7 +391,7 @@ def build_page(
         ValueError: An argument is out of range.
     """
     if max_queue < 1:
-        raise ValueError(f"`max_queue` must be at least 1, got {max_queue}. Pass the films that may wait.")
+        raise ValueError(f"`max_queue` must be at least 1, got {max_queue}. Pass the images that may wait.")
     if not max_upload_mb > 0:
         raise ValueError(f"`max_upload_mb` must be above 0, got {max_upload_mb}. Pass megabytes, such as 64.")
     gradio = _gradio()
@@ -410,14 +410,14 @@ def build_page(
                 picture = gradio.HTML(html.waiting(), js_on_load=html.ON_PICTURE, elem_id="picture")
             with gradio.Column(scale=5, min_width=420):
                 upload = gradio.File(
-                    label=f"Film: PNG, JPEG, TIFF, BMP or DICOM, up to {max_upload_mb:g} MB",
+                    label=f"Image: PNG, JPEG, TIFF, BMP or DICOM, up to {max_upload_mb:g} MB",
                     file_types=FILE_TYPES,
                     height=84,
                     elem_id="upload",
                 )
                 samples = gradio.HTML(
                     html.samples(
-                        [(title, Image.fromarray(film)) for (title, *_), film in zip(SAMPLES, phantoms, strict=True)]
+                        [(title, Image.fromarray(image)) for (title, *_), image in zip(SAMPLES, phantoms, strict=True)]
                     ),
                     js_on_load=html.ON_SAMPLE,
                     elem_id="samples",
@@ -489,12 +489,12 @@ def serve_page(
     might send them.
 
     Args:
-        pipeline: One film at a time goes through it.
+        pipeline: One image at a time goes through it.
         model_name: Name of the checkpoint, no path.
         host: Address to listen on, of IPv4 or IPv6; by default only this machine reaches it.
         port: To listen on; 0 takes a free one.
         max_upload_mb: Larger uploads are refused, in megabytes of 10⁶ bytes.
-        max_queue: Films that may wait; the next is turned away.
+        max_queue: Images that may wait; the next is turned away.
         open_browser: Open the page in the browser of this machine.
         allowed_hosts: Names under which browsers reach the page, beside its address and, on this machine, `localhost`;
             beyond the loopback address every address without a name is taken too, and the machine's own name.
@@ -534,11 +534,11 @@ def serve_page(
                 share=False,
                 quiet=True,
                 footer_links=[],
-                run_history=False,  # it would keep films in the browser
+                run_history=False,  # it would keep images in the browser
                 enable_monitoring=False,
                 mcp_server=False,
                 ssr_mode=False,
-                state_session_capacity=2 * HELD_FILMS,
+                state_session_capacity=2 * HELD_IMAGES,
                 app_kwargs={"middleware": [(_Guarded, (), guard)]},
                 theme=_theme(gradio),
                 css=html.STYLE,
@@ -623,7 +623,7 @@ def _environment(**variables: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _uploads_apart() -> Iterator[None]:
-    """A folder for each upload: gradio names it by the content, and a film that two tabs send would be one file.
+    """A folder for each upload: gradio names it by the content, and an image that two tabs send would be one file.
 
     The tab that is answered first deletes it, and the other would be told to upload it again.
     """

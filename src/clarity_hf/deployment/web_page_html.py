@@ -20,7 +20,7 @@ NOTICE = "For research. Not a medical device, and no diagnosis."
 """What every page and every download says."""
 
 
-UNCALIBRATED = "Scores of this checkpoint are not calibrated: they put films in order, but are no probabilities."
+UNCALIBRATED = "Scores of this checkpoint are not calibrated: they put images in order, but are no probabilities."
 """What the table says where no calibration was saved with the model."""
 
 
@@ -43,7 +43,7 @@ def samples(pictures: Sequence[tuple[str, Image.Image]]) -> str:
     """A row of small pictures to choose from.
 
     Args:
-        pictures: What each shows, and the film.
+        pictures: What each shows, and the image.
     """
     buttons = "".join(
         f'<button type="button" data-sample="{index}"><img src="{picture_uri(_small(picture), "JPEG")}" alt="">'
@@ -51,30 +51,30 @@ def samples(pictures: Sequence[tuple[str, Image.Image]]) -> str:
         for index, (title, picture) in enumerate(pictures)
     )
     return (
-        '<p class="ch-small">Or take a synthetic film, drawn by the package:</p>'
+        '<p class="ch-small">Or take a synthetic image, drawn by the package:</p>'
         f'<div class="ch-samples">{buttons}</div>'
     )
 
 
 def waiting() -> str:
-    """What stands in the film's place before there is one."""
-    return '<div class="ch-film ch-empty"><p>Upload a film or take a synthetic one.</p></div>'
+    """What stands in the image's place before there is one."""
+    return '<div class="ch-image ch-empty"><p>Upload an image or take a synthetic one.</p></div>'
 
 
 def refusal(message: str) -> str:
-    """What stands in the film's place where there is none to show, and why.
+    """What stands in the image's place where there is none to show, and why.
 
     Args:
         message: Plain sentences.
     """
     return (
-        '<div class="ch-film ch-empty" role="alert"><p><strong>There is no result for this film.</strong></p>'
+        '<div class="ch-image ch-empty" role="alert"><p><strong>There is no result for this image.</strong></p>'
         f"<p>{escape(message)}</p></div>"
     )
 
 
 def doubt_in_words(reason: str) -> str:
-    """What is said of a film that does not look like a frontal chest radiograph.
+    """What is said of an image that does not look like a frontal chest radiograph.
 
     Args:
         reason: What it looks like.
@@ -82,14 +82,14 @@ def doubt_in_words(reason: str) -> str:
     return f"This looks like {reason}, for which the model was not made: what it finds here may mean nothing."
 
 
-def film(picture: Image.Image, finding: Mapping[str, Any], score_name: str, doubt: str = "") -> str:
+def image(picture: Image.Image, finding: Mapping[str, Any], score_name: str, doubt: str = "") -> str:
     """The picture, what it shows in words, and its download.
 
     Args:
-        picture: Film with map and boxes.
+        picture: Image with map and boxes.
         finding: The finding drawn, of the pipeline's result.
         score_name: `Probability`, or `Score` where it is not calibrated.
-        doubt: What the film looks like, where that is no frontal chest radiograph; told above all else.
+        doubt: What the image looks like, where that is no frontal chest radiograph; told above all else.
     """
     label = escape(_spoken(finding["label"]))
     side = "above" if finding["present"] else "below"
@@ -99,8 +99,8 @@ def film(picture: Image.Image, finding: Mapping[str, Any], score_name: str, doub
     )
     told = f'<p class="ch-doubt" role="alert">{escape(doubt_in_words(doubt))}</p>' if doubt else ""
     return (
-        f'{told}<figure class="ch-film"><figcaption>{words}</figcaption>'
-        f'<img src="{picture_uri(picture)}" alt="Film with the map of {label}"></figure>'
+        f'{told}<figure class="ch-image"><figcaption>{words}</figcaption>'
+        f'<img src="{picture_uri(picture)}" alt="Image with the map of {label}"></figure>'
         f'<a class="ch-download" href="#" data-picture download="clarity-hf-{escape(finding["label"])}.png">'
         "Download picture (PNG)</a>"
     )
@@ -115,7 +115,7 @@ def _where(finding: Mapping[str, Any]) -> str:
         f"x {box['xmin']:.0f} to {box['xmax']:.0f}, y {box['ymin']:.0f} to {box['ymax']:.0f}"
         for box in finding["boxes"]
     )
-    return f"{'Box' if len(finding['boxes']) == 1 else 'Boxes'} in pixels of the film: {corners}."
+    return f"{'Box' if len(finding['boxes']) == 1 else 'Boxes'} in pixels of the image: {corners}."
 
 
 def findings_table(
@@ -124,7 +124,7 @@ def findings_table(
     """All findings, highest score first, each with its threshold on a bar, and the download of the record.
 
     Args:
-        findings: The pipeline's result for a film.
+        findings: The pipeline's result for an image.
         chosen: Label of the finding on the picture.
         score_name: `Probability`, or `Score` where it is not calibrated.
         record: What the JSON file holds.
@@ -203,7 +203,7 @@ element.addEventListener('click', (event) => {
   if (link) link.href = element.querySelector('img').src;
 });
 """
-"""Script of the film: the download is the picture shown, which is in the page once."""
+"""Script of the image: the download is the picture shown, which is in the page once."""
 
 STYLE = """
 .gradio-container { max-width: 1560px !important; margin: 0 auto !important; }
@@ -225,10 +225,10 @@ STYLE = """
 .ch-samples span { font-size: 12px; padding: 3px 2px; width: 100%; text-align: center; font-weight: 400;
   color: var(--body-text-color); }
 .ch-samples button:hover, .ch-samples button:focus-visible { outline: 2px solid #0f766e; }
-.ch-film { margin: 0; background: #0b0d10; border-radius: 6px; overflow: hidden; color: #e5e7eb; }
-.ch-film img { display: block; width: 100%; max-height: 82vh; object-fit: contain; margin: 0; background: #000; }
-.ch-film figcaption { padding: 7px 14px; font-size: 14px; line-height: 1.4; min-height: 54px; color: #e5e7eb; }
-.ch-film strong { color: #fff; }
+.ch-image { margin: 0; background: #0b0d10; border-radius: 6px; overflow: hidden; color: #e5e7eb; }
+.ch-image img { display: block; width: 100%; max-height: 82vh; object-fit: contain; margin: 0; background: #000; }
+.ch-image figcaption { padding: 7px 14px; font-size: 14px; line-height: 1.4; min-height: 54px; color: #e5e7eb; }
+.ch-image strong { color: #fff; }
 .ch-doubt { margin: 0 0 8px !important; padding: 7px 14px; border-left: 4px solid #b45309; border-radius: 4px;
   background: #fef3c7; color: #451a03; font-size: 14px; font-weight: 600; }
 .ch-empty { min-height: 70vh; display: flex; flex-direction: column; gap: 6px; align-items: center;

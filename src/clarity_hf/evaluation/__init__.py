@@ -1,10 +1,10 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Evaluation: metrics, protocols, baselines, sanity of maps, calibration, and the report.
 
-A method and films become records ([`evaluate_films`]), a line of JSON a film; every table is made from records.
+A method and images become records ([`evaluate_images`]), a line of JSON an image; every table is made from records.
 [`evaluate_checkpoint`] does all of it. Each file uses those before it: `localizers`, `records`, `classification`,
 `bootstrap`, `localization`, `protocol`, `localization_metrics`, `calibration`, `calibration_text`, `baselines`,
-`sanity`, `films`, `evaluator`, `curves`, `tables`, `cases`, `report`, `checkpoint`.
+`sanity`, `images`, `evaluator`, `curves`, `tables`, `cases`, `report`, `checkpoint`.
 """
 
 from .baselines import (
@@ -33,8 +33,8 @@ from .classification import (
     support,
     youden_thresholds,
 )
-from .evaluator import BoxSettings, Evaluation, evaluate_films, read_records
-from .films import Film, PhantomFilms, RowFilms, open_films
+from .evaluator import BoxSettings, Evaluation, evaluate_images, read_records
+from .images import EvaluationImage, PhantomImages, RowImages, open_images
 from .localization import boxes_found, constant_box, measure_map, tune_map_thresholds
 from .localization_metrics import (
     ChexlocalizeMiou,
@@ -63,7 +63,7 @@ from .protocol import (
     tune_thresholds,
     wang_protocol,
 )
-from .records import AnnotationRecord, FilmRecord, data_digest
+from .records import AnnotationRecord, ImageRecord, data_digest
 from .report import check_report, write_report
 from .sanity import absent_on_normal, deletion_insertion, mass_outside, randomised_weights
 
@@ -77,10 +77,10 @@ __all__ = [
     "ChexlocalizeMiou",
     "CrossFitted",
     "Evaluation",
-    "Film",
-    "FilmRecord",
+    "EvaluationImage",
     "GradCamLocalizer",
     "HamMaskIou",
+    "ImageRecord",
     "Interval",
     "Localizer",
     "LocalizerOutput",
@@ -90,10 +90,10 @@ __all__ = [
     "MultilabelAuroc",
     "MultilabelAveragePrecision",
     "MultilabelCalibrationError",
-    "PhantomFilms",
+    "PhantomImages",
     "PointingGame",
     "RandomMapLocalizer",
-    "RowFilms",
+    "RowImages",
     "TIobb",
     "TIou",
     "WangLocalization",
@@ -113,7 +113,7 @@ __all__ = [
     "data_digest",
     "deletion_insertion",
     "evaluate_checkpoint",
-    "evaluate_films",
+    "evaluate_images",
     "f1_thresholds",
     "fit_platt",
     "halves",
@@ -126,7 +126,7 @@ __all__ = [
     "max_box_acc_v2",
     "mean_auroc",
     "measure_map",
-    "open_films",
+    "open_images",
     "operating_points",
     "paired_difference",
     "patient_protocol",

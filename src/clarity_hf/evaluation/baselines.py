@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """What the model is measured against: Grad-CAM on a classifier, attention rollout, parts of the map, a random map.
 
-Each is a [`Localizer`], so that the same films, thresholds and protocols apply to it.
+Each is a [`Localizer`], so that the same images, thresholds and protocols apply to it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class GradCamLocalizer:
     One forward pass a batch; per wanted finding a backward pass, from its logit to the target layer and no further.
     The map is the ReLU of the weighted activations less its own minimum, upsampled bilinearly by an odd factor to at
     least `MIN_GRID` cells a side. The package also divides every map by its maximum. A box is drawn at a share of the
-    peak and is the same either way; here maps keep their scale, so that peaks compare between films. Grad-CAM++ keeps
+    peak and is the same either way; here maps keep their scale, so that peaks compare between images. Grad-CAM++ keeps
     the package's 1e-6 in a denominator, which damps gradients under about 1e-3.
 
     The `input` of a letterbox is the part of the classifier's input that the map covers: all of it at 224, and 96 of
@@ -50,7 +50,8 @@ class GradCamLocalizer:
     Args:
         classifier: Any model with `logits` `(B, F')` in its output, such as ConvNeXtV2 of transformers or timm through
             `AutoModelForImageClassification`. Its weights are frozen and it is put into evaluation mode for good.
-        image_processor: Prepares films in the classifier's own size and normalisation; it tells the frame of the maps.
+        image_processor: Prepares images in the classifier's own size and normalisation; it tells the frame of the
+            maps.
         findings: Names of the F findings that are wanted, in this order; None for all that the classifier knows.
         method: `"gradcam"` or `"gradcam++"`.
         target_layer: Whose output `(B, C, h, w)` is weighted; None for the last stage of a ConvNeXt.
@@ -94,8 +95,8 @@ class GradCamLocalizer:
     ) -> GradCamLocalizer:
         """Load a classifier from a folder or the Hub, safetensors only, as [`Teacher.from_pretrained`] does.
 
-        Films are prepared in the classifier's own normalisation and size. They are padded to it whole, whatever crop
-        its own image processor would take, so that no part of a film is outside the map; squashed where that
+        Images are prepared in the classifier's own normalisation and size. They are padded to it whole, whatever crop
+        its own image processor would take, so that no part of an image is outside the map; squashed where that
         processor is a [`ClarityImageProcessor`] that squashes.
 
         Args:
@@ -123,21 +124,19 @@ class GradCamLocalizer:
         return cls(teacher.model, processor, findings, **options)
 
     def scores(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Prepared films `(B, C, H, W)` → scores `(B, F)` in [0, 1]."""
+        """Prepared images `(B, C, H, W)` → scores `(B, F)` in [0, 1]."""
         return self.classifier(pixel_values).logits[:, self.order].sigmoid()
 
-    def __call__(
-        self, films: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
-    ) -> LocalizerOutput:
+    def __call__(self, images: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None) -> LocalizerOutput:
         """Scores of all findings and maps of the wanted ones; the other maps are zero."""
         # Gradients also for a caller who has switched them off.
         with torch.inference_mode(False), torch.enable_grad():
-            inputs = self.image_processor(list(films), return_tensors="pt").to(self.classifier.device)
+            inputs = self.image_processor(list(images), return_tensors="pt").to(self.classifier.device)
             logits, activations = self._forward(inputs["pixel_values"])
             grid = (activations.shape[-2], activations.shape[-1])
-            maps = np.zeros((len(films), len(self.findings), *grid), dtype=np.float32)
-            for finding, rows in _rows_by_finding(wanted, len(films), len(self.findings)).items():
-                target = logits[:, self.order[finding]].sum()  # films do not see each other: one pass serves them all
+            maps = np.zeros((len(images), len(self.findings), *grid), dtype=np.float32)
+            for finding, rows in _rows_by_finding(wanted, len(images), len(self.findings)).items():
+                target = logits[:, self.order[finding]].sum()  # images do not see each other: one pass serves them all
                 (gradients,) = torch.autograd.grad(target, activations, retain_graph=True)
                 maps[rows, finding] = self._weighted(activations[rows], gradients[rows])
         # Odd factors keep a cell's own value at its centre: at 2 the peak of a single cell would fall to .56.
@@ -147,7 +146,7 @@ class GradCamLocalizer:
             scores=logits[:, self.order].detach().double().sigmoid().cpu().numpy(),
             maps=maps,
             letterboxes=[
-                _covered(self.image_processor.letterbox((film.shape[0], film.shape[1])), grid) for film in films
+                _covered(self.image_processor.letterbox((image.shape[0], image.shape[1])), grid) for image in images
             ],
         )
 
@@ -223,12 +222,14 @@ def _covered(letterbox: Letterbox, grid: tuple[int, int]) -> Letterbox:
     return replace(letterbox, input=(sides[0], sides[1]))
 
 
-def _rows_by_finding(wanted: Sequence[Sequence[int]] | None, films: int, findings: int) -> dict[int, list[int]]:
-    """Per finding that any film wants the rows of the films that do."""
+def _rows_by_finding(wanted: Sequence[Sequence[int]] | None, images: int, findings: int) -> dict[int, list[int]]:
+    """Per finding that any image wants the rows of the images that do."""
     if wanted is None:
-        return {finding: list(range(films)) for finding in range(findings)}
-    if len(wanted) != films:
-        raise ValueError(f"`wanted` must have one entry per film ({films}), got {len(wanted)}. An empty list is none.")
+        return {finding: list(range(images)) for finding in range(findings)}
+    if len(wanted) != images:
+        raise ValueError(
+            f"`wanted` must have one entry per image ({images}), got {len(wanted)}. An empty list is none."
+        )
     rows: dict[int, list[int]] = {}
     for row, indices in enumerate(wanted):
         for finding in sorted(set(indices)):
@@ -244,8 +245,8 @@ class AttentionRolloutLocalizer:
     The attention of a block is the mean over its heads; the identity is added for the residual path, the rows are
     renormalised, and the product over the blocks says what of each patch arrives in each class token. The map is N
     times the class token's row over the patches, as the model's own maps are. It runs on a copy that shares the
-    weights and has eager attention, so that the model given stays as it is, and film by film, because the matrices of
-    all blocks are kept (310 MB a film at 512).
+    weights and has eager attention, so that the model given stays as it is, and image by image, because the matrices
+    of all blocks are kept (310 MB an image at 512).
 
     Args:
         model: In evaluation mode, on the device on which it shall run.
@@ -266,13 +267,11 @@ class AttentionRolloutLocalizer:
         self.findings = tuple(model.config.findings)
 
     @torch.inference_mode()
-    def __call__(
-        self, films: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
-    ) -> LocalizerOutput:
+    def __call__(self, images: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None) -> LocalizerOutput:
         """Scores and all maps, whatever is `wanted`."""
         scores, maps = [], []
-        for film in films:
-            inputs = self.image_processor([film], return_tensors="pt").to(self.model.device)
+        for image in images:
+            inputs = self.image_processor([image], return_tensors="pt").to(self.model.device)
             outputs = self.model(**inputs, output_attentions=True)
             grid = outputs.localization_maps.shape[-2:]
             rows = attention_rollout([weights[0] for weights in outputs.attentions], len(self.findings))
@@ -281,7 +280,7 @@ class AttentionRolloutLocalizer:
         return LocalizerOutput(
             scores=np.stack(scores),
             maps=np.stack(maps),
-            letterboxes=[self.image_processor.letterbox((film.shape[0], film.shape[1])) for film in films],
+            letterboxes=[self.image_processor.letterbox((image.shape[0], image.shape[1])) for image in images],
         )
 
 
@@ -348,7 +347,7 @@ class AtlasSuppressionLocalizer:
     """The model with the packaged atlas of the thorax in place of its learnt foreground, at inference only.
 
     M ⊙ (ε + (1 − ε) A) instead of M ⊙ (ε + (1 − ε) S), ε the config's `suppression_floor`; A is the same dilated atlas
-    that training takes as a prior, laid over each film.
+    that training takes as a prior, laid over each image.
 
     Args:
         model: In evaluation mode; it stays as it is.
@@ -368,11 +367,9 @@ class AtlasSuppressionLocalizer:
         self.floor = np.array(model.config.per_finding("suppression_floor"), dtype=np.float32)[:, None, None]
         self.atlas = soft_prior(load_atlas())
 
-    def __call__(
-        self, films: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
-    ) -> LocalizerOutput:
+    def __call__(self, images: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None) -> LocalizerOutput:
         """Scores and all maps, whatever is `wanted`."""
-        output = self.localizer(films, wanted)
+        output = self.localizer(images, wanted)
         grid = (output.maps.shape[-2], output.maps.shape[-1])
         priors = np.stack([_laid_over_input(self.atlas, box, grid) for box in output.letterboxes])[:, None]
         maps = output.maps * (self.floor + (1 - self.floor) * priors)
@@ -380,14 +377,14 @@ class AtlasSuppressionLocalizer:
 
 
 def _laid_over_input(atlas: torch.Tensor, box: Letterbox, grid: tuple[int, int]) -> np.ndarray:
-    """An atlas `(1, S, S)` over the film → `(h, w)` means over the cells of the input; 0 over the padding."""
+    """An atlas `(1, S, S)` over the image → `(h, w)` means over the cells of the input; 0 over the padding."""
     content = F.interpolate(atlas[None], size=box.content, mode="bilinear", align_corners=False)
     right, bottom = (box.input[1] - box.left - box.content[1], box.input[0] - box.top - box.content[0])
     return F.adaptive_avg_pool2d(F.pad(content, (box.left, right, box.top, bottom)), grid)[0, 0].numpy()
 
 
 def random_map(generator: np.random.Generator, grid: tuple[int, int] = (14, 14), smoothing: float = 1.0) -> np.ndarray:
-    """A map that has seen no film: uniform noise, smoothed by a Gaussian so that it makes regions, brought to [0, 1].
+    """A map that has seen no image: uniform noise, smoothed by a Gaussian so that it makes regions, brought to [0, 1].
 
     Args:
         generator: Of the noise.
@@ -402,9 +399,9 @@ def random_map(generator: np.random.Generator, grid: tuple[int, int] = (14, 14),
 
 
 class RandomMapLocalizer:
-    """Random maps: what a protocol gives to a method that has seen no film.
+    """Random maps: what a protocol gives to a method that has seen no image.
 
-    A film's maps depend on its pixels and the seed alone, so that neither its place nor the batch size changes them.
+    An image's maps depend on its pixels and the seed alone, so that neither its place nor the batch size changes them.
 
     Args:
         findings: Names of the F findings.
@@ -429,23 +426,21 @@ class RandomMapLocalizer:
             )
         self.findings, self.seed, self.scores_of, self.name = tuple(findings), seed, scores_of, name
 
-    def __call__(
-        self, films: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
-    ) -> LocalizerOutput:
-        """Scores and all maps, whatever is `wanted`; the maps lie over the film itself, without padding."""
-        scores = np.full((len(films), len(self.findings)), 0.5)
+    def __call__(self, images: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None) -> LocalizerOutput:
+        """Scores and all maps, whatever is `wanted`; the maps lie over the image itself, without padding."""
+        scores = np.full((len(images), len(self.findings)), 0.5)
         if self.scores_of is not None:
-            scores = self.scores_of(films, [[]] * len(films)).scores
-        sizes = [(film.shape[0], film.shape[1]) for film in films]
+            scores = self.scores_of(images, [[]] * len(images)).scores
+        sizes = [(image.shape[0], image.shape[1]) for image in images]
         return LocalizerOutput(
             scores=scores,
-            maps=np.stack([self._maps(film) for film in films]),
+            maps=np.stack([self._maps(image) for image in images]),
             letterboxes=[Letterbox.fit(size, size) for size in sizes],
         )
 
-    def _maps(self, film: np.ndarray) -> np.ndarray:
-        digest = hashlib.blake2b(f"{self.seed} {film.shape} {film.dtype}".encode(), digest_size=16)
-        digest.update(np.ascontiguousarray(film).tobytes())
+    def _maps(self, image: np.ndarray) -> np.ndarray:
+        digest = hashlib.blake2b(f"{self.seed} {image.shape} {image.dtype}".encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(image).tobytes())
         generator = np.random.default_rng(int.from_bytes(digest.digest(), "little"))
         return np.stack([random_map(generator) for _ in self.findings]).astype(np.float32)
 

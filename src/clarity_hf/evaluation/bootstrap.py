@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Bootstrap intervals by patient: how far a figure would move with other patients of the same kind.
 
-Films of one patient resemble each other, so patients are drawn with repetition and bring all their rows. In place of
+Images of one patient resemble each other, so patients are drawn with repetition and bring all their rows. In place of
 rows a draw may be given as weights, how often each row came along; a ranking then is sorted once for all draws.
 """
 
@@ -142,12 +142,12 @@ def paired_difference(
 
 
 def weighted_auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of one finding with weighted films, for many weightings at the price of one sort.
+    """Area under the ROC curve of one finding with weighted images, for many weightings at the price of one sort.
 
     Args:
         scores: `(n,)`, any monotone scale.
         labels: `(n,)`, 1, 0 or NaN.
-        weights: `(..., n)` numbers ≥ 0, such as how often each film was drawn.
+        weights: `(..., n)` numbers ≥ 0, such as how often each image was drawn.
 
     Returns:
         `(...)` float64 in [0, 1]; NaN where the positives or the negatives weigh nothing.
@@ -160,12 +160,12 @@ def weighted_auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) 
 
 
 def weighted_average_precision(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Average precision of one finding with weighted films, for many weightings at the price of one sort.
+    """Average precision of one finding with weighted images, for many weightings at the price of one sort.
 
     Args:
         scores: `(n,)`, any monotone scale.
         labels: `(n,)`, 1, 0 or NaN.
-        weights: `(..., n)` numbers ≥ 0, such as how often each film was drawn.
+        weights: `(..., n)` numbers ≥ 0, such as how often each image was drawn.
 
     Returns:
         `(...)` float64 in [0, 1]; NaN where the positives or the negatives weigh nothing.
@@ -246,14 +246,14 @@ def classification_differences(
 
 @dataclass(frozen=True)
 class _Ranking:
-    """The annotated films of one finding from the highest score to the lowest, with k positives among m.
+    """The annotated images of one finding from the highest score to the lowest, with k positives among m.
 
-    Films of equal score form a group and pass a threshold together. Places are counted from 0.
+    Images of equal score form a group and pass a threshold together. Places are counted from 0.
 
     Attributes:
         order: `(m,)` rows.
         positives: `(k,)` places of the positives.
-        starts, ends: `(k,)` places of the first film of each positive's group, and of the first after it.
+        starts, ends: `(k,)` places of the first image of each positive's group, and of the first after it.
         starts_among, ends_among: `(k,)` the same, counted among the positives alone.
     """
 
@@ -266,7 +266,7 @@ class _Ranking:
 
     @classmethod
     def of(cls, scores: np.ndarray, labels: np.ndarray) -> _Ranking:
-        """Rank the films of one finding: scores `(n,)`, labels `(n,)`."""
+        """Rank the images of one finding: scores `(n,)`, labels `(n,)`."""
         columns = checked_scores(np.asarray(scores)[:, None], np.asarray(labels)[:, None])
         scores, labels = columns[0][:, 0], columns[1][:, 0]
         rows = np.flatnonzero(~np.isnan(labels))
@@ -311,7 +311,7 @@ def _checked_weights(weights: np.ndarray, rows: int) -> np.ndarray:
     if weights.ndim < 1 or weights.shape[-1] != rows:
         raise ValueError(f"`weights` must be (..., {rows}), got {weights.shape}. Give one for every score.")
     if not np.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError("`weights` must be finite and at least 0, got others. Count how often a film is drawn.")
+        raise ValueError("`weights` must be finite and at least 0, got others. Count how often an image is drawn.")
     return weights
 
 

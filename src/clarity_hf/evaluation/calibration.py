@@ -1,9 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Scores as probabilities, and thresholds of scores and maps, from films that nothing is reported on.
+"""Scores as probabilities, and thresholds of scores and maps, from images that nothing is reported on.
 
 A logit z has the score σ(a·z + b): [`fit_platt`] fits slope and intercept of every finding, [`calibrate`] does so on
-validation films, chooses the thresholds on the calibrated scores and keeps all of it in the model's config, and
-[`cross_fitted`] says what a calibration of that kind is worth on films that it has not seen.
+validation images, chooses the thresholds on the calibrated scores and keeps all of it in the model's config, and
+[`cross_fitted`] says what a calibration of that kind is worth on images that it has not seen.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .classification import (
     youden_thresholds,
 )
 from .protocol import annotated_boxes, halves
-from .records import MAP_THRESHOLDS, FilmRecord
+from .records import MAP_THRESHOLDS, ImageRecord
 
 ScoreRule = Literal["youden", "sensitivity", "f1"]
 
@@ -50,18 +50,18 @@ def fit_platt(
     slopes: Sequence[float] | np.ndarray | None = None,
     intercepts: Sequence[float] | np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit slope a and intercept b of every finding, so that σ(a·z + b) is the probability of a film with logit z.
+    """Fit slope a and intercept b of every finding, so that σ(a·z + b) is the probability of an image with logit z.
 
-    The cross-entropy is minimised against Platt's targets, (N₊ + 1)/(N₊ + 2) for the N₊ positive films and 1/(N₋ + 2)
-    for the N₋ negative ones, which keep a and b finite where a threshold parts the films without error. The slope is
-    held above zero, so that the order of the films, and AUROC, stay: a finding that is ranked no better than by chance
-    gets a hundredth over the standard deviation of its logits, and scores close to its share of positives.
+    The cross-entropy is minimised against Platt's targets, (N₊ + 1)/(N₊ + 2) for the N₊ positive images and 1/(N₋ + 2)
+    for the N₋ negative ones, which keep a and b finite where a threshold parts the images without error. The slope is
+    held above zero, so that the order of the images, and AUROC, stay: a finding that is ranked no better than by
+    chance gets a hundredth over the standard deviation of its logits, and scores close to its share of positives.
 
     Args:
         logits: `(n, F)`, finite.
         labels: `(n, F)`, 1 present, 0 absent, NaN not annotated (left out).
-        min_positives: With fewer positive or negative films a finding keeps what `slopes` and `intercepts` say.
-        slopes: `(F,)` above 0 for findings with too few films; None is 1.
+        min_positives: With fewer positive or negative images a finding keeps what `slopes` and `intercepts` say.
+        slopes: `(F,)` above 0 for findings with too few images; None is 1.
         intercepts: `(F,)` likewise; None is 0.
 
     Returns:
@@ -129,7 +129,7 @@ class Calibration:
         score_intercepts: `(F,)`.
         score_thresholds: `(F,)` in [0, 1], of the calibrated scores; a finding is present from its threshold.
         map_thresholds: `(F,)` in (0, 1), shares of a map's peak.
-        positives: `(F,)` int, positive films of each finding.
+        positives: `(F,)` int, positive images of each finding.
         boxes: `(F,)` int, annotated boxes of each finding.
         kept_scores: Indices of the findings with too few positives or negatives, whose slope, intercept and score
             threshold were all kept: a threshold is one of the scores that its slope and intercept give.
@@ -150,32 +150,32 @@ class Calibration:
 
 def calibrate(
     config: ClarityConfig,
-    records: Sequence[FilmRecord],
+    records: Sequence[ImageRecord],
     rule: ScoreRule = "youden",
     sensitivity: float = 0.9,
     min_positives: int = 5,
     min_boxes: int = 10,
     rare: RareBoxes = "pooled",
 ) -> Calibration:
-    """Fit slopes, intercepts and thresholds on validation films and write them into a config.
+    """Fit slopes, intercepts and thresholds on validation images and write them into a config.
 
     Slopes and intercepts are those of [`fit_platt`]. The score threshold of a finding follows `rule` on the calibrated
-    scores, half way down to the next lower score, so that the film that defines it is not lost to rounding elsewhere;
+    scores, half way down to the next lower score, so that the image that defines it is not lost to rounding elsewhere;
     its map threshold is that of `MAP_THRESHOLDS` with the highest mean IoU between annotated boxes and what the model
-    draws. Figures of the same films are not to be reported; see [`cross_fitted`].
+    draws. Figures of the same images are not to be reported; see [`cross_fitted`].
 
     The records' scores are those of `config` as it comes, and its own slopes and intercepts are undone first: a model
-    that was calibrated on other films can be calibrated anew, and what these films are too few for stays as it was.
+    that was calibrated on other images can be calibrated anew, and what these images are too few for stays as it was.
     A second rule on the same records therefore needs a copy of the config from before the first.
 
     Args:
         config: Of the model that made the records, with the slopes and intercepts that it had then. `score_slopes`,
             `score_intercepts`, `score_thresholds` and `map_thresholds` are changed in place.
-        records: Validation films, evaluated with all maps.
+        records: Validation images, evaluated with all maps.
         rule: `"youden"` maximises sensitivity + specificity − 1, `"sensitivity"` takes the highest threshold that
             reaches `sensitivity`, `"f1"` maximises F1.
         sensitivity: Of the rule of that name, in (0, 1].
-        min_positives: With fewer positive or negative films a finding keeps slope, intercept and score threshold.
+        min_positives: With fewer positive or negative images a finding keeps slope, intercept and score threshold.
         min_boxes: A finding with fewer boxes is rare.
         rare: Map threshold of a rare finding: `"pooled"` takes the one that is best over the boxes of all findings (so
             long as there are any), `"kept"` leaves it as it is.
@@ -233,15 +233,15 @@ class OverDraws:
 
 @dataclass(frozen=True)
 class CrossFitted:
-    """What a calibration is worth on films that it has not seen, over draws of halves of the patients.
+    """What a calibration is worth on images that it has not seen, over draws of halves of the patients.
 
-    In every draw each film is measured once, with what was fitted on the half that its patient is not in. The
-    deviations are those of the draws, the films being the same: they are no intervals.
+    In every draw each image is measured once, with what was fitted on the half that its patient is not in. The
+    deviations are those of the draws, the images being the same: they are no intervals.
 
     Attributes:
-        films: Number of films.
+        images: Number of images.
         patients: Number of patients.
-        normal_films: Films on which every finding is annotated as absent.
+        normal_images: Images on which every finding is annotated as absent.
         findings: Indices of the findings in the means of errors, sensitivity and specificity.
         repeats: Number of draws.
         uncalibrated_error: Mean expected calibration error, in [0, 1], of the sigmoid of the logits: the same in every
@@ -249,15 +249,15 @@ class CrossFitted:
         calibrated_error: The same of the calibrated scores.
         sensitivity: Mean sensitivity at the score thresholds.
         specificity: Mean specificity at the score thresholds.
-        findings_flagged: Findings at or above their score threshold on a normal film, of all F.
-        boxes_drawn: Boxes that a user sees on a normal film: one for each flagged finding whose map is not zero. NaN
-            where `box_components` is `"all"`: records of normal films do not hold the regions of their maps.
-        films_with_boxes: Share of the normal films with at least one box.
+        findings_flagged: Findings at or above their score threshold on a normal image, of all F.
+        boxes_drawn: Boxes that a user sees on a normal image: one for each flagged finding whose map is not zero. NaN
+            where `box_components` is `"all"`: records of normal images do not hold the regions of their maps.
+        images_with_boxes: Share of the normal images with at least one box.
     """
 
-    films: int
+    images: int
     patients: int
-    normal_films: int
+    normal_images: int
     findings: tuple[int, ...]
     repeats: int
     uncalibrated_error: OverDraws
@@ -266,12 +266,12 @@ class CrossFitted:
     specificity: OverDraws
     findings_flagged: OverDraws
     boxes_drawn: OverDraws
-    films_with_boxes: OverDraws
+    images_with_boxes: OverDraws
 
 
 def cross_fitted(
     config: ClarityConfig,
-    records: Sequence[FilmRecord],
+    records: Sequence[ImageRecord],
     rule: ScoreRule = "youden",
     sensitivity: float = 0.9,
     min_positives: int = 5,
@@ -281,7 +281,7 @@ def cross_fitted(
 ) -> CrossFitted:
     """Calibrate on one half of the patients, measure on the other, and the other way round; again and again.
 
-    [`calibrate`] on the same films fits all of them; this says how well what it writes will hold. Map thresholds move
+    [`calibrate`] on the same images fits all of them; this says how well what it writes will hold. Map thresholds move
     no figure here: the largest region of a map that is not zero gets a box at any of them. What they are worth says
     [`patient_protocol`].
 
@@ -292,7 +292,7 @@ def cross_fitted(
         sensitivity: As for [`calibrate`].
         min_positives: As for [`calibrate`], in each half: a finding below it keeps the config's own slope, intercept
             and score threshold there.
-        min_positives_in_mean: Findings with fewer positive films in all are not in the means.
+        min_positives_in_mean: Findings with fewer positive images in all are not in the means.
         repeats: Draws of halves, at least two.
         seed: Of the first draw, see [`halves`]; the others take the seeds after it.
 
@@ -300,7 +300,7 @@ def cross_fitted(
         [`CrossFitted`].
 
     Raises:
-        ValueError: There are fewer than two repeats or two patients, the peak of a normal film's map is not known, or
+        ValueError: There are fewer than two repeats or two patients, the peak of a normal image's map is not known, or
             as for [`calibrate`].
         RuntimeError: As for [`fit_platt`].
     """
@@ -309,7 +309,7 @@ def cross_fitted(
     logits, labels = _logits_and_labels(config, records)
     patients = np.array([record.patient for record in records])
     if len(set(patients)) < 2:
-        raise ValueError(f"`records` must be of at least two patients, got {patients[0]} alone. Evaluate more films.")
+        raise ValueError(f"`records` must be of at least two patients, got {patients[0]} alone. Evaluate more images.")
     normal = (labels == 0).all(axis=1)
     has_map = _has_map([record for record, counted in zip(records, normal, strict=True) if counted], logits.shape[1])
     draws = []
@@ -326,9 +326,9 @@ def cross_fitted(
     if config.box_components != "largest":
         figures["boxes_drawn"] = OverDraws(float("nan"), float("nan"))
     return CrossFitted(
-        films=len(records),
+        images=len(records),
         patients=len(set(patients)),
-        normal_films=int(normal.sum()),
+        normal_images=int(normal.sum()),
         findings=_places(support(labels)["positives"] >= min_positives_in_mean),
         repeats=repeats,
         uncalibrated_error=OverDraws(plain, 0.0 * plain),  # NaN beside NaN
@@ -336,13 +336,13 @@ def cross_fitted(
     )
 
 
-def _logits_and_labels(config: ClarityConfig, records: Sequence[FilmRecord]) -> tuple[np.ndarray, np.ndarray]:
-    """Logits, the config's slopes and intercepts undone, and labels of films, each `(n, F)` float64."""
+def _logits_and_labels(config: ClarityConfig, records: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, the config's slopes and intercepts undone, and labels of images, each `(n, F)` float64."""
     count = config.num_labels
     if not records or any(len(record.scores) != count for record in records):
-        found = sorted({len(record.scores) for record in records}) or "no films"
+        found = sorted({len(record.scores) for record in records}) or "no images"
         raise ValueError(
-            f"`records` must be of films with the config's {count} findings, got {found}. Evaluate the model first."
+            f"`records` must be of images with the config's {count} findings, got {found}. Evaluate the model first."
         )
     scores = np.clip(np.stack([record.scores for record in records]), SCORE_MARGIN, 1 - SCORE_MARGIN)
     slopes, intercepts = (np.array(config.per_finding(name)) for name in ("score_slopes", "score_intercepts"))
@@ -385,26 +385,26 @@ def _figures(
     return {name: macro(value, labels, min_positives_in_mean) for name, value in values.items()}
 
 
-def _has_map(normal: Sequence[FilmRecord], count: int) -> np.ndarray:
-    """`(n, F)` bool: the maps of normal films that are not zero, so that something is boxed at every threshold."""
+def _has_map(normal: Sequence[ImageRecord], count: int) -> np.ndarray:
+    """`(n, F)` bool: the maps of normal images that are not zero, so that something is boxed at every threshold."""
     peaks = np.array([record.peaks for record in normal]).reshape(-1, count)
     if np.isnan(peaks).any():
         unknown = int(np.isnan(peaks).any(axis=1).sum())
         raise ValueError(
-            f"`records` must hold the peak of every map, got NaN on {unknown} normal films. Evaluate with all maps."
+            f"`records` must hold the peak of every map, got NaN on {unknown} normal images. Evaluate with all maps."
         )
     return peaks > 0
 
 
 def _on_normal(flagged: np.ndarray, has_map: np.ndarray) -> dict[str, float]:
-    """What one draw flags and boxes on the normal films, both `(n, F)` bool."""
+    """What one draw flags and boxes on the normal images, both `(n, F)` bool."""
     boxed = flagged & has_map
     if len(flagged) == 0:
-        return dict.fromkeys(("findings_flagged", "boxes_drawn", "films_with_boxes"), float("nan"))
+        return dict.fromkeys(("findings_flagged", "boxes_drawn", "images_with_boxes"), float("nan"))
     return {
         "findings_flagged": float(flagged.sum(axis=1).mean()),
         "boxes_drawn": float(boxed.sum(axis=1).mean()),
-        "films_with_boxes": float(boxed.any(axis=1).mean()),
+        "images_with_boxes": float(boxed.any(axis=1).mean()),
     }
 
 
@@ -429,7 +429,7 @@ def _between_scores(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 
 def _too_few(labels: np.ndarray, min_positives: int) -> np.ndarray:
-    """`(F,)` bool: findings with too few positive or negative films to fit anything."""
+    """`(F,)` bool: findings with too few positive or negative images to fit anything."""
     known = support(labels)
     return np.minimum(known["positives"], known["negatives"]) < max(1, min_positives)
 

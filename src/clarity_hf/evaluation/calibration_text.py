@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""A calibration as text: what each finding was given, and what it is worth on films that it has not seen."""
+"""A calibration as text: what each finding was given, and what it is worth on images that it has not seen."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def calibration_text(found: Calibration, findings: Sequence[str]) -> str:
 
 
 def cross_fitted_text(unseen: CrossFitted) -> str:
-    """A sentence on films and draws, and a Markdown table of the figures, without those that are undefined.
+    """A sentence on images and draws, and a Markdown table of the figures, without those that are undefined.
 
     Args:
         unseen: Of [`cross_fitted`].
@@ -53,14 +53,14 @@ def cross_fitted_text(unseen: CrossFitted) -> str:
         "expected calibration error, calibrated": unseen.calibrated_error,
         "sensitivity": unseen.sensitivity,
         "specificity": unseen.specificity,
-        "findings flagged on a normal film": unseen.findings_flagged,
-        "boxes drawn on a normal film": unseen.boxes_drawn,
-        "share of the normal films with a box": unseen.films_with_boxes,
+        "findings flagged on a normal image": unseen.findings_flagged,
+        "boxes drawn on a normal image": unseen.boxes_drawn,
+        "share of the normal images with a box": unseen.images_with_boxes,
     }
     return "\n".join(
         [
-            f"On the half of the patients that it was not fitted on, {unseen.repeats} draws: {unseen.films} films, "
-            f"{unseen.normal_films} normal, {len(unseen.findings)} findings in the means",
+            f"On the half of the patients that it was not fitted on, {unseen.repeats} draws: {unseen.images} images, "
+            f"{unseen.normal_images} normal, {len(unseen.findings)} findings in the means",
             "",
             "| figure | mean | deviation over draws |",
             "|---|---|---|",

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Films worth a look: where a method does best and where it fails, chosen by a rule and drawn with map and boxes."""
+"""Images worth a look: where a method does best and where it fails, chosen by a rule and drawn with map and boxes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from PIL import Image, ImageDraw
 from clarity_hf.visualization import draw_findings
 
 from .localization import best_overlaps
-from .records import FilmRecord
+from .records import ImageRecord
 from .tables import Evaluated
 
 Look = Callable[[Sequence[str]], Mapping[str, tuple[np.ndarray, np.ndarray]]]
-"""Gives films to draw: from names of films to pixels `(H, W)` in [0, 255] and maps `(F, h, w)` ≥ 0 over the film."""
+"""Gives images to draw: from names of images to pixels `(H, W)` in [0, 255] and maps `(F, h, w)` ≥ 0 over the
+image.
+"""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A film worth a look, for one finding.
+    """An image worth a look, for one finding.
 
     Attributes:
         place: Index of its record.
         finding: Index of the finding.
-        boxes: `(n, 4)` boxes of the method to draw, xyxy in pixels of the film.
+        boxes: `(n, 4)` boxes of the method to draw, xyxy in pixels of the image.
         annotated: `(m, 4)` annotated boxes, m ≥ 0.
         overlap: IoU of the annotated boxes with the method's best, their mean; None without annotated boxes.
     """
@@ -62,7 +64,7 @@ def pick_cases(evaluated: Evaluated, count: int = 4) -> dict[str, list[Case]]:
         "Missed: present, and furthest below the threshold": sorted(
             _missed_cases(evaluated), key=lambda pair: pair[1]
         ),
-        "False boxes: films without findings, and furthest above the threshold": sorted(
+        "False boxes: images without findings, and furthest above the threshold": sorted(
             _false_cases(evaluated), key=lambda pair: -pair[1]
         ),
     }
@@ -70,7 +72,7 @@ def pick_cases(evaluated: Evaluated, count: int = 4) -> dict[str, list[Case]]:
 
 
 def _boxed_cases(evaluated: Evaluated) -> list[Case]:
-    """A case for every (film, finding) with annotated boxes."""
+    """A case for every (image, finding) with annotated boxes."""
     cases = []
     for place, record in enumerate(evaluated.records):
         for part in record.annotations:
@@ -91,7 +93,7 @@ def _missed_cases(evaluated: Evaluated) -> list[tuple[Case, float]]:
 
 
 def _false_cases(evaluated: Evaluated) -> list[tuple[Case, float]]:
-    """Findings that are boxed on films without any, with the margin over their threshold."""
+    """Findings that are boxed on images without any, with the margin over their threshold."""
     margins = evaluated.scores - evaluated.score_thresholds
     cases = []
     for place, record in enumerate(evaluated.records):
@@ -124,18 +126,18 @@ def _spread(cases: Sequence[Case], count: int) -> list[Case]:
 def draw_case(
     case: Case, finding: str, score: float, pixels: np.ndarray, maps: np.ndarray, side: int = 560
 ) -> Image.Image:
-    """A film with the map of one finding, the method's boxes in colour and the annotated ones in dashed white.
+    """An image with the map of one finding, the method's boxes in colour and the annotated ones in dashed white.
 
     Args:
         case: What to draw.
         finding: The finding's name.
-        score: Its score on this film.
+        score: Its score on this image.
         pixels: `(H, W)` in [0, 255].
-        maps: `(F, h, w)` ≥ 0 over the whole film.
+        maps: `(F, h, w)` ≥ 0 over the whole image.
         side: Longer side of the picture at most, in pixels.
 
     Returns:
-        RGB picture in the film's proportions.
+        RGB picture in the image's proportions.
     """
     height, width = pixels.shape
     heat = Image.fromarray(np.asarray(maps[case.finding], dtype=np.float32)).resize(
@@ -165,10 +167,10 @@ def _dash(draw: ImageDraw.ImageDraw, box: np.ndarray, size: tuple[int, int], len
 
 
 def case_entries(evaluated: Evaluated, look: Look, count: int) -> dict[str, list[dict[str, Any]]]:
-    """Pictures and captions of the cases; a film is asked for when it is drawn, so that one is held at a time.
+    """Pictures and captions of the cases; an image is asked for when it is drawn, so that one is held at a time.
 
     Raises:
-        ValueError: `look` lacks a film that it was asked for, or gives maps of another shape.
+        ValueError: `look` lacks an image that it was asked for, or gives maps of another shape.
     """
     entries: dict[str, list[dict[str, Any]]] = {}
     for title, cases in pick_cases(evaluated, count).items():
@@ -177,7 +179,7 @@ def case_entries(evaluated: Evaluated, look: Look, count: int) -> dict[str, list
             record = evaluated.records[case.place]
             seen = look([record.name])
             if record.name not in seen:
-                raise ValueError(f"`look` must give the films it is asked for, got none for '{record.name}'. Add it.")
+                raise ValueError(f"`look` must give the images it is asked for, got none for '{record.name}'. Add it.")
             pixels, maps = _checked_look(*seen[record.name][:2], len(evaluated.findings))
             finding, score = evaluated.findings[case.finding], float(record.scores[case.finding])
             stream = io.BytesIO()
@@ -185,7 +187,7 @@ def case_entries(evaluated: Evaluated, look: Look, count: int) -> dict[str, list
             entries[title].append(
                 {
                     "record": case.place + 1,
-                    "film": None if _tells_patient(record) else record.name,
+                    "image": None if _tells_patient(record) else record.name,
                     "finding": finding,
                     "score": score,
                     "threshold": float(evaluated.score_thresholds[case.finding]),
@@ -201,13 +203,13 @@ def _checked_look(pixels: Any, maps: Any, num_findings: int) -> tuple[np.ndarray
     if pixels.ndim != 2 or maps.ndim != 3 or len(maps) != num_findings:
         raise ValueError(
             f"`look` must give pixels (H, W) and maps ({num_findings}, h, w), got {pixels.shape} and {maps.shape}. "
-            "Lay the maps over the film."
+            "Lay the maps over the image."
         )
     return pixels, maps
 
 
-def _tells_patient(record: FilmRecord) -> bool:
-    """Whether the film's name holds the patient's id, as `00000013_005.png` of patient 13 does."""
+def _tells_patient(record: ImageRecord) -> bool:
+    """Whether the image's name holds the patient's id, as `00000013_005.png` of patient 13 does."""
     patient = record.patient.casefold()
     parts = re.split(r"[^0-9a-z]+", record.name.casefold())
     bare = [part.lstrip("0") for part in parts]

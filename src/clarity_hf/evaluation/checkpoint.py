@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The whole evaluation of a checkpoint: records, baselines on the same films, sanity of the maps, and the report."""
+"""The whole evaluation of a checkpoint: records, baselines on the same images, sanity of the maps, and the report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clarity_hf.boxes import map_over_film
+from clarity_hf.boxes import map_over_image
 from clarity_hf.fingerprints import describe_model, weights_digest
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
@@ -24,11 +24,11 @@ from .baselines import (
     RandomMapLocalizer,
     with_map_fusion,
 )
-from .evaluator import BoxSettings, Evaluation, Films, evaluate_films
-from .films import Film, open_films
+from .evaluator import BoxSettings, Evaluation, EvaluationImages, evaluate_images
 from .image_driven import MapRules
+from .images import EvaluationImage, open_images
 from .localizers import Localizer, ModelLocalizer
-from .records import FilmRecord, data_digest
+from .records import ImageRecord, data_digest
 from .report import Look, check_report, write_report
 from .sanity import deletion_insertion, randomised_weights
 
@@ -45,13 +45,13 @@ VERSIONED = ("clarity_hf", "torch", "transformers", "numpy", "scikit-learn")
 def evaluate_checkpoint(
     model: ClarityForMultiLabelLocalization,
     image_processor: ClarityImageProcessor,
-    films: Films,
+    images: EvaluationImages,
     folder: str | Path,
     about: Mapping[str, Any],
     *,
     baselines: Sequence[str] = (),
     teacher: str | None = None,
-    sanity_films: int = 0,
+    sanity_images: int = 0,
     tuning_split: str | None = None,
     batch_size: int = 16,
     num_workers: int = 0,
@@ -66,29 +66,29 @@ def evaluate_checkpoint(
     Args:
         model: In evaluation mode, on the device on which it shall run.
         image_processor: The one it was trained with.
-        films: As for [`evaluate_films`].
-        folder: Gets `report.html`, `report.json`, tables, figures and cases. Records, which name films and patients,
+        images: As for [`evaluate_images`].
+        folder: Gets `report.html`, `report.json`, tables, figures and cases. Records, which name images and patients,
             go to a folder beside it, `FOLDER-records`, a file a method.
         about: At least `model`, `data` and `split`, names that a reader may see; see [`write_report`].
         baselines: Names from `BASELINES`.
         teacher: Folder or Hub id of the classifier of Grad-CAM, with an image processor.
-        sanity_films: How many films, the first with a present finding, are taken for deletion, insertion and
-            randomised weights, which cost 84 forward passes a present finding and 16 a film; 0 leaves them out.
+        sanity_images: How many images, the first with a present finding, are taken for deletion, insertion and
+            randomised weights, which cost 84 forward passes a present finding and 16 an image; 0 leaves them out.
         tuning_split: Committed list of the patients on whom map thresholds are tuned in the tables of halves, such as
             `nih-boxes-tuning-0`; None draws them with `seed`.
-        batch_size: Films per forward pass.
-        num_workers: Processes that read films ahead.
+        batch_size: Images per forward pass.
+        num_workers: Processes that read images ahead.
         repeats: Draws of every bootstrap.
         min_positives: Findings with fewer positives are not in means.
         seed: Of the bootstraps, splits, random maps and random weights.
-        draw_cases: Whether the best and the worst films are drawn into the report.
+        draw_cases: Whether the best and the worst images are drawn into the report.
         progress: Whether to show bars.
 
     Returns:
         The folder's `report.html`.
 
     Raises:
-        ValueError: A baseline is unknown, Grad-CAM is asked for without `teacher`, or as for [`evaluate_films`] and
+        ValueError: A baseline is unknown, Grad-CAM is asked for without `teacher`, or as for [`evaluate_images`] and
             [`write_report`].
         ImportError: A baseline's or the report's library is not installed; the message names the extra.
     """
@@ -112,18 +112,18 @@ def evaluate_checkpoint(
     reading: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "progress": progress}
     kept = folder.with_name(f"{folder.name}-records")
     source = describe_model(model, image_processor) | {"data": about["data"], "split": about["split"]}
-    evaluation = evaluate_films(ours, films, settings, kept / "clarity.jsonl", source, **reading)
+    evaluation = evaluate_images(ours, images, settings, kept / "clarity.jsonl", source, **reading)
     compared = {
-        other.name: _evaluate_baseline(name, other, films, settings, kept, source | {"seed": seed}, reading)
+        other.name: _evaluate_baseline(name, other, images, settings, kept, source | {"seed": seed}, reading)
         for name, other in others.items()
     }
     described = {
         **about,
-        "films": len(evaluation.records),
-        "unreadable films": len(evaluation.unreadable),
+        "images": len(evaluation.records),
+        "unreadable images": len(evaluation.unreadable),
         "weights_hash": source["weights"],
         "data_hash": data_digest(evaluation.records),
-        "films_are": films.fingerprint,
+        "images_are": images.fingerprint,
         "seeds": {"bootstrap, splits, random maps": seed},
         "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
         "score_thresholds": dict(zip(ours.findings, settings.score_thresholds, strict=True)),
@@ -136,8 +136,8 @@ def evaluate_checkpoint(
         findings=ours.findings,
         score_thresholds=settings.score_thresholds,
         baselines={name: other.records for name, other in compared.items()},
-        sanity=sanity_of(ours, evaluation.records, films, sanity_films, seed, batch_size),
-        look=looking_at(ours, films) if draw_cases else None,
+        sanity=sanity_of(ours, evaluation.records, images, sanity_images, seed, batch_size),
+        look=looking_at(ours, images) if draw_cases else None,
         tuning_split=tuning_split,
         map_rules=MapRules(settings.map_thresholds, settings.components, settings.valleys),
         min_positives=min_positives,
@@ -156,28 +156,28 @@ def calibration_records(
     count: int | None = None,
     batch_size: int = 16,
     num_workers: int = 0,
-) -> list[FilmRecord]:
-    """Evaluate the films on which a model shall be calibrated, see [`calibrate`]; it goes on where it was stopped.
+) -> list[ImageRecord]:
+    """Evaluate the images on which a model shall be calibrated, see [`calibrate`]; it goes on where it was stopped.
 
     Args:
         model: In evaluation mode, on the device on which it shall run.
         image_processor: The one it was trained with.
-        data: As for [`open_films`].
-        output_dir: Where the calibrated model will be. Records, which name films and patients, go to a file beside it,
-            `OUTPUT_DIR-records.jsonl`.
+        data: As for [`open_images`].
+        output_dir: Where the calibrated model will be. Records, which name images and patients, go to a file beside
+            it, `OUTPUT_DIR-records.jsonl`.
         split: `train` or `validation`.
         validation_split: Committed list of validation patients of a release; None for the data set's own.
-        count: Only the first films.
-        batch_size: Films per forward pass.
-        num_workers: Processes that read films ahead.
+        count: Only the first images.
+        batch_size: Images per forward pass.
+        num_workers: Processes that read images ahead.
 
     Returns:
-        A record a film, all maps measured.
+        A record an image, all maps measured.
     """
     output_dir = Path(output_dir)
-    return evaluate_films(
+    return evaluate_images(
         ModelLocalizer(model, image_processor),
-        open_films(data, split, count, wanted=model.config.findings, validation_split=validation_split),
+        open_images(data, split, count, wanted=model.config.findings, validation_split=validation_split),
         BoxSettings.of_config(model.config),
         output_dir.with_name(f"{output_dir.name}-records.jsonl"),
         describe_model(model, image_processor) | {"data": published_name(data), "split": split},
@@ -210,17 +210,17 @@ def make_baseline(name: str, ours: ModelLocalizer, teacher: str | None = None, s
     return makers[name]()
 
 
-def looking_at(localizer: Localizer, films: Films) -> Look:
-    """A function that gives pixels and maps over the film for names of films, for the cases of a report."""
-    places = {name: index for index, name in enumerate(films.names)}
+def looking_at(localizer: Localizer, images: EvaluationImages) -> Look:
+    """A function that gives pixels and maps over the image for names of images, for the cases of a report."""
+    places = {name: index for index, name in enumerate(images.names)}
 
     def look(names: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         seen = {}
         for name in names:
-            pixels = films[places[name]].pixels
+            pixels = images[places[name]].pixels
             output = localizer([pixels])
             size = (pixels.shape[0], pixels.shape[1])
-            seen[name] = (pixels, map_over_film(output.maps[0], output.letterboxes[0], size))
+            seen[name] = (pixels, map_over_image(output.maps[0], output.letterboxes[0], size))
         return seen
 
     return look
@@ -228,8 +228,8 @@ def looking_at(localizer: Localizer, films: Films) -> Look:
 
 def sanity_of(
     ours: ModelLocalizer,
-    records: Sequence[FilmRecord],
-    films: Films,
+    records: Sequence[ImageRecord],
+    images: EvaluationImages,
     count: int,
     seed: int = 0,
     batch_size: int = 16,
@@ -238,11 +238,11 @@ def sanity_of(
 
     Args:
         ours: The model.
-        records: Of all films.
-        films: The films of the records.
-        count: How many films, the first with a present finding; 0 for none and no table.
+        records: Of all images.
+        images: The images of the records.
+        count: How many images, the first with a present finding; 0 for none and no table.
         seed: Of random maps and weights.
-        batch_size: Films per forward pass.
+        batch_size: Images per forward pass.
 
     Returns:
         Tables by title, each a list of rows.
@@ -250,10 +250,10 @@ def sanity_of(
     chosen = [record.name for record in records if (record.labels == 1).any()][:count]
     if not chosen:
         return {}
-    places = {name: index for index, name in enumerate(films.names)}
-    looked = [films[places[name]] for name in chosen]
-    wanted = [np.flatnonzero(film.labels == 1).tolist() for film in looked]
-    pixels = [film.pixels for film in looked]
+    places = {name: index for index, name in enumerate(images.names)}
+    looked = [images[places[name]] for name in chosen]
+    wanted = [np.flatnonzero(image.labels == 1).tolist() for image in looked]
+    pixels = [image.pixels for image in looked]
     stages = randomised_weights(ours.model, ours.image_processor, pixels, wanted, batch_size, seed)
     return {
         "Deletion and insertion": _perturbation_rows(ours, looked, wanted, seed, batch_size),
@@ -271,11 +271,15 @@ def sanity_of(
 
 
 def _perturbation_rows(
-    ours: ModelLocalizer, films: Sequence[Film], wanted: Sequence[Sequence[int]], seed: int, batch_size: int
+    ours: ModelLocalizer,
+    images: Sequence[EvaluationImage],
+    wanted: Sequence[Sequence[int]],
+    seed: int,
+    batch_size: int,
 ) -> list[dict[str, Any]]:
-    """Mean areas of deletion and insertion by the model's maps and by random ones, over all films and findings."""
+    """Mean areas of deletion and insertion by the model's maps and by random ones, over all images and findings."""
     rows = []
-    pairs = [(film.pixels, findings) for film, findings in zip(films, wanted, strict=True)]
+    pairs = [(image.pixels, findings) for image, findings in zip(images, wanted, strict=True)]
     for localizer in (ours, RandomMapLocalizer(ours.findings, seed)):
         found = deletion_insertion(
             pairs,
@@ -292,7 +296,7 @@ def _perturbation_rows(
                 "maps": localizer.name,
                 "deletion area (low is good)": float(np.concatenate([c.deletion_areas for c in curves]).mean()),
                 "insertion area (high is good)": float(np.concatenate([c.insertion_areas for c in curves]).mean()),
-                "maps measured": sum(curve.films for curve in curves),
+                "maps measured": sum(curve.images for curve in curves),
                 "blank maps": sum(curve.blank for curve in curves),
             }
         )
@@ -302,16 +306,16 @@ def _perturbation_rows(
 def _evaluate_baseline(
     name: str,
     localizer: Localizer,
-    films: Films,
+    images: EvaluationImages,
     settings: BoxSettings,
     kept: Path,
     about: dict[str, Any],
     reading: Mapping[str, Any],
 ) -> Evaluation:
-    """A baseline on the same films, by its name in `BASELINES`."""
+    """A baseline on the same images, by its name in `BASELINES`."""
     count = len(localizer.findings)
     own = replace(settings, map_thresholds=[BASELINE_MAP_THRESHOLD] * count)
     if isinstance(localizer, GradCamLocalizer):
         about = about | {"classifier": weights_digest(localizer.classifier)}
     maps: Literal["all", "annotated"] = "annotated" if isinstance(localizer, GradCamLocalizer) else "all"
-    return evaluate_films(localizer, films, own, kept / f"{name}.jsonl", about, maps, **reading)
+    return evaluate_images(localizer, images, own, kept / f"{name}.jsonl", about, maps, **reading)

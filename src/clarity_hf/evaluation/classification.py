@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Classification: ranking, calibration, thresholds and what they lead to, per finding and as `evaluate.Metric`.
 
-Everywhere a score is present where it is ≥ its threshold, a label that is NaN leaves its film out of that finding, and
-a figure that does not exist is NaN, never 0 or 1; [`support`] says on how many films each figure stands.
+Everywhere a score is present where it is ≥ its threshold, a label that is NaN leaves its image out of that finding,
+and a figure that does not exist is NaN, never 0 or 1; [`support`] says on how many images each figure stands.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from transformers import EvalPrediction
 
 
 def support(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """How many films a finding's figures stand on.
+    """How many images a finding's figures stand on.
 
     Args:
         labels: `(n, F)`, 1 present, 0 absent, NaN not annotated.
@@ -85,7 +85,7 @@ def mean_auroc(scores: np.ndarray, labels: np.ndarray, min_positives: int = 1) -
 def average_precision_per_finding(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Average precision of every finding: Σ (recall gained at a threshold) × (precision at it), over all thresholds.
 
-    Films of equal score pass a threshold together. Scores without information reach the share of positives.
+    Images of equal score pass a threshold together. Scores without information reach the share of positives.
 
     Args:
         scores: `(n, F)`, any monotone scale.
@@ -109,7 +109,7 @@ def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = 10) -> dict[
         bins: Number of bins of equal width over [0, 1]; a bin includes its upper edge, the first also 0.
 
     Returns:
-        `mean_score` and `share_present`, each `(bins,)` float64 in [0, 1], NaN in a bin without films, and `count`
+        `mean_score` and `share_present`, each `(bins,)` float64 in [0, 1], NaN in a bin without images, and `count`
         `(bins,)` int64.
 
     Raises:
@@ -137,7 +137,7 @@ def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = 10) -> dict[
 
 
 def calibration_error_per_finding(scores: np.ndarray, labels: np.ndarray, bins: int = 15) -> np.ndarray:
-    """Expected calibration error of every finding: the mean over films of |mean score − share present| of their bin.
+    """Expected calibration error of every finding: the mean over images of |mean score − share present| of their bin.
 
     Args:
         scores: `(n, F)` probabilities.
@@ -145,7 +145,7 @@ def calibration_error_per_finding(scores: np.ndarray, labels: np.ndarray, bins: 
         bins: Number of bins of equal width over [0, 1].
 
     Returns:
-        `(F,)` float64 in [0, 1]; NaN for a finding without annotated films. A finding without positives has one: its
+        `(F,)` float64 in [0, 1]; NaN for a finding without annotated images. A finding without positives has one: its
         scores should be low.
 
     Raises:
@@ -164,9 +164,9 @@ def calibration_error_per_finding(scores: np.ndarray, labels: np.ndarray, bins: 
 
 
 def youden_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0.5) -> np.ndarray:
-    """Score thresholds that maximise sensitivity + specificity − 1 on the given films.
+    """Score thresholds that maximise sensitivity + specificity − 1 on the given images.
 
-    To be chosen on validation films, never on the films that are reported.
+    To be chosen on validation images, never on the images that are reported.
 
     Args:
         scores: `(n, F)` probabilities.
@@ -190,9 +190,9 @@ def youden_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0
 def sensitivity_thresholds(
     scores: np.ndarray, labels: np.ndarray, target: float = 0.9, default: float = 0.5
 ) -> np.ndarray:
-    """The highest score thresholds that still find the wanted share of the positives among the given films.
+    """The highest score thresholds that still find the wanted share of the positives among the given images.
 
-    To be chosen on validation films, never on the films that are reported.
+    To be chosen on validation images, never on the images that are reported.
 
     Args:
         scores: `(n, F)` probabilities.
@@ -201,7 +201,7 @@ def sensitivity_thresholds(
         default: Threshold of a finding whose AUROC is undefined.
 
     Returns:
-        `(F,)` float64, each the score of a positive film.
+        `(F,)` float64, each the score of a positive image.
 
     Raises:
         ValueError: As for [`auroc_per_finding`], or the target is no such share.
@@ -218,9 +218,9 @@ def sensitivity_thresholds(
 
 
 def f1_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0.5) -> np.ndarray:
-    """Score thresholds that maximise F1 = 2 TP / (2 TP + FP + FN) on the given films, the highest of equal ones.
+    """Score thresholds that maximise F1 = 2 TP / (2 TP + FP + FN) on the given images, the highest of equal ones.
 
-    To be chosen on validation films, never on the films that are reported.
+    To be chosen on validation images, never on the images that are reported.
 
     Args:
         scores: `(n, F)` probabilities.
@@ -238,7 +238,7 @@ def f1_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0.5) 
         order = np.argsort(-known, kind="stable")
         cuts = known[order]
         f1 = 2 * np.cumsum(truth[order]) / (np.arange(1, len(cuts) + 1) + truth.sum())
-        # Films of equal score are flagged together: only the last of them is a threshold's count.
+        # Images of equal score are flagged together: only the last of them is a threshold's count.
         f1[:-1][cuts[:-1] == cuts[1:]] = -1
         return cuts[int(np.argmax(f1))]
 
@@ -246,17 +246,17 @@ def f1_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0.5) 
 
 
 def operating_points(scores: np.ndarray, labels: np.ndarray, thresholds: np.ndarray) -> dict[str, np.ndarray]:
-    """What follows from flagging every film whose score reaches its finding's threshold.
+    """What follows from flagging every image whose score reaches its finding's threshold.
 
     Args:
         scores: `(n, F)`, on the scale of the thresholds.
         labels: `(n, F)`, 1, 0 or NaN.
-        thresholds: `(F,)`, chosen on other films.
+        thresholds: `(F,)`, chosen on other images.
 
     Returns:
         Each `(F,)` float64 in [0, 1], NaN where its denominator is zero: `sensitivity`, `specificity`,
-        `positive_predictive_value`, `negative_predictive_value` (both hold for the prevalence of these films) and
-        `flagged`, the share of annotated films at or above the threshold.
+        `positive_predictive_value`, `negative_predictive_value` (both hold for the prevalence of these images) and
+        `flagged`, the share of annotated images at or above the threshold.
 
     Raises:
         ValueError: As for [`auroc_per_finding`], or the thresholds are not one number a finding.
@@ -313,7 +313,7 @@ def _checked_probabilities(scores: np.ndarray, labels: np.ndarray) -> tuple[np.n
 def _per_finding(
     function: Callable[[np.ndarray, np.ndarray], float], scores: np.ndarray, labels: np.ndarray, undefined: float
 ) -> np.ndarray:
-    """`function(truth, scores)` of the annotated films of every finding that has positives and negatives: `(F,)`."""
+    """`function(truth, scores)` of the annotated images of every finding that has positives and negatives: `(F,)`."""
     scores, labels = checked_scores(scores, labels)
     values = np.full(labels.shape[1], undefined, dtype=np.float64)
     for finding in range(labels.shape[1]):

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 
 from .bootstrap import Interval, interval_of_draws, patient_folds, patient_weights, weighted_auroc
 from .classification import checked_scores
-from .records import FilmRecord
+from .records import ImageRecord
 
 VIEWS = ("PA", "AP")
 """View positions within which AUROC is measured."""
@@ -52,7 +52,7 @@ NIH_PREVALENCE = {
 """Share of the 112,120 images of NIH ChestX-ray14 with each label (Data_Entry_2017_v2020.csv)."""
 
 
-def view_scores(records: Sequence[FilmRecord], seed: int = 0) -> np.ndarray:
+def view_scores(records: Sequence[ImageRecord], seed: int = 0) -> np.ndarray:
     """Scores that know the view position alone: how often the finding is present on it among other patients.
 
     Args:
@@ -78,7 +78,7 @@ def view_scores(records: Sequence[FilmRecord], seed: int = 0) -> np.ndarray:
     return scores
 
 
-def thumbnail_scores(records: Sequence[FilmRecord], seed: int = 0) -> np.ndarray | None:
+def thumbnail_scores(records: Sequence[ImageRecord], seed: int = 0) -> np.ndarray | None:
     """Scores of a logistic regression on thumbnails, fitted on other patients.
 
     Args:

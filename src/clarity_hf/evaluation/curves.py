@@ -29,7 +29,7 @@ OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Baselines, in their order. With the colours above it is the palette of Okabe and Ito, told apart by everyone."""
 
 CURVE_POINTS = 400
-"""Points that a drawn curve keeps at most: a curve over 25,000 films has no more than a screen can show."""
+"""Points that a drawn curve keeps at most: a curve over 25,000 images has no more than a screen can show."""
 
 COLUMNS, PANEL_INCHES = 5, 2.1
 
@@ -114,9 +114,9 @@ def precision_recall_figure(
 
 
 def reliability_figure(findings: Sequence[str], scores: np.ndarray, labels: np.ndarray, errors: np.ndarray) -> Figure:
-    """Share of films that have a finding over the score they got, a panel a finding, in ten bins.
+    """Share of images that have a finding over the score they got, a panel a finding, in ten bins.
 
-    A point's area grows with the number of films in its bin. On the diagonal a score is a probability.
+    A point's area grows with the number of images in its bin. On the diagonal a score is a probability.
 
     Args:
         findings: The F names.
@@ -155,7 +155,7 @@ def boxes_figure(
         measured: Per method the L shares in [0, 1], NaN where undefined: the evaluated method first, then what is
             compared with it; "constant box" and names that begin so are drawn dashed.
         published: Per publication the L shares on NIH's 984 boxes, NaN where none was given; drawn thin and grey, as
-            figures of other films.
+            figures of other images.
 
     Returns:
         The figure.

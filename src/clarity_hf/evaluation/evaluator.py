@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""From a method and films to records: streamed, resumable, and without a map left behind."""
+"""From a method and images to records: streamed, resumable, and without a map left behind."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from PIL import Image
 from tqdm import tqdm
 
 from clarity_hf.boxes import boxes_from_map
-from clarity_hf.training.teacher_cache import film_key
+from clarity_hf.training.teacher_cache import image_key
 
-from .films import Film
 from .image_driven import correlation_of_maps
+from .images import EvaluationImage
 from .localization import measure_map
 from .localizers import Localizer, LocalizerOutput
-from .records import THUMBNAIL_CELLS, FilmRecord, from_json, to_json
+from .records import THUMBNAIL_CELLS, ImageRecord, from_json, to_json
 from .sanity import mass_outside
 
 logger = logging.getLogger(__name__)
 
 
-class Films(Protocol):
-    """Films by index, what is said of them known without reading them.
+class EvaluationImages(Protocol):
+    """Images by index, what is said of them known without reading them.
 
     Attributes:
         names: Unique.
         findings: Names of the F labels, in their order.
-        fingerprint: Changes with labels, boxes, patients and the order of the films; what the films show is not read.
+        fingerprint: Changes with labels, boxes, patients and the order of the images; what the images show is not
+            read.
     """
 
     names: list[str]
@@ -44,10 +45,10 @@ class Films(Protocol):
     fingerprint: str
 
     def __len__(self) -> int:
-        """Number of films."""
+        """Number of images."""
 
-    def __getitem__(self, index: int) -> Film:
-        """Read film `index`."""
+    def __getitem__(self, index: int) -> EvaluationImage:
+        """Read image `index`."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +91,17 @@ class Evaluation:
     """What an evaluation leaves.
 
     Attributes:
-        records: One per film that could be read, in the order of the films.
-        unreadable: Films that could not, by name, with the reason.
+        records: One per image that could be read, in the order of the images.
+        unreadable: Images that could not, by name, with the reason.
     """
 
-    records: list[FilmRecord]
+    records: list[ImageRecord]
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
-def evaluate_films(
+def evaluate_images(
     localizer: Localizer,
-    films: Films,
+    images: EvaluationImages,
     settings: BoxSettings,
     path: str | os.PathLike[str],
     about: Mapping[str, Any] | None = None,
@@ -109,76 +110,76 @@ def evaluate_films(
     num_workers: int = 0,
     progress: bool = True,
 ) -> Evaluation:
-    """Evaluate a method on films, one batch at a time, and write a line of JSON per film.
+    """Evaluate a method on images, one batch at a time, and write a line of JSON per image.
 
-    Memory holds one batch of films and maps. A run that was stopped goes on where it was: films whose record is in
+    Memory holds one batch of images and maps. A run that was stopped goes on where it was: images whose record is in
     the file are not read again.
 
     Args:
         localizer: The method.
-        films: What it is evaluated on.
+        images: What it is evaluated on.
         settings: Thresholds of the boxes that a user would see.
         path: The file of records, `.jsonl`; its first line says what it was made from.
         about: What else makes the records what they are, such as the hash of weights and data: JSON.
         maps: `"annotated"` measures only the maps of annotated findings, for methods whose maps cost a backward pass
             each: `shown` is then empty and other findings' `peaks` are NaN.
-        batch_size: Films per forward pass.
-        num_workers: Processes that read films ahead; 0 reads them here.
+        batch_size: Images per forward pass.
+        num_workers: Processes that read images ahead; 0 reads them here.
         progress: Whether to show a bar.
 
     Returns:
         [`Evaluation`].
 
     Raises:
-        ValueError: The file is of another method, other films or settings, a film's name occurs twice, the method and
-            the films differ in their findings, `maps` is unknown, or a score is not finite.
+        ValueError: The file is of another method, other images or settings, an image's name occurs twice, the method
+            and the images differ in their findings, `maps` is unknown, or a score is not finite.
     """
     if maps not in ("all", "annotated"):
         raise ValueError(f"`maps` must be 'all' or 'annotated', got '{maps}'. Choose one of them.")
-    if len(set(films.names)) < len(films.names):
-        raise ValueError("`films` must have unique names, got one twice. Films of one name would share a record.")
-    if tuple(films.findings) != tuple(localizer.findings):
+    if len(set(images.names)) < len(images.names):
+        raise ValueError("`images` must have unique names, got one twice. Images of one name would share a record.")
+    if tuple(images.findings) != tuple(localizer.findings):
         raise ValueError(
-            f"`films` must have the method's findings in its order, got {list(films.findings)}; the method has "
-            f"{list(localizer.findings)}. Open them with open_films(..., wanted=FINDINGS OF THE METHOD)."
+            f"`images` must have the method's findings in its order, got {list(images.findings)}; the method has "
+            f"{list(localizer.findings)}. Open them with open_images(..., wanted=FINDINGS OF THE METHOD)."
         )
     head = {
         "method": localizer.name,
         "findings": list(localizer.findings),
         "settings": {name: np.asarray(value).tolist() for name, value in vars(settings).items()},
         "maps": maps,
-        "films": films.fingerprint,
+        "images": images.fingerprint,
         "about": dict(about or {}),
     }
     path = Path(path)
     done = _finished(path, head)
-    missing = [index for index, name in enumerate(films.names) if name not in done]
+    missing = [index for index, name in enumerate(images.names) if name not in done]
     unreadable: dict[str, str] = {}  # what could not be read is tried again
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         if file.tell() == 0:
             file.write(json.dumps(head, allow_nan=False) + "\n")
-        bar = tqdm(total=len(films), initial=len(films) - len(missing), desc=localizer.name, disable=not progress)
-        for batch in _batches(films, missing, batch_size, num_workers):
-            read = [film for film in batch if isinstance(film, Film)]
-            for film in batch:
-                if not isinstance(film, Film):
-                    unreadable[film.name] = film.reason
-                    logger.warning("%s cannot be read and is left out: %s", film.name, film.reason)
-                    file.write(json.dumps({"unreadable": film.name, "reason": film.reason}) + "\n")
+        bar = tqdm(total=len(images), initial=len(images) - len(missing), desc=localizer.name, disable=not progress)
+        for batch in _batches(images, missing, batch_size, num_workers):
+            read = [image for image in batch if isinstance(image, EvaluationImage)]
+            for image in batch:
+                if not isinstance(image, EvaluationImage):
+                    unreadable[image.name] = image.reason
+                    logger.warning("%s cannot be read and is left out: %s", image.name, image.reason)
+                    file.write(json.dumps({"unreadable": image.name, "reason": image.reason}) + "\n")
             for record in _records_of(localizer, read, settings, maps):
                 file.write(json.dumps(to_json(record), allow_nan=False) + "\n")
             file.flush()  # what a killed run leaves are whole batches and at most one torn line
             bar.update(len(batch))
         bar.close()
-    # Read back in one go: kept while films come and go, records would scatter over the memory and hold it. And a run
+    # Read back in one go: kept while images come and go, records would scatter over the memory and hold it. And a run
     # that was stopped and went on gives the same figures to the last digit.
     records = {record.name: record for record in read_records(path)[1].records}
-    return Evaluation([records[name] for name in films.names if name in records], unreadable)
+    return Evaluation([records[name] for name in images.names if name in records], unreadable)
 
 
 def read_records(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Evaluation]:
-    """Read a file of records that [`evaluate_films`] wrote.
+    """Read a file of records that [`evaluate_images`] wrote.
 
     Args:
         path: The file.
@@ -193,7 +194,7 @@ def read_records(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Evaluati
     with Path(path).open(encoding="utf-8") as file:
         head = _head(file.readline())
         if not head:
-            raise ValueError(f"`path` must be a file of records, got {path}. Write one with evaluate_films.")
+            raise ValueError(f"`path` must be a file of records, got {path}. Write one with evaluate_images.")
         records, unreadable = _parsed_lines(file)
     return head, Evaluation(list(records.values()), unreadable)
 
@@ -205,29 +206,29 @@ class _Unreadable:
 
 
 class _Reading(torch.utils.data.Dataset):
-    """Some of the films; a film that cannot be read comes as its name and the reason."""
+    """Some of the images; an image that cannot be read comes as its name and the reason."""
 
-    def __init__(self, films: Films, indices: Sequence[int]):
-        self.films, self.indices = films, indices
+    def __init__(self, images: EvaluationImages, indices: Sequence[int]):
+        self.images, self.indices = images, indices
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, position: int) -> Film | _Unreadable:
+    def __getitem__(self, position: int) -> EvaluationImage | _Unreadable:
         index = self.indices[position]
         try:
-            return self.films[index]
+            return self.images[index]
         except (OSError, ValueError) as error:
             # Records are handed on: no folders of this machine.
-            return _Unreadable(self.films.names[index], re.sub(r"(/[^/\s`']+)+/", "", str(error)))
+            return _Unreadable(self.images.names[index], re.sub(r"(/[^/\s`']+)+/", "", str(error)))
 
 
 def _batches(
-    films: Films, indices: Sequence[int], batch_size: int, num_workers: int
-) -> Iterator[list[Film | _Unreadable]]:
-    """Films in batches, read ahead by processes where there are any."""
+    images: EvaluationImages, indices: Sequence[int], batch_size: int, num_workers: int
+) -> Iterator[list[EvaluationImage | _Unreadable]]:
+    """Images in batches, read ahead by processes where there are any."""
     loader = torch.utils.data.DataLoader(
-        _Reading(films, indices),
+        _Reading(images, indices),
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=list,
@@ -237,25 +238,27 @@ def _batches(
 
 
 def _records_of(
-    localizer: Localizer, films: Sequence[Film], settings: BoxSettings, maps: str
-) -> Iterator[FilmRecord]:
+    localizer: Localizer, images: Sequence[EvaluationImage], settings: BoxSettings, maps: str
+) -> Iterator[ImageRecord]:
     """The records of a batch."""
-    if not films:
+    if not images:
         return
-    wanted = [sorted(film.boxes) for film in films] if maps == "annotated" else None
-    output = localizer([film.pixels for film in films], wanted)
+    wanted = [sorted(image.boxes) for image in images] if maps == "annotated" else None
+    output = localizer([image.pixels for image in images], wanted)
     if not np.isfinite(output.scores).all():
         raise ValueError(f"`{localizer.name}` must give finite scores, got others. Look for a diverged model.")
-    for row, film in enumerate(films):
-        yield _record(film, output, row, settings, maps)
+    for row, image in enumerate(images):
+        yield _record(image, output, row, settings, maps)
 
 
-def _record(film: Film, output: LocalizerOutput, row: int, settings: BoxSettings, maps: str) -> FilmRecord:
-    scores, film_maps, letterbox = output.scores[row], output.maps[row], output.letterboxes[row]
+def _record(
+    image: EvaluationImage, output: LocalizerOutput, row: int, settings: BoxSettings, maps: str
+) -> ImageRecord:
+    scores, image_maps, letterbox = output.scores[row], output.maps[row], output.letterboxes[row]
     measured = np.ones(len(scores), dtype=bool)
     found: list[np.ndarray] | None = None
     if maps == "annotated":
-        measured[:] = [finding in film.boxes for finding in range(len(scores))]
+        measured[:] = [finding in image.boxes for finding in range(len(scores))]
     else:
         found = [
             boxes_from_map(
@@ -266,12 +269,12 @@ def _record(film: Film, output: LocalizerOutput, row: int, settings: BoxSettings
                 settings.upsampling,
                 settings.valley(finding),
             )
-            for finding, one in enumerate(film_maps)
+            for finding, one in enumerate(image_maps)
         ]
     present = np.flatnonzero(scores >= np.asarray(settings.score_thresholds)).tolist()
     annotations = tuple(
         measure_map(
-            film_maps[finding],
+            image_maps[finding],
             letterbox,
             boxes,
             settings.map_thresholds[finding],
@@ -280,26 +283,26 @@ def _record(film: Film, output: LocalizerOutput, row: int, settings: BoxSettings
             settings.valley(finding),
             finding=finding,
         )
-        for finding, boxes in sorted(film.boxes.items())
+        for finding, boxes in sorted(image.boxes.items())
     )
-    outside = None if film.thorax is None else mass_outside(film_maps, letterbox, film.thorax)
-    return FilmRecord(
-        name=film.name,
-        patient=film.patient,
-        size=(film.pixels.shape[0], film.pixels.shape[1]),
-        labels=film.labels,
+    outside = None if image.thorax is None else mass_outside(image_maps, letterbox, image.thorax)
+    return ImageRecord(
+        name=image.name,
+        patient=image.patient,
+        size=(image.pixels.shape[0], image.pixels.shape[1]),
+        labels=image.labels,
         scores=scores,
-        peaks=np.where(measured, film_maps.max(axis=(1, 2)), np.nan),
+        peaks=np.where(measured, image_maps.max(axis=(1, 2)), np.nan),
         shown=tuple((finding, box) for finding in (present if found else ()) for box in found[finding]),  # type: ignore[index]
         annotations=annotations,
         box_counts=None if found is None else np.array([len(boxes) for boxes in found]),
-        map_correlation=None if found is None else correlation_of_maps(film_maps, letterbox),
-        thumbnail=_thumbnail(film.pixels),
+        map_correlation=None if found is None else correlation_of_maps(image_maps, letterbox),
+        thumbnail=_thumbnail(image.pixels),
         mass_outside=None if outside is None else np.where(measured, outside, np.nan),
-        sex=film.sex,
-        age=film.age,
-        view=film.view,
-        digest=film_key(film.pixels).hex(),
+        sex=image.sex,
+        age=image.age,
+        view=image.view,
+        digest=image_key(image.pixels).hex(),
     )
 
 
@@ -310,7 +313,7 @@ def _thumbnail(pixels: np.ndarray) -> np.ndarray:
 
 
 def _finished(path: Path, head: Mapping[str, Any]) -> set[str]:
-    """Names of the films whose record a stopped run left, a torn last line cut off; none where there is no file."""
+    """Names of the images whose record a stopped run left, a torn last line cut off; none where there is no file."""
     if not path.is_file():
         return set()
     with path.open("r+b") as file:
@@ -332,8 +335,8 @@ def _finished(path: Path, head: Mapping[str, Any]) -> set[str]:
         return {record["name"] for record in stored if "name" in record}
 
 
-def _parsed_lines(lines: Any) -> tuple[dict[str, FilmRecord], dict[str, str]]:
-    records: dict[str, FilmRecord] = {}
+def _parsed_lines(lines: Any) -> tuple[dict[str, ImageRecord], dict[str, str]]:
+    records: dict[str, ImageRecord] = {}
     unreadable: dict[str, str] = {}
     for line in lines:
         stored = json.loads(line)

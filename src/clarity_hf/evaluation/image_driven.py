@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from clarity_hf.boxes import Letterbox, UpsampledMap, box_iou, map_over_film
+from clarity_hf.boxes import Letterbox, UpsampledMap, box_iou, map_over_image
 
 from .bootstrap import Interval, bootstrap_by_patient, patient_folds, weighted_auroc
 from .localization import shares_per_finding
 from .protocol import annotated_boxes, annotated_maps
-from .records import MAP_CELLS, FilmRecord
+from .records import MAP_CELLS, ImageRecord
 
 COMPARED_LEVELS = (0.1, 0.3, 0.5)
 """The t of T(IoU) at which rivals are compared."""
@@ -54,7 +54,7 @@ def correlation_of_maps(maps: np.ndarray, letterbox: Letterbox) -> float:
     Returns:
         Float in [−1, 1], the mean over all pairs of findings whose maps vary; NaN where there is no such pair.
     """
-    cells = map_over_film(maps, letterbox, (maps.shape[-2], maps.shape[-1])).reshape(len(maps), -1)
+    cells = map_over_image(maps, letterbox, (maps.shape[-2], maps.shape[-1])).reshape(len(maps), -1)
     varied = cells[cells.std(axis=1) > 0]
     if len(varied) < 2:
         return float("nan")
@@ -177,7 +177,7 @@ class AnnotatedMaps:
     num_findings: int
 
     @classmethod
-    def of(cls, records: Sequence[FilmRecord]) -> AnnotatedMaps:
+    def of(cls, records: Sequence[ImageRecord]) -> AnnotatedMaps:
         """Those of some records, in the order of [`annotated_boxes`]."""
         pairs = list(annotated_maps(records))
         frames = [np.array([record.size[1], record.size[0]] * 2) for record, _ in pairs]
@@ -401,7 +401,7 @@ class Froc:
     at_threshold: int
 
 
-def froc(records: Sequence[FilmRecord], score_thresholds: Sequence[float] | np.ndarray, points: int = 60) -> Froc:
+def froc(records: Sequence[ImageRecord], score_thresholds: Sequence[float] | np.ndarray, points: int = 60) -> Froc:
     """The FROC curve of the findings with annotated boxes.
 
     Args:
@@ -420,7 +420,7 @@ def froc(records: Sequence[FilmRecord], score_thresholds: Sequence[float] | np.n
     margins = _logit(np.stack([record.scores for record in records])) - _logit(np.asarray(score_thresholds))
     table = annotated_boxes(records)
     rows = {record.name: row for row, record in enumerate(records)}
-    box_margin = np.array([margins[rows[name], f] for name, f in zip(table.films, table.findings, strict=True)])
+    box_margin = np.array([margins[rows[name], f] for name, f in zip(table.images, table.findings, strict=True)])
     met = table.own_iou[:, None] > COMPARED_LEVELS
     boxed = np.unique(table.findings)
     false = np.zeros((len(records), table.num_findings, len(COMPARED_LEVELS)))

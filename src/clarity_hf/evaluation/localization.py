@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from clarity_hf.boxes import Letterbox, UpsampledMap, box_area, box_iou, map_over_film
+from clarity_hf.boxes import Letterbox, UpsampledMap, box_area, box_iou, map_over_image
 
 from .records import MAP_CELLS, MAP_THRESHOLDS, MAX_BOX_THRESHOLDS, WANG_THRESHOLDS, AnnotationRecord
 
@@ -212,14 +212,14 @@ def measure_map(
 ) -> AnnotationRecord:
     """Measure one map beside its annotated boxes, upsampled once; what a record keeps, for the map is not kept.
 
-    Everything is counted over the film alone, not over the padding. Areas of masks are exact: cells of the working
+    Everything is counted over the image alone, not over the padding. Areas of masks are exact: cells of the working
     grid are cut where a box ends. The pointing game asks the centre of the cell of the largest value, of equal ones
     the first by rows.
 
     Args:
         localization_map: `(h, w)` values ≥ 0 on a grid over the whole of the method's input.
-        letterbox: How the film lies in that input.
-        boxes: `(m, 4)` annotated boxes of the finding, m ≥ 1, pixels of the film.
+        letterbox: How the image lies in that input.
+        boxes: `(m, 4)` annotated boxes of the finding, m ≥ 1, pixels of the image.
         own_threshold: The method's own share of the peak, in (0, 1).
         own_components: The method's own choice of regions, see [`boxes_from_map`].
         upsampling: Whole factor from the map's grid to the working grid.
@@ -252,7 +252,7 @@ def measure_map(
         hit=_points_into(working, boxes),
         wang_regions=_wang_regions(working),
         max_box_ious=_max_box_ious(working, boxes),
-        cells=map_over_film(localization_map, letterbox, (MAP_CELLS, MAP_CELLS)),
+        cells=map_over_image(localization_map, letterbox, (MAP_CELLS, MAP_CELLS)),
     )
 
 
@@ -262,14 +262,14 @@ def _check_threshold(name: str, threshold: float) -> None:
 
 
 def _mask_ious(working: UpsampledMap, boxes: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-    """Area of (map above a level) ∩ (filled boxes) over that of their union, on the film: `(len(levels),)`."""
+    """Area of (map above a level) ∩ (filled boxes) over that of their union, on the image: `(len(levels),)`."""
     height, width = working.letterbox.image
     x, y = working.edges()
     # No cell of this finer grid is cut by an edge of the working grid or of a box.
     columns = np.unique(np.concatenate([x, np.clip(boxes[:, 0::2].ravel(), 0, width)]))
     rows = np.unique(np.concatenate([y, np.clip(boxes[:, 1::2].ravel(), 0, height)]))
     middle_x, middle_y = (columns[1:] + columns[:-1]) / 2, (rows[1:] + rows[:-1]) / 2
-    # By rounding the outer edges may lie a hair inside the film: what is beyond belongs to the outer cells.
+    # By rounding the outer edges may lie a hair inside the image: what is beyond belongs to the outer cells.
     at_x = np.clip(np.searchsorted(x, middle_x, side="right") - 1, 0, len(x) - 2)
     at_y = np.clip(np.searchsorted(y, middle_y, side="right") - 1, 0, len(y) - 2)
     values = working.values[np.ix_(at_y, at_x)]  # 0 over the padding: above no level
@@ -292,7 +292,7 @@ def _points_into(working: UpsampledMap, boxes: np.ndarray) -> bool:
 
 
 def _wang_regions(working: UpsampledMap) -> tuple[np.ndarray, ...]:
-    """Boxes of all regions of the map brought to [0, 255] over the film; an even map has nothing that stands out."""
+    """Boxes of all regions of the map brought to [0, 255] over the image; an even map has nothing that stands out."""
     levels = _levels_between(working, np.array(WANG_THRESHOLDS) / 255)
     if levels is None:
         return tuple(np.zeros((0, 4)) for _ in WANG_THRESHOLDS)
@@ -310,13 +310,13 @@ def _max_box_ious(working: UpsampledMap, boxes: np.ndarray) -> np.ndarray:
 
 
 def _levels_between(working: UpsampledMap, shares: np.ndarray) -> np.ndarray | None:
-    """Levels at shares of the way from the map's minimum over the film to its peak; None for an even map."""
+    """Levels at shares of the way from the map's minimum over the image to its peak; None for an even map."""
     low = float(working.values[working.inside].min(initial=np.inf))
     return None if working.peak <= 0 or working.peak <= low else low + shares * (working.peak - low)
 
 
 def boxes_found(
-    films: Iterable[tuple[int, np.ndarray, np.ndarray]],
+    images: Iterable[tuple[int, np.ndarray, np.ndarray]],
     thresholds: Sequence[float] = LEVELS,
 ) -> dict[int, tuple[int, np.ndarray]]:
     """T(IoU): the share of annotated boxes that a predicted box of the same finding overlaps by IoU > t.
@@ -324,7 +324,7 @@ def boxes_found(
     Any predicted box may match; whether the finding's score passes a threshold is up to who predicts.
 
     Args:
-        films: Per (film, finding) a tuple of the finding's index, annotated boxes `(m, 4)` and predicted boxes
+        images: Per (image, finding) a tuple of the finding's index, annotated boxes `(m, 4)` and predicted boxes
             `(n, 4)`, xyxy in one frame.
         thresholds: The t.
 
@@ -333,7 +333,7 @@ def boxes_found(
         finding without annotated boxes.
     """
     best: dict[int, list[float]] = {}
-    for finding, annotated, predicted in films:
+    for finding, annotated, predicted in images:
         best.setdefault(finding, []).extend(best_overlaps(annotated, predicted).tolist())
     levels = np.asarray(thresholds, dtype=np.float64)
     undefined = np.full(len(levels), np.nan)
@@ -344,10 +344,10 @@ def boxes_found(
 
 
 def constant_box(boxes: np.ndarray) -> np.ndarray:
-    """The box that guesses best without seeing a film: the one with the highest mean IoU to all given boxes.
+    """The box that guesses best without seeing an image: the one with the highest mean IoU to all given boxes.
 
     Args:
-        boxes: `(n, 4)` annotated boxes of one finding on the films that may be learnt from, n ≥ 1, xyxy in one frame.
+        boxes: `(n, 4)` annotated boxes of one finding on the images that may be learnt from, n ≥ 1, xyxy in one frame.
 
     Returns:
         `(4,)`, one of the boxes.
@@ -356,23 +356,23 @@ def constant_box(boxes: np.ndarray) -> np.ndarray:
         ValueError: There are no boxes.
     """
     if len(boxes) == 0:
-        raise ValueError("`boxes` must hold at least one box, got none. Give boxes of other films.")
+        raise ValueError("`boxes` must hold at least one box, got none. Give boxes of other images.")
     return np.asarray(boxes)[box_iou(boxes, boxes).mean(axis=1).argmax()]
 
 
 def tune_map_thresholds(
-    films: Iterable[tuple[int, np.ndarray, np.ndarray, Letterbox]],
+    images: Iterable[tuple[int, np.ndarray, np.ndarray, Letterbox]],
     num_findings: int,
     candidates: Sequence[float] = CANDIDATE_THRESHOLDS,
     default: float = 0.5,
 ) -> np.ndarray:
     """Choose each finding's map threshold: that of the highest mean IoU between annotated boxes and the map's box.
 
-    To be chosen on validation films, never on the films that are reported.
+    To be chosen on validation images, never on the images that are reported.
 
     Args:
-        films: Per (film, finding) a tuple of the finding's index, annotated boxes `(m, 4)` xyxy in pixels of the film,
-            localization map `(h, w)` and how the film lies in the model's input.
+        images: Per (image, finding) a tuple of the finding's index, annotated boxes `(m, 4)` xyxy in pixels of the
+            image, localization map `(h, w)` and how the image lies in the model's input.
         num_findings: F.
         candidates: Thresholds that are tried, each in (0, 1); of equal ones the first is taken.
         default: Threshold of a finding without annotated boxes.
@@ -386,7 +386,7 @@ def tune_map_thresholds(
     for threshold in candidates:
         _check_threshold("candidates", threshold)
     overlaps: dict[int, list[np.ndarray]] = {}
-    for finding, annotated, localization_map, letterbox in films:
+    for finding, annotated, localization_map, letterbox in images:
         working = UpsampledMap.of(localization_map, letterbox)
         best = [best_overlaps(annotated, working.boxes(threshold * working.peak)) for threshold in candidates]
         overlaps.setdefault(finding, []).append(np.stack(best, axis=1))

@@ -1,9 +1,10 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Localization as local `evaluate.Metric` modules, which work offline and over processes.
 
-A row is one finding of one film with annotated boxes: `predictions`, `references` and `findings`, the finding's index.
-Boxes are xyxy, right and bottom exclusive, both in one frame; masks are rows of 0 and 1 of one shape. Results are a
-mean over findings under the metric's name, the pooled figure with `_pooled`, and per finding the figure and the number
+A row is one finding of one image with annotated boxes: `predictions`, `references` and `findings`, the finding's
+index. Boxes are xyxy, right and bottom exclusive, both in one frame; masks are rows of 0 and 1 of one shape. Results
+are a mean over findings under the metric's name, the pooled figure with `_pooled`, and per finding the figure and the
+number
 it rests on: `t_iou_0.5`, `t_iou_0.5_pooled`, `t_iou_0.5_Mass`, `count_Mass`. Undefined is NaN.
 """
 
@@ -215,7 +216,7 @@ class ChexlocalizeMiou(LocalizationMetric):
 
     Args:
         findings: Names by their index.
-        cutoffs: `(F,)` probabilities, chosen on other films; None empties no mask.
+        cutoffs: `(F,)` probabilities, chosen on other images; None empties no mask.
         kwargs: As for [`evaluate.Metric`].
 
     Raises:

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What an evaluation asks of a method: scores and maps for a batch of films; and the model as such a method."""
+"""What an evaluation asks of a method: scores and maps for a batch of images; and the model as such a method."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 
 @dataclass(frozen=True)
 class LocalizerOutput:
-    """Scores and maps of B films.
+    """Scores and maps of B images.
 
     Attributes:
         scores: `(B, F)` float64 in [0, 1].
         maps: `(B, F, h, w)` float32 values ≥ 0 on a grid over the whole of the method's input.
-        letterboxes: How each film lies in that input.
+        letterboxes: How each image lies in that input.
     """
 
     scores: np.ndarray
@@ -42,13 +42,13 @@ class Localizer(Protocol):
     findings: tuple[str, ...]
 
     def __call__(
-        self, films: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
+        self, images: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
     ) -> LocalizerOutput:
         """Score and localize.
 
         Args:
-            films: Pixels `(H, W)` in [0, 255] as [`read_image`] gives them, of any sizes.
-            wanted: Per film the indices of the findings whose maps are needed; a method whose maps cost a backward
+            images: Pixels `(H, W)` in [0, 255] as [`read_image`] gives them, of any sizes.
+            wanted: Per image the indices of the findings whose maps are needed; a method whose maps cost a backward
                 pass each may leave the others zero. None: all.
         """
 
@@ -70,13 +70,13 @@ class ModelLocalizer:
 
     @torch.inference_mode()
     def __call__(
-        self, films: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
+        self, images: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
     ) -> LocalizerOutput:
         """Scores and all maps, whatever is `wanted`: one forward pass gives them."""
-        inputs = self.image_processor(list(films), return_tensors="pt").to(self.model.device)
+        inputs = self.image_processor(list(images), return_tensors="pt").to(self.model.device)
         outputs = self.model(**inputs)
         return LocalizerOutput(
             scores=outputs.logits.double().sigmoid().cpu().numpy(),
             maps=outputs.localization_maps.float().cpu().numpy(),
-            letterboxes=[self.image_processor.letterbox((film.shape[0], film.shape[1])) for film in films],
+            letterboxes=[self.image_processor.letterbox((image.shape[0], image.shape[1])) for image in images],
         )

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Protocols of localization on records of films: who is tuned on, what is scored, and what counts as found.
+"""Protocols of localization on records of images: who is tuned on, what is scored, and what counts as found.
 
 No map is needed: a record holds the regions of its maps at every threshold of `MAP_THRESHOLDS`. The way is
 
@@ -37,7 +37,7 @@ from .localization import (
     max_box_accuracy,
     shares_per_finding,
 )
-from .records import MAP_THRESHOLDS, AnnotationRecord, FilmRecord
+from .records import MAP_THRESHOLDS, AnnotationRecord, ImageRecord
 
 DEFAULT_MAP_THRESHOLD = 0.5
 """Threshold of a finding without annotated boxes to tune on."""
@@ -70,15 +70,15 @@ def halves(patients: Iterable[str], seed: int = NAMED_SEED) -> tuple[frozenset[s
     return tuning, known - tuning
 
 
-def boxed(records: Iterable[FilmRecord]) -> list[FilmRecord]:
-    """The films with annotated boxes."""
+def boxed(records: Iterable[ImageRecord]) -> list[ImageRecord]:
+    """The images with annotated boxes."""
     return [record for record in records if record.annotations]
 
 
 def halves_by_patient(
-    records: Sequence[FilmRecord], seed: int = NAMED_SEED
-) -> tuple[list[FilmRecord], list[FilmRecord]]:
-    """Films to tune on and films to score, no patient in both; see [`halves`].
+    records: Sequence[ImageRecord], seed: int = NAMED_SEED
+) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    """Images to tune on and images to score, no patient in both; see [`halves`].
 
     Patients without boxes are on the tuning side: they have nothing to score, and serve score thresholds.
     """
@@ -87,9 +87,9 @@ def halves_by_patient(
 
 
 def halves_by_image(
-    records: Sequence[FilmRecord], seed: int = NAMED_SEED
-) -> tuple[list[FilmRecord], list[FilmRecord]]:
-    """Films to tune on and films to score, drawn as **images**: a patient may be on both sides.
+    records: Sequence[ImageRecord], seed: int = NAMED_SEED
+) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    """Images to tune on and images to score, drawn as **images**: a patient may be on both sides.
 
     Images without boxes are on the tuning side.
     """
@@ -98,17 +98,17 @@ def halves_by_image(
 
 
 def split_by_patients(
-    records: Sequence[FilmRecord], tuning_patients: Collection[str]
-) -> tuple[list[FilmRecord], list[FilmRecord]]:
-    """Films to tune on and films to score by a list of patients, such as one that is filed by name.
+    records: Sequence[ImageRecord], tuning_patients: Collection[str]
+) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    """Images to tune on and images to score by a list of patients, such as one that is filed by name.
 
     Args:
-        records: Films.
+        records: Images.
         tuning_patients: Whom to tune on. All other patients with boxes are scored; those without boxes are on the
             tuning side.
 
     Returns:
-        The films to tune on and the films to score, each in the order of `records`.
+        The images to tune on and the images to score, each in the order of `records`.
 
     Raises:
         ValueError: None of the patients with boxes is listed, so that nothing would be tuned, or all are, so that
@@ -129,7 +129,7 @@ def split_by_patients(
     return _sides(records, [record.patient in scoring for record in records])
 
 
-def _sides(records: Sequence[FilmRecord], is_scored: list[bool]) -> tuple[list[FilmRecord], list[FilmRecord]]:
+def _sides(records: Sequence[ImageRecord], is_scored: list[bool]) -> tuple[list[ImageRecord], list[ImageRecord]]:
     tuning = [record for record, scored in zip(records, is_scored, strict=True) if not scored]
     return tuning, [record for record, scored in zip(records, is_scored, strict=True) if scored]
 
@@ -142,16 +142,16 @@ class Overlaps:
     """How well each annotated box is met by what one method draws, with fixed thresholds. n boxes.
 
     Attributes:
-        films: `(n,)` str, names.
+        images: `(n,)` str, names.
         patients: `(n,)` str.
         findings: `(n,)` int.
-        first: `(n,)` bool, the first box of its (film, finding): to count maps in place of boxes.
+        first: `(n,)` bool, the first box of its (image, finding): to count maps in place of boxes.
         best: `(n,)` float64, best overlap with a drawn box, in [0, 1]; 0 where nothing is drawn.
-        count: `(n,)` int, boxes drawn for the (film, finding).
+        count: `(n,)` int, boxes drawn for the (image, finding).
         num_findings: F.
     """
 
-    films: np.ndarray
+    images: np.ndarray
     patients: np.ndarray
     findings: np.ndarray
     first: np.ndarray
@@ -161,7 +161,7 @@ class Overlaps:
 
     @property
     def boxes_drawn(self) -> float:
-        """Mean number of boxes drawn per annotated (film, finding); NaN where there are none."""
+        """Mean number of boxes drawn per annotated (image, finding); NaN where there are none."""
         return float(self.count[self.first].mean()) if self.first.any() else float("nan")
 
     @property
@@ -177,25 +177,25 @@ class Overlaps:
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedBoxes:
-    """Every annotated box of some films with its best overlaps at every map threshold: n boxes, T thresholds.
+    """Every annotated box of some images with its best overlaps at every map threshold: n boxes, T thresholds.
 
     Attributes:
-        films: `(n,)` str, names.
+        images: `(n,)` str, names.
         patients: `(n,)` str.
         findings: `(n,)` int.
-        first: `(n,)` bool, the first box of its (film, finding): to count maps in place of boxes.
+        first: `(n,)` bool, the first box of its (image, finding): to count maps in place of boxes.
         scores: `(n,)` float64, the score of the box's finding.
-        boxes: `(n, 4)` float64 as shares of the film's width and height.
+        boxes: `(n, 4)` float64 as shares of the image's width and height.
         iou: `(n, T)` best IoU with a drawn box, at each of `MAP_THRESHOLDS`.
         iobb: `(n, T)` best intersection over the drawn box.
-        count: `(n, T)` int, boxes drawn for the (film, finding).
+        count: `(n, T)` int, boxes drawn for the (image, finding).
         own_iou: `(n,)` as `iou`, at the method's own threshold and components.
         own_iobb: `(n,)` as `iobb`, there.
         own_count: `(n,)` as `count`, there.
         num_findings: F.
     """
 
-    films: np.ndarray
+    images: np.ndarray
     patients: np.ndarray
     findings: np.ndarray
     first: np.ndarray
@@ -209,9 +209,9 @@ class AnnotatedBoxes:
     own_count: np.ndarray
     num_findings: int
 
-    def of_films(self, names: Collection[str]) -> AnnotatedBoxes:
-        """The boxes of some films, by name."""
-        kept = np.isin(self.films, list(names))
+    def of_images(self, names: Collection[str]) -> AnnotatedBoxes:
+        """The boxes of some images, by name."""
+        kept = np.isin(self.images, list(names))
         columns = {name: values[kept] for name, values in vars(self).items() if name != "num_findings"}
         return AnnotatedBoxes(**columns, num_findings=self.num_findings)
 
@@ -255,10 +255,10 @@ class AnnotatedBoxes:
         return self.overlaps(best, count)
 
     def constant(self, boxes: np.ndarray) -> Overlaps:
-        """Overlaps with one box per finding that has seen no film.
+        """Overlaps with one box per finding that has seen no image.
 
         Args:
-            boxes: `(F, 4)` as shares of a film's width and height; NaN where a finding has none, and none is drawn.
+            boxes: `(F, 4)` as shares of an image's width and height; NaN where a finding has none, and none is drawn.
         """
         guesses = np.asarray(boxes)[self.findings]
         known = ~np.isnan(guesses).any(axis=1)
@@ -271,7 +271,7 @@ class AnnotatedBoxes:
     def constant_boxes(self) -> np.ndarray:
         """Per finding the annotated box with the highest mean IoU to the others, `(F, 4)`; NaN where there is none.
 
-        Films are laid over each other as they fill their frame: a box is a share of the film's width and height.
+        Images are laid over each other as they fill their frame: a box is a share of the image's width and height.
         """
         boxes = np.full((self.num_findings, 4), np.nan)
         for finding in np.unique(self.findings):
@@ -283,20 +283,20 @@ class AnnotatedBoxes:
 
         Args:
             best: `(n,)` best overlap of each annotated box.
-            count: `(n,)` boxes drawn for its (film, finding).
+            count: `(n,)` boxes drawn for its (image, finding).
         """
-        return Overlaps(self.films, self.patients, self.findings, self.first, best, count, self.num_findings)
+        return Overlaps(self.images, self.patients, self.findings, self.first, best, count, self.num_findings)
 
 
 def annotated_boxes(
-    records: Sequence[FilmRecord],
+    records: Sequence[ImageRecord],
     components: Literal["largest", "all"] = "all",
     num_findings: int | None = None,
 ) -> AnnotatedBoxes:
     """Compare every annotated box with what is drawn beside it, at every threshold at once.
 
     Args:
-        records: Films, with boxes or without.
+        records: Images, with boxes or without.
         components: `"all"` lets any region match; `"largest"` draws the box of the region with the most mass alone.
             The method's own boxes are of its own components.
         num_findings: F; None takes it from the records.
@@ -312,19 +312,19 @@ def annotated_boxes(
     return AnnotatedBoxes(**columns, num_findings=num_findings)
 
 
-def annotated_maps(records: Iterable[FilmRecord]) -> Iterator[tuple[FilmRecord, AnnotationRecord]]:
-    """Every (film, finding) with annotated boxes."""
+def annotated_maps(records: Iterable[ImageRecord]) -> Iterator[tuple[ImageRecord, AnnotationRecord]]:
+    """Every (image, finding) with annotated boxes."""
     return ((record, annotation) for record in records for annotation in record.annotations)
 
 
 def _compared(
-    record: FilmRecord, annotation: AnnotationRecord, components: Literal["largest", "all"]
+    record: ImageRecord, annotation: AnnotationRecord, components: Literal["largest", "all"]
 ) -> dict[str, np.ndarray]:
-    """The rows of [`AnnotatedBoxes`] that the m boxes of one finding of a film make."""
+    """The rows of [`AnnotatedBoxes`] that the m boxes of one finding of an image make."""
     boxes, rows = annotation.boxes, len(annotation.boxes)
     drawn = [found[: 1 if components == "largest" else None] for found in annotation.regions]
     return {
-        "films": np.repeat(record.name, rows),
+        "images": np.repeat(record.name, rows),
         "patients": np.repeat(record.patient, rows),
         "findings": np.repeat(annotation.finding, rows),
         "first": np.arange(rows) == 0,
@@ -340,11 +340,11 @@ def _compared(
 
 
 def _no_boxes() -> dict[str, np.ndarray]:
-    """No rows, of the types of all columns, so that films without boxes give empty columns."""
+    """No rows, of the types of all columns, so that images without boxes give empty columns."""
     thresholds = np.zeros((0, len(MAP_THRESHOLDS)))
     whole, share = np.zeros(0, dtype=np.int64), np.zeros(0)
     return {
-        "films": np.array([], dtype=str),
+        "images": np.array([], dtype=str),
         "patients": np.array([], dtype=str),
         "findings": whole,
         "first": np.zeros(0, dtype=bool),
@@ -401,11 +401,11 @@ def _per_finding(name: str, values: Sequence[float] | np.ndarray, num_findings: 
     return values
 
 
-def _num_findings(records: Sequence[FilmRecord]) -> int:
+def _num_findings(records: Sequence[ImageRecord]) -> int:
     counts = {len(record.scores) for record in records}
     if len(counts) != 1:
         raise ValueError(
-            f"`records` must be of films with one number of findings, got {sorted(counts) or 'no films'}. Evaluate "
+            f"`records` must be of images with one number of findings, got {sorted(counts) or 'no images'}. Evaluate "
             "them by one method."
         )
     return counts.pop()
@@ -415,15 +415,15 @@ def _num_findings(records: Sequence[FilmRecord]) -> int:
 
 
 def tune_thresholds(
-    records: Sequence[FilmRecord],
+    records: Sequence[ImageRecord],
     num_findings: int | None = None,
     components: Literal["largest", "all"] = "all",
     default: float = DEFAULT_MAP_THRESHOLD,
 ) -> np.ndarray:
-    """Choose each finding's map threshold: that of `MAP_THRESHOLDS` with the highest mean IoU on these films.
+    """Choose each finding's map threshold: that of `MAP_THRESHOLDS` with the highest mean IoU on these images.
 
     Args:
-        records: Films that are not scored.
+        records: Images that are not scored.
         num_findings: F; None takes it from the records.
         components: Which regions may match, as they will be scored.
         default: Threshold of a finding without annotated boxes.
@@ -435,7 +435,7 @@ def tune_thresholds(
 
 
 def t_iou(
-    records: Sequence[FilmRecord],
+    records: Sequence[ImageRecord],
     thresholds: Sequence[float] | np.ndarray | None = None,
     *,
     gate: Sequence[float] | np.ndarray | None = None,
@@ -445,8 +445,8 @@ def t_iou(
     """T(IoU): the share of annotated boxes that a drawn box of the same finding overlaps by IoU **>** t.
 
     Args:
-        records: Films that are scored.
-        thresholds: `(F,)` of `MAP_THRESHOLDS`, chosen on other films; None for the method's own boxes.
+        records: Images that are scored.
+        thresholds: `(F,)` of `MAP_THRESHOLDS`, chosen on other images; None for the method's own boxes.
         gate: `(F,)` score thresholds below which nothing is drawn; None boxes whatever the score.
         components: Which regions may match, where `thresholds` are given.
         levels: The t.
@@ -455,7 +455,7 @@ def t_iou(
 
 
 def t_iobb(
-    records: Sequence[FilmRecord],
+    records: Sequence[ImageRecord],
     thresholds: Sequence[float] | np.ndarray | None = None,
     *,
     gate: Sequence[float] | np.ndarray | None = None,
@@ -466,8 +466,8 @@ def t_iobb(
     return annotated_boxes(records, components).drawn(thresholds, gate, "iobb").found(levels)
 
 
-def score_thresholds_of(records: Sequence[FilmRecord]) -> np.ndarray:
-    """Youden's score thresholds on these films, `(F,)`; .5 where a finding has one class alone."""
+def score_thresholds_of(records: Sequence[ImageRecord]) -> np.ndarray:
+    """Youden's score thresholds on these images, `(F,)`; .5 where a finding has one class alone."""
     return youden_thresholds(
         np.array([record.scores for record in records]), np.array([record.labels for record in records])
     )
@@ -475,7 +475,7 @@ def score_thresholds_of(records: Sequence[FilmRecord]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Rates:
-    """A share of annotated (film, finding) pairs, such as of hits.
+    """A share of annotated (image, finding) pairs, such as of hits.
 
     Attributes:
         counts: `(F,)` int, annotated pairs.
@@ -490,7 +490,7 @@ class Rates:
     pooled: float
 
 
-def pointing_game(records: Sequence[FilmRecord]) -> Rates:
+def pointing_game(records: Sequence[ImageRecord]) -> Rates:
     """Hit rate: the share of maps whose largest value lies in an annotated box, see [`is_hit`]."""
     pairs = [(annotation.finding, annotation.hit) for _, annotation in annotated_maps(records)]
     hits = np.array(pairs, dtype=np.float64).reshape(-1, 2)
@@ -500,7 +500,7 @@ def pointing_game(records: Sequence[FilmRecord]) -> Rates:
     return Rates(counts, shares[:, 0], float(macro[0]), float(pooled[0]))
 
 
-def max_box_acc(records: Sequence[FilmRecord]) -> Rates:
+def max_box_acc(records: Sequence[ImageRecord]) -> Rates:
     """MaxBoxAcc: the box of the largest region at IoU ≥ .5, at the threshold that suits best; [`max_box_accuracy`].
 
     As published: the map is brought to [0, 1], connected regions are never divided, the largest is the one with the
@@ -511,12 +511,12 @@ def max_box_acc(records: Sequence[FilmRecord]) -> Rates:
     return _max_box(records, 0, (0.5,))
 
 
-def max_box_acc_v2(records: Sequence[FilmRecord]) -> Rates:
+def max_box_acc_v2(records: Sequence[ImageRecord]) -> Rates:
     """MaxBoxAccV2: every region has a box, and IoU ≥ .3, .5 and .7 are averaged; else as [`max_box_acc`]."""
     return _max_box(records, 1, (0.3, 0.5, 0.7))
 
 
-def _max_box(records: Sequence[FilmRecord], row: int, levels: tuple[float, ...]) -> Rates:
+def _max_box(records: Sequence[ImageRecord], row: int, levels: tuple[float, ...]) -> Rates:
     pairs = list(annotated_maps(records))
     best = np.array([one.max_box_ious[row] for _, one in pairs]).reshape(len(pairs), -1)
     findings = np.array([one.finding for _, one in pairs], dtype=np.int64)
@@ -545,7 +545,7 @@ class MaskOverlap:
 
 
 def ham_mask_iou(
-    records: Sequence[FilmRecord], threshold: float = 0.5, levels: Sequence[float] = LEVELS
+    records: Sequence[ImageRecord], threshold: float = 0.5, levels: Sequence[float] = LEVELS
 ) -> MaskOverlap:
     """Mask IoU of the map above one fixed threshold with the filled annotated boxes, for every annotated map.
 
@@ -585,7 +585,7 @@ class WangProtocol:
 
 
 def wang_protocol(
-    records: Sequence[FilmRecord],
+    records: Sequence[ImageRecord],
     levels: Sequence[float] = LEVELS,
     iobb_levels: Sequence[float] = WANG_IOBB_LEVELS,
 ) -> WangProtocol:
@@ -619,7 +619,7 @@ class SegmentationScore:
     """CheXlocalize's mIoU.
 
     Attributes:
-        thresholds: `(F,)` map thresholds, chosen on the tuning films.
+        thresholds: `(F,)` map thresholds, chosen on the tuning images.
         cutoffs: `(F,)` score cut-offs below which a mask is empty.
         annotated: `(F,)` int, annotated maps.
         counts: `(F,)` int, true positives: annotated maps whose mask is not empty.
@@ -642,21 +642,21 @@ class SegmentationScore:
 
 
 def chexlocalize_miou(
-    tuning: Sequence[FilmRecord],
-    scoring: Sequence[FilmRecord],
+    tuning: Sequence[ImageRecord],
+    scoring: Sequence[ImageRecord],
     cutoffs: Sequence[float] | np.ndarray | None = None,
     repeats: int = 1000,
     seed: int = 0,
 ) -> SegmentationScore:
-    """Mean IoU of masks over true positives, thresholds from the tuning films, with an interval by patient.
+    """Mean IoU of masks over true positives, thresholds from the tuning images, with an interval by patient.
 
     Thresholds are the `MAP_THRESHOLDS` of the highest mean mask IoU, and masks stand beside **filled boxes**, where
     CheXlocalize has drawn contours: compare methods by it, not with its published figures.
 
     Args:
-        tuning: Films on which thresholds, and cut-offs where none are given, are chosen.
-        scoring: Films that are scored.
-        cutoffs: `(F,)` probabilities below which the mask is empty; None for Youden's on the tuning films.
+        tuning: Images on which thresholds, and cut-offs where none are given, are chosen.
+        scoring: Images that are scored.
+        cutoffs: `(F,)` probabilities below which the mask is empty; None for Youden's on the tuning images.
         repeats: Draws of the bootstrap.
         seed: Of the bootstrap.
 
@@ -712,7 +712,7 @@ class _Masks:
     patients: np.ndarray
 
     @classmethod
-    def of(cls, records: Sequence[FilmRecord]) -> _Masks:
+    def of(cls, records: Sequence[ImageRecord]) -> _Masks:
         pairs = list(annotated_maps(records))
         return cls(
             np.array([annotation.finding for _, annotation in pairs], dtype=np.int64),
@@ -736,7 +736,7 @@ def _tuned_for_masks(masks: _Masks, num_findings: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class HalfScores:
-    """What is tuned on one half of the films and scored on the other.
+    """What is tuned on one half of the images and scored on the other.
 
     Attributes:
         thresholds: `(F,)` map thresholds, chosen on the tuning half.
@@ -756,21 +756,21 @@ class HalfScores:
 
 
 def tune_and_score(
-    tuning: Sequence[FilmRecord],
-    scoring: Sequence[FilmRecord],
+    tuning: Sequence[ImageRecord],
+    scoring: Sequence[ImageRecord],
     score_thresholds: Sequence[float] | np.ndarray | None = None,
     components: Literal["largest", "all"] = "all",
 ) -> HalfScores:
-    """Choose thresholds and the constant box on some films, and score others with them.
+    """Choose thresholds and the constant box on some images, and score others with them.
 
     Args:
-        tuning: Films to choose on, such as the first of [`halves_by_patient`].
-        scoring: Films to score, the second of it.
-        score_thresholds: `(F,)` of the gated figure; None for Youden's on the tuning films.
+        tuning: Images to choose on, such as the first of [`halves_by_patient`].
+        scoring: Images to score, the second of it.
+        score_thresholds: `(F,)` of the gated figure; None for Youden's on the tuning images.
         components: Which regions may match.
     """
     num_findings = _num_findings([*tuning, *scoring])
-    chosen, scored = (annotated_boxes(films, components, num_findings) for films in (tuning, scoring))
+    chosen, scored = (annotated_boxes(images, components, num_findings) for images in (tuning, scoring))
     gate = score_thresholds_of(tuning) if score_thresholds is None else score_thresholds
     return _tune_and_score(chosen, scored, gate)
 
@@ -789,17 +789,17 @@ def _tune_and_score(chosen: AnnotatedBoxes, scored: AnnotatedBoxes, gate: Sequen
 
 
 def clarity_protocol(
-    records: Sequence[FilmRecord],
+    records: Sequence[ImageRecord],
     seed: int = NAMED_SEED,
     score_thresholds: Sequence[float] | np.ndarray | None = None,
     components: Literal["largest", "all"] = "all",
 ) -> HalfScores:
     """CLARiTy's: thresholds are tuned on half of the boxed **images**, and the other half is scored.
 
-    A patient's films may be on both sides, which [`patient_protocol`] forbids; the paper's draw is not published.
+    A patient's images may be on both sides, which [`patient_protocol`] forbids; the paper's draw is not published.
 
     Args:
-        records: Films, with boxes or without.
+        records: Images, with boxes or without.
         seed: Of the draw.
         score_thresholds: As for [`tune_and_score`].
         components: Which regions may match.
@@ -829,11 +829,11 @@ class CrossTuned:
 def cross_tuned(boxes: AnnotatedBoxes, first: np.ndarray) -> CrossTuned:
     """Tune on one half and score the other, both ways: all boxes are scored, as many as there are.
 
-    For comparing methods on the same films, each at thresholds chosen in the same way. A finding without boxes in one
+    For comparing methods on the same images, each at thresholds chosen in the same way. A finding without boxes in one
     half is scored at `DEFAULT_MAP_THRESHOLD` in the other, and has no constant box there.
 
     Args:
-        boxes: Of all films.
+        boxes: Of all images.
         first: `(n,)` bool, the boxes of one half of the patients.
 
     Raises:
@@ -845,7 +845,7 @@ def cross_tuned(boxes: AnnotatedBoxes, first: np.ndarray) -> CrossTuned:
     both = set(boxes.patients[first]) & set(boxes.patients[~first])
     if both:
         raise ValueError(f"`first` must halve by patient, got {len(both)} patients in both halves. See halves.")
-    sides = [boxes.of_films(boxes.films[rows]) for rows in (first, ~first)]
+    sides = [boxes.of_images(boxes.images[rows]) for rows in (first, ~first)]
     thresholds = np.stack([side.tuned_thresholds() for side in sides])
     guesses = [side.constant_boxes() for side in sides]
 
@@ -881,7 +881,7 @@ class PatientProtocol:
 
 
 def patient_protocol(
-    records: Sequence[FilmRecord],
+    records: Sequence[ImageRecord],
     repeats: int = 5,
     seed: int = NAMED_SEED,
     tuning_patients: Collection[str] | None = None,
@@ -895,7 +895,7 @@ def patient_protocol(
     [`cross_tuned`].
 
     Args:
-        records: Films, with boxes or without.
+        records: Images, with boxes or without.
         repeats: Further splits, with the seeds after `seed`.
         seed: Of the named split.
         tuning_patients: Tuning half of the named split, from a list that is filed; None draws it with `seed`.
@@ -909,10 +909,10 @@ def patient_protocol(
     table = annotated_boxes(records, components)
     scores = []
     for sides in (first, *others):
-        chosen, scored = (table.of_films([record.name for record in boxed(side)]) for side in sides)
+        chosen, scored = (table.of_images([record.name for record in boxed(side)]) for side in sides)
         gate = score_thresholds_of(sides[0]) if score_thresholds is None else score_thresholds
         scores.append(_tune_and_score(chosen, scored, gate))
-    scored_first = np.isin(table.films, [record.name for record in boxed(first[1])])
+    scored_first = np.isin(table.images, [record.name for record in boxed(first[1])])
     return PatientProtocol(table, scores[0], tuple(scores[1:]), cross_tuned(table, ~scored_first))
 
 
@@ -996,7 +996,7 @@ def localization_intervals(
     The mean over findings is over the same ones in every draw; a draw that lacks one of them is undefined.
 
     Args:
-        overlaps: Of the scored films.
+        overlaps: Of the scored images.
         levels: The t.
         repeats: Number of draws.
         seed: Of the draws.
@@ -1031,12 +1031,12 @@ def localization_difference(
         ValueError: The two are not of the same annotated boxes in the same order.
     """
     same = all(
-        np.array_equal(getattr(overlaps, name), getattr(other, name)) for name in ("films", "patients", "findings")
+        np.array_equal(getattr(overlaps, name), getattr(other, name)) for name in ("images", "patients", "findings")
     )
     if not same or overlaps.num_findings != other.num_findings:
         raise ValueError(
-            f"`other` must be of the same annotated boxes as `overlaps`, got {len(other.films)} boxes for "
-            f"{len(overlaps.films)}, or others. Score both methods on the same records in the same order."
+            f"`other` must be of the same annotated boxes as `overlaps`, got {len(other.images)} boxes for "
+            f"{len(overlaps.images)}, or others. Score both methods on the same records in the same order."
         )
     ours, theirs = _figures_of(overlaps, levels), _figures_of(other, levels)
     shape = (overlaps.num_findings + 2, len(levels))

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What is kept of a film once it has been evaluated: all that a metric needs, and of maps small ones alone.
+"""What is kept of an image once it has been evaluated: all that a metric needs, and of maps small ones alone.
 
 A map is measured while it is there, at every threshold of `MAP_THRESHOLDS`; protocols that tune thresholds on one half
 of the patients and score the other then work on records alone. A record is a line of JSON of a few
@@ -59,9 +59,9 @@ class PackedBoxes(Sequence):
 
 @dataclass(frozen=True)
 class AnnotationRecord:
-    """The annotated boxes of one finding of a film, and what its map says there.
+    """The annotated boxes of one finding of an image, and what its map says there.
 
-    Boxes are xyxy in pixels of the film, right and bottom exclusive.
+    Boxes are xyxy in pixels of the image, right and bottom exclusive.
 
     Attributes:
         finding: Index of the finding.
@@ -95,29 +95,29 @@ class AnnotationRecord:
 
 
 @dataclass(frozen=True)
-class FilmRecord:
-    """One film, evaluated.
+class ImageRecord:
+    """One image, evaluated.
 
     Attributes:
         name: Unique in its data set.
-        patient: Films of one patient are drawn together by every bootstrap and split.
-        size: `(height, width)` of the film in pixels.
+        patient: Images of one patient are drawn together by every bootstrap and split.
+        size: `(height, width)` of the image in pixels.
         labels: `(F,)` float64, 1 present, 0 absent, NaN not annotated.
         scores: `(F,)` float64 in [0, 1].
-        peaks: `(F,)` largest value of each map over the film, on the method's own scale.
+        peaks: `(F,)` largest value of each map over the image, on the method's own scale.
         shown: `(finding, box)` of every box that a user sees: findings at or above their score threshold, at the
             method's map thresholds.
         annotations: One per finding with annotated boxes.
         box_counts: `(F,)` int, boxes of each map at the method's own map thresholds, whatever the score; None where
             not all maps were measured.
-        map_correlation: Mean Pearson correlation of the film's maps with each other, over all pairs of findings, in
+        map_correlation: Mean Pearson correlation of the image's maps with each other, over all pairs of findings, in
             [−1, 1]; None where not all maps were measured, NaN where no two maps vary.
-        thumbnail: `(THUMBNAIL_CELLS, THUMBNAIL_CELLS)` uint8, mean grey of each cell of the film.
+        thumbnail: `(THUMBNAIL_CELLS, THUMBNAIL_CELLS)` uint8, mean grey of each cell of the image.
         mass_outside: `(F,)` share of each map's mass outside the thorax, in [0, 1]; None where no mask is known.
         sex: `M`, `F`, or None where it is not known.
         age: In years, or None.
         view: `PA`, `AP`, or None.
-        digest: Of the film's pixels, hexadecimal.
+        digest: Of the image's pixels, hexadecimal.
     """
 
     name: str
@@ -138,8 +138,8 @@ class FilmRecord:
     digest: str = ""
 
 
-def data_digest(records: Sequence[FilmRecord]) -> str:
-    """Hash of what was evaluated on: names, pixels, labels and annotated boxes, in any order of the films.
+def data_digest(records: Sequence[ImageRecord]) -> str:
+    """Hash of what was evaluated on: names, pixels, labels and annotated boxes, in any order of the images.
 
     Returns:
         16 hexadecimal digits.
@@ -151,7 +151,7 @@ def data_digest(records: Sequence[FilmRecord]) -> str:
     return digest.hexdigest()
 
 
-def to_json(record: FilmRecord) -> dict[str, Any]:
+def to_json(record: ImageRecord) -> dict[str, Any]:
     """A record as JSON can hold it: NaN as None, scores exact, boxes to a thousandth of a pixel, the rest to 1e-6."""
     return {
         "name": record.name,
@@ -186,9 +186,9 @@ def to_json(record: FilmRecord) -> dict[str, Any]:
     }
 
 
-def from_json(stored: dict[str, Any]) -> FilmRecord:
+def from_json(stored: dict[str, Any]) -> ImageRecord:
     """The record that [`to_json`] wrote."""
-    return FilmRecord(
+    return ImageRecord(
         name=stored["name"],
         patient=stored["patient"],
         size=(stored["size"][0], stored["size"][1]),

@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """The report of an evaluation: tables, figures, and one HTML file that says what was evaluated and how to read it.
 
-It is made from the records of one method, and of baselines on the same films, and never sees a map, except to draw a
-few films. Nothing in it says which film belongs to which patient.
+It is made from the records of one method, and of baselines on the same images, and never sees a map, except to draw a
+few images. Nothing in it says which image belongs to which patient.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from .classification import auroc_per_finding, average_precision_per_finding, ca
 from .image_driven import MapRules
 from .localization import LEVELS
 from .protocol import boxed
-from .records import FilmRecord, to_json
+from .records import ImageRecord, to_json
 from .rival_tables import ImageDriven, headline, rival_tables
 from .table import Cell, Table, plain, show, show_interval
 from .tables import CONSTANT_BOX, PUBLISHED, Evaluated, Localized, build_tables, localize, sanity_tables
 
-_FROM_ABOUT = ("films", "patients", "score_thresholds", "versions")
+_FROM_ABOUT = ("images", "patients", "score_thresholds", "versions")
 """What `report.json` says once, in the words of `about` where it has them."""
 
 TEMPLATE = Path(__file__).parent / "report_template.html"
 
 
 def write_report(
-    records: Sequence[FilmRecord],
+    records: Sequence[ImageRecord],
     folder: str | Path,
     about: Mapping[str, Any],
     *,
     findings: Sequence[str],
     score_thresholds: Sequence[float] | np.ndarray,
-    baselines: Mapping[str, Sequence[FilmRecord]] | None = None,
+    baselines: Mapping[str, Sequence[ImageRecord]] | None = None,
     sanity: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     look: Look | None = None,
     tuning_split: str | None = None,
@@ -59,24 +59,24 @@ def write_report(
     """Write the report of one method: `report.html`, `report.json`, and folders of its tables, figures and cases.
 
     `report.html` is one file that needs no other, no network and no script. `tables/` holds each table as Markdown and
-    CSV, `figures/` each figure as SVG and PNG, `cases/` the films that were drawn. Files of an earlier report in the
-    folder are overwritten where they have the same name, and else stay. No patient is named: a drawn film is called by
-    its number among the records, and by its name unless that holds the patient's id.
+    CSV, `figures/` each figure as SVG and PNG, `cases/` the images that were drawn. Files of an earlier report in the
+    folder are overwritten where they have the same name, and else stay. No patient is named: a drawn image is called
+    by its number among the records, and by its name unless that holds the patient's id.
 
     Args:
-        records: Of the method, one per film.
+        records: Of the method, one per image.
         folder: Made where it is missing.
         about: What the reader must know, in the order in which it is shown: `model` and `data` (names, no paths), and
             such as `weights_hash`, `data_hash`, `split`, `seeds`, `versions`, `map_thresholds`, `command`; values are
             text, numbers, lists or mappings. `synthetic` (true for phantoms) and `caveats` (a list of text) become
-            caveats, and so does a `split` that is not `test`. What the report would count itself (`films`,
+            caveats, and so does a `split` that is not `test`. What the report would count itself (`images`,
             `versions`, `score_thresholds`) is said in these words alone.
         findings: The F names.
-        score_thresholds: `(F,)` in [0, 1], chosen on other films.
-        baselines: Records of other methods on the same films, by name.
+        score_thresholds: `(F,)` in [0, 1], chosen on other images.
+        baselines: Records of other methods on the same images, by name.
         sanity: Small tables by title, each a list of rows, each a mapping from head to value.
-        look: Gives films to draw, called once for each case with a list of one name; None leaves the cases out, as
-            where films must not leave their place.
+        look: Gives images to draw, called once for each case with a list of one name; None leaves the cases out, as
+            where images must not leave their place.
         tuning_split: Name of a committed list of patients, see [`named_split`], such as `nih-boxes-tuning-0`: map
             thresholds are tuned on the half that it names, and on the other half. None draws the half with `seed`.
         map_rules: How the method draws boxes from a map, see [`MapRules`]; None leaves out the rival that
@@ -92,7 +92,7 @@ def write_report(
     Raises:
         ImportError: matplotlib is not installed.
         ValueError: As for [`check_report`], there are no records, they do not fit the names, a baseline has other
-            films, or `tuning_split` lists none, or all, of the patients with boxes.
+            images, or `tuning_split` lists none, or all, of the patients with boxes.
     """
     check_report(
         about,
@@ -170,7 +170,7 @@ def _check_records(evaluated: Evaluated) -> None:
     """Refuse what would only fail, or mislead, further on."""
     count = len(evaluated.findings)
     if len(evaluated.records) == 0:
-        raise ValueError("`records` must hold at least one film, got none. Evaluate some films first.")
+        raise ValueError("`records` must hold at least one image, got none. Evaluate some images first.")
     for record in evaluated.records:
         if record.scores.shape != (count,) or record.labels.shape != (count,):
             raise ValueError(
@@ -179,7 +179,9 @@ def _check_records(evaluated: Evaluated) -> None:
             )
     names = [record.name for record in evaluated.records]
     if len(set(names)) < len(names):
-        raise ValueError(f"`records` must be of different films, got {len(names) - len(set(names))} twice. Drop them.")
+        raise ValueError(
+            f"`records` must be of different images, got {len(names) - len(set(names))} twice. Drop them."
+        )
     patients = {record.patient for record in boxed(evaluated.records)}
     listed = patients & (evaluated.tuning_patients or set())
     if evaluated.tuning_split is not None and patients and len(listed) in (0, len(patients)):
@@ -189,14 +191,14 @@ def _check_records(evaluated: Evaluated) -> None:
         )
 
 
-def _aligned(records: Sequence[FilmRecord], others: Sequence[FilmRecord], name: str) -> list[FilmRecord]:
+def _aligned(records: Sequence[ImageRecord], others: Sequence[ImageRecord], name: str) -> list[ImageRecord]:
     """Records of a baseline in the order of the method's."""
     by_name = {record.name: record for record in others}
     missing = sum(record.name not in by_name for record in records)
     if missing or len(by_name) != len(records):
         raise ValueError(
-            f"`baselines['{name}']` must be records of the same {len(records)} films, got {len(by_name)}, "
-            f"{missing} missing. Evaluate it on these films."
+            f"`baselines['{name}']` must be records of the same {len(records)} images, got {len(by_name)}, "
+            f"{missing} missing. Evaluate it on these images."
         )
     return [by_name[record.name] for record in records]
 
@@ -204,14 +206,14 @@ def _aligned(records: Sequence[FilmRecord], others: Sequence[FilmRecord], name: 
 def _caveats(about: Mapping[str, Any]) -> list[str]:
     caveats = ["Research use only. Not a medical device; not for diagnosis."]
     if about.get("synthetic"):
-        caveats.append("Synthetic phantoms: the films are drawings. Figures on them say nothing about patients.")
+        caveats.append("Synthetic phantoms: the images are drawings. Figures on them say nothing about patients.")
     caveats.append(
         "An independent reconstruction of CLARiTy (arXiv 2512.16700): neither the paper's code nor its weights, and "
         "its figures are not this model's."
     )
     if about.get("split") != "test":
         caveats.append(
-            f"Films of {_named_part(about.get('split'))} may have chosen epoch and thresholds: figures on them are "
+            f"Images of {_named_part(about.get('split'))} may have chosen epoch and thresholds: figures on them are "
             "optimistic."
         )
     return caveats + [str(caveat) for caveat in about.get("caveats", ())]
@@ -226,7 +228,7 @@ def _about_lines(evaluated: Evaluated, about: Mapping[str, Any]) -> list[tuple[s
     shown = {key: value for key, value in about.items() if key not in ("caveats", "synthetic")}
     seed = "" if {"seed", "seeds"} & set(about) else f", seed {evaluated.seed}"
     counted = {
-        "films": f"{len(evaluated.records):,} of {len(set(evaluated.patients)):,} patients",
+        "images": f"{len(evaluated.records):,} of {len(set(evaluated.patients)):,} patients",
         "boxes_tuned_on": evaluated.half,
         "intervals": f"95 %, {evaluated.repeats:,} bootstrap draws of patients{seed}",
         "records": f"sha256 {_fingerprint(evaluated.records)}",
@@ -247,7 +249,7 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("clarity_hf", "numpy", "scikit-learn", "matplotlib")}
 
 
-def _fingerprint(records: Iterable[FilmRecord]) -> str:
+def _fingerprint(records: Iterable[ImageRecord]) -> str:
     """What binds a report to its records: the hash of their JSON lines."""
     digest = hashlib.sha256()
     for record in records:
@@ -267,7 +269,7 @@ def _summary(
         "about": about,
         "caveats": _caveats(about),
         "findings": evaluated.findings,
-        "films": len(evaluated.records),
+        "images": len(evaluated.records),
         "patients": len(set(evaluated.patients)),
         "score_thresholds": evaluated.score_thresholds,
         "min_positives": evaluated.min_positives,
@@ -315,8 +317,10 @@ def _uri(content: bytes, kind: str) -> str:
 
 def _caption(entry: Mapping[str, Any]) -> str:
     overlap = "" if entry["iou"] is None else f", IoU {entry['iou']:.2f}"
-    film = "" if entry["film"] is None else f", {entry['film']}"
-    return f"score {entry['score']:.2f} at threshold {entry['threshold']:.2f}{overlap}; record {entry['record']}{film}"
+    image = "" if entry["image"] is None else f", {entry['image']}"
+    return (
+        f"score {entry['score']:.2f} at threshold {entry['threshold']:.2f}{overlap}; record {entry['record']}{image}"
+    )
 
 
 @dataclass(frozen=True)
@@ -335,12 +339,12 @@ def _figures(evaluated: Evaluated, localized: Localized, driven: ImageDriven, mo
     figures = {
         "roc": ("ROC curves. Dashed: a guess.", curves.roc_figure(findings, scores, labels, areas)),
         "precision_recall": (
-            "Precision over recall. Dashed: a guess, whose precision is the share of films with the finding.",
+            "Precision over recall. Dashed: a guess, whose precision is the share of images with the finding.",
             curves.precision_recall_figure(findings, scores, labels, precisions),
         ),
         "reliability": (
-            "Reliability: share of films with the finding over the mean score of a bin of scores; a point's area "
-            "grows with the films in its bin. On the dashed line a score is a probability.",
+            "Reliability: share of images with the finding over the mean score of a bin of scores; a point's area "
+            "grows with the images in its bin. On the dashed line a score is a probability.",
             curves.reliability_figure(findings, scores, labels, errors),
         ),
     }
@@ -363,9 +367,7 @@ def _box_figures(evaluated: Evaluated, localized: Localized, model: str) -> dict
     tuned, constant = localized.tuned.found(), localized.constant.found()
     largest = {model: localized.method.largest} | {name: one.largest for name, one in localized.baselines.items()}
     others = {name: one.any_region.crossed.iou.found().macro for name, one in localized.baselines.items()}
-    published = {
-        name: np.array([shares.get(level, np.nan) for level in LEVELS]) for name, shares in PUBLISHED.items()
-    }
+    published = {name: np.array([shares.get(level, np.nan) for level in LEVELS]) for name, shares in PUBLISHED.items()}
     alone = {name: one.crossed.iou.found().macro for name, one in largest.items()}
     dashed = {CONSTANT_BOX: constant.macro}
     return {
@@ -381,9 +383,7 @@ def _box_figures(evaluated: Evaluated, localized: Localized, model: str) -> dict
         "boxes_per_finding": (
             "Share of boxes found per finding, map thresholds tuned, any region, whatever the score; dashed: the "
             "constant box.",
-            curves.boxes_per_finding_figure(
-                evaluated.findings, LEVELS, tuned.shares, constant.shares, tuned.counts
-            ),
+            curves.boxes_per_finding_figure(evaluated.findings, LEVELS, tuned.shares, constant.shares, tuned.counts),
         ),
     }
 
@@ -434,7 +434,7 @@ _SECTIONS = (
             "masks",
         ),
     ),
-    _Section("normal", "Films without findings", ("normal_films",)),
+    _Section("normal", "Images without findings", ("normal_images",)),
     _Section("baselines", "Comparison with baselines", ("baselines",)),
     _Section("sanity", "Sanity of the maps", ("maps",)),
     _Section(
@@ -465,7 +465,8 @@ def _html(
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         title=f"Evaluation of {about['model']}",
-        subtitle=f"On {about['data']}: {len(evaluated.records):,} films of {len(set(evaluated.patients)):,} patients.",
+        subtitle=f"On {about['data']}: {len(evaluated.records):,} images of {len(set(evaluated.patients)):,} "
+        "patients.",
         caveats=_caveats(about),
         cards=_cards(tables, driven),
         about=_about_lines(evaluated, about),
@@ -504,7 +505,7 @@ def _shown_cases(title: str, group: Sequence[Mapping[str, Any]]) -> dict[str, An
         {
             "finding": entry["finding"].replace("_", " "),
             "caption": _caption(entry),
-            "alt": f"Film with the map and boxes of {entry['finding'].replace('_', ' ')}: {_caption(entry)}",
+            "alt": f"Image with the map and boxes of {entry['finding'].replace('_', ' ')}: {_caption(entry)}",
             "uri": _uri(entry["picture"], "jpeg"),
         }
         for entry in group
@@ -529,10 +530,10 @@ def _cards(tables: Mapping[str, Table], driven: ImageDriven) -> list[dict[str, s
             _card("Pixel AUROC over the mean map", figures["pixel"], "0 is the mean of other images' maps"),
             _card("One-sided images, map on the right side", figures["side"], "0.5 is a guess"),
         ]
-    normal = tables["normal_films"].rows
+    normal = tables["normal_images"].rows
     if len(normal) > 1:
         cards.append(
-            _card("Normal films with a false box", normal[1].cells[1], f"of {show(normal[0].cells[1])} films")
+            _card("Normal images with a false box", normal[1].cells[1], f"of {show(normal[0].cells[1])} images")
         )
     return cards
 

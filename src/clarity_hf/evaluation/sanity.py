@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Whether maps can be trusted: deletion and insertion, randomised weights, mass outside the body, normal films."""
+"""Whether maps can be trusted: deletion and insertion, randomised weights, mass outside the body, normal images."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from scipy import ndimage
 from scipy.stats import rankdata
 from torchvision.transforms.v2 import functional as tvF
 
-from clarity_hf.boxes import Letterbox, film_weights, map_over_film
+from clarity_hf.boxes import Letterbox, image_weights, map_over_image
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 
 from .classification import auroc_per_finding
 from .localizers import Localizer, ModelLocalizer
-from .records import FilmRecord
+from .records import ImageRecord
 
 BLUR = 5 / 224
 """Standard deviation of the blur from which insertion starts, a share of the input's longer side (RISE: 5 of 224)."""
@@ -29,29 +29,31 @@ SSIM_WINDOW = 7
 
 
 def mass_outside(maps: np.ndarray, letterbox: Letterbox, thorax: np.ndarray) -> np.ndarray:
-    """Share of each map's mass over the film that lies outside the thorax.
+    """Share of each map's mass over the image that lies outside the thorax.
 
     Args:
         maps: `(F, h, w)` values ≥ 0 on a grid over the whole of the method's input.
-        letterbox: How the film lies in that input; what lies over the padding does not count.
-        thorax: `(H', W')` over the whole film, of any size: bool or integer, above 0 inside, or float in [0, 1].
+        letterbox: How the image lies in that input; what lies over the padding does not count.
+        thorax: `(H', W')` over the whole image, of any size: bool or integer, above 0 inside, or float in [0, 1].
 
     Returns:
-        `(F,)` float64 in [0, 1]; NaN for a map that is zero over the film.
+        `(F,)` float64 in [0, 1]; NaN for a map that is zero over the image.
 
     Raises:
         ValueError: A map is negative or not finite, `thorax` is not two-dimensional or outside [0, 1].
     """
     values = np.asarray(maps, dtype=np.float64)
     if values.ndim != 3 or not np.isfinite(values).all() or (values < 0).any():
-        raise ValueError(f"`maps` must be (F, h, w) finite values ≥ 0, got shape {values.shape}. Pass a film's maps.")
+        raise ValueError(
+            f"`maps` must be (F, h, w) finite values ≥ 0, got shape {values.shape}. Pass an image's maps."
+        )
     inside = np.asarray(thorax)
     inside = inside.astype(np.float64) if inside.dtype.kind == "f" else (inside > 0).astype(np.float64)
     if inside.ndim != 2 or not ((inside >= 0) & (inside <= 1)).all():
-        raise ValueError(f"`thorax` must be (H, W) in [0, 1], got shape {inside.shape}. Pass one mask of the film.")
-    # Summing the map's samples is weighting its cells: the film's pixels are visited once, not once a finding.
-    rows = film_weights(values.shape[1], letterbox, inside.shape[0], 0)
-    columns = film_weights(values.shape[2], letterbox, inside.shape[1], 1)
+        raise ValueError(f"`thorax` must be (H, W) in [0, 1], got shape {inside.shape}. Pass one mask of the image.")
+    # Summing the map's samples is weighting its cells: the image's pixels are visited once, not once a finding.
+    rows = image_weights(values.shape[1], letterbox, inside.shape[0], 0)
+    columns = image_weights(values.shape[2], letterbox, inside.shape[1], 1)
     outer = (values * (rows.T @ (1 - inside) @ columns)).sum(axis=(1, 2))
     whole = (values * np.outer(rows.sum(axis=0), columns.sum(axis=0))).sum(axis=(1, 2))
     shares = np.divide(outer, whole, out=np.full(len(values), np.nan), where=whole > 0)
@@ -60,22 +62,22 @@ def mass_outside(maps: np.ndarray, letterbox: Letterbox, thorax: np.ndarray) -> 
 
 @dataclass(frozen=True)
 class MassOutside:
-    """Mass outside the thorax over films, for F findings.
+    """Mass outside the thorax over images, for F findings.
 
     Attributes:
-        mean: `(F,)` in [0, 1], the mean over films; NaN where `films` is 0.
-        median: `(F,)` in [0, 1], the median; NaN where `films` is 0.
-        films: `(F,)` films on which the finding is present, its map not zero and a mask known.
-        left_out: `(F,)` films on which the finding is present and one of these is missing.
+        mean: `(F,)` in [0, 1], the mean over images; NaN where `images` is 0.
+        median: `(F,)` in [0, 1], the median; NaN where `images` is 0.
+        images: `(F,)` images on which the finding is present, its map not zero and a mask known.
+        left_out: `(F,)` images on which the finding is present and one of these is missing.
     """
 
     mean: np.ndarray
     median: np.ndarray
-    films: np.ndarray
+    images: np.ndarray
     left_out: np.ndarray
 
 
-def mass_outside_where_present(records: Sequence[FilmRecord]) -> MassOutside:
+def mass_outside_where_present(records: Sequence[ImageRecord]) -> MassOutside:
     """Mass outside the thorax of the maps of present findings.
 
     Args:
@@ -92,27 +94,27 @@ def mass_outside_where_present(records: Sequence[FilmRecord]) -> MassOutside:
     return MassOutside(
         mean=np.array([column.mean() if len(column) else np.nan for column in columns]),
         median=np.array([np.median(column) if len(column) else np.nan for column in columns]),
-        films=measured.sum(axis=0),
+        images=measured.sum(axis=0),
         left_out=((labels == 1) & np.isnan(shares)).sum(axis=0),
     )
 
 
 @dataclass(frozen=True)
 class AbsentOnNormal:
-    """How far maps of findings on normal films stay under those on films with the finding, for F findings.
+    """How far maps of findings on normal images stay under those on images with the finding, for F findings.
 
     Attributes:
-        auroc: `(F,)` probability that the map's peak on a film with the finding exceeds that on a normal film; NaN
+        auroc: `(F,)` probability that the map's peak on an image with the finding exceeds that on a normal image; NaN
             where there are none of either.
-        median_present: `(F,)` median peak on films with the finding, on the method's own scale.
-        median_normal: `(F,)` median peak on normal films.
+        median_present: `(F,)` median peak on images with the finding, on the method's own scale.
+        median_normal: `(F,)` median peak on normal images.
         median_ratio: `(F,)` `median_normal / median_present`: near 0 is dark, 1 glows as if the finding were there.
-        present: `(F,)` films with the finding whose peak is known.
-        normal: `(F,)` normal films whose peak is known.
-        unmeasured: `(F,)` films with the finding or normal whose peak is NaN, left out.
-        normal_films: Films on which every finding is annotated as absent.
-        boxes_shown: Mean number of boxes that a user sees on a normal film; NaN without normal films.
-        films_with_boxes: Share of the normal films on which there is any.
+        present: `(F,)` images with the finding whose peak is known.
+        normal: `(F,)` normal images whose peak is known.
+        unmeasured: `(F,)` images with the finding or normal whose peak is NaN, left out.
+        normal_images: Images on which every finding is annotated as absent.
+        boxes_shown: Mean number of boxes that a user sees on a normal image; NaN without normal images.
+        images_with_boxes: Share of the normal images on which there is any.
     """
 
     auroc: np.ndarray
@@ -122,19 +124,19 @@ class AbsentOnNormal:
     present: np.ndarray
     normal: np.ndarray
     unmeasured: np.ndarray
-    normal_films: int
+    normal_images: int
     boxes_shown: float
-    films_with_boxes: float
+    images_with_boxes: float
 
 
-def absent_on_normal(records: Sequence[FilmRecord]) -> AbsentOnNormal:
-    """Compare the peaks of each finding's map on normal films with those on films with the finding.
+def absent_on_normal(records: Sequence[ImageRecord]) -> AbsentOnNormal:
+    """Compare the peaks of each finding's map on normal images with those on images with the finding.
 
-    It says something of methods whose maps keep a scale between films. Of a method that computes the maps of wanted
+    It says something of methods whose maps keep a scale between images. Of a method that computes the maps of wanted
     findings alone, the records must come from an evaluation that wanted all, or hold NaN for the others' peaks.
 
     Args:
-        records: At least one. A film with an unannotated finding is not known to be normal.
+        records: At least one. An image with an unannotated finding is not known to be normal.
 
     Raises:
         ValueError: There are no records.
@@ -159,32 +161,32 @@ def absent_on_normal(records: Sequence[FilmRecord]) -> AbsentOnNormal:
         present=present.sum(axis=0),
         normal=normal.sum(axis=0),
         unmeasured=(((labels == 1) | is_normal[:, None]) & ~known).sum(axis=0),
-        normal_films=int(is_normal.sum()),
+        normal_images=int(is_normal.sum()),
         boxes_shown=float(shown.mean()) if len(shown) else float("nan"),
-        films_with_boxes=float((shown > 0).mean()) if len(shown) else float("nan"),
+        images_with_boxes=float((shown > 0).mean()) if len(shown) else float("nan"),
     )
 
 
-def _labels(records: Sequence[FilmRecord]) -> np.ndarray:
+def _labels(records: Sequence[ImageRecord]) -> np.ndarray:
     if len(records) == 0:
-        raise ValueError("`records` must hold at least one film, got none. Evaluate some films first.")
+        raise ValueError("`records` must hold at least one image, got none. Evaluate some images first.")
     return np.stack([record.labels for record in records])
 
 
 Score = Callable[[torch.Tensor], torch.Tensor]
-"""Prepared films `(n, C, H, W)` → scores `(n, F)`, such as `lambda x: model(x).scores`."""
+"""Prepared images `(n, C, H, W)` → scores `(n, F)`, such as `lambda x: model(x).scores`."""
 
 
 @dataclass(frozen=True)
 class PerturbationCurves:
-    """Deletion and insertion over n films of one finding.
+    """Deletion and insertion over n images of one finding.
 
     Attributes:
-        deletion: `(steps + 1,)` mean score after each step, from the whole film to none of it.
-        insertion: `(steps + 1,)` from the blurred film to the whole film.
-        deletion_areas: `(n,)` area under each film's deletion curve over the share of its pixels; low is good.
+        deletion: `(steps + 1,)` mean score after each step, from the whole image to none of it.
+        insertion: `(steps + 1,)` from the blurred image to the whole image.
+        deletion_areas: `(n,)` area under each image's deletion curve over the share of its pixels; low is good.
         insertion_areas: `(n,)` likewise of insertion; high is good.
-        blank: Films whose map was zero: their pixels went in random order.
+        blank: Images whose map was zero: their pixels went in random order.
     """
 
     deletion: np.ndarray
@@ -194,13 +196,13 @@ class PerturbationCurves:
     blank: int
 
     @property
-    def films(self) -> int:
-        """Number of films n."""
+    def images(self) -> int:
+        """Number of images n."""
         return len(self.deletion_areas)
 
 
 def deletion_insertion(
-    films: Iterable[tuple[np.ndarray, Sequence[int]]],
+    images: Iterable[tuple[np.ndarray, Sequence[int]]],
     localizer: Localizer,
     score: Score,
     image_processor: ClarityImageProcessor,
@@ -210,20 +212,20 @@ def deletion_insertion(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[int, PerturbationCurves]:
-    """Remove, and insert, the pixels of films in the order of their maps, and watch the score.
+    """Remove, and insert, the pixels of images in the order of their maps, and watch the score.
 
     The map may come from another method than the score: a random map on the same model is what a map must beat.
 
     Args:
-        films: Tuples of pixels `(H, W)` in [0, 255] as [`read_image`] gives them and the findings to follow, such as
+        images: Tuples of pixels `(H, W)` in [0, 255] as [`read_image`] gives them and the findings to follow, such as
             the present ones; read one by one.
         localizer: Gives the maps.
         score: Whose score is watched.
-        image_processor: Prepares films for `score`.
+        image_processor: Prepares images for `score`.
         steps: Steps in which all pixels go.
-        batch_size: Altered films per call of `score`.
-        blur: As for [`perturbed_films`].
-        seed: As for [`perturbed_films`].
+        batch_size: Altered images per call of `score`.
+        blur: As for [`perturbed_images`].
+        seed: As for [`perturbed_images`].
         device: Where `score` runs.
 
     Returns:
@@ -233,13 +235,13 @@ def deletion_insertion(
     """
     curves: dict[int, list[np.ndarray]] = {}
     blank: dict[int, int] = {}
-    for film, findings in films:
-        pixel_values = image_processor([film], return_tensors="pt")["pixel_values"][0].to(device)
-        letterbox = image_processor.letterbox((film.shape[0], film.shape[1]))
-        output = localizer([film], [list(findings)])
+    for image, findings in images:
+        pixel_values = image_processor([image], return_tensors="pt")["pixel_values"][0].to(device)
+        letterbox = image_processor.letterbox((image.shape[0], image.shape[1]))
+        output = localizer([image], [list(findings)])
         for finding in findings:
-            order = map_over_film(output.maps[0, finding], output.letterboxes[0], letterbox.content)
-            states = perturbed_films(pixel_values, order, letterbox, steps, blur, seed)
+            order = map_over_image(output.maps[0, finding], output.letterboxes[0], letterbox.content)
+            states = perturbed_images(pixel_values, order, letterbox, steps, blur, seed)
             with torch.inference_mode():
                 scores = torch.cat([score(part)[:, finding] for part in states.split(batch_size)])
             pair = scores.double().cpu().numpy().reshape(2, steps + 1)
@@ -255,7 +257,7 @@ def _curves(pairs: np.ndarray, blank: int) -> PerturbationCurves:
     return PerturbationCurves(deletion, insertion, areas[:, 0], areas[:, 1], blank)
 
 
-def perturbed_films(
+def perturbed_images(
     pixel_values: torch.Tensor,
     order: np.ndarray,
     letterbox: Letterbox,
@@ -263,21 +265,21 @@ def perturbed_films(
     blur: float = BLUR,
     seed: int = 0,
 ) -> torch.Tensor:
-    """The states of a film while its pixels are removed, then those while they are inserted.
+    """The states of an image while its pixels are removed, then those while they are inserted.
 
-    A removed pixel takes the film's mean grey level; insertion starts from the blurred film, because a sharp pixel on
-    an even ground is evidence of its own. The padding stays as it is. Equal values of the map go in a random order.
+    A removed pixel takes the image's mean grey level; insertion starts from the blurred image, because a sharp pixel
+    on an even ground is evidence of its own. The padding stays as it is. Equal values of the map go in a random order.
 
     Args:
-        pixel_values: `(C, H, W)` of one film, prepared.
+        pixel_values: `(C, H, W)` of one image, prepared.
         order: `(H', W')` of the letterbox's content: pixels go from the largest value to the smallest.
-        letterbox: How the film lies in `pixel_values`.
+        letterbox: How the image lies in `pixel_values`.
         steps: Steps in which all pixels go, at least 1.
         blur: Standard deviation of the blur as a share of the longer side of `pixel_values`.
         seed: Of the order among equal values.
 
     Returns:
-        `(2 · (steps + 1), C, H, W)`: deletion from the whole film on, then insertion from the blurred film on.
+        `(2 · (steps + 1), C, H, W)`: deletion from the whole image on, then insertion from the blurred image on.
 
     Raises:
         ValueError: `order` is not of the content's size, or `steps` is under 1.
@@ -294,18 +296,18 @@ def perturbed_films(
     gone = ranks < counts.to(ranks.device)[:, None, None, None]  # (steps + 1, 1, H', W')
     rows = slice(letterbox.top, letterbox.top + order.shape[0])
     columns = slice(letterbox.left, letterbox.left + order.shape[1])
-    film = pixel_values[..., rows, columns]
-    mean = film.mean(dim=(-2, -1), keepdim=True)
+    image = pixel_values[..., rows, columns]
+    mean = image.mean(dim=(-2, -1), keepdim=True)
     states = pixel_values.repeat(2 * (steps + 1), 1, 1, 1)
-    blurred = _blurred(film, blur * max(letterbox.input))
-    states[..., rows, columns] = torch.cat((torch.where(gone, mean, film), torch.where(gone, film, blurred)))
+    blurred = _blurred(image, blur * max(letterbox.input))
+    states[..., rows, columns] = torch.cat((torch.where(gone, mean, image), torch.where(gone, image, blurred)))
     return states
 
 
-def _blurred(film: torch.Tensor, sigma: float) -> torch.Tensor:
+def _blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:
     # Three standard deviations a side, as far as a reflected border reaches.
-    side = min(1 + 2 * int(np.ceil(3 * sigma)), 2 * min(film.shape[-2:]) - 1)
-    return tvF.gaussian_blur(film, [side, side], [sigma, sigma])
+    side = min(1 + 2 * int(np.ceil(3 * sigma)), 2 * min(image.shape[-2:]) - 1)
+    return tvF.gaussian_blur(image, [side, side], [sigma, sigma])
 
 
 @dataclass(frozen=True)
@@ -331,21 +333,21 @@ class RandomisedStage:
 def randomised_weights(
     model: ClarityForMultiLabelLocalization,
     image_processor: ClarityImageProcessor,
-    films: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     wanted: Sequence[Sequence[int]] | None = None,
     batch_size: int = 16,
     seed: int = 0,
 ) -> list[RandomisedStage]:
     """Give the model random weights part by part, from the heads down to the embeddings, and compare its maps.
 
-    A map that hardly changes shows the film's edges or the architecture, not what was learnt.
+    A map that hardly changes shows the image's edges or the architecture, not what was learnt.
 
     Args:
         model: In evaluation mode; it stays as it is.
         image_processor: The one it was trained with.
-        films: Pixels `(H, W)` in [0, 255], of any sizes; a few dozen will do.
-        wanted: Per film the findings whose maps are compared, such as the present ones; None for all.
-        batch_size: Films per forward pass.
+        images: Pixels `(H, W)` in [0, 255], of any sizes; a few dozen will do.
+        wanted: Per image the findings whose maps are compared, such as the present ones; None for all.
+        batch_size: Images per forward pass.
         seed: Of the random weights.
 
     Returns:
@@ -358,13 +360,13 @@ def randomised_weights(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # on the CPU: the same weights wherever the model is
         fresh = type(model)(copy.deepcopy(model.config)).state_dict()
-    chosen = [range(model.config.num_labels)] * len(films) if wanted is None else wanted
-    trained = _film_maps(model, image_processor, films, chosen, batch_size)
+    chosen = [range(model.config.num_labels)] * len(images) if wanted is None else wanted
+    trained = _image_maps(model, image_processor, images, chosen, batch_size)
     stages = []
     for part, prefixes in _parts(model):
         state = {name: value for name, value in fresh.items() if name.startswith(prefixes)}
         changed.load_state_dict(state, strict=False)  # the other parts stay
-        stages.append(_compare(part, trained, _film_maps(changed, image_processor, films, chosen, batch_size)))
+        stages.append(_compare(part, trained, _image_maps(changed, image_processor, images, chosen, batch_size)))
     return stages
 
 
@@ -378,19 +380,19 @@ def _parts(model: ClarityForMultiLabelLocalization) -> list[tuple[str, tuple[str
     ]
 
 
-def _film_maps(
+def _image_maps(
     model: ClarityForMultiLabelLocalization,
     image_processor: ClarityImageProcessor,
-    films: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     wanted: Sequence[Sequence[int]],
     batch_size: int,
 ) -> list[np.ndarray]:
-    """Maps `(h, w)` laid over their films, one per wanted (film, finding)."""
+    """Maps `(h, w)` laid over their images, one per wanted (image, finding)."""
     localizer, found = ModelLocalizer(model, image_processor), list[np.ndarray]()
-    for start in range(0, len(films), batch_size):
-        output = localizer(films[start : start + batch_size])
+    for start in range(0, len(images), batch_size):
+        output = localizer(images[start : start + batch_size])
         for maps, box, findings in zip(output.maps, output.letterboxes, wanted[start:], strict=False):
-            found.extend(map_over_film(maps[list(findings)], box, (maps.shape[-2], maps.shape[-1])))
+            found.extend(map_over_image(maps[list(findings)], box, (maps.shape[-2], maps.shape[-1])))
     return found
 
 
@@ -452,7 +454,7 @@ __all__ = [
     "deletion_insertion",
     "mass_outside",
     "mass_outside_where_present",
-    "perturbed_films",
+    "perturbed_images",
     "randomised_weights",
     "rank_correlation",
     "structural_similarity",

@@ -45,7 +45,7 @@ from .protocol import (
     split_by_patients,
     wang_protocol,
 )
-from .records import FilmRecord
+from .records import ImageRecord
 from .sanity import absent_on_normal, mass_outside_where_present
 from .table import Cell, Row, Table, as_cell, estimate, estimates
 
@@ -114,9 +114,9 @@ class Evaluated:
     """Records of one method with all that a table needs to know beside them.
 
     Attributes:
-        records: One per film.
+        records: One per image.
         findings: The F names.
-        score_thresholds: `(F,)` in [0, 1], chosen on other films: a finding is present from there on.
+        score_thresholds: `(F,)` in [0, 1], chosen on other images: a finding is present from there on.
         min_positives: Findings with fewer positives are listed but not in a mean.
         repeats: Draws of every bootstrap.
         seed: Of every bootstrap and split.
@@ -126,7 +126,7 @@ class Evaluated:
             that rival out.
     """
 
-    records: Sequence[FilmRecord]
+    records: Sequence[ImageRecord]
     findings: tuple[str, ...]
     score_thresholds: np.ndarray
     min_positives: int = 20
@@ -166,8 +166,8 @@ class Evaluated:
         return None if self.tuning_split is None else named_split(self.tuning_split)
 
     @cached_property
-    def sides(self) -> tuple[list[FilmRecord], list[FilmRecord]]:
-        """Films to tune on and films to score."""
+    def sides(self) -> tuple[list[ImageRecord], list[ImageRecord]]:
+        """Images to tune on and images to score."""
         if self.tuning_patients is None:
             return halves_by_patient(self.records, self.seed)
         return split_by_patients(self.records, self.tuning_patients)
@@ -178,7 +178,7 @@ class Evaluated:
         return f"half drawn by seed {self.seed}" if self.tuning_split is None else f"filed half {self.tuning_split}"
 
     def intervals(self, rows: np.ndarray | None = None) -> dict[str, Any]:
-        """[`classification_intervals`] of all films, or of some."""
+        """[`classification_intervals`] of all images, or of some."""
         index = np.arange(len(self.records)) if rows is None else rows
         return classification_intervals(
             self.scores[index],
@@ -236,7 +236,7 @@ def classification_table(evaluated: Evaluated) -> Table:
 
 
 def subgroup_table(evaluated: Evaluated) -> Table:
-    """The same model on parts of the films: by sex, age and view."""
+    """The same model on parts of the images: by sex, age and view."""
     rows, intervals = [], {}
     for attribute, groups in _subgroups(evaluated.records).items():
         for place, (group, index) in enumerate(groups.items()):
@@ -255,31 +255,31 @@ def subgroup_table(evaluated: Evaluated) -> Table:
             rows.append(Row((attribute, group, len(index), int(averaged.sum()), *figures), kind))
     note = (
         f"Means over the findings with at least {evaluated.min_positives} positives in the group: rows that count "
-        "other findings are means of other things. Thresholds are those of all films. Films whose sex, age or view is "
-        "not known have rows of their own." + _undefined_means(intervals)
+        "other findings are means of other things. Thresholds are those of all images. Images whose sex, age or view "
+        "is not known have rows of their own." + _undefined_means(intervals)
     )
-    heads = ("Attribute", "Group", "Films", "Findings in the mean", "AUROC", "Sensitivity", "Specificity")
+    heads = ("Attribute", "Group", "Images", "Findings in the mean", "AUROC", "Sensitivity", "Specificity")
     return Table("subgroups", "By sex, age and view", heads, tuple(rows), note)
 
 
 def normal_table(evaluated: Evaluated) -> Table:
-    """What a user sees on films without any finding: boxes that should not be there."""
+    """What a user sees on images without any finding: boxes that should not be there."""
     normal = [record for record in evaluated.records if (record.labels == 0).all()]
-    rows = _alarm_rows(evaluated, normal, "Films without any finding")
+    rows = _alarm_rows(evaluated, normal, "Images without any finding")
     views = [view for view in ("PA", "AP") if any(record.view == view for record in normal)]
     if len(views) > 1:
         for view in views:
             of_view = [record for record in normal if record.view == view]
             rows += _alarm_rows(evaluated, of_view, f"Of these {view}", "rare")
     note = (
-        "Films on which every finding is annotated as absent; boxes at the score thresholds. Left out as not known to "
-        f"be normal: {_partly(evaluated.records)} films without a present finding and with labels not annotated."
+        "Images on which every finding is annotated as absent; boxes at the score thresholds. Left out as not known "
+        f"to be normal: {_partly(evaluated.records)} images without a present finding and with labels not annotated."
     )
-    return Table("normal_films", "What a user sees on them", ("Measure", "Value"), tuple(rows), note)
+    return Table("normal_images", "What a user sees on them", ("Measure", "Value"), tuple(rows), note)
 
 
-def _alarm_rows(evaluated: Evaluated, normal: Sequence[FilmRecord], name: str, kind: str = "") -> list[Row]:
-    """How many films, the share of them with a box, and boxes a film."""
+def _alarm_rows(evaluated: Evaluated, normal: Sequence[ImageRecord], name: str, kind: str = "") -> list[Row]:
+    """How many images, the share of them with a box, and boxes an image."""
     rows = [Row((name, len(normal)), kind)]
     if not normal:
         return rows
@@ -292,17 +292,17 @@ def _alarm_rows(evaluated: Evaluated, normal: Sequence[FilmRecord], name: str, k
     interval = bootstrap_by_patient(figures, patients, repeats=evaluated.repeats, seed=evaluated.seed)
     share, mean = figures(np.arange(len(normal)))
     rows.append(Row(("Share of them with a false box", estimate(share, interval, 0)), kind))
-    rows.append(Row(("False boxes per film", estimate(mean, interval, 1)), kind))
+    rows.append(Row(("False boxes per image", estimate(mean, interval, 1)), kind))
     return rows
 
 
-def _partly(records: Iterable[FilmRecord]) -> int:
-    """Number of films without a present finding that may have one: some of their labels are not annotated."""
+def _partly(records: Iterable[ImageRecord]) -> int:
+    """Number of images without a present finding that may have one: some of their labels are not annotated."""
     return sum(bool(np.isnan(record.labels).any() and not (record.labels == 1).any()) for record in records)
 
 
-def _subgroups(records: Sequence[FilmRecord]) -> dict[str, dict[str, np.ndarray]]:
-    """Indices of films per attribute and group, films of unknown group last; a group without films is left out."""
+def _subgroups(records: Sequence[ImageRecord]) -> dict[str, dict[str, np.ndarray]]:
+    """Indices of images per attribute and group, images of unknown group last; a group without images is left out."""
 
     def band(age: float | None) -> str:
         known = age is not None and not math.isnan(age)
@@ -370,7 +370,7 @@ class Localized:
         return self.method.any_region.crossed.constant
 
 
-def localize(evaluated: Evaluated, baselines: Mapping[str, Sequence[FilmRecord]] | None = None) -> Localized:
+def localize(evaluated: Evaluated, baselines: Mapping[str, Sequence[ImageRecord]] | None = None) -> Localized:
     """Compare annotated boxes with those of the method, of baselines, and with constant boxes.
 
     Raises:
@@ -386,7 +386,7 @@ def localize(evaluated: Evaluated, baselines: Mapping[str, Sequence[FilmRecord]]
     )
 
 
-def _drawn(evaluated: Evaluated, records: Sequence[FilmRecord]) -> Drawn:
+def _drawn(evaluated: Evaluated, records: Sequence[ImageRecord]) -> Drawn:
     options: dict[str, Any] = {
         "seed": evaluated.seed,
         "tuning_patients": evaluated.tuning_patients,
@@ -436,8 +436,8 @@ def _localization_note(evaluated: Evaluated) -> str:
         f"applied to the other, both ways, so that every annotated box is scored once ({evaluated.half}); any region "
         "of the map may match, or the largest alone is drawn; whatever the score. Its own boxes: of the thresholds "
         "and regions that the model itself has, which a user sees; “gated by score” counts a box only where the score "
-        "reaches its threshold. Boxes drawn: mean per annotated film and finding; read T(IoU) beside it, for many "
-        "boxes meet more by chance. The constant box sees no film: per finding the annotated box with the highest "
+        "reaches its threshold. Boxes drawn: mean per annotated image and finding; read T(IoU) beside it, for many "
+        "boxes meet more by chance. The constant box sees no image: per finding the annotated box with the highest "
         "mean IoU to the others of one half, scored on the other. Intervals: 95 % by patient, "
         f"{evaluated.repeats} draws; differences are paired, and clear where their interval lies off zero."
     )
@@ -458,12 +458,12 @@ def _methods(localized: Localized, model: str) -> list[tuple[tuple[str, str, str
 
 
 def published_table() -> Table:
-    """T(IoU) of publications, on other films."""
+    """T(IoU) of publications, on other images."""
     rows = tuple(
         Row((name, *(figures.get(level) for level in LEVELS)), "published") for name, figures in PUBLISHED.items()
     )
     note = (
-        "On the 984 boxes of the NIH release: other films, and partly other protocols, than all other tables here. "
+        "On the 984 boxes of the NIH release: other images, and partly other protocols, than all other tables here. "
         "For orientation; no other row can be ranked among these unless it was made on those boxes."
     )
     heads = ("Method", *(f"> {level:g}" for level in LEVELS))
@@ -473,7 +473,7 @@ def published_table() -> Table:
 
 
 def published_per_finding_table() -> Table:
-    """T(IoU) of publications per finding, on other films."""
+    """T(IoU) of publications per finding, on other images."""
     sources = tuple(PUBLISHED_PER_FINDING)
     rows = tuple(
         Row((finding, source, *PUBLISHED_PER_FINDING[source][finding]), f"published{' first' * (place == 0)}")
@@ -481,7 +481,7 @@ def published_per_finding_table() -> Table:
         for place, source in enumerate(sources)
     )
     note = (
-        "On the 984 boxes of the NIH release: other films than all other tables here. Cardiomegaly alone gives a "
+        "On the 984 boxes of the NIH release: other images than all other tables here. Cardiomegaly alone gives a "
         "constant box 0.85 at IoU > 0.5: a mean says little without its findings."
     )
     heads = ("Finding", "Method", *(f"> {level:g}" for level in PUBLISHED_LEVELS))
@@ -549,9 +549,9 @@ def other_localization_table(evaluated: Evaluated, localized: Localized) -> Tabl
     note = (
         "T(IoBB): intersection over the area of the drawn box > t (Wang 2017), of the tuned boxes of any region as in "
         f"T(IoU): {evaluated.half}, both ways, thresholds by mean IoU; boxes drawn are theirs, a mean per annotated "
-        "film and finding. Pointing game: the map's largest value lies in an annotated box. MaxBoxAcc and MaxBoxAccV2 "
-        "are as published: whole regions, and the threshold that suits these films best; upper bounds, for comparison "
-        "among methods alone. Mask IoU: "
+        "image and finding. Pointing game: the map's largest value lies in an annotated box. MaxBoxAcc and "
+        "MaxBoxAccV2 are as published: whole regions, and the threshold that suits these images best; upper "
+        "bounds, for comparison among methods alone. Mask IoU: "
         "of the map above half of its peak with the filled boxes (HAM's measure), not of boxes."
     )
     levels = (f"IoBB > {level:g}" for level in inside.levels)
@@ -573,8 +573,8 @@ def wang_table(evaluated: Evaluated, localized: Localized, model: str) -> Table:
     note = (
         "Wang 2017: the map brought to 0–255, a box around each isolated region above 60 and above 180; nothing is "
         "tuned, and no score gates. Accuracy: share of annotated boxes that one of them overlaps by more than t. "
-        "False boxes: drawn boxes per film that overlap no annotated box of the finding by more than t, on the films "
-        "where the finding is annotated, as there. Boxes drawn: mean per annotated film and finding."
+        "False boxes: drawn boxes per image that overlap no annotated box of the finding by more than t, on the "
+        "images where the finding is annotated, as there. Boxes drawn: mean per annotated image and finding."
     )
     measures = (*(f"IoU > {level:g}" for level in PUBLISHED_LEVELS), *(f"IoBB > {level:g}" for level in IOBB_LEVELS))
     heads = ("Method", "Finding", "Figure", "Boxes drawn", *measures)
@@ -586,7 +586,7 @@ def _wang_rows(
 ) -> tuple[Row, Row]:
     return (
         Row((method, finding, "accuracy", drawn, *accuracy.tolist()), f"{kind} first".strip()),
-        Row((method, finding, "false boxes a film", None, *false.tolist()), kind),
+        Row((method, finding, "false boxes an image", None, *false.tolist()), kind),
     )
 
 
@@ -608,7 +608,7 @@ def maps_table(evaluated: Evaluated) -> Table:
         Row(
             (
                 finding,
-                int(outside.films[i]),
+                int(outside.images[i]),
                 float(outside.mean[i]),
                 int(absent.present[i]),
                 float(absent.median_present[i]),
@@ -619,21 +619,21 @@ def maps_table(evaluated: Evaluated) -> Table:
         for i, finding in enumerate(evaluated.findings)
     )
     note = (
-        "Mass outside: mean share of a present finding's map that lies outside the thorax, over the films with a "
-        "mask. Peaks: medians of a map's largest value on the method's own scale, on films with the finding and on "
-        f"the {absent.normal_films} normal films; AUROC: how often the peak on a film with the finding is the higher "
-        "one."
+        "Mass outside: mean share of a present finding's map that lies outside the thorax, over the images with a "
+        "mask. Peaks: medians of a map's largest value on the method's own scale, on images with the finding and on "
+        f"the {absent.normal_images} normal images; AUROC: how often the peak on an image with the finding is the "
+        "higher one."
     )
     heads = (
         "Finding",
-        "Films with a mask",
+        "Images with a mask",
         "Mass outside",
-        "Films with the finding",
+        "Images with the finding",
         "Peak, present",
-        "Peak, normal films",
+        "Peak, normal images",
         "AUROC of peaks",
     )
-    return Table("maps", "Maps on films with and without the finding", heads, rows, note)
+    return Table("maps", "Maps on images with and without the finding", heads, rows, note)
 
 
 def halves_table(evaluated: Evaluated, localized: Localized, model: str) -> Table:
@@ -703,7 +703,7 @@ def masks_table(evaluated: Evaluated) -> Table:
 
 
 def baselines_table(
-    evaluated: Evaluated, baselines: Mapping[str, Sequence[FilmRecord]], localized: Localized
+    evaluated: Evaluated, baselines: Mapping[str, Sequence[ImageRecord]], localized: Localized
 ) -> Table:
     """How much better than each baseline, on the same draws of patients, boxes tuned alike for both."""
     settings: dict[str, Any] = {"repeats": evaluated.repeats, "seed": evaluated.seed}
@@ -746,7 +746,7 @@ def baselines_table(
         )
     levels = ("Boxes", "Boxes drawn", "by baseline", *(f"Gain, T(IoU) > {level:g}" for level in _COMPARED))
     heads = ("Baseline", "AUROC", "Gain, AUROC", *(levels if localized.has_boxes else ()))
-    title = "Beside other methods on the same films"
+    title = "Beside other methods on the same images"
     return Table("baselines", title, heads, tuple(rows), note + _undefined_means(intervals))
 
 
@@ -760,7 +760,7 @@ def _tuned_alike(localized: Localized, baseline: str) -> Iterator[tuple[str, Ove
 def build_tables(
     evaluated: Evaluated,
     localized: Localized,
-    baselines: Mapping[str, Sequence[FilmRecord]] | None = None,
+    baselines: Mapping[str, Sequence[ImageRecord]] | None = None,
     model: str = "CLARiTy",
 ) -> dict[str, Table]:
     """All tables that the records allow, by name.
@@ -768,7 +768,7 @@ def build_tables(
     Args:
         evaluated: Records and thresholds of the method.
         localized: [`localize`] of the same.
-        baselines: Records of other methods on the same films in the same order, by name.
+        baselines: Records of other methods on the same images in the same order, by name.
         model: Name of the method.
     """
     baselines = baselines or {}

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What the recipes share: the fields that say which films are seen and how, and what is done with them."""
+"""What the recipes share: the fields that say which images are seen and how, and what is done with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from clarity_hf.training.whole_files import empty_folder, move_files
 
 @dataclass
 class DataRecipe:
-    """Which films are trained on, and how they are seen and measured.
+    """Which images are trained on, and how they are seen and measured.
 
     Each field of a recipe is an argument of its command line, whose help says what it is.
     """
@@ -31,8 +31,8 @@ class DataRecipe:
     data_dir: list[str] = field(
         default_factory=lambda: ["phantom"],
         metadata={
-            "help": "'phantom' for synthetic films without files, folders in the NIH release's layout, tables of own "
-            "films, folders of images, Hub data sets."
+            "help": "'phantom' for synthetic images without files, folders in the NIH release's layout, tables of own "
+            "images, folders of images, Hub data sets."
         },
     )
     findings: list[str] | None = field(default=None, metadata={"help": "Columns of own labels; default: all."})
@@ -51,8 +51,8 @@ class DataRecipe:
         default=1.0,
         metadata={"help": "Training phantoms show their findings up to so many times as strongly; 1 to 4."},
     )
-    film_repeats: int = field(
-        default=1, metadata={"help": "How often an epoch sees films that are no phantoms, to weigh them more."}
+    image_repeats: int = field(
+        default=1, metadata={"help": "How often an epoch sees images that are no phantoms, to weigh them more."}
     )
     augment: Literal["full", "flip", "none"] = field(
         default="full", metadata={"help": "Crops, rotations, exposure and flips; flips alone; or nothing."}
@@ -65,11 +65,11 @@ class DataRecipe:
             "against learning where an image was stored."
         },
     )
-    film_cache: str | None = field(
-        default=None, metadata={"help": "Folder that keeps films decoded, at the size of training: 64 KiB a film."}
+    image_cache: str | None = field(
+        default=None, metadata={"help": "Folder that keeps images decoded, at the size of training: 64 KiB an image."}
     )
     verify: bool = field(
-        default=False, metadata={"help": "Decode every film once before training and leave out the corrupt, by name."}
+        default=False, metadata={"help": "Decode every image once before training and leave out the corrupt, by name."}
     )
     min_positives: int = field(default=20, metadata={"help": "Findings with fewer are not in the mean AUROC."})
 
@@ -118,7 +118,7 @@ def open_recipe_sources(recipe: DataRecipe, phantom_size: int, seed: int, **opti
     """
     return open_sources(
         recipe.data_dir,
-        recipe.film_repeats,
+        recipe.image_repeats,
         phantom_count=recipe.phantom_count,
         seed=seed,
         finding_rate=recipe.finding_rate,
@@ -132,17 +132,17 @@ def open_recipe_sources(recipe: DataRecipe, phantom_size: int, seed: int, **opti
     )
 
 
-def films_that_decide(validations: Mapping[str, Any], args: TrainingArguments) -> tuple[Any, Any]:
-    """What the Trainer evaluates on, and of it the films of the last data set, by which the epoch is chosen.
+def images_that_decide(validations: Mapping[str, Any], args: TrainingArguments) -> tuple[Any, Any]:
+    """What the Trainer evaluates on, and of it the images of the last data set, by which the epoch is chosen.
 
-    Mixed, films of two sources would be told apart by their look: each is measured by itself, and the last decides.
+    Mixed, images of two sources would be told apart by their look: each is measured by itself, and the last decides.
 
     Args:
-        validations: Validation films by the name of their data set.
+        validations: Validation images by the name of their data set.
         args: Of the Trainer. With several data sets its metric for the best epoch is changed to that of the last.
 
     Returns:
-        What the Trainer evaluates on, by name where there are several, and the films of the last.
+        What the Trainer evaluates on, by name where there are several, and the images of the last.
     """
     target, validation = list(validations.items())[-1]
     if len(validations) == 1:
@@ -152,7 +152,7 @@ def films_that_decide(validations: Mapping[str, Any], args: TrainingArguments) -
 
 
 def fit(trainer: Trainer, recipe: DataRecipe, validation: Any) -> PredictionOutput:
-    """Train, from the last checkpoint where this very run was stopped, and predict the validation films.
+    """Train, from the last checkpoint where this very run was stopped, and predict the validation images.
 
     Returns:
         Logits and labels `(n, F)` and the metrics on them, such as `validation_auroc`.
@@ -163,7 +163,7 @@ def fit(trainer: Trainer, recipe: DataRecipe, validation: Any) -> PredictionOutp
             damaged.
     """
     described = asdict(recipe)
-    described.pop("film_cache")  # it moves a film by half a grey value at most
+    described.pop("image_cache")  # it moves an image by half a grey value at most
     resume_from = trainer.args.resume_from_checkpoint or last_checkpoint(trainer.args, described)
     if resume_from:
         require_whole(resume_from)

@@ -29,7 +29,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.trainer_utils import PredictionOutput
 
 from clarity_hf.data.sources import JoinedRows, prevalence_of, sample_labels
-from clarity_hf.data.transforms import FilmTransform, TransformedDataset
+from clarity_hf.data.transforms import ImageTransform, TransformedDataset
 from clarity_hf.evaluation import MultilabelAuroc
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.losses_clarity import multilabel_classification_loss
@@ -42,8 +42,8 @@ from clarity_hf.training.whole_files import replaced_files
 
 from .common import (
     DataRecipe,
-    films_that_decide,
     fit,
+    images_that_decide,
     open_recipe_sources,
     push_run,
     require_reporters,
@@ -88,8 +88,8 @@ teacher = AutoModelForImageClassification.from_pretrained("FOLDER_OR_HUB_ID")
 
 ## Data
 
-Trained on {{ train_films }} films of {{ names }}; the epoch was chosen on {{ validation_films }} validation films of
-{{ target }}, on which the figures below are too: they are optimistic by that choice.
+Trained on {{ train_images }} images of {{ names }}; the epoch was chosen on {{ validation_images }} validation images
+of {{ target }}, on which the figures below are too: they are optimistic by that choice.
 
 ## Validation
 
@@ -123,7 +123,7 @@ class TeacherRecipe(DataRecipe):
         default="adamw",
         metadata={"help": "'muon' for the matrices of the blocks, AdamW for the rest: for random weights."},
     )
-    drop_path_rate: float = field(default=0.0, metadata={"help": "Stochastic depth; 0.1 to 0.2 on real films."})
+    drop_path_rate: float = field(default=0.0, metadata={"help": "Stochastic depth; 0.1 to 0.2 on real images."})
     frozen_stages: int = field(
         default=0,
         metadata={
@@ -143,20 +143,20 @@ def train_teacher(recipe: TeacherRecipe, args: TrainingArguments) -> dict[str, f
     require_reporters(args)
     transformers.set_seed(args.seed)
     processor = build_processor(recipe)
-    plain = FilmTransform(processor, prior="none", film_cache=recipe.film_cache)
-    see = FilmTransform(processor, recipe.augment, recipe.crop_scale, "none", recipe.film_cache, recipe.blur)
+    plain = ImageTransform(processor, prior="none", image_cache=recipe.image_cache)
+    see = ImageTransform(processor, recipe.augment, recipe.crop_scale, "none", recipe.image_cache, recipe.blur)
     sources = open_recipe_sources(recipe, see.canvas[0], args.seed)
-    films = JoinedRows([source.train for source in sources.values()])
+    images = JoinedRows([source.train for source in sources.values()])
     findings = next(iter(sources.values())).findings
-    model = build_model(recipe, findings, prevalence_of(sample_labels(films)))
+    model = build_model(recipe, findings, prevalence_of(sample_labels(images)))
     freeze_stages(model, recipe.frozen_stages)
     validations = {name: TransformedDataset(source.validation, plain) for name, source in sources.items()}
-    evaluated, validation = films_that_decide(validations, args)
+    evaluated, validation = images_that_decide(validations, args)
 
     trainer = CardKeepingTrainer(
         model=model,
         args=args,
-        train_dataset=TransformedDataset(films, see, args.seed),
+        train_dataset=TransformedDataset(images, see, args.seed),
         eval_dataset=evaluated,
         processing_class=processor,
         compute_loss_func=annotated_loss,
@@ -169,10 +169,10 @@ def train_teacher(recipe: TeacherRecipe, args: TrainingArguments) -> dict[str, f
     if trainer.is_world_process_zero():
         licence = licence_of_weights(recipe.model)
         names = [source.name for source in sources.values()]
-        write_card(Path(args.output_dir), model, recipe, prediction, names, len(films), licence)
+        write_card(Path(args.output_dir), model, recipe, prediction, names, len(images), licence)
         auroc = prediction.metrics["validation_auroc"]
         print(
-            f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(validation)} films), "
+            f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(validation)} images), "
             f"licence of the weights {licence[0]}"
         )
     push_run(trainer)
@@ -208,12 +208,12 @@ def build_processor(recipe: TeacherRecipe) -> ClarityImageProcessor:
 
 
 def build_model(recipe: TeacherRecipe, findings: Sequence[str], prevalence: np.ndarray) -> PreTrainedModel:
-    """A ConvNeXtV2 with random weights, or a checkpoint; a new head starts at the films' prevalence.
+    """A ConvNeXtV2 with random weights, or a checkpoint; a new head starts at the images' prevalence.
 
     Args:
         recipe: Arguments.
         findings: Names of the F logits.
-        prevalence: `(F,)` shares of positives among the training films, clamped to [0.01, 0.99].
+        prevalence: `(F,)` shares of positives among the training images, clamped to [0.01, 0.99].
 
     Raises:
         ValueError: The checkpoint lacks tensors, or has others of another shape than the config's, besides a head that
@@ -373,7 +373,7 @@ def write_card(
     recipe: TeacherRecipe,
     prediction: PredictionOutput,
     data: Sequence[str],
-    train_films: int,
+    train_images: int,
     licence: tuple[str, str],
 ) -> None:
     """Write `README.md` beside the model.
@@ -382,9 +382,9 @@ def write_card(
         folder: Of the model.
         model: As it was trained.
         recipe: Arguments.
-        prediction: Of the validation films, with their labels and metrics.
+        prediction: Of the validation images, with their labels and metrics.
         data: Names of the data sets.
-        train_films: Films trained on.
+        train_images: Images trained on.
         licence: From [`licence_of_weights`].
     """
     positives = (prediction.label_ids == 1).sum(0)
@@ -410,8 +410,8 @@ def write_card(
         parameters=f"{model.num_parameters() / 1e6:.1f}",
         image_size=f"{recipe.image_size} × {recipe.image_size}",
         licence_note=licence[1],
-        train_films=f"{train_films:,}",
-        validation_films=f"{len(prediction.label_ids):,}",
+        train_images=f"{train_images:,}",
+        validation_images=f"{len(prediction.label_ids):,}",
         names=" and ".join(data),
         target=data[-1],
         auroc=figure(prediction.metrics["validation_auroc"]),

@@ -20,7 +20,7 @@ from transformers.trainer_utils import PredictionOutput
 from clarity_hf.configuration_clarity import PER_FINDING_FIELDS, TRAINING_DEFAULTS, ClarityConfig
 from clarity_hf.data.sources import JoinedRows, Source, prevalence_of, sample_labels
 from clarity_hf.data.streaming import TransformedStream
-from clarity_hf.data.transforms import FilmTransform, TransformedDataset
+from clarity_hf.data.transforms import ImageTransform, TransformedDataset
 from clarity_hf.deployment.model_card import write_model_card
 from clarity_hf.evaluation import MultilabelAuroc, youden_thresholds
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
@@ -34,8 +34,8 @@ from clarity_hf.training.teacher_cache import cache_teacher_logits
 
 from .common import (
     DataRecipe,
-    films_that_decide,
     fit,
+    images_that_decide,
     open_recipe_sources,
     push_run,
     require_reporters,
@@ -73,8 +73,8 @@ class TrainingRecipe(DataRecipe):
     streaming: bool = field(
         default=False,
         metadata={
-            "help": "Read films as a stream; give --max_steps. They are one epoch, so --background_warmup_epochs is a "
-            "share of the whole run: 0.1 for its first tenth."
+            "help": "Read images as a stream; give --max_steps. They are one epoch, so --background_warmup_epochs is "
+            "a share of the whole run: 0.1 for its first tenth."
         },
     )
     model: str | None = field(
@@ -92,19 +92,19 @@ class TrainingRecipe(DataRecipe):
         metadata={"help": "Side of the model's input, a multiple of the patch; default: the checkpoint's, or 224."},
     )
     config: str | None = field(
-        default=None, metadata={"help": "JSON of ClarityConfig fields to change, such as '{\"pooling\": \"linear\"}'."}
+        default=None, metadata={"help": 'JSON of ClarityConfig fields to change, such as \'{"pooling": "linear"}\'.'}
     )
     attn_implementation: str | None = field(
         default=None, metadata={"help": "Attention of the blocks; 'eager' trains faster on CPUs."}
     )
     teacher: str | None = field(default=None, metadata={"help": "Image classifier with the same findings."})
     teacher_cache: str | None = field(
-        default=None, metadata={"help": "Folder for the teacher's logits, each film asked once; with --augment flip."}
+        default=None, metadata={"help": "Folder for the teacher's logits, each image asked once; with --augment flip."}
     )
     balance_positives: bool = field(
         default=False, metadata={"help": "Weigh positives so that both classes of a finding count alike."}
     )
-    drop_path_rate: float = field(default=0.0, metadata={"help": "Stochastic depth; 0.1 to 0.2 on real films."})
+    drop_path_rate: float = field(default=0.0, metadata={"help": "Stochastic depth; 0.1 to 0.2 on real images."})
     draw_rate: float = field(
         default=0.0,
         metadata={
@@ -147,7 +147,7 @@ def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, f
         args: Of the Trainer. With several data sets its metric for the best epoch is changed to that of the last.
 
     Returns:
-        Metrics of the model on the validation films of the last data set, such as `validation_auroc`; chosen on them
+        Metrics of the model on the validation images of the last data set, such as `validation_auroc`; chosen on them
         are the epoch and the thresholds.
 
     Raises:
@@ -158,39 +158,39 @@ def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, f
     transformers.set_seed(args.seed)
     processor = build_processor(recipe)
     recipe = replace(recipe, image_size=processor.size["height"])
-    plain = FilmTransform(processor, prior=recipe.prior, film_cache=recipe.film_cache)
-    see = FilmTransform(
+    plain = ImageTransform(processor, prior=recipe.prior, image_cache=recipe.image_cache)
+    see = ImageTransform(
         processor,
         recipe.augment,
         recipe.crop_scale,
         recipe.prior,
-        recipe.film_cache,
+        recipe.image_cache,
         recipe.blur,
         recipe.draw_rate,
     )
     sources = open_sources_with_prior(recipe, see.canvas[0], args.seed)
-    films = join_films(recipe, sources, args.seed)
+    images = join_images(recipe, sources, args.seed)
     findings = next(iter(sources.values())).findings
-    model = build_model(recipe, findings, sample_labels(films))
+    model = build_model(recipe, findings, sample_labels(images))
     teacher = Teacher.from_pretrained(recipe.teacher, findings, processor) if recipe.teacher else None
     if teacher is not None and recipe.teacher_cache:
-        films = with_cached_logits(recipe, args, films, teacher, processor, recipe.teacher_cache)
+        images = with_cached_logits(recipe, args, images, teacher, processor, recipe.teacher_cache)
         teacher = None
     transformed: Any = TransformedStream if recipe.streaming else TransformedDataset
-    train_films = transformed(films, see, args.seed)
+    train_images = transformed(images, see, args.seed)
     validations = {name: transformed(source.validation, plain) for name, source in sources.items()}
-    evaluated, validation = films_that_decide(validations, args)
+    evaluated, validation = images_that_decide(validations, args)
     trainer = ClarityDistillationTrainer(
         model=model,
         args=args,
-        train_dataset=train_films,
+        train_dataset=train_images,
         eval_dataset=evaluated,
         processing_class=processor,
         teacher=teacher,
         compute_metrics=MultilabelAuroc(findings, recipe.min_positives).of_prediction,
     )
     prediction = fit(trainer, recipe, validation)
-    save(trainer, model, recipe, prediction, list(sources), None if recipe.streaming else len(train_films))
+    save(trainer, model, recipe, prediction, list(sources), None if recipe.streaming else len(train_images))
     trainer.accelerator.end_training()
     return prediction.metrics
 
@@ -201,7 +201,7 @@ def save(
     recipe: TrainingRecipe,
     prediction: PredictionOutput,
     data: Sequence[str],
-    train_films: int | None,
+    train_images: int | None,
 ) -> None:
     """Leave the model with its thresholds, the run's history and a model card in the output folder.
 
@@ -211,9 +211,9 @@ def save(
         trainer: Has trained; every process calls this.
         model: The one that it trained.
         recipe: Arguments.
-        prediction: Logits and labels `(n, F)` of the validation films of the last data set, and the metrics on them.
+        prediction: Logits and labels `(n, F)` of the validation images of the last data set, and the metrics on them.
         data: Names of the data sets.
-        train_films: How many there are, if known.
+        train_images: How many there are, if known.
     """
     args = trainer.args
     scores = 1 / (1 + np.exp(-prediction.predictions.astype(np.float64)))
@@ -226,7 +226,7 @@ def save(
             model,
             data=data,
             target=data[-1],
-            train_films=train_films,
+            train_images=train_images,
             validation_labels=prediction.label_ids,
             metrics=prediction.metrics,
             history=trainer.state.log_history,
@@ -239,10 +239,10 @@ def save(
     if np.isnan(auroc):
         print(
             f"warning: no finding has {recipe.min_positives} positives and a negative among the "
-            f"{len(prediction.label_ids)} validation films (--min_positives): no epoch could be chosen by AUROC, "
+            f"{len(prediction.label_ids)} validation images (--min_positives): no epoch could be chosen by AUROC, "
             "and the weights are those of the last step."
         )
-    print(f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(prediction.label_ids)} films)")
+    print(f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(prediction.label_ids)} images)")
 
 
 def open_sources_with_prior(recipe: TrainingRecipe, phantom_size: int, seed: int) -> dict[str, Source]:
@@ -251,7 +251,7 @@ def open_sources_with_prior(recipe: TrainingRecipe, phantom_size: int, seed: int
     sources = open_recipe_sources(recipe, phantom_size, seed, **options)
     if recipe.prior == "masks" and not any(source.has_prior for source in sources.values()):
         raise ValueError(
-            f"`prior` must be auto, atlas or none where no film has a mask, got masks for {list(sources)}. Nothing "
+            f"`prior` must be auto, atlas or none where no image has a mask, got masks for {list(sources)}. Nothing "
             "would teach the foreground: give --masks_dir or another --prior."
         )
     return sources
@@ -260,24 +260,24 @@ def open_sources_with_prior(recipe: TrainingRecipe, phantom_size: int, seed: int
 def with_cached_logits(
     recipe: TrainingRecipe,
     args: ClarityTrainingArguments,
-    films: Any,
+    images: Any,
     teacher: Teacher,
     processor: ClarityImageProcessor,
     folder: str,
 ) -> Any:
-    """Training films with the teacher's logits, for each view of them that training will see.
+    """Training images with the teacher's logits, for each view of them that training will see.
 
     Args:
         recipe: Arguments; `augment` says which views there will be.
         args: Of the Trainer: device, batch and workers.
-        films: Training films.
+        images: Training images.
         teacher: Whom to ask.
         processor: The student's preprocessing.
         folder: That keeps the logits, see [`cache_teacher_logits`].
     """
     views = ("identity", "mirror") if recipe.augment == "flip" else ("identity",)
     return cache_teacher_logits(
-        films,
+        images,
         teacher.to(args.device),
         processor,
         folder,
@@ -301,17 +301,17 @@ def build_processor(recipe: TrainingRecipe) -> ClarityImageProcessor:
     )
 
 
-def join_films(recipe: TrainingRecipe, sources: dict[str, Source], seed: int) -> Any:
-    """The training films of all data sets one after the other, or the stream of one, shuffled.
+def join_images(recipe: TrainingRecipe, sources: dict[str, Source], seed: int) -> Any:
+    """The training images of all data sets one after the other, or the stream of one, shuffled.
 
     Raises:
-        ValueError: Several streams, or `film_repeats` or `teacher_cache` of one.
+        ValueError: Several streams, or `image_repeats` or `teacher_cache` of one.
     """
     if not recipe.streaming:
         return JoinedRows([source.train for source in sources.values()])
-    if len(sources) > 1 or recipe.film_repeats > 1 or recipe.teacher_cache:
+    if len(sources) > 1 or recipe.image_repeats > 1 or recipe.teacher_cache:
         raise ValueError(
-            f"`streaming` must be of one data set, without --film_repeats and --teacher_cache, got {list(sources)}. "
+            f"`streaming` must be of one data set, without --image_repeats and --teacher_cache, got {list(sources)}. "
             "Leave --streaming out: rows with an index are read from disk too."
         )
     stream = next(iter(sources.values())).train
@@ -321,12 +321,12 @@ def join_films(recipe: TrainingRecipe, sources: dict[str, Source], seed: int) ->
 def build_model(
     recipe: TrainingRecipe, findings: Sequence[str], labels: np.ndarray
 ) -> ClarityForMultiLabelLocalization:
-    """A new model with the training films' prevalence in its biases, or a checkpoint at the wanted size.
+    """A new model with the training images' prevalence in its biases, or a checkpoint at the wanted size.
 
     Args:
         recipe: Arguments.
         findings: Names of the F findings.
-        labels: `(n, F)` of training films, 1, 0, NaN.
+        labels: `(n, F)` of training images, 1, 0, NaN.
     """
     changes = {"drop_path_rate": recipe.drop_path_rate} | json.loads(recipe.config or "{}")
     if recipe.balance_positives:

@@ -52,7 +52,7 @@ class ClarityTrainingArguments(TrainingArguments):
     matrix_optimizer: Literal["adamw", "muon"] = field(
         default="adamw",
         metadata={
-            "help": "Optimizer of the blocks' matrices, beside AdamW for the rest; 'muon' learns from fewer films "
+            "help": "Optimizer of the blocks' matrices, beside AdamW for the rest; 'muon' learns from fewer images "
             "when a ViT starts from random weights. --adam_beta1, --adam_beta2 and --adam_epsilon are AdamW's beside "
             "it; --optim must be left out."
         },

@@ -312,7 +312,7 @@ def _fold_layer_scales(plan: _Plan, scales: dict[str, torch.Tensor]) -> None:
 
 
 def _fit_channels(plan: _Plan, channels: int) -> None:
-    """Sum or spread a patch embedding over channels, so that a grey film repeated over them embeds alike."""
+    """Sum or spread a patch embedding over channels, so that a grey image repeated over them embeds alike."""
     name = "embeddings.patch_projection.weight"
     weight = plan.tensors[name]
     if weight.shape[1] == channels:

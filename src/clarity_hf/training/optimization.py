@@ -79,7 +79,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
     r"""Muon for the matrices of the blocks, AdamW for everything else, as one optimizer.
 
     Muon replaces a matrix's momentum by its nearest orthogonal matrix, scaled so that one learning rate serves both
-    (the update's root mean square is AdamW's). A ViT from random weights learns from about half as many films with it.
+    (the update's root mean square is AdamW's). A ViT from random weights learns from about half as many images with
+    it.
 
     A group is Muon's where it has Muon's settings, else AdamW's, as one that is added later. Groups and state are all
     there is: what copies, stores or replaces them needs to know nothing of the two optimizers.

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class Teacher(nn.Module):
-    """A frozen classifier that sees the student's films at its own resolution and normalisation.
+    """A frozen classifier that sees the student's images at its own resolution and normalisation.
 
     Args:
         model: Any model with `logits` `(B, F')` in its output, such as ConvNeXtV2 from transformers or timm through
@@ -75,10 +75,10 @@ class Teacher(nn.Module):
             student_processor: The student's image processor; its normalisation is undone before the teacher's is done.
 
         Raises:
-            ValueError: The teacher lacks a finding, or one of the image processors leaves films outside [0, 1] before
+            ValueError: The teacher lacks a finding, or one of the image processors leaves images outside [0, 1] before
                 it normalises.
         """
-        # A file in half precision would compute in it, and films come in float32.
+        # A file in half precision would compute in it, and images come in float32.
         model = load_foreign_model(AutoModelForImageClassification, name_or_path, dtype=torch.float32)
         mean, std, size = _preprocessing(AutoImageProcessor.from_pretrained(name_or_path))
         return cls(model, findings, *_normalisation(student_processor), mean, std, size)
@@ -188,7 +188,7 @@ def _normalisation(processor: Any) -> tuple[Sequence[float], Sequence[float]]:
     if not rescale or not math.isclose(factor, 1 / 255, rel_tol=1e-3):
         raise ValueError(
             f"`do_rescale` of the image processor must be True with a `rescale_factor` of 1/255, got {rescale} and "
-            f"{factor}. Films would come on another scale than [0, 1]: correct the preprocessor_config.json."
+            f"{factor}. Images would come on another scale than [0, 1]: correct the preprocessor_config.json."
         )
     if not getattr(processor, "do_normalize", True):
         return [0.0], [1.0]

@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The teacher's logits, computed once per film for fixed views and kept in a folder.
+"""The teacher's logits, computed once per image for fixed views and kept in a folder.
 
-A training step then costs no forward of the teacher. It serves views that do not change: the whole film and its
+A training step then costs no forward of the teacher. It serves views that do not change: the whole image and its
 mirror image. Random crops and endless phantoms need the teacher online.
 """
 
@@ -24,14 +24,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
-from clarity_hf.data.transforms import FilmTransform
+from clarity_hf.data.transforms import ImageTransform
 from clarity_hf.fingerprints import add_tensors
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 
 from .teacher import Teacher
 
 FORMAT_VERSION = 1
-"""Part of every fingerprint: raise it when the files or the way from a film to `pixel_values` change."""
+"""Part of every fingerprint: raise it when the files or the way from an image to `pixel_values` change."""
 
 KEY_BYTES = 16
 
@@ -47,8 +47,8 @@ logger = logging.getLogger(__name__)
 class CachedTeacherRows:
     """A map-style data set whose rows also hold `teacher_logits` `(V, F)` float32, one line a view.
 
-    The logits lie in memory as one array (112,000 films, two views and 14 findings take 13 MB), so a row costs no look
-    into a file.
+    The logits lie in memory as one array (112,000 images, two views and 14 findings take 13 MB), so a row costs no
+    look into a file.
 
     Args:
         rows: The data set, in the order of the logits.
@@ -69,7 +69,7 @@ class CachedTeacherRows:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Row `index` and its `teacher_logits` `(V, F)`."""
-        if not 0 <= index < len(self):  # a negative one would pair a row with another film's logits
+        if not 0 <= index < len(self):  # a negative one would pair a row with another image's logits
             raise IndexError(f"`index` must be between 0 and {len(self) - 1}, got {index}.")
         return {**self.rows[index], "teacher_logits": self.logits[index]}
 
@@ -84,8 +84,8 @@ class TeacherLogits:
 
     Files are named `FINGERPRINT-DIGEST.safetensors`. The fingerprint covers the teacher's weights, its preprocessing,
     the order of the findings, the student's preprocessing and the views: another teacher or another view uses other
-    files. The digest covers the content, which is checked on reading. Films are found by their content, so that a
-    changed film is another film, wherever it lies.
+    files. The digest covers the content, which is checked on reading. Images are found by their content, so that a
+    changed image is another image, wherever it lies.
 
     Args:
         folder: Made when the first file is written.
@@ -108,26 +108,26 @@ class TeacherLogits:
         if not views or tuple(views) != names[: len(views)]:
             raise ValueError(f"`views` must be {names[:1]} or {names}, got {tuple(views)}. Their order is fixed.")
         self.folder, self.teacher, self.views = Path(folder).expanduser(), teacher, tuple(views)
-        self.transform = FilmTransform(image_processor, prior="none")
+        self.transform = ImageTransform(image_processor, prior="none")
         self.fingerprint = fingerprint(teacher, image_processor, self.views)
         self.known: dict[bytes, np.ndarray] = {}
 
     def read(self) -> None:
-        """Read what is in the folder; a damaged file is deleted with a warning and its films are computed anew."""
+        """Read what is in the folder; a damaged file is deleted with a warning and its images are computed anew."""
         for path in sorted(self.folder.glob(f"{self.fingerprint}-*.safetensors")):
             try:
                 keys, logits = _read_part(path)
             except (SafetensorError, ValueError) as error:
-                logger.warning("%s is damaged and is deleted, its films are computed anew: %s", path, error)
+                logger.warning("%s is damaged and is deleted, its images are computed anew: %s", path, error)
                 path.unlink(missing_ok=True)  # another run may have seen it too
                 continue
             self.known.update(zip(map(bytes, keys), logits, strict=True))
 
     def add(self, keys: Sequence[bytes], pixel_values: torch.Tensor) -> None:
-        """Compute the logits of films by their keys; kept in memory until [`write`].
+        """Compute the logits of images by their keys; kept in memory until [`write`].
 
         Args:
-            keys: B keys of [`film_key`].
+            keys: B keys of [`image_key`].
             pixel_values: `(B, C, H, W)` as the student sees them.
 
         Raises:
@@ -139,16 +139,16 @@ class TeacherLogits:
             logits = torch.stack([self.teacher(VIEWS[view](pixel_values)) for view in self.views], dim=1)
         if not logits.isfinite().all():
             raise ValueError(
-                f"`teacher` must answer with finite logits, got NaN or infinity in a batch of {len(keys)} films. "
+                f"`teacher` must answer with finite logits, got NaN or infinity in a batch of {len(keys)} images. "
                 "Look for a diverged teacher."
             )
         self.known.update(zip(keys, logits.float().cpu().numpy(), strict=True))
 
     def write(self, keys: Sequence[bytes]) -> Path:
-        """Write the logits of films as one file, whole or not at all.
+        """Write the logits of images as one file, whole or not at all.
 
         Args:
-            keys: Of films that are in memory; at least one.
+            keys: Of images that are in memory; at least one.
 
         Returns:
             The file's path.
@@ -185,19 +185,19 @@ def cache_teacher_logits(
 ) -> CachedTeacherRows:
     """Give every row the teacher's logits, computing those that the folder lacks.
 
-    Every film's file is read once, to know it by its content; only unknown films are decoded and pass the teacher, on
-    the device where it is. Of several processes (known once the training arguments are made) the first does it all and
-    the others wait for the result, so a first pass over many films may need a longer `ddp_timeout` or a run of its own
-    in one process. Logits are computed in float32, also where training uses a lower precision.
+    Every image's file is read once, to know it by its content; only unknown images are decoded and pass the teacher,
+    on the device where it is. Of several processes (known once the training arguments are made) the first does it all
+    and the others wait for the result, so a first pass over many images may need a longer `ddp_timeout` or a run of
+    its own in one process. Logits are computed in float32, also where training uses a lower precision.
 
     Args:
-        rows: Map-style rows for [`FilmTransform`], before it; `image` at least.
+        rows: Map-style rows for [`ImageTransform`], before it; `image` at least.
         teacher: As the Trainer would use it online.
         image_processor: The student's: another one is another cache.
         folder: Of the files; it may be shared by teachers, data sets and runs.
         views: `("identity",)` or `("identity", "mirror")`; the second serves training with flips.
-        batch_size: Films in a forward of the teacher.
-        part_size: New films after which a file is written: so many are lost at most when the run is stopped.
+        batch_size: Images in a forward of the teacher.
+        part_size: New images after which a file is written: so many are lost at most when the run is stopped.
         num_workers: Processes that read and decode.
         progress: Whether to show a bar.
 
@@ -220,8 +220,8 @@ def cache_teacher_logits(
     return CachedTeacherRows(rows, result[0])
 
 
-def film_key(image: Any) -> bytes:
-    """Key of a film by its content.
+def image_key(image: Any) -> bytes:
+    """Key of an image by its content.
 
     Args:
         image: What a row's `image` holds: the `{"path", "bytes"}` of an undecoded `datasets.Image`, a path, the bytes
@@ -243,7 +243,7 @@ def film_key(image: Any) -> bytes:
 
 
 def fingerprint(teacher: Teacher, image_processor: ClarityImageProcessor, views: Sequence[str]) -> str:
-    """What logits depend on beside the film, as 16 hexadecimal digits.
+    """What logits depend on beside the image, as 16 hexadecimal digits.
 
     Args:
         teacher: Weights, architecture, own size and normalisation, and the order of the student's findings in it.
@@ -269,10 +269,12 @@ def fingerprint(teacher: Teacher, image_processor: ClarityImageProcessor, views:
     return digest.hexdigest()
 
 
-class _Films(torch.utils.data.Dataset):
-    """Key of each row's film and, where it is not known, what the student sees of it: `(key, pixel_values | None)`."""
+class _Images(torch.utils.data.Dataset):
+    """Key of each row's image and, where it is not known, what the student sees of it: `(key, pixel_values |
+    None)`.
+    """
 
-    def __init__(self, rows: Any, transform: FilmTransform, known: set[bytes]):
+    def __init__(self, rows: Any, transform: ImageTransform, known: set[bytes]):
         self.rows, self.transform, self.known = rows, transform, known
 
     def __len__(self) -> int:
@@ -282,13 +284,13 @@ class _Films(torch.utils.data.Dataset):
         row = self.rows[index]
         if "image" not in row:
             raise ValueError(
-                f"`rows` must hold films under 'image', got {sorted(row)}. Give the rows before they are transformed."
+                f"`rows` must hold images under 'image', got {sorted(row)}. Give the rows before they are transformed."
             )
         image = row["image"]
         encoded = _encoded(image)
         if encoded is not None:  # read once: what is hashed is what the teacher sees
             image = {"path": _path_of(image), "bytes": encoded}
-        key = film_key(image)
+        key = image_key(image)
         if key in self.known:
             return key, None
         return key, self.transform({"image": image, "labels": row.get("labels", [])})["pixel_values"]
@@ -297,10 +299,10 @@ class _Films(torch.utils.data.Dataset):
 def _fill(
     cache: TeacherLogits, rows: Any, batch_size: int, part_size: int, num_workers: int, progress: bool
 ) -> np.ndarray:
-    """Logits `(n, V, F)` of all rows; new ones go to the folder, `part_size` films to a file."""
+    """Logits `(n, V, F)` of all rows; new ones go to the folder, `part_size` images to a file."""
     before = len(cache.known)
-    films = torch.utils.data.DataLoader(
-        _Films(rows, cache.transform, set(cache.known)),
+    images = torch.utils.data.DataLoader(
+        _Images(rows, cache.transform, set(cache.known)),
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=list,
@@ -315,7 +317,7 @@ def _fill(
             unwritten.extend(waiting)
             waiting.clear()
 
-    for batch in tqdm(films, desc="teacher", unit="batch", disable=not progress):
+    for batch in tqdm(images, desc="teacher", unit="batch", disable=not progress):
         for key, pixel_values in batch:
             keys.append(key)
             if pixel_values is not None and key not in cache.known:
@@ -328,13 +330,13 @@ def _fill(
     compute()
     if unwritten:
         cache.write(unwritten)
-    logger.info("teacher's logits of %d films: %d computed, %d cached", len(rows), len(cache.known) - before, before)
+    logger.info("teacher's logits of %d images: %d computed, %d cached", len(rows), len(cache.known) - before, before)
     shape = (0, len(cache.views), len(cache.teacher.order))
     return np.stack([cache.known[key] for key in keys]) if keys else np.zeros(shape, np.float32)
 
 
 def _require_fixed(rows: Any) -> None:
-    """Refuse rows without an index, and rows that are other films in another epoch."""
+    """Refuse rows without an index, and rows that are other images in another epoch."""
     if not (hasattr(rows, "__getitem__") and hasattr(rows, "__len__")):
         raise ValueError(
             f"`rows` must be map-style, got {type(rows).__name__}, a stream. Open the data set without streaming, or "
@@ -342,8 +344,8 @@ def _require_fixed(rows: Any) -> None:
         )
     for part in _epoch_dependent(rows):
         raise ValueError(
-            f"`rows` must be the same films in every epoch, got {type(part).__name__}, which draws new ones. "
-            "Give the Trainer the teacher itself, or write the films to a folder once (write_phantoms)."
+            f"`rows` must be the same images in every epoch, got {type(part).__name__}, which draws new ones. "
+            "Give the Trainer the teacher itself, or write the images to a folder once (write_phantoms)."
         )
 
 
@@ -360,7 +362,7 @@ def _epoch_dependent(rows: Any) -> Iterator[Any]:
 
 
 def _encoded(image: Any) -> bytes | None:
-    """The bytes of a film's file, or None for pixels."""
+    """The bytes of an image's file, or None for pixels."""
     if isinstance(image, Mapping) and image.get("bytes") is not None:
         return image["bytes"]
     if isinstance(image, bytes):
@@ -398,6 +400,6 @@ __all__ = [
     "CachedTeacherRows",
     "TeacherLogits",
     "cache_teacher_logits",
-    "film_key",
     "fingerprint",
+    "image_key",
 ]

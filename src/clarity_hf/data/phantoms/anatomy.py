@@ -45,7 +45,7 @@ def draw_heart(geometry: Geometry, ratio: float, sag: float = 0.0, window: Windo
         geometry: Of the patient.
         ratio: Width of the heart, as a share of the thorax's.
         sag: Lengthens it downwards, in units of the patient frame.
-        window: Pixels to draw, by default the whole film.
+        window: Pixels to draw, by default the whole image.
 
     Returns:
         `(h, w)` float32 from 0 to 1 for the pixels of the window.

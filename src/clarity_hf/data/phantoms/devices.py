@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What lies on films without being a finding: lines, tubes, electrodes, letters, the edges of the plate."""
+"""What lies on images without being a finding: lines, tubes, electrodes, letters, the edges of the plate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LETTERS: dict[str, list[tuple[tuple[float, float], ...]]] = {
 
 
 def draw_devices(geometry: Geometry, rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
-    """Add lines, tubes, electrodes, a pacemaker, lead letters and the edges of the plate to a film.
+    """Add lines, tubes, electrodes, a pacemaker, lead letters and the edges of the plate to an image.
 
     Args:
         geometry: Of the patient.

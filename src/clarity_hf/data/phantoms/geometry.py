@@ -24,7 +24,7 @@ _CLOUD_NODES = 48  # along a side of the grid of `Geometry.field`
 
 @dataclass(frozen=True)
 class Person:
-    """What stays the same over a patient's films; lengths in units of the patient frame.
+    """What stays the same over a patient's images; lengths in units of the patient frame.
 
     Attributes:
         sex: `"M"` or `"F"`.
@@ -85,12 +85,12 @@ class Person:
 
 @dataclass(frozen=True)
 class Exam:
-    """What changes from film to film: view, position of the patient, exposure.
+    """What changes from image to image: view, position of the patient, exposure.
 
     Attributes:
         view: `"PA"` or `"AP"`.
-        scale: Of the patient frame, in shorter sides of the film.
-        center: Where (0, 0.5) of the patient frame lies: x, y in shorter sides of the film.
+        scale: Of the patient frame, in shorter sides of the image.
+        center: Where (0, 0.5) of the patient frame lies: x, y in shorter sides of the image.
         shear: Leaning of the patient: x per q.
         tilt: `q` by which the left shoulder and apex are lower than the middle.
         breath: Added to `q` of the domes; negative is a shallow breath.
@@ -111,7 +111,7 @@ class Exam:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Exam:
-        """Draw the circumstances of a film; on AP films, mostly of people in bed, the breath is shallower."""
+        """Draw the circumstances of an image; on AP images, mostly of people in bed, the breath is shallower."""
         u = rng.random(16)
         z = rng.standard_normal(4)
         view = "AP" if u[0] < AP_SHARE else "PA"
@@ -162,17 +162,17 @@ def enlarge(
 
 
 class Geometry:
-    """Where a patient's organs lie, in the patient frame, and where the patient lies on the film.
+    """Where a patient's organs lie, in the patient frame, and where the patient lies on the image.
 
     `side` is -1 for the right lung (left in the image) and 1 for the left lung; `outer`, `floor`, `roof` and `spot`
     count `p` from the midline outwards on either side.
 
     Attributes:
-        person: What stays the same over the patient's films.
-        exam: What belongs to this film.
-        height: Of the film, in pixels.
-        width: Of the film, in pixels.
-        unit: Shorter side of the film, in pixels.
+        person: What stays the same over the patient's images.
+        exam: What belongs to this image.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        unit: Shorter side of the image, in pixels.
         p: `(H, W)` float32, `p` of each pixel's centre.
         q: `(H, 1)` float32, `q` of each row's centre.
         apex: `q` of the top of each lung.
@@ -231,7 +231,7 @@ class Geometry:
         return p, float(np.clip(q, self.roof(side, p), self.floor(side, p)))
 
     def window(self, p0: float, q0: float, p1: float, q1: float) -> Window:
-        """Pixels that hold the rectangle of the patient frame, cut to the film; at least two rows and columns."""
+        """Pixels that hold the rectangle of the patient frame, cut to the image; at least two rows and columns."""
         corners = [self.pixel(p, q) for p in (p0, p1) for q in (q0, q1)]
         xs, ys = [c[0] for c in corners], [c[1] for c in corners]
         x0, y0 = max(int(min(xs)) - 1, 0), max(int(min(ys)) - 1, 0)
@@ -270,7 +270,7 @@ class Geometry:
         """Smooth noise of about unit variance over a window; `grain` is the size of its clouds in patient units."""
         h, w = window[0].stop - window[0].start, window[1].stop - window[1].start
         pitch = grain * self.exam.scale * self.unit
-        # A fixed number of draws, and only as much of them as the window needs: the same at every size of film.
+        # A fixed number of draws, and only as much of them as the window needs: the same at every size of image.
         coarse = rng.standard_normal((_CLOUD_NODES, _CLOUD_NODES), dtype=np.float32) * np.float32(1.35)
         part = (0.0, 0.0, min(w / pitch + 0.5, _CLOUD_NODES), min(h / pitch + 0.5, _CLOUD_NODES))
         return enlarge(coarse, h, w, part)

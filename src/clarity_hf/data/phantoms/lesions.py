@@ -11,7 +11,7 @@ import numpy as np
 from .geometry import Window, step
 from .scene import Scene
 
-# A finding is visible when it changes the film by this many of 255 grey levels somewhere.
+# A finding is visible when it changes the image by this many of 255 grey levels somewhere.
 _VISIBLE_CHANGE = 14.0
 # Share of a finding's largest change below which it fades out, and that at which its box ends.
 _FADE, _BOX_LEVEL = (0.08, 0.22), 0.14
@@ -40,13 +40,14 @@ def settle(
     """Make a lesion visible, fade out what is too faint to be seen, and box what remains.
 
     Args:
-        scene: The normal film. Other findings do not count: a finding's box does not depend on its company.
+        scene: The normal image. Other findings do not count: a finding's box does not depend on its company.
         lesion: As painted.
-        contrast: Times how strongly it shows. Only for what changes the film where it lies: a large heart is its size.
+        contrast: Times how strongly it shows. Only for what changes the image where it lies: a large heart is its
+            size.
 
     Returns:
         The window; the change of the attenuation there, `(h, w)` float32, 0 outside the box; and the box, xyxy in
-        pixels of the film, right and bottom exclusive.
+        pixels of the image, right and bottom exclusive.
     """
     delta, normal = lesion.delta, scene.base[lesion.window]
     if lesion.extent is None:
@@ -64,7 +65,7 @@ def settle(
         seen = (change > _BOX_LEVEL * peak) & (strength > _BOX_LEVEL)
     else:
         seen = lesion.extent
-    if not seen.any():  # off the film: keep its strongest pixel, so that a finding never lacks a box
+    if not seen.any():  # off the image: keep its strongest pixel, so that a finding never lacks a box
         seen = strength >= strength.max()
     rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
     y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
@@ -96,7 +97,7 @@ def around(scene: Scene, side: int, p0: float, q0: float, a: float, b: float) ->
     """Window about a point of a lung.
 
     Args:
-        scene: The normal film.
+        scene: The normal image.
         side: -1 for the right lung, 1 for the left.
         p0: Of the point, from the midline outwards.
         q0: Of the point.

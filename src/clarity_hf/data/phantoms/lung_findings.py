@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Painters of the findings inside the lungs: atelectasis, opacities, edema, emphysema and fibrosis.
 
-A painter takes the normal film and the finding's own random stream and returns one lesion, or one for each side.
+A painter takes the normal image and the finding's own random stream and returns one lesion, or one for each side.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Canvas:
     """Strokes in the patient frame, drawn larger and reduced so that their edges are smooth; values 0 to 1."""
 
     def __init__(self, geometry: Geometry) -> None:
-        # On small films a stroke is a few pixels wide: they are drawn larger still.
+        # On small images a stroke is a few pixels wide: they are drawn larger still.
         self.factor = 2 if geometry.unit >= 160 else 4
         self.image = PIL.Image.new("L", (geometry.width * self.factor, geometry.height * self.factor))
         self.pen = PIL.ImageDraw.Draw(self.image)
@@ -160,7 +160,7 @@ def draw_bones(geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_scapula(canvas: Canvas, geometry: Geometry, side: int, u: np.ndarray) -> None:
-    """A faint triangle; on PA films it is turned out of the lung for the most part."""
+    """A faint triangle; on PA images it is turned out of the lung for the most part."""
     out = 0.05 if geometry.exam.view == "PA" else 0.0
     top = geometry.person.apex + 0.03 + 0.02 * u[0]
     p = np.array([0.27, 0.36, 0.37, 0.32, 0.295]) + out + 0.02 * (u[1] - 0.5)

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The normal film of a seed: all layers put together, the noise and the tone curve."""
+"""The normal image of a seed: all layers put together, the noise and the tone curve."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HEART_ATTENUATION = 0.65
 
 
 class Stream(enum.IntEnum):
-    """Random streams of a film.
+    """Random streams of an image.
 
     Findings follow from `FIRST_FINDING` on, one each: what one of them draws cannot shift what another draws.
     """
@@ -40,12 +40,12 @@ class Stream(enum.IntEnum):
     FIRST_FINDING = 8
 
     def generator(self, seed: int, finding: int = 0) -> np.random.Generator:
-        """Generator of this stream of the film `seed`; `finding` counts on from `FIRST_FINDING`."""
+        """Generator of this stream of the image `seed`; `finding` counts on from `FIRST_FINDING`."""
         return np.random.default_rng([seed, int(self) + finding])
 
 
 class Scene(Geometry):
-    """The normal film of a seed: its geometry, its layers, and the means to show it.
+    """The normal image of a seed: its geometry, its layers, and the means to show it.
 
     Attributes:
         lung: `(H, W)` float32, depth of air from 0 to 1.
@@ -55,7 +55,7 @@ class Scene(Geometry):
         vessels: `(H, W)` float32, depth of the vessels of the lungs.
         thorax: `(H, W)` bool, silhouette of lungs, heart and mediastinum.
         base: `(H, W)` attenuation of patient and devices.
-        noise: `(H, W)` attenuation that is added before the film is shown.
+        noise: `(H, W)` attenuation that is added before the image is shown.
     """
 
     def __init__(self, seed: int, person: Person, exam: Exam, height: int, width: int) -> None:
@@ -88,9 +88,9 @@ class Scene(Geometry):
         self._offset, self._gain = -black, 2048 / (white - black)
 
     def grey(self, attenuation: np.ndarray) -> np.ndarray:
-        """Grey levels in [0, 255], float32, of an attenuation, through the film's tone curve."""
+        """Grey levels in [0, 255], float32, of an attenuation, through the image's tone curve."""
         return self._tone[np.clip((attenuation + self._offset) * self._gain, 0, 2047).astype(np.int16)]
 
     def show(self, attenuation: np.ndarray) -> np.ndarray:
-        """The film that an attenuation gives, uint8."""
+        """The image that an attenuation gives, uint8."""
         return (self.grey(attenuation) + 0.5).astype(np.uint8)

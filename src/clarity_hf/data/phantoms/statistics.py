@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Which findings a film has: the statistics of NIH ChestX-ray14 and the draw of labels from them.
+"""Which findings an image has: the statistics of NIH ChestX-ray14 and the draw of labels from them.
 
 From the tables of Wang et al., "ChestX-ray8", CVPR 2017. Rows and columns are in the order of `FINDINGS`.
 """
@@ -13,10 +13,12 @@ import numpy as np
 from clarity_hf.labels import FINDINGS
 
 NORMAL_SHARE = 0.45
-"""Share of films without a finding, when findings are drawn at random."""
+"""Share of images without a finding, when findings are drawn at random."""
 
 PREVALENCE_TEMPERING = 0.3
-"""Exponent of the release's counts when a film's first finding is drawn: 1 is NIH's prevalence, 0 makes all equal."""
+"""Exponent of the release's counts when an image's first finding is drawn: 1 is NIH's prevalence, 0 makes all
+equal.
+"""
 
 COOCCURRENCE_GAIN = 1.35
 """Factor of the release's conditional frequencies when further findings are added to the first."""
@@ -25,12 +27,12 @@ LEAST_SHARE = 0.07
 """Least share of a finding among the first findings: without it there would be hardly any hernia to learn from."""
 
 MAX_FINDINGS = 4
-"""Most findings of a film, when findings are drawn at random."""
+"""Most findings of an image, when findings are drawn at random."""
 
 AP_SHARE = 0.400
-"""Share of AP films among all films of the release."""
+"""Share of AP images among all images of the release."""
 
-# Films of the release (112,120) that have both findings; the diagonal has the finding's own count.
+# Images of the release (112,120) that have both findings; the diagonal has the finding's own count.
 _COOCCURRENCE = (
     (11559, 370, 3275, 3264, 739, 590, 262, 774, 1223, 221, 424, 220, 496, 40),
     (370, 2776, 1063, 587, 102, 108, 41, 49, 169, 127, 44, 52, 111, 7),
@@ -47,7 +49,7 @@ _COOCCURRENCE = (
     (496, 111, 849, 750, 452, 411, 48, 289, 251, 64, 151, 176, 3385, 8),
     (40, 7, 21, 33, 25, 10, 3, 9, 4, 3, 4, 8, 8, 227),
 )
-# Share of AP films among the films with each finding.
+# Share of AP images among the images with each finding.
 _AP_SHARES = (0.504, 0.437, 0.505, 0.530, 0.383, 0.340, 0.560, 0.357, 0.674, 0.880, 0.404, 0.165, 0.286, 0.154)
 
 
@@ -69,7 +71,7 @@ def _label_model(view: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_labels(rng: np.random.Generator, view: str) -> set[str]:
-    """Draw the findings of a film, none with probability `NORMAL_SHARE`.
+    """Draw the findings of an image, none with probability `NORMAL_SHARE`.
 
     Args:
         rng: Is moved by the same number of draws whatever comes out.

@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Films decoded and reduced once, kept as whole grey values in a folder.
+"""Images decoded and reduced once, kept as whole grey values in a folder.
 
-Decoding a film and reducing it to the size of training costs a core some tens of milliseconds in every epoch, more
-where it is DICOM; reading it from here costs a tenth of one. A film of 256² takes 64 KiB, those of the NIH release
+Decoding an image and reducing it to the size of training costs a core some tens of milliseconds in every epoch, more
+where it is DICOM; reading it from here costs a tenth of one. An image of 256² takes 64 KiB, those of the NIH release
 7 GB.
 """
 
@@ -21,20 +21,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 FORMAT_VERSION = 1
-"""Part of every name: raise it when the files or the way from a film to its content change."""
+"""Part of every name: raise it when the files or the way from an image to its content change."""
 
 logger = logging.getLogger(__name__)
 
 
-class FilmCache:
-    """A folder of films as they lie in a letterbox, one file each.
+class ImageCache:
+    """A folder of images as they lie in a letterbox, one file each.
 
-    A film is known by its path, size and time of change, or by its bytes where it has no file; so a changed film is
-    another film. Several workers, processes and runs may share a folder: files appear whole, by a rename. Deleting
+    An image is known by its path, size and time of change, or by its bytes where it has no file; so a changed image is
+    another image. Several workers, processes and runs may share a folder: files appear whole, by a rename. Deleting
     files, or the folder, costs time alone.
 
     Args:
-        folder: Made when the first film is kept.
+        folder: Made when the first image is kept.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -44,16 +44,16 @@ class FilmCache:
     def content(
         self, source: Any, frame: str, make: Callable[[], tuple[np.ndarray, tuple[int, int]]]
     ) -> tuple[np.ndarray, tuple[int, int]]:
-        """A film's content from the folder, or made and kept.
+        """An image's content from the folder, or made and kept.
 
         Args:
-            source: A path, bytes, or the `{"path", "bytes"}` of an undecoded `datasets.Image`. Films of other kinds
+            source: A path, bytes, or the `{"path", "bytes"}` of an undecoded `datasets.Image`. Images of other kinds
                 are made each time.
             frame: What else the content depends on, such as the size of the letterbox.
-            make: Gives the content `(h, w)` float32 in [0, 255] and the film's own `(H, W)`.
+            make: Gives the content `(h, w)` float32 in [0, 255] and the image's own `(H, W)`.
 
         Returns:
-            The content `(h, w)` uint8, rounded also when it is new, so that every epoch sees the same; and the film's
+            The content `(h, w)` uint8, rounded also when it is new, so that every epoch sees the same; and the image's
             own `(H, W)` in pixels.
         """
         known = _identity(source)
@@ -79,13 +79,13 @@ class FilmCache:
             os.replace(part, path)
         except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
             self.full = True
-            logger.warning("%s takes no more films (%s). The others are decoded each time.", self.folder, error)
+            logger.warning("%s takes no more images (%s). The others are decoded each time.", self.folder, error)
             if part is not None:
                 part.unlink(missing_ok=True)
 
 
 def _identity(source: Any) -> bytes | None:
-    """What tells a film from others, or None for a film that has neither a file nor bytes."""
+    """What tells an image from others, or None for an image that has neither a file nor bytes."""
     if isinstance(source, Mapping):
         source = source["path"] if source.get("bytes") is None else source["bytes"]
     if isinstance(source, bytes):
@@ -100,7 +100,7 @@ def _identity(source: Any) -> bytes | None:
 
 
 def _read(path: Path) -> tuple[np.ndarray, tuple[int, int]] | None:
-    """A kept film, or None where there is none or it is damaged."""
+    """A kept image, or None where there is none or it is damaged."""
     try:
         with safe_open(path, framework="numpy") as file:
             size = file.metadata()

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Films to evaluate on, read one at a time: of a data set, or phantoms with their exact boxes."""
+"""Images to evaluate on, read one at a time: of a data set, or phantoms with their exact boxes."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Film:
-    """A film and all that is known about it.
+class EvaluationImage:
+    """An image and all that is known about it.
 
     Attributes:
         name: Unique in its data set.
-        patient: Whose film it is.
+        patient: Whose image it is.
         pixels: `(H, W)` in [0, 255].
         labels: `(F,)` float64, 1 present, 0 absent, NaN not annotated.
-        boxes: Annotated boxes `(m, 4)` by index of the finding, xyxy in pixels of the film, right and bottom
+        boxes: Annotated boxes `(m, 4)` by index of the finding, xyxy in pixels of the image, right and bottom
             exclusive.
         sex: `M`, `F`, or None.
         age: In years, or None.
         view: `PA`, `AP`, or None.
-        thorax: `(H', W')` bool over the film, of any size; None where there is no mask.
+        thorax: `(H', W')` bool over the image, of any size; None where there is no mask.
     """
 
     name: str
@@ -53,14 +53,14 @@ class Film:
     thorax: np.ndarray | None = None
 
 
-class PhantomFilms:
+class PhantomImages:
     """Synthetic phantoms with their exact boxes and thorax; the same ones at every reading.
 
     Args:
-        count: Number of films.
+        count: Number of images.
         split: `train`, `validation` or `test`: disjoint streams.
         seed: Of the whole set.
-        size: Side of the films in pixels.
+        size: Side of the images in pixels.
     """
 
     findings = FINDINGS
@@ -71,13 +71,13 @@ class PhantomFilms:
         self.names = [f"phantom-{split}-{seed}-{index}" for index in range(count)]
 
     def __len__(self) -> int:
-        """Number of films."""
+        """Number of images."""
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Film:
-        """Draw film `index`; each is a patient of its own."""
+    def __getitem__(self, index: int) -> EvaluationImage:
+        """Draw image `index`; each is a patient of its own."""
         phantom = self.rows.phantom(index)
-        return Film(
+        return EvaluationImage(
             name=self.names[index],
             patient=self.names[index],
             pixels=phantom.image,
@@ -90,31 +90,31 @@ class PhantomFilms:
         )
 
 
-class RowFilms:
-    """Rows of a data set of [`open_source`] as films; of each, what its columns have.
+class RowImages:
+    """Rows of a data set of [`open_source`] as images; of each, what its columns have.
 
     Args:
         rows: Map-style: `image` undecoded, `labels`, and optionally `patient_id`, `image_id`, `boxes` with
-            `box_findings`, `sex`, `age`, `view`, `thorax_mask`. Without patients each film is one of its own.
+            `box_findings`, `sex`, `age`, `view`, `thorax_mask`. Without patients each image is one of its own.
         findings: Names of the F labels.
-        box_frame: Side of the frame of `boxes`, in pixels; None for the film's own pixels.
+        box_frame: Side of the frame of `boxes`, in pixels; None for the image's own pixels.
     """
 
     def __init__(self, rows: Any, findings: Sequence[str], box_frame: int | None = BOX_FRAME):
         self.rows, self.findings, self.box_frame = rows, tuple(findings), box_frame
         self.fingerprint = _fingerprint(rows, box_frame)
         named = "image_id" in getattr(rows, "column_names", ())
-        self.names = list(rows["image_id"]) if named else [f"film-{index:06d}" for index in range(len(rows))]
+        self.names = list(rows["image_id"]) if named else [f"image-{index:06d}" for index in range(len(rows))]
 
     def __len__(self) -> int:
-        """Number of films."""
+        """Number of images."""
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Film:
-        """Read film `index`.
+    def __getitem__(self, index: int) -> EvaluationImage:
+        """Read image `index`.
 
         Raises:
-            OSError, ValueError: The film does not decode, or is none; the message names it.
+            OSError, ValueError: The image does not decode, or is none; the message names it.
         """
         row = self.rows[index]
         pixels = read_source(row["image"])
@@ -122,7 +122,7 @@ class RowFilms:
         scale = np.ones(4) if self.box_frame is None else np.array([width, height] * 2) / self.box_frame
         boxes = _by_finding(row.get("box_findings") or [], row.get("boxes") or [])
         mask = read_mask(row.get("thorax_mask"))
-        return Film(
+        return EvaluationImage(
             name=self.names[index],
             patient=row.get("patient_id") or self.names[index],
             pixels=pixels,
@@ -135,90 +135,90 @@ class RowFilms:
         )
 
 
-class AlignedFilms:
-    """Films with labels and boxes in a model's order of findings.
+class AlignedImages:
+    """Images with labels and boxes in a model's order of findings.
 
-    A finding of the model that the films do not annotate is NaN; one of the films that the model does not know is left
-    out, and said in a warning.
+    A finding of the model that the images do not annotate is NaN; one of the images that the model does not know is
+    left out, and said in a warning.
 
     Args:
-        films: As [`PhantomFilms`] or [`RowFilms`].
+        images: As [`PhantomImages`] or [`RowImages`].
         findings: The model's.
 
     Raises:
-        ValueError: None of the films' findings is the model's.
+        ValueError: None of the images' findings is the model's.
     """
 
-    def __init__(self, films: PhantomFilms | RowFilms, findings: Sequence[str]):
-        self.films, self.names, self.findings = films, films.names, tuple(findings)
-        self.fingerprint = f"{films.fingerprint} as {','.join(findings)}"
+    def __init__(self, images: PhantomImages | RowImages, findings: Sequence[str]):
+        self.images, self.names, self.findings = images, images.names, tuple(findings)
+        self.fingerprint = f"{images.fingerprint} as {','.join(findings)}"
         self.places = {
-            place: self.findings.index(name) for place, name in enumerate(films.findings) if name in self.findings
+            place: self.findings.index(name) for place, name in enumerate(images.findings) if name in self.findings
         }
-        left_out = [name for name in films.findings if name not in self.findings]
+        left_out = [name for name in images.findings if name not in self.findings]
         if not self.places:
             raise ValueError(
-                f"`films` must have one of the model's findings, got {list(films.findings)}; the model has "
+                f"`images` must have one of the model's findings, got {list(images.findings)}; the model has "
                 f"{list(findings)}. Rename the findings, or choose another model."
             )
         if left_out:
             logger.warning("%s are not the model's findings and are left out.", ", ".join(left_out))
 
     def __len__(self) -> int:
-        """Number of films."""
-        return len(self.films)
+        """Number of images."""
+        return len(self.images)
 
-    def __getitem__(self, index: int) -> Film:
-        """Read film `index`."""
-        film = self.films[index]
+    def __getitem__(self, index: int) -> EvaluationImage:
+        """Read image `index`."""
+        image = self.images[index]
         labels = np.full(len(self.findings), np.nan)
-        labels[list(self.places.values())] = film.labels[list(self.places)]
-        boxes = {self.places[place]: found for place, found in film.boxes.items() if place in self.places}
-        return replace(film, labels=labels, boxes=boxes)
+        labels[list(self.places.values())] = image.labels[list(self.places)]
+        boxes = {self.places[place]: found for place, found in image.boxes.items() if place in self.places}
+        return replace(image, labels=labels, boxes=boxes)
 
 
-def open_films(
+def open_images(
     data: str,
     split: str = "test",
     count: int | None = None,
     seed: int = 0,
     wanted: Sequence[str] | None = None,
     **options: Any,
-) -> PhantomFilms | RowFilms | AlignedFilms:
+) -> PhantomImages | RowImages | AlignedImages:
     """Open a data set to evaluate on.
 
     Args:
         data: `phantom`, or a folder, table or Hub id as for [`open_source`].
         split: `train`, `validation` or `test`.
-        count: Only the first films; of phantoms, which are endless, 1,000 by default.
+        count: Only the first images; of phantoms, which are endless, 1,000 by default.
         seed: Of the phantoms.
-        wanted: Findings of the model, into whose order labels and boxes are brought, see [`AlignedFilms`]; None leaves
-            them in the data set's own.
+        wanted: Findings of the model, into whose order labels and boxes are brought, see [`AlignedImages`]; None
+            leaves them in the data set's own.
         options: As for [`open_source`], such as `findings` of a table or `validation_split` of a release.
 
     Raises:
         FileNotFoundError: There is no such data set.
-        ValueError: `split` is unknown or has no films, or as for [`open_source`].
+        ValueError: `split` is unknown or has no images, or as for [`open_source`].
     """
     if split not in SPLITS:
         raise ValueError(f"`split` must be one of {list(SPLITS)}, got '{split}'. Choose one of them.")
     if count is not None and count < 1:
-        raise ValueError(f"`count` must be at least 1, got {count}. Leave it out for all films.")
-    films = PhantomFilms(count or 1000, split, seed) if data == PHANTOM else _open_rows(data, split, count, options)
-    return films if wanted is None or tuple(wanted) == films.findings else AlignedFilms(films, wanted)
+        raise ValueError(f"`count` must be at least 1, got {count}. Leave it out for all images.")
+    images = PhantomImages(count or 1000, split, seed) if data == PHANTOM else _open_rows(data, split, count, options)
+    return images if wanted is None or tuple(wanted) == images.findings else AlignedImages(images, wanted)
 
 
-def _open_rows(data: str, split: str, count: int | None, options: Mapping[str, Any]) -> RowFilms:
+def _open_rows(data: str, split: str, count: int | None, options: Mapping[str, Any]) -> RowImages:
     source = open_source(data, **options)
     rows = source.splits()[split]
     if len(rows) == 0:
         filled = [name for name, part in source.splits().items() if len(part)]
-        raise ValueError(f"`split` must be one with films, got '{split}' of {source.name}. It has {filled}.")
-    return RowFilms(rows if count is None else rows.select(range(min(count, len(rows)))), source.findings)
+        raise ValueError(f"`split` must be one with images, got '{split}' of {source.name}. It has {filled}.")
+    return RowImages(rows if count is None else rows.select(range(min(count, len(rows)))), source.findings)
 
 
 def _fingerprint(rows: Any, box_frame: int | None) -> str:
-    """Hash of all that rows say beside the films themselves: 16 hexadecimal digits."""
+    """Hash of all that rows say beside the images themselves: 16 hexadecimal digits."""
     digest = hashlib.blake2b(str(box_frame).encode(), digest_size=8)
     columns = [name for name in _DESCRIBED if name in getattr(rows, "column_names", _DESCRIBED)]
     described = rows.select_columns(columns) if hasattr(rows, "select_columns") else rows

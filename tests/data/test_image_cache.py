@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Films kept decoded: the same pixels to half a grey value, decoded once, and never another film's."""
+"""Images kept decoded: the same pixels to half a grey value, decoded once, and never another image's."""
 
 import io
 import logging
@@ -12,8 +12,8 @@ from PIL import Image
 
 from clarity_hf import ClarityImageProcessor
 from clarity_hf.data import transforms
-from clarity_hf.data.film_cache import FilmCache
-from clarity_hf.data.transforms import FilmTransform, TransformedDataset
+from clarity_hf.data.image_cache import ImageCache
+from clarity_hf.data.transforms import ImageTransform, TransformedDataset
 
 LABELS = np.array([1.0, 0.0], dtype=np.float32)
 
@@ -31,7 +31,7 @@ def png(pixels):
 def transform(folder, augment="none", size=32):
     """With the atlas as the prior: what the segmenter finds is kept in the same folder, see test_transforms.py."""
     processor = ClarityImageProcessor(size={"height": size, "width": size})
-    return FilmTransform(processor, augment, prior="atlas", film_cache=folder)
+    return ImageTransform(processor, augment, prior="atlas", image_cache=folder)
 
 
 def row(image):
@@ -39,8 +39,8 @@ def row(image):
 
 
 @pytest.fixture
-def film(tmp_path):
-    path = tmp_path / "film.png"
+def image(tmp_path):
+    path = tmp_path / "image.png"
     path.write_bytes(png(noise(0)))
     return path
 
@@ -55,12 +55,12 @@ def reads(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["path", "bytes", "undecoded path", "undecoded bytes"])
-def test_a_film_is_decoded_once_and_has_its_pixels_to_half_a_grey_value(tmp_path, film, reads, kind):
+def test_an_image_is_decoded_once_and_has_its_pixels_to_half_a_grey_value(tmp_path, image, reads, kind):
     source = {
-        "path": str(film),
-        "bytes": film.read_bytes(),
-        "undecoded path": {"path": str(film), "bytes": None},
-        "undecoded bytes": {"path": None, "bytes": film.read_bytes()},
+        "path": str(image),
+        "bytes": image.read_bytes(),
+        "undecoded path": {"path": str(image), "bytes": None},
+        "undecoded bytes": {"path": None, "bytes": image.read_bytes()},
     }[kind]
     cached = transform(tmp_path / "cache")
     first, second = cached(row(source)), cached(row(source))
@@ -73,9 +73,9 @@ def test_a_film_is_decoded_once_and_has_its_pixels_to_half_a_grey_value(tmp_path
     assert torch.equal(first["anatomical_prior"], plain["anatomical_prior"])
 
 
-def test_crops_of_kept_films_are_those_of_the_films(tmp_path, film, reads):
+def test_crops_of_kept_images_are_those_of_the_images(tmp_path, image, reads):
     folders = (None, tmp_path / "cache")
-    data = [TransformedDataset([row(str(film))], transform(folder, "full"), seed=3) for folder in folders]
+    data = [TransformedDataset([row(str(image))], transform(folder, "full"), seed=3) for folder in folders]
     for epoch in range(3):
         for dataset in data:
             dataset.set_epoch(epoch)
@@ -84,43 +84,43 @@ def test_crops_of_kept_films_are_those_of_the_films(tmp_path, film, reads):
     assert len(reads) == 4  # three times without the cache
 
 
-def test_boxes_in_the_films_own_pixels_lie_where_they_lay(tmp_path, film):
-    drawn = {"image": str(film), "boxes": [[10, 20, 40, 60]]}
+def test_boxes_in_the_images_own_pixels_lie_where_they_lay(tmp_path, image):
+    drawn = {"image": str(image), "boxes": [[10, 20, 40, 60]]}
     plain, cached = transform(None).view(drawn), transform(tmp_path / "cache")
     for _ in range(2):
         assert torch.equal(cached.view(drawn)["boxes"], plain["boxes"])
 
 
-def test_a_changed_film_and_another_size_are_decoded_anew(tmp_path, film, reads):
+def test_a_changed_image_and_another_size_are_decoded_anew(tmp_path, image, reads):
     cached = transform(tmp_path / "cache")
-    before = cached(row(str(film)))["pixel_values"]
-    film.write_bytes(png(noise(1)))
-    os.utime(film, ns=(0, 1))
-    assert not torch.equal(cached(row(str(film)))["pixel_values"], before)
-    assert transform(tmp_path / "cache", size=48)(row(str(film)))["pixel_values"].shape[-1] == 48
+    before = cached(row(str(image)))["pixel_values"]
+    image.write_bytes(png(noise(1)))
+    os.utime(image, ns=(0, 1))
+    assert not torch.equal(cached(row(str(image)))["pixel_values"], before)
+    assert transform(tmp_path / "cache", size=48)(row(str(image)))["pixel_values"].shape[-1] == 48
     assert len(reads) == 3
 
 
-def test_a_damaged_file_is_made_anew_with_a_warning(tmp_path, film, reads, caplog):
+def test_a_damaged_file_is_made_anew_with_a_warning(tmp_path, image, reads, caplog):
     cached = transform(tmp_path / "cache")
-    before = cached(row(str(film)))["pixel_values"]
+    before = cached(row(str(image)))["pixel_values"]
     (kept,) = (tmp_path / "cache").rglob("*.safetensors")
     kept.write_bytes(kept.read_bytes()[:40])
     with caplog.at_level(logging.WARNING):
-        assert torch.equal(cached(row(str(film)))["pixel_values"], before)
+        assert torch.equal(cached(row(str(image)))["pixel_values"], before)
     assert "is damaged" in caplog.text
-    cached(row(str(film)))
+    cached(row(str(image)))
     assert len(reads) == 2
 
 
-def test_a_folder_that_takes_no_more_is_told_once_and_films_are_decoded(tmp_path, film, reads, caplog):
+def test_a_folder_that_takes_no_more_is_told_once_and_images_are_decoded(tmp_path, image, reads, caplog):
     folder = tmp_path / "cache"
     folder.write_text("a file where the folder should be")
     cached = transform(folder)
     with caplog.at_level(logging.WARNING):
-        first, second = (cached(row(str(film)))["pixel_values"] for _ in range(2))
+        first, second = (cached(row(str(image)))["pixel_values"] for _ in range(2))
     assert torch.equal(first, second)
-    assert caplog.text.count("takes no more films") == 1
+    assert caplog.text.count("takes no more images") == 1
     assert len(reads) == 2
 
 
@@ -131,13 +131,13 @@ def test_arrays_are_not_kept_but_rounded_all_the_same(tmp_path):
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 1
 
 
-def test_a_missing_film_is_refused_as_without_the_cache(tmp_path):
+def test_a_missing_image_is_refused_as_without_the_cache(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         transform(tmp_path / "cache")(row(str(tmp_path / "gone.png")))
 
 
 def test_grey_values_are_rounded_and_clipped(tmp_path):
-    content, size = FilmCache(tmp_path).content(None, "", lambda: (np.array([[-0.2, 0.5, 1.5, 255.4]]), (9, 7)))
+    content, size = ImageCache(tmp_path).content(None, "", lambda: (np.array([[-0.2, 0.5, 1.5, 255.4]]), (9, 7)))
     assert content.tolist() == [[0, 0, 2, 255]]
     assert content.dtype == np.uint8
     assert size == (9, 7)

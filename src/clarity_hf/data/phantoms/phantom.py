@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""One film and series of films: who is on it, which findings, and the picture with its boxes and its mask."""
+"""One image and series of images: who is on it, which findings, and the picture with its boxes and its mask."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .scene import Scene, Stream
 from .statistics import draw_labels
 
 GENERATOR_VERSION = "1"
-"""Changes whenever the films change; `generator_fingerprint` notices it."""
+"""Changes whenever the images change; `generator_fingerprint` notices it."""
 
 PAINTERS: dict[str, Callable[[Scene, np.random.Generator], list[Lesion]]] = {
     "Atelectasis": lung_findings.atelectasis,
@@ -37,12 +37,12 @@ PAINTERS: dict[str, Callable[[Scene, np.random.Generator], list[Lesion]]] = {
     "Pleural_Thickening": other_findings.pleural_thickening,
     "Hernia": other_findings.hernia,
 }
-"""Who paints a finding: from the normal film and the finding's own random stream to its lesions."""
+"""Who paints a finding: from the normal image and the finding's own random stream to its lesions."""
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """A synthetic film and all that is known about it.
+    """A synthetic image and all that is known about it.
 
     Attributes:
         image: `(H, W)` uint8, bones bright and lungs dark.
@@ -67,12 +67,12 @@ class Phantom:
 def draw_phantom(
     seed: int, size: int | tuple[int, int] = 256, findings: Iterable[str] | None = None, contrast: float = 1.0
 ) -> Phantom:
-    """Draw one film.
+    """Draw one image.
 
     Args:
-        seed: Any whole number from 0. It fixes everything; films of different sizes show the same patient.
-        size: Side of a square film, or `(height, width)`, in pixels, at least 32. The patient fills the shorter side.
-        findings: Names of the findings to draw, `[]` for a normal film. `None` draws them too: a normal film with
+        seed: Any whole number from 0. It fixes everything; images of different sizes show the same patient.
+        size: Side of a square image, or `(height, width)`, in pixels, at least 32. The patient fills the shorter side.
+        findings: Names of the findings to draw, `[]` for a normal image. `None` draws them too: a normal image with
             probability `NORMAL_SHARE`, otherwise findings that occur together as in NIH ChestX-ray14, the rare ones
             more often than there (`PREVALENCE_TEMPERING`).
         contrast: Times how strongly the findings show, above 0. 1 is what everything is measured on; above it they are
@@ -82,58 +82,58 @@ def draw_phantom(
         ValueError: `seed`, `size`, a finding's name or `contrast` is not one of those.
 
     Example:
-        >>> film = draw_phantom(7, size=128, findings=["Mass"])
-        >>> film.image.shape, [finding for finding, box in film.boxes]
+        >>> image = draw_phantom(7, size=128, findings=["Mass"])
+        >>> image.image.shape, [finding for finding, box in image.boxes]
         ((128, 128), ['Mass'])
     """
-    return draw_film(seed, seed, size, findings, contrast=contrast)
+    return draw_image(seed, seed, size, findings, contrast=contrast)
 
 
 def iterate_phantoms(
     count: int, seed: int = 0, size: int | tuple[int, int] = 256, findings: Iterable[str] | None = None
 ) -> Iterator[Phantom]:
-    """Draw `count` films, one after the other; film `i` depends on `seed` and `i` alone.
+    """Draw `count` images, one after the other; image `i` depends on `seed` and `i` alone.
 
     Args:
-        count: Number of films, at least 0.
+        count: Number of images, at least 0.
         seed: Any whole number from 0.
         size: As for `draw_phantom`.
-        findings: As for `draw_phantom`, the same for every film.
+        findings: As for `draw_phantom`, the same for every image.
 
     Raises:
         ValueError: As `draw_phantom`, or `count` is negative.
     """
     if count < 0:
-        raise ValueError(f"`count` must be at least 0, got {count}. Pass the number of films.")
+        raise ValueError(f"`count` must be at least 0, got {count}. Pass the number of images.")
     findings = None if findings is None else list(findings)
     for index in range(count):
-        yield draw_phantom(film_seed(seed, index), size, findings)
+        yield draw_phantom(image_seed(seed, index), size, findings)
 
 
-def film_seed(seed: int, index: int) -> int:
-    """Seed of film `index` of a series: `draw_phantom(film_seed(seed, i))` is film `i` of `iterate_phantoms`."""
+def image_seed(seed: int, index: int) -> int:
+    """Seed of image `index` of a series: `draw_phantom(image_seed(seed, i))` is image `i` of `iterate_phantoms`."""
     return int(np.random.SeedSequence([checked_seed(seed), index]).generate_state(1, np.uint64)[0])
 
 
 def generator_fingerprint() -> str:
     """Sixteen hexadecimal digits that change when the generator draws anything differently.
 
-    Hashes a few small films: grey levels averaged over blocks and rounded coarsely, so that the last digit of a
+    Hashes a few small images: grey levels averaged over blocks and rounded coarsely, so that the last digit of a
     platform's mathematics does not matter, with labels and boxes.
     """
     digest = hashlib.sha256(GENERATOR_VERSION.encode())
-    films: list[Sequence[str] | None] = [None, [], FINDINGS[:5], FINDINGS[5:10], FINDINGS[10:]]
-    for index, findings in enumerate(films):
-        film = draw_phantom(1000 + index, 96, findings)
-        blocks = film.image.reshape(12, 8, 12, 8).mean(axis=(1, 3))
+    images: list[Sequence[str] | None] = [None, [], FINDINGS[:5], FINDINGS[5:10], FINDINGS[10:]]
+    for index, findings in enumerate(images):
+        image = draw_phantom(1000 + index, 96, findings)
+        blocks = image.image.reshape(12, 8, 12, 8).mean(axis=(1, 3))
         coarse = np.floor(blocks / 4.0).astype(np.uint8)
-        boxes = [(finding, *(round(edge) for edge in box)) for finding, box in film.boxes]
+        boxes = [(finding, *(round(edge) for edge in box)) for finding, box in image.boxes]
         digest.update(coarse.tobytes())
-        digest.update(repr((film.labels.tolist(), boxes, film.sex, film.age, film.view)).encode())
+        digest.update(repr((image.labels.tolist(), boxes, image.sex, image.age, image.view)).encode())
     return digest.hexdigest()[:16]
 
 
-def draw_film(
+def draw_image(
     seed: int,
     person_seed: int,
     size: int | tuple[int, int],
@@ -141,14 +141,14 @@ def draw_film(
     years: int = 0,
     contrast: float = 1.0,
 ) -> Phantom:
-    """Draw a film of a person, who may have others.
+    """Draw an image of a person, who may have others.
 
     Args:
-        seed: Of the film.
+        seed: Of the image.
         person_seed: Of the person.
         size: As for `draw_phantom`.
         findings: As for `draw_phantom`.
-        years: Time since the person's first film.
+        years: Time since the person's first image.
         contrast: As for `draw_phantom`.
 
     Raises:
@@ -185,7 +185,7 @@ def _checked_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """Height and width."""
     height, width = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
     if min(height, width) < 32:
-        raise ValueError(f"`size` must be at least 32 pixels, got {size}. Draw a larger film and resize it.")
+        raise ValueError(f"`size` must be at least 32 pixels, got {size}. Draw a larger image and resize it.")
     return int(height), int(width)
 
 
