@@ -85,7 +85,7 @@ def write_phantom_pngs(folder: Path, count: int, size: int = 1024) -> list[Path]
     """
     from PIL import Image
 
-    from clarity_hf.data.phantoms import iterate_phantoms
+    from clarity_hf.phantoms import iterate_phantoms
 
     paths = []
     for index, phantom in enumerate(iterate_phantoms(count, size=size)):

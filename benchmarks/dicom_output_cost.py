@@ -28,7 +28,7 @@ def phantom_header():
     """Header of a CR image, and its pixels with a sensor's noise."""
     import pydicom
 
-    from clarity_hf.data.phantoms import draw_phantom
+    from clarity_hf.phantoms import draw_phantom
 
     noise = np.random.default_rng(0).normal(0, 4, SIZE)
     pixels = (draw_phantom(1, size=SIZE, findings=["Effusion"]).image + noise).clip(0, 255).astype(np.uint8)
@@ -82,8 +82,8 @@ def findings_of(present: int, maps: str):
 
 def measure(present: int) -> dict:
     """Seconds and bytes in this process, by the build that it imports."""
-    from clarity_hf.deployment import dicom_output
-    from clarity_hf.deployment.dicom_output import ModelIdentity, write_dicom_results
+    from clarity_hf.inference import dicom_output
+    from clarity_hf.inference.dicom_output import ModelIdentity, write_dicom_results
 
     header, pixels = phantom_header()
     maps = "stored" if hasattr(dicom_output, "stored_map_size") else "full"

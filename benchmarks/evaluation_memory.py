@@ -19,8 +19,8 @@ from pathlib import Path
 from transformers.utils import logging
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
-from clarity_hf.evaluation.checkpoint import evaluate_checkpoint
 from clarity_hf.evaluation.images import PhantomImages
+from clarity_hf.reporting.run import evaluate_checkpoint
 
 SMALL = {"hidden_size": 192, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 384}
 

@@ -37,7 +37,7 @@ def forward_of(runtime, model, folder, threads):
     if runtime == "eager":
         return eager_forward(model, threads)
     if runtime == "openvino":
-        from clarity_hf.deployment.export import without_telemetry
+        from clarity_hf.export.export import without_telemetry
 
         with without_telemetry():
             import openvino
@@ -145,7 +145,7 @@ def settings_file(arguments):
 
 def write_exports(model, processor, arguments):
     """What is missing of the exports; those of another model are refused. Sizes in MB by runtime."""
-    from clarity_hf.deployment.export import export_model, export_settings
+    from clarity_hf.export.export import export_model, export_settings
 
     formats = {"onnx": ("onnx", "fp32"), "onnx-int8": ("onnx", "int8"), "openvino": ("openvino", "fp32")}
     expected, sizes = export_settings(model, processor), {}
@@ -177,12 +177,12 @@ class SessionLocalizer:
 
 def accuracy_table(model, processor, arguments):
     """fp32, int8 and what lies between them, on phantoms."""
-    from clarity_hf.evaluation.bootstrap import classification_differences
-    from clarity_hf.evaluation.classification import mean_auroc
     from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_images
     from clarity_hf.evaluation.images import PhantomImages
-    from clarity_hf.evaluation.protocol import annotated_boxes, localization_difference
     from clarity_hf.fingerprints import weights_digest
+    from clarity_hf.metrics.bootstrap import classification_differences
+    from clarity_hf.metrics.classification import mean_auroc
+    from clarity_hf.metrics.protocol import annotated_boxes, localization_difference
 
     images, records = PhantomImages(arguments.images, "validation"), {}
     for name in ("eager", "onnx-int8"):
@@ -222,8 +222,8 @@ def parts_table(model, processor, arguments):
     """Each part of the model quantized alone: how far scores and maps move from fp32."""
     import onnx
 
-    from clarity_hf.data.phantoms import iterate_phantoms
-    from clarity_hf.deployment.export import linear_nodes, quantize_onnx
+    from clarity_hf.export.export import linear_nodes, quantize_onnx
+    from clarity_hf.phantoms import iterate_phantoms
 
     images = [phantom.image for phantom in iterate_phantoms(arguments.parts, seed=1)]
     pixel_values = processor(images, return_tensors="np")["pixel_values"]

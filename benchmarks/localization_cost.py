@@ -65,7 +65,7 @@ def build_packaged(image_size):
 
 def phantom_batch(processor, batch):
     """`pixel_values` `(B, 3, H, W)` of phantoms."""
-    from clarity_hf.data.phantoms import draw_phantom
+    from clarity_hf.phantoms import draw_phantom
 
     images = [draw_phantom(seed, size=IMAGE_SIDE).image for seed in range(batch)]
     return processor(images, return_tensors="pt").pixel_values

@@ -23,10 +23,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from clarity_hf.boxes import box_iou
-from clarity_hf.data.phantoms import GENERATOR_VERSION, Phantom, generator_fingerprint, iterate_phantoms
-from clarity_hf.evaluation import constant_box
 from clarity_hf.evaluation.baselines import random_map
 from clarity_hf.labels import BOXED_FINDINGS, FINDINGS
+from clarity_hf.metrics.localization import constant_box
+from clarity_hf.phantoms import GENERATOR_VERSION, Phantom, generator_fingerprint, iterate_phantoms
 
 SIZE = 256
 THRESHOLDS = (0.1, 0.3, 0.5)

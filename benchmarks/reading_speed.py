@@ -35,7 +35,7 @@ def write_phantom_dicom(path: Path, seed: int, bits: int) -> None:
     import pydicom
     from pydicom import uid
 
-    from clarity_hf.data.phantoms import draw_phantom
+    from clarity_hf.phantoms import draw_phantom
 
     rng = np.random.default_rng(seed)
     image = draw_phantom(seed, size=DICOM_SIDE).image / 255 + rng.normal(0, 0.004, (DICOM_SIDE, DICOM_SIDE))

@@ -33,7 +33,8 @@ from clarity_hf import FINDINGS, ClarityConfig, ClarityForMultiLabelLocalization
 from clarity_hf.boxes import Letterbox, boxes_from_map
 from clarity_hf.data.sources import PhantomRows
 from clarity_hf.data.transforms import ImageTransform
-from clarity_hf.evaluation import boxes_found, mean_auroc, tune_map_thresholds
+from clarity_hf.metrics.classification import mean_auroc
+from clarity_hf.metrics.localization import boxes_found, tune_map_thresholds
 from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments, Teacher
 from clarity_hf.training.arguments import has_native_bf16
 

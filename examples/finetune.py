@@ -25,11 +25,11 @@ import transformers
 from PIL import Image
 
 from clarity_hf import FINDINGS, ClarityForMultiLabelLocalization, ClarityImageProcessor
-from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.data.tables import load_table
 from clarity_hf.data.transforms import ImageTransform, TransformedDataset
-from clarity_hf.deployment import write_model_card
-from clarity_hf.evaluation import MultilabelAuroc, youden_thresholds
+from clarity_hf.metrics.classification import MultilabelAuroc, youden_thresholds
+from clarity_hf.phantoms import draw_phantom
+from clarity_hf.reporting.model_card import write_model_card
 from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments
 from clarity_hf.training.other_findings import adapt_findings
 

@@ -34,7 +34,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 from safetensors.torch import save_file
 
 from clarity_hf.data.named_splits import CHECKPOINT_TRAIN, CHECKPOINT_VALIDATION, named_split
-from clarity_hf.data.phantoms import draw_phantom
+from clarity_hf.phantoms import draw_phantom
 from clarity_hf.radiograph_check import KINDS, SHA256, SIDE, WEIGHTS, classify, prepare, read_weights, verdict_of
 
 SEED = 0

@@ -53,7 +53,7 @@ def localize(image: str | None, model: str | None, output_dir: Path, radiograph_
         from transformers.utils import logging
 
         import clarity_hf
-        from clarity_hf.data.phantoms import draw_phantom
+        from clarity_hf.phantoms import draw_phantom
         from clarity_hf.visualization import draw_findings
 
         logging.set_verbosity_error()

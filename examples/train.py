@@ -16,7 +16,7 @@ thresholds chosen on validation, the history of the run and a model card. Expect
     saved runs/clarity: validation AUROC 0.9.. (... images)
 """
 
-from clarity_hf.recipes.training import main
+from clarity_hf.training.train import main
 
 if __name__ == "__main__":
     main()

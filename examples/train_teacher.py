@@ -14,7 +14,7 @@ output:
     saved runs/teacher: validation AUROC 0.8.. (... images), licence of the weights apache-2.0
 """
 
-from clarity_hf.recipes.teacher import main
+from clarity_hf.training.train_teacher import main
 
 if __name__ == "__main__":
     main()

@@ -9,7 +9,7 @@ r"""Commit the reports of a checkpoint as figures and tables without images of p
 `clarity-hf evaluate` makes such reports as well. Each is copied into a folder beside the facts, `phantom-test` and so
 on, named by its data and split; README.md there becomes the page over them. The card goes into CHECKPOINT_FOLDER.
 Without --reports it is written anew from the copies that are there. The form of the facts is in the docstring of
-`clarity_hf.deployment.checkpoint_card`. Expected output:
+`clarity_hf.reporting.checkpoint_card`. Expected output:
 
     phantom-test: 876 kB, 0 names looked for and not found
     nih-subset-validation: 333 kB, 556 names looked for and not found
@@ -22,8 +22,8 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from clarity_hf.deployment.checkpoint_card import read_facts, write_checkpoint_card
-from clarity_hf.deployment.committed_reports import commit_report, write_index
+from clarity_hf.reporting.checkpoint_card import read_facts, write_checkpoint_card
+from clarity_hf.reporting.committed_reports import commit_report, write_index
 
 
 def main() -> int:

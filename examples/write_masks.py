@@ -122,7 +122,7 @@ def load_segmenter(name: str, wanted: Sequence[str] | None, device: str) -> tupl
     """A semantic segmentation model of transformers, and the names of the classes it takes for the thorax."""
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
-    from clarity_hf.training.foreign_models import load_foreign_model
+    from clarity_hf.safe_loading import load_foreign_model
 
     processor = AutoImageProcessor.from_pretrained(name)
     if getattr(processor, "do_center_crop", False) or getattr(processor, "do_pad", False):

@@ -7,7 +7,7 @@ from transformers import AutoModelForImageClassification, Trainer, TrainingArgum
 
 from clarity_hf import ClarityForMultiLabelLocalization, ClarityImageProcessor
 from clarity_hf.calibration_fingerprint import FINGERPRINT, calibration_fingerprint, may_be_of
-from clarity_hf.deployment.checkpoint import save_checkpoint
+from clarity_hf.export.checkpoint import save_checkpoint
 
 FITTED = {
     "score_slopes": [1.0 + 0.1 * finding for finding in range(14)],

@@ -23,8 +23,9 @@ from safetensors.torch import load_file
 
 from clarity_hf import ClarityForMultiLabelLocalization, ClarityImageProcessor
 from clarity_hf.cli import main
-from clarity_hf.data.phantoms import draw_phantom, write_phantoms
-from clarity_hf.deployment import export_model, onnx_runner
+from clarity_hf.export import onnx_runner
+from clarity_hf.export.export import export_model
+from clarity_hf.phantoms import draw_phantom, write_phantoms
 from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}

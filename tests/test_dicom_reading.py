@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.dicom_reading import MAX_PIXELS, looks_like_dicom, read_dicom
 from clarity_hf.image_reading import read_image
+from clarity_hf.phantoms import draw_phantom
 
 pydicom = pytest.importorskip("pydicom", minversion="3.0")
 

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from clarity_hf import ChestXrayLocalizationPipeline, ClarityImageProcessor
-from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.image_reading import read_image
+from clarity_hf.phantoms import draw_phantom
 
 pydicom = pytest.importorskip("pydicom", minversion="3.0")
 tifffile = pytest.importorskip("tifffile")

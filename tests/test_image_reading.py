@@ -22,9 +22,9 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.dicom_reading import MAX_BYTES
 from clarity_hf.image_reading import MAX_PADDING, MAX_PIXELS, MAX_SCANS, MAX_SEGMENTS, MIN_SIDE, read_image
+from clarity_hf.phantoms import draw_phantom
 
 SHAPE = (24, 20)
 

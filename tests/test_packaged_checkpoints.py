@@ -30,9 +30,9 @@ from clarity_hf import (
     packaged_checkpoints,
 )
 from clarity_hf.boxes import box_iou
-from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.fingerprints import write_sums
 from clarity_hf.packaged_checkpoints import differing_files, file_sum, loaded_files, read_sums
+from clarity_hf.phantoms import draw_phantom
 
 NAME = "clarity-s16-224"
 PINNED = Path(__file__).parent / "pinned"

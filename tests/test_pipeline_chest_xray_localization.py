@@ -20,7 +20,7 @@ from clarity_hf import (
     ClarityForMultiLabelLocalization,
     ClarityImageProcessor,
 )
-from clarity_hf.data.phantoms import draw_phantom
+from clarity_hf.phantoms import draw_phantom
 from clarity_hf.radiograph_check import NotARadiographWarning
 
 TASK = "chest-xray-localization"

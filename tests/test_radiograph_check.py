@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from clarity_hf import radiograph_check
 from clarity_hf.data.named_splits import CHECKPOINT_VALIDATION, named_split
-from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.image_reading import read_image
+from clarity_hf.phantoms import draw_phantom
 from clarity_hf.radiograph_check import (
     KINDS,
     MODES,

@@ -20,7 +20,7 @@ from PIL import Image
 from transformers import pipeline
 
 import clarity_hf
-from clarity_hf.data.phantoms import draw_phantom
+from clarity_hf.phantoms import draw_phantom
 from clarity_hf.visualization import draw_findings
 
 SEED, FINDINGS = 11, ("Cardiomegaly", "Effusion")

@@ -24,16 +24,16 @@ import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from clarity_hf import ClarityImageProcessor
-from clarity_hf.evaluation.checkpoint import VERSIONED
 from clarity_hf.evaluation.evaluator import BoxSettings, Evaluation, evaluate_images
 from clarity_hf.evaluation.images import open_images
 from clarity_hf.evaluation.localizers import LocalizerOutput
-from clarity_hf.evaluation.records import data_digest
-from clarity_hf.evaluation.table import plain
-from clarity_hf.evaluation.tables import Evaluated, classification_table
+from clarity_hf.files import published_name
 from clarity_hf.fingerprints import weights_digest
-from clarity_hf.training.foreign_models import load_foreign_model
-from clarity_hf.training.runs import published_name
+from clarity_hf.metrics.records import data_digest
+from clarity_hf.reporting.run import VERSIONED
+from clarity_hf.reporting.table import plain
+from clarity_hf.reporting.tables import Evaluated, classification_table
+from clarity_hf.safe_loading import load_foreign_model
 
 THRESHOLD = 0.5
 """Of scores, for the table's sensitivity; a teacher has none of its own."""

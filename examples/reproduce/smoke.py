@@ -22,7 +22,7 @@ from clarity_hf.data.nih import (
     read_nih_tables,
     split_images,
 )
-from clarity_hf.data.phantoms import write_phantoms
+from clarity_hf.phantoms import write_phantoms
 
 PHANTOMS = 120
 IMAGES = {"train": 48, "validation": 24, "test": 24}

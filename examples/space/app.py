@@ -13,8 +13,8 @@ import os
 from transformers import pipeline
 
 import clarity_hf
-from clarity_hf.deployment.web_page import serve_page
-from clarity_hf.training.runs import published_name
+from clarity_hf.files import published_name
+from clarity_hf.inference.web_page import serve_page
 
 MODEL = os.environ.get("MODEL", "clarity-s16-224")
 PORT = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))

@@ -10,12 +10,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from clarity_hf.configuration_clarity import TRAINING_FIELDS
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 from clarity_hf.packaged_checkpoints import SUMS, differing_files, file_sum, loaded_files
+
+KEY_BYTES = 16
+"""Length of [`image_key`]."""
 
 BOX_FIELDS = (
     "score_thresholds",
@@ -132,6 +137,44 @@ def check_sums(folder: str | os.PathLike) -> None:
             f"`folder` must hold the files that its {SUMS} states, got {', '.join(differing)} in {folder}. Fetch it "
             "again from where it came."
         )
+
+
+def image_key(image: Any) -> bytes:
+    """Key of an image by its content.
+
+    Args:
+        image: What a row's `image` holds: the `{"path", "bytes"}` of an undecoded `datasets.Image`, a path, the bytes
+            of a file (for all three the file's bytes count), a PIL image, an array or a tensor (the pixels, their
+            shape and their type count).
+
+    Returns:
+        16 bytes.
+    """
+    encoded = encoded_image(image)
+    if encoded is not None:
+        return hashlib.blake2b(encoded, digest_size=KEY_BYTES).digest()
+    pixels = np.asarray(image)
+    digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype.str}".encode(), digest_size=KEY_BYTES)
+    if isinstance(image, Image.Image):
+        digest.update(image.mode.encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
+
+
+def encoded_image(image: Any) -> bytes | None:
+    """The bytes of an image's file, or None for pixels."""
+    if isinstance(image, Mapping) and image.get("bytes") is not None:
+        return image["bytes"]
+    if isinstance(image, bytes):
+        return image
+    path = path_of(image)
+    return Path(path).read_bytes() if path is not None else None
+
+
+def path_of(image: Any) -> str | os.PathLike | None:
+    if isinstance(image, Mapping):
+        return image.get("path")
+    return image if isinstance(image, str | os.PathLike) else None
 
 
 __all__ = [

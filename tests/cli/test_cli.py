@@ -133,7 +133,7 @@ def test_another_threshold_in_the_same_folder_is_refused(call, capsys):
 
 
 def test_accelerate_launch_starts_predict(call, tiny_checkpoint, tmp_path):
-    """One process, as on a CPU; several are in tests/deployment/test_predict_processes.py."""
+    """One process, as on a CPU; several are in tests/inference/test_predict_processes.py."""
     launch = (sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1")
     command = [*launch, "-m", "clarity_hf", "predict", "images", "--model", str(tiny_checkpoint), "--device", "cpu"]
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}

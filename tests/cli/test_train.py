@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from clarity_hf.cli import main
-from clarity_hf.recipes import training
+from clarity_hf.training import train as training
 
 TINY = [
     *("--size", "ti16", "--image_size", "32", "--phantom_count", "16", "--min_positives", "1", "--use_cpu"),

@@ -7,8 +7,8 @@ import torch
 
 from clarity_hf import FINDINGS
 from clarity_hf.data.drawn_findings import DRAWABLE, RealScene, draw_findings, masks_by_finding
-from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.data.thorax_segmenter import ThoraxMasks
+from clarity_hf.phantoms import draw_phantom
 
 SIDE = 192
 

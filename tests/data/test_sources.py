@@ -10,7 +10,6 @@ import pytest
 
 from clarity_hf import FINDINGS, ClarityImageProcessor
 from clarity_hf.data.named_splits import named_split
-from clarity_hf.data.phantoms import write_phantoms
 from clarity_hf.data.rows import AlignedRows, label_feature
 from clarity_hf.data.sources import (
     PHANTOM,
@@ -23,6 +22,7 @@ from clarity_hf.data.sources import (
     sample_labels,
 )
 from clarity_hf.data.transforms import ImageTransform
+from clarity_hf.phantoms import write_phantoms
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from clarity_hf.data import thorax_segmenter
-from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.data.thorax_segmenter import (
     SIDE,
     STRUCTURES,
@@ -21,6 +20,7 @@ from clarity_hf.data.thorax_segmenter import (
     prepare,
     segment_thorax,
 )
+from clarity_hf.phantoms import draw_phantom
 
 MASKED = Path(
     os.environ.get("CLARITY_HF_MASKS_DIR", Path(__file__).resolve().parents[3] / "shared" / "thorax-masks" / "jsrt")

@@ -14,10 +14,10 @@ from torchvision.transforms import v2
 from clarity_hf import ClarityImageProcessor
 from clarity_hf.boxes import BOX_FRAME, Letterbox
 from clarity_hf.data import transforms
-from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.data.priors import PRIOR_SIDE, load_atlas, soft_prior
 from clarity_hf.data.thorax_segmenter import segment_thorax
 from clarity_hf.data.transforms import ImageTransform, TransformedDataset, read_source
+from clarity_hf.phantoms import draw_phantom
 
 LABELS = np.array([1.0, 0.0, np.nan], dtype=np.float32)
 

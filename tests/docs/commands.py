@@ -146,7 +146,7 @@ def _python(rest):
     if stand_in := re.search(r'clarity_hf\(\["(\w+)", \*sys\.argv\[1:\]\]\)', text):  # a command by another name
         _clarity([stand_in[1], *rest[1:]])
         return
-    if "ArgumentParser" not in text and "from clarity_hf.recipes" not in text:  # it would run
+    if "ArgumentParser" not in text and "from clarity_hf.training" not in text:  # it would run
         if rest[1:]:
             raise RefusedError(f"{rest[0]} takes no arguments, got {rest[1:]}")
         return
@@ -163,7 +163,7 @@ def _torchrun(rest):
 
 
 def _exported(rest):
-    from clarity_hf.deployment import onnx_runner
+    from clarity_hf.export import onnx_runner
 
     with _stopped_parsers(), mock.patch.object(sys, "argv", ["run.py", *rest]):
         onnx_runner.main()

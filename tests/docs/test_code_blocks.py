@@ -48,8 +48,8 @@ NO_CODE = {
     ("docs/security.md", "`runs/old` must hold"): "a message",
     ("docs/speed.md", "images a day ="): "a formula",
     ("docs/speed.md", "3,363,600 ×"): "a sum",
-    ("src/clarity_hf/deployment/checkpoint_card_template.md", "{{ stage.command"): "a command of another page",
-    ("src/clarity_hf/deployment/checkpoint_card_template.md", "{{ evaluation.command"): "a command of another page",
+    ("src/clarity_hf/reporting/checkpoint_card_template.md", "{{ stage.command"): "a command of another page",
+    ("src/clarity_hf/reporting/checkpoint_card_template.md", "{{ evaluation.command"): "a command of another page",
 }
 """Blocks that are neither Python nor commands nor data: page and how the block begins → what it is."""
 
@@ -73,8 +73,8 @@ PYTHON_REPLACED = {
     "docs/own-labels.md": {'load_imagefolder("images"': 'load_imagefolder("folders"'},
     "docs/teacher.md": {'"cuda"': '"cpu"', "num_workers=8": "num_workers=0"},
     "docs/transformers.md": {'push_to_hub("OWNER/NAME")': 'save_pretrained("runs/pushed")'},
-    "src/clarity_hf/deployment/checkpoint_card_template.md": {"{{ facts.name }}": "clarity-s16-224"},
-    "src/clarity_hf/deployment/model_card_template.md": {"FOLDER_OR_HUB_ID": "clarity-s16-224"},
+    "src/clarity_hf/reporting/checkpoint_card_template.md": {"{{ facts.name }}": "clarity-s16-224"},
+    "src/clarity_hf/reporting/model_card_template.md": {"FOLDER_OR_HUB_ID": "clarity-s16-224"},
 }
 """What stands for what in the Python of a page."""
 
@@ -162,8 +162,8 @@ NOT_RUN = {
     r"-m timeit": "a measurement",
     r"^python benchmarks/": "measures for minutes",
     r"^python tests/(faults|fuzzing)/": "kills processes or tries inputs for minutes or hours",
-    r"^clarity-hf demo": "serves until it is stopped; tests/deployment/test_web_page.py",
-    r"^python -m run ": "of an export, in an environment of its own; tests/deployment/test_onnx_runner.py",
+    r"^clarity-hf demo": "serves until it is stopped; tests/inference/test_web_page.py",
+    r"^python -m run ": "of an export, in an environment of its own; tests/export/test_onnx_runner.py",
     r"(launch|torch\.distributed\.run) .*--(num_processes|nproc-per-node|nproc_per_node|config_file)\b": (
         "several processes or machines; tests/training/test_processes.py, tests/examples/test_accelerate_configs.py"
     ),
@@ -175,7 +175,7 @@ NOT_RUN = {
     r"^python examples/(write_card|plot_losses)\.py": "of runs of hours; tests/examples/test_write_card.py and others",
     r"NIH_FOLDER|nih-subset": "trains for hours or reads the whole release; shorter commands of its kind are run",
     r"^python examples/evaluate_checkpoint\.py clarity-s16-224 phantom .*--baselines": "a thousand images",
-    r"^clarity-hf serve-dicom": "serves until it is stopped; tests/deployment/test_dicom_node.py",
+    r"^clarity-hf serve-dicom": "serves until it is stopped; tests/inference/test_dicom_node.py",
     r"^python examples/(fit_thorax_segmenter|convert_timm_weights)\.py": "needs images or weights from elsewhere",
     r"^clarity-hf publish .* OWNER/NAME": "uploads",
 }
@@ -442,7 +442,7 @@ def furnish(folder):
     """Make the images, tables, data sets and the teacher that pages name."""
     from PIL import Image
 
-    from clarity_hf.data.phantoms import draw_phantom, write_phantoms
+    from clarity_hf.phantoms import draw_phantom, write_phantoms
 
     for name in ("examples", "benchmarks", "tests", "docs", "mkdocs.yml"):
         (folder / name).symlink_to(ROOT / name)

@@ -14,7 +14,7 @@ PAGE = DOCS / "pictures.md"
 
 def test_its_code_runs_from_top_to_bottom(tmp_path, monkeypatch):
     plt = pytest.importorskip("matplotlib.pyplot")
-    from clarity_hf.data.phantoms import draw_phantom
+    from clarity_hf.phantoms import draw_phantom
 
     plt.switch_backend("agg")
     monkeypatch.chdir(tmp_path)

@@ -320,7 +320,7 @@ def test_the_check_sees_markdown_that_was_not_understood(text):
 def test_what_the_rooms_export_has_its_place_in_the_reference(pages):
     anchors = set().union(*(page.anchors for name, page in pages.items() if name.startswith("reference/")))
     missing = []
-    for room in ("", ".training", ".evaluation", ".deployment", ".recipes", ".data.phantoms"):
+    for room in ("", ".phantoms", ".metrics", ".evaluation", ".reporting", ".export", ".training"):
         module = importlib.import_module(f"clarity_hf{room}")
         for name in module.__all__:
             if not any(place.startswith("clarity_hf.") and place.split(".")[-1] == name for place in anchors):
@@ -420,6 +420,6 @@ def test_the_reference_shows_defaults_and_helps(site):
     row = re.search(r"<code>hidden_size</code>.*?</tr>", config, re.DOTALL)[0]
     assert re.findall(r"<code>(.*?)</code>", row)[1:] == ["int", "num_attention_heads", "384"]
     training = (site / "reference" / "training.html").read_text("utf-8")
-    assert 'id="clarity_hf.recipes.training.TrainingRecipe.teacher"' in training
+    assert 'id="clarity_hf.training.train.TrainingRecipe.teacher"' in training
     assert "Image classifier with the same findings." in training
     assert "metadata" not in re.sub(r"<p>.*?</p>", "", training, flags=re.DOTALL)

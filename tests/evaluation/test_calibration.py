@@ -11,13 +11,13 @@ from scipy.special import expit, logit
 
 from clarity_hf import ClarityConfig
 from clarity_hf.evaluation.calibration import SLOPE_BOUNDS, calibrate, cross_fitted, fit_platt
-from clarity_hf.evaluation.classification import (
+from clarity_hf.metrics.classification import (
     auroc_per_finding,
     calibration_error_per_finding,
     operating_points,
 )
-from clarity_hf.evaluation.protocol import halves
-from clarity_hf.evaluation.records import MAP_THRESHOLDS, AnnotationRecord, ImageRecord
+from clarity_hf.metrics.protocol import halves
+from clarity_hf.metrics.records import MAP_THRESHOLDS, AnnotationRecord, ImageRecord
 
 BADLY_SCALED = ((0.2, -2.0), (5.0, 3.0), (1.0, -3.0))
 TRUTH = np.array([[10.0, 10.0, 50.0, 50.0]])

@@ -11,7 +11,7 @@ from clarity_hf.boxes import Letterbox, boxes_from_map
 from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_images, read_records
 from clarity_hf.evaluation.images import EvaluationImage, PhantomImages
 from clarity_hf.evaluation.localizers import LocalizerOutput, ModelLocalizer
-from clarity_hf.evaluation.records import PackedBoxes, data_digest, to_json
+from clarity_hf.metrics.records import PackedBoxes, data_digest, to_json
 
 SETTINGS = BoxSettings([0.5, 0.5], [0.5, 0.5])
 

@@ -5,9 +5,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from clarity_hf.data.phantoms import write_phantoms
 from clarity_hf.evaluation.images import AlignedImages, PhantomImages, RowImages, open_images
 from clarity_hf.labels import FINDINGS
+from clarity_hf.phantoms import write_phantoms
 
 
 @pytest.fixture(scope="module")

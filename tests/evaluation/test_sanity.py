@@ -11,7 +11,6 @@ from scipy.stats import spearmanr
 from clarity_hf import ClarityImageProcessor
 from clarity_hf.boxes import Letterbox, map_over_image
 from clarity_hf.evaluation.localizers import LocalizerOutput, ModelLocalizer
-from clarity_hf.evaluation.records import ImageRecord
 from clarity_hf.evaluation.sanity import (
     absent_on_normal,
     deletion_insertion,
@@ -22,6 +21,7 @@ from clarity_hf.evaluation.sanity import (
     rank_correlation,
     structural_similarity,
 )
+from clarity_hf.metrics.records import ImageRecord
 
 WHOLE = Letterbox.fit((32, 32), (32, 32))
 PORTRAIT = Letterbox.fit((64, 32), (32, 32))

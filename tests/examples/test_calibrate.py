@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization
-from clarity_hf.evaluation.records import MAP_THRESHOLDS
+from clarity_hf.metrics.records import MAP_THRESHOLDS
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "calibrate.py"
 

@@ -11,8 +11,8 @@ import torch
 from transformers import pipeline
 
 import clarity_hf
-from clarity_hf.data.phantoms import draw_phantom
-from clarity_hf.deployment import prepare_publication
+from clarity_hf.export.publishing import prepare_publication
+from clarity_hf.phantoms import draw_phantom
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "finetune.py"
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clarity_hf.data.phantoms import draw_phantom
+from clarity_hf.phantoms import draw_phantom
 from clarity_hf.radiograph_check import KINDS, SHA256, SIDE, WEIGHTS, classify
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "fit_radiograph_check.py"

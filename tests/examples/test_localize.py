@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from clarity_hf import FINDINGS
-from clarity_hf.data.phantoms import draw_phantom
+from clarity_hf.phantoms import draw_phantom
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "localize.py"
 

@@ -21,16 +21,16 @@ from transformers import (
 
 from clarity_hf import FINDINGS, ClarityConfig, ClarityImageProcessor
 from clarity_hf.data.named_splits import named_split
-from clarity_hf.data.phantoms import write_phantoms
 from clarity_hf.data.sources import open_source
 from clarity_hf.evaluation.baselines import RandomMapLocalizer
 from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_images, read_records
 from clarity_hf.evaluation.images import open_images
-from clarity_hf.evaluation.records import data_digest
 from clarity_hf.fingerprints import weights_digest
-from clarity_hf.recipes import teacher as teacher_recipe
-from clarity_hf.recipes import training
+from clarity_hf.metrics.records import data_digest
+from clarity_hf.phantoms import write_phantoms
 from clarity_hf.training import ClarityTrainingArguments
+from clarity_hf.training import train as training
+from clarity_hf.training import train_teacher as teacher_recipe
 from clarity_hf.training.runs import to_flags
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

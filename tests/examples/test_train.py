@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from transformers import pipeline
 
 import clarity_hf
-from clarity_hf.data.phantoms import draw_phantom
-from clarity_hf.recipes.training import DEFAULTS, TrainingRecipe, main
+from clarity_hf.phantoms import draw_phantom
 from clarity_hf.training import ClarityTrainingArguments
 from clarity_hf.training.runs import last_checkpoint, parse_arguments
+from clarity_hf.training.train import DEFAULTS, TrainingRecipe, main
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train.py"
 SETTINGS = [

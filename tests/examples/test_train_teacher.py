@@ -17,12 +17,12 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.trainer_utils import get_last_checkpoint
 
 from clarity_hf import FINDINGS, ClarityImageProcessor
-from clarity_hf.data.phantoms import draw_phantom, write_phantoms
 from clarity_hf.data.sources import open_source
 from clarity_hf.data.transforms import ImageTransform
-from clarity_hf.recipes.teacher import DEFAULTS, TeacherRecipe, build_processor, main
+from clarity_hf.phantoms import draw_phantom, write_phantoms
 from clarity_hf.training import Teacher
 from clarity_hf.training.runs import parse_arguments
+from clarity_hf.training.train_teacher import DEFAULTS, TeacherRecipe, build_processor, main
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_teacher.py"
 SETTINGS = [

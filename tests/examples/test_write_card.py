@@ -12,8 +12,8 @@ import yaml
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
 from clarity_hf.data.sources import PHANTOM
-from clarity_hf.evaluation.checkpoint import evaluate_checkpoint
 from clarity_hf.evaluation.images import open_images
+from clarity_hf.reporting.run import evaluate_checkpoint
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "write_card.py"
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
-from clarity_hf.data.phantoms import draw_phantom
 from clarity_hf.data.priors import read_mask
 from clarity_hf.data.thorax_segmenter import segment_thorax
+from clarity_hf.phantoms import draw_phantom
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "write_masks.py"
 LABELS = {0: "background", 1: "left_lung", 2: "Heart", 3: "clavicle"}

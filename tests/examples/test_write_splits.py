@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clarity_hf.data.named_splits import NIH_VALIDATION, SPLIT_FOLDER, SPLITS, TUNING_HALVES
-from clarity_hf.data.phantoms import write_phantoms
+from clarity_hf.phantoms import write_phantoms
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "write_splits.py"
 BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"

@@ -266,7 +266,7 @@ def main() -> int:
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--seed", type=int, default=None, help="of the moments and bits; default: another each time")
     arguments = parser.parse_args()
-    import clarity_hf.recipes.training  # noqa: F401  so that forks have it
+    import clarity_hf.training.train  # noqa: F401  so that forks have it
 
     seed = random.SystemRandom().randrange(2**32) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)

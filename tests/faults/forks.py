@@ -131,7 +131,7 @@ class Fork:
 
 def write_images(folder):
     """80 small phantoms on the disk, laid out as the NIH release."""
-    from clarity_hf.data.phantoms import write_phantoms
+    from clarity_hf.phantoms import write_phantoms
 
     write_phantoms(folder, 80, seed=0, size=48)
     return folder
@@ -144,7 +144,7 @@ def training_words(images, folder):
 
 def train(images, folder, *more):
     """The recipe of `clarity-hf train` into a folder; what is more overrides the tiny training's arguments."""
-    from clarity_hf.recipes import training
+    from clarity_hf.training import train as training
 
     training.main([*training_words(images, folder), *more])
 

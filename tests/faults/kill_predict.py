@@ -7,7 +7,7 @@ Phantoms, a tiny model with random weights, one picture an image, two images a b
 must be of another image and have its picture; once the last run has come to its end, lines, pictures and tables must
 be
 those of a run that was never killed: no image missing, none twice, none torn. Printed are the images that were done at
-each kill, and a table; the status is 1 where something differs. tests/deployment/killed_predict.py kills after every
+each kill, and a table; the status is 1 where something differs. tests/inference/killed_predict.py kills after every
 single operation on a file instead.
 """
 
@@ -50,8 +50,7 @@ def prepare(folder: Path, images: int) -> None:
 
     from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
     from clarity_hf.cli import main as command  # noqa: F401  so that forks have it
-    from clarity_hf.data.phantoms import iterate_phantoms
-    from clarity_hf.deployment import batch_prediction  # noqa: F401
+    from clarity_hf.phantoms import iterate_phantoms
 
     (folder / "images").mkdir()
     for index, phantom in enumerate(iterate_phantoms(images, size=64)):

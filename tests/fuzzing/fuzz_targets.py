@@ -20,7 +20,7 @@ from clarity_hf import ClarityConfig, ClarityImageProcessor
 from clarity_hf.data.nih import load_nih, open_image
 from clarity_hf.data.priors import read_mask
 from clarity_hf.data.tables import load_table
-from clarity_hf.deployment.onnx_runner import read_radiograph
+from clarity_hf.export.onnx_runner import read_radiograph
 from clarity_hf.image_reading import read_image
 from clarity_hf.training.runs import parse_arguments
 

@@ -15,8 +15,8 @@ from fuzz_targets import READERS, is_refusal, prepare
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clarity_hf.deployment.onnx_runner import read_radiograph
 from clarity_hf.dicom_reading import looks_like_dicom
+from clarity_hf.export.onnx_runner import read_radiograph
 from clarity_hf.image_reading import read_image
 
 CORPUS = sorted(Path(__file__).with_name("corpus").glob("*.input"))

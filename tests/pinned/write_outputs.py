@@ -15,7 +15,7 @@ import PIL.Image
 from transformers import pipeline
 
 import clarity_hf
-from clarity_hf.data.phantoms import draw_phantom
+from clarity_hf.phantoms import draw_phantom
 
 FOLDER = Path(__file__).parent
 IMAGES = {

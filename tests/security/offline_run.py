@@ -45,7 +45,7 @@ def steps(checkpoint: str, folder: Path) -> Iterator[tuple[str, Callable[[], obj
 
     import clarity_hf
     from clarity_hf.cli import main
-    from clarity_hf.data.phantoms import draw_phantom
+    from clarity_hf.phantoms import draw_phantom
 
     name = "clarity-s16-224"
     image = draw_phantom(0, size=128).image
@@ -92,7 +92,7 @@ def steps(checkpoint: str, folder: Path) -> Iterator[tuple[str, Callable[[], obj
 
 def clarity_hf_publish(folder: Path) -> None:
     """Publish the packaged checkpoint to a folder."""
-    from clarity_hf.deployment import publish
+    from clarity_hf.export.publishing import publish
 
     publish("clarity-s16-224", folder / "published", half=True)
 

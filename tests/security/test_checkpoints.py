@@ -15,10 +15,10 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 
 import clarity_hf
 from clarity_hf import ClarityForMultiLabelLocalization, ClarityImageProcessor, ClarityModel
-from clarity_hf.deployment import prepare_publication
 from clarity_hf.evaluation.baselines import GradCamLocalizer
+from clarity_hf.export.publishing import prepare_publication
+from clarity_hf.teacher import Teacher
 from clarity_hf.training.initialization import initialize_from_vit
-from clarity_hf.training.teacher import Teacher
 
 LOADERS = {
     "model": ClarityForMultiLabelLocalization.from_pretrained,

@@ -11,9 +11,9 @@ from PIL import Image
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
 from clarity_hf.cli import main
-from clarity_hf.data.phantoms import draw_phantom
-from clarity_hf.deployment import web_page_html
-from clarity_hf.deployment.model_card import write_model_card
+from clarity_hf.inference import web_page_html
+from clarity_hf.phantoms import draw_phantom
+from clarity_hf.reporting.model_card import write_model_card
 
 SCRIPT = "<script>alert('label')</script>"
 LABELS = ["../../outside", "/outside", SCRIPT, "{{ 7 * 7 }}", "{% include 'x' %}", "=1+1", 'a,"b"', "| x |"]

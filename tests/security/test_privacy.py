@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from clarity_hf import ChestXrayLocalizationPipeline, ClarityImageProcessor, read_image
 from clarity_hf.cli import main
-from clarity_hf.data.phantoms import draw_phantom
+from clarity_hf.phantoms import draw_phantom
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
@@ -187,8 +187,8 @@ def test_predictions_name_images_and_nobody_but_where_dicom_is_asked_for(
 
 
 def test_the_web_page_keeps_and_shows_nobody(marked, localizer):
-    page = pytest.importorskip("clarity_hf.deployment.web_page")
-    from clarity_hf.deployment import web_page_html
+    page = pytest.importorskip("clarity_hf.inference.web_page")
+    from clarity_hf.inference import web_page_html
 
     image = page.localize_image(localizer, (marked / "a.dcm").read_bytes())  # as uploads come
     record = page.image_record(localizer, image, "tiny")

@@ -15,6 +15,7 @@ from torch import nn
 from clarity_hf import ClarityImageProcessor
 from clarity_hf.data.sources import JoinedRows, PhantomRows, RepeatedRows
 from clarity_hf.data.transforms import ImageTransform, TransformedDataset
+from clarity_hf.fingerprints import image_key
 from clarity_hf.training import Teacher
 from clarity_hf.training import teacher_cache as module
 from clarity_hf.training.teacher_cache import (
@@ -22,7 +23,6 @@ from clarity_hf.training.teacher_cache import (
     TeacherLogits,
     cache_teacher_logits,
     fingerprint,
-    image_key,
 )
 
 FINDINGS = ["Effusion", "Mass", "Nodule"]

@@ -39,7 +39,7 @@ def published_word(word: str) -> str:
         word: Of a command line. A path that is here, or one that begins with `.`, `~` or `/`, or has more than one `/`
             (a Hub id has one), is shown by its last part, also behind `--option=`; so is the folder of the output.
     """
-    from clarity_hf.training.runs import published_name
+    from clarity_hf.files import published_name
 
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     if not value:

@@ -22,8 +22,8 @@ def demo(
     device: DeviceOption = "auto",
 ) -> None:
     """Serve a web page for one image at a time; needs the extra demo. Ctrl-C ends it."""
-    from clarity_hf.deployment.web_page import LOOPBACK, serve_page
-    from clarity_hf.training.runs import published_name
+    from clarity_hf.files import published_name
+    from clarity_hf.inference.web_page import LOOPBACK, serve_page
 
     pipeline = load_pipeline(model, device)
     if host.strip("[]") not in LOOPBACK:

@@ -68,8 +68,8 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint and write a report that a browser opens; needs the extra report."""
     from clarity_hf.data.sources import PHANTOM
-    from clarity_hf.evaluation.checkpoint import evaluate_checkpoint
     from clarity_hf.evaluation.images import open_images
+    from clarity_hf.reporting.run import evaluate_checkpoint
 
     loaded, image_processor = load(model, device)
     opened = open_images(

@@ -32,7 +32,7 @@ def export(
     precision: Annotated[Precision, typer.Option(help="Of the weights; int8 for onnx alone.")] = Precision.FP32,
 ) -> None:
     """Write a model for another runtime with its preprocessing, labels and thresholds; needs the extra export."""
-    from clarity_hf.deployment.export import export_model
+    from clarity_hf.export.export import export_model
 
     loaded, image_processor = load(model, "cpu")
     written = export_model(loaded, image_processor, folder, format.value, precision.value)

@@ -27,7 +27,7 @@ def phantom(
     """Write synthetic images, masks, labels and boxes in the layout of NIH ChestX-ray14."""
     from tqdm import tqdm
 
-    from clarity_hf.data.phantoms import write_phantoms
+    from clarity_hf.phantoms import write_phantoms
 
     names = [finding.value for finding in findings] if findings else None
     with tqdm(total=count, unit="image", file=sys.stderr) as bar:

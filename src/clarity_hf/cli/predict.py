@@ -73,9 +73,9 @@ def predict(
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     part = f"-r{rank:02d}" if world_size > 1 else ""
     with _stoppable(output_dir, part) as stop:
-        from clarity_hf.deployment.batch_prediction import find_images, predict_images
-        from clarity_hf.deployment.dicom_output import DEFAULT_KINDS
-        from clarity_hf.training.runs import published_name
+        from clarity_hf.files import published_name
+        from clarity_hf.inference.batch_prediction import find_images, predict_images
+        from clarity_hf.inference.dicom_output import DEFAULT_KINDS
 
         found = find_images(inputs, recursive, exclude=[output_dir])
         if rank == 0:

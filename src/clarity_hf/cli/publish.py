@@ -17,7 +17,7 @@ def publish(
     """Publish a checkpoint: safetensors, flat code and card only; what was left out is named."""
     from transformers.utils import logging
 
-    from clarity_hf.deployment import publishing
+    from clarity_hf.export import publishing
 
     logging.disable_progress_bar()
     publication = publishing.publish(model, destination, half=half, private=private, card=card)

@@ -57,12 +57,12 @@ def serve_dicom(
 
     Ctrl-C or SIGTERM ends it after the image that it analyses; what waits is done when it is started again.
     """
-    from clarity_hf.deployment.dicom_destinations import StorageDestination, WebDestination, tls_from, tls_to
-    from clarity_hf.deployment.dicom_inference import DicomResultWriter
-    from clarity_hf.deployment.dicom_node import DicomNode, NodeSettings
-    from clarity_hf.deployment.dicom_output import DEFAULT_KINDS
+    from clarity_hf.files import published_name
+    from clarity_hf.inference.dicom_destinations import StorageDestination, WebDestination, tls_from, tls_to
+    from clarity_hf.inference.dicom_inference import DicomResultWriter
+    from clarity_hf.inference.dicom_node import DicomNode, NodeSettings
+    from clarity_hf.inference.dicom_output import DEFAULT_KINDS
     from clarity_hf.radiograph_check import check_mode
-    from clarity_hf.training.runs import published_name
 
     _check_one(destination, stow)
     check_mode(radiograph_check)
@@ -114,7 +114,7 @@ def _quiet_strangers() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logger = logging.getLogger("clarity_hf.deployment.dicom_node")
+    logger = logging.getLogger("clarity_hf.inference.dicom_node")
     logger.addHandler(lines)
     logger.setLevel(logging.INFO)
     logger.propagate = False

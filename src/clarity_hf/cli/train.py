@@ -19,7 +19,7 @@ def train(context: typer.Context) -> None:
 
     Words are [CONFIG.yaml] [--FIELD VALUE ...], with the fields of the recipe and of the Trainer's arguments.
     """
-    from clarity_hf.recipes.training import main
+    from clarity_hf.training.train import main
 
     # As launchers do: the parser reads its words there, and the name that its help begins with.
     sys.argv = [context.command_path, *context.args]

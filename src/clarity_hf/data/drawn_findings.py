@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Findings of the phantoms drawn into real radiographs without a finding: where they lie is known to the pixel.
 
-Image-level labels do not say where a finding is. A painter of [`clarity_hf.data.phantoms`] does: it needs the lungs
+Image-level labels do not say where a finding is. A painter of [`clarity_hf.phantoms`] does: it needs the lungs
 and the heart, which [`segment_thorax`] finds in a real image, and adds to the attenuation, which the image's own grey
 values stand for. What is drawn is as schematic as in a phantom; all around it is real.
 """
@@ -17,11 +17,11 @@ import torch
 from scipy.ndimage import uniform_filter
 
 from clarity_hf.labels import FINDINGS
+from clarity_hf.phantoms.geometry import Exam, Geometry, Person, chord
+from clarity_hf.phantoms.lesions import settle
+from clarity_hf.phantoms.phantom import PAINTERS
+from clarity_hf.phantoms.scene import LUNG_ATTENUATION, VESSEL_ATTENUATION, Scene
 
-from .phantoms.geometry import Exam, Geometry, Person, chord
-from .phantoms.image import PAINTERS
-from .phantoms.lesions import settle
-from .phantoms.scene import LUNG_ATTENUATION, VESSEL_ATTENUATION, Scene
 from .thorax_segmenter import ThoraxMasks
 
 DRAWABLE = tuple(finding for finding in FINDINGS if finding not in ("Cardiomegaly", "Hernia"))

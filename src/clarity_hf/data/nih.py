@@ -38,9 +38,10 @@ import datasets
 import numpy as np
 import PIL.Image
 
-from ..boxes import BOX_FRAME
-from ..image_reading import FORMATS, MAX_PIXELS
-from ..labels import FINDINGS, NO_FINDING, canonical_finding, encode_findings
+from clarity_hf.boxes import BOX_FRAME
+from clarity_hf.image_reading import FORMATS, MAX_PIXELS
+from clarity_hf.labels import FINDINGS, NO_FINDING, canonical_finding, encode_findings
+
 from .named_splits import named_split
 from .rows import check_validation_fraction, first_names, in_drawing_order
 

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from clarity_hf.labels import FINDINGS
+from clarity_hf.phantoms import Phantom, draw_phantom
 
 from .hub import METADATA_FILES, load_hub, load_imagefolder
 from .label_columns import Uncertain
 from .nih import TABLES, load_nih
-from .phantoms import Phantom, draw_phantom
 from .rows import AlignedRows, Source, align_source, streamed, undecoded, union_of_findings
 from .tables import TABLE_SUFFIXES, load_table
 

@@ -24,7 +24,7 @@ from clarity_hf.boxes import Letterbox, bilinear_matrix
 from clarity_hf.data.priors import load_atlas, soft_prior
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
-from clarity_hf.training.teacher import Teacher
+from clarity_hf.teacher import Teacher
 
 from .localizers import Localizer, LocalizerOutput, ModelLocalizer
 

@@ -17,8 +17,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from clarity_hf.configuration_clarity import ClarityConfig
-
-from .classification import (
+from clarity_hf.metrics.classification import (
     calibration_error_per_finding,
     checked_scores,
     f1_thresholds,
@@ -28,8 +27,8 @@ from .classification import (
     support,
     youden_thresholds,
 )
-from .protocol import annotated_boxes, halves
-from .records import MAP_THRESHOLDS, ImageRecord
+from clarity_hf.metrics.protocol import annotated_boxes, halves
+from clarity_hf.metrics.records import MAP_THRESHOLDS, ImageRecord
 
 ScoreRule = Literal["youden", "sensitivity", "f1"]
 

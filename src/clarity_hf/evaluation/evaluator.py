@@ -18,13 +18,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from clarity_hf.boxes import boxes_from_map
-from clarity_hf.training.teacher_cache import image_key
+from clarity_hf.fingerprints import image_key
+from clarity_hf.metrics.image_driven import correlation_of_maps
+from clarity_hf.metrics.localization import measure_map
+from clarity_hf.metrics.records import THUMBNAIL_CELLS, ImageRecord, from_json, to_json
 
-from .image_driven import correlation_of_maps
 from .images import EvaluationImage
-from .localization import measure_map
 from .localizers import Localizer, LocalizerOutput
-from .records import THUMBNAIL_CELLS, ImageRecord, from_json, to_json
 from .sanity import mass_outside
 
 logger = logging.getLogger(__name__)

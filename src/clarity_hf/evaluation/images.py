@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from clarity_hf.boxes import BOX_FRAME
-from clarity_hf.data.phantoms import generator_fingerprint
 from clarity_hf.data.priors import read_mask
 from clarity_hf.data.rows import SPLITS
 from clarity_hf.data.sources import PHANTOM, PhantomRows, open_source
 from clarity_hf.data.transforms import read_source
 from clarity_hf.labels import FINDINGS
+from clarity_hf.phantoms import generator_fingerprint
 
 _DESCRIBED = ("image_id", "patient_id", "labels", "boxes", "box_findings", "sex", "age", "view")
 

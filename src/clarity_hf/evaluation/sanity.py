@@ -15,11 +15,11 @@ from torchvision.transforms.v2 import functional as tvF
 
 from clarity_hf.boxes import Letterbox, image_weights, map_over_image
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
+from clarity_hf.metrics.classification import auroc_per_finding
+from clarity_hf.metrics.records import ImageRecord
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 
-from .classification import auroc_per_finding
 from .localizers import Localizer, ModelLocalizer
-from .records import ImageRecord
 
 BLUR = 5 / 224
 """Standard deviation of the blur from which insertion starts, a share of the input's longer side (RISE: 5 of 224)."""

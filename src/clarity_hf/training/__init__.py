@@ -1,10 +1,11 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Training: the distillation Trainer and its arguments, the teacher and its kept logits, and where training starts."""
 
+from clarity_hf.teacher import Teacher
+
 from .arguments import ClarityTrainingArguments
 from .initialization import config_from_vit, initialize_from_vit
 from .other_findings import adapt_findings
-from .teacher import Teacher
 from .teacher_cache import cache_teacher_logits
 from .trainer import ClarityDistillationTrainer
 

@@ -181,12 +181,3 @@ def drop_pickle(folder: str | Path) -> None:
     (Path(folder) / "training_args.bin").unlink(missing_ok=True)
 
 
-def published_name(name: str) -> str:
-    """The name of a model or of data for the reader: a Hub id as it is, the last part of a path.
-
-    A path is what is here, file or folder, or begins with `.`, `~` or `/`, or has more than one `/`.
-    """
-    path = Path(name).expanduser()
-    if path.exists() or name.startswith((".", "~", "/")) or name.count("/") > 1:
-        return path.resolve().name
-    return name

@@ -19,21 +19,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
 from clarity_hf.data.transforms import ImageTransform
-from clarity_hf.fingerprints import add_tensors
+from clarity_hf.fingerprints import KEY_BYTES, add_tensors, encoded_image, image_key, path_of
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
-
-from .teacher import Teacher
+from clarity_hf.teacher import Teacher
 
 FORMAT_VERSION = 1
 """Part of every fingerprint: raise it when the files or the way from an image to `pixel_values` change."""
 
-KEY_BYTES = 16
 
 VIEWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "identity": lambda pixel_values: pixel_values,
@@ -220,26 +217,6 @@ def cache_teacher_logits(
     return CachedTeacherRows(rows, result[0])
 
 
-def image_key(image: Any) -> bytes:
-    """Key of an image by its content.
-
-    Args:
-        image: What a row's `image` holds: the `{"path", "bytes"}` of an undecoded `datasets.Image`, a path, the bytes
-            of a file (for all three the file's bytes count), a PIL image, an array or a tensor (the pixels, their
-            shape and their type count).
-
-    Returns:
-        16 bytes.
-    """
-    encoded = _encoded(image)
-    if encoded is not None:
-        return hashlib.blake2b(encoded, digest_size=KEY_BYTES).digest()
-    pixels = np.asarray(image)
-    digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype.str}".encode(), digest_size=KEY_BYTES)
-    if isinstance(image, Image.Image):
-        digest.update(image.mode.encode())
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.digest()
 
 
 def fingerprint(teacher: Teacher, image_processor: ClarityImageProcessor, views: Sequence[str]) -> str:
@@ -287,9 +264,9 @@ class _Images(torch.utils.data.Dataset):
                 f"`rows` must hold images under 'image', got {sorted(row)}. Give the rows before they are transformed."
             )
         image = row["image"]
-        encoded = _encoded(image)
+        encoded = encoded_image(image)
         if encoded is not None:  # read once: what is hashed is what the teacher sees
-            image = {"path": _path_of(image), "bytes": encoded}
+            image = {"path": path_of(image), "bytes": encoded}
         key = image_key(image)
         if key in self.known:
             return key, None
@@ -361,22 +338,6 @@ def _epoch_dependent(rows: Any) -> Iterator[Any]:
         yield from _epoch_dependent(part)
 
 
-def _encoded(image: Any) -> bytes | None:
-    """The bytes of an image's file, or None for pixels."""
-    if isinstance(image, Mapping) and image.get("bytes") is not None:
-        return image["bytes"]
-    if isinstance(image, bytes):
-        return image
-    path = _path_of(image)
-    return Path(path).read_bytes() if path is not None else None
-
-
-def _path_of(image: Any) -> str | os.PathLike | None:
-    if isinstance(image, Mapping):
-        return image.get("path")
-    return image if isinstance(image, str | os.PathLike) else None
-
-
 def _read_part(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Keys `(n, 16)` uint8 and logits `(n, V, F)` float32 of a file whose content is what its digest says."""
     with safe_open(path, framework="np") as file:
@@ -401,5 +362,4 @@ __all__ = [
     "TeacherLogits",
     "cache_teacher_logits",
     "fingerprint",
-    "image_key",
 ]

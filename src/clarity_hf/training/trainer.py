@@ -12,12 +12,12 @@ from transformers import PreTrainedModel, Trainer
 
 from clarity_hf.losses_clarity import distillation_loss, map_distillation_loss
 from clarity_hf.plain_card import replace_draft
+from clarity_hf.teacher import Teacher
 
 from .arguments import ClarityTrainingArguments
 from .checkpoints import SealCheckpoints
 from .optimization import MuonWithAdamW, block_matrices, decaying_parameters, parameter_groups
 from .runs import EpochTeller, LastStepTeller, drop_pickle
-from .teacher import Teacher
 
 
 class CardKeepingTrainer(Trainer):

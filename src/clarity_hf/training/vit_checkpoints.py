@@ -22,8 +22,8 @@ from transformers.utils.hub import cached_file
 
 from clarity_hf.configuration_clarity import ClarityConfig
 from clarity_hf.modeling_clarity import PICKLES, ClarityForMultiLabelLocalization
+from clarity_hf.safe_loading import load_foreign_model, require_plain_timm
 
-from .foreign_models import load_foreign_model, require_plain_timm
 from .vit_layouts import gated_mlp_error, patch_side
 
 VIT_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "vit_mae", "vit_msn")

@@ -1,0 +1,83 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""A calibrated model in a folder of its own, with the card of the model that it was, and what is new on it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from transformers.utils import cached_file
+
+from clarity_hf.evaluation.calibration import Calibration, CrossFitted
+from clarity_hf.files import replaced_files
+from clarity_hf.image_processing_clarity import ClarityImageProcessor
+from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+from clarity_hf.plain_card import CARD, plain_card
+from clarity_hf.reporting.calibration_text import calibration_text, cross_fitted_text
+
+from .publishing import LICENCE, shown_pictures
+
+HEADING = "## Calibration of this folder"
+
+
+def save_calibrated(
+    source: str | os.PathLike,
+    model: ClarityForMultiLabelLocalization,
+    image_processor: ClarityImageProcessor,
+    folder: str | os.PathLike,
+    found: Calibration,
+    unseen: CrossFitted,
+    images: str,
+) -> str:
+    """Write a calibrated model with its image processor and card; the folder can be published as it is.
+
+    The card is the source's, with its pictures and licence, and says under a heading of its own what was fitted and on
+    what. A source without a card gets a plain one.
+
+    Args:
+        source: Name of a packaged checkpoint, folder or Hub id that the model was loaded from.
+        model: Calibrated.
+        image_processor: The one it was trained with.
+        folder: Made where it is not there.
+        found: Of [`calibrate`].
+        unseen: Of [`cross_fitted`].
+        images: On what, for the reader, such as "332 validation images of NIH".
+
+    Returns:
+        What each finding was given and what it is worth on other images, as Markdown.
+
+    Raises:
+        OSError: The disk is full, or `folder` cannot be written.
+    """
+    text = f"{calibration_text(found, model.config.findings)}\n\n{cross_fitted_text(unseen)}"
+    card = _file_of(source, CARD)
+    content = card.read_text(encoding="utf-8") if card else plain_card(Path(folder).name, model.config.findings)
+    about = (
+        f"{HEADING}\n\nScores were calibrated, and thresholds chosen, on {images}. They stand in place of any that "
+        f"are named above; figures at those thresholds are not this folder's.\n\n{text}\n"
+    )
+    with replaced_files(folder) as made:
+        model.save_pretrained(made)
+        image_processor.save_pretrained(made)
+        for name in [*sorted(shown_pictures(card)), LICENCE] if card else []:
+            beside = _file_of(source, name)
+            if beside is not None and beside.resolve() != (Path(folder) / name).resolve():
+                (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(beside, Path(folder) / name)
+        earlier = re.compile(rf"\n*{re.escape(HEADING)}\n.*?(?=\n## |\Z)", flags=re.DOTALL)
+        (made / CARD).write_text(f"{earlier.sub('', content).rstrip()}\n\n{about}", encoding="utf-8")
+    return text
+
+
+def _file_of(source: str | os.PathLike, name: str) -> Path | None:
+    """A file of a packaged checkpoint, a folder or a repository of the Hub; None where it is not to be had."""
+    found = cached_file(
+        source,
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )
+    return None if found is None else Path(found)

@@ -1,0 +1,482 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Findings as DICOM objects for a PACS: a report, marks, segmentations and an overlay.
+
+Every object joins the study of its image in a series of its own, refers to the image by its UIDs, and says in
+ContentQualification, SeriesDescription and text that it is the output of software for research, not for diagnosis.
+Patient, study and request are copied from the image as they stand there, right or wrong, so that a PACS files both
+together. [`dicom_source`][clarity_hf.inference.dicom_source] says how objects get their UIDs and times.
+
+Coordinates need no conversion: DICOM's image-relative coordinates have their origin at the top left corner of the top
+left pixel, as boxes have here (DICOM PS3.3 C.18.6.1).
+
+Maps are stored at an eighth of the image's rows and columns, which is more than the model resolves, and edge to edge
+with the image. Overlays are compressed without loss by JPEG 2000. Segmentations are not compressed: few viewers decode
+one that is, and GDCM, which encodes RLE here, ends the process on an odd number of pixels.
+
+highdicom and pydicom are the extra `dicom` and are imported when the first object is made. Standards: DICOM PS3.3
+A.35.3 (Comprehensive SR), A.33.1 (presentation state), A.51 (Segmentation), A.8.1 (Secondary Capture).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import datetime
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from clarity_hf.visualization import draw_findings
+
+from .dicom_presentation import write_presentation_state
+from .dicom_report import write_refusal_report, write_structured_report
+from .dicom_source import (
+    CODING_SCHEME,
+    FINDING_CODES,
+    MANUFACTURER,
+    NOTICE,
+    Findings,
+    ModelIdentity,
+    ResultSource,
+    check_findings,
+    content_hash,
+    finding_code,
+    highdicom_and_codes,
+    quantised,
+    save,
+    uid_of,
+)
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+KINDS = ("report", "presentation", "boxes", "regions", "probabilities", "overlay")
+"""Kinds of `write_dicom_results`: a structured report, marks for a viewer, three segmentations, a picture."""
+
+DEFAULT_KINDS = ("report", "presentation", "probabilities", "overlay")
+"""What is made unasked. The boxes are in report and marks; as masks of the image's size they would be the largest."""
+
+MAX_OVERLAY_SIDE = 1024
+"""Overlays are reduced to this many pixels on the longer side."""
+
+MAP_REDUCTION = 8
+"""Pixels of the image to a pixel of stored maps, along each side."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DicomResults:
+    """What `write_dicom_results` made of one image.
+
+    Attributes:
+        datasets: By kind, in the order asked for.
+        files: By kind, where each was written; empty without a folder.
+        left_out: By kind that was asked for and not made, why.
+    """
+
+    datasets: dict[str, Any]
+    files: dict[str, Path]
+    left_out: dict[str, str]
+
+
+def write_dicom_results(
+    dataset: Dataset,
+    pixels: np.ndarray,
+    findings: Findings,
+    model: ModelIdentity,
+    folder: str | os.PathLike | None = None,
+    kinds: Sequence[str] = DEFAULT_KINDS,
+    *,
+    stem: str = "findings",
+    map_thresholds: float | Mapping[str, float] | None = None,
+    uids: Literal["same", "new"] = "same",
+    created: datetime.datetime | None = None,
+    doubt: str = "",
+) -> DicomResults:
+    """Make several objects of one image's findings.
+
+    Args:
+        dataset: The image's header, as `pydicom.dcmread` gives it, with or without its pixel data. Left as it is.
+        pixels: `(H, W)` in [0, 255], the image as the model saw it, for the overlay; of the header's rows and columns.
+        findings: Result of the pipeline for this image; with `return_maps=True` for `regions` and `probabilities`, or
+            with maps of [`stored_map_size`].
+        model: What made them.
+        folder: Where `STEM.KIND.dcm` are written, made where it is not there; nothing is written without.
+        kinds: Of `KINDS`. `boxes`, `regions` and `probabilities` are the `values` of `write_segmentation`.
+        stem: Start of the file names; the caller's, so that no UID gets into them unasked.
+        map_thresholds: For `regions`, as in `write_segmentation`.
+        uids: As in `write_structured_report`.
+        created: As in `write_structured_report`; one time for all.
+        doubt: As in `write_structured_report`.
+
+    Returns:
+        The objects; a segmentation that has nothing to show (no finding is present, there are no maps) is left out
+        with the reason.
+
+    Raises:
+        ImportError: The extra `dicom` is not installed.
+        ValueError: A kind is unknown, or the header or the findings are not what `write_structured_report` takes.
+    """
+    check_kinds(kinds)
+    if Path(stem).name != stem or stem in (".", ".."):
+        raise ValueError(f"`stem` must be a file name without a folder, got '{stem}'. Pass the folder as `folder`.")
+    same: dict[str, Any] = {"uids": uids, "created": created, "doubt": doubt}
+    makers: dict[str, Callable[[], Dataset]] = {
+        "report": lambda: write_structured_report(dataset, findings, model, **same),
+        "presentation": lambda: write_presentation_state(dataset, findings, model, **same),
+        "boxes": lambda: write_segmentation(dataset, findings, model, "boxes", **same),
+        "regions": lambda: write_segmentation(
+            dataset, findings, model, "regions", map_thresholds=map_thresholds, **same
+        ),
+        "probabilities": lambda: write_segmentation(dataset, findings, model, "probabilities", **same),
+        "overlay": lambda: write_secondary_capture(dataset, pixels, findings, model, **same),
+    }
+    results = DicomResults({}, {}, {})
+    for kind in dict.fromkeys(kinds):
+        reason = _nothing_to_segment(findings, kind) if kind in _SEGMENT_MEANING else ""
+        if reason:
+            results.left_out[kind] = reason
+            continue
+        results.datasets[kind] = makers[kind]()
+        if folder is not None:
+            results.files[kind] = save(results.datasets[kind], Path(folder) / f"{stem}.{kind}.dcm")
+    return results
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Refuse what is no kind of result.
+
+    Args:
+        kinds: Of `KINDS`.
+
+    Raises:
+        ValueError: One is unknown.
+    """
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise ValueError(f"`kinds` must be of {', '.join(KINDS)}, got {', '.join(unknown)}. Correct the name.")
+
+
+def stored_map_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Size of maps in results, `MAP_REDUCTION` times smaller than the image along each side, rounded up.
+
+    Args:
+        size: Rows and columns of the image.
+
+    Returns:
+        Rows and columns of its maps.
+    """
+    return math.ceil(size[0] / MAP_REDUCTION), math.ceil(size[1] / MAP_REDUCTION)
+
+
+def write_segmentation(
+    dataset: Dataset,
+    findings: Findings,
+    model: ModelIdentity,
+    values: Literal["boxes", "regions", "probabilities"] = "boxes",
+    *,
+    map_thresholds: float | Mapping[str, float] | None = None,
+    uids: Literal["same", "new"] = "same",
+    created: datetime.datetime | None = None,
+    doubt: str = "",
+    file: str | os.PathLike | None = None,
+) -> Dataset:
+    """Make a segmentation with a segment for each present finding.
+
+    Args:
+        dataset: As in `write_structured_report`.
+        findings: Result of the pipeline for this image.
+        model: What made them.
+        values: What the pixels are.
+            - `"boxes"`: BINARY, of the image's rows and columns: 1 in every pixel that one of the finding's boxes
+              touches.
+            - `"regions"`: BINARY, of [`stored_map_size`]: 1 where the finding's map is above its share of the peak.
+            - `"probabilities"`: FRACTIONAL of type PROBABILITY, 8 bit, of [`stored_map_size`]: the map divided by its
+              peak, so that 1 (stored as 255) is the peak and a box of the pipeline encloses what is above
+              `map_threshold`. It is no calibrated probability of a pixel; the finding's own one is in the report.
+        map_thresholds: For `"regions"`: share of the peak in (0, 1), for all findings or by label.
+        uids: As in `write_structured_report`.
+        created: As in `write_structured_report`.
+        doubt: As in `write_structured_report`.
+        file: Where it is written, if anywhere.
+
+    Returns:
+        A `highdicom.seg.Segmentation` of one frame a segment, edge to edge with the image. Where the image gives its
+        spacing, PixelSpacing of a reduced one is that of its own pixels; without, the ratio of rows says it.
+
+    Raises:
+        ImportError: The extra `dicom` is not installed.
+        ValueError: As in `write_structured_report`; no finding is present; `values` needs maps that are not there, not
+            of the image's size or [`stored_map_size`], negative or not finite, or `map_thresholds` that are not in
+            (0, 1).
+    """
+    if values not in _SEGMENT_MEANING:
+        raise ValueError(f"`values` must be of {', '.join(_SEGMENT_MEANING)}, got '{values}'. Choose one of them.")
+    hd, codes = highdicom_and_codes()
+    reason = _nothing_to_segment(findings, values)
+    if reason:
+        raise ValueError(f"`findings` must hold something to segment, got a result where {reason}. Leave it out.")
+    shown = quantised([finding for finding in findings if _is_shown(finding, values)])
+    content = content_hash(shown, maps_of=None if values == "boxes" else lambda finding: True)
+    source = ResultSource(dataset, model, values, uids, created, content, [map_thresholds], doubt)
+    check_findings(shown, source)
+    masks = [_mask(finding, values, source.size, map_thresholds) for finding in shown]
+    header = copy.copy(source.header)
+    header.Rows, header.Columns = masks[0].shape
+    document = hd.seg.Segmentation(
+        source_images=[header],
+        pixel_array=np.stack(masks, axis=-1)[None],
+        segmentation_type="FRACTIONAL" if values == "probabilities" else "BINARY",
+        segment_descriptions=[
+            _segment(hd, codes, number, finding, source) for number, finding in enumerate(shown, start=1)
+        ],
+        fractional_type="PROBABILITY",
+        content_label=f"AI_{values.upper()}",
+        content_description=f"{_SEGMENT_MEANING[values]}. {source.doubt or NOTICE}"[:64],
+        omit_empty_frames=False,
+        **source.arguments(),
+    )
+    # highdicom draws this UID at random; the same content must be the same object.
+    organization = uid_of("dimensions", document.SOPInstanceUID)
+    document.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
+    for index in document.DimensionIndexSequence:
+        index.DimensionOrganizationUID = organization
+    _place(document, source)
+    return _finished(document, source, file)
+
+
+def write_secondary_capture(
+    dataset: Dataset,
+    pixels: np.ndarray,
+    findings: Findings,
+    model: ModelIdentity,
+    *,
+    heat_of: str | None = None,
+    uids: Literal["same", "new"] = "same",
+    created: datetime.datetime | None = None,
+    doubt: str = "",
+    file: str | os.PathLike | None = None,
+) -> Dataset:
+    """Make a colour picture of the image with its boxes, and the notice in a strip below it.
+
+    Args:
+        dataset: As in `write_structured_report`.
+        pixels: `(H, W)` in [0, 255], bones bright; of the header's rows and columns.
+        findings: Result of the pipeline for this image.
+        model: What made them.
+        heat_of: Label of the finding whose map is laid over the image, as in `draw_findings`.
+        uids: As in `write_structured_report`.
+        created: As in `write_structured_report`.
+        doubt: As in `write_structured_report`.
+        file: Where it is written, if anywhere.
+
+    Returns:
+        A `highdicom.sc.SCImage`, RGB, at most `MAX_OVERLAY_SIDE` pixels plus the strip. Its pixels are not the image's
+        and carry no spacing. BurnedInAnnotation asks whether text names the patient: it is the image's own answer, and
+        left out where the image gives none, as nothing drawn here does.
+
+    Raises:
+        ImportError: The extra `dicom` is not installed.
+        ValueError: As in `write_structured_report`, or `pixels` are not of the image's size.
+    """
+    hd, codes = highdicom_and_codes()
+    findings = quantised(findings)
+    content = content_hash(findings, maps_of=lambda finding: finding["label"] == heat_of)
+    source = ResultSource(dataset, model, "overlay", uids, created, content, [heat_of], doubt)
+    check_findings(findings, source)
+    if np.shape(pixels) != source.size:
+        raise ValueError(
+            f"`pixels` must be (rows, columns) {source.size} of the header, got {np.shape(pixels)}. "
+            "Pass the image that the header belongs to."
+        )
+    lines = [NOTICE, *([doubt] if doubt else []), f"{model.name}, {MANUFACTURER} {model.version}"]
+    if not any(finding["present"] for finding in findings):
+        lines.append("No finding reached its threshold")
+    picture = _with_strip(_overlay(pixels, findings, heat_of), lines)
+    document = hd.sc.SCImage.from_ref_dataset(
+        source.header,
+        pixel_array=np.asarray(picture),
+        photometric_interpretation="YBR_RCT",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        patient_orientation=("L", "F"),  # highdicom insists on one; the image's own follows
+        **source.arguments() | {"transfer_syntax_uid": _JPEG_2000_LOSSLESS},
+    )
+    document["PixelData"].is_undefined_length = True  # unasked, pynetdicom would send fragments under a length
+    if dataset.get("BodyPartExamined"):
+        document.BodyPartExamined = dataset.BodyPartExamined
+    if dataset.get("BodyPartExamined") != "CHEST":  # no pair; of what else or nothing is named, it is asked for
+        document.Laterality = dataset.get("Laterality") or ""
+    document.ConversionType = "WSD"
+    document.DerivationDescription = f"Boxes of findings drawn over the image. {source.notice}"
+    reference = source.reference()
+    purpose = hd.sr.CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)
+    reference.PurposeOfReferenceCodeSequence = [purpose]
+    document.SourceImageSequence = [reference]
+    if dataset.get("BurnedInAnnotation"):
+        document.BurnedInAnnotation = dataset.BurnedInAnnotation
+    document.DateOfSecondaryCapture, document.TimeOfSecondaryCapture = source.stamp()
+    return _finished(document, source, file)
+
+
+def _finished(document: Any, source: ResultSource, file: str | os.PathLike | None) -> Dataset:
+    document = source.finish(document)
+    if file is not None:
+        save(document, Path(file))
+    return document
+
+
+_JPEG_2000_LOSSLESS = "1.2.840.10008.1.2.4.90"
+
+_SEGMENT_MEANING = {
+    "boxes": "Boxes",
+    "regions": "Map thresholded",
+    "probabilities": "Map over peak",
+}
+
+
+def _segment(hd: Any, codes: Any, number: int, finding: Mapping[str, Any], source: ResultSource) -> Any:
+    model = source.model
+    return hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=finding["label"][:64],
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=finding_code(finding["label"]),
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=model.name,
+            family=codes.DCM.ArtificialIntelligence,
+            version=model.version,
+            source=MANUFACTURER,
+            parameters={"weights": model.weights_hash},
+        ),
+        tracking_uid=source.uid("tracking", finding["label"]),
+        tracking_id=finding["label"],
+    )
+
+
+def _is_shown(finding: Mapping[str, Any], values: str) -> bool:
+    """Whether a present finding has what its segment is made of."""
+    if values == "boxes":
+        return finding["present"] and bool(finding["boxes"])
+    return finding["present"] and "map" in finding and float(np.max(finding["map"])) > 0
+
+
+def _nothing_to_segment(findings: Findings, values: str) -> str:
+    """Why there is no segmentation, or nothing."""
+    if any(_is_shown(finding, values) for finding in findings):
+        return ""
+    if not any(finding["present"] for finding in findings):
+        return "no finding is present"
+    if values == "boxes":
+        return "no present finding has a box"
+    if not any("map" in finding for finding in findings):
+        return "there are no maps (call the pipeline with return_maps=True)"
+    return "the maps of the present findings are zero everywhere"
+
+
+def _mask(
+    finding: Mapping[str, Any],
+    values: str,
+    size: tuple[int, int],
+    map_thresholds: float | Mapping[str, float] | None,
+) -> np.ndarray:
+    """Bool as uint8 of the image's size, or of [`stored_map_size`], or float32 in [0, 1] of the latter."""
+    if values == "boxes":
+        mask = np.zeros(size, dtype=np.uint8)
+        for box in finding["boxes"]:
+            rows = slice(math.floor(box["ymin"]), math.ceil(box["ymax"]))
+            mask[rows, math.floor(box["xmin"]) : math.ceil(box["xmax"])] = 1
+        return mask
+    heat, label = np.asarray(finding["map"], dtype=np.float32), finding["label"]
+    stored = stored_map_size(size)
+    if heat.shape not in (size, stored):
+        raise ValueError(
+            f"`map` of {label} must have the image's {size} or {stored}, got {heat.shape}. Pass this image's findings."
+        )
+    if not np.isfinite(heat).all() or heat.min() < 0:
+        raise ValueError(f"`map` of {label} must be finite and at least 0, got others. Check the model's output.")
+    if heat.shape != stored:
+        heat = np.asarray(Image.fromarray(heat).resize(stored[::-1], Image.Resampling.BOX))
+    share = heat / heat.max()
+    if values == "probabilities":
+        return share
+    level = map_thresholds.get(label) if isinstance(map_thresholds, Mapping) else map_thresholds
+    if level is None or not 0 < level < 1:
+        raise ValueError(f"`map_thresholds` must be inside (0, 1) for {label}, got {level}. Give a share of the peak.")
+    return (share > level).astype(np.uint8)
+
+
+def _place(document: Any, source: ResultSource) -> None:
+    """Say how large a segmentation's pixels are, where the image says it of its own.
+
+    highdicom does not read a spacing without a thickness of slices, which a projection has not: 1 mm stands for none.
+    """
+    from pydicom import Dataset
+
+    spacing = source.spacing()
+    if spacing is None:
+        return
+    factors = source.size[0] / document.Rows, source.size[1] / document.Columns
+    measures = Dataset()
+    measures.PixelSpacing = [f"{side * factor:.10g}" for side, factor in zip(spacing, factors, strict=True)]
+    measures.SliceThickness = "1"
+    document.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = [measures]
+
+
+def _overlay(pixels: np.ndarray, findings: Findings, heat_of: str | None) -> Image.Image:
+    """The findings over the image, reduced before anything is drawn."""
+    image = Image.fromarray(np.asarray(pixels).round().astype(np.uint8))
+    height, width = image.size[1], image.size[0]
+    if max(image.size) > MAX_OVERLAY_SIDE:
+        image.thumbnail((MAX_OVERLAY_SIDE, MAX_OVERLAY_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    scale = {"x": image.width / width, "y": image.height / height}
+    drawn: list[dict[str, Any]] = []
+    for finding in findings:
+        boxes = [{side: value * scale[side[0]] for side, value in box.items()} for box in finding["boxes"]]
+        drawn.append({key: value for key, value in finding.items() if key != "map"} | {"boxes": boxes})
+        if finding["label"] == heat_of and "map" in finding:
+            heat = Image.fromarray(np.asarray(finding["map"], dtype=np.float32))
+            drawn[-1]["map"] = np.asarray(heat.resize(image.size, Image.Resampling.BILINEAR)).clip(0)
+    return draw_findings(np.asarray(image), drawn, heat_of=heat_of)
+
+
+def _with_strip(picture: Image.Image, lines: Sequence[str]) -> Image.Image:
+    """The picture with lines of text in a black strip below it, which covers none of the image."""
+    width = picture.width
+    probe = ImageDraw.Draw(picture)
+    largest = max(probe.textlength(line, font=ImageFont.load_default(size=100)) for line in lines)
+    size = max(8, min(width // 30, int(0.94 * width / largest * 100)))
+    font, step = ImageFont.load_default(size=size), round(1.5 * size)
+    whole = Image.new("RGB", (width, picture.height + step * len(lines) + size // 2), "black")
+    whole.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(whole)
+    for number, line in enumerate(lines):
+        draw.text((round(0.03 * width), picture.height + size // 4 + number * step), line, fill="white", font=font)
+    return whole
+
+
+__all__ = [
+    "CODING_SCHEME",
+    "DEFAULT_KINDS",
+    "FINDING_CODES",
+    "KINDS",
+    "NOTICE",
+    "DicomResults",
+    "Findings",
+    "ModelIdentity",
+    "check_kinds",
+    "finding_code",
+    "quantised",
+    "stored_map_size",
+    "write_dicom_results",
+    "write_presentation_state",
+    "write_refusal_report",
+    "write_secondary_capture",
+    "write_segmentation",
+    "write_structured_report",
+]

@@ -1,0 +1,73 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""A calibration as text: what each finding was given, and what it is worth on images that it has not seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from clarity_hf.evaluation.calibration import Calibration, CrossFitted
+
+
+def calibration_text(found: Calibration, findings: Sequence[str]) -> str:
+    """A Markdown table with a row per finding, `(kept)` and `(of all)` beside what is not its own fit.
+
+    Args:
+        found: Of [`calibrate`].
+        findings: Names of the F findings, in the order of the config.
+
+    Returns:
+        Lines, without one at the end.
+
+    Raises:
+        ValueError: There is not one name per finding.
+    """
+    if len(findings) != len(found.positives):
+        raise ValueError(
+            f"`findings` must be {len(found.positives)} names, got {len(findings)}. Pass those of the config."
+        )
+    lines = [
+        "| finding | positives | slope | intercept | score threshold | boxes | map threshold |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for place, finding in enumerate(findings):
+        score = f"{found.score_thresholds[place]:.3f}" + (" (kept)" if place in found.kept_scores else "")
+        share = f"{found.map_thresholds[place]:.2f}"
+        share += " (of all)" if place in found.pooled_maps else " (kept)" if place in found.kept_maps else ""
+        platt = f"{found.score_slopes[place]:.3f} | {found.score_intercepts[place]:+.3f}"
+        lines.append(f"| {finding} | {found.positives[place]} | {platt} | {score} | {found.boxes[place]} | {share} |")
+    return "\n".join(lines)
+
+
+def cross_fitted_text(unseen: CrossFitted) -> str:
+    """A sentence on images and draws, and a Markdown table of the figures, without those that are undefined.
+
+    Args:
+        unseen: Of [`cross_fitted`].
+
+    Returns:
+        Lines, without one at the end.
+    """
+    figures = {
+        "expected calibration error, uncalibrated": unseen.uncalibrated_error,
+        "expected calibration error, calibrated": unseen.calibrated_error,
+        "sensitivity": unseen.sensitivity,
+        "specificity": unseen.specificity,
+        "findings flagged on a normal image": unseen.findings_flagged,
+        "boxes drawn on a normal image": unseen.boxes_drawn,
+        "share of the normal images with a box": unseen.images_with_boxes,
+    }
+    return "\n".join(
+        [
+            f"On the half of the patients that it was not fitted on, {unseen.repeats} draws: {unseen.images} images, "
+            f"{unseen.normal_images} normal, {len(unseen.findings)} findings in the means",
+            "",
+            "| figure | mean | deviation over draws |",
+            "|---|---|---|",
+            *(
+                f"| {name} | {figure.mean:.3f} | {figure.deviation:.3f} |"
+                for name, figure in figures.items()
+                if not math.isnan(figure.mean)
+            ),
+        ]
+    )

@@ -1,0 +1,387 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The training recipe: image labels, anatomical priors and, where there is one, a teacher; from arguments to a model.
+
+`clarity-hf train` and `examples/train.py` are this with arguments from the command line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import transformers
+from transformers.trainer_utils import PredictionOutput
+
+from clarity_hf.configuration_clarity import PER_FINDING_FIELDS, TRAINING_DEFAULTS, ClarityConfig
+from clarity_hf.data.sources import JoinedRows, Source, prevalence_of, sample_labels
+from clarity_hf.data.streaming import TransformedStream
+from clarity_hf.data.transforms import ImageTransform, TransformedDataset
+from clarity_hf.files import published_name
+from clarity_hf.image_processing_clarity import ClarityImageProcessor
+from clarity_hf.losses_clarity import balanced_positive_weights
+from clarity_hf.metrics.classification import MultilabelAuroc, youden_thresholds
+from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+from clarity_hf.reporting.model_card import write_model_card
+
+from . import ClarityDistillationTrainer, ClarityTrainingArguments, Teacher
+from .initialization import config_from_vit, initialize_from_vit
+from .other_findings import adapt_findings
+from .recipes import (
+    DataRecipe,
+    fit,
+    images_that_decide,
+    open_recipe_sources,
+    push_run,
+    require_reporters,
+    run_command,
+    save_run,
+)
+from .runs import default_arguments
+from .teacher_cache import cache_teacher_logits
+
+DEFAULTS = default_arguments() | {"output_dir": "runs/clarity", "learning_rate": 3e-4}
+SIZES: dict[str, dict[str, Any]] = {
+    "s16": {},
+    "ti16": {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768},
+}
+SHUFFLE_BUFFER = 1000
+
+
+@dataclass
+class TrainingRecipe(DataRecipe):
+    """What is trained, and on what.
+
+    Raises:
+        ValueError: Two fields contradict each other.
+    """
+
+    masks_dir: str | None = field(
+        default=None,
+        metadata={"help": "Thorax masks of a release, if not in its masks/; with --prior auto or masks."},
+    )
+    prior: Literal["auto", "masks", "atlas", "none"] = field(
+        default="auto",
+        metadata={
+            "help": "Anatomical prior: an image's own mask, else the packaged segmenter's, else the atlas; masks or "
+            "the atlas alone; none."
+        },
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read images as a stream; give --max_steps. They are one epoch, so --background_warmup_epochs is "
+            "a share of the whole run: 0.1 for its first tenth."
+        },
+    )
+    model: str | None = field(
+        default=None, metadata={"help": "Checkpoint to continue from: a name, folder or Hub id. Default: new weights."}
+    )
+    init: str | None = field(
+        default=None,
+        metadata={"help": "ViT whose encoder a new model starts from, such as timm/vit_small_patch16_224.dino."},
+    )
+    size: Literal["s16", "ti16"] | None = field(
+        default=None, metadata={"help": "Architecture of a new model without --init; default: s16."}
+    )
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "Side of the model's input, a multiple of the patch; default: the checkpoint's, or 224."},
+    )
+    config: str | None = field(
+        default=None, metadata={"help": 'JSON of ClarityConfig fields to change, such as \'{"pooling": "linear"}\'.'}
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention of the blocks; 'eager' trains faster on CPUs."}
+    )
+    teacher: str | None = field(default=None, metadata={"help": "Image classifier with the same findings."})
+    teacher_cache: str | None = field(
+        default=None, metadata={"help": "Folder for the teacher's logits, each image asked once; with --augment flip."}
+    )
+    balance_positives: bool = field(
+        default=False, metadata={"help": "Weigh positives so that both classes of a finding count alike."}
+    )
+    drop_path_rate: float = field(default=0.0, metadata={"help": "Stochastic depth; 0.1 to 0.2 on real images."})
+    draw_rate: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the training images without a finding into which findings are drawn, their place known: "
+            "for evidence_loss_weight of --config."
+        },
+    )
+
+    def __post_init__(self):
+        if self.teacher_cache and (self.teacher is None or self.augment == "full"):
+            raise ValueError(
+                "`teacher_cache` must come with --teacher and --augment flip or none, got "
+                f"--teacher {self.teacher} --augment {self.augment}. A crop needs the teacher's own look at it."
+            )
+        if self.model and self.init:
+            raise ValueError(f"`init` must be left out with --model, got {self.init}. A checkpoint has its encoder.")
+        if self.size and (self.model or self.init):
+            raise ValueError(
+                f"`size` must be left out with --model and --init, got {self.size}. Their weights have their size."
+            )
+        if not (self.size or self.model or self.init):
+            self.size = "s16"
+        if self.masks_dir and self.prior in ("atlas", "none"):
+            raise ValueError(
+                f"`masks_dir` must come with --prior auto or masks, got --prior {self.prior}. Its masks would not be "
+                "read."
+            )
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Train by the arguments of a command line, see [`run_command`]."""
+    run_command(train, (TrainingRecipe, ClarityTrainingArguments), DEFAULTS, words)
+
+
+def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, float]:
+    """Train, evaluate, save; go on from the last checkpoint where this very run was stopped.
+
+    Args:
+        recipe: What is trained, and on what.
+        args: Of the Trainer. With several data sets its metric for the best epoch is changed to that of the last.
+
+    Returns:
+        Metrics of the model on the validation images of the last data set, such as `validation_auroc`; chosen on them
+        are the epoch and the thresholds.
+
+    Raises:
+        OSError: A data set or a checkpoint is not there.
+        ValueError: Arguments do not fit the data or each other, or the output folder is of another run.
+    """
+    require_reporters(args)
+    transformers.set_seed(args.seed)
+    processor = build_processor(recipe)
+    recipe = replace(recipe, image_size=processor.size["height"])
+    plain = ImageTransform(processor, prior=recipe.prior, image_cache=recipe.image_cache)
+    see = ImageTransform(
+        processor,
+        recipe.augment,
+        recipe.crop_scale,
+        recipe.prior,
+        recipe.image_cache,
+        recipe.blur,
+        recipe.draw_rate,
+    )
+    sources = open_sources_with_prior(recipe, see.canvas[0], args.seed)
+    images = join_images(recipe, sources, args.seed)
+    findings = next(iter(sources.values())).findings
+    model = build_model(recipe, findings, sample_labels(images))
+    teacher = Teacher.from_pretrained(recipe.teacher, findings, processor) if recipe.teacher else None
+    if teacher is not None and recipe.teacher_cache:
+        images = with_cached_logits(recipe, args, images, teacher, processor, recipe.teacher_cache)
+        teacher = None
+    transformed: Any = TransformedStream if recipe.streaming else TransformedDataset
+    train_images = transformed(images, see, args.seed)
+    validations = {name: transformed(source.validation, plain) for name, source in sources.items()}
+    evaluated, validation = images_that_decide(validations, args)
+    trainer = ClarityDistillationTrainer(
+        model=model,
+        args=args,
+        train_dataset=train_images,
+        eval_dataset=evaluated,
+        processing_class=processor,
+        teacher=teacher,
+        compute_metrics=MultilabelAuroc(findings, recipe.min_positives).of_prediction,
+    )
+    prediction = fit(trainer, recipe, validation)
+    save(trainer, model, recipe, prediction, list(sources), None if recipe.streaming else len(train_images))
+    trainer.accelerator.end_training()
+    return prediction.metrics
+
+
+def save(
+    trainer: ClarityDistillationTrainer,
+    model: ClarityForMultiLabelLocalization,
+    recipe: TrainingRecipe,
+    prediction: PredictionOutput,
+    data: Sequence[str],
+    train_images: int | None,
+) -> None:
+    """Leave the model with its thresholds, the run's history and a model card in the output folder.
+
+    What training alone reads is at its defaults in the config: the run's own settings stand in its run.json.
+
+    Args:
+        trainer: Has trained; every process calls this.
+        model: The one that it trained.
+        recipe: Arguments.
+        prediction: Logits and labels `(n, F)` of the validation images of the last data set, and the metrics on them.
+        data: Names of the data sets.
+        train_images: How many there are, if known.
+    """
+    args = trainer.args
+    scores = 1 / (1 + np.exp(-prediction.predictions.astype(np.float64)))
+    model.config.score_thresholds = youden_thresholds(scores, prediction.label_ids).tolist()
+    model.config.update(TRAINING_DEFAULTS)
+    save_run(trainer)
+    if trainer.is_world_process_zero():
+        write_model_card(
+            Path(args.output_dir),
+            model,
+            data=data,
+            target=data[-1],
+            train_images=train_images,
+            validation_labels=prediction.label_ids,
+            metrics=prediction.metrics,
+            history=trainer.state.log_history,
+            teacher=published_name(recipe.teacher) if recipe.teacher else None,
+        )
+    push_run(trainer)
+    if not trainer.is_world_process_zero():
+        return
+    auroc = prediction.metrics["validation_auroc"]
+    if np.isnan(auroc):
+        print(
+            f"warning: no finding has {recipe.min_positives} positives and a negative among the "
+            f"{len(prediction.label_ids)} validation images (--min_positives): no epoch could be chosen by AUROC, "
+            "and the weights are those of the last step."
+        )
+    print(f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(prediction.label_ids)} images)")
+
+
+def open_sources_with_prior(recipe: TrainingRecipe, phantom_size: int, seed: int) -> dict[str, Source]:
+    """As [`open_recipe_sources`]; a ValueError also where the foreground has nothing to learn from."""
+    options = {"masks_dir": recipe.masks_dir, "streaming": recipe.streaming}
+    sources = open_recipe_sources(recipe, phantom_size, seed, **options)
+    if recipe.prior == "masks" and not any(source.has_prior for source in sources.values()):
+        raise ValueError(
+            f"`prior` must be auto, atlas or none where no image has a mask, got masks for {list(sources)}. Nothing "
+            "would teach the foreground: give --masks_dir or another --prior."
+        )
+    return sources
+
+
+def with_cached_logits(
+    recipe: TrainingRecipe,
+    args: ClarityTrainingArguments,
+    images: Any,
+    teacher: Teacher,
+    processor: ClarityImageProcessor,
+    folder: str,
+) -> Any:
+    """Training images with the teacher's logits, for each view of them that training will see.
+
+    Args:
+        recipe: Arguments; `augment` says which views there will be.
+        args: Of the Trainer: device, batch and workers.
+        images: Training images.
+        teacher: Whom to ask.
+        processor: The student's preprocessing.
+        folder: That keeps the logits, see [`cache_teacher_logits`].
+    """
+    views = ("identity", "mirror") if recipe.augment == "flip" else ("identity",)
+    return cache_teacher_logits(
+        images,
+        teacher.to(args.device),
+        processor,
+        folder,
+        views,
+        batch_size=args.per_device_eval_batch_size,
+        num_workers=args.dataloader_num_workers,
+    )
+
+
+def build_processor(recipe: TrainingRecipe) -> ClarityImageProcessor:
+    """The checkpoint's preprocessing at the wanted size, or that of a new model with as many channels."""
+    if recipe.model:
+        side = recipe.image_size or ClarityConfig.from_pretrained(recipe.model).image_size
+        return ClarityImageProcessor.from_pretrained(recipe.model, size={"height": side, "width": side})
+    side = recipe.image_size or ClarityConfig().image_size
+    channels = json.loads(recipe.config or "{}").get("num_channels", len(ClarityImageProcessor.image_mean))
+    return ClarityImageProcessor(
+        size={"height": side, "width": side},
+        image_mean=ClarityImageProcessor.image_mean[:1] * channels,
+        image_std=ClarityImageProcessor.image_std[:1] * channels,
+    )
+
+
+def join_images(recipe: TrainingRecipe, sources: dict[str, Source], seed: int) -> Any:
+    """The training images of all data sets one after the other, or the stream of one, shuffled.
+
+    Raises:
+        ValueError: Several streams, or `image_repeats` or `teacher_cache` of one.
+    """
+    if not recipe.streaming:
+        return JoinedRows([source.train for source in sources.values()])
+    if len(sources) > 1 or recipe.image_repeats > 1 or recipe.teacher_cache:
+        raise ValueError(
+            f"`streaming` must be of one data set, without --image_repeats and --teacher_cache, got {list(sources)}. "
+            "Leave --streaming out: rows with an index are read from disk too."
+        )
+    stream = next(iter(sources.values())).train
+    return stream.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
+
+
+def build_model(
+    recipe: TrainingRecipe, findings: Sequence[str], labels: np.ndarray
+) -> ClarityForMultiLabelLocalization:
+    """A new model with the training images' prevalence in its biases, or a checkpoint at the wanted size.
+
+    Args:
+        recipe: Arguments.
+        findings: Names of the F findings.
+        labels: `(n, F)` of training images, 1, 0, NaN.
+    """
+    changes = {"drop_path_rate": recipe.drop_path_rate} | json.loads(recipe.config or "{}")
+    if recipe.balance_positives:
+        changes["positive_weights"] = balanced_positive_weights(torch.from_numpy(labels)).tolist()
+    if recipe.model:
+        model = continued_model(recipe, findings, changes)
+    else:
+        settings = {
+            "image_size": recipe.image_size or ClarityConfig().image_size,
+            "id2label": dict(enumerate(findings)),
+            "prevalence": prevalence_of(labels).round(4).tolist(),
+            "background_suppression": recipe.prior != "none",  # without a prior the foreground is never taught
+        } | changes
+        if recipe.init:
+            model = ClarityForMultiLabelLocalization(config_from_vit(recipe.init, **settings))
+            print(initialize_from_vit(model, recipe.init))
+        else:
+            model = ClarityForMultiLabelLocalization(ClarityConfig(**SIZES[recipe.size or "s16"] | settings))
+    if recipe.attn_implementation:
+        model.set_attn_implementation(recipe.attn_implementation)
+    return model
+
+
+def _report_new(checkpoint: str | None, missing: Collection[str]) -> None:
+    """Say which weights a changed config starts at random, and refuse a checkpoint that lacks some of its own."""
+    if not missing:
+        return
+    with torch.device("meta"):
+        own = ClarityForMultiLabelLocalization(ClarityConfig.from_pretrained(checkpoint)).state_dict()
+    if lost := sorted(own.keys() & missing):
+        raise ValueError(
+            f"`model` must hold the tensors of its config.json, got {checkpoint} with {len(lost)} missing: "
+            f"{', '.join(lost[:20])}. Fetch the file again."
+        )
+    print(f"{len(missing)} weights of the changed config start at random: {', '.join(sorted(missing))}")
+
+
+def continued_model(
+    recipe: TrainingRecipe, findings: Sequence[str], changes: dict[str, Any]
+) -> ClarityForMultiLabelLocalization:
+    """A checkpoint with fields of its config changed, at the wanted size and for the wanted findings."""
+    # Lists with a value per finding wait for the findings to be there; the rest shapes the layers.
+    late = {name: changes[name] for name in PER_FINDING_FIELDS if name in changes}
+    early = TRAINING_DEFAULTS | {name: value for name, value in changes.items() if name not in late}
+    # Suppression stays as the checkpoint has it: its foreground was taught where it was trained.
+    model, loading = ClarityForMultiLabelLocalization.from_pretrained(
+        recipe.model, use_safetensors=True, output_loading_info=True, **early
+    )
+    _report_new(recipe.model, loading["missing_keys"])
+    if model.config.findings != list(findings):
+        model, report = adapt_findings(model, findings)
+        print(report)
+    model.config.update(late)
+    model.config.validate_architecture()
+    if recipe.image_size and model.config.image_size != recipe.image_size:
+        model.clarity.resize_position_embeddings(recipe.image_size)
+    return model

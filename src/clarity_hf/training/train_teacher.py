@@ -1,0 +1,421 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""The teacher's recipe: a ConvNeXtV2, or another image classifier, fine-tuned on the same labels as CLARiTy.
+
+`examples/train_teacher.py` is this with arguments from the command line. The Trainer is the plain one of transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import transformers
+from huggingface_hub import ModelCard, ModelCardData
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    ConvNextV2Config,
+    ConvNextV2ForImageClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    TrainingArguments,
+)
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from transformers.trainer_utils import PredictionOutput
+
+from clarity_hf.data.sources import JoinedRows, prevalence_of, sample_labels
+from clarity_hf.data.transforms import ImageTransform, TransformedDataset
+from clarity_hf.files import published_name, replaced_files
+from clarity_hf.image_processing_clarity import ClarityImageProcessor
+from clarity_hf.losses_clarity import multilabel_classification_loss
+from clarity_hf.metrics.classification import MultilabelAuroc
+from clarity_hf.safe_loading import load_foreign_model
+
+from .checkpoints import SealCheckpoints
+from .optimization import MuonWithAdamW, block_matrices
+from .recipes import (
+    DataRecipe,
+    fit,
+    images_that_decide,
+    open_recipe_sources,
+    push_run,
+    require_reporters,
+    run_command,
+    save_run,
+)
+from .runs import EpochTeller, LastStepTeller, default_arguments
+from .trainer import CardKeepingTrainer
+
+DEFAULTS = default_arguments() | {"output_dir": "runs/teacher", "learning_rate": 2e-4, "weight_decay": 0.05}
+SIZES = {
+    "atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
+    "femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
+    "pico": ((2, 2, 6, 2), (64, 128, 256, 512)),
+    "nano": ((2, 2, 8, 2), (80, 160, 320, 640)),
+    "tiny": ((3, 3, 9, 3), (96, 192, 384, 768)),
+    "base": ((3, 3, 27, 3), (128, 256, 512, 1024)),
+}
+"""Blocks and widths of the four stages (Woo et al., arXiv 2301.00808)."""
+
+TAG = "clarity-teacher"
+"""By which a card of this recipe is known again; its licence is that of the weights."""
+
+CARD = """---
+{{ card_data }}
+---
+
+# A teacher for CLARiTy: {{ findings | length }} findings on chest radiographs, classified
+
+**For research. Not a medical device; not for diagnosis.** {{ architecture }}, {{ parameters }} M parameters, input
+{{ image_size }}, trained with `clarity_hf` on image-level labels. `examples/train.py --teacher FOLDER` learns from it.
+
+```python
+import clarity_hf  # its image processor
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+processor = AutoImageProcessor.from_pretrained("FOLDER_OR_HUB_ID")
+teacher = AutoModelForImageClassification.from_pretrained("FOLDER_OR_HUB_ID")
+```
+
+## Licence of the weights
+
+{{ licence_note }}
+
+## Data
+
+Trained on {{ train_images }} images of {{ names }}; the epoch was chosen on {{ validation_images }} validation images
+of {{ target }}, on which the figures below are too: they are optimistic by that choice.
+
+## Validation
+
+Mean AUROC {{ auroc }}.
+
+| finding | positives | AUROC |
+|---|---|---|
+{{ table }}
+"""
+
+
+@dataclass
+class TeacherRecipe(DataRecipe):
+    """What teacher is trained, and on what."""
+
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Image classifier to fine-tune, a folder or Hub id: ConvNeXtV2 of transformers or timm."},
+    )
+    size: Literal["atto", "femto", "pico", "nano", "tiny", "base"] = field(
+        default="nano", metadata={"help": "Architecture of a ConvNeXtV2 with random weights, without --model."}
+    )
+    image_size: int = field(default=224, metadata={"help": "Side of the teacher's input; need not be the student's."})
+    image_mean: list[float] = field(
+        default_factory=lambda: list(IMAGENET_DEFAULT_MEAN), metadata={"help": "Of the normalisation, by channel."}
+    )
+    image_std: list[float] = field(
+        default_factory=lambda: list(IMAGENET_DEFAULT_STD), metadata={"help": "Of the normalisation, by channel."}
+    )
+    matrix_optimizer: Literal["adamw", "muon"] = field(
+        default="adamw",
+        metadata={"help": "'muon' for the matrices of the blocks, AdamW for the rest: for random weights."},
+    )
+    drop_path_rate: float = field(default=0.0, metadata={"help": "Stochastic depth; 0.1 to 0.2 on real images."})
+    frozen_stages: int = field(
+        default=0,
+        metadata={
+            "help": "First stages, the stem with them, that keep the weights and statistics of --model. A timm model "
+            "with `blocks`, such as EfficientNet, trains four times as fast on a CPU with two of them."
+        },
+    )
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Train by the arguments of a command line, see [`run_command`]."""
+    run_command(train_teacher, (TeacherRecipe, TrainingArguments), DEFAULTS, words)
+
+
+def train_teacher(recipe: TeacherRecipe, args: TrainingArguments) -> dict[str, float]:
+    """Train, evaluate, save: what it takes, returns and raises is as for `train` of the training recipe."""
+    require_reporters(args)
+    transformers.set_seed(args.seed)
+    processor = build_processor(recipe)
+    plain = ImageTransform(processor, prior="none", image_cache=recipe.image_cache)
+    see = ImageTransform(processor, recipe.augment, recipe.crop_scale, "none", recipe.image_cache, recipe.blur)
+    sources = open_recipe_sources(recipe, see.canvas[0], args.seed)
+    images = JoinedRows([source.train for source in sources.values()])
+    findings = next(iter(sources.values())).findings
+    model = build_model(recipe, findings, prevalence_of(sample_labels(images)))
+    freeze_stages(model, recipe.frozen_stages)
+    validations = {name: TransformedDataset(source.validation, plain) for name, source in sources.items()}
+    evaluated, validation = images_that_decide(validations, args)
+
+    trainer = CardKeepingTrainer(
+        model=model,
+        args=args,
+        train_dataset=TransformedDataset(images, see, args.seed),
+        eval_dataset=evaluated,
+        processing_class=processor,
+        compute_loss_func=annotated_loss,
+        callbacks=[EpochTeller(), LastStepTeller(), SealCheckpoints()],
+        optimizers=(build_optimizer(model, args) if recipe.matrix_optimizer == "muon" else None, None),
+        compute_metrics=MultilabelAuroc(findings, recipe.min_positives).of_prediction,
+    )
+    prediction = fit(trainer, recipe, validation)
+    save_run(trainer)
+    if trainer.is_world_process_zero():
+        licence = licence_of_weights(recipe.model)
+        names = [source.name for source in sources.values()]
+        write_card(Path(args.output_dir), model, recipe, prediction, names, len(images), licence)
+        auroc = prediction.metrics["validation_auroc"]
+        print(
+            f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(validation)} images), "
+            f"licence of the weights {licence[0]}"
+        )
+    push_run(trainer)
+    trainer.accelerator.end_training()
+    return prediction.metrics
+
+
+def annotated_loss(
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Mean over images of the cross-entropy of their annotated findings, as `compute_loss_func` of the Trainer.
+
+    Args:
+        outputs: With `logits` `(B, F)`.
+        labels: `(B, F)` of 1, 0, NaN.
+        num_items_in_batch: Labels, NaN among them, of all the batches whose gradients are added up before a step: the
+            Trainer divides such a loss by nothing else.
+
+    Returns:
+        Scalar ≥ 0.
+    """
+    loss = multilabel_classification_loss(outputs.logits, labels)
+    return loss if num_items_in_batch is None else loss * (labels.numel() / num_items_in_batch)
+
+
+def build_processor(recipe: TeacherRecipe) -> ClarityImageProcessor:
+    """The teacher's own preprocessing; [`Teacher`] reads size and normalisation from where it is saved."""
+    return ClarityImageProcessor(
+        size={"height": recipe.image_size, "width": recipe.image_size},
+        image_mean=recipe.image_mean,
+        image_std=recipe.image_std,
+    )
+
+
+def build_model(recipe: TeacherRecipe, findings: Sequence[str], prevalence: np.ndarray) -> PreTrainedModel:
+    """A ConvNeXtV2 with random weights, or a checkpoint; a new head starts at the images' prevalence.
+
+    Args:
+        recipe: Arguments.
+        findings: Names of the F logits.
+        prevalence: `(F,)` shares of positives among the training images, clamped to [0.01, 0.99].
+
+    Raises:
+        ValueError: The checkpoint lacks tensors, or has others of another shape than the config's, besides a head that
+            is replaced.
+    """
+    names = {
+        "id2label": dict(enumerate(findings)),
+        "label2id": {finding: index for index, finding in enumerate(findings)},
+        "problem_type": "multi_label_classification",
+    }
+    if recipe.model:
+        config = AutoConfig.from_pretrained(recipe.model)
+        model, loading = load_foreign_model(
+            AutoModelForImageClassification,
+            recipe.model,
+            output_loading_info=True,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # ImageNet's head makes room for one with our findings
+            num_labels=len(findings),
+            **names,
+            **drop_path_settings(config, recipe.drop_path_rate),
+        )
+        # The preprocessing of the original, for which the image processor beside it would not be read, and its
+        # classes, which timm's wrapper would save in place of ours.
+        for name in ("pretrained_cfg", "label_names"):
+            if hasattr(model.config, name):
+                delattr(model.config, name)
+        same = [config.id2label[index] for index in sorted(config.id2label)] == list(findings)
+        _require_all_but(() if same else head_names(model), recipe.model, loading)
+        if same:
+            return model
+    else:
+        depths, widths = SIZES[recipe.size]
+        model = ConvNextV2ForImageClassification(
+            ConvNextV2Config(
+                depths=list(depths),
+                hidden_sizes=list(widths),
+                image_size=recipe.image_size,
+                drop_path_rate=recipe.drop_path_rate,
+                **names,
+            )
+        )
+    with torch.no_grad():
+        classifier_of(model).bias.copy_(torch.logit(torch.from_numpy(prevalence), eps=0.01))
+    return model
+
+
+def _require_all_but(replaced: Collection[str], name: str, loading: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of which more than the replaced tensors would be drawn at random."""
+    drawn = sorted({*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])} - set(replaced))
+    if drawn:
+        raise ValueError(
+            f"`model` must hold all tensors of its config.json, got {name} with {len(drawn)} missing or of another "
+            f"shape: {', '.join(drawn[:20])}. Fetch the file again, or correct config.json."
+        )
+
+
+def build_optimizer(model: nn.Module, args: TrainingArguments) -> MuonWithAdamW:
+    """Muon for the pointwise convolutions of the blocks, which are matrices, and AdamW for everything else."""
+    groups = [
+        {
+            # The scales of the response normalisation are vectors, whatever their shape.
+            "params": [weight for weight in model.parameters() if (weight.squeeze().ndim >= 2) == decays],
+            "lr": args.learning_rate,
+            "weight_decay": args.weight_decay if decays else 0.0,
+        }
+        for decays in (True, False)
+    ]
+    return MuonWithAdamW(groups, block_matrices(model))
+
+
+def freeze_stages(model: PreTrainedModel, count: int) -> None:
+    """Keep the stem and the first stages of a timm model as they are, the statistics of their BatchNorms too.
+
+    Args:
+        model: Of timm's wrapper, with `blocks` of stages after a `conv_stem` and its `bn1`.
+        count: Stages; 0 freezes nothing.
+
+    Raises:
+        ValueError: The model has no such stages, or not as many.
+    """
+    if not count:
+        return
+    network: Any = getattr(model, "timm_model", None)
+    stages = getattr(network, "blocks", [])
+    if not 0 < count <= len(stages):
+        raise ValueError(
+            f"`frozen_stages` must be between 0 and the {len(stages)} stages of the model, got {count}. Only timm "
+            "models with `blocks` have any."
+        )
+    for part in (network.conv_stem, network.bn1, *stages[:count]):
+        part.requires_grad_(False)
+        part.register_forward_pre_hook(lambda module, _: module.eval() and None)  # the Trainer asks for `train()`
+
+
+def drop_path_settings(config: PreTrainedConfig, rate: float) -> dict[str, Any]:
+    """How a model of this config is told its stochastic depth.
+
+    Raises:
+        ValueError: It has none, and `rate` is above 0.
+    """
+    if config.model_type == "timm_wrapper":
+        return {"model_args": (config.model_args or {}) | {"drop_path_rate": rate}} if rate else {}
+    if rate and not hasattr(config, "drop_path_rate"):
+        raise ValueError(f"`drop_path_rate` must be 0 for {config.model_type}, got {rate}. It has no such field.")
+    return {"drop_path_rate": rate} if hasattr(config, "drop_path_rate") else {}
+
+
+def head_names(model: PreTrainedModel) -> set[str]:
+    """Names of the weights of [`classifier_of`]."""
+    head = {id(weight) for weight in classifier_of(model).parameters()}
+    return {name for name, weight in model.named_parameters() if id(weight) in head}
+
+
+def classifier_of(model: PreTrainedModel) -> nn.Linear:
+    """The layer whose outputs are the logits.
+
+    Raises:
+        ValueError: It is not linear, or has no bias.
+    """
+    wrapped = getattr(model, "timm_model", None)
+    head = wrapped.get_classifier() if wrapped is not None else getattr(model, "classifier", None)
+    if not isinstance(head, nn.Linear) or head.bias is None:
+        raise ValueError(
+            f"`model` must end in a linear layer with a bias, got {type(model).__name__}. Take a ConvNeXtV2 of "
+            "transformers or a model of timm."
+        )
+    return head
+
+
+def licence_of_weights(name: str | None) -> tuple[str, str]:
+    """Licence of a model fine-tuned from `name`, None for random weights: its identifier on the Hub and a sentence."""
+    if name is None:
+        return "apache-2.0", "Trained from random weights with `clarity_hf`, under the same licence, Apache-2.0."
+    start = published_name(name)
+    readme = Path(name).expanduser() / "README.md"
+    card = ModelCard.load(readme).data if readme.is_file() else ModelCardData()
+    if TAG in (card.tags or []) and card.license:
+        return card.license, f"Fine-tuned from {start}, whose weights are under {card.license}."
+    config, _ = PreTrainedConfig.get_config_dict(name)
+    if "convnextv2" in f"{config.get('model_type')} {config.get('architecture')}":
+        # Whatever a card says: this is the licence of the authors' release.
+        return (
+            "cc-by-nc-4.0",
+            f"Fine-tuned from {start}. The weights published for ConvNeXtV2 are under CC-BY-NC-4.0, which excludes "
+            "commercial use, and so are these.",
+        )
+    licence = (config.get("pretrained_cfg") or {}).get("license") or card.license
+    if licence:
+        return licence, f"Fine-tuned from {start}, whose weights are under {licence}."
+    return "unknown", f"Fine-tuned from {start}, whose licence was not found: look it up before these are handed on."
+
+
+def write_card(
+    folder: Path,
+    model: PreTrainedModel,
+    recipe: TeacherRecipe,
+    prediction: PredictionOutput,
+    data: Sequence[str],
+    train_images: int,
+    licence: tuple[str, str],
+) -> None:
+    """Write `README.md` beside the model.
+
+    Args:
+        folder: Of the model.
+        model: As it was trained.
+        recipe: Arguments.
+        prediction: Of the validation images, with their labels and metrics.
+        data: Names of the data sets.
+        train_images: Images trained on.
+        licence: From [`licence_of_weights`].
+    """
+    positives = (prediction.label_ids == 1).sum(0)
+    findings = [model.config.id2label[index] for index in range(len(positives))]
+
+    def figure(value: float) -> str:
+        return "undefined" if np.isnan(value) else f"{value:.3f}"
+
+    rows = [
+        f"| {finding} | {int(count)} | {figure(prediction.metrics[f'validation_auroc_{finding}'])} |"
+        for finding, count in zip(findings, positives, strict=True)
+    ]
+    card = ModelCard.from_template(
+        ModelCardData(
+            license=licence[0],
+            library_name="transformers",
+            pipeline_tag="image-classification",
+            tags=["chest-x-ray", "radiology", TAG],
+        ),
+        template_str=CARD,
+        findings=findings,
+        architecture=getattr(model.config, "architecture", None) or type(model).__name__,
+        parameters=f"{model.num_parameters() / 1e6:.1f}",
+        image_size=f"{recipe.image_size} × {recipe.image_size}",
+        licence_note=licence[1],
+        train_images=f"{train_images:,}",
+        validation_images=f"{len(prediction.label_ids):,}",
+        names=" and ".join(data),
+        target=data[-1],
+        auroc=figure(prediction.metrics["validation_auroc"]),
+        table="\n".join(rows),
+    )
+    with replaced_files(folder) as made:  # a teacher made of this one reads its licence here
+        card.save(made / "README.md")

@@ -1,0 +1,49 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Files that take their places whole or not at all."""
+
+import os
+
+import pytest
+
+from clarity_hf.files import empty_folder, move_files, replaced_files
+
+
+def test_files_take_their_places_at_the_end_and_others_stay(tmp_path):
+    (tmp_path / "config.json").write_text("old")
+    (tmp_path / "README.md").write_text("mine")
+    with replaced_files(tmp_path) as made:
+        (made / "config.json").write_text("new")
+        assert (tmp_path / "config.json").read_text() == "old"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"config.json": "new", "README.md": "mine"}
+
+
+def test_a_writer_that_fails_leaves_the_folder_as_it_was(tmp_path):
+    (tmp_path / "config.json").write_text("old")
+
+    def fail():
+        with replaced_files(tmp_path) as made:
+            (made / "config.json").write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        fail()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"config.json": "old"}
+
+
+def test_weights_move_last(tmp_path, monkeypatch):
+    moved, replace = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda *paths: (moved.append(paths[1].name), replace(*paths)))
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    for name in ("a.safetensors", "config.json", "z.json"):
+        (staging / name).write_text(name)
+    move_files(staging, tmp_path)
+    assert moved == ["config.json", "z.json", "a.safetensors"]
+    assert list(staging.iterdir()) == []
+
+
+def test_what_a_killed_writer_left_is_emptied(tmp_path):
+    (tmp_path / "left" / "inside").mkdir(parents=True)
+    (tmp_path / "left" / "torn.json").write_text("{")
+    assert list(empty_folder(tmp_path / "left").iterdir()) == []
+    assert list(empty_folder(tmp_path / "new").iterdir()) == []
