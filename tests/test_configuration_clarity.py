@@ -375,3 +375,14 @@ def test_a_file_names_no_attention_that_is_code_on_the_hub(name):
     with pytest.raises(ValueError, match=f"`{name}` of a file must be .* got 'someone/kernel', which is code"):
         ClarityConfig.from_dict({"model_type": "clarity", name: "someone/kernel"})
     assert ClarityConfig.from_dict({"model_type": "clarity", name: "sdpa"})._attn_implementation == "sdpa"
+
+
+def test_boxes_may_take_a_higher_score_than_being_present():
+    config = ClarityConfig(score_thresholds=0.3, box_score_thresholds=0.6, boxless_findings=["Mass"])
+    rows = config.box_settings()
+    assert {row[0] for row in rows} == {0.6, math.inf}
+    assert [row[0] for row in ClarityConfig(score_thresholds=0.3).box_settings()] == [0.3] * 14
+    config = ClarityConfig(box_score_thresholds=[0.6] * 14)
+    assert config.has_calibration
+    config.drop_calibration("of a test")
+    assert config.box_score_thresholds is None

@@ -91,6 +91,7 @@ PER_FINDING_FIELDS = (
     "score_slopes",
     "score_intercepts",
     "score_thresholds",
+    "box_score_thresholds",
     "map_thresholds",
     "box_valleys",
     "prevalence",
@@ -114,7 +115,13 @@ TRAINING_FIELDS = (
 
 _SCALING = ("score_slopes", "score_intercepts")
 
-CALIBRATION = {"score_slopes": 1.0, "score_intercepts": 0.0, "score_thresholds": 0.5, "map_thresholds": 0.5}
+CALIBRATION = {
+    "score_slopes": 1.0,
+    "score_intercepts": 0.0,
+    "score_thresholds": 0.5,
+    "box_score_thresholds": None,
+    "map_thresholds": 0.5,
+}
 """Fields that a calibration fits to a model's weights and findings, with what they are without one."""
 
 PATCH_AXIS_ERROR = "`{name}` must be a multiple of `patch_size` ({patch}), got {size}. Resize or pad the image."
@@ -174,9 +181,12 @@ class ClarityConfig(PreTrainedConfig):
             z the mean of both logits, and scores their sigmoid. See [`fit_platt`].
         score_intercepts (`float` or list of F, defaults to 0): Intercept b of Platt's calibration.
         score_thresholds (`float` or list of F, defaults to 0.5): Score from which a finding counts as present.
+        box_score_thresholds (`float` or list of F, *optional*): Score from which a finding gets boxes, where that
+            takes more than being present; `None` is `score_thresholds`. A calibration chooses it by how many normal
+            images may have a false box. A call that gives its own score thresholds draws boxes by these.
         map_thresholds (`float` or list of F, defaults to 0.5): Share of a map's peak, in (0, 1), from which a pixel
             belongs to the finding's box.
-        calibration_fingerprint (`str`, *optional*): Of the weights and findings that the four fields above were fitted
+        calibration_fingerprint (`str`, *optional*): Of the weights and findings that the five fields above were fitted
             to. The model writes it, and drops what belongs to others.
         box_components (`str`, defaults to `"all"`): Whether the `"largest"` region of a map or `"all"` get a box.
         box_valleys (`float` or list of F, *optional*): Share in [0, 1]: a region with several peaks is divided between
@@ -255,6 +265,7 @@ class ClarityConfig(PreTrainedConfig):
     score_slopes: float | int | list[float] | tuple[float, ...] = 1.0
     score_intercepts: float | int | list[float] | tuple[float, ...] = 0.0
     score_thresholds: float | int | list[float] | tuple[float, ...] = 0.5
+    box_score_thresholds: float | int | list[float] | tuple[float, ...] | None = None
     map_thresholds: float | int | list[float] | tuple[float, ...] = 0.5
     calibration_fingerprint: str | None = None
     box_components: str = "all"
@@ -363,7 +374,7 @@ class ClarityConfig(PreTrainedConfig):
     @property
     def has_calibration(self) -> bool:
         """Whether something in the config was fitted to a model: slopes, intercepts, or thresholds one by one."""
-        thresholds = (getattr(self, name) for name in ("score_thresholds", "map_thresholds"))
+        thresholds = (getattr(self, name) for name in ("score_thresholds", "box_score_thresholds", "map_thresholds"))
         return self._is_scaled or any(_is_fitted(values) for values in thresholds)
 
     def drop_calibration(self, reason: str) -> None:
@@ -398,6 +409,8 @@ class ClarityConfig(PreTrainedConfig):
         value = getattr(self, name)
         if value is None and name == "suppression_floor":
             return [0.5 if finding in RIM_FINDINGS else 0.1 for finding in self.findings]
+        if value is None and name == "box_score_thresholds":
+            return self.per_finding("score_thresholds")
         if value is None and name == "box_valleys":
             return [0.0 if finding in SINGLE_REGION_FINDINGS else 0.8 for finding in self.findings]
         if value is None:
@@ -418,10 +431,11 @@ class ClarityConfig(PreTrainedConfig):
         """What boxes are drawn by, a row per finding of 5 numbers.
 
         Returns:
-            F rows of score threshold in [0, 1], or infinity for one of `boxless_findings`, map threshold in (0, 1),
-            valley in [0, 1], 1 for all components or 0 for the largest, and upsampling factor.
+            F rows of the score in [0, 1] from which there are boxes, or infinity for one of `boxless_findings`, map
+            threshold in (0, 1), valley in [0, 1], 1 for all components or 0 for the largest, and upsampling factor.
         """
-        per_finding = (self.per_finding(name) for name in ("score_thresholds", "map_thresholds", "box_valleys"))
+        names = ("box_score_thresholds", "map_thresholds", "box_valleys")
+        per_finding = (self.per_finding(name) for name in names)
         shared = (float(self.box_components == "all"), float(self.box_upsampling))
         rows = [[*row, *shared] for row in zip(*per_finding, strict=True)]
         for finding, row in zip(self.findings, rows, strict=True):

@@ -172,6 +172,7 @@ def encoded_image(image: Any) -> bytes | None:
 
 
 def path_of(image: Any) -> str | os.PathLike | None:
+    """Path of an image, or None for pixels and bytes."""
     if isinstance(image, Mapping):
         return image.get("path")
     return image if isinstance(image, str | os.PathLike) else None

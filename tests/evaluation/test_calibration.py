@@ -10,7 +10,13 @@ import pytest
 from scipy.special import expit, logit
 
 from clarity_hf import ClarityConfig
-from clarity_hf.evaluation.calibration import SLOPE_BOUNDS, calibrate, cross_fitted, fit_platt
+from clarity_hf.evaluation.calibration import (
+    SLOPE_BOUNDS,
+    box_score_thresholds,
+    calibrate,
+    cross_fitted,
+    fit_platt,
+)
 from clarity_hf.metrics.classification import (
     auroc_per_finding,
     calibration_error_per_finding,
@@ -406,3 +412,29 @@ def test_without_normal_images_their_figures_are_undefined(config):
 def test_what_has_no_halves_or_no_peaks_is_refused(config, change, options, message):
     with pytest.raises(ValueError, match=message):
         cross_fitted(config, [replace(row, **change) for row in many_images()], **options)
+
+
+def test_boxes_are_drawn_from_scores_that_few_normal_images_reach():
+    generator = np.random.default_rng(0)
+    scores, present = generator.random((1000, 4)), np.array([0.5, 0.5, 0.5, 0.999])
+    found = box_score_thresholds(scores, present, 0.2)
+    alarms = (scores >= found).mean(axis=0)
+    assert 0.18 < (scores >= found).any(axis=1).mean() <= 0.2
+    assert np.ptp(alarms[:3]) == 0  # the same share for each, but for the one that is present more rarely
+    assert found[3] == 0.999
+    looser = box_score_thresholds(scores, present, 0.2, np.array([True, False, False, False]))
+    assert (looser <= found).all()
+    assert looser[1] < found[1]
+    np.testing.assert_array_equal(box_score_thresholds(scores, present, 1.0)[:3] >= 0.5, True)
+
+
+def test_one_normal_image_in_two_gets_a_box_where_half_may():
+    scores = np.array([[0.1], [0.2], [0.3], [0.4]])
+    threshold = box_score_thresholds(scores, np.array([0.0]), 0.5)
+    assert 0.2 < threshold[0] <= 0.3
+
+
+@pytest.mark.parametrize(("scores", "share"), [(3, 0), (3, 1.1), (0, 0.2)])
+def test_a_share_of_no_images_is_refused(scores, share):
+    with pytest.raises(ValueError, match="must"):
+        box_score_thresholds(np.zeros((scores, 2)), np.full(2, 0.5), share)

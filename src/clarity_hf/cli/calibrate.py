@@ -52,6 +52,7 @@ def calibrate(
     min_positives: Annotated[int, typer.Option(help="With fewer a finding keeps its calibration.")] = 5,
     min_boxes: Annotated[int, typer.Option(help="With fewer a finding is rare.")] = 10,
     rare: Annotated[Rare, typer.Option(help="A rare finding's map threshold: of all, or its own.")] = Rare.POOLED,
+    false_boxes: Annotated[float | None, typer.Option(help="Share of normal images that may have a box.")] = None,
     batch_size: BatchSizeOption = 16,
     workers: WorkersOption = 0,
     device: DeviceOption = "auto",
@@ -73,7 +74,7 @@ def calibrate(
     # Before the config changes: the records' scores are of the calibration that it has now, which both undo.
     unseen = calibration.cross_fitted(loaded.config, records, rule.value, sensitivity, min_positives)
     found = calibration.calibrate(
-        loaded.config, records, rule.value, sensitivity, min_positives, min_boxes, rare.value
+        loaded.config, records, rule.value, sensitivity, min_positives, min_boxes, rare.value, false_boxes
     )
     on = f"{len(records)} {split.value} images"
     about = f"{on} of {published_name(data)}"

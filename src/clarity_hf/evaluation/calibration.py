@@ -155,6 +155,7 @@ def calibrate(
     min_positives: int = 5,
     min_boxes: int = 10,
     rare: RareBoxes = "pooled",
+    false_box_share: float | None = None,
 ) -> Calibration:
     """Fit slopes, intercepts and thresholds on validation images and write them into a config.
 
@@ -178,12 +179,15 @@ def calibrate(
         min_boxes: A finding with fewer boxes is rare.
         rare: Map threshold of a rare finding: `"pooled"` takes the one that is best over the boxes of all findings (so
             long as there are any), `"kept"` leaves it as it is.
+        false_box_share: Share of the normal images, in (0, 1], that may have a box, see [`box_score_thresholds`],
+            which chooses the config's field of that name. None draws boxes for every present finding.
 
     Returns:
         [`Calibration`].
 
     Raises:
-        ValueError: There are no records, `rule` or `rare` is unknown, or the records have another number of findings.
+        ValueError: There are no records, `rule` or `rare` is unknown, `false_box_share` is out of its range or has no
+            normal images to choose by, or the records have another number of findings.
         RuntimeError: As for [`fit_platt`].
     """
     if rare not in ("pooled", "kept"):
@@ -207,6 +211,13 @@ def calibrate(
     }
     for name, values in chosen.items():
         setattr(config, name, [float(value) for value in values])
+    config.box_score_thresholds = None
+    if false_box_share is not None:
+        calibrated = expit(scores.slopes * logits + scores.intercepts)
+        normal = calibrated[(labels == 0).all(axis=1)]
+        boxless = np.isin(config.findings, config.boxless_findings or ())
+        found = box_score_thresholds(normal, scores.thresholds, false_box_share, boxless)
+        config.box_score_thresholds = found.tolist()
     return Calibration(
         **chosen,
         positives=support(labels)["positives"],
@@ -215,6 +226,46 @@ def calibrate(
         pooled_maps=_places(pooled),
         kept_maps=_places(is_rare & ~pooled),
     )
+
+
+def box_score_thresholds(
+    scores: np.ndarray, score_thresholds: np.ndarray, share: float, boxless: np.ndarray | None = None
+) -> np.ndarray:
+    """The lowest scores for boxes at which no more than a share of the normal images has one.
+
+    Every finding is allowed the same share of false alarms, the largest that keeps the images with at least one box
+    within `share`, but no lower score than the one from which it is present.
+
+    Args:
+        scores: `(n, F)` in [0, 1] of images on which every finding is absent.
+        score_thresholds: `(F,)`, from which a finding is present.
+        share: Of the images that may have a box, in (0, 1].
+        boxless: `(F,)` bool, findings that get no box whatever their score; None is none.
+
+    Returns:
+        `(F,)` at or above `score_thresholds`.
+
+    Raises:
+        ValueError: `share` is out of its range, or there are no images.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"`false_box_share` must be inside (0, 1], got {share}. 0.25 lets one normal image in four.")
+    if not len(scores):
+        raise ValueError("`records` must hold images on which every finding is absent, got none. Add normal images.")
+    ordered = np.sort(scores, axis=0)[::-1]
+    above = np.nextafter(ordered, np.inf)
+    counted = np.ones(scores.shape[1], dtype=bool) if boxless is None else ~np.asarray(boxless)
+
+    def thresholds(alarms: int) -> np.ndarray:
+        """Just above the score of rank `alarms`, so that so many images reach it."""
+        return np.maximum(score_thresholds, above[min(alarms, len(above) - 1)])
+
+    low, high = 0, len(ordered)
+    while high - low > 1:
+        middle = (low + high) // 2
+        boxed = ((scores >= thresholds(middle)) & counted).any(axis=1).mean()
+        low, high = (middle, high) if boxed <= share else (low, middle)
+    return thresholds(low)
 
 
 @dataclass(frozen=True)

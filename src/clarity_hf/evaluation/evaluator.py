@@ -62,6 +62,8 @@ class BoxSettings:
         upsampling: Factor from the map's grid to the grid on which it is thresholded.
         valleys: `(F,)` in [0, 1], shares of the lower of two peaks under which a map must fall to divide a region
             between them; None leaves connected regions whole.
+        box_score_thresholds: `(F,)`, the score from which a finding gets boxes, infinity for never; None is
+            `score_thresholds`.
     """
 
     score_thresholds: Sequence[float]
@@ -69,6 +71,7 @@ class BoxSettings:
     components: Literal["largest", "all"] = "largest"
     upsampling: int = 8
     valleys: Sequence[float] | None = None
+    box_score_thresholds: Sequence[float] | None = None
 
     @classmethod
     def of_config(cls, config: Any) -> BoxSettings:
@@ -79,7 +82,13 @@ class BoxSettings:
             config.box_components,
             config.box_upsampling,
             config.per_finding("box_valleys"),
+            [row[0] for row in config.box_settings()],
         )
+
+    @property
+    def boxed_from(self) -> np.ndarray:
+        """`(F,)`, the score from which a finding gets boxes."""
+        return np.asarray(self.score_thresholds if self.box_score_thresholds is None else self.box_score_thresholds)
 
     def valley(self, finding: int) -> float:
         """Where regions of a finding's map are divided, see [`boxes_from_map`]."""
@@ -271,7 +280,7 @@ def _record(
             )
             for finding, one in enumerate(image_maps)
         ]
-    present = np.flatnonzero(scores >= np.asarray(settings.score_thresholds)).tolist()
+    boxed = np.flatnonzero(scores >= settings.boxed_from).tolist()
     annotations = tuple(
         measure_map(
             image_maps[finding],
@@ -293,7 +302,7 @@ def _record(
         labels=image.labels,
         scores=scores,
         peaks=np.where(measured, image_maps.max(axis=(1, 2)), np.nan),
-        shown=tuple((finding, box) for finding in (present if found else ()) for box in found[finding]),  # type: ignore[index]
+        shown=tuple((finding, box) for finding in (boxed if found else ()) for box in found[finding]),  # type: ignore[index]
         annotations=annotations,
         box_counts=None if found is None else np.array([len(boxes) for boxes in found]),
         map_correlation=None if found is None else correlation_of_maps(image_maps, letterbox),

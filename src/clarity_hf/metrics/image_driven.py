@@ -119,17 +119,19 @@ def greedy_boxes(boxes: np.ndarray, k: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MapRules:
-    """How boxes are drawn from a map that no image gave, such as the mean map: the method's own rules.
+    """The method's own rules of boxes, also for a map that no image gave, such as the mean map.
 
     Attributes:
         thresholds: `(F,)` shares of the peak.
         components: `"largest"` or `"all"`.
         valleys: `(F,)` as `box_valleys` of the config.
+        scores: `(F,)`, the score from which a finding gets boxes; None is the threshold from which it is present.
     """
 
     thresholds: Sequence[float]
     components: str = "all"
     valleys: Sequence[float] | None = None
+    scores: Sequence[float] | None = None
 
     def boxes(self, cells: np.ndarray, finding: int) -> np.ndarray:
         """Boxes `(n, 4)` of a map `(h, w)` over the image, as shares of its width and height."""

@@ -139,7 +139,9 @@ def evaluate_checkpoint(
         sanity=sanity_of(ours, evaluation.records, images, sanity_images, seed, batch_size),
         look=looking_at(ours, images) if draw_cases else None,
         tuning_split=tuning_split,
-        map_rules=MapRules(settings.map_thresholds, settings.components, settings.valleys),
+        map_rules=MapRules(
+            settings.map_thresholds, settings.components, settings.valleys, settings.boxed_from.tolist()
+        ),
         min_positives=min_positives,
         repeats=repeats,
         seed=seed,

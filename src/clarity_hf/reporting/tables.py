@@ -383,11 +383,13 @@ def localize(evaluated: Evaluated, baselines: Mapping[str, Sequence[ImageRecord]
     """
     ours = _drawn(evaluated, evaluated.records)
     boxes = ours.any_region.boxes
+    rules = evaluated.map_rules
+    gate = evaluated.score_thresholds if rules is None or rules.scores is None else rules.scores
     return Localized(
         method=ours,
         baselines={name: _drawn(evaluated, records) for name, records in (baselines or {}).items()},
         own=boxes.drawn(),
-        gated=boxes.drawn(gate=evaluated.score_thresholds),
+        gated=boxes.drawn(gate=gate),
     )
 
 
