@@ -24,6 +24,7 @@ from clarity_hf import FINDINGS, ClarityForMultiLabelLocalization, ClarityImageP
 from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_images
 from clarity_hf.evaluation.images import PhantomImages
 from clarity_hf.evaluation.localizers import Localizer, ModelLocalizer
+from clarity_hf.evaluation.run import BASELINES, make_baseline
 from clarity_hf.files import published_name
 from clarity_hf.fingerprints import describe_model, weights_digest
 from clarity_hf.labels import BOXED_FINDINGS
@@ -31,7 +32,6 @@ from clarity_hf.metrics.classification import auroc_per_finding, mean_auroc
 from clarity_hf.metrics.protocol import Overlaps, annotated_boxes, localization_difference, pointing_game
 from clarity_hf.metrics.records import ImageRecord
 from clarity_hf.phantoms import GENERATOR_VERSION
-from clarity_hf.reporting.run import BASELINES, make_baseline
 
 LEVELS = (0.1, 0.3, 0.5)
 GOALS = "AUROC ≥ .95, T(IoU) ≥ .90/.80/.60, and at .3 at least 1.25 × Grad-CAM++"

@@ -7,7 +7,7 @@ import typer
 from clarity_hf.cli import app, main
 from clarity_hf.cli.evaluate import Baseline
 from clarity_hf.cli.spelling import spread
-from clarity_hf.reporting.run import BASELINES
+from clarity_hf.evaluation.run import BASELINES
 from clarity_hf.training.arguments import ClarityTrainingArguments
 from clarity_hf.training.runs import parse_arguments
 

@@ -63,9 +63,9 @@ def calibrate(
     on one half of the patients, measured on the other, and the other way round.
     """
     from clarity_hf.evaluation import calibration
+    from clarity_hf.evaluation.run import calibration_records
     from clarity_hf.export.calibrated_checkpoint import save_calibrated
     from clarity_hf.files import published_name
-    from clarity_hf.reporting.run import calibration_records
 
     loaded, image_processor = load(model, device)
     records = calibration_records(

@@ -12,13 +12,23 @@ from .calibration import Calibration, CrossFitted, calibrate, cross_fitted, fit_
 from .evaluator import BoxSettings, Evaluation, evaluate_images, read_records
 from .images import EvaluationImage, PhantomImages, RowImages, open_images
 from .localizers import Localizer, LocalizerOutput, ModelLocalizer
+from .run import (
+    BASELINES,
+    CheckpointEvaluation,
+    RunSettings,
+    calibration_records,
+    evaluate_methods,
+    make_baselines,
+)
 from .sanity import absent_on_normal, deletion_insertion, mass_outside, randomised_weights
 
 __all__ = [
+    "BASELINES",
     "AtlasSuppressionLocalizer",
     "AttentionRolloutLocalizer",
     "BoxSettings",
     "Calibration",
+    "CheckpointEvaluation",
     "CrossFitted",
     "Evaluation",
     "EvaluationImage",
@@ -29,12 +39,16 @@ __all__ = [
     "PhantomImages",
     "RandomMapLocalizer",
     "RowImages",
+    "RunSettings",
     "absent_on_normal",
     "calibrate",
+    "calibration_records",
     "cross_fitted",
     "deletion_insertion",
     "evaluate_images",
+    "evaluate_methods",
     "fit_platt",
+    "make_baselines",
     "mass_outside",
     "open_images",
     "randomised_weights",

@@ -41,9 +41,7 @@ class Localizer(Protocol):
     name: str
     findings: tuple[str, ...]
 
-    def __call__(
-        self, images: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
-    ) -> LocalizerOutput:
+    def __call__(self, images: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None) -> LocalizerOutput:
         """Score and localize.
 
         Args:
@@ -69,9 +67,7 @@ class ModelLocalizer:
         self.findings = tuple(model.config.findings)
 
     @torch.inference_mode()
-    def __call__(
-        self, images: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None
-    ) -> LocalizerOutput:
+    def __call__(self, images: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None) -> LocalizerOutput:
         """Scores and all maps, whatever is `wanted`: one forward pass gives them."""
         inputs = self.image_processor(list(images), return_tensors="pt").to(self.model.device)
         outputs = self.model(**inputs)

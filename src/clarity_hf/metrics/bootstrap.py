@@ -136,9 +136,7 @@ def paired_difference(
     Returns:
         The interval of the difference.
     """
-    return bootstrap_by_patient(
-        lambda rows: np.subtract(statistic(rows), other(rows)), patients, repeats, seed, level
-    )
+    return bootstrap_by_patient(lambda rows: np.subtract(statistic(rows), other(rows)), patients, repeats, seed, level)
 
 
 def weighted_auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:

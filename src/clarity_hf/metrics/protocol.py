@@ -1079,6 +1079,4 @@ def _part(interval: Interval, index: Any) -> Interval:
 
 
 def _named_parts(interval: Interval, levels: Sequence[float]) -> FoundIntervals:
-    return FoundIntervals(
-        tuple(levels), _part(interval, slice(None, -2)), _part(interval, -2), _part(interval, -1)
-    )
+    return FoundIntervals(tuple(levels), _part(interval, slice(None, -2)), _part(interval, -2), _part(interval, -1))

@@ -3,6 +3,6 @@
 
 from .model_card import write_model_card
 from .report import check_report, write_report
-from .run import BASELINES, evaluate_checkpoint
+from .run import evaluate_checkpoint
 
-__all__ = ["BASELINES", "check_report", "evaluate_checkpoint", "write_model_card", "write_report"]
+__all__ = ["check_report", "evaluate_checkpoint", "write_model_card", "write_report"]

@@ -1,0 +1,282 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Run a model, its baselines and the sanity checks of its maps over the same images, for a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clarity_hf.boxes import map_over_image
+from clarity_hf.files import published_name
+from clarity_hf.fingerprints import describe_model, weights_digest
+from clarity_hf.image_processing_clarity import ClarityImageProcessor
+from clarity_hf.metrics.records import ImageRecord
+from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+
+from .baselines import (
+    AtlasSuppressionLocalizer,
+    AttentionRolloutLocalizer,
+    GradCamLocalizer,
+    RandomMapLocalizer,
+    with_map_fusion,
+)
+from .evaluator import BoxSettings, Evaluation, EvaluationImages, evaluate_images
+from .images import open_images
+from .localizers import Localizer, ModelLocalizer
+from .sanity import PerturbationCurves, RandomisedStage, deletion_insertion, randomised_weights
+
+BASELINES = ("random", "cam", "attention", "rollout", "atlas", "gradcam", "gradcam++")
+"""Methods that can stand beside the model; the last two need a classifier, the teacher."""
+
+BASELINE_MAP_THRESHOLD = 0.5
+"""Map threshold of the boxes that a baseline shows; the tables compare boxes that are tuned for every method."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How images pass through a method.
+
+    Attributes:
+        batch_size: Images per forward pass.
+        num_workers: Processes that read images ahead; 0 reads them in this process.
+        progress: Whether to show progress bars.
+        seed: Of random maps and random weights.
+    """
+
+    batch_size: int = 16
+    num_workers: int = 0
+    progress: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SanityChecks:
+    """Checks of a model's maps that need further forward passes.
+
+    Attributes:
+        perturbations: Deletion and insertion curves by finding, under the name of the method that gave the maps: the
+            model, and random maps to compare with.
+        randomised: Similarity of the maps to the original ones as weights are randomised from the heads down.
+    """
+
+    perturbations: dict[str, dict[int, PerturbationCurves]]
+    randomised: list[RandomisedStage]
+
+
+@dataclass(frozen=True)
+class CheckpointEvaluation:
+    """A model and its baselines, evaluated on the same images.
+
+    Attributes:
+        findings: Names of the F findings.
+        settings: Thresholds of the model's config.
+        source: Hashes of weights, config and preprocessing, with the names of data and split.
+        model: Records of the model, and the images that could not be read.
+        baselines: The same of each baseline, by its name in tables.
+        sanity: None where they were not asked for, or no image has a present finding.
+    """
+
+    findings: tuple[str, ...]
+    settings: BoxSettings
+    source: dict[str, Any]
+    model: Evaluation
+    baselines: dict[str, Evaluation]
+    sanity: SanityChecks | None
+
+
+def evaluate_methods(
+    model: ModelLocalizer,
+    baselines: Mapping[str, Localizer],
+    images: EvaluationImages,
+    folder: str | Path,
+    about: Mapping[str, Any],
+    *,
+    sanity_images: int = 0,
+    run: RunSettings | None = None,
+) -> CheckpointEvaluation:
+    """Evaluate a model and its baselines on the same images; a run that was stopped resumes.
+
+    Args:
+        model: The model to evaluate.
+        baselines: Methods to compare it with, see [`make_baselines`].
+        images: As for [`evaluate_images`].
+        folder: Gets the records, one file a method. They name images and patients.
+        about: At least `data` and `split`, names that a reader may see; both are stored with the records.
+        sanity_images: How many images, the first with a present finding, are used for deletion, insertion and
+            randomised weights, which cost 84 forward passes per present finding and 16 per image; 0 skips them.
+        run: Batch size, workers, progress bars and seed; None for the defaults.
+
+    Raises:
+        ValueError: As for [`evaluate_images`].
+    """
+    run, folder = run or RunSettings(), Path(folder)
+    settings = BoxSettings.of_config(model.model.config)
+    source = describe_model(model.model, model.image_processor) | {"data": about["data"], "split": about["split"]}
+
+    def records_of(name: str, localizer: Localizer, own: BoxSettings, of: dict[str, Any]) -> Evaluation:
+        wanted = "annotated" if isinstance(localizer, GradCamLocalizer) else "all"
+        reading = {"batch_size": run.batch_size, "num_workers": run.num_workers, "progress": run.progress}
+        return evaluate_images(localizer, images, own, folder / f"{name}.jsonl", of, maps=wanted, **reading)  # type: ignore[arg-type]
+
+    evaluation = records_of("clarity", model, settings, source)
+    compared = {}
+    for name, localizer in baselines.items():
+        own = replace(settings, map_thresholds=[BASELINE_MAP_THRESHOLD] * len(localizer.findings))
+        of = source | {"seed": run.seed}
+        if isinstance(localizer, GradCamLocalizer):
+            of["classifier"] = weights_digest(localizer.classifier)
+        compared[localizer.name] = records_of(name, localizer, own, of)
+    sanity = check_maps(model, evaluation.records, images, sanity_images, run)
+    return CheckpointEvaluation(model.findings, settings, source, evaluation, compared, sanity)
+
+
+def make_baselines(
+    names: Sequence[str], model: ModelLocalizer, teacher: str | None = None, seed: int = 0
+) -> dict[str, Localizer]:
+    """Methods to stand beside a model, by their names in `BASELINES`.
+
+    Args:
+        names: From `BASELINES`.
+        model: The model, whose weights, scores and findings the methods use.
+        teacher: Folder or Hub id of the classifier of Grad-CAM, with an image processor.
+        seed: Of random maps.
+
+    Raises:
+        ValueError: A name is unknown, or Grad-CAM is asked for without `teacher`.
+        ImportError: A baseline's library is not installed; the message names the extra.
+    """
+    unknown = sorted(set(names) - set(BASELINES))
+    if unknown:
+        raise ValueError(f"`baselines` must be among {list(BASELINES)}, got {unknown}. Leave them out.")
+    if teacher is None and {"gradcam", "gradcam++"} & set(names):
+        raise ValueError("`teacher` must be given for Grad-CAM, got None. Name a classifier with the same findings.")
+    return {name: make_baseline(name, model, teacher, seed) for name in names}
+
+
+def make_baseline(name: str, ours: ModelLocalizer, teacher: str | None = None, seed: int = 0) -> Localizer:
+    """One method of `BASELINES` beside a model, see [`make_baselines`].
+
+    Args:
+        name: From `BASELINES`.
+        ours: The model, whose weights, scores and findings the method uses.
+        teacher: Folder or Hub id of the classifier of Grad-CAM.
+        seed: Of random maps.
+    """
+    model, processor = ours.model, ours.image_processor
+    if name in ("gradcam", "gradcam++"):
+        localizer = GradCamLocalizer.from_pretrained(str(teacher), ours.findings, method=name)
+        localizer.classifier.to(model.device)
+        return localizer
+    makers: dict[str, Callable[[], Localizer]] = {
+        "random": lambda: RandomMapLocalizer(ours.findings, seed),
+        "cam": lambda: with_map_fusion(model, processor, "cam"),
+        "attention": lambda: with_map_fusion(model, processor, "attention"),
+        "rollout": lambda: AttentionRolloutLocalizer(model, processor),
+        "atlas": lambda: AtlasSuppressionLocalizer(model, processor),
+    }
+    return makers[name]()
+
+
+def check_maps(
+    model: ModelLocalizer,
+    records: Sequence[ImageRecord],
+    images: EvaluationImages,
+    count: int,
+    run: RunSettings | None = None,
+) -> SanityChecks | None:
+    """Deletion, insertion and randomised weights; the checks that need records alone are in every report.
+
+    Args:
+        model: The model.
+        records: Of all images.
+        images: The images of the records.
+        count: How many images, the first with a present finding; 0 skips the checks.
+        run: Batch size and seed; None for the defaults.
+
+    Returns:
+        The checks; None without images.
+    """
+    run = run or RunSettings()
+    chosen = [record.name for record in records if (record.labels == 1).any()][:count]
+    if not chosen:
+        return None
+    places = {name: index for index, name in enumerate(images.names)}
+    read = [images[places[name]] for name in chosen]
+    pixels = [image.pixels for image in read]
+    present = [np.flatnonzero(image.labels == 1).tolist() for image in read]
+    perturbations = {
+        localizer.name: deletion_insertion(
+            zip(pixels, present, strict=True),
+            localizer,
+            lambda pixel_values: model.model(pixel_values).scores,
+            model.image_processor,
+            batch_size=run.batch_size,
+            seed=run.seed,
+            device=model.model.device,
+        )
+        for localizer in (model, RandomMapLocalizer(model.findings, run.seed))
+    }
+    stages = randomised_weights(model.model, model.image_processor, pixels, present, run.batch_size, run.seed)
+    return SanityChecks(perturbations, stages)
+
+
+def pixels_and_maps(
+    localizer: Localizer, images: EvaluationImages
+) -> Callable[[Sequence[str]], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """A function from names of images to their pixels `(H, W)` and maps `(F, H, W)` over them, to draw cases from."""
+    places = {name: index for index, name in enumerate(images.names)}
+
+    def look(names: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        seen = {}
+        for name in names:
+            pixels = images[places[name]].pixels
+            output = localizer([pixels])
+            size = (pixels.shape[0], pixels.shape[1])
+            seen[name] = (pixels, map_over_image(output.maps[0], output.letterboxes[0], size))
+        return seen
+
+    return look
+
+
+def calibration_records(
+    model: ClarityForMultiLabelLocalization,
+    image_processor: ClarityImageProcessor,
+    data: str,
+    output_dir: str | Path,
+    split: str = "validation",
+    validation_split: str | None = None,
+    count: int | None = None,
+    batch_size: int = 16,
+    num_workers: int = 0,
+) -> list[ImageRecord]:
+    """Evaluate the images on which a model is to be calibrated, see [`calibrate`]; a run that was stopped resumes.
+
+    Args:
+        model: In evaluation mode, on the device on which it is to run.
+        image_processor: The one it was trained with.
+        data: As for [`open_images`].
+        output_dir: Where the calibrated model will be. Records, which name images and patients, go to a file beside
+            it, `OUTPUT_DIR-records.jsonl`.
+        split: `train` or `validation`.
+        validation_split: Committed list of validation patients of a release; None for the data set's own.
+        count: Only the first images.
+        batch_size: Images per forward pass.
+        num_workers: Processes that read images ahead.
+
+    Returns:
+        One record per image, with all maps measured.
+    """
+    output_dir = Path(output_dir)
+    return evaluate_images(
+        ModelLocalizer(model, image_processor),
+        open_images(data, split, count, wanted=model.config.findings, validation_split=validation_split),
+        BoxSettings.of_config(model.config),
+        output_dir.with_name(f"{output_dir.name}-records.jsonl"),
+        describe_model(model, image_processor) | {"data": published_name(data), "split": split},
+        batch_size=batch_size,
+        num_workers=num_workers,
+    ).records
