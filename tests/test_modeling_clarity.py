@@ -1030,29 +1030,3 @@ def test_fields_of_training_change_nothing_of_an_evaluating_model():
 def test_packaged_checkpoints_have_no_settings_of_their_training(name):
     config = ClarityConfig.from_pretrained(name)
     assert {field: getattr(config, field) for field in TRAINING_DEFAULTS} == TRAINING_DEFAULTS
-
-
-# Mean maps ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_map_counts_relative_to_the_mean_map_of_its_finding(tmp_path):
-    model, pixel_values = build(), images(5, 224, 224)
-    with torch.inference_mode():
-        plain = model(pixel_values).localization_maps
-    model.fit_mean_maps(pixel_values.split([2, 3]), exponent=0.5)
-    with torch.inference_mode():
-        relative = model(pixel_values).localization_maps
-    torch.testing.assert_close(relative, plain * (plain / plain.mean(0)).sqrt())
-
-    model.save_pretrained(tmp_path)
-    loaded = ClarityForMultiLabelLocalization.from_pretrained(tmp_path, attn_implementation="eager")
-    with torch.inference_mode():
-        torch.testing.assert_close(loaded(pixel_values).localization_maps, relative)
-        assert loaded(pixel_values[:, :, :112]).localization_maps.shape[-2:] == (7, 14)
-
-
-def test_mean_maps_need_images_and_an_exponent_in_its_range():
-    with pytest.raises(ValueError, match="`batches` must hold images, got none"):
-        build().fit_mean_maps([])
-    with pytest.raises(ValueError, match="`exponent` must be inside"):
-        build().fit_mean_maps([images()], exponent=0)

@@ -60,13 +60,7 @@ LARGEST_SIDE = 16_384
 MOST_WEIGHTS = 4_000_000_000
 """Most weights of a model; the largest ViTs in use, of two billion, are half of it."""
 
-SHARE_FIELDS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "drop_path_rate",
-    "tiled_attention_rate",
-    "mean_map_exponent",
-)
+SHARE_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "tiled_attention_rate")
 """Fields that are a probability or a share."""
 
 FINITE_FIELDS = (
@@ -174,9 +168,6 @@ class ClarityConfig(PreTrainedConfig):
             learnt foreground. To be switched off for a model trained without an anatomical prior.
         suppression_floor (`float` or list of F, *optional*): ε in [0, 1], the share of the map that survives where S
             is 0; one value or one per finding. By default 0.5 for the findings in `RIM_FINDINGS` and 0.1 for others.
-        mean_map_exponent (`float`, defaults to 0): γ in [0, 1] of M · (M / M̄)^γ: how much a map M counts relative to
-            the finding's mean map M̄ over other images, which is kept with the weights; 0 keeps no mean maps and leaves
-            maps as they are. See [`ClarityMeanMaps`].
         score_slopes (`float` or list of F, defaults to 1): Slope a > 0 of Platt's calibration: `logits` are a · z + b,
             z the mean of both logits, and scores their sigmoid. See [`fit_platt`].
         score_intercepts (`float` or list of F, defaults to 0): Intercept b of Platt's calibration.
@@ -261,7 +252,6 @@ class ClarityConfig(PreTrainedConfig):
     affinity_layers: int = 0
     background_suppression: bool = True
     suppression_floor: float | int | list[float] | tuple[float, ...] | None = None
-    mean_map_exponent: float | int = 0.0
     score_slopes: float | int | list[float] | tuple[float, ...] = 1.0
     score_intercepts: float | int | list[float] | tuple[float, ...] = 0.0
     score_thresholds: float | int | list[float] | tuple[float, ...] = 0.5

@@ -447,8 +447,6 @@ class ClarityPreTrainedModel(PreTrainedModel):
             init.copy_(module.bias, torch.tensor(self.config.prevalence_bias()))
         elif isinstance(module, ClarityRankingPooling):
             init.copy_(module.bias, torch.tensor(self.config.prevalence_bias()))
-        elif isinstance(module, ClarityMeanMaps):
-            init.ones_(module.mean_maps)
         elif hasattr(module, "initial_std"):
             init.normal_(module.weight, mean=0.0, std=module.initial_std)
 
@@ -713,32 +711,6 @@ class ClarityRankingPooling(nn.Module):
         return pooled.to(self.bias.dtype) + self.bias
 
 
-MEAN_MAP_CELLS = 14
-"""Side of the grid on which mean maps are kept, whatever the model's patch grid."""
-
-
-class ClarityMeanMaps(nn.Module):
-    """Localization maps relative to the mean map of their finding: M · (M / M̄)^γ.
-
-    Findings have places where they are common, and a map that only repeats these says nothing about the image. Where M
-    exceeds the mean map M̄ of other images, it is raised; where it falls short, lowered. M̄ is fitted after training by
-    [`ClarityForMultiLabelLocalization.fit_mean_maps`] and stored with the weights; until then it is 1.
-    """
-
-    def __init__(self, config: ClarityConfig):
-        super().__init__()
-        self.exponent = config.mean_map_exponent
-        self.mean_maps: torch.Tensor
-        self.register_buffer("mean_maps", torch.ones(config.num_labels, MEAN_MAP_CELLS, MEAN_MAP_CELLS))
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Maps M `(B, F, h, w)` ≥ 0 → `(B, F, h, w)` ≥ 0; M̄ is interpolated to their grid."""
-        mean = self.mean_maps[None].to(maps.dtype)
-        if mean.shape[-2:] != maps.shape[-2:]:
-            mean = F.interpolate(mean, size=maps.shape[-2:], mode="bilinear", align_corners=False)
-        return maps * (maps / mean.clamp_min(1e-6)).pow(self.exponent)
-
-
 class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
     """CLARiTy with its heads: a score and a localization map for every finding of an image.
 
@@ -758,7 +730,6 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         self.class_token_head = ClarityClassTokenHead(config)
         self.segment_cam = ClaritySegmentCam(config) if config.segment_cam else None
         self.ranking_pooling = ClarityRankingPooling(config) if config.segment_cam else None
-        self.mean_maps: ClarityMeanMaps | None = ClarityMeanMaps(config) if config.mean_map_exponent else None
         self.post_init()
 
     def train(self, mode: bool = True) -> Any:
@@ -778,32 +749,6 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         """
         self.hold_calibration(kwargs.get("state_dict"))
         super().save_pretrained(save_directory, *args, **kwargs)
-
-    @torch.no_grad()
-    def fit_mean_maps(self, batches: Iterable[torch.Tensor], exponent: float = 0.5) -> None:
-        """Make maps relative to the mean map of their finding over these images, see [`ClarityMeanMaps`].
-
-        Args:
-            batches: `pixel_values` `(B, C, H, W)`: some hundred images like those to come, whatever their findings.
-            exponent: γ in (0, 1], the config's `mean_map_exponent` from now on.
-
-        Raises:
-            ValueError: The exponent is out of its range, or there are no images.
-        """
-        if not 0 < exponent <= 1:
-            raise ValueError(f"`exponent` must be inside (0, 1], got {exponent}. 0.5 is the default.")
-        self.mean_maps = None
-        means, counts, cells = [], [], (MEAN_MAP_CELLS, MEAN_MAP_CELLS)
-        for pixel_values in batches:
-            maps = self(pixel_values).localization_maps
-            means.append(F.interpolate(maps, size=cells, mode="bilinear", align_corners=False).mean(0))
-            counts.append(len(maps))
-        if not counts:
-            raise ValueError("`batches` must hold images, got none. Give some hundred.")
-        weights = torch.tensor(counts, device=means[0].device) / sum(counts)
-        self.config.mean_map_exponent = exponent
-        self.mean_maps = ClarityMeanMaps(self.config).to(means[0])
-        self.mean_maps.mean_maps.copy_(torch.einsum("i,ifhw->fhw", weights, torch.stack(means)))
 
     def hold_calibration(self, state: dict[str, torch.Tensor] | None = None) -> None:
         """Drop slopes, intercepts and thresholds of the config that were fitted to other weights or findings.
@@ -920,7 +865,7 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         foreground: torch.Tensor | None = None,
         affinity_states: tuple | None = None,
     ) -> torch.Tensor:
-        """Fuse attention and activation, refine by patch affinity, suppress the background, compare with mean maps.
+        """Fuse attention and activation, refine by patch affinity, suppress the background.
 
         Args:
             class_attention: a `(B, F, h, w)`.
@@ -946,7 +891,7 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         if self.config.background_suppression:
             floor = maps.new_tensor(self.config.per_finding("suppression_floor"))[:, None, None]
             maps = maps * (floor + (1 - floor) * _required("foreground", foreground))
-        return maps if self.mean_maps is None else self.mean_maps(maps)
+        return maps
 
     def loss_weights(self) -> dict[str, float]:
         """Weight of every part of the loss, by name."""

@@ -27,7 +27,6 @@ PER_FINDING_WEIGHTS = {
     "class_token_head.bias": 0,
     "segment_cam.cam.weight": 0,
     "ranking_pooling.bias": 0,
-    "mean_maps.mean_maps": 0,
 }
 """Weights with a row for each finding, and their axis of findings."""
 
