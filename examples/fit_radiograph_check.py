@@ -590,7 +590,7 @@ class Attenuation:
                 1,
             )
 
-    def radiograph(self) -> Pixels:
+    def image(self) -> Pixels:
         """Through a tone curve, with noise, perhaps mirrored and collimated."""
         rng = self.rng
         values = 1 - np.exp(-rng.uniform(0.9, 1.8) * np.maximum(self.values, 0))

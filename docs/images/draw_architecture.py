@@ -28,10 +28,10 @@ STAGES = (
 """Title, shape and files of each stage, from left to right."""
 
 ROOMS = (
-    ("data/", ("rows: image, labels, mask", "transforms, priors,", "phantoms, splits"), 2, "images in"),
-    ("training/", ("Trainer, teacher,", "losses_clarity.py,", "recipes/ above it"), 3, "loss"),
-    ("evaluation/", ("records, metrics,", "protocols, baselines,", "calibration, report"), 4, "scores, maps"),
-    ("deployment/", ("many images, DICOM out,", "export, publishing,", "web page"), 6, "results"),
+    ("data/", ("rows: image, labels, mask", "transforms, priors, splits,", "phantoms/ beside it"), 2, "images in"),
+    ("training/", ("Trainer, teacher,", "losses_clarity.py,", "from arguments to a model"), 3, "loss"),
+    ("evaluation/", ("records, baselines,", "calibration; metrics/ and", "reporting/ beside it"), 4, "scores, maps"),
+    ("inference/", ("many images, DICOM out,", "node, web page;", "export/ beside it"), 6, "results"),
 )
 """Name, contents, the stage at which it hangs, and what passes there."""
 

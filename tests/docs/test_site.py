@@ -48,17 +48,15 @@ NO_REFERENCE = {
     "__init__": "names of other modules",
     "__main__": "the command line",
     "cli": "the command line",
-    "data.phantoms": "what draws a phantom: image and release are there",
-    "deployment.committed_reports": "of examples/write_card.py alone",
-    "deployment.onnx_runner": "a script of its own, in docs/export.md",
-    "deployment.web_page_html": "text of the web page",
-    "evaluation.calibration_text": "of the command line",
-    "evaluation.curves": "of the report",
+    "export.onnx_runner": "a script of its own, in docs/export.md",
+    "inference.web_page_html": "text of the web page",
+    "phantoms": "what draws a phantom: phantom and release are there",
     "plain_card": "what `push_to_hub` and `calibrate` write where there is no card",
-    "training.foreign_models": "beneath training.teacher and training.initialization",
+    "reporting.calibration_text": "of the command line",
+    "reporting.committed_reports": "of examples/write_card.py alone",
+    "reporting.figures": "of the report",
     "training.vit_checkpoints": "beneath training.initialization",
     "training.vit_layouts": "beneath training.initialization",
-    "training.whole_files": "beneath training.checkpoints",
 }
 """Modules, or folders of them, that the reference leaves out, and why."""
 

@@ -152,7 +152,7 @@ def test_a_checkpoint_of_timm_is_trained_saved_and_loaded_as_a_teacher(timm_chec
     card = ModelCard.load(out / "README.md")
     assert card.data.license == "cc-by-nc-4.0"
     assert "images of phantom and few-images;" in card.text
-    assert "validation images of\nfew-images" in card.text
+    assert "validation images\nof few-images" in card.text
 
     # Called again it has nothing to train: what it saves is what the Trainer's own loading made of the checkpoint. The
     # wrapper's keys must survive that, as a lost prefix would only warn.

@@ -6,7 +6,6 @@ from dataclasses import fields
 import pytest
 from transformers import TrainingArguments
 
-from clarity_hf import training as recipes
 from clarity_hf.training import recipes as common
 from clarity_hf.training.recipes import (
     DataRecipe,
@@ -16,7 +15,8 @@ from clarity_hf.training.recipes import (
     run_command,
 )
 from clarity_hf.training.train import TrainingRecipe
-from clarity_hf.training.train_teacher import TeacherRecipe
+from clarity_hf.training.train import train as train_student
+from clarity_hf.training.train_teacher import TeacherRecipe, train_teacher
 
 
 @pytest.mark.parametrize("recipe", [TrainingRecipe, TeacherRecipe])
@@ -67,7 +67,7 @@ def test_a_reporter_that_is_not_installed_is_said_before_anything_is_done(tmp_pa
     with pytest.raises(ImportError, match=r"`report_to` .*, got tensorboard: .*clarity_hf\[curves"):
         require_reporters(args)
     monkeypatch.setattr(common, "open_sources", lambda *names, **options: pytest.fail("images were opened"))
-    for train, recipe in ((recipes.train, TrainingRecipe()), (recipes.train_teacher, TeacherRecipe())):
+    for train, recipe in ((train_student, TrainingRecipe()), (train_teacher, TeacherRecipe())):
         with pytest.raises(ImportError, match="report_to"):
             train(recipe, args)
     require_reporters(TrainingArguments(tmp_path, use_cpu=True, report_to="none"))
