@@ -180,9 +180,9 @@ def accuracy_table(model, processor, arguments):
     from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_images
     from clarity_hf.evaluation.images import PhantomImages
     from clarity_hf.fingerprints import weights_digest
-    from clarity_hf.metrics.bootstrap import classification_differences
+    from clarity_hf.metrics.bootstrap import classification_differences, localization_difference
     from clarity_hf.metrics.classification import mean_auroc
-    from clarity_hf.metrics.protocol import annotated_boxes, localization_difference
+    from clarity_hf.metrics.matching import annotated_boxes
 
     images, records = PhantomImages(arguments.images, "validation"), {}
     for name in ("eager", "onnx-int8"):
@@ -196,7 +196,7 @@ def accuracy_table(model, processor, arguments):
         records[name] = evaluate_images(localizer, images, BoxSettings.of_config(model.config), path, about).records
     boxes = {name: annotated_boxes(found, "all", model.config.num_labels) for name, found in records.items()}
     thresholds = boxes["eager"].tuned_thresholds()
-    drawn = {name: table.drawn(thresholds) for name, table in boxes.items()}
+    drawn = {name: table.predicted(thresholds) for name, table in boxes.items()}
     labels = np.stack([record.labels for record in records["eager"]])
     scores = {name: np.stack([record.scores for record in found]) for name, found in records.items()}
     area = {name: mean_auroc(values, labels) for name, values in scores.items()}

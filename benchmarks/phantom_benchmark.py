@@ -28,8 +28,10 @@ from clarity_hf.evaluation.run import BASELINES, make_baseline
 from clarity_hf.files import published_name
 from clarity_hf.fingerprints import describe_model, weights_digest
 from clarity_hf.labels import BOXED_FINDINGS
+from clarity_hf.metrics.bootstrap import localization_difference
 from clarity_hf.metrics.classification import auroc_per_finding, mean_auroc
-from clarity_hf.metrics.protocol import Overlaps, annotated_boxes, localization_difference, pointing_game
+from clarity_hf.metrics.matching import Overlaps, annotated_boxes
+from clarity_hf.metrics.published_protocols import pointing_game
 from clarity_hf.metrics.records import ImageRecord
 from clarity_hf.phantoms import GENERATOR_VERSION
 
@@ -101,7 +103,7 @@ def overlaps_of(
 ) -> tuple[Overlaps, Overlaps]:
     """Overlaps on the scored images of the method's boxes and of the constant box, both fixed on the tuning images."""
     tuning, scored = (annotated_boxes(part, components, len(FINDINGS)) for part in records)
-    return scored.drawn(tuning.tuned_thresholds()), scored.constant(tuning.constant_boxes())
+    return scored.predicted(tuning.tuned_thresholds()), scored.with_fixed_boxes(tuning.fixed_boxes())
 
 
 def table(results: dict[str, Any], arguments: argparse.Namespace) -> str:
@@ -119,7 +121,7 @@ def table(results: dict[str, Any], arguments: argparse.Namespace) -> str:
         hits = pointing_game(results[name][1]).macro if name in results else float("nan")
         shares = overlaps.found(LEVELS).shares
         largest = shares if name not in results else overlaps_of(results[name], "largest")[0].found(LEVELS).shares
-        drawn_each = f"{overlaps.boxes_drawn:.1f}"
+        drawn_each = f"{overlaps.boxes_predicted:.1f}"
         figures = (cell(area), rates(shares), drawn_each, rates(largest), rates(shares[eight]), cell(hits))
         lines.append(f"| {name} | {' | '.join(figures)} |")
     scores, labels = scores_of(results["clarity"][1])

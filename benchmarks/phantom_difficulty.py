@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from clarity_hf.boxes import box_iou
 from clarity_hf.evaluation.baselines import random_map
 from clarity_hf.labels import BOXED_FINDINGS, FINDINGS
-from clarity_hf.metrics.localization import constant_box
+from clarity_hf.metrics.localization import fixed_boxes
 from clarity_hf.phantoms import GENERATOR_VERSION, Phantom, generator_fingerprint, iterate_phantoms
 
 SIZE = 256
@@ -34,9 +34,9 @@ MAP_GRID = 14
 MAP_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-def constant_box_hits(train: np.ndarray, test: np.ndarray) -> list[float]:
+def fixed_box_hits(train: np.ndarray, test: np.ndarray) -> list[float]:
     """Share of the test boxes that the most central training box meets at each threshold."""
-    ious = box_iou(test, constant_box(train[:1500])[None])[:, 0]
+    ious = box_iou(test, fixed_boxes(train[:1500]))[:, 0]
     return [float((ious > t).mean()) for t in THRESHOLDS]
 
 
@@ -103,7 +103,7 @@ def main() -> None:
             for part in (images[:half], images[half:])
         )
         area = np.median((train[:, 2:] - train[:, :2]).prod(axis=1)) / SIZE**2
-        hits = constant_box_hits(train, test) + random_map_hits(train, test, rng)
+        hits = fixed_box_hits(train, test) + random_map_hits(train, test, rng)
         rows.append([aurocs[column], *hits])
         text = "  ".join("/".join(f"{value:.2f}" for value in part).rjust(20) for part in (hits[:3], hits[3:]))
         print(f"{finding:20}{labels[:, column].mean():7.3f}{100 * area:8.2f}{aurocs[column]:8.3f}  {text}")

@@ -27,7 +27,8 @@ from PIL import Image
 from clarity_hf import FINDINGS, ClarityForMultiLabelLocalization, ClarityImageProcessor
 from clarity_hf.data.tables import load_table
 from clarity_hf.data.transforms import ImageTransform, TransformedDataset
-from clarity_hf.metrics.classification import MultilabelAuroc, youden_thresholds
+from clarity_hf.evaluation.trainer_metrics import MultilabelAuroc
+from clarity_hf.metrics.classification import youden_thresholds
 from clarity_hf.phantoms import draw_phantom
 from clarity_hf.reporting.model_card import write_model_card
 from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments

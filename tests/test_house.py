@@ -170,6 +170,13 @@ def test_the_import_loads_little_beside_the_classes_that_it_builds_on():
     assert {name: libraries for name, libraries in heavy.items() if libraries} == {}
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "metrics").glob("*.py")), ids=lambda path: path.name)
+def test_metrics_import_numpy_and_no_model(path):
+    code = path.read_text(encoding="utf-8")
+    assert imported_at_once(code) - sys.stdlib_module_names <= {"numpy", "scipy", "sklearn", "clarity_hf"}
+    assert {row(parts) for parts in imports(code, parts_of(path))} <= {"boxes", "metrics", "data"}
+
+
 @pytest.mark.parametrize("name", FLAT)
 def test_flat_files_import_flat_siblings_by_one_dot(name):
     for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))):

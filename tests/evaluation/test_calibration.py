@@ -22,8 +22,8 @@ from clarity_hf.metrics.classification import (
     calibration_error_per_finding,
     operating_points,
 )
-from clarity_hf.metrics.protocol import halves
 from clarity_hf.metrics.records import MAP_THRESHOLDS, AnnotationRecord, ImageRecord
+from clarity_hf.metrics.splits import halves
 
 BADLY_SCALED = ((0.2, -2.0), (5.0, 3.0), (1.0, -3.0))
 TRUTH = np.array([[10.0, 10.0, 50.0, 50.0]])
@@ -345,7 +345,7 @@ def test_cross_fitted_figures_are_those_of_calibrating_each_half(config):
             ]
         )
     found = cross_fitted(config, rows, repeats=3, seed=4)
-    names = ("calibrated_error", "sensitivity", "specificity", "findings_flagged", "boxes_drawn", "images_with_boxes")
+    names = ("calibrated_error", "sensitivity", "specificity", "findings_flagged", "boxes_shown", "images_with_boxes")
     for name, values in zip(names, np.transpose(figures), strict=True):
         assert getattr(found, name).mean == pytest.approx(values.mean()), name
         assert getattr(found, name).deviation == pytest.approx(values.std(ddof=1)), name
@@ -387,9 +387,9 @@ def test_boxes_of_all_regions_are_not_counted_but_images_with_boxes_are(config):
     largest = cross_fitted(config, rows, repeats=2)
     config.box_components = "all"
     every = cross_fitted(config, rows, repeats=2)
-    assert math.isnan(every.boxes_drawn.mean)
+    assert math.isnan(every.boxes_shown.mean)
     assert every.images_with_boxes == largest.images_with_boxes
-    assert largest.boxes_drawn.mean < largest.findings_flagged.mean  # some maps of A are zero
+    assert largest.boxes_shown.mean < largest.findings_flagged.mean  # some maps of A are zero
 
 
 def test_without_normal_images_their_figures_are_undefined(config):

@@ -1,26 +1,40 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Intervals by patient, and the weighted ranking that makes them fast."""
 
+import importlib.util
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from clarity_hf.metrics import bootstrap
 from clarity_hf.metrics.bootstrap import (
     Interval,
     bootstrap_by_patient,
     classification_differences,
     classification_intervals,
-    paired_difference,
+    localization_difference,
+    localization_intervals,
     patient_weights,
     weighted_auroc,
-    weighted_average_precision,
 )
 from clarity_hf.metrics.classification import auroc_per_finding, average_precision_per_finding, macro
+from clarity_hf.metrics.matching import annotated_boxes
+
+_spec = importlib.util.spec_from_file_location("made_records", Path(__file__).with_name("made_records.py"))
+made = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(made)
+TARGET, annotation, image, random_images = made.TARGET, made.annotation, made.image, made.random_images
 
 NAN = np.nan
 FIGURES = {"auroc": auroc_per_finding, "average_precision": average_precision_per_finding}
+
+
+def weighted_average_precision(scores, labels, weights):
+    return bootstrap._Ranking.of(scores, labels).measure(np.asarray(weights))[1]
 
 
 def images(seed, count=150, findings=3, steps=None):
@@ -118,18 +132,6 @@ def test_fewer_than_half_of_the_draws_make_no_interval(missing, ends):
     assert interval.defined == pytest.approx(1 - missing / 10)
 
 
-def test_a_paired_difference_sees_the_same_draws():
-    values = np.random.default_rng(3).normal(size=50)
-
-    def mean(rows):
-        return values[rows].mean()
-
-    shifted = paired_difference(lambda rows: mean(rows) + 0.1, mean, range(50))
-    np.testing.assert_allclose([shifted.low, shifted.high], 0.1)  # while the mean itself is uncertain:
-    alone = bootstrap_by_patient(mean, range(50))
-    assert alone.high - alone.low > 0.3
-
-
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(ValueError, match="`patients` must name at least one row's patient, got none"):
         bootstrap_by_patient(len, [])
@@ -195,16 +197,15 @@ def test_weighted_figures_computed_by_hand(scores, labels, weights, area, precis
     np.testing.assert_allclose(weighted_average_precision(np.array(scores), np.array(labels), weights), precision)
 
 
-@pytest.mark.parametrize("function", [weighted_auroc, weighted_average_precision])
-def test_weights_belong_to_images(function):
+def test_weights_belong_to_images():
     scores, labels = np.array([0.1, 0.9]), np.array([0, 1])
     with pytest.raises(ValueError, match=r"`weights` must be \(..., 2\), got \(4, 3\)"):
-        function(scores, labels, np.ones((4, 3)))
+        weighted_auroc(scores, labels, np.ones((4, 3)))
     for wrong in (-1, NAN, np.inf):
         with pytest.raises(ValueError, match="`weights` must be finite and at least 0"):
-            function(scores, labels, [1, wrong])
+            weighted_auroc(scores, labels, [1, wrong])
     with pytest.raises(ValueError, match="`labels` must be 1, 0 or NaN"):
-        function(scores, labels * 2, [1, 1])
+        weighted_auroc(scores, labels * 2, [1, 1])
 
 
 # Intervals of classification
@@ -230,9 +231,9 @@ def test_the_fast_differences_are_the_slow_ones(name):
     scores, labels, patients = images(8)
     other = scores + np.random.default_rng(9).normal(size=scores.shape)
     fast = classification_differences(scores, other, labels, patients, repeats=15, seed=2, min_positives=10)
-    slow = paired_difference(
-        lambda rows: FIGURES[name](scores[rows], labels[rows]),
-        lambda rows: FIGURES[name](other[rows], labels[rows]),
+    figure = FIGURES[name]
+    slow = bootstrap_by_patient(
+        lambda rows: figure(scores[rows], labels[rows]) - figure(other[rows], labels[rows]),
         patients,
         repeats=15,
         seed=2,
@@ -289,3 +290,52 @@ def test_every_row_needs_a_patient():
         classification_intervals(scores, labels, patients[1:])
     with pytest.raises(ValueError, match=r"`scores` and `labels` must both be \(n, F\)"):
         classification_differences(scores, scores[:, 1:], labels, patients)
+
+
+# Intervals of localization
+
+
+def test_an_interval_holds_its_figure_and_narrows_with_patients():
+    few, many = (annotated_boxes(random_images(count, 1, 0.6)).predicted([0.5, 0.5]) for count in (40, 400))
+    narrow, wide = (localization_intervals(one, (0.5,), repeats=200) for one in (many, few))
+    for one, interval in ((many, narrow), (few, wide)):
+        found = one.found((0.5,))
+        assert interval.macro.low[0] < found.macro[0] < interval.macro.high[0]
+        assert interval.pooled.low[0] < found.pooled[0] < interval.pooled.high[0]
+        assert (interval.shares.low < found.shares).all()
+        assert interval.shares.low.shape == (2, 1)
+    assert narrow.macro.high[0] - narrow.macro.low[0] < 0.6 * (wide.macro.high[0] - wide.macro.low[0])
+    # 400 boxes of which .6 are found: ± 1.96 · √(.24 / 400), were patients alone.
+    assert narrow.macro.high[0] - narrow.macro.low[0] == pytest.approx(2 * 1.96 * np.sqrt(0.24 / 400), rel=0.3)
+
+
+def test_a_method_that_adds_to_another_is_clearly_above_it():
+    images = random_images(120, 1, 0.4)
+    # Every fifth image is corrected: less than the width of an interval, yet never worse.
+    better = [
+        replace(image_, annotations=(annotation(image_.annotations[0].finding, TARGET),))
+        if number % 5 == 0
+        else image_
+        for number, image_ in enumerate(images)
+    ]
+    first, second = (annotated_boxes(records).predicted([0.5, 0.5]) for records in (better, images))
+    alone = [localization_intervals(one, (0.5,), repeats=200).macro for one in (first, second)]
+    assert alone[0].low[0] < alone[1].high[0]
+    difference = localization_difference(first, second, (0.5,), repeats=200)
+    assert difference.macro.low[0] > 0
+    gained = first.found((0.5,)).macro[0] - second.found((0.5,)).macro[0]
+    assert difference.macro.low[0] < gained < difference.macro.high[0]
+    assert localization_difference(second, first, (0.5,), repeats=200).macro.high[0] < 0
+    assert localization_difference(first, first, (0.5,), repeats=20).macro.low[0] == 0
+
+
+def test_only_the_same_boxes_are_compared():
+    first, second = (annotated_boxes(random_images(count, 1, 0.4)).predicted() for count in (20, 22))
+    with pytest.raises(ValueError, match="`other` must be of the same annotated boxes as `overlaps`, got 22 boxes"):
+        localization_difference(first, second)
+
+
+def test_intervals_of_nothing_are_undefined():
+    nothing = annotated_boxes([image("a")]).predicted()
+    for interval in (localization_intervals(nothing, (0.5,)), localization_difference(nothing, nothing, (0.5,))):
+        assert np.isnan([*interval.macro.low, *interval.pooled.high, *interval.shares.low[:, 0]]).all()

@@ -6,7 +6,6 @@ import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from clarity_hf.labels import FINDINGS
-from clarity_hf.metrics.bootstrap import patient_folds
 from clarity_hf.metrics.classification import auroc_per_finding
 from clarity_hf.metrics.classification_rivals import (
     NIH_PREVALENCE,
@@ -24,13 +23,6 @@ def image(number, labels, view="PA", thumbnail=None, patient=None):
     zeros = np.zeros(len(labels))
     name = f"image-{number}"
     return ImageRecord(name, patient or name, (9, 9), labels, zeros, zeros, view=view, thumbnail=thumbnail)
-
-
-def test_no_patient_is_in_two_folds():
-    patients = [f"{number // 3}" for number in range(60)]
-    folds = patient_folds(patients, 5)
-    assert sorted(set(folds.tolist())) == [0, 1, 2, 3, 4]
-    assert len({(fold, patient) for fold, patient in zip(folds, patients, strict=True)}) == 20
 
 
 def test_the_view_alone_ranks_what_the_view_decides_and_nothing_else():

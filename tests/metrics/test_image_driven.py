@@ -18,10 +18,9 @@ from clarity_hf.metrics.image_driven import (
     covered_cells,
     figures_by_patient,
     froc,
-    greedy_boxes,
     pixel_auroc,
 )
-from clarity_hf.metrics.localization import constant_box
+from clarity_hf.metrics.localization import fixed_boxes
 from clarity_hf.metrics.records import MAP_CELLS, MAP_THRESHOLDS, AnnotationRecord, ImageRecord
 
 NONE = np.zeros((0, 4))
@@ -87,22 +86,6 @@ def test_pixel_auroc_agrees_with_sklearn_and_is_a_half_for_an_even_map():
     assert np.isnan(pixel_auroc(values, np.ones((6, 6))))
 
 
-def test_the_first_greedy_box_is_the_constant_box_and_two_serve_two_places():
-    boxes = np.concatenate([LEFT, LEFT + np.array([0, 0, 4, 0]), RIGHT, RIGHT - np.array([4, 0, 0, 0]), RIGHT])
-    assert greedy_boxes(boxes, 1)[0].tolist() == constant_box(boxes).tolist() == RIGHT[0].tolist()
-    assert greedy_boxes(boxes, 2)[1, 0] == 0
-    assert len(greedy_boxes(boxes[:2], 3)) == 2
-
-
-def test_greedy_boxes_raise_the_mean_best_overlap_as_much_as_any_single_step_can():
-    rng = np.random.default_rng(1)
-    corners = rng.random((12, 2)) * 60
-    boxes = np.hstack([corners, corners + 10 + rng.random((12, 2)) * 30])
-    chosen = greedy_boxes(boxes, 2)
-    gains = [box_iou(boxes, np.stack([chosen[0], other])).max(axis=1).mean() for other in boxes]
-    assert box_iou(boxes, chosen).max(axis=1).mean() == pytest.approx(max(gains))
-
-
 def four_patients():
     """Boxes left, left, right, right; each map draws a box on its own side alone, and is brighter there."""
     return [
@@ -116,7 +99,7 @@ def four_patients():
 def test_swapped_boxes_are_those_of_all_other_patients():
     maps = AnnotatedMaps.of(four_patients())
     np.testing.assert_allclose(maps.own_hits().shares[:, 0], 1)
-    assert maps.own_hits().boxes_drawn == 1.25
+    assert maps.own_hits().boxes_predicted == 1.25
     np.testing.assert_allclose(maps.swapped_hits().shares, np.repeat([[2 / 3], [2 / 3], [1 / 3], [1 / 3]], 3, axis=1))
 
 
@@ -127,20 +110,20 @@ def test_another_image_of_the_same_patient_is_no_rival():
     np.testing.assert_allclose(shares, [0.5, 0.5, 1 / 3, 1 / 3])
 
 
-def test_constant_boxes_come_from_other_patients_alone():
+def test_fixed_boxes_come_from_other_patients_alone():
     three = [image("a", annotation(LEFT)), image("b", annotation(RIGHT)), image("c", annotation(RIGHT))]
     maps = AnnotatedMaps.of(three)
-    np.testing.assert_allclose(maps.constant_hits(1).shares[:, 2], maps_one(three))
+    np.testing.assert_allclose(maps.fixed_box_hits(1).shares[:, 2], maps_one(three))
     lonely = AnnotatedMaps.of([image("a", annotation(LEFT)), image("b", annotation(LEFT), patient="a")])
-    assert lonely.constant_hits(2).shares.sum() == 0  # one patient has nobody to learn from
-    assert lonely.constant_hits(2).boxes_drawn == 0
+    assert lonely.fixed_box_hits(2).shares.sum() == 0  # one patient has nobody to learn from
+    assert lonely.fixed_box_hits(2).boxes_predicted == 0
 
 
 def maps_one(records):
     """Hits at IoU > .5 of the constant box of the other records, one patient each, by brute force."""
     boxes = [record.annotations[0].boxes for record in records]
-    guesses = [constant_box(np.concatenate(boxes[:i] + boxes[i + 1 :])) for i in range(len(boxes))]
-    return [box_iou(own, guess[None]).max() > 0.5 for own, guess in zip(boxes, guesses, strict=True)]
+    guesses = [fixed_boxes(np.concatenate(boxes[:i] + boxes[i + 1 :])) for i in range(len(boxes))]
+    return [box_iou(own, guess).max() > 0.5 for own, guess in zip(boxes, guesses, strict=True)]
 
 
 def test_patients_are_cut_into_folds_and_never_learn_from_their_own(monkeypatch):

@@ -17,11 +17,8 @@ from clarity_hf.metrics.localization import (
     best_overlaps,
     box_iobb,
     boxes_found,
-    constant_box,
-    filled_boxes,
+    fixed_boxes,
     found_shares,
-    is_hit,
-    mask_iou,
     max_box_accuracy,
     measure_map,
     tune_map_thresholds,
@@ -98,15 +95,32 @@ def test_a_finding_without_annotated_boxes_is_undefined():
     assert boxes_found([]) == {}
 
 
-def test_the_constant_box_is_the_one_nearest_to_the_others():
+def test_the_fixed_box_is_the_one_nearest_to_the_others():
     # To the others: x = 0 overlaps by (1/3 + 0) / 2, x = 5 by (1/3 + 1/3) / 2, x = 10 like the first.
     boxes = np.vstack([shifted(0), shifted(5), shifted(10)])
-    np.testing.assert_array_equal(constant_box(boxes), shifted(5)[0])
+    np.testing.assert_array_equal(fixed_boxes(boxes), shifted(5))
 
 
-def test_there_is_no_constant_box_of_none():
+def test_two_fixed_boxes_serve_two_places():
+    left, right = np.array([[0.0, 0, 40, 100]]), np.array([[60.0, 0, 100, 100]])
+    boxes = np.concatenate([left, left + np.array([0, 0, 4, 0]), right, right - np.array([4, 0, 0, 0]), right])
+    assert fixed_boxes(boxes)[0].tolist() == right[0].tolist()
+    assert fixed_boxes(boxes, 2)[1, 0] == 0
+    assert len(fixed_boxes(boxes[:2], 3)) == 2
+
+
+def test_the_next_fixed_box_raises_the_mean_best_overlap_as_much_as_any_can():
+    rng = np.random.default_rng(1)
+    corners = rng.random((12, 2)) * 60
+    boxes = np.hstack([corners, corners + 10 + rng.random((12, 2)) * 30])
+    chosen = fixed_boxes(boxes, 2)
+    gains = [box_iou(boxes, np.stack([chosen[0], other])).max(axis=1).mean() for other in boxes]
+    assert box_iou(boxes, chosen).max(axis=1).mean() == pytest.approx(max(gains))
+
+
+def test_without_boxes_there_is_no_fixed_box():
     with pytest.raises(ValueError, match="`boxes` must hold at least one box, got none"):
-        constant_box(NONE)
+        fixed_boxes(NONE)
 
 
 def hill(width):
@@ -150,28 +164,6 @@ def test_intersection_over_the_drawn_box_is_torchvisions_intersection():
 def test_the_best_overlap_is_of_the_best_box_and_0_without_any():
     np.testing.assert_allclose(best_overlaps(TARGET, np.vstack([shifted(9), shifted(5)])), [1 / 3])
     np.testing.assert_array_equal(best_overlaps(np.vstack([TARGET, TARGET]), NONE), [0, 0])
-
-
-def test_mask_overlap_by_hand():
-    mask, other = np.array([[1, 1], [0, 0]]), np.array([[0, 1], [0, 1]])
-    assert mask_iou(mask, other) == pytest.approx(1 / 3)
-    assert mask_iou(mask, mask) == 1
-    assert mask_iou(mask, np.zeros((2, 2))) == 0
-    assert np.isnan(mask_iou(np.zeros((2, 2)), np.zeros((2, 2))))
-    with pytest.raises(ValueError, match=r"`mask` must be of the shape of `other`, \(2, 1\), got \(2, 2\)"):
-        mask_iou(mask, np.zeros((2, 1)))
-
-
-def test_a_filled_box_has_the_pixels_whose_centre_it_covers():
-    filled = filled_boxes(np.array([[0.6, 0, 2.5, 1], [3, 1, 4, 2]]), (2, 4))
-    np.testing.assert_array_equal(filled, [[0, 1, 0, 0], [0, 0, 0, 1]])  # right and bottom exclusive: 2.5 is out
-
-
-def test_a_point_on_the_right_edge_is_no_hit():
-    assert is_hit((0, 0), TARGET)
-    assert is_hit((9.99, 5), np.vstack([shifted(40), TARGET]))
-    assert not is_hit((10, 5), TARGET)
-    assert not is_hit((5, 10), TARGET)
 
 
 # MaxBoxAcc
@@ -250,8 +242,11 @@ def test_mask_overlaps_are_those_of_the_pixels_of_a_large_image():
     record = measure(grid, boxes, (512, 384))
     working = UpsampledMap.of(grid, Letterbox.fit((512, 384), (64, 64)))
     seen = np.kron(working.values, np.ones((8, 8)))[:, 64:448]  # 8 image pixels a cell, 64 columns of padding
+    filled = np.zeros((512, 384), dtype=bool)
+    filled[100:420, 60:300] = filled[350:500, 250:384] = True
     for level, overlap in zip(MAP_THRESHOLDS, record.mask_ious, strict=True):
-        expected = mask_iou(seen > level * working.peak, filled_boxes(boxes, (512, 384)))
+        marked = seen > level * working.peak
+        expected = (marked & filled).sum() / (marked | filled).sum()
         assert overlap == pytest.approx(expected, abs=1e-9)
 
 
@@ -269,6 +264,8 @@ def test_the_largest_value_points():
     grid[5, 2] = 1.0  # x 16 to 24, y 40 to 48
     assert measure(grid, [[18, 42, 22, 46]]).hit
     assert not measure(grid, [[0, 0, 16, 64], [24, 0, 64, 64]]).hit
+    assert measure(grid, [[19.5, 43.5, 64, 64]]).hit  # the left and the top edge are inside
+    assert not measure(grid, [[0, 0, 19.5, 64], [0, 0, 64, 43.5]]).hit  # the right and the bottom edge are not
 
 
 def test_wangs_regions_are_of_the_map_from_its_minimum_to_its_maximum():

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clarity_hf.metrics.bootstrap import localization_intervals
 from clarity_hf.metrics.classification import auroc_per_finding
 from clarity_hf.metrics.localization import IOBB_LEVELS, LEVELS, boxes_found
-from clarity_hf.metrics.protocol import localization_intervals
 from clarity_hf.metrics.records import MAP_THRESHOLDS
 from clarity_hf.reporting.table import Estimate, Row, Table, show, show_interval
 from clarity_hf.reporting.tables import (
@@ -247,7 +247,7 @@ def test_a_pooled_share_is_of_all_boxes_and_a_mean_of_findings(images, tables):
     assert mean[3].value == pytest.approx(np.mean(shares))
 
 
-def test_t_iou_per_finding_has_the_interval_of_draws_of_patients():
+def test_t_iou_per_finding_has_the_interval_of_samples_of_patients():
     # Six patients with one box each, whose box is met (IoU 1) or not (.09): a draw is a sum of 6 coins of 4 / 6.
     records = [record for record in synthetic.images(200) if record.labels[0] == 1]
     one_each = list({record.patient: record for record in records}.values())[:6]

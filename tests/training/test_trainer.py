@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification, TrainerCallback, TrainingArguments
 
 from clarity_hf import ClarityDistillationTrainer, ClarityImageProcessor, Teacher
+from clarity_hf.evaluation.trainer_metrics import MultilabelAuroc
 from clarity_hf.losses_clarity import distillation_loss, map_distillation_loss
-from clarity_hf.metrics.classification import MultilabelAuroc, auroc_per_finding
+from clarity_hf.metrics.classification import auroc_per_finding
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")
 _spec = importlib.util.spec_from_file_location("tiny_run", SCRIPT)

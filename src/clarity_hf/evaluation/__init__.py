@@ -20,7 +20,8 @@ from .run import (
     evaluate_methods,
     make_baselines,
 )
-from .sanity import absent_on_normal, deletion_insertion, mass_outside, randomised_weights
+from .sanity import deletion_insertion, randomised_weights
+from .trainer_metrics import MultilabelAuroc, MultilabelAveragePrecision, MultilabelCalibrationError
 
 __all__ = [
     "BASELINES",
@@ -36,11 +37,13 @@ __all__ = [
     "Localizer",
     "LocalizerOutput",
     "ModelLocalizer",
+    "MultilabelAuroc",
+    "MultilabelAveragePrecision",
+    "MultilabelCalibrationError",
     "PhantomImages",
     "RandomMapLocalizer",
     "RowImages",
     "RunSettings",
-    "absent_on_normal",
     "calibrate",
     "calibration_records",
     "cross_fitted",
@@ -49,7 +52,6 @@ __all__ = [
     "evaluate_methods",
     "fit_platt",
     "make_baselines",
-    "mass_outside",
     "open_images",
     "randomised_weights",
     "read_records",

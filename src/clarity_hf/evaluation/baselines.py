@@ -443,18 +443,3 @@ class RandomMapLocalizer:
         digest.update(np.ascontiguousarray(image).tobytes())
         generator = np.random.default_rng(int.from_bytes(digest.digest(), "little"))
         return np.stack([random_map(generator) for _ in self.findings]).astype(np.float32)
-
-
-__all__ = [
-    "GRAD_CAM_NAMES",
-    "MIN_GRID",
-    "AtlasSuppressionLocalizer",
-    "AttentionRolloutLocalizer",
-    "GradCamLocalizer",
-    "RandomMapLocalizer",
-    "attention_rollout",
-    "findings_of",
-    "random_map",
-    "share_weights",
-    "with_map_fusion",
-]

@@ -27,8 +27,9 @@ from clarity_hf.metrics.classification import (
     support,
     youden_thresholds,
 )
-from clarity_hf.metrics.protocol import annotated_boxes, halves
+from clarity_hf.metrics.matching import annotated_boxes
 from clarity_hf.metrics.records import MAP_THRESHOLDS, ImageRecord
+from clarity_hf.metrics.splits import halves
 
 ScoreRule = Literal["youden", "sensitivity", "f1"]
 
@@ -300,7 +301,7 @@ class CrossFitted:
         sensitivity: Mean sensitivity at the score thresholds.
         specificity: Mean specificity at the score thresholds.
         findings_flagged: Findings at or above their score threshold on a normal image, of all F.
-        boxes_drawn: Boxes that a user sees on a normal image: one for each flagged finding whose map is not zero. NaN
+        boxes_shown: Boxes that a user sees on a normal image: one for each flagged finding whose map is not zero. NaN
             where `box_components` is `"all"`: records of normal images do not hold the regions of their maps.
         images_with_boxes: Share of the normal images with at least one box.
     """
@@ -315,7 +316,7 @@ class CrossFitted:
     sensitivity: OverDraws
     specificity: OverDraws
     findings_flagged: OverDraws
-    boxes_drawn: OverDraws
+    boxes_shown: OverDraws
     images_with_boxes: OverDraws
 
 
@@ -374,7 +375,7 @@ def cross_fitted(
     plain = macro(calibration_error_per_finding(expit(logits), labels), labels, min_positives_in_mean)
     figures = {name: _over_draws([draw[name] for draw in draws]) for name in draws[0]}
     if config.box_components != "largest":
-        figures["boxes_drawn"] = OverDraws(float("nan"), float("nan"))
+        figures["boxes_shown"] = OverDraws(float("nan"), float("nan"))
     return CrossFitted(
         images=len(records),
         patients=len(set(patients)),
@@ -450,10 +451,10 @@ def _on_normal(flagged: np.ndarray, has_map: np.ndarray) -> dict[str, float]:
     """What one draw flags and boxes on the normal images, both `(n, F)` bool."""
     boxed = flagged & has_map
     if len(flagged) == 0:
-        return dict.fromkeys(("findings_flagged", "boxes_drawn", "images_with_boxes"), float("nan"))
+        return dict.fromkeys(("findings_flagged", "boxes_shown", "images_with_boxes"), float("nan"))
     return {
         "findings_flagged": float(flagged.sum(axis=1).mean()),
-        "boxes_drawn": float(boxed.sum(axis=1).mean()),
+        "boxes_shown": float(boxed.sum(axis=1).mean()),
         "images_with_boxes": float(boxed.any(axis=1).mean()),
     }
 

@@ -21,11 +21,11 @@ from clarity_hf.boxes import boxes_from_map
 from clarity_hf.fingerprints import image_key
 from clarity_hf.metrics.image_driven import correlation_of_maps
 from clarity_hf.metrics.localization import measure_map
+from clarity_hf.metrics.map_checks import mass_outside
 from clarity_hf.metrics.records import THUMBNAIL_CELLS, ImageRecord, from_json, to_json
 
 from .images import EvaluationImage
 from .localizers import Localizer, LocalizerOutput
-from .sanity import mass_outside
 
 logger = logging.getLogger(__name__)
 

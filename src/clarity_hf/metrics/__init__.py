@@ -1,11 +1,14 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Metrics: classification, localization, their intervals and rivals, as functions of records; no model is imported."""
 
-from .bootstrap import Interval, bootstrap_by_patient, classification_intervals, paired_difference
+from .bootstrap import (
+    Interval,
+    bootstrap_by_patient,
+    classification_intervals,
+    localization_difference,
+    localization_intervals,
+)
 from .classification import (
-    MultilabelAuroc,
-    MultilabelAveragePrecision,
-    MultilabelCalibrationError,
     auroc_per_finding,
     average_precision_per_finding,
     calibration_error_per_finding,
@@ -18,50 +21,27 @@ from .classification import (
     support,
     youden_thresholds,
 )
-from .localization import boxes_found, constant_box, measure_map, tune_map_thresholds
-from .localization_metrics import (
-    ChexlocalizeMiou,
-    HamMaskIou,
-    MaxBoxAcc,
-    MaxBoxAccV2,
-    PointingGame,
-    TIobb,
-    TIou,
-    WangLocalization,
-)
-from .protocol import (
+from .localization import boxes_found, fixed_boxes, measure_map, tune_map_thresholds
+from .map_checks import absent_on_normal, mass_outside
+from .matching import annotated_boxes
+from .protocols import clarity_protocol, patient_protocol, t_iobb, t_iou
+from .published_protocols import (
     chexlocalize_miou,
-    clarity_protocol,
-    halves,
     ham_mask_iou,
-    localization_difference,
-    localization_intervals,
     max_box_acc,
     max_box_acc_v2,
-    patient_protocol,
     pointing_game,
-    t_iobb,
-    t_iou,
-    tune_thresholds,
     wang_protocol,
 )
 from .records import AnnotationRecord, ImageRecord, data_digest
+from .splits import halves
 
 __all__ = [
     "AnnotationRecord",
-    "ChexlocalizeMiou",
-    "HamMaskIou",
     "ImageRecord",
     "Interval",
-    "MaxBoxAcc",
-    "MaxBoxAccV2",
-    "MultilabelAuroc",
-    "MultilabelAveragePrecision",
-    "MultilabelCalibrationError",
-    "PointingGame",
-    "TIobb",
-    "TIou",
-    "WangLocalization",
+    "absent_on_normal",
+    "annotated_boxes",
     "auroc_per_finding",
     "average_precision_per_finding",
     "bootstrap_by_patient",
@@ -70,20 +50,20 @@ __all__ = [
     "chexlocalize_miou",
     "clarity_protocol",
     "classification_intervals",
-    "constant_box",
     "data_digest",
     "f1_thresholds",
+    "fixed_boxes",
     "halves",
     "ham_mask_iou",
     "localization_difference",
     "localization_intervals",
     "macro",
+    "mass_outside",
     "max_box_acc",
     "max_box_acc_v2",
     "mean_auroc",
     "measure_map",
     "operating_points",
-    "paired_difference",
     "patient_protocol",
     "pointing_game",
     "reliability",
@@ -92,7 +72,6 @@ __all__ = [
     "t_iobb",
     "t_iou",
     "tune_map_thresholds",
-    "tune_thresholds",
     "wang_protocol",
     "youden_thresholds",
 ]

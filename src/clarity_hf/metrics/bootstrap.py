@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Bootstrap intervals by patient: how far a figure would move with other patients of the same kind.
 
-Images of one patient resemble each other, so patients are drawn with repetition and bring all their rows. In place of
-rows a draw may be given as weights, how often each row came along; a ranking then is sorted once for all draws.
+Images of one patient resemble each other, so patients are sampled with replacement and bring all their rows. A sample
+may be given as weights instead of rows, how often each row occurs; a ranking is then sorted once for all samples.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 
 from .classification import checked_scores, support
+from .localization import LEVELS, figures_of_rows
+from .matching import Overlaps
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where the middle of the bootstrap's draws lies, for a figure or an array of figures.
+    """Percentile interval of bootstrap samples, for a figure or an array of figures.
 
     Attributes:
-        low: Lower end; NaN where fewer than half of the draws are defined.
+        low: Lower end; NaN where fewer than half of the samples are defined.
         high: Upper end, likewise.
-        defined: Share of the draws in which the figure is defined, in [0, 1]; the ends are quantiles of these draws.
+        defined: Share of the samples in which the figure is defined, in [0, 1]; the ends are quantiles of these.
     """
 
     low: Any
@@ -32,18 +34,18 @@ class Interval:
 
 
 def patient_weights(patients: Sequence[Any] | np.ndarray, repeats: int = 1000, seed: int = 0) -> Iterator[np.ndarray]:
-    """Draw as many patients as there are, with repetition, again and again.
+    """Sample as many patients as there are, with replacement, many times.
 
     Args:
-        patients: `(n,)`, whose row is whose.
-        repeats: Number of draws.
-        seed: Of the draws; the same one draws the same patients.
+        patients: `(n,)`, the patient of each row.
+        repeats: Number of samples.
+        seed: Seed of the samples.
 
     Yields:
-        Per draw `(n,)` int64, how often each row's patient was drawn.
+        Per sample `(n,)` int64, how often each row's patient was sampled.
 
     Raises:
-        ValueError: There are no patients, one is unknown, or no draws are wanted.
+        ValueError: There are no patients, one is unknown, or `repeats` is under 1.
 
     Source: Field and Welsh, Bootstrapping clustered data, J. R. Stat. Soc. B 69 (2007) 369–390.
     """
@@ -59,27 +61,30 @@ def patient_weights(patients: Sequence[Any] | np.ndarray, repeats: int = 1000, s
     if repeats < 1:
         raise ValueError(f"`repeats` must be at least 1, got {repeats}. A thousand are usual.")
     names, patient = np.unique(np.asarray(patients), return_inverse=True)
-    return _draws(len(names), patient, repeats, np.random.default_rng(seed))
+    generator, count = np.random.default_rng(seed), len(names)
+    return (np.bincount(generator.integers(count, size=count), minlength=count)[patient] for _ in range(repeats))
 
 
-def _draws(count: int, patient: np.ndarray, repeats: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    for _ in range(repeats):
-        yield np.bincount(generator.integers(count, size=count), minlength=count)[patient]
-
-
-def patient_folds(patients: Sequence[str] | np.ndarray, folds: int, seed: int = 0) -> np.ndarray:
-    """Cut patients into folds.
+def interval_of_samples(samples: Iterable[Any], level: float = 0.95) -> Interval:
+    """Percentile interval of the figures of bootstrap samples.
 
     Args:
-        patients: `(n,)`, whose row is whose.
-        folds: How many at most; of fewer patients each is a fold of its own.
-        seed: Of the draw.
+        samples: Each a number or an array of one shape, NaN where undefined.
+        level: Share of the samples inside the interval, in (0, 1).
 
-    Returns:
-        `(n,)` int in [0, folds).
+    Raises:
+        ValueError: `level` is outside (0, 1).
     """
-    names, patient = np.unique(np.asarray(patients), return_inverse=True)
-    return (np.random.default_rng(seed).permutation(len(names)) % folds)[patient]
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must be in (0, 1), got {level}. 0.95 is usual.")
+    values = np.stack([np.asarray(sample, dtype=np.float64) for sample in samples])
+    defined = (~np.isnan(values)).mean(axis=0)
+    ends = np.full((2, *values.shape[1:]), np.nan)
+    enough = defined >= 0.5
+    ends[:, enough] = np.nanquantile(values[:, enough], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    if values.ndim == 1:
+        return Interval(float(ends[0]), float(ends[1]), float(defined))
+    return Interval(ends[0], ends[1], defined)
 
 
 def bootstrap_by_patient(
@@ -88,90 +93,60 @@ def bootstrap_by_patient(
     repeats: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    shape: tuple[int, ...] | None = None,
 ) -> Interval:
-    """Percentile interval of any figure of rows.
+    """Percentile interval of any figure of rows. For a paired difference, let `statistic` subtract two figures.
 
     Args:
-        statistic: Takes the rows of a draw, int64 indices in ascending order, with repetition; gives a number or an
-            array, NaN where undefined. It must not mind the order of rows.
-        patients: `(n,)`, whose row is whose.
-        repeats: Number of draws.
-        seed: Of the draws.
-        level: Share of the draws inside the interval, in (0, 1).
+        statistic: Takes the rows of a sample, int64 indices in ascending order, with repetition; gives a number or an
+            array, NaN where undefined. It must not depend on the order of rows.
+        patients: `(n,)`, the patient of each row.
+        repeats: Number of samples.
+        seed: Seed of the samples.
+        level: Share of the samples inside the interval, in (0, 1).
+        shape: Shape of the figure, which is then NaN where there are no rows; None refuses that.
 
     Returns:
-        The interval, of floats for a number and else of arrays in the statistic's shape.
+        The interval, of floats for a number and otherwise of arrays in the statistic's shape.
 
     Raises:
-        ValueError: As for [`patient_weights`], or the level is no such share.
+        ValueError: As for [`patient_weights`], or `level` is outside (0, 1).
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
+    if shape is not None and len(patients) == 0:
+        return Interval(np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape))
     rows = np.arange(len(patients))
     weights = patient_weights(patients, repeats, seed)
-    return interval_of_draws((statistic(np.repeat(rows, drawn)) for drawn in weights), level)
+    return interval_of_samples((statistic(np.repeat(rows, times)) for times in weights), level)
 
 
-def paired_difference(
-    statistic: Callable[[np.ndarray], Any],
-    other: Callable[[np.ndarray], Any],
-    patients: Sequence[Any] | np.ndarray,
-    repeats: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """Percentile interval of `statistic − other`, both on the same draws.
-
-    An interval that lies off zero says more than two intervals that do not overlap: what makes a draw hard for both
-    cancels.
-
-    Args:
-        statistic: As for [`bootstrap_by_patient`].
-        other: The same of another method.
-        patients: `(n,)`, whose row is whose, for both methods.
-        repeats: Number of draws.
-        seed: Of the draws.
-        level: Share of the draws inside the interval, in (0, 1).
-
-    Returns:
-        The interval of the difference.
-    """
-    return bootstrap_by_patient(lambda rows: np.subtract(statistic(rows), other(rows)), patients, repeats, seed, level)
+def part_of(interval: Interval, index: Any) -> Interval:
+    """An interval of arrays at an index."""
+    return Interval(*(np.asarray(end)[index] for end in (interval.low, interval.high, interval.defined)))
 
 
 def weighted_auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of one finding with weighted images, for many weightings at the price of one sort.
+    """Area under the ROC curve of one finding with weighted images, for many weightings at the cost of one sort.
 
     Args:
         scores: `(n,)`, any monotone scale.
         labels: `(n,)`, 1, 0 or NaN.
-        weights: `(..., n)` numbers ≥ 0, such as how often each image was drawn.
+        weights: `(..., n)` numbers ≥ 0, such as how often each image was sampled.
 
     Returns:
-        `(...)` float64 in [0, 1]; NaN where the positives or the negatives weigh nothing.
+        `(...)` float64 in [0, 1]; NaN where the positives or the negatives have no weight.
 
     Raises:
         ValueError: The shapes differ, a score is not finite, a label is neither 1, 0 nor NaN, or a weight is negative
             or not finite.
     """
-    return _Ranking.of(scores, labels).measure(_checked_weights(weights, len(scores)))[0]
-
-
-def weighted_average_precision(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Average precision of one finding with weighted images, for many weightings at the price of one sort.
-
-    Args:
-        scores: `(n,)`, any monotone scale.
-        labels: `(n,)`, 1, 0 or NaN.
-        weights: `(..., n)` numbers ≥ 0, such as how often each image was drawn.
-
-    Returns:
-        `(...)` float64 in [0, 1]; NaN where the positives or the negatives weigh nothing.
-
-    Raises:
-        ValueError: As for [`weighted_auroc`].
-    """
-    return _Ranking.of(scores, labels).measure(_checked_weights(weights, len(scores)))[1]
+    weights = np.asarray(weights)
+    if weights.ndim < 1 or weights.shape[-1] != len(scores):
+        raise ValueError(f"`weights` must be (..., {len(scores)}), got {weights.shape}. Give one for every score.")
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError("`weights` must be finite and at least 0, got others. Count how often an image is sampled.")
+    return _Ranking.of(scores, labels).measure(weights)[0]
 
 
 def classification_intervals(
@@ -186,26 +161,26 @@ def classification_intervals(
     """Intervals by patient of AUROC and average precision, per finding and their means.
 
     What [`bootstrap_by_patient`] gives for [`auroc_per_finding`], [`average_precision_per_finding`] and [`macro`], on
-    the same draws and many times faster.
+    the same samples and many times faster.
 
     Args:
         scores: `(n, F)`, any monotone scale.
         labels: `(n, F)`, 1, 0 or NaN.
-        patients: `(n,)`, whose row is whose.
-        repeats: Number of draws.
-        seed: Of the draws.
-        level: Share of the draws inside an interval, in (0, 1).
-        min_positives: Findings with fewer positives on all rows are left out of the means. The means of all draws are
-            over the same findings; a draw in which one of them is undefined has no mean.
+        patients: `(n,)`, the patient of each row.
+        repeats: Number of samples.
+        seed: Seed of the samples.
+        level: Share of the samples inside an interval, in (0, 1).
+        min_positives: Findings with fewer positives on all rows are left out of the means. The means of all samples
+            are over the same findings; a sample in which one of them is undefined has no mean.
 
     Returns:
         `auroc` and `average_precision`, intervals of `(F,)`; `macro_auroc` and `macro_average_precision`, intervals of
-        floats. NaN where fewer than half of the draws are defined.
+        floats. NaN where fewer than half of the samples are defined.
 
     Raises:
         ValueError: As for [`auroc_per_finding`] and [`patient_weights`], or their lengths differ.
     """
-    figures = _figures(_rankings(scores, labels, patients), support(labels), min_positives)
+    figures = _ranking_figures(scores, labels, patients, min_positives)
     return _named_intervals(figures, patients, repeats, seed, level)
 
 
@@ -219,17 +194,17 @@ def classification_differences(
     level: float = 0.95,
     min_positives: int = 20,
 ) -> dict[str, Interval]:
-    """Intervals by patient of how much better one method classifies than another, both on the same draws.
+    """Intervals by patient of how much better one method classifies than another, both on the same samples.
 
     Args:
         scores: `(n, F)` of the method, any monotone scale.
         other_scores: `(n, F)` of the method that is subtracted, on its own scale.
-        labels: `(n, F)`, 1, 0 or NaN, for both.
-        patients: `(n,)`, whose row is whose.
-        repeats: Number of draws.
-        seed: Of the draws.
-        level: Share of the draws inside an interval, in (0, 1).
-        min_positives: Findings with fewer positives on all rows are left out of the means.
+        labels: As for [`classification_intervals`], of both.
+        patients: As for [`classification_intervals`].
+        repeats: As for [`classification_intervals`].
+        seed: As for [`classification_intervals`].
+        level: As for [`classification_intervals`].
+        min_positives: As for [`classification_intervals`].
 
     Returns:
         The names of [`classification_intervals`], each the interval of the difference.
@@ -237,9 +212,9 @@ def classification_differences(
     Raises:
         ValueError: As for [`classification_intervals`].
     """
-    ours = _figures(_rankings(scores, labels, patients), support(labels), min_positives)
-    theirs = _figures(_rankings(other_scores, labels, patients), support(labels), min_positives)
-    return _named_intervals(lambda drawn: ours(drawn) - theirs(drawn), patients, repeats, seed, level)
+    ours = _ranking_figures(scores, labels, patients, min_positives)
+    theirs = _ranking_figures(other_scores, labels, patients, min_positives)
+    return _named_intervals(lambda weights: ours(weights) - theirs(weights), patients, repeats, seed, level)
 
 
 @dataclass(frozen=True)
@@ -264,7 +239,6 @@ class _Ranking:
 
     @classmethod
     def of(cls, scores: np.ndarray, labels: np.ndarray) -> _Ranking:
-        """Rank the images of one finding: scores `(n,)`, labels `(n,)`."""
         columns = checked_scores(np.asarray(scores)[:, None], np.asarray(labels)[:, None])
         scores, labels = columns[0][:, 0], columns[1][:, 0]
         rows = np.flatnonzero(~np.isnan(labels))
@@ -277,7 +251,7 @@ class _Ranking:
         return cls(order, positives, starts, ends, *among)
 
     def measure(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """AUROC and average precision, each `(...)`, for weights `(..., n)`; NaN where a class weighs nothing.
+        """AUROC and average precision, each `(...)`, for weights `(..., n)`; NaN where a class has no weight.
 
         Both are sums over positives alone, of what has been cumulated where their group starts and ends.
         """
@@ -304,33 +278,22 @@ def _cumulated(weights: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _checked_weights(weights: np.ndarray, rows: int) -> np.ndarray:
-    weights = np.asarray(weights)
-    if weights.ndim < 1 or weights.shape[-1] != rows:
-        raise ValueError(f"`weights` must be (..., {rows}), got {weights.shape}. Give one for every score.")
-    if not np.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError("`weights` must be finite and at least 0, got others. Count how often an image is drawn.")
-    return weights
-
-
-def _rankings(scores: np.ndarray, labels: np.ndarray, patients: Sequence[Any] | np.ndarray) -> list[_Ranking]:
+def _ranking_figures(
+    scores: np.ndarray, labels: np.ndarray, patients: Sequence[Any] | np.ndarray, min_positives: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """From weights `(n,)` to `(2, F + 1)`: AUROC and average precision of all findings and their mean."""
     scores, labels = checked_scores(scores, labels)
     if len(patients) != len(labels):
         raise ValueError(
             f"`patients` must name {len(labels)} rows, got {len(patients)}. Give the patient of every row."
         )
-    return [_Ranking.of(scores[:, finding], labels[:, finding]) for finding in range(labels.shape[1])]
-
-
-def _figures(
-    rankings: list[_Ranking], counts: dict[str, np.ndarray], min_positives: int
-) -> Callable[[np.ndarray], np.ndarray]:
-    """What a draw's weights `(n,)` give: `(2, F + 1)`, AUROC and average precision of all findings and their mean."""
-    # The findings of the mean are those of the full sample, or draws would be means of different things.
+    rankings = [_Ranking.of(scores[:, finding], labels[:, finding]) for finding in range(labels.shape[1])]
+    # The findings of the mean are those of the full sample, or the samples would be means of different things.
+    counts = support(labels)
     averaged = (counts["positives"] >= max(min_positives, 1)) & (counts["negatives"] > 0)
 
-    def of(drawn: np.ndarray) -> np.ndarray:
-        measured = np.array([ranking.measure(drawn) for ranking in rankings]).reshape(-1, 2).T
+    def of(weights: np.ndarray) -> np.ndarray:
+        measured = np.array([ranking.measure(weights) for ranking in rankings]).reshape(-1, 2).T
         means = measured[:, averaged].mean(axis=1) if averaged.any() else np.full(2, np.nan)
         return np.column_stack([measured, means])
 
@@ -344,7 +307,7 @@ def _named_intervals(
     seed: int,
     level: float,
 ) -> dict[str, Interval]:
-    interval = interval_of_draws((figures(drawn) for drawn in patient_weights(patients, repeats, seed)), level)
+    interval = interval_of_samples((figures(weights) for weights in patient_weights(patients, repeats, seed)), level)
     named = {}
     for row, name in enumerate(("auroc", "average_precision")):
         ends = [part[row] for part in (interval.low, interval.high, interval.defined)]
@@ -353,23 +316,90 @@ def _named_intervals(
     return named
 
 
-def interval_of_draws(draws: Iterable[Any], level: float = 0.95) -> Interval:
-    """Percentile interval of figures that were drawn already.
+@dataclass(frozen=True)
+class FoundIntervals:
+    """Intervals by patient of the figures of [`Found`], or of a difference of two.
+
+    Attributes:
+        levels: The L levels.
+        shares: Of `(F, L)`.
+        macro: Of `(L,)`.
+        pooled: Of `(L,)`.
+    """
+
+    levels: tuple[float, ...]
+    shares: Interval
+    macro: Interval
+    pooled: Interval
+
+
+def localization_intervals(
+    overlaps: Overlaps, levels: Sequence[float] = LEVELS, repeats: int = 1000, seed: int = 0, level: float = 0.95
+) -> FoundIntervals:
+    """Bootstrap intervals by patient of T(IoU), or a figure like it; thresholds stay as they were chosen.
+
+    The mean over findings is over the same ones in every sample; a sample that lacks one of them is undefined.
 
     Args:
-        draws: Each a number or an array of one shape, NaN where undefined.
-        level: Share of the draws inside the interval, in (0, 1).
+        overlaps: Overlaps on the scored images.
+        levels: The t.
+        repeats: Number of samples.
+        seed: Seed of the samples.
+        level: Share of the samples inside an interval, in (0, 1).
+    """
+    return _found_intervals(_found_figures(overlaps, levels), overlaps, levels, repeats, seed, level)
+
+
+def localization_difference(
+    overlaps: Overlaps,
+    other: Overlaps,
+    levels: Sequence[float] = LEVELS,
+    repeats: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> FoundIntervals:
+    """Paired bootstrap intervals of how much more one method finds than another, on the same samples of patients.
+
+    "Clearly above" means an interval above zero. It says more than two intervals that do not overlap: what makes a
+    sample hard for both methods cancels.
+
+    Args:
+        overlaps: Overlaps of the method.
+        other: Those of the method that is subtracted, such as the fixed box, on the same annotated boxes.
+        levels: The t.
+        repeats: Number of samples.
+        seed: Seed of the samples.
+        level: Share of the samples inside an interval, in (0, 1).
 
     Raises:
-        ValueError: The level is no such share.
+        ValueError: The two are not of the same annotated boxes in the same order.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"`level` must be in (0, 1), got {level}. 0.95 is usual.")
-    values = np.stack([np.asarray(draw, dtype=np.float64) for draw in draws])
-    defined = (~np.isnan(values)).mean(axis=0)
-    ends = np.full((2, *values.shape[1:]), np.nan)
-    enough = defined >= 0.5
-    ends[:, enough] = np.nanquantile(values[:, enough], [(1 - level) / 2, (1 + level) / 2], axis=0)
-    if values.ndim == 1:
-        return Interval(float(ends[0]), float(ends[1]), float(defined))
-    return Interval(ends[0], ends[1], defined)
+    same = all(
+        np.array_equal(getattr(overlaps, name), getattr(other, name)) for name in ("images", "patients", "findings")
+    )
+    if not same or overlaps.num_findings != other.num_findings:
+        raise ValueError(
+            f"`other` must be of the same annotated boxes as `overlaps`, got {len(other.images)} boxes for "
+            f"{len(overlaps.images)}, or others. Score both methods on the same records in the same order."
+        )
+    ours, theirs = _found_figures(overlaps, levels), _found_figures(other, levels)
+    return _found_intervals(lambda rows: ours(rows) - theirs(rows), overlaps, levels, repeats, seed, level)
+
+
+def _found_figures(overlaps: Overlaps, levels: Sequence[float]) -> Callable[[np.ndarray], np.ndarray]:
+    above = overlaps.best[:, None] > np.asarray(levels, dtype=np.float64)
+    return figures_of_rows(overlaps.findings, above, overlaps.num_findings)
+
+
+def _found_intervals(
+    figures: Callable[[np.ndarray], np.ndarray],
+    overlaps: Overlaps,
+    levels: Sequence[float],
+    repeats: int,
+    seed: int,
+    level: float,
+) -> FoundIntervals:
+    shape = (overlaps.num_findings + 2, len(levels))
+    interval = bootstrap_by_patient(figures, overlaps.patients, repeats, seed, level, shape)
+    parts = (part_of(interval, index) for index in (slice(None, -2), -2, -1))
+    return FoundIntervals(tuple(levels), *parts)

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from .bootstrap import Interval, interval_of_draws, patient_folds, patient_weights, weighted_auroc
+from .bootstrap import Interval, interval_of_samples, patient_weights, weighted_auroc
 from .classification import checked_scores
 from .records import ImageRecord
+from .splits import patient_folds
 
 VIEWS = ("PA", "AP")
 """View positions within which AUROC is measured."""
@@ -170,9 +171,9 @@ def within_view(
     return WithinView(
         views=figures[0],
         mean=means[0],
-        interval=interval_of_draws(means[1:]),
+        interval=interval_of_samples(means[1:]),
         macro=float(macro[0]),
-        macro_interval=interval_of_draws(macro[1:]),
+        macro_interval=interval_of_samples(macro[1:]),
     )
 
 

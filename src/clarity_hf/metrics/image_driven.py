@@ -24,10 +24,11 @@ import numpy as np
 
 from clarity_hf.boxes import Letterbox, UpsampledMap, box_iou, map_over_image
 
-from .bootstrap import Interval, bootstrap_by_patient, patient_folds, weighted_auroc
-from .localization import shares_per_finding
-from .protocol import annotated_boxes, annotated_maps
+from .bootstrap import Interval, bootstrap_by_patient, weighted_auroc
+from .localization import figures_of_rows, fixed_boxes, shares_per_finding
+from .matching import annotated_boxes, annotated_maps
 from .records import MAP_CELLS, ImageRecord
+from .splits import patient_folds
 
 COMPARED_LEVELS = (0.1, 0.3, 0.5)
 """The t of T(IoU) at which rivals are compared."""
@@ -35,7 +36,7 @@ COMPARED_LEVELS = (0.1, 0.3, 0.5)
 FOLDS = 10
 """Patients are cut into at most so many folds; what serves one fold was chosen on the others."""
 
-MOST_CONSTANT_BOXES = 3
+MOST_FIXED_BOXES = 3
 """The largest k of the k constant boxes."""
 
 ONE_SIDED = 3.0
@@ -98,25 +99,6 @@ def pixel_auroc(maps: np.ndarray, covered: np.ndarray) -> np.ndarray:
     return weighted_auroc(np.tile(values, 2), labels, np.concatenate([inside, 1 - inside], axis=-1))
 
 
-def greedy_boxes(boxes: np.ndarray, k: int) -> np.ndarray:
-    """The k boxes that guess best together without seeing an image.
-
-    Args:
-        boxes: `(n, 4)` annotated boxes of one finding, xyxy in one frame.
-        k: How many.
-
-    Returns:
-        `(min(k, n), 4)`: one after the other the box that raises the mean over all boxes of the best IoU most; the
-        first is [`constant_box`].
-    """
-    overlaps = box_iou(boxes, boxes)
-    best, chosen = np.zeros(len(boxes)), []
-    for _ in range(min(k, len(boxes))):
-        chosen.append(int(np.maximum(overlaps, best).mean(axis=1).argmax()))
-        best = np.maximum(best, overlaps[chosen[-1]])
-    return np.asarray(boxes)[chosen]
-
-
 @dataclass(frozen=True)
 class MapRules:
     """The method's own rules of boxes, also for a map that no image gave, such as the mean map.
@@ -149,11 +131,11 @@ class Hits:
     Attributes:
         shares: `(n, len(COMPARED_LEVELS))` float64 in [0, 1]: whether the box is met by IoU > t, or how often, where
             the rival stands for many maps.
-        boxes_drawn: Mean number of boxes drawn per annotated (image, finding).
+        boxes_predicted: Mean number of boxes drawn per annotated (image, finding).
     """
 
     shares: np.ndarray
-    boxes_drawn: float
+    boxes_predicted: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,12 +209,12 @@ class AnnotatedMaps:
         """What the method's own boxes find, whatever the score."""
         return self.hits_of(self.own)
 
-    def constant_hits(self, k: int) -> Hits:
+    def fixed_box_hits(self, k: int) -> Hits:
         """What k constant boxes find, chosen on the other folds; nothing is drawn where no other patient has boxes."""
         drawn = [np.zeros((0, 4))] * len(self.boxes)
         for _, mine, others in self.rows():
             if len(others):
-                guess = greedy_boxes(np.concatenate([self.boxes[i] for i in others]), k)
+                guess = fixed_boxes(np.concatenate([self.boxes[i] for i in others]), k)
                 for i in mine:
                     drawn[i] = guess
         return self.hits_of(drawn)
@@ -369,16 +351,10 @@ def figures_by_patient(
     kept = ~np.isnan(values).any(axis=1)
     values, findings, patients = values[kept], findings[kept], patients[kept]
     counts, shares, macro, pooled = shares_per_finding(findings, values, num_findings)
-    if not len(values):
-        undefined = np.full((num_findings + 2, values.shape[1]), np.nan)
-        return Figures(counts, shares, macro, pooled, Interval(undefined, undefined, np.zeros_like(undefined)))
-    averaged = counts > 0
-
-    def drawn(rows: np.ndarray) -> np.ndarray:
-        _, of_each, _, of_all = shares_per_finding(findings[rows], values[rows], num_findings)
-        return np.vstack([of_each, of_each[averaged].mean(axis=0), of_all])
-
-    return Figures(counts, shares, macro, pooled, bootstrap_by_patient(drawn, patients, repeats, seed))
+    statistic = figures_of_rows(findings, values, num_findings)
+    shape = (num_findings + 2, values.shape[1])
+    interval = bootstrap_by_patient(statistic, patients, repeats, seed, shape=shape)
+    return Figures(counts, shares, macro, pooled, interval)
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,6 +87,27 @@ def shares_per_finding(
     return counts, shares, macro, pooled
 
 
+def figures_of_rows(findings: np.ndarray, values: np.ndarray, num_findings: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A statistic for the bootstrap: means of `values` `(n, L)` over sampled rows, per finding, macro and pooled.
+
+    Args:
+        findings: `(n,)` int, index of each row's finding.
+        values: `(n, L)` bool or float.
+        num_findings: F.
+
+    Returns:
+        A function from rows to `(F + 2, L)`. The macro mean is always over the findings that have rows in `findings`,
+        and NaN for a sample that lacks one of them.
+    """
+    averaged = np.bincount(findings, minlength=num_findings) > 0
+
+    def of(rows: np.ndarray) -> np.ndarray:
+        _, shares, _, pooled = shares_per_finding(findings[rows], values[rows], num_findings)
+        return np.vstack([shares, shares[averaged].mean(axis=0), pooled])
+
+    return of
+
+
 def best_overlaps(
     annotated: np.ndarray, drawn: np.ndarray, measure: Callable[[np.ndarray, np.ndarray], np.ndarray] = box_iou
 ) -> np.ndarray:
@@ -125,55 +146,11 @@ def box_iobb(annotated: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     return np.divide(intersection, area, out=np.zeros_like(intersection), where=area > 0)
 
 
-def mask_iou(mask: np.ndarray, other: np.ndarray) -> float:
-    """Intersection over union of two masks of one shape.
-
-    Returns:
-        Float in [0, 1]; NaN where both are empty.
-
-    Raises:
-        ValueError: The shapes differ.
-    """
-    mask, other = np.asarray(mask, dtype=bool), np.asarray(other, dtype=bool)
-    if mask.shape != other.shape:
-        raise ValueError(f"`mask` must be of the shape of `other`, {other.shape}, got {mask.shape}. Resample one.")
-    union = int((mask | other).sum())
-    return int((mask & other).sum()) / union if union else float("nan")
-
-
-def filled_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Boxes as a mask: pixels whose centre lies in one of them.
-
-    Args:
-        boxes: `(m, 4)` in pixels of the mask.
-        size: `(height, width)` of the mask.
-
-    Returns:
-        `(height, width)` bool.
-    """
-    x, y = np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5
-    return _inside(np.asarray(boxes, dtype=np.float64), x, y)
-
-
 def _inside(boxes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Whether the points of a grid lie in a box: `(len(y), len(x))` bool."""
     columns = (x >= boxes[:, 0, None]) & (x < boxes[:, 2, None])
     rows = (y >= boxes[:, 1, None]) & (y < boxes[:, 3, None])
     return np.any(rows[:, :, None] & columns[:, None, :], axis=0)
-
-
-def is_hit(point: Sequence[float] | np.ndarray, boxes: np.ndarray) -> bool:
-    """The pointing game: whether a point lies in one of the boxes.
-
-    Args:
-        point: x and y, in the boxes' frame.
-        boxes: `(m, 4)`.
-
-    Source: Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016; here without their tolerance
-    of 15 pixels, as CheXlocalize's hit rate.
-    """
-    x, y = (np.asarray([value], dtype=np.float64) for value in point)
-    return bool(_inside(np.asarray(boxes, dtype=np.float64), x, y)[0, 0])
 
 
 def max_box_accuracy(overlaps: np.ndarray, levels: Sequence[float] = (0.5,)) -> float:
@@ -288,7 +265,8 @@ def _points_into(working: UpsampledMap, boxes: np.ndarray) -> bool:
         return False
     row, column = np.unravel_index(int(working.values.argmax()), working.values.shape)
     x, y = working.edges()
-    return is_hit(((x[column] + x[column + 1]) / 2, (y[row] + y[row + 1]) / 2), boxes)
+    middle_x, middle_y = (x[column : column + 2].sum() / 2, y[row : row + 2].sum() / 2)
+    return bool(_inside(boxes, np.array([middle_x]), np.array([middle_y]))[0, 0])
 
 
 def _wang_regions(working: UpsampledMap) -> tuple[np.ndarray, ...]:
@@ -343,21 +321,28 @@ def boxes_found(
     }
 
 
-def constant_box(boxes: np.ndarray) -> np.ndarray:
-    """The box that guesses best without seeing an image: the one with the highest mean IoU to all given boxes.
+def fixed_boxes(boxes: np.ndarray, k: int = 1) -> np.ndarray:
+    """The fixed-box baseline: the k boxes that together guess best without seeing an image.
 
     Args:
-        boxes: `(n, 4)` annotated boxes of one finding on the images that may be learnt from, n ≥ 1, xyxy in one frame.
+        boxes: `(n, 4)` annotated boxes of one finding on the images to learn from, n ≥ 1, xyxy in one frame.
+        k: How many boxes.
 
     Returns:
-        `(4,)`, one of the boxes.
+        `(min(k, n), 4)`, each one of `boxes`. The first has the highest mean IoU to all of them; each next one raises
+        the mean over all boxes of the best IoU most.
 
     Raises:
         ValueError: There are no boxes.
     """
     if len(boxes) == 0:
         raise ValueError("`boxes` must hold at least one box, got none. Give boxes of other images.")
-    return np.asarray(boxes)[box_iou(boxes, boxes).mean(axis=1).argmax()]
+    overlaps = box_iou(boxes, boxes)
+    best, chosen = np.zeros(len(boxes)), []
+    for _ in range(min(k, len(boxes))):
+        chosen.append(int(np.maximum(overlaps, best).mean(axis=1).argmax()))
+        best = np.maximum(best, overlaps[chosen[-1]])
+    return np.asarray(boxes)[chosen]
 
 
 def tune_map_thresholds(

@@ -54,7 +54,7 @@ def cross_fitted_text(unseen: CrossFitted) -> str:
         "sensitivity": unseen.sensitivity,
         "specificity": unseen.specificity,
         "findings flagged on a normal image": unseen.findings_flagged,
-        "boxes drawn on a normal image": unseen.boxes_drawn,
+        "boxes drawn on a normal image": unseen.boxes_shown,
         "share of the normal images with a box": unseen.images_with_boxes,
     }
     return "\n".join(

@@ -28,8 +28,8 @@ from clarity_hf.metrics.classification import (
 )
 from clarity_hf.metrics.image_driven import MapRules
 from clarity_hf.metrics.localization import LEVELS
-from clarity_hf.metrics.protocol import boxed
 from clarity_hf.metrics.records import ImageRecord, to_json
+from clarity_hf.metrics.splits import boxed
 
 from . import figures as curves
 from .cases import Look, case_entries
@@ -526,7 +526,7 @@ def _cards(tables: Mapping[str, Table], driven: ImageDriven) -> list[dict[str, s
         _card("AUROC within one view position", inside, "0.5 is a guess"),
     ]
     if driven.has_boxes:
-        figures, drawn = headline(driven), f"{driven.own.boxes_drawn:.1f} boxes a map"
+        figures, drawn = headline(driven), f"{driven.own.boxes_predicted:.1f} boxes a map"
         constant = f"{driven.k} constant box{'es' * (driven.k > 1)}"
         cards += [
             _card(f"Boxes found at IoU > 0.3, less {constant}", figures["constant"], f"0: sees no image; {drawn}"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from clarity_hf.metrics.bootstrap import Interval, classification_differences, interval_of_draws, patient_weights
+from clarity_hf.metrics.bootstrap import Interval, classification_differences, interval_of_samples, patient_weights
 from clarity_hf.metrics.classification import (
     auroc_per_finding,
     calibration_error_per_finding,
@@ -29,7 +29,7 @@ from clarity_hf.metrics.classification_rivals import (
 )
 from clarity_hf.metrics.image_driven import (
     COMPARED_LEVELS,
-    MOST_CONSTANT_BOXES,
+    MOST_FIXED_BOXES,
     AnnotatedMaps,
     Figures,
     Froc,
@@ -72,12 +72,12 @@ class ImageDriven:
     @cached_property
     def k(self) -> int:
         """The number of constant boxes that comes nearest the method's own number of boxes a map."""
-        return int(np.clip(np.floor(self.own.boxes_drawn + 0.5), 1, MOST_CONSTANT_BOXES))
+        return int(np.clip(np.floor(self.own.boxes_predicted + 0.5), 1, MOST_FIXED_BOXES))
 
     @cached_property
     def constant(self) -> dict[int, Hits]:
         """Of k constant boxes, by k."""
-        return {k: self.maps.constant_hits(k) for k in range(1, MOST_CONSTANT_BOXES + 1)}
+        return {k: self.maps.fixed_box_hits(k) for k in range(1, MOST_FIXED_BOXES + 1)}
 
     @cached_property
     def swapped(self) -> Hits:
@@ -131,17 +131,17 @@ def rivals_table(driven: ImageDriven, model: str) -> Table:
     rivals["Map of another image with the finding"] = driven.swapped
     if driven.evaluated.map_rules is not None:
         rivals["Mean map of other images"] = driven.maps.mean_map_hits(driven.evaluated.map_rules)
-    rows = [Row((model, driven.own.boxes_drawn, *_macro(driven.of_boxes(driven.own.shares))), "method")]
+    rows = [Row((model, driven.own.boxes_predicted, *_macro(driven.of_boxes(driven.own.shares))), "method")]
     for name, hits in rivals.items():
         kind = "constant" if name.startswith(f"{driven.k} ") else ""
-        rows.append(Row((name, hits.boxes_drawn, *_macro(driven.of_boxes(hits.shares))), f"{kind} first".strip()))
+        rows.append(Row((name, hits.boxes_predicted, *_macro(driven.of_boxes(hits.shares))), f"{kind} first".strip()))
         rows.append(Row((f"{model} − {_lower(name)}", None, *_macro(driven.difference(hits))), "summary"))
     note = (
         "Mean over findings of the share of annotated boxes that a box of the same finding overlaps by IoU > t, "
         "whatever the score, by the method's own map thresholds and regions. No rival sees the image: k constant "
         "boxes are annotated boxes of other patients, chosen greedily by mean best IoU (patients in ten folds); the "
         "map of another image stands for all other patients' maps of the finding; the mean map is their mean, each "
-        f"divided by its peak. The method draws {driven.own.boxes_drawn:.1f} boxes a map, so {driven.k} constant "
+        f"divided by its peak. The method draws {driven.own.boxes_predicted:.1f} boxes a map, so {driven.k} constant "
         f"box{'es are' if driven.k > 1 else ' is'} its nearest rival. Intervals: 95 % by patient, paired in "
         "differences; a method follows the image where they lie above zero."
     )
@@ -380,7 +380,7 @@ def _operating_intervals(evaluated: Evaluated) -> dict[str, Interval]:
     for weights in patient_weights(evaluated.patients, evaluated.repeats, evaluated.seed):
         sums = np.einsum("n,knf->kf", weights, counted)
         draws.append(np.divide(sums[:3], sums[3:], out=np.full(sums[:3].shape, np.nan), where=sums[3:] > 0))
-    found = interval_of_draws(draws)
+    found = interval_of_samples(draws)
     return {
         name: Interval(*(end[row] for end in (found.low, found.high, found.defined)))
         for row, name in enumerate(_OPERATING)

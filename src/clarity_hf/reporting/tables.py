@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from clarity_hf.data.named_splits import named_split
-from clarity_hf.evaluation.sanity import absent_on_normal, mass_outside_where_present
 from clarity_hf.metrics.bootstrap import (
     Interval,
     bootstrap_by_patient,
     classification_differences,
     classification_intervals,
+    localization_difference,
+    localization_intervals,
 )
 from clarity_hf.metrics.classification import (
     auroc_per_finding,
@@ -32,25 +33,20 @@ from clarity_hf.metrics.classification import (
 )
 from clarity_hf.metrics.image_driven import MapRules
 from clarity_hf.metrics.localization import IOBB_LEVELS, LEVELS
-from clarity_hf.metrics.protocol import (
-    Overlaps,
-    PatientProtocol,
+from clarity_hf.metrics.map_checks import absent_on_normal, mass_outside_where_present
+from clarity_hf.metrics.matching import Overlaps
+from clarity_hf.metrics.protocols import PatientProtocol, clarity_protocol, over_repeats, patient_protocol
+from clarity_hf.metrics.published_protocols import (
     WangProtocol,
     chexlocalize_miou,
-    clarity_protocol,
-    halves_by_patient,
     ham_mask_iou,
-    localization_difference,
-    localization_intervals,
     max_box_acc,
     max_box_acc_v2,
-    over_repeats,
-    patient_protocol,
     pointing_game,
-    split_by_patients,
     wang_protocol,
 )
 from clarity_hf.metrics.records import ImageRecord
+from clarity_hf.metrics.splits import halves_by_patient, split_by_patients
 
 from .table import Cell, Row, Table, as_cell, estimate, estimates
 
@@ -372,7 +368,7 @@ class Localized:
     @property
     def constant(self) -> Overlaps:
         """The constant box: each half of the patients is scored with the boxes of the other."""
-        return self.method.any_region.crossed.constant
+        return self.method.any_region.crossed.fixed_box
 
 
 def localize(evaluated: Evaluated, baselines: Mapping[str, Sequence[ImageRecord]] | None = None) -> Localized:
@@ -388,8 +384,8 @@ def localize(evaluated: Evaluated, baselines: Mapping[str, Sequence[ImageRecord]
     return Localized(
         method=ours,
         baselines={name: _drawn(evaluated, records) for name, records in (baselines or {}).items()},
-        own=boxes.drawn(),
-        gated=boxes.drawn(gate=gate),
+        own=boxes.predicted(),
+        gated=boxes.predicted(score_thresholds=gate),
     )
 
 
@@ -426,7 +422,7 @@ def localization_tables(evaluated: Evaluated, localized: Localized, model: str) 
         rows = []
         for (method, boxes, kind), overlaps, interval in lines:
             cells = estimates(getattr(overlaps.found(), part), getattr(interval, part))
-            rows.append(Row((method, boxes, overlaps.boxes_drawn, *cells), kind))
+            rows.append(Row((method, boxes, overlaps.boxes_predicted, *cells), kind))
             if method == model and boxes in differences:
                 values = getattr(overlaps.found(), part) - getattr(localized.constant.found(), part)
                 cells = estimates(values, getattr(differences[boxes], part))
@@ -515,7 +511,7 @@ def boxes_per_finding_table(evaluated: Evaluated, localized: Localized) -> Table
         for name, (overlaps, kind) in parts.items():
             low, high = intervals[name].low[i], intervals[name].high[i]
             shares = estimates(overlaps.found().shares[i], Interval(low, high))
-            drawn = float(overlaps.boxes_drawn_per_finding[i])
+            drawn = float(overlaps.boxes_predicted_per_finding[i])
             rows.append(Row((evaluated.findings[i], name, int(counts[i]), drawn, *shares), kind))
     left_out = [evaluated.findings[i] for i in np.flatnonzero(counts == 0)]
     note = (
@@ -544,13 +540,13 @@ def other_localization_table(evaluated: Evaluated, localized: Localized) -> Tabl
         cells = (
             evaluated.findings[i],
             int(inside.counts[i]),
-            float(drawn.boxes_drawn_per_finding[i]),
+            float(drawn.boxes_predicted_per_finding[i]),
             *inside.shares[i].tolist(),
             *(float(rate.shares[i]) for rate in rates.values()),
             float(masks.means[i]),
         )
         rows.append(Row(cells))
-    total = (int(inside.counts.sum()), drawn.boxes_drawn)
+    total = (int(inside.counts.sum()), drawn.boxes_predicted)
     mean = ("Mean over findings", *total, *inside.macro.tolist(), *(rate.macro for rate in rates.values()))
     pooled = ("All boxes pooled", *total, *inside.pooled.tolist(), *(rate.pooled for rate in rates.values()))
     note = (
@@ -572,11 +568,11 @@ def wang_table(evaluated: Evaluated, localized: Localized, model: str) -> Table:
     ours = localized.method.fixed
     rows: list[Row] = []
     for i in np.flatnonzero(ours.iou.found().counts):
-        drawn = float(ours.iou.boxes_drawn_per_finding[i])
+        drawn = float(ours.iou.boxes_predicted_per_finding[i])
         rows += _wang_rows(model, evaluated.findings[i], drawn, *_wang_figures(ours, int(i)), kind="")
     means = [(model, ours, "summary"), *((name, other.fixed, "") for name, other in localized.baselines.items())]
     for name, fixed, kind in means:
-        rows += _wang_rows(name, "Mean over findings", fixed.iou.boxes_drawn, *_wang_figures(fixed), kind=kind)
+        rows += _wang_rows(name, "Mean over findings", fixed.iou.boxes_predicted, *_wang_figures(fixed), kind=kind)
     note = (
         "Wang 2017: the map brought to 0–255, a box around each isolated region above 60 and above 180; nothing is "
         "tuned, and no score gates. Accuracy: share of annotated boxes that one of them overlaps by more than t. "
@@ -648,10 +644,10 @@ def halves_table(evaluated: Evaluated, localized: Localized, model: str) -> Tabl
     ours, half = localized.method.any_region, evaluated.half
     rows = [
         _protocol_row(model, half, ours.named.iou, "method"),
-        _protocol_row(f"{model}, gated by score", half, ours.named.gated, "method"),
-        _protocol_row(CONSTANT_BOX, half, ours.named.constant, "constant"),
+        _protocol_row(f"{model}, gated by score", half, ours.named.score_filtered, "method"),
+        _protocol_row(CONSTANT_BOX, half, ours.named.fixed_box, "constant"),
     ]
-    rows += _repeated_rows(CONSTANT_BOX, "no map", [repeat.constant for repeat in ours.repeats], "constant first")
+    rows += _repeated_rows(CONSTANT_BOX, "no map", [repeat.fixed_box for repeat in ours.repeats], "constant first")
     for name, drawn in {model: localized.method, **localized.baselines}.items():
         kind = "method" if name == model else ""
         for regions, protocol in (("any region", drawn.any_region), ("largest region", drawn.largest)):
@@ -672,12 +668,12 @@ def halves_table(evaluated: Evaluated, localized: Localized, model: str) -> Tabl
 
 
 def _protocol_row(name: str, protocol: str, overlaps: Overlaps, kind: str) -> Row:
-    return Row((name, protocol, overlaps.boxes_drawn, *overlaps.found().macro.tolist()), kind)
+    return Row((name, protocol, overlaps.boxes_predicted, *overlaps.found().macro.tolist()), kind)
 
 
 def _repeated_rows(name: str, regions: str, repeats: Sequence[Overlaps], kind: str) -> list[Row]:
     """Mean and deviation over the halves."""
-    figures, drawn = over_repeats(repeats), [overlaps.boxes_drawn for overlaps in repeats]
+    figures, drawn = over_repeats(repeats), [overlaps.boxes_predicted for overlaps in repeats]
     over = f"{len(repeats)} halves of the patients, {regions}"
     return [
         Row((name, f"{over}, mean", float(np.mean(drawn)), *figures.macro.tolist()), kind),
@@ -737,7 +733,7 @@ def baselines_table(
         for boxes, ours, theirs in _tuned_alike(localized, name):
             gains = ours.found(_COMPARED).macro - theirs.found(_COMPARED).macro
             intervals["T(IoU)"] = localization_difference(ours, theirs, _COMPARED, **settings).macro
-            figures: tuple[Cell, ...] = (boxes, ours.boxes_drawn, theirs.boxes_drawn)
+            figures: tuple[Cell, ...] = (boxes, ours.boxes_predicted, theirs.boxes_predicted)
             figures += tuple(estimates(gains, intervals["T(IoU)"]))
             first = boxes == ANY_REGION  # the other rows are of the same scores
             classified = cells if first else (None, None)

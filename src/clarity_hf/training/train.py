@@ -21,10 +21,11 @@ from clarity_hf.configuration_clarity import PER_FINDING_FIELDS, TRAINING_DEFAUL
 from clarity_hf.data.sources import JoinedRows, Source, prevalence_of, sample_labels
 from clarity_hf.data.streaming import TransformedStream
 from clarity_hf.data.transforms import ImageTransform, TransformedDataset
+from clarity_hf.evaluation.trainer_metrics import MultilabelAuroc
 from clarity_hf.files import published_name
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.losses_clarity import balanced_positive_weights
-from clarity_hf.metrics.classification import MultilabelAuroc, youden_thresholds
+from clarity_hf.metrics.classification import youden_thresholds
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 from clarity_hf.reporting.model_card import write_model_card
 

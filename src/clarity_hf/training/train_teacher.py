@@ -30,10 +30,10 @@ from transformers.trainer_utils import PredictionOutput
 
 from clarity_hf.data.sources import JoinedRows, prevalence_of, sample_labels
 from clarity_hf.data.transforms import ImageTransform, TransformedDataset
+from clarity_hf.evaluation.trainer_metrics import MultilabelAuroc
 from clarity_hf.files import published_name, replaced_files
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.losses_clarity import multilabel_classification_loss
-from clarity_hf.metrics.classification import MultilabelAuroc
 from clarity_hf.safe_loading import load_foreign_model
 
 from .checkpoints import SealCheckpoints

@@ -1,0 +1,159 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Checks of maps that records allow: mass outside the thorax, and maps on normal images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clarity_hf.boxes import Letterbox, image_weights
+
+from .classification import auroc_per_finding
+from .records import ImageRecord
+
+
+def mass_outside(maps: np.ndarray, letterbox: Letterbox, thorax: np.ndarray) -> np.ndarray:
+    """Share of each map's mass over the image that lies outside the thorax.
+
+    Args:
+        maps: `(F, h, w)` values ≥ 0 on a grid over the whole of the method's input.
+        letterbox: How the image lies in that input; what lies over the padding does not count.
+        thorax: `(H', W')` over the whole image, of any size: bool or integer, above 0 inside, or float in [0, 1].
+
+    Returns:
+        `(F,)` float64 in [0, 1]; NaN for a map that is zero over the image.
+
+    Raises:
+        ValueError: A map is negative or not finite, `thorax` is not two-dimensional or outside [0, 1].
+    """
+    values = np.asarray(maps, dtype=np.float64)
+    if values.ndim != 3 or not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError(
+            f"`maps` must be (F, h, w) finite values ≥ 0, got shape {values.shape}. Pass an image's maps."
+        )
+    inside = np.asarray(thorax)
+    inside = inside.astype(np.float64) if inside.dtype.kind == "f" else (inside > 0).astype(np.float64)
+    if inside.ndim != 2 or not ((inside >= 0) & (inside <= 1)).all():
+        raise ValueError(f"`thorax` must be (H, W) in [0, 1], got shape {inside.shape}. Pass one mask of the image.")
+    # Summing the map's samples is weighting its cells: the image's pixels are visited once, not once a finding.
+    rows = image_weights(values.shape[1], letterbox, inside.shape[0], 0)
+    columns = image_weights(values.shape[2], letterbox, inside.shape[1], 1)
+    outer = (values * (rows.T @ (1 - inside) @ columns)).sum(axis=(1, 2))
+    whole = (values * np.outer(rows.sum(axis=0), columns.sum(axis=0))).sum(axis=(1, 2))
+    shares = np.divide(outer, whole, out=np.full(len(values), np.nan), where=whole > 0)
+    return np.clip(shares, 0, 1)  # a map all outside may sum to 1 + 1e-16
+
+
+@dataclass(frozen=True)
+class MassOutside:
+    """Mass outside the thorax over images, for F findings.
+
+    Attributes:
+        mean: `(F,)` in [0, 1], the mean over images; NaN where `images` is 0.
+        median: `(F,)` in [0, 1], the median; NaN where `images` is 0.
+        images: `(F,)` images on which the finding is present, its map not zero and a mask known.
+        left_out: `(F,)` images on which the finding is present and one of these is missing.
+    """
+
+    mean: np.ndarray
+    median: np.ndarray
+    images: np.ndarray
+    left_out: np.ndarray
+
+
+def mass_outside_where_present(records: Sequence[ImageRecord]) -> MassOutside:
+    """Mass outside the thorax of the maps of present findings.
+
+    Args:
+        records: At least one.
+
+    Raises:
+        ValueError: There are no records.
+    """
+    labels = _labels(records)
+    blank = np.full(labels.shape[1], np.nan)
+    shares = np.stack([blank if record.mass_outside is None else record.mass_outside for record in records])
+    measured = (labels == 1) & ~np.isnan(shares)
+    columns = [shares[measured[:, finding], finding] for finding in range(labels.shape[1])]
+    return MassOutside(
+        mean=np.array([column.mean() if len(column) else np.nan for column in columns]),
+        median=np.array([np.median(column) if len(column) else np.nan for column in columns]),
+        images=measured.sum(axis=0),
+        left_out=((labels == 1) & np.isnan(shares)).sum(axis=0),
+    )
+
+
+@dataclass(frozen=True)
+class AbsentOnNormal:
+    """How far maps of findings on normal images stay under those on images with the finding, for F findings.
+
+    Attributes:
+        auroc: `(F,)` probability that the map's peak on an image with the finding exceeds that on a normal image; NaN
+            where there are none of either.
+        median_present: `(F,)` median peak on images with the finding, on the method's own scale.
+        median_normal: `(F,)` median peak on normal images.
+        median_ratio: `(F,)` `median_normal / median_present`: near 0 is dark, 1 glows as if the finding were there.
+        present: `(F,)` images with the finding whose peak is known.
+        normal: `(F,)` normal images whose peak is known.
+        unmeasured: `(F,)` images with the finding or normal whose peak is NaN, left out.
+        normal_images: Images on which every finding is annotated as absent.
+        boxes_shown: Mean number of boxes that a user sees on a normal image; NaN without normal images.
+        images_with_boxes: Share of the normal images on which there is any.
+    """
+
+    auroc: np.ndarray
+    median_present: np.ndarray
+    median_normal: np.ndarray
+    median_ratio: np.ndarray
+    present: np.ndarray
+    normal: np.ndarray
+    unmeasured: np.ndarray
+    normal_images: int
+    boxes_shown: float
+    images_with_boxes: float
+
+
+def absent_on_normal(records: Sequence[ImageRecord]) -> AbsentOnNormal:
+    """Compare the peaks of each finding's map on normal images with those on images with the finding.
+
+    It says something of methods whose maps keep a scale between images. Of a method that computes the maps of wanted
+    findings alone, the records must come from an evaluation that wanted all, or hold NaN for the others' peaks.
+
+    Args:
+        records: At least one. An image with an unannotated finding is not known to be normal.
+
+    Raises:
+        ValueError: There are no records.
+    """
+    labels = _labels(records)
+    peaks = np.stack([record.peaks for record in records]).astype(np.float64)
+    is_normal = (labels == 0).all(axis=1)
+    known = ~np.isnan(peaks)
+    present, normal = (labels == 1) & known, is_normal[:, None] & known
+    truth = np.where(present, 1.0, np.where(normal, 0.0, np.nan))
+    medians = [
+        np.array([np.median(peaks[rows[:, i], i]) if rows[:, i].any() else np.nan for i in range(labels.shape[1])])
+        for rows in (present, normal)
+    ]
+    shown = np.array([len(record.shown) for record, counted in zip(records, is_normal, strict=True) if counted])
+    undefined = np.full(labels.shape[1], np.nan)
+    return AbsentOnNormal(
+        auroc=auroc_per_finding(np.nan_to_num(peaks), truth),
+        median_present=medians[0],
+        median_normal=medians[1],
+        median_ratio=np.divide(medians[1], medians[0], out=undefined, where=medians[0] > 0),
+        present=present.sum(axis=0),
+        normal=normal.sum(axis=0),
+        unmeasured=(((labels == 1) | is_normal[:, None]) & ~known).sum(axis=0),
+        normal_images=int(is_normal.sum()),
+        boxes_shown=float(shown.mean()) if len(shown) else float("nan"),
+        images_with_boxes=float((shown > 0).mean()) if len(shown) else float("nan"),
+    )
+
+
+def _labels(records: Sequence[ImageRecord]) -> np.ndarray:
+    if len(records) == 0:
+        raise ValueError("`records` must hold at least one image, got none. Evaluate some images first.")
+    return np.stack([record.labels for record in records])
