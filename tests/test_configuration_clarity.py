@@ -158,6 +158,7 @@ def test_without_prevalence_the_bias_is_zero():
         ({"tiled_attention_rate": 1.5}, "`tiled_attention_rate` must be inside"),
         ({"ranking_share": 0}, "`ranking_share` must be inside"),
         ({"ranking_share": 1.5}, "`ranking_share` must be inside"),
+        ({"map_power": 0}, "`map_power` must be inside"),
         ({"positive_weights": 0.0}, "`positive_weights` must be above 0"),
         ({"segment_cam": False}, "Set them so, or set segment_cam=True"),
         ({"segment_cam": False, "map_fusion": "attention"}, "`background_suppression` False without SegmentCAM"),

@@ -1030,3 +1030,12 @@ def test_fields_of_training_change_nothing_of_an_evaluating_model():
 def test_packaged_checkpoints_have_no_settings_of_their_training(name):
     config = ClarityConfig.from_pretrained(name)
     assert {field: getattr(config, field) for field in TRAINING_DEFAULTS} == TRAINING_DEFAULTS
+
+
+def test_the_power_of_a_map_is_taken_before_the_background_is_suppressed():
+    plain, flat = build(background_suppression=False), build(background_suppression=False, map_power=0.5)
+    with torch.inference_mode():
+        expected = plain(images()).localization_maps.sqrt()
+        torch.testing.assert_close(flat(images()).localization_maps, expected)
+        suppressed = build(map_power=0.5, suppression_floor=0.2)(images())
+    torch.testing.assert_close(suppressed.localization_maps, expected * (0.2 + 0.8 * suppressed.foreground))

@@ -162,6 +162,8 @@ class ClarityConfig(PreTrainedConfig):
             the patch logit averages in effect: its decay is d = max(0, 1 − 1/(share · N)).
         map_fusion (`str`, defaults to `"geometric"`): `"geometric"` is √(N·a ⊙ softplus(P)), `"attention"`
             N·a, `"cam"` softplus(P); a is the class attention, P the class activation map.
+        map_power (`float`, defaults to 1): Power in (0, 1] to which the fused map is raised. Below 1 it flattens
+            peaks, so that a share of the peak reaches the rim of a finding; the order of the pixels stays.
         affinity_layers (`int`, defaults to 0): The last blocks whose patch-to-patch attention refines the map, 0 for
             none.
         background_suppression (`bool`, defaults to `True`): Whether maps are multiplied by ε + (1 − ε) S, S the
@@ -249,6 +251,7 @@ class ClarityConfig(PreTrainedConfig):
     tiled_attention_rate: float | int = 0.0
     ranking_share: float | int = 0.3
     map_fusion: str = "geometric"
+    map_power: float | int = 1.0
     affinity_layers: int = 0
     background_suppression: bool = True
     suppression_floor: float | int | list[float] | tuple[float, ...] | None = None
@@ -482,8 +485,10 @@ class ClarityConfig(PreTrainedConfig):
                 "`map_fusion` must be 'attention' and `background_suppression` False without SegmentCAM, got "
                 f"'{self.map_fusion}' and {self.background_suppression}. Set them so, or set segment_cam=True."
             )
-        if not 0 < self.ranking_share <= 1:
-            raise ValueError(f"`ranking_share` must be inside (0, 1], got {self.ranking_share}. 0.3 is the default.")
+        for name, default in (("ranking_share", 0.3), ("map_power", 1)):
+            value = getattr(self, name)
+            if not 0 < value <= 1:
+                raise ValueError(f"`{name}` must be inside (0, 1], got {value}. {default} is the default.")
         fingerprint = self.calibration_fingerprint
         if fingerprint is not None and not FINGERPRINT.fullmatch(fingerprint):
             raise ValueError(
@@ -511,7 +516,7 @@ class ClarityConfig(PreTrainedConfig):
 
     def _validate_numbers(self) -> None:
         """Shares are in [0, 1], other numbers finite and not negative, and the weights fit a machine."""
-        for name in (*SHARE_FIELDS, *FINITE_FIELDS, "ranking_share"):
+        for name in (*SHARE_FIELDS, *FINITE_FIELDS, "ranking_share", "map_power"):
             _require_number(name, getattr(self, name))
         for name in SHARE_FIELDS:
             if not 0 <= getattr(self, name) <= 1:

@@ -886,6 +886,8 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         else:
             evidence = F.softplus(_required("activation_maps", activation_maps))
             maps = evidence if self.config.map_fusion == "cam" else (attention * evidence).sqrt()
+        if self.config.map_power != 1:
+            maps = maps.pow(self.config.map_power)
         if affinity_states:
             maps = refine_by_affinity(maps, affinity_states)
         if self.config.background_suppression:
