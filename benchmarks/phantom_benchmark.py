@@ -24,7 +24,7 @@ from clarity_hf import FINDINGS, ClarityForMultiLabelLocalization, ClarityImageP
 from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_images
 from clarity_hf.evaluation.images import PhantomImages
 from clarity_hf.evaluation.localizers import Localizer, ModelLocalizer
-from clarity_hf.evaluation.run import BASELINES, make_baseline
+from clarity_hf.evaluation.run import BASELINES, make_baselines
 from clarity_hf.files import published_name
 from clarity_hf.fingerprints import describe_model, weights_digest
 from clarity_hf.labels import BOXED_FINDINGS
@@ -65,8 +65,7 @@ def main() -> None:
     half = [0.5] * len(FINDINGS)  # of no matter: thresholds are chosen on the tuning images
     settings = BoxSettings(half, half, valleys=model.config.per_finding("box_valleys"))
     results = {"clarity": records_of("clarity", ours, settings, about, arguments)}
-    for name in names:
-        localizer = make_baseline(name, ours, arguments.teacher)
+    for name, localizer in make_baselines(names, ours, arguments.teacher).items():
         classifier = getattr(localizer, "classifier", None)
         source = about if classifier is None else about | {"classifier": weights_digest(classifier)}
         results[name] = records_of(name, localizer, settings, source, arguments)

@@ -408,11 +408,3 @@ def test_random_maps_depend_on_image_and_seed_alone(image):
     assert batch.scores.tolist() == [[0.5, 0.5]] * 2
     box = batch.letterboxes[1]
     assert (box.input, box.content, box.top, box.left) == ((120, 90), (120, 90), 0, 0)
-
-
-def test_random_maps_may_come_with_another_methods_scores(tiny_model, processor, image):
-    model = ModelLocalizer(tiny_model, processor)
-    localizer = RandomMapLocalizer(model.findings, scores_of=model)
-    np.testing.assert_array_equal(localizer([image]).scores, model([image]).scores)
-    with pytest.raises(ValueError, match=r"`scores_of` must have the findings \['Mass'\]"):
-        RandomMapLocalizer(["Mass"], scores_of=model)

@@ -98,7 +98,7 @@ def test_records_come_back_from_the_file_as_they_were(tmp_path):
 
 
 @pytest.mark.parametrize("torn", [False, True])
-def test_a_run_that_was_stopped_goes_on_and_no_image_is_evaluated_twice(tmp_path, torn):
+def test_a_run_that_was_stopped_resumes_and_no_image_is_evaluated_twice(tmp_path, torn):
     path = tmp_path / "records.jsonl"
     whole = evaluate_images(Corner(), Squares(), SETTINGS, tmp_path / "whole.jsonl", progress=False)
     evaluate_images(Corner(), Squares(), SETTINGS, path, batch_size=2, progress=False)
@@ -114,7 +114,7 @@ def test_a_run_that_was_stopped_goes_on_and_no_image_is_evaluated_twice(tmp_path
     assert again.seen == []
 
 
-def test_a_file_torn_within_its_first_line_begins_anew(tmp_path):
+def test_a_file_torn_within_its_first_line_is_started_again(tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_text('{"method": "cor')
     assert len(evaluate_images(Corner(), Squares(), SETTINGS, path, progress=False).records) == 5
@@ -151,7 +151,7 @@ def test_an_image_that_cannot_be_read_is_named_counted_and_left_out(tmp_path, ca
     assert read_records(path)[1].unreadable == evaluation.unreadable
 
 
-def test_only_annotated_maps_are_asked_of_a_method_whose_maps_are_dear(tmp_path):
+def test_only_annotated_maps_are_asked_of_a_method_whose_maps_are_expensive(tmp_path):
     method = Corner()
     evaluation = evaluate_images(method, Squares(), SETTINGS, tmp_path / "r.jsonl", maps="annotated", progress=False)
     assert method.wanted == [[0]] * 5
@@ -222,7 +222,7 @@ def test_names_that_occur_twice_are_refused(tmp_path):
         evaluate_images(Corner(), images, SETTINGS, tmp_path / "r.jsonl", progress=False)
 
 
-def test_another_file_is_no_file_of_records(tmp_path):
+def test_another_file_is_not_a_file_of_records(tmp_path):
     path = tmp_path / "other.jsonl"
     path.write_text(json.dumps({"a": 1}) + "\n")
     with pytest.raises(ValueError, match="`path` must be a file of records"):

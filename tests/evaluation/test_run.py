@@ -13,7 +13,6 @@ from clarity_hf.evaluation.run import (
     calibration_records,
     check_maps,
     evaluate_methods,
-    make_baseline,
     make_baselines,
     pixels_and_maps,
 )
@@ -69,7 +68,7 @@ def test_calibration_records_lie_beside_the_calibrated_model(ours, tmp_path):
 
 @pytest.mark.parametrize("name", ["random", "cam", "attention", "rollout", "atlas"])
 def test_each_baseline_scores_and_maps_images(name, ours, images):
-    output = make_baseline(name, ours)([images[0].pixels])
+    output = make_baselines([name], ours)[name]([images[0].pixels])
     assert output.scores.shape == (1, 14)
     assert output.maps.shape[:2] == (1, 14)
     assert (output.maps >= 0).all()

@@ -127,7 +127,7 @@ def test_deletion_of_a_model_that_averages_a_known_region(quarter):
     assert (result[0].images, result[0].blank) == (1, 0)
 
 
-def test_a_wrong_map_is_told_from_a_right_one(quarter):
+def test_a_wrong_map_scores_worse_than_a_right_one(quarter):
     image, maps = quarter
     right, wrong = (
         deletion_insertion([(image, [0])], FixedMap(drawn), grey_of_the_quarter, PLAIN)[0]

@@ -39,7 +39,7 @@ def at(threshold, boxes, otherwise=NONE):
 
 
 def random_images(count, seed, quality):
-    """Images of two findings, two a patient; a share `quality` of their boxes is drawn right."""
+    """Images of two findings, two per patient; a share `quality` of their boxes is right."""
     generator = np.random.default_rng(seed)
     return [
         image(

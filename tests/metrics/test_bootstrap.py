@@ -51,7 +51,7 @@ def images(seed, count=150, findings=3, steps=None):
 # Draws
 
 
-def test_all_rows_of_a_patient_are_drawn_together():
+def test_all_rows_of_a_patient_are_sampled_together():
     patients = np.array(["b", "a", "b", "c", "a", "b"])
     for drawn in patient_weights(patients, repeats=50):
         for patient in "abc":
@@ -60,7 +60,7 @@ def test_all_rows_of_a_patient_are_drawn_together():
         assert drawn[[1, 0, 3]].sum() == 3
 
 
-def test_every_patient_is_drawn_once_on_average():
+def test_every_patient_is_sampled_once_on_average():
     drawn = np.stack(list(patient_weights(range(40), repeats=4000)))
     assert drawn.dtype == np.int64
     # A count of 40 draws at 1/40 has standard deviation .99, its mean over 4,000 draws .016.
@@ -68,7 +68,7 @@ def test_every_patient_is_drawn_once_on_average():
     np.testing.assert_allclose(drawn.var(axis=0), 39 / 40, atol=0.15)
 
 
-def test_a_seed_draws_the_same_patients():
+def test_a_seed_samples_the_same_patients():
     def draws(seed):
         return np.stack(list(patient_weights(range(20), repeats=5, seed=seed)))
 
@@ -86,7 +86,7 @@ def test_the_statistic_sees_the_rows_that_were_weighted():
 # Intervals
 
 
-def test_an_interval_is_the_middle_of_the_draws():
+def test_an_interval_is_the_middle_of_the_samples():
     values = iter(range(101))
     interval = bootstrap_by_patient(lambda _: next(values), ["a"], repeats=101, level=0.9)
     assert (interval.low, interval.high, interval.defined) == pytest.approx((5, 95, 1))
@@ -125,14 +125,14 @@ def test_an_array_gets_an_interval_for_each_of_its_numbers():
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("missing", "ends"), [(0, (0, 9)), (5, (5, 9)), (6, (NAN, NAN)), (10, (NAN, NAN))])
-def test_fewer_than_half_of_the_draws_make_no_interval(missing, ends):
+def test_fewer_than_half_of_the_samples_make_no_interval(missing, ends):
     values = iter([NAN if draw < missing else draw for draw in range(10)])
     interval = bootstrap_by_patient(lambda _: next(values), ["a"], repeats=10, level=1 - 1e-9)
     np.testing.assert_allclose([interval.low, interval.high], ends, atol=1e-6)
     assert interval.defined == pytest.approx(1 - missing / 10)
 
 
-def test_what_cannot_be_drawn_is_refused():
+def test_what_cannot_be_sampled_is_refused():
     with pytest.raises(ValueError, match="`patients` must name at least one row's patient, got none"):
         bootstrap_by_patient(len, [])
     with pytest.raises(ValueError, match="`patients` must name every row's patient, got 2 of 3 without"):

@@ -103,7 +103,7 @@ def test_swapped_boxes_are_those_of_all_other_patients():
     np.testing.assert_allclose(maps.swapped_hits().shares, np.repeat([[2 / 3], [2 / 3], [1 / 3], [1 / 3]], 3, axis=1))
 
 
-def test_another_image_of_the_same_patient_is_no_rival():
+def test_another_image_of_the_same_patient_is_not_a_rival():
     records = four_patients()
     records[1] = replace(records[1], patient="a")
     shares = AnnotatedMaps.of(records).swapped_hits().shares[:, 0]
@@ -120,7 +120,7 @@ def test_fixed_boxes_come_from_other_patients_alone():
 
 
 def maps_one(records):
-    """Hits at IoU > .5 of the constant box of the other records, one patient each, by brute force."""
+    """Hits at IoU > .5 of the fixed box of the other records, one patient each, by brute force."""
     boxes = [record.annotations[0].boxes for record in records]
     guesses = [fixed_boxes(np.concatenate(boxes[:i] + boxes[i + 1 :])) for i in range(len(boxes))]
     return [box_iou(own, guess).max() > 0.5 for own, guess in zip(boxes, guesses, strict=True)]

@@ -146,12 +146,12 @@ def test_a_map_of_nothing_gets_a_threshold_all_the_same():
 # Overlaps of other kinds
 
 
-def test_intersection_over_the_drawn_box_by_hand():
+def test_intersection_over_the_predicted_box_by_hand():
     drawn = np.array([[0, 0, 5, 5], [5, 0, 15, 10], [20, 20, 30, 30], [3, 3, 3, 9]])
     np.testing.assert_allclose(box_iobb(TARGET, drawn), [[1, 0.5, 0, 0]])  # inside, half outside, away, no area
 
 
-def test_intersection_over_the_drawn_box_is_torchvisions_intersection():
+def test_intersection_over_the_predicted_box_is_torchvisions_intersection():
     generator = np.random.default_rng(0)
     low = generator.uniform(0, 50, (2, 20, 2))
     annotated, drawn = np.concatenate([low, low + generator.uniform(1, 40, (2, 20, 2))], axis=-1)

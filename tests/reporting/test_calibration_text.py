@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from clarity_hf.evaluation.calibration import Calibration, CrossFitted, OverDraws
+from clarity_hf.evaluation.calibration import Calibration, CrossFitted, OverSplits
 from clarity_hf.reporting.calibration_text import calibration_text, cross_fitted_text
 
 FOUND = Calibration(
@@ -40,9 +40,9 @@ def test_names_of_another_number_of_findings_are_refused():
 def test_figures_stand_beside_their_deviation_and_what_is_undefined_is_left_out():
     names = ("uncalibrated_error", "calibrated_error", "sensitivity", "specificity")
     names += ("findings_flagged", "boxes_shown", "images_with_boxes")
-    figures = {name: OverDraws(place / 8, 0.0625) for place, name in enumerate(names)}
+    figures = {name: OverSplits(place / 8, 0.0625) for place, name in enumerate(names)}
     unseen = CrossFitted(images=40, patients=20, normal_images=9, findings=(0, 2), repeats=5, **figures)
-    text = cross_fitted_text(replace(unseen, boxes_shown=OverDraws(float("nan"), float("nan"))))
+    text = cross_fitted_text(replace(unseen, boxes_shown=OverSplits(float("nan"), float("nan"))))
     assert text.splitlines() == [
         "On the half of the patients that it was not fitted on, 5 draws: 40 images, 9 normal, 2 findings in the means",
         "",

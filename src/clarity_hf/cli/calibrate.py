@@ -63,13 +63,14 @@ def calibrate(
     on one half of the patients, measured on the other, and the other way round.
     """
     from clarity_hf.evaluation import calibration
-    from clarity_hf.evaluation.run import calibration_records
+    from clarity_hf.evaluation.run import RunSettings, calibration_records
     from clarity_hf.export.calibrated_checkpoint import save_calibrated
     from clarity_hf.files import published_name
 
     loaded, image_processor = load(model, device)
+    run = RunSettings(batch_size, workers)
     records = calibration_records(
-        loaded, image_processor, data, output_dir, split.value, validation_split, images, batch_size, workers
+        loaded, image_processor, data, output_dir, split.value, validation_split, images, run
     )
     # Before the config changes: the records' scores are of the calibration that it has now, which both undo.
     unseen = calibration.cross_fitted(loaded.config, records, rule.value, sensitivity, min_positives)

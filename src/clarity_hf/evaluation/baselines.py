@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What the model is measured against: Grad-CAM on a classifier, attention rollout, parts of the map, a random map.
+"""Baselines: Grad-CAM on a classifier, attention rollout, parts of the map, and a random map.
 
 Each is a [`Localizer`], so that the same images, thresholds and protocols apply to it.
 """
@@ -26,36 +26,35 @@ from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 from clarity_hf.teacher import Teacher
 
-from .localizers import Localizer, LocalizerOutput, ModelLocalizer
+from .localizers import LocalizerOutput, ModelLocalizer
 
 GRAD_CAM_NAMES = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++"}
 """Methods of [`GradCamLocalizer`] and what tables call them."""
 
 MIN_GRID = 14
-"""Cells a side that a Grad-CAM map has at least after upsampling: those of a ViT with patches of 16 at 224."""
+"""Smallest side, in cells, of an upsampled Grad-CAM map: that of a ViT with patches of 16 at 224."""
 
 
 class GradCamLocalizer:
     """Grad-CAM or Grad-CAM++ on an image classifier, by the formulas of the `grad-cam` package.
 
-    One forward pass a batch; per wanted finding a backward pass, from its logit to the target layer and no further.
+    It takes one forward pass per batch, and per wanted finding a backward pass from its logit to the target layer.
     The map is the ReLU of the weighted activations less its own minimum, upsampled bilinearly by an odd factor to at
-    least `MIN_GRID` cells a side. The package also divides every map by its maximum. A box is drawn at a share of the
-    peak and is the same either way; here maps keep their scale, so that peaks compare between images. Grad-CAM++ keeps
-    the package's 1e-6 in a denominator, which damps gradients under about 1e-3.
+    least `MIN_GRID` cells a side. The package also divides every map by its maximum; here maps keep their scale, so
+    that peaks can be compared between images; boxes, which depend on shares of the peak, are the same. Grad-CAM++
+    keeps the package's 1e-6 in a denominator, which damps gradients under about 1e-3.
 
     The `input` of a letterbox is the part of the classifier's input that the map covers: all of it at 224, and 96 of
     112 pixels, where a ConvNeXt halves 7 cells to 3.
 
     Args:
         classifier: Any model with `logits` `(B, F')` in its output, such as ConvNeXtV2 of transformers or timm through
-            `AutoModelForImageClassification`. Its weights are frozen and it is put into evaluation mode for good.
+            `AutoModelForImageClassification`. Its weights are frozen and it is put into evaluation mode.
         image_processor: Prepares images in the classifier's own size and normalisation; it tells the frame of the
             maps.
         findings: Names of the F findings that are wanted, in this order; None for all that the classifier knows.
         method: `"gradcam"` or `"gradcam++"`.
         target_layer: Whose output `(B, C, h, w)` is weighted; None for the last stage of a ConvNeXt.
-        name: As tables say it; None for the name of the method.
 
     Raises:
         ImportError: `grad-cam` is not installed.
@@ -73,7 +72,6 @@ class GradCamLocalizer:
         findings: Sequence[str] | None = None,
         method: Literal["gradcam", "gradcam++"] = "gradcam",
         target_layer: nn.Module | None = None,
-        name: str | None = None,
     ):
         known = findings_of(classifier.config)
         missing = [finding for finding in findings or () if finding not in known]
@@ -87,7 +85,7 @@ class GradCamLocalizer:
         self.order = [known.index(finding) for finding in self.findings]
         self.target_layer = _last_stage(classifier) if target_layer is None else target_layer
         self.formula = _grad_cam(method, classifier)
-        self.name = GRAD_CAM_NAMES[method] if name is None else name
+        self.name = GRAD_CAM_NAMES[method]
 
     @classmethod
     def from_pretrained(
@@ -95,14 +93,14 @@ class GradCamLocalizer:
     ) -> GradCamLocalizer:
         """Load a classifier from a folder or the Hub, safetensors only, as [`Teacher.from_pretrained`] does.
 
-        Images are prepared in the classifier's own normalisation and size. They are padded to it whole, whatever crop
-        its own image processor would take, so that no part of an image is outside the map; squashed where that
-        processor is a [`ClarityImageProcessor`] that squashes.
+        Images are prepared in the classifier's own normalisation and size. They are padded, not cropped as by its own
+        image processor, so that the map covers all of an image; or squashed, where that processor is a
+        [`ClarityImageProcessor`] that squashes.
 
         Args:
             name_or_path: Folder or Hub id, model and image processor.
             findings: As for the class.
-            options: `method`, `target_layer` and `name` of the class.
+            options: `method` and `target_layer` of the class.
 
         Raises:
             ImportError, ValueError: As for the class, and as [`Teacher.from_pretrained`].
@@ -243,26 +241,21 @@ class AttentionRolloutLocalizer:
     """Attention rollout on [`ClarityForMultiLabelLocalization`]: its attention followed through all blocks.
 
     The attention of a block is the mean over its heads; the identity is added for the residual path, the rows are
-    renormalised, and the product over the blocks says what of each patch arrives in each class token. The map is N
-    times the class token's row over the patches, as the model's own maps are. It runs on a copy that shares the
-    weights and has eager attention, so that the model given stays as it is, and image by image, because the matrices
-    of all blocks are kept (310 MB an image at 512).
+    renormalised, and the product over the blocks gives the share of each patch in each class token. The map is N times
+    the class token's row over the patches, as the model's own maps are. It runs on a copy with eager attention that
+    shares the weights, and image by image, because the matrices of all blocks are kept (310 MB per image at 512).
 
     Args:
-        model: In evaluation mode, on the device on which it shall run.
+        model: In evaluation mode, on the device on which it is to run.
         image_processor: The one it was trained with.
-        name: As tables say it.
 
     Source: Abnar and Zuidema, ACL 2020, arXiv 2005.00928.
     """
 
-    def __init__(
-        self,
-        model: ClarityForMultiLabelLocalization,
-        image_processor: ClarityImageProcessor,
-        name: str = "attention rollout",
-    ):
-        self.model, self.image_processor, self.name = share_weights(model), image_processor, name
+    name = "attention rollout"
+
+    def __init__(self, model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor):
+        self.model, self.image_processor = share_weights(model), image_processor
         self.model.set_attn_implementation("eager")
         self.findings = tuple(model.config.findings)
 
@@ -310,17 +303,14 @@ def with_map_fusion(
     image_processor: ClarityImageProcessor,
     map_fusion: Literal["cam", "attention", "geometric"],
     background_suppression: bool = False,
-    name: str | None = None,
 ) -> ModelLocalizer:
-    """The same weights with another way to the map: the activation map alone, the class attention alone.
+    """The same weights with other maps: the activation map alone, or the class attention alone.
 
     Args:
-        model: In evaluation mode; it stays as it is, a copy that shares its weights is changed.
+        model: In evaluation mode; it is not changed, but a copy that shares its weights.
         image_processor: The one it was trained with.
         map_fusion: As in [`ClarityConfig`].
-        background_suppression: Whether maps are multiplied by the learnt foreground. Not by default: alone is alone,
-            and the foreground is a third part.
-        name: As tables say it; None for `CAM alone`, `attention alone` or `without suppression`.
+        background_suppression: Whether maps are multiplied by the learned foreground.
 
     Raises:
         ValueError: `map_fusion` is unknown, or the model has no SegmentCAM for it.
@@ -328,42 +318,36 @@ def with_map_fusion(
     shared = share_weights(model)
     shared.config.map_fusion, shared.config.background_suppression = map_fusion, background_suppression
     shared.config.validate_architecture()
-    if name is None:
-        name = {"cam": "CAM alone", "attention": "attention alone", "geometric": "CLARiTy"}[map_fusion]
-        if map_fusion == "geometric" and not background_suppression:
-            name = "without suppression"
-        elif map_fusion != "geometric" and background_suppression:
-            name += ", suppressed"
+    name = {"cam": "CAM alone", "attention": "attention alone", "geometric": "CLARiTy"}[map_fusion]
+    if map_fusion == "geometric" and not background_suppression:
+        name = "without suppression"
+    elif map_fusion != "geometric" and background_suppression:
+        name += ", suppressed"
     return ModelLocalizer(shared, image_processor, name)
 
 
 def share_weights(model: ClarityForMultiLabelLocalization) -> ClarityForMultiLabelLocalization:
-    """A copy with a config of its own whose weights are the model's own tensors: it costs no memory to speak of."""
+    """A copy with a config of its own that shares the model's tensors."""
     tensors = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 class AtlasSuppressionLocalizer:
-    """The model with the packaged atlas of the thorax in place of its learnt foreground, at inference only.
+    """The model with the packaged atlas of the thorax instead of its learned foreground, at inference only.
 
     M ⊙ (ε + (1 − ε) A) instead of M ⊙ (ε + (1 − ε) S), ε the config's `suppression_floor`; A is the same dilated atlas
     that training takes as a prior, laid over each image.
 
     Args:
-        model: In evaluation mode; it stays as it is.
+        model: In evaluation mode; it is not changed.
         image_processor: The one it was trained with.
-        name: As tables say it.
     """
 
-    def __init__(
-        self,
-        model: ClarityForMultiLabelLocalization,
-        image_processor: ClarityImageProcessor,
-        name: str = "atlas instead of foreground",
-    ):
-        fusion = model.config.map_fusion
-        self.localizer = with_map_fusion(model, image_processor, fusion, name=name)  # type: ignore[arg-type]
-        self.name, self.findings = name, self.localizer.findings
+    name = "atlas instead of foreground"
+
+    def __init__(self, model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor):
+        self.localizer = with_map_fusion(model, image_processor, model.config.map_fusion)  # type: ignore[arg-type]
+        self.findings = self.localizer.findings
         self.floor = np.array(model.config.per_finding("suppression_floor"), dtype=np.float32)[:, None, None]
         self.atlas = soft_prior(load_atlas())
 
@@ -384,10 +368,10 @@ def _laid_over_input(atlas: torch.Tensor, box: Letterbox, grid: tuple[int, int])
 
 
 def random_map(generator: np.random.Generator, grid: tuple[int, int] = (14, 14), smoothing: float = 1.0) -> np.ndarray:
-    """A map that has seen no image: uniform noise, smoothed by a Gaussian so that it makes regions, brought to [0, 1].
+    """A map without an image: uniform noise, smoothed by a Gaussian so that it has regions, scaled to [0, 1].
 
     Args:
-        generator: Of the noise.
+        generator: Source of the noise.
         grid: `(h, w)`.
         smoothing: Standard deviation of the Gaussian in cells.
 
@@ -399,41 +383,26 @@ def random_map(generator: np.random.Generator, grid: tuple[int, int] = (14, 14),
 
 
 class RandomMapLocalizer:
-    """Random maps: what a protocol gives to a method that has seen no image.
+    """Random maps: what a protocol gives to a method that does not see the image. Every score is 0.5.
 
-    An image's maps depend on its pixels and the seed alone, so that neither its place nor the batch size changes them.
+    An image's maps depend on its pixels and the seed alone, so that neither its position nor the batch size changes
+    them.
 
     Args:
         findings: Names of the F findings.
-        seed: Of the maps.
-        scores_of: A method with the same findings whose scores are taken; None scores everything 0.5.
-        name: As tables say it.
-
-    Raises:
-        ValueError: `scores_of` has other findings.
+        seed: Seed of the maps.
     """
 
-    def __init__(
-        self,
-        findings: Sequence[str],
-        seed: int = 0,
-        scores_of: Localizer | None = None,
-        name: str = "random map",
-    ):
-        if scores_of is not None and tuple(scores_of.findings) != tuple(findings):
-            raise ValueError(
-                f"`scores_of` must have the findings {list(findings)}, got {list(scores_of.findings)}. Align them."
-            )
-        self.findings, self.seed, self.scores_of, self.name = tuple(findings), seed, scores_of, name
+    name = "random map"
+
+    def __init__(self, findings: Sequence[str], seed: int = 0):
+        self.findings, self.seed = tuple(findings), seed
 
     def __call__(self, images: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None) -> LocalizerOutput:
         """Scores and all maps, whatever is `wanted`; the maps lie over the image itself, without padding."""
-        scores = np.full((len(images), len(self.findings)), 0.5)
-        if self.scores_of is not None:
-            scores = self.scores_of(images, [[]] * len(images)).scores
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         return LocalizerOutput(
-            scores=scores,
+            scores=np.full((len(images), len(self.findings)), 0.5),
             maps=np.stack([self._maps(image) for image in images]),
             letterboxes=[Letterbox.fit(size, size) for size in sizes],
         )

@@ -1,14 +1,14 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Scores as probabilities, and thresholds of scores and maps, from images that nothing is reported on.
+"""Calibration of scores, and thresholds of scores and maps, on images that are not reported on.
 
-A logit z has the score σ(a·z + b): [`fit_platt`] fits slope and intercept of every finding, [`calibrate`] does so on
-validation images, chooses the thresholds on the calibrated scores and keeps all of it in the model's config, and
-[`cross_fitted`] says what a calibration of that kind is worth on images that it has not seen.
+A logit z has the score σ(a·z + b). [`fit_platt`] fits slope and intercept of every finding; [`calibrate`] does so on
+validation images, chooses thresholds on the calibrated scores and writes everything into the model's config;
+[`cross_fitted`] estimates how well such a calibration holds on unseen images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,13 +34,13 @@ from clarity_hf.metrics.splits import halves
 ScoreRule = Literal["youden", "sensitivity", "f1"]
 
 RareBoxes = Literal["pooled", "kept"]
-"""Map threshold of a finding with too few boxes: best over the boxes of all findings, or the config's own."""
+"""Map threshold of a finding with too few boxes: the best over the boxes of all findings, or the config's own."""
 
 SLOPE_BOUNDS = (0.01, 100.0)
-"""Of a slope, where the logits of its finding are measured in their standard deviation."""
+"""Bounds of a slope, for logits in units of their standard deviation."""
 
 SCORE_MARGIN = 2.0**-53
-"""Scores are brought this far inside (0, 1) before their logit is taken: ±36.7 in place of infinity."""
+"""Scores are clipped this far inside (0, 1) before their logit is taken: ±36.7 instead of infinity."""
 
 
 def fit_platt(
@@ -53,14 +53,14 @@ def fit_platt(
     """Fit slope a and intercept b of every finding, so that σ(a·z + b) is the probability of an image with logit z.
 
     The cross-entropy is minimised against Platt's targets, (N₊ + 1)/(N₊ + 2) for the N₊ positive images and 1/(N₋ + 2)
-    for the N₋ negative ones, which keep a and b finite where a threshold parts the images without error. The slope is
-    held above zero, so that the order of the images, and AUROC, stay: a finding that is ranked no better than by
-    chance gets a hundredth over the standard deviation of its logits, and scores close to its share of positives.
+    for the N₋ negative ones, which keep a and b finite where a threshold separates the images without error. The slope
+    stays above zero, so that the order of the images, and AUROC, do not change: a finding that is ranked no better
+    than by chance gets 0.01 over the standard deviation of its logits, and scores close to its share of positives.
 
     Args:
         logits: `(n, F)`, finite.
         labels: `(n, F)`, 1 present, 0 absent, NaN not annotated (left out).
-        min_positives: With fewer positive or negative images a finding keeps what `slopes` and `intercepts` say.
+        min_positives: With fewer positive or negative images a finding keeps its `slopes` and `intercepts`.
         slopes: `(F,)` above 0 for findings with too few images; None is 1.
         intercepts: `(F,)` likewise; None is 0.
 
@@ -69,7 +69,7 @@ def fit_platt(
 
     Raises:
         ValueError: The shapes differ, a logit is not finite, a label is neither 1, 0 nor NaN, or there is not one
-            slope and intercept a finding.
+            slope and intercept per finding.
         RuntimeError: The minimiser did not converge.
 
     Source: Platt, "Probabilistic outputs for support vector machines", Advances in Large Margin Classifiers (1999)
@@ -161,25 +161,25 @@ def calibrate(
     """Fit slopes, intercepts and thresholds on validation images and write them into a config.
 
     Slopes and intercepts are those of [`fit_platt`]. The score threshold of a finding follows `rule` on the calibrated
-    scores, half way down to the next lower score, so that the image that defines it is not lost to rounding elsewhere;
-    its map threshold is that of `MAP_THRESHOLDS` with the highest mean IoU between annotated boxes and what the model
-    draws. Figures of the same images are not to be reported; see [`cross_fitted`].
+    scores, half way down to the next lower score, so that rounding elsewhere does not lose the image that defines it;
+    its map threshold is that of `MAP_THRESHOLDS` with the highest mean IoU between annotated and predicted boxes. Do
+    not report figures of the same images; see [`cross_fitted`].
 
-    The records' scores are those of `config` as it comes, and its own slopes and intercepts are undone first: a model
-    that was calibrated on other images can be calibrated anew, and what these images are too few for stays as it was.
-    A second rule on the same records therefore needs a copy of the config from before the first.
+    The records' scores must come from `config` as it is passed. Its slopes and intercepts are undone first, so that a
+    calibrated model can be calibrated again; findings with too few images keep what they had. To try a second rule on
+    the same records, pass a copy of the config from before the first.
 
     Args:
-        config: Of the model that made the records, with the slopes and intercepts that it had then. `score_slopes`,
-            `score_intercepts`, `score_thresholds` and `map_thresholds` are changed in place.
+        config: Config of the model that made the records. `score_slopes`, `score_intercepts`, `score_thresholds`,
+            `map_thresholds` and `box_score_thresholds` are changed in place.
         records: Validation images, evaluated with all maps.
         rule: `"youden"` maximises sensitivity + specificity − 1, `"sensitivity"` takes the highest threshold that
             reaches `sensitivity`, `"f1"` maximises F1.
-        sensitivity: Of the rule of that name, in (0, 1].
+        sensitivity: Sensitivity of the rule of that name, in (0, 1].
         min_positives: With fewer positive or negative images a finding keeps slope, intercept and score threshold.
         min_boxes: A finding with fewer boxes is rare.
-        rare: Map threshold of a rare finding: `"pooled"` takes the one that is best over the boxes of all findings (so
-            long as there are any), `"kept"` leaves it as it is.
+        rare: Map threshold of a rare finding: `"pooled"` takes the best over the boxes of all findings, if there are
+            any; `"kept"` leaves it as it is.
         false_box_share: Share of the normal images, in (0, 1], that may have a box, see [`box_score_thresholds`],
             which chooses the config's field of that name. None draws boxes for every present finding.
 
@@ -270,13 +270,8 @@ def box_score_thresholds(
 
 
 @dataclass(frozen=True)
-class OverDraws:
-    """A figure over draws of halves.
-
-    Attributes:
-        mean: NaN where the figure is undefined in a draw.
-        deviation: Standard deviation (n − 1).
-    """
+class OverSplits:
+    """A figure over random splits: its mean and standard deviation (n − 1); NaN where a split leaves it undefined."""
 
     mean: float
     deviation: float
@@ -284,25 +279,25 @@ class OverDraws:
 
 @dataclass(frozen=True)
 class CrossFitted:
-    """What a calibration is worth on images that it has not seen, over draws of halves of the patients.
+    """How well a calibration holds on unseen images, over random splits of the patients into halves.
 
-    In every draw each image is measured once, with what was fitted on the half that its patient is not in. The
-    deviations are those of the draws, the images being the same: they are no intervals.
+    In every split each image is measured once, with what was fitted on the half without its patient. The deviations
+    are over splits of the same images; they are not confidence intervals.
 
     Attributes:
         images: Number of images.
         patients: Number of patients.
         normal_images: Images on which every finding is annotated as absent.
         findings: Indices of the findings in the means of errors, sensitivity and specificity.
-        repeats: Number of draws.
-        uncalibrated_error: Mean expected calibration error, in [0, 1], of the sigmoid of the logits: the same in every
-            draw.
+        repeats: Number of splits.
+        uncalibrated_error: Mean expected calibration error, in [0, 1], of the sigmoid of the logits; the same in every
+            split.
         calibrated_error: The same of the calibrated scores.
         sensitivity: Mean sensitivity at the score thresholds.
         specificity: Mean specificity at the score thresholds.
         findings_flagged: Findings at or above their score threshold on a normal image, of all F.
-        boxes_shown: Boxes that a user sees on a normal image: one for each flagged finding whose map is not zero. NaN
-            where `box_components` is `"all"`: records of normal images do not hold the regions of their maps.
+        boxes_shown: Boxes that a user sees on a normal image, one for each flagged finding whose map is not zero. NaN
+            where `box_components` is `"all"`, because records do not hold the regions of maps on normal images.
         images_with_boxes: Share of the normal images with at least one box.
     """
 
@@ -311,13 +306,13 @@ class CrossFitted:
     normal_images: int
     findings: tuple[int, ...]
     repeats: int
-    uncalibrated_error: OverDraws
-    calibrated_error: OverDraws
-    sensitivity: OverDraws
-    specificity: OverDraws
-    findings_flagged: OverDraws
-    boxes_shown: OverDraws
-    images_with_boxes: OverDraws
+    uncalibrated_error: OverSplits
+    calibrated_error: OverSplits
+    sensitivity: OverSplits
+    specificity: OverSplits
+    findings_flagged: OverSplits
+    boxes_shown: OverSplits
+    images_with_boxes: OverSplits
 
 
 def cross_fitted(
@@ -330,22 +325,22 @@ def cross_fitted(
     repeats: int = 5,
     seed: int = 0,
 ) -> CrossFitted:
-    """Calibrate on one half of the patients, measure on the other, and the other way round; again and again.
+    """Calibrate on one half of the patients and measure on the other, both ways and on several splits.
 
-    [`calibrate`] on the same images fits all of them; this says how well what it writes will hold. Map thresholds move
-    no figure here: the largest region of a map that is not zero gets a box at any of them. What they are worth says
-    [`patient_protocol`].
+    [`calibrate`] on the same images fits all of them; this estimates how well the result will hold. Map thresholds
+    change no figure here: the largest region of a map that is not zero gets a box at any of them. See
+    [`patient_protocol`] for map thresholds.
 
     Args:
-        config: As for [`calibrate`], before that has changed it; it stays as it is.
+        config: As for [`calibrate`], before that changes it; it is not changed.
         records: As for [`calibrate`].
         rule: As for [`calibrate`].
         sensitivity: As for [`calibrate`].
         min_positives: As for [`calibrate`], in each half: a finding below it keeps the config's own slope, intercept
             and score threshold there.
         min_positives_in_mean: Findings with fewer positive images in all are not in the means.
-        repeats: Draws of halves, at least two.
-        seed: Of the first draw, see [`halves`]; the others take the seeds after it.
+        repeats: Number of splits, at least two.
+        seed: Seed of the first split, see [`halves`]; the others take the seeds after it.
 
     Returns:
         [`CrossFitted`].
@@ -356,14 +351,14 @@ def cross_fitted(
         RuntimeError: As for [`fit_platt`].
     """
     if repeats < 2:
-        raise ValueError(f"`repeats` must be at least two, got {repeats}. One draw has no deviation.")
+        raise ValueError(f"`repeats` must be at least two, got {repeats}. One split has no deviation.")
     logits, labels = _logits_and_labels(config, records)
     patients = np.array([record.patient for record in records])
     if len(set(patients)) < 2:
         raise ValueError(f"`records` must be of at least two patients, got {patients[0]} alone. Evaluate more images.")
     normal = (labels == 0).all(axis=1)
     has_map = _has_map([record for record, counted in zip(records, normal, strict=True) if counted], logits.shape[1])
-    draws = []
+    splits = []
     for repeat in range(repeats):
         first = np.isin(patients, list(halves(patients.tolist(), seed + repeat)[0]))
         scores, flagged = np.empty_like(logits), np.empty(logits.shape, dtype=bool)
@@ -371,18 +366,18 @@ def cross_fitted(
             fit = _fit_scores(config, logits[on], labels[on], rule, sensitivity, min_positives)
             scores[other] = expit(fit.slopes * logits[other] + fit.intercepts)
             flagged[other] = scores[other] >= fit.thresholds
-        draws.append(_figures(scores, flagged, labels, min_positives_in_mean) | _on_normal(flagged[normal], has_map))
+        splits.append(_figures(scores, flagged, labels, min_positives_in_mean) | _on_normal(flagged[normal], has_map))
     plain = macro(calibration_error_per_finding(expit(logits), labels), labels, min_positives_in_mean)
-    figures = {name: _over_draws([draw[name] for draw in draws]) for name in draws[0]}
+    figures = {name: _over_splits([split[name] for split in splits]) for name in splits[0]}
     if config.box_components != "largest":
-        figures["boxes_shown"] = OverDraws(float("nan"), float("nan"))
+        figures["boxes_shown"] = OverSplits(float("nan"), float("nan"))
     return CrossFitted(
         images=len(records),
         patients=len(set(patients)),
         normal_images=int(normal.sum()),
         findings=_places(support(labels)["positives"] >= min_positives_in_mean),
         repeats=repeats,
-        uncalibrated_error=OverDraws(plain, 0.0 * plain),  # NaN beside NaN
+        uncalibrated_error=OverSplits(plain, 0.0 * plain),  # NaN beside NaN
         **figures,
     )
 
@@ -426,7 +421,7 @@ def _fit_scores(
 def _figures(
     scores: np.ndarray, flagged: np.ndarray, labels: np.ndarray, min_positives_in_mean: int
 ) -> dict[str, float]:
-    """Means over findings of one draw; `flagged` `(n, F)` bool at thresholds that differ between the halves."""
+    """Means over findings of one split; `flagged` `(n, F)` bool at thresholds that differ between the halves."""
     points = operating_points(flagged, labels, np.full(labels.shape[1], 0.5))
     values = {
         "calibrated_error": calibration_error_per_finding(scores, labels),
@@ -448,7 +443,7 @@ def _has_map(normal: Sequence[ImageRecord], count: int) -> np.ndarray:
 
 
 def _on_normal(flagged: np.ndarray, has_map: np.ndarray) -> dict[str, float]:
-    """What one draw flags and boxes on the normal images, both `(n, F)` bool."""
+    """What one split flags and boxes on the normal images; both arguments `(n, F)` bool."""
     boxed = flagged & has_map
     if len(flagged) == 0:
         return dict.fromkeys(("findings_flagged", "boxes_shown", "images_with_boxes"), float("nan"))
@@ -459,18 +454,20 @@ def _on_normal(flagged: np.ndarray, has_map: np.ndarray) -> dict[str, float]:
     }
 
 
-def _over_draws(values: Sequence[float]) -> OverDraws:
-    return OverDraws(float(np.mean(values)), float(np.std(values, ddof=1)))
+def _over_splits(values: Sequence[float]) -> OverSplits:
+    return OverSplits(float(np.mean(values)), float(np.std(values, ddof=1)))
 
 
 def _score_thresholds(scores: np.ndarray, labels: np.ndarray, rule: str, sensitivity: float) -> np.ndarray:
-    if rule == "youden":
-        return youden_thresholds(scores, labels)
-    if rule == "f1":
-        return f1_thresholds(scores, labels)
-    if rule == "sensitivity":
-        return sensitivity_thresholds(scores, labels, sensitivity)
-    raise ValueError(f"`rule` must be 'youden', 'sensitivity' or 'f1', got '{rule}'. Choose one of them.")
+    rules: dict[str, Callable[..., np.ndarray]] = {
+        "youden": youden_thresholds,
+        "sensitivity": sensitivity_thresholds,
+        "f1": f1_thresholds,
+    }
+    if rule not in rules:
+        raise ValueError(f"`rule` must be 'youden', 'sensitivity' or 'f1', got '{rule}'. Choose one of them.")
+    options = {"target": sensitivity} if rule == "sensitivity" else {}
+    return rules[rule](scores, labels, **options)
 
 
 def _between_scores(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""From a method and images to records: streamed, resumable, and without a map left behind."""
+"""From a method and images to records: streamed and resumable, without keeping maps."""
 
 from __future__ import annotations
 
@@ -31,13 +31,12 @@ logger = logging.getLogger(__name__)
 
 
 class EvaluationImages(Protocol):
-    """Images by index, what is said of them known without reading them.
+    """Images by index; everything but their pixels is known without reading them.
 
     Attributes:
         names: Unique.
         findings: Names of the F labels, in their order.
-        fingerprint: Changes with labels, boxes, patients and the order of the images; what the images show is not
-            read.
+        fingerprint: Changes with labels, boxes, patients and the order of the images, not with their pixels.
     """
 
     names: list[str]
@@ -53,7 +52,7 @@ class EvaluationImages(Protocol):
 
 @dataclass(frozen=True)
 class BoxSettings:
-    """How a method's scores and maps become what a user sees.
+    """How a method's scores and maps become the findings and boxes that a user sees.
 
     Attributes:
         score_thresholds: `(F,)` in [0, 1]; a finding is present from its threshold.
@@ -97,11 +96,11 @@ class BoxSettings:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation leaves.
+    """The result of an evaluation.
 
     Attributes:
         records: One per image that could be read, in the order of the images.
-        unreadable: Images that could not, by name, with the reason.
+        unreadable: The reason for each image that could not be read, by its name.
     """
 
     records: list[ImageRecord]
@@ -121,20 +120,20 @@ def evaluate_images(
 ) -> Evaluation:
     """Evaluate a method on images, one batch at a time, and write a line of JSON per image.
 
-    Memory holds one batch of images and maps. A run that was stopped goes on where it was: images whose record is in
-    the file are not read again.
+    Memory holds one batch of images and maps. A run that was stopped resumes: images whose record is in the file are
+    not read again.
 
     Args:
         localizer: The method.
-        images: What it is evaluated on.
+        images: Images to evaluate it on.
         settings: Thresholds of the boxes that a user would see.
-        path: The file of records, `.jsonl`; its first line says what it was made from.
-        about: What else makes the records what they are, such as the hash of weights and data: JSON.
+        path: The file of records, `.jsonl`; its first line describes the method, the images and the settings.
+        about: What else the records depend on, such as hashes of weights and data: JSON.
         maps: `"annotated"` measures only the maps of annotated findings, for methods whose maps cost a backward pass
             each: `shown` is then empty and other findings' `peaks` are NaN.
         batch_size: Images per forward pass.
-        num_workers: Processes that read images ahead; 0 reads them here.
-        progress: Whether to show a bar.
+        num_workers: Processes that read images ahead; 0 reads them in this process.
+        progress: Whether to show a progress bar.
 
     Returns:
         [`Evaluation`].
@@ -163,7 +162,7 @@ def evaluate_images(
     path = Path(path)
     done = _finished(path, head)
     missing = [index for index, name in enumerate(images.names) if name not in done]
-    unreadable: dict[str, str] = {}  # what could not be read is tried again
+    unreadable: dict[str, str] = {}  # of this run: images that could not be read before are tried again
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         if file.tell() == 0:
@@ -178,11 +177,11 @@ def evaluate_images(
                     file.write(json.dumps({"unreadable": image.name, "reason": image.reason}) + "\n")
             for record in _records_of(localizer, read, settings, maps):
                 file.write(json.dumps(to_json(record), allow_nan=False) + "\n")
-            file.flush()  # what a killed run leaves are whole batches and at most one torn line
+            file.flush()  # a killed run leaves complete batches and at most one torn line
             bar.update(len(batch))
         bar.close()
-    # Read back in one go: kept while images come and go, records would scatter over the memory and hold it. And a run
-    # that was stopped and went on gives the same figures to the last digit.
+    # Read back at once: records that are kept while images are allocated and freed fragment the memory. And a run that
+    # was resumed gives the same figures to the last digit.
     records = {record.name: record for record in read_records(path)[1].records}
     return Evaluation([records[name] for name in images.names if name in records], unreadable)
 
@@ -198,13 +197,21 @@ def read_records(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Evaluati
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no file of records.
+        ValueError: It is not a file of records.
     """
+    records: dict[str, ImageRecord] = {}
+    unreadable: dict[str, str] = {}
     with Path(path).open(encoding="utf-8") as file:
         head = _head(file.readline())
         if not head:
             raise ValueError(f"`path` must be a file of records, got {path}. Write one with evaluate_images.")
-        records, unreadable = _parsed_lines(file)
+        for line in file:
+            stored = json.loads(line)
+            if "unreadable" in stored:
+                unreadable[stored["unreadable"]] = stored["reason"]
+            else:
+                records[stored["name"]] = from_json(stored)
+                unreadable.pop(stored["name"], None)
     return head, Evaluation(list(records.values()), unreadable)
 
 
@@ -215,7 +222,7 @@ class _Unreadable:
 
 
 class _Reading(torch.utils.data.Dataset):
-    """Some of the images; an image that cannot be read comes as its name and the reason."""
+    """Some of the images; one that cannot be read comes as its name and the reason."""
 
     def __init__(self, images: EvaluationImages, indices: Sequence[int]):
         self.images, self.indices = images, indices
@@ -264,34 +271,18 @@ def _record(
     image: EvaluationImage, output: LocalizerOutput, row: int, settings: BoxSettings, maps: str
 ) -> ImageRecord:
     scores, image_maps, letterbox = output.scores[row], output.maps[row], output.letterboxes[row]
-    measured = np.ones(len(scores), dtype=bool)
+    count = len(scores)
+    rules = [
+        (settings.map_thresholds[finding], settings.components, settings.upsampling, settings.valley(finding))
+        for finding in range(count)
+    ]
     found: list[np.ndarray] | None = None
-    if maps == "annotated":
-        measured[:] = [finding in image.boxes for finding in range(len(scores))]
-    else:
-        found = [
-            boxes_from_map(
-                one,
-                letterbox,
-                settings.map_thresholds[finding],
-                settings.components,
-                settings.upsampling,
-                settings.valley(finding),
-            )
-            for finding, one in enumerate(image_maps)
-        ]
+    measured = np.array([maps == "all" or finding in image.boxes for finding in range(count)])
+    if maps == "all":
+        found = [boxes_from_map(one, letterbox, *rule) for one, rule in zip(image_maps, rules, strict=True)]
     boxed = np.flatnonzero(scores >= settings.boxed_from).tolist()
     annotations = tuple(
-        measure_map(
-            image_maps[finding],
-            letterbox,
-            boxes,
-            settings.map_thresholds[finding],
-            settings.components,
-            settings.upsampling,
-            settings.valley(finding),
-            finding=finding,
-        )
+        measure_map(image_maps[finding], letterbox, boxes, *rules[finding], finding=finding)
         for finding, boxes in sorted(image.boxes.items())
     )
     outside = None if image.thorax is None else mass_outside(image_maps, letterbox, image.thorax)
@@ -322,15 +313,13 @@ def _thumbnail(pixels: np.ndarray) -> np.ndarray:
 
 
 def _finished(path: Path, head: Mapping[str, Any]) -> set[str]:
-    """Names of the images whose record a stopped run left, a torn last line cut off; none where there is no file."""
+    """Names of the images with a record in the file, after cutting off a torn last line; none without a file."""
     if not path.is_file():
         return set()
     with path.open("r+b") as file:
-        whole = 0
-        for line in file:
-            whole += len(line) if line.endswith(b"\n") else 0
-        file.truncate(whole)
-    if not whole:
+        complete = sum(len(line) for line in file if line.endswith(b"\n"))
+        file.truncate(complete)
+    if not complete:
         return set()
     with path.open(encoding="utf-8") as file:
         kept, asked = _head(file.readline()), json.loads(json.dumps(head))
@@ -344,22 +333,8 @@ def _finished(path: Path, head: Mapping[str, Any]) -> set[str]:
         return {record["name"] for record in stored if "name" in record}
 
 
-def _parsed_lines(lines: Any) -> tuple[dict[str, ImageRecord], dict[str, str]]:
-    records: dict[str, ImageRecord] = {}
-    unreadable: dict[str, str] = {}
-    for line in lines:
-        stored = json.loads(line)
-        if "unreadable" in stored:
-            unreadable[stored["unreadable"]] = stored["reason"]
-        else:
-            record = from_json(stored)
-            records[record.name] = record
-            unreadable.pop(record.name, None)
-    return records, unreadable
-
-
 def _head(line: str) -> dict[str, Any]:
-    """The first line of a file of records; an empty one where it is something else."""
+    """The first line of a file of records; empty for any other file."""
     try:
         head = json.loads(line)
     except json.JSONDecodeError:

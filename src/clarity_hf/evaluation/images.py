@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Images to evaluate on, read one at a time: of a data set, or phantoms with their exact boxes."""
+"""Images to evaluate on, read one at a time: from a data set, or phantoms with their exact boxes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvaluationImage:
-    """An image and all that is known about it.
+    """An image with its labels, boxes and patient.
 
     Attributes:
         name: Unique in its data set.
-        patient: Whose image it is.
+        patient: Id of its patient.
         pixels: `(H, W)` in [0, 255].
         labels: `(F,)` float64, 1 present, 0 absent, NaN not annotated.
         boxes: Annotated boxes `(m, 4)` by index of the finding, xyxy in pixels of the image, right and bottom
@@ -54,12 +54,12 @@ class EvaluationImage:
 
 
 class PhantomImages:
-    """Synthetic phantoms with their exact boxes and thorax; the same ones at every reading.
+    """Synthetic phantoms with their exact boxes and thorax; reading one again gives the same image.
 
     Args:
         count: Number of images.
         split: `train`, `validation` or `test`: disjoint streams.
-        seed: Of the whole set.
+        seed: Seed of the set.
         size: Side of the images in pixels.
     """
 
@@ -91,11 +91,11 @@ class PhantomImages:
 
 
 class RowImages:
-    """Rows of a data set of [`open_source`] as images; of each, what its columns have.
+    """Rows of a data set of [`open_source`] as images, with what its columns have.
 
     Args:
         rows: Map-style: `image` undecoded, `labels`, and optionally `patient_id`, `image_id`, `boxes` with
-            `box_findings`, `sex`, `age`, `view`, `thorax_mask`. Without patients each image is one of its own.
+            `box_findings`, `sex`, `age`, `view`, `thorax_mask`. Without `patient_id` each image is one patient.
         findings: Names of the F labels.
         box_frame: Side of the frame of `boxes`, in pixels; None for the image's own pixels.
     """
@@ -114,7 +114,7 @@ class RowImages:
         """Read image `index`.
 
         Raises:
-            OSError, ValueError: The image does not decode, or is none; the message names it.
+            OSError, ValueError: The image does not decode; the message names it.
         """
         row = self.rows[index]
         pixels = read_source(row["image"])
@@ -138,15 +138,15 @@ class RowImages:
 class AlignedImages:
     """Images with labels and boxes in a model's order of findings.
 
-    A finding of the model that the images do not annotate is NaN; one of the images that the model does not know is
-    left out, and said in a warning.
+    A finding of the model that the images do not annotate is NaN; one that the model does not know is left out with a
+    warning.
 
     Args:
         images: As [`PhantomImages`] or [`RowImages`].
-        findings: The model's.
+        findings: Findings of the model.
 
     Raises:
-        ValueError: None of the images' findings is the model's.
+        ValueError: The model knows none of the images' findings.
     """
 
     def __init__(self, images: PhantomImages | RowImages, findings: Sequence[str]):
@@ -190,10 +190,10 @@ def open_images(
     Args:
         data: `phantom`, or a folder, table or Hub id as for [`open_source`].
         split: `train`, `validation` or `test`.
-        count: Only the first images; of phantoms, which are endless, 1,000 by default.
-        seed: Of the phantoms.
-        wanted: Findings of the model, into whose order labels and boxes are brought, see [`AlignedImages`]; None
-            leaves them in the data set's own.
+        count: Only the first images; 1,000 by default of phantoms, which are endless.
+        seed: Seed of the phantoms.
+        wanted: Findings of the model, in whose order labels and boxes are given, see [`AlignedImages`]; None keeps the
+            data set's order.
         options: As for [`open_source`], such as `findings` of a table or `validation_split` of a release.
 
     Raises:
@@ -218,7 +218,7 @@ def _open_rows(data: str, split: str, count: int | None, options: Mapping[str, A
 
 
 def _fingerprint(rows: Any, box_frame: int | None) -> str:
-    """Hash of all that rows say beside the images themselves: 16 hexadecimal digits."""
+    """Hash of the columns of rows other than the images: 16 hexadecimal digits."""
     digest = hashlib.blake2b(str(box_frame).encode(), digest_size=8)
     columns = [name for name in _DESCRIBED if name in getattr(rows, "column_names", _DESCRIBED)]
     described = rows.select_columns(columns) if hasattr(rows, "select_columns") else rows

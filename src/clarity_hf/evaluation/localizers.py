@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What an evaluation asks of a method: scores and maps for a batch of images; and the model as such a method."""
+"""The interface of a method to evaluate, scores and maps for a batch of images, and the model behind it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Localizer(Protocol):
     """A method that scores and localizes findings.
 
     Attributes:
-        name: As tables say it.
+        name: Its name in tables.
         findings: Names of the F findings, in the order of scores and maps.
     """
 
@@ -55,9 +55,9 @@ class ModelLocalizer:
     """[`ClarityForMultiLabelLocalization`] as a method to evaluate.
 
     Args:
-        model: In evaluation mode, on the device on which it shall run.
+        model: In evaluation mode, on the device on which it is to run.
         image_processor: The one it was trained with.
-        name: As tables say it.
+        name: Its name in tables.
     """
 
     def __init__(

@@ -154,18 +154,10 @@ def make_baselines(
         raise ValueError(f"`baselines` must be among {list(BASELINES)}, got {unknown}. Leave them out.")
     if teacher is None and {"gradcam", "gradcam++"} & set(names):
         raise ValueError("`teacher` must be given for Grad-CAM, got None. Name a classifier with the same findings.")
-    return {name: make_baseline(name, model, teacher, seed) for name in names}
+    return {name: _make_baseline(name, model, teacher, seed) for name in names}
 
 
-def make_baseline(name: str, ours: ModelLocalizer, teacher: str | None = None, seed: int = 0) -> Localizer:
-    """One method of `BASELINES` beside a model, see [`make_baselines`].
-
-    Args:
-        name: From `BASELINES`.
-        ours: The model, whose weights, scores and findings the method uses.
-        teacher: Folder or Hub id of the classifier of Grad-CAM.
-        seed: Of random maps.
-    """
+def _make_baseline(name: str, ours: ModelLocalizer, teacher: str | None, seed: int) -> Localizer:
     model, processor = ours.model, ours.image_processor
     if name in ("gradcam", "gradcam++"):
         localizer = GradCamLocalizer.from_pretrained(str(teacher), ours.findings, method=name)
@@ -250,8 +242,7 @@ def calibration_records(
     split: str = "validation",
     validation_split: str | None = None,
     count: int | None = None,
-    batch_size: int = 16,
-    num_workers: int = 0,
+    run: RunSettings | None = None,
 ) -> list[ImageRecord]:
     """Evaluate the images on which a model is to be calibrated, see [`calibrate`]; a run that was stopped resumes.
 
@@ -264,19 +255,19 @@ def calibration_records(
         split: `train` or `validation`.
         validation_split: Committed list of validation patients of a release; None for the data set's own.
         count: Only the first images.
-        batch_size: Images per forward pass.
-        num_workers: Processes that read images ahead.
+        run: Batch size, workers and progress bar; None for the defaults.
 
     Returns:
         One record per image, with all maps measured.
     """
-    output_dir = Path(output_dir)
+    run, output_dir = run or RunSettings(), Path(output_dir)
     return evaluate_images(
         ModelLocalizer(model, image_processor),
         open_images(data, split, count, wanted=model.config.findings, validation_split=validation_split),
         BoxSettings.of_config(model.config),
         output_dir.with_name(f"{output_dir.name}-records.jsonl"),
         describe_model(model, image_processor) | {"data": published_name(data), "split": split},
-        batch_size=batch_size,
-        num_workers=num_workers,
+        batch_size=run.batch_size,
+        num_workers=run.num_workers,
+        progress=run.progress,
     ).records

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import ndimage
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 from torchvision.transforms.v2 import functional as tvF
 
 from clarity_hf.boxes import Letterbox, map_over_image
@@ -23,7 +23,7 @@ BLUR = 5 / 224
 """Standard deviation of the blur from which insertion starts, a share of the input's longer side (RISE: 5 of 224)."""
 
 SSIM_WINDOW = 7
-"""Side, in cells, of the windows over which two maps are compared; a smaller map is one window."""
+"""Side, in cells, of the windows in which two maps are compared; a smaller map is one window."""
 
 
 Score = Callable[[torch.Tensor], torch.Tensor]
@@ -61,23 +61,21 @@ def deletion_insertion(
     image_processor: ClarityImageProcessor,
     steps: int = 20,
     batch_size: int = 32,
-    blur: float = BLUR,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[int, PerturbationCurves]:
-    """Remove, and insert, the pixels of images in the order of their maps, and watch the score.
+    """Remove, and insert, the pixels of images in the order of their maps, and follow the score.
 
     The map may come from another method than the score: a random map on the same model is what a map must beat.
 
     Args:
         images: Tuples of pixels `(H, W)` in [0, 255] as [`read_image`] gives them and the findings to follow, such as
-            the present ones; read one by one.
+            the present ones; read one at a time.
         localizer: Gives the maps.
-        score: Whose score is watched.
+        score: The score to follow.
         image_processor: Prepares images for `score`.
-        steps: Steps in which all pixels go.
+        steps: Number of steps in which all pixels are removed.
         batch_size: Altered images per call of `score`.
-        blur: As for [`perturbed_images`].
         seed: As for [`perturbed_images`].
         device: Where `score` runs.
 
@@ -94,7 +92,7 @@ def deletion_insertion(
         output = localizer([image], [list(findings)])
         for finding in findings:
             order = map_over_image(output.maps[0, finding], output.letterboxes[0], letterbox.content)
-            states = perturbed_images(pixel_values, order, letterbox, steps, blur, seed)
+            states = perturbed_images(pixel_values, order, letterbox, steps, seed)
             with torch.inference_mode():
                 scores = torch.cat([score(part)[:, finding] for part in states.split(batch_size)])
             pair = scores.double().cpu().numpy().reshape(2, steps + 1)
@@ -115,21 +113,20 @@ def perturbed_images(
     order: np.ndarray,
     letterbox: Letterbox,
     steps: int = 20,
-    blur: float = BLUR,
     seed: int = 0,
 ) -> torch.Tensor:
-    """The states of an image while its pixels are removed, then those while they are inserted.
+    """The states of an image as its pixels are removed, then as they are inserted.
 
     A removed pixel takes the image's mean grey level; insertion starts from the blurred image, because a sharp pixel
-    on an even ground is evidence of its own. The padding stays as it is. Equal values of the map go in a random order.
+    on a uniform background is evidence by itself. The padding does not change. Equal values of the map go in random
+    order.
 
     Args:
         pixel_values: `(C, H, W)` of one image, prepared.
         order: `(H', W')` of the letterbox's content: pixels go from the largest value to the smallest.
         letterbox: How the image lies in `pixel_values`.
-        steps: Steps in which all pixels go, at least 1.
-        blur: Standard deviation of the blur as a share of the longer side of `pixel_values`.
-        seed: Of the order among equal values.
+        steps: Number of steps in which all pixels are removed, at least 1.
+        seed: Seed of the order among equal values.
 
     Returns:
         `(2 · (steps + 1), C, H, W)`: deletion from the whole image on, then insertion from the blurred image on.
@@ -152,7 +149,7 @@ def perturbed_images(
     image = pixel_values[..., rows, columns]
     mean = image.mean(dim=(-2, -1), keepdim=True)
     states = pixel_values.repeat(2 * (steps + 1), 1, 1, 1)
-    blurred = _blurred(image, blur * max(letterbox.input))
+    blurred = _blurred(image, BLUR * max(letterbox.input))
     states[..., rows, columns] = torch.cat((torch.where(gone, mean, image), torch.where(gone, image, blurred)))
     return states
 
@@ -165,15 +162,15 @@ def _blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class RandomisedStage:
-    """How much of the maps is left after some parts of the model have random weights.
+    """Similarity of maps to the trained model's after some parts of the model are given random weights.
 
     Attributes:
         part: What was randomised last; everything listed before it is random too.
         rank_correlation: Mean over maps of Spearman's correlation of their cells with those of the trained model's
-            map, in [−1, 1]; a map that owes itself to the weights falls towards 0.
+            map, in [−1, 1]; for a map that depends on the weights it falls towards 0.
         similarity: Mean structural similarity (SSIM) of the two, each divided by its peak, in [−1, 1].
         maps: Maps that are in both means.
-        undefined: Maps left out, because they are even, one of the two at least, and have no order.
+        undefined: Maps left out because one of the two is constant and has no order.
     """
 
     part: str
@@ -193,15 +190,15 @@ def randomised_weights(
 ) -> list[RandomisedStage]:
     """Give the model random weights part by part, from the heads down to the embeddings, and compare its maps.
 
-    A map that hardly changes shows the image's edges or the architecture, not what was learnt.
+    A map that hardly changes shows the image's edges or the architecture, not what the model learned.
 
     Args:
-        model: In evaluation mode; it stays as it is.
+        model: In evaluation mode; it is not changed.
         image_processor: The one it was trained with.
         images: Pixels `(H, W)` in [0, 255], of any sizes; a few dozen will do.
         wanted: Per image the findings whose maps are compared, such as the present ones; None for all.
         batch_size: Images per forward pass.
-        seed: Of the random weights.
+        seed: Seed of the random weights.
 
     Returns:
         One [`RandomisedStage`] per part: the heads, the final LayerNorm, each block from the last to the first, the
@@ -261,10 +258,10 @@ def _compare(part: str, trained: Sequence[np.ndarray], changed: Sequence[np.ndar
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's correlation of two maps `(h, w)`, in [−1, 1]; NaN where one of them is even."""
+    """Spearman's correlation of two maps `(h, w)`, in [−1, 1]; NaN where one of them is constant."""
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
-    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
+    return float(spearmanr(one, other, axis=None).statistic)
 
 
 def structural_similarity(one: np.ndarray, other: np.ndarray) -> float:

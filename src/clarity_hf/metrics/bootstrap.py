@@ -339,13 +339,7 @@ def localization_intervals(
     """Bootstrap intervals by patient of T(IoU), or a figure like it; thresholds stay as they were chosen.
 
     The mean over findings is over the same ones in every sample; a sample that lacks one of them is undefined.
-
-    Args:
-        overlaps: Overlaps on the scored images.
-        levels: The t.
-        repeats: Number of samples.
-        seed: Seed of the samples.
-        level: Share of the samples inside an interval, in (0, 1).
+    Arguments as for [`localization_difference`].
     """
     return _found_intervals(_found_figures(overlaps, levels), overlaps, levels, repeats, seed, level)
 

@@ -1,8 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Classification: ranking, calibration, thresholds and what they lead to, per finding.
 
-Everywhere a score is present where it is ≥ its threshold, a label that is NaN leaves its image out of that finding,
-and a figure that does not exist is NaN, never 0 or 1; [`support`] says on how many images each figure stands.
+Everywhere a finding is present where its score is ≥ its threshold, a label that is NaN leaves its image out of that
+finding, and a figure that does not exist is NaN, never 0 or 1; [`support`] says how many images each figure rests on.
+Functions raise a ValueError where shapes differ, a score is not finite, or a label is neither 1, 0 nor NaN.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 
 def support(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """How many images a finding's figures stand on.
+    """Number of images that a finding's figures rest on.
 
     Args:
         labels: `(n, F)`, 1 present, 0 absent, NaN not annotated.
@@ -38,7 +39,7 @@ def macro(values: np.ndarray, labels: np.ndarray, min_positives: int = 20) -> fl
         Float; NaN where no finding qualifies.
 
     Raises:
-        ValueError: There is not one value a finding.
+        ValueError: There is not one value per finding.
     """
     values, labels = np.asarray(values, dtype=np.float64), np.asarray(labels)
     if values.shape != labels.shape[1:]:
@@ -56,47 +57,26 @@ def auroc_per_finding(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     Returns:
         `(F,)` float64 in [0, 1]; NaN for a finding without positives or without negatives.
-
-    Raises:
-        ValueError: The shapes differ, a score is not finite, or a label is neither 1, 0 nor NaN.
     """
     return _per_finding(roc_auc_score, scores, labels, undefined=np.nan)
 
 
 def mean_auroc(scores: np.ndarray, labels: np.ndarray, min_positives: int = 1) -> float:
-    """Mean AUROC over the findings with at least `min_positives` positives.
-
-    Args:
-        scores: `(n, F)`.
-        labels: `(n, F)`, 1, 0 or NaN.
-        min_positives: Findings with fewer are left out of the mean.
-
-    Returns:
-        Float in [0, 1]; NaN where no finding qualifies.
-    """
+    """Mean of [`auroc_per_finding`] over the findings with at least `min_positives` positives; NaN without any."""
     return macro(auroc_per_finding(scores, labels), labels, min_positives)
 
 
 def average_precision_per_finding(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Average precision of every finding: Σ (recall gained at a threshold) × (precision at it), over all thresholds.
 
-    Images of equal score pass a threshold together. Scores without information reach the share of positives.
-
-    Args:
-        scores: `(n, F)`, any monotone scale.
-        labels: `(n, F)`, 1, 0 or NaN.
-
-    Returns:
-        `(F,)` float64 in [0, 1]; NaN for a finding without positives or without negatives.
-
-    Raises:
-        ValueError: As for [`auroc_per_finding`].
+    Images of equal score pass a threshold together. Scores without information reach the share of positives. Arguments
+    and result are those of [`auroc_per_finding`].
     """
     return _per_finding(average_precision_score, scores, labels, undefined=np.nan)
 
 
 def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = 10) -> dict[str, np.ndarray]:
-    """How often a finding is present where its score says so: the reliability curve of one finding.
+    """The reliability curve of one finding: how often it is present among images of a similar score.
 
     Args:
         scores: `(n,)` probabilities.
@@ -108,8 +88,7 @@ def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = 10) -> dict[
         `(bins,)` int64.
 
     Raises:
-        ValueError: The shapes differ, a score is no probability, a label is neither 1, 0 nor NaN, or there are no
-            bins.
+        ValueError: The arrays are not `(n,)`, a score is outside [0, 1], or `bins` is under 1.
 
     Source: DeGroot and Fienberg, The Statistician 32 (1983) 12–22.
     """
@@ -140,8 +119,8 @@ def calibration_error_per_finding(scores: np.ndarray, labels: np.ndarray, bins: 
         bins: Number of bins of equal width over [0, 1].
 
     Returns:
-        `(F,)` float64 in [0, 1]; NaN for a finding without annotated images. A finding without positives has one: its
-        scores should be low.
+        `(F,)` float64 in [0, 1]; NaN for a finding without annotated images. It is defined without positives too: the
+        scores of such a finding should be low.
 
     Raises:
         ValueError: As for [`reliability`].
@@ -161,7 +140,7 @@ def calibration_error_per_finding(scores: np.ndarray, labels: np.ndarray, bins: 
 def youden_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0.5) -> np.ndarray:
     """Score thresholds that maximise sensitivity + specificity − 1 on the given images.
 
-    To be chosen on validation images, never on the images that are reported.
+    Choose them on validation images, never on the images that are reported.
 
     Args:
         scores: `(n, F)` probabilities.
@@ -176,7 +155,7 @@ def youden_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0
 
     def best(truth: np.ndarray, known: np.ndarray) -> float:
         false_rate, true_rate, cuts = roc_curve(truth, known)
-        # The first cut is infinite, "nothing is present": it is no threshold.
+        # The first cut is infinite, "nothing is present": it cannot be a threshold.
         return cuts[1 + int(np.argmax((true_rate - false_rate)[1:]))]
 
     return _per_finding(best, scores, labels, undefined=default)
@@ -185,9 +164,7 @@ def youden_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0
 def sensitivity_thresholds(
     scores: np.ndarray, labels: np.ndarray, target: float = 0.9, default: float = 0.5
 ) -> np.ndarray:
-    """The highest score thresholds that still find the wanted share of the positives among the given images.
-
-    To be chosen on validation images, never on the images that are reported.
+    """The highest score thresholds that reach a sensitivity on the given images; see [`youden_thresholds`].
 
     Args:
         scores: `(n, F)` probabilities.
@@ -199,7 +176,7 @@ def sensitivity_thresholds(
         `(F,)` float64, each the score of a positive image.
 
     Raises:
-        ValueError: As for [`auroc_per_finding`], or the target is no such share.
+        ValueError: `target` is outside (0, 1].
     """
     if not 0 < target <= 1:
         raise ValueError(f"`target` must be in (0, 1], got {target}. Give a sensitivity such as 0.9.")
@@ -215,18 +192,7 @@ def sensitivity_thresholds(
 def f1_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0.5) -> np.ndarray:
     """Score thresholds that maximise F1 = 2 TP / (2 TP + FP + FN) on the given images, the highest of equal ones.
 
-    To be chosen on validation images, never on the images that are reported.
-
-    Args:
-        scores: `(n, F)` probabilities.
-        labels: `(n, F)`, 1, 0 or NaN.
-        default: Threshold of a finding whose AUROC is undefined.
-
-    Returns:
-        `(F,)` float64, each a score that occurs.
-
-    Raises:
-        ValueError: As for [`auroc_per_finding`].
+    Arguments and result are those of [`youden_thresholds`]; each threshold is a score that occurs.
     """
 
     def best(truth: np.ndarray, known: np.ndarray) -> float:
@@ -241,7 +207,7 @@ def f1_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0.5) 
 
 
 def operating_points(scores: np.ndarray, labels: np.ndarray, thresholds: np.ndarray) -> dict[str, np.ndarray]:
-    """What follows from flagging every image whose score reaches its finding's threshold.
+    """Sensitivity, specificity and predictive values when every image at or above its finding's threshold is flagged.
 
     Args:
         scores: `(n, F)`, on the scale of the thresholds.
@@ -254,7 +220,7 @@ def operating_points(scores: np.ndarray, labels: np.ndarray, thresholds: np.ndar
         `flagged`, the share of annotated images at or above the threshold.
 
     Raises:
-        ValueError: As for [`auroc_per_finding`], or the thresholds are not one number a finding.
+        ValueError: There is not one threshold per finding.
     """
     scores, labels = checked_scores(scores, labels)
     thresholds = np.asarray(thresholds, dtype=np.float64)
@@ -279,7 +245,7 @@ def operating_points(scores: np.ndarray, labels: np.ndarray, thresholds: np.ndar
 
 
 def checked_scores(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and labels as float64 `(n, F)`, refused where they cannot be evaluated.
+    """Scores and labels as float64 `(n, F)`.
 
     Raises:
         ValueError: The shapes differ, a score is not finite or a label is neither 1, 0 nor NaN.

@@ -1,12 +1,11 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """What scores are worth beside rivals that hardly see the image, and within one view position.
 
-Sick patients lie in bed and are exposed AP: a model may tell the view in place of the finding, and one number that
+Sick patients lie in bed and are exposed AP: a model may recognise the view instead of the finding, and one number that
 tells AP from PA reaches AUROC .77 for Edema on NIH ChestX-ray14. So AUROC is also measured within PA and within AP,
 and beside two rivals: the view position alone, and a logistic regression on a thumbnail of 16 × 16 cells. Both are
-fitted on other patients than they score. A fold whose other patients have fewer positives gets lower scores, which
-would rank it against its own labels; so a rival's scores are log-odds less their mean over the patients it was fitted
-on.
+fitted on other patients than they score. Their scores are log-odds less the mean over the patients of the fit, because
+folds whose fit saw fewer positives would otherwise rank lower.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ MIN_VIEW_POSITIVES = 10
 """AUROC within a view is undefined with fewer positives, or negatives, of it."""
 
 FOLDS = 10
-"""Patients are cut into so many folds; a rival that scores one was fitted on the others."""
+"""Number of folds of patients; a rival that scores one was fitted on the others."""
 
 THUMBNAIL_PENALTY = 0.01
 """`C` of the logistic regression on thumbnails: 256 cells and a few hundred images want a strong one."""
@@ -54,14 +53,14 @@ NIH_PREVALENCE = {
 
 
 def view_scores(records: Sequence[ImageRecord], seed: int = 0) -> np.ndarray:
-    """Scores that know the view position alone: how often the finding is present on it among other patients.
+    """Scores from the view position alone: how often the finding is present on it among other patients.
 
     Args:
-        records: Images; a view that is not known is a view of its own.
-        seed: Of the folds.
+        records: Images; an unknown view counts as a view of its own.
+        seed: Seed of the folds.
 
     Returns:
-        `(n, F)` float64, log-odds on the image's view less those on all views, with one imagined image of each kind
+        `(n, F)` float64, log-odds on the image's view less those on all views, with one image of each kind
         added to every count.
     """
     labels = np.stack([record.labels for record in records])
@@ -84,7 +83,7 @@ def thumbnail_scores(records: Sequence[ImageRecord], seed: int = 0) -> np.ndarra
 
     Args:
         records: Images.
-        seed: Of the folds.
+        seed: Seed of the folds.
 
     Returns:
         `(n, F)` float64, log-odds less their mean over the other patients; 0 where those have one class alone. None
@@ -147,8 +146,8 @@ def within_view(
         views: `(n,)`, `PA`, `AP` or None.
         patients: `(n,)`.
         averaged: `(F,)` bool, findings of the macro mean; None for all. Those without a defined mean are left out.
-        repeats: Draws of the bootstrap.
-        seed: Of the bootstrap.
+        repeats: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
     """
     scores, labels = checked_scores(scores, labels)
     weights = np.stack([np.ones(len(labels), dtype=np.int64), *patient_weights(patients, repeats, seed)])
@@ -163,7 +162,7 @@ def within_view(
     defined = ~np.isnan(figures[0])
     means = np.full(figures.shape[:2], np.nan)
     has = defined.any(axis=1)
-    # A draw in which a view is undefined has no mean: it would be a mean of other things.
+    # A sample in which a view is undefined has no mean: it would be a mean of other things.
     sums = np.where(defined, figures, 0.0).sum(axis=2)
     means[:, has] = sums[:, has] / defined.sum(axis=1)[has]
     kept = has & (np.ones(len(has), dtype=bool) if averaged is None else averaged)

@@ -1,16 +1,15 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Whether boxes and maps follow the image, or the place where a finding usually lies.
 
-A finding has its usual place, and a map that always marks that place meets many annotated boxes without looking at the
-image. So every measure here stands beside rivals that do not look at it either, each chosen on **other patients**:
+A map that always marks a finding's usual place meets many annotated boxes without looking at the image. So every
+measure here stands beside rivals that do not see the image either, each chosen on **other patients**:
 
-- *k constant boxes*: annotated boxes of other patients, chosen one after the other, each time the one that raises the
-  mean best IoU over those patients' boxes most;
+- *k fixed boxes*: annotated boxes of other patients, see [`fixed_boxes`];
 - *swapped*: the map of another image with the same finding, over all such images;
 - *mean map*: the mean of the maps of other patients' images with the finding, each divided by its peak;
 - *mean box mask*: the share of other patients' annotated boxes that cover a cell.
 
-Images are laid over each other as they fill their frame: places are shares of the image's width and height.
+Images are compared as shares of their width and height.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import numpy as np
 from clarity_hf.boxes import Letterbox, UpsampledMap, box_iou, map_over_image
 
 from .bootstrap import Interval, bootstrap_by_patient, weighted_auroc
-from .localization import figures_of_rows, fixed_boxes, shares_per_finding
+from .localization import best_overlaps, figures_of_rows, fixed_boxes, shares_per_finding
 from .matching import annotated_boxes, annotated_maps
 from .records import MAP_CELLS, ImageRecord
 from .splits import patient_folds
@@ -34,19 +33,19 @@ COMPARED_LEVELS = (0.1, 0.3, 0.5)
 """The t of T(IoU) at which rivals are compared."""
 
 FOLDS = 10
-"""Patients are cut into at most so many folds; what serves one fold was chosen on the others."""
+"""Largest number of folds of patients; what is used on one fold was chosen on the others."""
 
 MOST_FIXED_BOXES = 3
-"""The largest k of the k constant boxes."""
+"""The largest k of the k fixed boxes."""
 
 ONE_SIDED = 3.0
-"""A map is one-sided where its annotated boxes have at least so many times more area in one half of the image."""
+"""Ratio of the areas of annotated boxes in the two halves of the image from which a map is one-sided."""
 
 
 def correlation_of_maps(maps: np.ndarray, letterbox: Letterbox) -> float:
     """Mean Pearson correlation of the maps of one image with each other.
 
-    Maps that say the same of every finding say nothing of any: near 1 they share one place.
+    Near 1 all maps mark the same place, whatever the finding.
 
     Args:
         maps: `(F, h, w)` on a grid over the whole of the method's input.
@@ -63,7 +62,7 @@ def correlation_of_maps(maps: np.ndarray, letterbox: Letterbox) -> float:
 
 
 def covered_cells(boxes: np.ndarray, cells: int = MAP_CELLS) -> np.ndarray:
-    """How much of each cell of a grid over the image boxes cover.
+    """Share of each cell of a grid over the image that boxes cover.
 
     Args:
         boxes: `(m, 4)` xyxy as shares of the image's width and height, of one finding.
@@ -131,7 +130,7 @@ class Hits:
     Attributes:
         shares: `(n, len(COMPARED_LEVELS))` float64 in [0, 1]: whether the box is met by IoU > t, or how often, where
             the rival stands for many maps.
-        boxes_predicted: Mean number of boxes drawn per annotated (image, finding).
+        boxes_predicted: Mean number of boxes per annotated (image, finding).
     """
 
     shares: np.ndarray
@@ -199,25 +198,25 @@ class AnnotatedMaps:
                 mine = self.folds[of_finding] == fold
                 yield int(finding), of_finding[mine], of_finding[~mine]
 
-    def hits_of(self, drawn: Sequence[np.ndarray]) -> Hits:
-        """What n lists of drawn boxes, one a map, find of the annotated boxes."""
-        best = [box_iou(boxes, some).max(axis=1, initial=0.0) for boxes, some in zip(self.boxes, drawn, strict=True)]
+    def hits_of(self, predicted: Sequence[np.ndarray]) -> Hits:
+        """What n lists of predicted boxes, one per map, find of the annotated boxes."""
+        best = [best_overlaps(*pair) for pair in zip(self.boxes, predicted, strict=True)]
         above = np.concatenate([np.zeros(0), *best])[:, None] > COMPARED_LEVELS
-        return Hits(above.astype(np.float64), _mean([len(some) for some in drawn]))
+        return Hits(above.astype(np.float64), _mean([len(some) for some in predicted]))
 
     def own_hits(self) -> Hits:
         """What the method's own boxes find, whatever the score."""
         return self.hits_of(self.own)
 
     def fixed_box_hits(self, k: int) -> Hits:
-        """What k constant boxes find, chosen on the other folds; nothing is drawn where no other patient has boxes."""
-        drawn = [np.zeros((0, 4))] * len(self.boxes)
+        """What k fixed boxes find, chosen on the other folds; none where no other patient has boxes."""
+        predicted = [np.zeros((0, 4))] * len(self.boxes)
         for _, mine, others in self.rows():
             if len(others):
                 guess = fixed_boxes(np.concatenate([self.boxes[i] for i in others]), k)
                 for i in mine:
-                    drawn[i] = guess
-        return self.hits_of(drawn)
+                    predicted[i] = guess
+        return self.hits_of(predicted)
 
     def swapped_hits(self) -> Hits:
         """How often the boxes of another patient's map of the same finding find each annotated box."""
@@ -255,7 +254,7 @@ class AnnotatedMaps:
         return found
 
     def mean_map_hits(self, rules: MapRules) -> Hits:
-        """What boxes of the mean map find, drawn by the method's own rules."""
+        """What boxes of the mean map find, by the method's own rules."""
         return self.hits_of(
             [rules.boxes(cells, int(finding)) for cells, finding in zip(self.mean_maps, self.findings, strict=True)]
         )
@@ -345,8 +344,8 @@ def figures_by_patient(
         findings: `(n,)` int.
         patients: `(n,)`.
         num_findings: F.
-        repeats: Draws of the bootstrap.
-        seed: Of the bootstrap.
+        repeats: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
     """
     kept = ~np.isnan(values).any(axis=1)
     values, findings, patients = values[kept], findings[kept], patients[kept]
@@ -359,7 +358,7 @@ def figures_by_patient(
 
 @dataclass(frozen=True, eq=False)
 class Froc:
-    """Sensitivity against false boxes an image, over all score thresholds at once.
+    """Sensitivity against false boxes per image, over all score thresholds at once.
 
     Every finding's threshold is moved by the same amount on the scale of the logit; at an offset of 0 it is the
     threshold that users have.
@@ -367,10 +366,10 @@ class Froc:
     Attributes:
         offsets: `(p,)` rising.
         sensitivity: `(p, len(COMPARED_LEVELS))` share of annotated boxes that a shown box meets by IoU > t.
-        false_boxes: `(p, len(COMPARED_LEVELS))` shown boxes an image that are false at t: those of findings that are
+        false_boxes: `(p, len(COMPARED_LEVELS))` shown boxes per image that are false at t: those of findings that are
             annotated as absent, and those of annotated findings that meet no annotated box by IoU > t. Findings that
             are present without annotated boxes, or not annotated, count neither way.
-        at_threshold: Place of the offset 0.
+        at_threshold: Index of the offset 0.
     """
 
     offsets: np.ndarray
@@ -385,7 +384,7 @@ def froc(records: Sequence[ImageRecord], score_thresholds: Sequence[float] | np.
     Args:
         records: Images, all of whose maps were measured.
         score_thresholds: `(F,)` that users have.
-        points: Offsets at most.
+        points: Largest number of offsets.
 
     Raises:
         ValueError: Not all maps of a record were measured.

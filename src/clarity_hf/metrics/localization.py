@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Localization: measures of boxes, masks and points, and all that is kept of one map beside its annotated boxes.
+"""Localization: measures of boxes, masks and points, and the record of one map beside its annotated boxes.
 
 Boxes are xyxy, right and bottom exclusive, in one frame; where pixels matter it says so. Overlaps must **exceed** a
 level, as in Wang et al. (CVPR 2017), except where [`max_box_accuracy`] says otherwise.
@@ -109,40 +109,40 @@ def figures_of_rows(findings: np.ndarray, values: np.ndarray, num_findings: int)
 
 
 def best_overlaps(
-    annotated: np.ndarray, drawn: np.ndarray, measure: Callable[[np.ndarray, np.ndarray], np.ndarray] = box_iou
+    annotated: np.ndarray, predicted: np.ndarray, measure: Callable[[np.ndarray, np.ndarray], np.ndarray] = box_iou
 ) -> np.ndarray:
-    """Overlap of each annotated box with the drawn box that matches it best.
+    """Overlap of each annotated box with the predicted box that matches it best.
 
     Args:
         annotated: `(m, 4)`.
-        drawn: `(n, 4)`.
-        measure: [`box_iou`], or [`box_iobb`] for intersection over the drawn box.
+        predicted: `(n, 4)`.
+        measure: [`box_iou`], or [`box_iobb`] for intersection over the predicted box.
 
     Returns:
-        `(m,)` float64 in [0, 1]; 0 where nothing is drawn.
+        `(m,)` float64 in [0, 1]; 0 where nothing is predicted.
     """
-    return measure(annotated, drawn).max(axis=1, initial=0.0)
+    return measure(annotated, predicted).max(axis=1, initial=0.0)
 
 
-def box_iobb(annotated: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Intersection over the area of the **drawn** box, of every pair.
+def box_iobb(annotated: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Intersection over the area of the **predicted** box, of every pair.
 
-    A drawn box that lies inside the annotated one has 1, however small: the figure says little without T(IoU).
+    A predicted box inside the annotated one has 1, however small it is: read the figure beside T(IoU).
 
     Args:
         annotated: `(m, 4)`.
-        drawn: `(n, 4)`.
+        predicted: `(n, 4)`.
 
     Returns:
-        `(m, n)` float64 in [0, 1]; 0 for a drawn box without area.
+        `(m, n)` float64 in [0, 1]; 0 for a predicted box without area.
 
     Source: Wang et al., "ChestX-ray8", CVPR 2017, section 5.3.
     """
-    annotated, drawn = np.asarray(annotated, dtype=np.float64), np.asarray(drawn, dtype=np.float64)
-    low = np.maximum(annotated[:, None, :2], drawn[None, :, :2])
-    high = np.minimum(annotated[:, None, 2:], drawn[None, :, 2:])
+    annotated, predicted = np.asarray(annotated, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    low = np.maximum(annotated[:, None, :2], predicted[None, :, :2])
+    high = np.minimum(annotated[:, None, 2:], predicted[None, :, 2:])
     intersection = np.prod(np.clip(high - low, 0, None), axis=-1)
-    area = np.broadcast_to(box_area(drawn)[None], intersection.shape)
+    area = np.broadcast_to(box_area(predicted)[None], intersection.shape)
     return np.divide(intersection, area, out=np.zeros_like(intersection), where=area > 0)
 
 
@@ -187,10 +187,10 @@ def measure_map(
     *,
     finding: int,
 ) -> AnnotationRecord:
-    """Measure one map beside its annotated boxes, upsampled once; what a record keeps, for the map is not kept.
+    """Measure one map beside its annotated boxes for a record, which does not keep the map.
 
     Everything is counted over the image alone, not over the padding. Areas of masks are exact: cells of the working
-    grid are cut where a box ends. The pointing game asks the centre of the cell of the largest value, of equal ones
+    grid are cut where a box ends. The pointing game takes the centre of the cell of the largest value, of equal ones
     the first by rows.
 
     Args:
@@ -270,7 +270,7 @@ def _points_into(working: UpsampledMap, boxes: np.ndarray) -> bool:
 
 
 def _wang_regions(working: UpsampledMap) -> tuple[np.ndarray, ...]:
-    """Boxes of all regions of the map brought to [0, 255] over the image; an even map has nothing that stands out."""
+    """Boxes of all regions of the map scaled to [0, 255] over the image; an even map has none."""
     levels = _levels_between(working, np.array(WANG_THRESHOLDS) / 255)
     if levels is None:
         return tuple(np.zeros((0, 4)) for _ in WANG_THRESHOLDS)
@@ -294,12 +294,9 @@ def _levels_between(working: UpsampledMap, shares: np.ndarray) -> np.ndarray | N
 
 
 def boxes_found(
-    images: Iterable[tuple[int, np.ndarray, np.ndarray]],
-    thresholds: Sequence[float] = LEVELS,
+    images: Iterable[tuple[int, np.ndarray, np.ndarray]], thresholds: Sequence[float] = LEVELS
 ) -> dict[int, tuple[int, np.ndarray]]:
-    """T(IoU): the share of annotated boxes that a predicted box of the same finding overlaps by IoU > t.
-
-    Any predicted box may match; whether the finding's score passes a threshold is up to who predicts.
+    """T(IoU) without records: the share of annotated boxes that a predicted box of the finding overlaps by IoU > t.
 
     Args:
         images: Per (image, finding) a tuple of the finding's index, annotated boxes `(m, 4)` and predicted boxes
@@ -313,10 +310,9 @@ def boxes_found(
     best: dict[int, list[float]] = {}
     for finding, annotated, predicted in images:
         best.setdefault(finding, []).extend(best_overlaps(annotated, predicted).tolist())
-    levels = np.asarray(thresholds, dtype=np.float64)
-    undefined = np.full(len(levels), np.nan)
+    limits, undefined = np.asarray(thresholds, dtype=np.float64), np.full(len(thresholds), np.nan)
     return {
-        finding: (len(overlaps), (np.asarray(overlaps)[:, None] > levels).mean(axis=0) if overlaps else undefined)
+        finding: (len(overlaps), (np.asarray(overlaps)[:, None] > limits).mean(axis=0) if overlaps else undefined)
         for finding, overlaps in sorted(best.items())
     }
 

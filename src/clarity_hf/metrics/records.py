@@ -1,9 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What is kept of an image once it has been evaluated: all that a metric needs, and of maps small ones alone.
+"""The record of an evaluated image: all that metrics need, without its maps, as a line of JSON of a few kilobytes.
 
-A map is measured while it is there, at every threshold of `MAP_THRESHOLDS`; protocols that tune thresholds on one half
-of the patients and score the other then work on records alone. A record is a line of JSON of a few
-kilobytes.
+A map is measured once, at every threshold of `MAP_THRESHOLDS`; protocols that tune thresholds on one half of the
+patients and score the other then work on records alone.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ MAP_THRESHOLDS: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in rang
 """Shares of a map's peak, .05 to .95, at which every map beside an annotated box is measured."""
 
 MAX_BOX_THRESHOLDS: tuple[float, ...] = tuple(round(0.01 * step, 2) for step in range(100))
-"""Shares, .00 to .99, of a map brought to [0, 1], at which MaxBoxAcc and MaxBoxAccV2 measure it."""
+"""Shares, .00 to .99, of a map scaled to [0, 1], at which MaxBoxAcc and MaxBoxAccV2 measure it."""
 
 MAP_CELLS = 32
-"""A record keeps the map of an annotated finding as so many cells across and down the image, whatever its shape."""
+"""Side, in cells over the image, of the map of an annotated finding in a record."""
 
 THUMBNAIL_CELLS = 16
-"""A record keeps an image as so many cells across and down, for the rival that sees a thumbnail alone."""
+"""Side, in cells, of the thumbnail of an image in a record."""
 
 WANG_THRESHOLDS = (60, 180)
-"""Thresholds of Wang et al. (CVPR 2017) on a map brought to [0, 255]."""
+"""Thresholds of Wang et al. (CVPR 2017) on a map scaled to [0, 255]."""
 
 
 class PackedBoxes(Sequence):
@@ -71,10 +70,10 @@ class AnnotationRecord:
             largest first.
         mask_ious: `(len(MAP_THRESHOLDS),)` IoU of the thresholded map with the filled annotated boxes, as masks.
         hit: Whether the map's largest value lies inside an annotated box.
-        wang_regions: Per threshold of `WANG_THRESHOLDS` the boxes `(n, 4)` of all regions of the map brought to
+        wang_regions: Per threshold of `WANG_THRESHOLDS` the boxes `(n, 4)` of all regions of the map scaled to
             [0, 255] by its own minimum and maximum.
         max_box_ious: `(2, len(MAX_BOX_THRESHOLDS))` best IoU with an annotated box at each threshold of the map
-            brought to [0, 1]: of the box of its largest region, and of those of all regions, undivided.
+            scaled to [0, 1]: of the box of its largest region, and of those of all regions, undivided.
         cells: `(MAP_CELLS, MAP_CELLS)` float64 map over the image, on the method's own scale.
     """
 
@@ -100,7 +99,7 @@ class ImageRecord:
 
     Attributes:
         name: Unique in its data set.
-        patient: Images of one patient are drawn together by every bootstrap and split.
+        patient: Images of one patient stay together in every bootstrap sample and split.
         size: `(height, width)` of the image in pixels.
         labels: `(F,)` float64, 1 present, 0 absent, NaN not annotated.
         scores: `(F,)` float64 in [0, 1].
@@ -151,80 +150,63 @@ def data_digest(records: Sequence[ImageRecord]) -> str:
     return digest.hexdigest()
 
 
+_LISTS_OF_BOXES = ("regions", "wang_regions")
+
+
 def to_json(record: ImageRecord) -> dict[str, Any]:
-    """A record as JSON can hold it: NaN as None, scores exact, boxes to a thousandth of a pixel, the rest to 1e-6."""
-    return {
-        "name": record.name,
-        "patient": record.patient,
+    """A record as JSON: NaN as None, scores exact, boxes to a thousandth of a pixel, the rest to 1e-6."""
+    optional = {
+        "box_counts": lambda counts: np.asarray(counts).tolist(),
+        "map_correlation": lambda value: _numbers([value])[0],
+        "thumbnail": lambda cells: cells.tobytes().hex(),
+        "mass_outside": _numbers,
+    }
+    stored = vars(record) | {
         "size": list(record.size),
         "labels": _numbers(record.labels),
         "scores": [float(score) for score in record.scores],  # exact: a threshold may be one of them
         "peaks": _numbers(record.peaks),
         "shown": [[finding, *_boxes(box[None])[0]] for finding, box in record.shown],
         "annotations": [
-            {
-                "finding": annotation.finding,
-                "boxes": _boxes(annotation.boxes),
-                "own": _boxes(annotation.own),
-                "regions": [_boxes(boxes) for boxes in annotation.regions],
+            vars(annotation)
+            | {name: _boxes(getattr(annotation, name)) for name in ("boxes", "own")}
+            | {name: [_boxes(boxes) for boxes in getattr(annotation, name)] for name in _LISTS_OF_BOXES}
+            | {
                 "mask_ious": _numbers(annotation.mask_ious),
-                "hit": annotation.hit,
-                "wang_regions": [_boxes(boxes) for boxes in annotation.wang_regions],
                 "max_box_ious": [_numbers(ious) for ious in annotation.max_box_ious],
                 "cells": [_significant(row) for row in annotation.cells],
             }
             for annotation in record.annotations
         ],
-        "box_counts": None if record.box_counts is None else np.asarray(record.box_counts).tolist(),
-        "map_correlation": None if record.map_correlation is None else _numbers([record.map_correlation])[0],
-        "thumbnail": None if record.thumbnail is None else record.thumbnail.tobytes().hex(),
-        "mass_outside": None if record.mass_outside is None else _numbers(record.mass_outside),
-        "sex": record.sex,
-        "age": record.age,
-        "view": record.view,
-        "digest": record.digest,
     }
+    for name, write in optional.items():
+        stored[name] = None if stored[name] is None else write(stored[name])
+    return stored
 
 
 def from_json(stored: dict[str, Any]) -> ImageRecord:
     """The record that [`to_json`] wrote."""
-    return ImageRecord(
-        name=stored["name"],
-        patient=stored["patient"],
-        size=(stored["size"][0], stored["size"][1]),
-        labels=_array(stored["labels"]),
-        scores=_array(stored["scores"]),
-        peaks=_array(stored["peaks"]),
-        shown=tuple((int(row[0]), _array(row[1:])) for row in stored["shown"]),
-        annotations=tuple(
-            AnnotationRecord(
-                finding=part["finding"],
-                boxes=_array(part["boxes"], 4),
-                own=_array(part["own"], 4),
-                regions=[_array(boxes, 4) for boxes in part["regions"]],
-                mask_ious=_array(part["mask_ious"]),
-                hit=part["hit"],
-                wang_regions=[_array(boxes, 4) for boxes in part["wang_regions"]],
-                max_box_ious=_array(part["max_box_ious"]),
-                cells=_array(part["cells"]),
-            )
-            for part in stored["annotations"]
-        ),
-        box_counts=None if stored["box_counts"] is None else np.array(stored["box_counts"], dtype=np.int64),
-        map_correlation=stored["map_correlation"],
-        thumbnail=_thumbnail(stored["thumbnail"]),
-        mass_outside=None if stored["mass_outside"] is None else _array(stored["mass_outside"]),
-        sex=stored["sex"],
-        age=stored["age"],
-        view=stored["view"],
-        digest=stored["digest"],
+    optional = {
+        "box_counts": lambda counts: np.array(counts, dtype=np.int64),
+        "thumbnail": lambda text: np.frombuffer(bytes.fromhex(text), dtype=np.uint8).reshape([THUMBNAIL_CELLS] * 2),
+        "mass_outside": _array,
+    }
+    annotations = tuple(
+        AnnotationRecord(
+            **part
+            | {name: _array(part[name], 4) for name in ("boxes", "own")}
+            | {name: [_array(boxes, 4) for boxes in part[name]] for name in _LISTS_OF_BOXES}
+            | {name: _array(part[name]) for name in ("mask_ious", "max_box_ious", "cells")}
+        )
+        for part in stored["annotations"]
     )
-
-
-def _thumbnail(stored: str | None) -> np.ndarray | None:
-    if stored is None:
-        return None
-    return np.frombuffer(bytes.fromhex(stored), dtype=np.uint8).reshape(THUMBNAIL_CELLS, THUMBNAIL_CELLS)
+    return ImageRecord(
+        **stored
+        | {"size": tuple(stored["size"]), "annotations": annotations}
+        | {name: _array(stored[name]) for name in ("labels", "scores", "peaks")}
+        | {"shown": tuple((int(row[0]), _array(row[1:])) for row in stored["shown"])}
+        | {name: None if stored[name] is None else read(stored[name]) for name, read in optional.items()}
+    )
 
 
 def _significant(values: np.ndarray) -> list[float]:
