@@ -29,7 +29,7 @@ from clarity_hf.teacher import Teacher
 from .localizers import LocalizerOutput, ModelLocalizer
 
 GRAD_CAM_NAMES = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++"}
-"""Methods of [`GradCamLocalizer`] and what tables call them."""
+"""Methods of [`GradCamLocalizer`] and their names in tables."""
 
 MIN_GRID = 14
 """Smallest side, in cells, of an upsampled Grad-CAM map: that of a ViT with patches of 16 at 224."""
@@ -107,7 +107,7 @@ class GradCamLocalizer:
         """
         if findings is None:
             findings = findings_of(AutoConfig.from_pretrained(name_or_path))
-        # A student whose pixels are in [0, 1]: what the teacher does to them is its own normalisation.
+        # A student whose pixels are in [0, 1]: the teacher's own normalisation is then all that is applied.
         teacher = Teacher.from_pretrained(name_or_path, findings, ClarityImageProcessor(do_normalize=False))
         std = 1 / teacher.scale.flatten()
         mean = -teacher.shift.flatten() * std
@@ -383,7 +383,7 @@ def random_map(generator: np.random.Generator, grid: tuple[int, int] = (14, 14),
 
 
 class RandomMapLocalizer:
-    """Random maps: what a protocol gives to a method that does not see the image. Every score is 0.5.
+    """Random maps: the figures that a method reaches without seeing the image. Every score is 0.5.
 
     An image's maps depend on its pixels and the seed alone, so that neither its position nor the batch size changes
     them.

@@ -181,7 +181,7 @@ def calibrate(
         rare: Map threshold of a rare finding: `"pooled"` takes the best over the boxes of all findings, if there are
             any; `"kept"` leaves it as it is.
         false_box_share: Share of the normal images, in (0, 1], that may have a box, see [`box_score_thresholds`],
-            which chooses the config's field of that name. None draws boxes for every present finding.
+            which chooses the config's field of that name. None gives every present finding its boxes.
 
     Returns:
         [`Calibration`].
@@ -232,7 +232,7 @@ def calibrate(
 def box_score_thresholds(
     scores: np.ndarray, score_thresholds: np.ndarray, share: float, boxless: np.ndarray | None = None
 ) -> np.ndarray:
-    """The lowest scores for boxes at which no more than a share of the normal images has one.
+    """The lowest score thresholds for boxes at which no more than a share of the normal images has a box.
 
     Every finding is allowed the same share of false alarms, the largest that keeps the images with at least one box
     within `share`, but no lower score than the one from which it is present.
@@ -240,7 +240,7 @@ def box_score_thresholds(
     Args:
         scores: `(n, F)` in [0, 1] of images on which every finding is absent.
         score_thresholds: `(F,)`, from which a finding is present.
-        share: Of the images that may have a box, in (0, 1].
+        share: Share of the images that may have a box, in (0, 1].
         boxless: `(F,)` bool, findings that get no box whatever their score; None is none.
 
     Returns:

@@ -186,7 +186,7 @@ class Reliability:
             prevalence, below 0 less.
         slope: Of a logistic regression of the label on the score's logit: 1 where scores are neither too bold (< 1)
             nor too timid (> 1).
-        intercept: Of the same.
+        intercept: Intercept of the same regression.
     """
 
     brier: np.ndarray

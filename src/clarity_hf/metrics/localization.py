@@ -74,7 +74,7 @@ def shares_per_finding(
 
     Returns:
         Counts `(F,)` int, means per finding `(F, L)`, the mean of those `(L,)` and the mean of all rows `(L,)`;
-        what has no rows is NaN.
+        NaN without rows.
     """
     counts = np.bincount(findings, minlength=num_findings)
     sums = [np.bincount(findings, weights=column, minlength=num_findings) for column in np.asarray(values).T]
@@ -157,7 +157,7 @@ def max_box_accuracy(overlaps: np.ndarray, levels: Sequence[float] = (0.5,)) -> 
     """MaxBoxAcc, or MaxBoxAccV2 for several levels: the accuracy at the threshold that suits the data best.
 
     Per level the one threshold is taken at which most maps reach an IoU **≥** the level; then the levels are averaged.
-    The threshold is chosen on what is scored: an upper bound, comparable among methods and with nothing else.
+    The threshold is chosen on the scored images: an upper bound, which compares methods only with each other.
 
     Args:
         overlaps: `(n, thresholds)`, best IoU of each map's boxes with the annotated ones, at each threshold.
@@ -246,7 +246,7 @@ def _mask_ious(working: UpsampledMap, boxes: np.ndarray, levels: Sequence[float]
     columns = np.unique(np.concatenate([x, np.clip(boxes[:, 0::2].ravel(), 0, width)]))
     rows = np.unique(np.concatenate([y, np.clip(boxes[:, 1::2].ravel(), 0, height)]))
     middle_x, middle_y = (columns[1:] + columns[:-1]) / 2, (rows[1:] + rows[:-1]) / 2
-    # By rounding the outer edges may lie a hair inside the image: what is beyond belongs to the outer cells.
+    # Rounding may put the outer edges just inside the image: points beyond them belong to the outer cells.
     at_x = np.clip(np.searchsorted(x, middle_x, side="right") - 1, 0, len(x) - 2)
     at_y = np.clip(np.searchsorted(y, middle_y, side="right") - 1, 0, len(y) - 2)
     values = working.values[np.ix_(at_y, at_x)]  # 0 over the padding: above no level

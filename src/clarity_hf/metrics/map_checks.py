@@ -87,20 +87,20 @@ def mass_outside_where_present(records: Sequence[ImageRecord]) -> MassOutside:
 
 @dataclass(frozen=True)
 class AbsentOnNormal:
-    """How far maps of findings on normal images stay under those on images with the finding, for F findings.
+    """Peaks of maps on normal images compared with those on images with the finding, for F findings.
 
     Attributes:
         auroc: `(F,)` probability that the map's peak on an image with the finding exceeds that on a normal image; NaN
             where there are none of either.
         median_present: `(F,)` median peak on images with the finding, on the method's own scale.
         median_normal: `(F,)` median peak on normal images.
-        median_ratio: `(F,)` `median_normal / median_present`: near 0 is dark, 1 glows as if the finding were there.
+        median_ratio: `(F,)` `median_normal / median_present`: near 0 for dark maps, 1 for no difference.
         present: `(F,)` images with the finding whose peak is known.
         normal: `(F,)` normal images whose peak is known.
         unmeasured: `(F,)` images with the finding or normal whose peak is NaN, left out.
         normal_images: Images on which every finding is annotated as absent.
         boxes_shown: Mean number of boxes that a user sees on a normal image; NaN without normal images.
-        images_with_boxes: Share of the normal images on which there is any.
+        images_with_boxes: Share of the normal images with at least one.
     """
 
     auroc: np.ndarray
@@ -118,8 +118,8 @@ class AbsentOnNormal:
 def absent_on_normal(records: Sequence[ImageRecord]) -> AbsentOnNormal:
     """Compare the peaks of each finding's map on normal images with those on images with the finding.
 
-    It says something of methods whose maps keep a scale between images. Of a method that computes the maps of wanted
-    findings alone, the records must come from an evaluation that wanted all, or hold NaN for the others' peaks.
+    It applies to methods whose maps have the same scale on all images. For a method that computes only the maps that
+    are asked for, the records must come from an evaluation of all maps, or hold NaN for the other peaks.
 
     Args:
         records: At least one. An image with an unannotated finding is not known to be normal.

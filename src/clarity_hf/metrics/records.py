@@ -58,7 +58,7 @@ class PackedBoxes(Sequence):
 
 @dataclass(frozen=True)
 class AnnotationRecord:
-    """The annotated boxes of one finding of an image, and what its map says there.
+    """The annotated boxes of one finding of an image, and the measures of its map.
 
     Boxes are xyxy in pixels of the image, right and bottom exclusive.
 
@@ -116,7 +116,7 @@ class ImageRecord:
         sex: `M`, `F`, or None where it is not known.
         age: In years, or None.
         view: `PA`, `AP`, or None.
-        digest: Of the image's pixels, hexadecimal.
+        digest: Hash of the image's pixels, hexadecimal.
     """
 
     name: str
@@ -138,7 +138,7 @@ class ImageRecord:
 
 
 def data_digest(records: Sequence[ImageRecord]) -> str:
-    """Hash of what was evaluated on: names, pixels, labels and annotated boxes, in any order of the images.
+    """Hash of the data: names, pixels, labels and annotated boxes, in any order of the images.
 
     Returns:
         16 hexadecimal digits.
