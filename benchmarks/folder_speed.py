@@ -54,7 +54,7 @@ def works(
     """The things that a round does."""
     import torch
 
-    from clarity_hf.inference.batch_prediction import find_images, predict_images
+    from clarity_hf.inference import find_images, predict_images
 
     paths = [image.path for image in find_images([folder]).images]
     images = [pipeline.image_processor(path, return_tensors="pt").pixel_values for path in paths]

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
-from clarity_hf.inference.batch_prediction import find_images, predict_images
+from clarity_hf.inference import find_images, predict_images
 from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
 from common import write_phantom_pngs
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from clarity_hf.files import empty_folder, move_files, replaced_files
+from clarity_hf.files import empty_folder, move_files, remove_unfinished, replaced_file, replaced_files
 
 
 def test_files_take_their_places_at_the_end_and_others_stay(tmp_path):
@@ -28,6 +28,39 @@ def test_a_writer_that_fails_leaves_the_folder_as_it_was(tmp_path):
     with pytest.raises(OSError, match="No space left"):
         fail()
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"config.json": "old"}
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_file_takes_its_place_at_the_end(tmp_path, durable):
+    path = tmp_path / "new" / "lines.jsonl"
+    for text in ("old", "new"):
+        with replaced_file(path, durable) as made:
+            made.write_text(text)
+            assert not path.exists() or path.read_text() == "old"
+        assert path.read_text() == text
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_whose_writer_fails_stays_as_it_was(tmp_path):
+    (tmp_path / "lines.jsonl").write_text("old")
+
+    def fail():
+        with replaced_file(tmp_path / "lines.jsonl") as made:
+            made.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        fail()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"lines.jsonl": "old"}
+
+
+def test_what_killed_writers_left_is_removed_and_hidden_files_of_others_stay(tmp_path):
+    (tmp_path / "inside" / ".unfinished-0").mkdir(parents=True)
+    (tmp_path / "inside" / ".unfinished-0" / "half.dcm").write_text("")
+    (tmp_path / ".unfinished-1").write_text("")
+    (tmp_path / ".mine").write_text("")
+    remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".mine", "inside"]
 
 
 def test_weights_move_last(tmp_path, monkeypatch):

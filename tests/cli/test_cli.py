@@ -63,7 +63,7 @@ def test_a_folder_that_cannot_be_listed_is_told_and_is_3(call, tmp_path, monkeyp
 def test_folders_inside_are_told_where_they_are_not_looked_into(call, tmp_path, capsys):
     (tmp_path / "images" / "more").mkdir()
     assert call() == 0
-    assert "not looked into: 1 folders inside (-r looks into them)" in capsys.readouterr().err
+    assert "not searched: 1 folders inside (-r searches them)" in capsys.readouterr().err
 
 
 def test_too_little_memory_is_1_and_told(call, monkeypatch, capsys):
@@ -72,7 +72,7 @@ def test_too_little_memory_is_1_and_told(call, monkeypatch, capsys):
 
     monkeypatch.setattr(ChestXrayLocalizationPipeline, "forward", large)
     assert call() == 1
-    assert "error: `batch_size` must give batches that fit the memory, got 3 images" in capsys.readouterr().err
+    assert "error: A batch of 3 images does not fit the memory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -95,9 +95,9 @@ def test_a_signal_says_what_is_done_and_how_to_go_on(call, tmp_path, monkeypatch
     assert call("--output-dir", "out", "--batch-size", "1") == status
     done = 2 if lost else 1
     told = (
-        f"stopped by {number.name}: {done} of 3 images are done, 0 of them failed, and stand in out/findings.jsonl. "
+        f"stopped by {number.name}: {done} of 3 images are done, 0 of them failed, and are in out/findings.jsonl. "
     )
-    assert told + f"Start the same command again to go on with the other {3 - done}." in capsys.readouterr().err
+    assert told + f"Start the same command again to predict the other {3 - done}." in capsys.readouterr().err
     assert signal.getsignal(number) == before
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)

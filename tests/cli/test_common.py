@@ -64,7 +64,8 @@ def test_predict_warns_of_what_looks_wrong_or_refuses_it(tiny_checkpoint, tmp_pa
     Image.fromarray(noise).save(tmp_path / "noise.png")
     words = ["predict", str(tmp_path / "noise.png"), "--model", str(tiny_checkpoint), "--device", "cpu"]
     assert main([*words, "--output-dir", str(tmp_path / "warned")]) == 0
-    assert "warning: 1 of the images predicted now look like no frontal chest radiograph" in capsys.readouterr().err
+    warning = "warning: 1 of the images predicted now do not look like a frontal chest radiograph"
+    assert warning in capsys.readouterr().err
     assert main([*words, "--output-dir", str(tmp_path / "refused"), "--radiograph-check", "refuse"]) == 1
     assert "noise.png: `noise.png` must be a whole frontal" in capsys.readouterr().err
     reason = json.loads((tmp_path / "refused" / "failed.jsonl").read_text())["reason"]

@@ -1,6 +1,6 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """The programs of this folder, whole; each kind of fault once, and fast, is in tests/training/test_checkpoints.py,
-tests/training/test_processes.py and tests/inference/test_batch_prediction.py."""
+tests/training/test_processes.py and tests/inference/test_batch.py."""
 
 import os
 import subprocess

@@ -115,11 +115,12 @@ def test_a_result_that_is_not_taken_waits(queue, clock):
 def test_a_killed_process_leaves_rows_that_go_on_and_files_that_are_removed(queue, clock):
     queue.receive("1.1", "1", b"image")
     queue.next_image(0)
-    for name in ("0.dcm", "1.dcm.part"):  # written, and killed before the rows
+    for name in ("0.dcm", ".unfinished-1"):  # written, and killed before the rows
         (queue.folder / name).write_bytes(b"x")
     queue.close()
     again = DicomQueue(queue.folder, "model", 1000, clock)
     assert len(files(again)) == 1
+    assert not list(queue.folder.glob(".unfinished-*"))
     assert again.next_image(0).attempts == 2
     again.close()
 

@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """`clarity-hf predict` as processes: killed and resumed, shared under a launcher, and two at once on one folder.
 
-The same within one process, and fast, is in test_batch_prediction.py.
+The same within one process, and fast, is in test_batch.py.
 """
 
 import itertools
@@ -85,7 +85,7 @@ def assert_same_results(folder, whole):
     assert {path.name for path in (folder / "overlays").iterdir()} == {f"{name}.png" for name in mine}
     rows = (folder / "findings.csv").read_text().splitlines()[1:]
     assert sorted(row.split(",")[0] for row in rows) == sorted(mine)
-    assert list(folder.rglob("*.part")) == []
+    assert list(folder.rglob(".unfinished-*")) == []
 
 
 def lines_in(folder):
@@ -132,7 +132,7 @@ def predict(images, checkpoint, out, *more):
 
 
 @pytest.mark.parametrize(("processes", "count"), [(1, 6), (2, 8)])
-def test_a_run_that_is_killed_after_any_file_operation_goes_on(image, tiny_checkpoint, tmp_path, processes, count):
+def test_a_run_that_is_killed_after_any_file_operation_resumes(image, tiny_checkpoint, tmp_path, processes, count):
     """Killed before its first operation, resumed and killed before its second, and so on until it ends."""
     images, out = write_images(tmp_path / "images", image, count), tmp_path / "out"
     options = arguments(images, tiny_checkpoint, "--batch-size", "2", "--workers", "0")
@@ -173,7 +173,7 @@ def test_a_second_run_is_refused_until_the_first_is_killed(images, whole, tiny_c
         os.kill(first.process.pid, signal.SIGKILL)
         assert first.end() == -signal.SIGKILL
     assert second.returncode == 1
-    assert "one run at a time" in second.stderr
+    assert "Another run is writing" in second.stderr
     assert "Traceback" not in second.stderr
     assert 3 <= before < COUNT
     with Run(*command, log=log) as third:
@@ -183,7 +183,7 @@ def test_a_second_run_is_refused_until_the_first_is_killed(images, whole, tiny_c
 
 
 @pytest.mark.timeout(900)
-def test_two_processes_of_which_one_is_killed_go_on_by_the_same_command(images, whole, tiny_checkpoint, tmp_path):
+def test_two_processes_of_which_one_is_killed_resume_by_the_same_command(images, whole, tiny_checkpoint, tmp_path):
     out, log = tmp_path / "out", tmp_path / "log.txt"
     command = (*TWO_PROCESSES, *predict(images, tiny_checkpoint, out, "--batch-size", "1"))
 

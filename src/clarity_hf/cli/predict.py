@@ -27,11 +27,11 @@ from .common import (
 SOME_FAILED = 3
 """Exit status where some images failed and the others are done."""
 
-TOLD = 3
-"""Failures up to so many are told on the terminal too."""
+MOST_FAILURES = 3
+"""Up to this many failures are printed on the terminal too."""
 
 MOST_FOLDERS = 5
-"""Folders that could not be listed up to so many are named."""
+"""Up to this many folders that could not be listed are named."""
 
 LONGEST_WAIT = datetime.timedelta(days=30)
 """For the other processes of a launcher, at the end; one that dies is noticed at once."""
@@ -39,11 +39,11 @@ LONGEST_WAIT = datetime.timedelta(days=30)
 
 def predict(
     inputs: Annotated[list[str], typer.Argument(help="Images, folders, globs, or @FILE, a list of them.")],
-    output_dir: Annotated[Path, typer.Option(help="Folder of the results; one that is there is resumed.")] = Path(
+    output_dir: Annotated[Path, typer.Option(help="Folder of the results; an existing one is resumed.")] = Path(
         "predictions"
     ),
     model: ModelOption = "clarity-s16-224",
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into folders inside folders.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search folders inside folders.")] = False,
     threshold: Annotated[
         float | None, typer.Option(help="Score from which a finding is present; by default the model's own.")
     ] = None,
@@ -57,7 +57,8 @@ def predict(
     fhir: Annotated[bool, typer.Option("--fhir", help="Also FHIR R4, of images that are DICOM.")] = False,
     fhir_r5: Annotated[bool, typer.Option("--fhir-r5", help="Also FHIR R5, boxes as ImagingSelection.")] = False,
     identifiers: Annotated[
-        bool, typer.Option("--identifiers", help="UIDs and accession number in lines and tables; they tell whose.")
+        bool,
+        typer.Option("--identifiers", help="UIDs and accession number in lines and tables; they identify patients."),
     ] = False,
     radiograph_check: RadiographCheckOption = "warn",
     batch_size: BatchSizeOption = 8,
@@ -66,20 +67,20 @@ def predict(
 ) -> None:
     """Localize the findings of images: findings.jsonl, one line an image, and more by option.
 
-    Started again with the same arguments it goes on where it was stopped. Started by torchrun or accelerate launch,
+    Started again with the same arguments it resumes where it was stopped. Started by torchrun or accelerate launch,
     the processes share the images, and end together. Exit status: 0 all images done, 1 nothing could be done, 3 some
     images failed, which failed.jsonl names; a launcher's own is 0 or 1.
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     part = f"-r{rank:02d}" if world_size > 1 else ""
     with _stoppable(output_dir, part) as stop:
-        from clarity_hf.files import published_name
-        from clarity_hf.inference.batch_prediction import find_images, predict_images
+        from clarity_hf.files import published_name, remove_unfinished
+        from clarity_hf.inference import find_images, merge_shards, predict_images
         from clarity_hf.inference.dicom_output import DEFAULT_KINDS
 
         found = find_images(inputs, recursive, exclude=[output_dir])
         if rank == 0:
-            _tell_passed_over(found)
+            _report_passed_over(found)
         pipeline = load_pipeline(model, device)
         kinds = chosen_kinds(dicom_kinds, DEFAULT_KINDS)
         wanted = {"overlays": overlays, "maps": maps, "dicom": dicom or dicom_kinds is not None}
@@ -101,12 +102,16 @@ def predict(
                     workers=workers,
                     rank=rank,
                     world_size=world_size,
+                    merge=total_over_processes is None,
                     progress=stop.after(advance),
                 )
             counts = [done.predicted, done.skipped, done.failed, done.warned, done.changed]
             summed = counts if total_over_processes is None else total_over_processes(counts)
+            if total_over_processes is not None and rank == 0:  # all processes have done their share
+                merge_shards(output_dir, csv)
+                remove_unfinished(output_dir)
             if rank == 0 or total_over_processes is None:
-                _tell(summed, output_dir, part if total_over_processes is None else "")
+                _report(summed, output_dir, part if total_over_processes is None else "")
     if summed[2] or found.unread:
         raise typer.Exit(SOME_FAILED if summed[0] or summed[1] else 1)
 
@@ -128,7 +133,7 @@ class _Stop:
         raise _Stopped
 
     def after(self, advance: Callable[[int, int], None]) -> Callable[[int, int], None]:
-        """Note what is done, and end the run if the error of a signal was lost in a callback of a library."""
+        """Note what is done, and end the run if a library's callback swallowed the signal's error."""
 
         def reached(images: int, total: int) -> None:
             advance(images, total)
@@ -141,7 +146,7 @@ class _Stop:
 
 @contextlib.contextmanager
 def _stoppable(folder: Path, part: str) -> Iterator[_Stop]:
-    """Let SIGINT and SIGTERM end the block with a sentence on what is done and how to go on."""
+    """Let SIGINT and SIGTERM end the block with a sentence on what is done and how to resume."""
     stop = _Stop()
     in_main = threading.current_thread() is threading.main_thread()  # no other may take signals
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM) if in_main}
@@ -162,18 +167,18 @@ def _stopped_in_words(stop: _Stop, folder: Path, part: str) -> str:
     failures = folder / f"failed{part}.jsonl"
     failed = failures.read_bytes().count(b"\n") if failures.is_file() else 0
     return (
-        f"stopped by {name}: {stop.images} of {stop.total} images are done, {failed} of them failed, and stand in "
-        f"{folder / f'findings{part}.jsonl'}. Start the same command again to go on with the other "
+        f"stopped by {name}: {stop.images} of {stop.total} images are done, {failed} of them failed, and are in "
+        f"{folder / f'findings{part}.jsonl'}. Start the same command again to predict the other "
         f"{stop.total - stop.images}."
     )
 
 
-def _tell_passed_over(found: Any) -> None:
+def _report_passed_over(found: Any) -> None:
     if found.passed_over:
-        told = ", ".join(f"{count} {suffix or 'without ending'}" for suffix, count in found.passed_over.items())
-        print(f"passed over, no images: {told}", file=sys.stderr)
+        kinds = ", ".join(f"{count} {suffix or 'without ending'}" for suffix, count in found.passed_over.items())
+        print(f"passed over, not images: {kinds}", file=sys.stderr)
     if found.folders:
-        print(f"not looked into: {found.folders} folders inside (-r looks into them)", file=sys.stderr)
+        print(f"not searched: {found.folders} folders inside (-r searches them)", file=sys.stderr)
     for folder, reason in list(found.unread.items())[:MOST_FOLDERS]:
         print(f"warning: images may be missing: {_printable(folder)} {reason}", file=sys.stderr)
     if len(found.unread) > MOST_FOLDERS:
@@ -185,7 +190,7 @@ def _printable(name: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
-def _tell(counts: Sequence[int], folder: Path, part: str) -> None:
+def _report(counts: Sequence[int], folder: Path, part: str) -> None:
     predicted, skipped, failed, warned, changed = counts
     print(
         f"{predicted} {'image' if predicted == 1 else 'images'} predicted, {skipped} done before, {failed} failed; "
@@ -195,13 +200,13 @@ def _tell(counts: Sequence[int], folder: Path, part: str) -> None:
         print(f"{changed} of them had results of another file by that name, which these replace", file=sys.stderr)
     if warned:
         print(
-            f'warning: {warned} of the images predicted now look like no frontal chest radiograph; see "warning" in '
-            f"{folder / 'findings.jsonl'}",
+            f"warning: {warned} of the images predicted now do not look like a frontal chest radiograph; see "
+            f"\"warning\" in {folder / 'findings.jsonl'}",
             file=sys.stderr,
         )
     if failed:
         record = folder / f"failed{part}.jsonl"
-        lines = record.read_text(encoding="utf-8").splitlines() if failed <= TOLD and record.is_file() else []
+        lines = record.read_text(encoding="utf-8").splitlines() if failed <= MOST_FAILURES and record.is_file() else []
         for line in map(json.loads, lines):
             print(_printable(f"{line['image']}: {line['reason']}"), file=sys.stderr)
         print(f"what failed and why: {record}", file=sys.stderr)
@@ -246,13 +251,11 @@ def _launched(world_size: int) -> Iterator[Callable[[Sequence[int]], list[int]] 
         try:
             torch.distributed.all_reduce(summed, group=group)
         except RuntimeError as error:
-            raise OSError(
-                "`predict` must end in all processes, got one that ended before. Start the same command again."
-            ) from error
+            raise OSError("Another process of `predict` ended early. Start the same command again.") from error
         return summed.tolist()
 
     try:
         yield total
-        torch.distributed.barrier(group)  # the first tells the sum before a launcher stops it
+        torch.distributed.barrier(group)  # the first prints the sum before a launcher stops it
     finally:
         torch.distributed.destroy_process_group()

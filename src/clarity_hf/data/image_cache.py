@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+
+from clarity_hf.files import replaced_file
 
 FORMAT_VERSION = 1
 """Part of every name: raise it when the files or the way from an image to its content change."""
@@ -71,17 +72,12 @@ class ImageCache:
         """Write a file whole or not at all; a folder that takes no more is told once, and training goes on."""
         if self.full:
             return
-        part = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")  # others may read what is made of it
-            save_file({"content": content}, part, metadata={"height": str(size[0]), "width": str(size[1])})
-            os.replace(part, path)
+            with replaced_file(path) as made:
+                save_file({"content": content}, made, metadata={"height": str(size[0]), "width": str(size[1])})
         except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
             self.full = True
             logger.warning("%s takes no more images (%s). The others are decoded each time.", self.folder, error)
-            if part is not None:
-                part.unlink(missing_ok=True)
 
 
 def _identity(source: Any) -> bytes | None:

@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clarity_hf.files import remove_unfinished, replaced_file
+
 MAX_ATTEMPTS = 10
 """Times that an image is begun before it is given up: one that ends the process would do so for ever. An image that
 was begun before waits behind those that were not, so that it holds up none; a node that is killed for other reasons
@@ -139,6 +141,7 @@ class DicomQueue:
         for path in self.folder.glob("*.dcm*"):
             if path.name not in named:
                 path.unlink(missing_ok=True)
+        remove_unfinished(self.folder)
 
     def knows(self, uid: str) -> bool:
         """Whether an image was taken before, for this model and these settings.
@@ -286,15 +289,9 @@ class DicomQueue:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, and on the disk when this returns."""
-    made = path.with_suffix(".dcm.part")
-    with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    """Write a file that only this user may read, complete or not at all, and on the disk when this returns."""
+    with (
+        replaced_file(path, durable=True) as made,
+        open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+    ):
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(made, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -42,7 +42,7 @@ from clarity_hf.radiograph_check import RadiographVerdict, check_radiograph
 from clarity_hf.visualization import draw_findings
 
 from . import web_page_html as html
-from .batch_prediction import out_of_memory
+from .batch import out_of_memory
 
 logger = logging.getLogger(__name__)
 

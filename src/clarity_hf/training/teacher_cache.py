@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
 from clarity_hf.data.transforms import ImageTransform
+from clarity_hf.files import replaced_file
 from clarity_hf.fingerprints import KEY_BYTES, add_tensors, encoded_image, image_key, path_of
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.teacher import Teacher
@@ -157,15 +157,8 @@ class TeacherLogits:
         digest = _digest_of(tensors)
         metadata = {"format": "np", "digest": digest, "fingerprint": self.fingerprint, "views": " ".join(self.views)}
         path = self.folder / f"{self.fingerprint}-{digest}.safetensors"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(suffix=".tmp", dir=self.folder)
-        os.close(handle)
-        try:
-            save_file(tensors, temporary, metadata)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with replaced_file(path) as made:
+            save_file(tensors, made, metadata)
         return path
 
 

@@ -1,0 +1,456 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Many images: read them ahead, predict them in batches, and write what was asked for of each into a folder.
+
+A line is written only when everything else that was asked for of its image is there. Patients, UIDs and absolute paths
+do not get into these files, except by the output `identifiers`: an image goes by its path below the inputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.util
+import itertools
+import json
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.modeling_outputs import ModelOutput
+
+from clarity_hf.dicom_reading import looks_like_dicom, read_dicom
+from clarity_hf.files import replaced_file, replaced_files
+from clarity_hf.fingerprints import describe_results
+from clarity_hf.image_reading import read_image
+from clarity_hf.labels import checked_shares
+from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
+from clarity_hf.radiograph_check import check_mode, check_radiograph
+from clarity_hf.visualization import draw_findings
+
+from .dicom_inference import DicomResultWriter, doubt_about, header_of
+from .dicom_output import DEFAULT_KINDS
+from .fhir import fhir_bundle
+from .image_files import ImageFile
+from .result_store import IDENTIFIERS, ResultStore, append, merge_shards
+
+OUTPUTS = ("overlays", "maps", "dicom", "fhir", "fhir_r5", "identifiers")
+"""What can be written of each image beside its line."""
+
+_FHIR: dict[str, Any] = {"fhir": "R4", "fhir_r5": "R5"}
+_FROM_HEADERS = {"dicom", "identifiers", *_FHIR}
+
+_OWN_ERRORS = (OSError, TypeError, ValueError, ImportError)  # worded by this package, or naming a file
+_BAD_NAMES = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
+"""Errors of a file system about the name of one image, where a full disk concerns all of them."""
+
+
+@dataclass(frozen=True)
+class BatchSummary:
+    """What a run did.
+
+    Attributes:
+        images: Number of images in this process's share.
+        skipped: Those whose results were there already.
+        predicted: Those whose results were written now.
+        failed: Those that could not be read, were refused, or whose DICOM results could not be made.
+        warned: Those predicted now that do not look like a frontal chest radiograph.
+        changed: Those predicted now whose file has changed since an earlier run; the new result stands.
+    """
+
+    images: int
+    skipped: int
+    predicted: int
+    failed: int
+    warned: int = 0
+    changed: int = 0
+
+
+def predict_images(
+    pipeline: ChestXrayLocalizationPipeline,
+    images: Sequence[ImageFile],
+    folder: str | os.PathLike,
+    *,
+    model_name: str = "model",
+    threshold: float | None = None,
+    outputs: Sequence[str] = (),
+    table: bool = False,
+    radiograph_check: str = "warn",
+    dicom_kinds: Sequence[str] = DEFAULT_KINDS,
+    batch_size: int = 8,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    merge: bool = True,
+    progress: Callable[[int, int], object] | None = None,
+) -> BatchSummary:
+    """Predict images into a folder, or resume an earlier run into it.
+
+    A line of `findings.jsonl` is `{"image", "size": [H, W], "bytes", "modified", "findings"}`; the last is what the
+    pipeline gives, all findings, highest score first, boxes xyxy in pixels of the image, right and bottom exclusive;
+    `bytes` and `modified` (nanoseconds since 1970) tell the file from another of the same name: an image whose
+    file has changed is predicted again, and its line has `revision`, how often it was. An image that does not look
+    like a frontal chest radiograph has `warning` too: `{"kind", "reason", "probability"}` of its
+    [`RadiographVerdict`]. A line of `failed.jsonl` is `{"image", "reason"}`. Images that failed are tried again by the
+    next run.
+
+    Args:
+        pipeline: Its model is evaluated where it is.
+        images: From `find_images`, of all processes, the same list in each.
+        folder: Of the results; created if needed.
+        model_name: For `settings.json` and DICOM results; not a path.
+        threshold: Score in [0, 1] from which a finding is present, instead of the config's thresholds.
+        outputs: Of `OUTPUTS`. `overlays/NAME.png`: boxes of present findings and the map of the first of them over
+            the image, its name and scale below.
+            `maps/NAME.npz`: `maps` `(F, h, w)` float32 ≥ 0 on the patch grid over the model's input, `labels` `(F,)`,
+            `image_size`, `input_size` (H, W), and `content` (top, left, height, width), where the image lies in the
+            input, in its pixels. `dicom/NAME.KIND.dcm`: see `write_dicom_results`; only of images that came as DICOM;
+            those that were refused get a report that says why. With it images go through the model one by one,
+            which makes the same bytes in every batch. `fhir/NAME.json`, `fhir_r5/NAME.json`: see `fhir_bundle`, of
+            images that came as DICOM. `identifiers` gives lines and tables the Study, Series and SOP Instance UID and
+            the accession number of such images: these files then identify patients.
+        table: Write `findings.csv` (a row an image, score and presence of each finding, and the reason of a warning)
+            and `boxes.csv` (a row a box).
+        radiograph_check: What becomes of an image that does not look like a frontal chest radiograph: `warn` predicts
+            it and gives its line a `warning`, `refuse` counts it as failed, `off` does not look.
+        dicom_kinds: Of `KINDS` of `dicom_output`, with the output `dicom`.
+        batch_size: Images per forward pass.
+        workers: Threads that read images ahead, decoded images of one batch and one a thread at most; 0 reads in turn.
+        rank, world_size: This process and how many share the list; process r takes images r, r + world_size, ...
+        merge: Whether to merge the processes' shards at the end, and write the tables. A launcher's processes pass
+            False, and one calls [`merge_shards`] after all have ended.
+        progress: Called with the images done and those of this share, skipped ones included: at the start and after
+            each batch.
+
+    Returns:
+        Counts of this process.
+
+    Raises:
+        BlockingIOError: Another run writes to the folder.
+        ImportError: DICOM results are wanted and the extra `dicom` is not installed.
+        MemoryError: A batch does not fit the memory.
+        OSError: A result cannot be written, or the weights of the radiograph check are not those that ship.
+        ValueError: An argument is out of range, or the folder holds broken records, results of another model, of other
+            settings, of other files under the images' names, or of the same files under other names.
+    """
+    check_mode(radiograph_check)
+    _check_arguments(images, threshold, outputs)
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}. Pass the images of a forward pass.")
+    if workers < 0:
+        raise ValueError(f"`workers` must be at least 0, got {workers}. Pass the number of reading threads.")
+    if not 0 <= rank < world_size:
+        raise ValueError(f"`rank` must be in [0, {world_size}), got {rank}. Check RANK and WORLD_SIZE.")
+    store = ResultStore(folder, rank, world_size)
+    wanted = _Wanted(frozenset(outputs), threshold, radiograph_check)
+    settings = {
+        "model": model_name,
+        **describe_results(pipeline.model, pipeline.image_processor, threshold),
+        "outputs": sorted(wanted.outputs),
+        "radiograph_check": radiograph_check,
+        **({"dicom_kinds": sorted(set(dicom_kinds))} if "dicom" in outputs else {}),
+    }
+    with store.held():
+        revisions = store.open_results(settings, images)
+        share = images[rank::world_size]
+        waiting = [image for image in share if revisions.get(image.name) != 0]
+        reader = _Reader(pipeline, wanted)
+        writer = _Writer(
+            pipeline, wanted, store.folder, DicomResultWriter(pipeline, model_name, threshold, dicom_kinds)
+        )
+        counts: Counter[str] = Counter(images=len(share), skipped=len(share) - len(waiting))
+        report = progress or (lambda done, total: None)
+        report(counts["skipped"], len(share))
+        with (
+            store.appending() as (lines, failures),
+            contextlib.closing(_read_ahead(waiting, reader.read, workers, batch_size + workers)) as reads,
+        ):
+            while batch := list(itertools.islice(reads, batch_size)):
+                good, bad = writer.predict(batch)
+                for record in (*good, *bad):
+                    record |= {"revision": revisions[record["image"]]} if record["image"] in revisions else {}
+                append(lines, good)
+                append(failures, bad)
+                counts.update(
+                    predicted=len(good),
+                    failed=len(bad),
+                    warned=sum("warning" in record for record in good),
+                    changed=sum("revision" in record for record in good),
+                )
+                report(counts["skipped"] + counts["predicted"] + counts["failed"], len(share))
+        if merge:
+            merge_shards(store.folder, table)
+    return BatchSummary(*(counts[name] for name in ("images", "skipped", "predicted", "failed", "warned", "changed")))
+
+
+def _check_arguments(images: Sequence[ImageFile], threshold: float | None, outputs: Sequence[str]) -> None:
+    unknown = sorted(set(outputs) - set(OUTPUTS))
+    if unknown:
+        raise ValueError(f"`outputs` must be of {', '.join(OUTPUTS)}, got {', '.join(unknown)}. Correct the name.")
+    if threshold is not None:
+        checked_shares("threshold", threshold, 1)
+    for names, package, extra in (({"fhir", "fhir_r5"}, "fhir", "fhir"), ({"dicom"}, "highdicom", "dicom")):
+        if names & set(outputs) and importlib.util.find_spec(package) is None:
+            asked = ", ".join(sorted(names & set(outputs)))
+            raise ImportError(f"The output {asked} needs the extra `{extra}`. Run pip install 'clarity_hf[{extra}]'.")
+    twice = [name for name, count in Counter(image.name for image in images).items() if count > 1]
+    if twice:
+        raise ValueError(f"`images` must have different names, got '{twice[0]}' twice. Pass the list of find_images.")
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What to make of each image; see [`predict_images`]."""
+
+    outputs: frozenset[str]
+    threshold: float | None
+    radiograph_check: str
+
+
+@dataclass(frozen=True)
+class _Read:
+    """An image that was read; `reason` says why it could not be, and is empty otherwise."""
+
+    image: ImageFile
+    reason: str = ""
+    stat: tuple[int, int] = (0, 0)
+    inputs: dict[str, torch.Tensor] | None = None
+    pixels: np.ndarray | None = None
+    header: Any = None
+    warning: dict[str, Any] | None = None
+
+    @property
+    def doubt(self) -> str:
+        """What DICOM and FHIR results say of an image that failed the radiograph check."""
+        return "" if self.warning is None else doubt_about(self.warning["reason"])
+
+
+class _Reader:
+    """From files to the model's input, in any thread."""
+
+    def __init__(self, pipeline: ChestXrayLocalizationPipeline, wanted: _Wanted):
+        self.pipeline, self.wanted = pipeline, wanted
+
+    def read(self, image: ImageFile) -> _Read:
+        """Read one image. Whatever is wrong with it becomes its `reason`, and the others are predicted."""
+        header = None
+        try:
+            stat = image.path.stat()
+            pixels, header = self._pixels(image)
+            warning = self._checked(pixels, image)
+            kept = pixels if {"overlays", "dicom"} & self.wanted.outputs else None
+            inputs = self.pipeline.preprocess(pixels, radiograph_check="off")
+            return _Read(image, "", (stat.st_size, stat.st_mtime_ns), inputs, kept, header, warning)
+        except Exception as error:  # of a broken file a library may raise anything
+            if "dicom" in self.wanted.outputs and header is None and image.path.is_file():
+                header = header_of(image.path)
+            return _Read(image, _reason(error, image), header=header)
+
+    def _pixels(self, image: ImageFile) -> tuple[np.ndarray, Any]:
+        if _FROM_HEADERS & self.wanted.outputs and image.path.is_file():
+            with image.path.open("rb") as file:
+                is_dicom = looks_like_dicom(file.read(132))
+            if is_dicom:
+                read = read_dicom(image.path)
+                return read_image(read.pixels, image.name), read.dataset
+        return read_image(image.path), None
+
+    def _checked(self, pixels: np.ndarray, image: ImageFile) -> dict[str, Any] | None:
+        """The warning of an image that fails the check; raises where it is to be refused."""
+        if self.wanted.radiograph_check == "off":
+            return None
+        verdict = check_radiograph(pixels)
+        if verdict.passed:
+            return None
+        if self.wanted.radiograph_check == "refuse":
+            raise ValueError(verdict.told(image.name))
+        return {"kind": verdict.kind, "reason": verdict.reason, "probability": verdict.probability}
+
+
+class _Writer:
+    """From the model's input to lines, and to the files beside them."""
+
+    def __init__(
+        self, pipeline: ChestXrayLocalizationPipeline, wanted: _Wanted, folder: Path, dicom: DicomResultWriter
+    ):
+        self.pipeline, self.folder, self.dicom = pipeline, folder, dicom
+        self.threshold, self.outputs = wanted.threshold, wanted.outputs
+
+    def predict(self, batch: Sequence[_Read]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Lines of the images that were read, after everything beside them is written, and of those that failed."""
+        bad = [{"image": read.image.name, "reason": read.reason} for read in batch if read.reason]
+        for read in batch:
+            if read.reason and read.header is not None and "dicom" in self.outputs:
+                self._write_refusal(read)
+        good = []
+        readable = [read for read in batch if not read.reason]
+        for read, outputs in zip(readable, self._forward(readable), strict=True):
+            name = read.image.name
+            try:
+                good.append(self._record(read, outputs))
+            except (_Failed, ValueError) as error:
+                bad.append({"image": name, "reason": _reason(error, read.image)})
+            except OSError as error:
+                if error.errno not in _BAD_NAMES:
+                    raise  # a full disk is not the fault of one image
+                reason = f"Results cannot have the name `{name}`: {error.strerror}. Rename the image."
+                bad.append({"image": name, "reason": reason})
+        return good, bad
+
+    def _record(self, read: _Read, outputs: ModelOutput) -> dict[str, Any]:
+        """An image's line, once everything beside it is written."""
+        findings = self.pipeline.postprocess(outputs, threshold=self.threshold)
+        try:
+            self._write_fhir(read, findings)
+            self._write_dicom(read, findings, outputs)
+        except OSError:
+            raise
+        except Exception as error:  # such as a header that lacks what a report needs
+            raise _Failed(f"DICOM results: {_reason(error, read.image)}") from error
+        self._write_overlay(read, findings, outputs)
+        self._write_maps(read, outputs)
+        return {
+            "image": read.image.name,
+            "size": outputs["image_sizes"][0].tolist(),
+            "bytes": read.stat[0],
+            "modified": read.stat[1],
+            **({} if read.warning is None else {"warning": read.warning}),
+            **(_identifiers(read.header) if "identifiers" in self.outputs else {}),
+            "findings": findings,
+        }
+
+    def _forward(self, reads: Sequence[_Read]) -> list[ModelOutput]:
+        """Outputs image by image, each still a batch of one."""
+        inputs = [read.inputs for read in reads if read.inputs is not None]
+        if not inputs:
+            return []
+        if "dicom" in self.outputs and len(reads) > 1:  # the last digits of a result depend on the batch's size
+            return [output for read in reads for output in self._forward([read])]
+        try:
+            outputs = self.pipeline.forward({name: torch.cat([image[name] for image in inputs]) for name in inputs[0]})
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise MemoryError(
+                f"A batch of {len(inputs)} images does not fit the memory. Lower `batch_size` and start again: what "
+                "is done stays done."
+            ) from error
+        return [
+            ModelOutput(**{name: values[row : row + 1] for name, values in outputs.items()})
+            for row in range(len(inputs))
+        ]
+
+    def _write_overlay(self, read: _Read, findings: list[dict[str, Any]], outputs: ModelOutput) -> None:
+        """The findings over the image, the first present one with its map."""
+        if "overlays" not in self.outputs:
+            return
+        # Each finding has its own threshold, so the first present one need not have the highest score.
+        rank = next((rank for rank, finding in enumerate(findings) if finding["present"]), None)
+        heat_of = None
+        if rank is not None:
+            mapped = self.pipeline.postprocess(outputs, threshold=self.threshold, top_k=rank + 1, return_maps=True)
+            findings = [*findings[:rank], mapped[rank], *findings[rank + 1 :]]
+            heat_of = findings[rank]["label"]
+        picture = draw_findings(read.pixels, findings, heat_of, bar="below")
+        with replaced_file(self.folder / "overlays" / f"{read.image.name}.png") as path:
+            picture.save(path, format="PNG")
+
+    def _write_maps(self, read: _Read, outputs: ModelOutput) -> None:
+        if "maps" not in self.outputs:
+            return
+        config = self.pipeline.model.config
+        size = outputs["image_sizes"][0].tolist()
+        box = self.pipeline.image_processor.letterbox((size[0], size[1]))
+        with replaced_file(self.folder / "maps" / f"{read.image.name}.npz") as path, path.open("wb") as file:
+            np.savez_compressed(
+                file,
+                maps=outputs["localization_maps"][0].float().numpy(),
+                labels=np.array([config.id2label[index] for index in range(config.num_labels)]),
+                image_size=np.array(size),
+                input_size=np.array(box.input),
+                content=np.array([box.top, box.left, *box.content]),
+            )
+
+    def _write_fhir(self, read: _Read, findings: list[dict[str, Any]]) -> None:
+        for output in sorted(self.outputs & _FHIR.keys()) if read.header is not None else ():
+            bundle = fhir_bundle(read.header, findings, self.dicom.identity, release=_FHIR[output], doubt=read.doubt)
+            with replaced_file(self.folder / output / f"{read.image.name}.json") as path:
+                path.write_text(json.dumps(bundle, indent=1) + "\n", encoding="utf-8")
+
+    def _write_dicom(self, read: _Read, findings: list[dict[str, Any]], outputs: ModelOutput) -> None:
+        if read.header is None or "dicom" not in self.outputs:
+            return
+        target = self.folder / "dicom" / read.image.name
+        with replaced_files(target.parent, durable=False) as made:
+            self.dicom.write(read.header, np.asarray(read.pixels), findings, outputs, made, target.name, read.doubt)
+
+    def _write_refusal(self, read: _Read) -> None:
+        reason = read.reason.replace(read.image.name, "image")
+        target = self.folder / "dicom" / read.image.name
+        try:
+            with replaced_files(target.parent, durable=False) as made:
+                self.dicom.refuse(read.header, reason, made / f"{target.name}.report.dcm")
+        except OSError as error:
+            if error.errno not in _BAD_NAMES:
+                raise
+        except Exception:  # a header too broken for a report; the image is among those that failed all the same
+            pass
+
+
+class _Failed(ValueError):
+    """An image without results, in words that need no others."""
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that caused it, reports too little memory, as Python or torch do.
+
+    Args:
+        error: As caught.
+    """
+    while error is not None:
+        words = str(error).lower() if isinstance(error, RuntimeError) else ""
+        if isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words:
+            return True
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _identifiers(header: Any) -> dict[str, str]:
+    """UIDs and accession number of an image's line, where it came as DICOM."""
+    return {} if header is None else {name: str(header.get(keyword) or "") for name, keyword in IDENTIFIERS.items()}
+
+
+def _reason(error: Exception, image: ImageFile) -> str:
+    """Why an image failed, by its name below the inputs; the text of a library's error may quote the patient."""
+    if out_of_memory(error):
+        return f"Too little free memory for `{image.name}`. Predict again with fewer workers and a smaller batch_size."
+    if isinstance(error, _OWN_ERRORS):
+        return str(error).replace(str(image.path), image.name) or type(error).__name__
+    return f"`{image.name}` must be readable, got an unexpected {type(error).__name__}. Check that the file is whole."
+
+
+def _read_ahead(
+    images: Sequence[ImageFile], read: Callable[[ImageFile], _Read], workers: int, ahead: int
+) -> Generator[_Read, None, None]:
+    """Images in their order, at most `ahead` of them read and not yet taken."""
+    if workers == 0:
+        yield from map(read, images)
+        return
+    pool = ThreadPoolExecutor(workers)
+    pending: deque[Future[_Read]] = deque()
+    try:
+        for image in images:
+            pending.append(pool.submit(read, image))
+            if len(pending) >= ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
