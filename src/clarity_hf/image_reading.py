@@ -286,12 +286,16 @@ def _declared(image: Image.Image) -> tuple[int | None, bool]:
 def _read_deep_png(image: Image.Image, opened: Path | BinaryIO, name: str) -> np.ndarray:
     """Colour or opacity of 16 bits, of a PNG whose header Pillow has read."""
     _check_size(image, name)
+    try:  # By name: an import statement would be asked for by every checkpoint that carries this file as remote code.
+        torch, torchvision = (importlib.import_module(module) for module in ("torch", "torchvision.io"))
+    except ImportError as error:
+        raise ImportError(
+            f"`{name}` is a PNG of 16-bit colour, which needs torchvision. Run pip install torchvision."
+        ) from error
     with _decoding(name):
         turned = image.getexif().get(ExifTags.Base.Orientation, 1)
         content = opened.read_bytes() if isinstance(opened, Path) else opened.getvalue()  # type: ignore[attr-defined]
         whole = _whole_png(content, image.size)
-        # By name: an import statement would be asked for by every checkpoint that carries this file as remote code.
-        torch, torchvision = (importlib.import_module(module) for module in ("torch", "torchvision.io"))
         decoded = torchvision.decode_png(torch.frombuffer(bytearray(whole), dtype=torch.uint8))
     return _to_255(_upright(_luma(np.moveaxis(decoded.numpy(), 0, -1)), turned), name)
 

@@ -106,11 +106,16 @@ def test_all_that_is_written_is_named(onnx_export):
     assert {part: path.name for part, path in written.items()} == {
         "model": "model.onnx",
         "runner": "run.py",
+        "reading": "clarity_reading",
         "settings": "clarity.json",
         "image_processor": "preprocessor_config.json",
     }
     assert ClarityImageProcessor.from_pretrained(folder).size["height"] == 64
-    assert (folder / "run.py").read_bytes() == Path(onnx_runner.__file__).read_bytes()
+    package = Path(onnx_runner.__file__).parents[1]
+    code = {path.name: path.read_bytes() for path in (folder / "clarity_reading").glob("*.py")}
+    assert code.pop("__init__.py") == b""
+    assert {"boxes.py", "image_reading.py", "dicom_reading.py", "grey_levels.py"} == code.keys()
+    assert code == {name: (package / name).read_bytes() for name in code}
 
 
 def test_settings_say_what_lies_between_image_and_boxes(source, onnx_export):
@@ -158,7 +163,7 @@ def test_the_model_says_its_operators_and_nothing_of_this_machine(onnx_export):
 
 def assert_tells_no_paths(folder):
     """No file of an export, nor any member of its archives, names a folder of this machine."""
-    read = {path.name: path.read_bytes() for path in folder.iterdir()}
+    read = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for path in folder.glob("*.pt2"):
         with zipfile.ZipFile(path) as archive:
             read |= {name: archive.read(name) for name in archive.namelist()}
@@ -169,13 +174,14 @@ def assert_tells_no_paths(folder):
 
 # The runner
 
-BLOCKED = ("torch", "torchvision", "transformers", "scipy", "clarity_hf", "onnx", "sklearn", "cv2")
+BLOCKED = ("torch", "torchvision", "transformers", "pydicom", "clarity_hf", "onnx", "sklearn", "cv2")
 
 
 def run_alone(folder, image):
-    """What `run.py` prints, in a process that can import nothing but numpy, onnxruntime and Pillow of the extras."""
+    """What `run.py` prints, in a process that of the libraries has only numpy, onnxruntime, Pillow and scipy."""
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({BLOCKED})); sys.argv[1:] = [{str(image)!r}];"
+        f"sys.path.insert(0, {str(folder)!r});"
         f"import runpy; runpy.run_path({str(folder / 'run.py')!r}, run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
@@ -230,12 +236,27 @@ def test_the_runner_gives_what_the_pipeline_gives(source, onnx_export, image, tm
     assert_equal_findings(run_alone(onnx_export[0], images[1]), results["odd.bmp"])
 
 
+def test_the_runner_names_what_a_file_needs_beside(onnx_export, image, tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    colour = np.stack([image.astype(np.uint16) * 257] * 3, axis=-1)
+    tifffile.imwrite(tmp_path / "colour.tif", colour, photometric="rgb", metadata=None)
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({(*BLOCKED, 'tifffile')}));"
+        f"sys.path.insert(0, {str(onnx_export[0])!r}); import run; run.main([{str(tmp_path / 'colour.tif')!r}])"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("Run pip install tifffile.\n")
+
+
 def test_the_runner_says_why_it_refuses(onnx_export, tmp_path):
     Image.new("L", (20, 24), 7).save(tmp_path / "flat.png")
     command = [sys.executable, str(onnx_export[0] / "run.py"), str(tmp_path / "flat.png")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: `image` must show something, got 7 in every pixel. Check the export.\n"
+    assert done.stderr == (
+        f"error: `{tmp_path / 'flat.png'}` must show something, got 7 in every pixel. Check the export.\n"
+    )
 
 
 @pytest.mark.slow

@@ -323,7 +323,7 @@ def all_seeds() -> dict[str, list[bytes]]:
     images, deep = image_seeds(), deep_seeds()
     grey = [content for contents in images.values() for content in contents]
     radiographs = images | {kind: images[kind] + deep[kind] for kind in deep}
-    radiographs |= {"dicom": dicom_seeds() + pydicom_seeds(), "mask": grey, "open_image": grey, "runner": grey}
+    radiographs |= {"dicom": dicom_seeds() + pydicom_seeds(), "mask": grey, "open_image": grey}
     return radiographs | table_seeds() | setting_seeds()
 
 

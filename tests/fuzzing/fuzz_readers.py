@@ -38,7 +38,7 @@ from fuzz_inputs import all_seeds, folder_seeds, make
 from fuzz_targets import READERS, is_refusal, place_of, prepare
 
 WEIGHTS = {"png": 12, "jpeg": 12, "tiff": 14, "bmp": 6, "dicom": 28, "mask": 6, "open_image": 4, "csv": 8, "tsv": 2}
-WEIGHTS |= {"runner": 12, "parquet": 8, "nih-table": 4, "nih-list": 2, "nih-boxes": 4, "yaml": 2, "config": 2}
+WEIGHTS |= {"parquet": 8, "nih-table": 4, "nih-list": 2, "nih-boxes": 4, "yaml": 2, "config": 2}
 WEIGHTS |= {"processor": 2}
 """Inputs of a reader in a round of all."""
 

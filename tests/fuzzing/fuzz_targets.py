@@ -20,7 +20,6 @@ from clarity_hf import ClarityConfig, ClarityImageProcessor
 from clarity_hf.data.nih import load_nih, open_image
 from clarity_hf.data.priors import read_mask
 from clarity_hf.data.tables import load_table
-from clarity_hf.export.onnx_runner import read_radiograph
 from clarity_hf.image_reading import read_image
 from clarity_hf.training.runs import parse_arguments
 
@@ -88,11 +87,6 @@ def _open_image(content: bytes, folder: Path) -> None:
     open_image(folder / "image")
 
 
-def _runner(content: bytes, folder: Path) -> None:
-    (folder / "image").write_bytes(content)
-    read_radiograph(folder / "image")
-
-
 def _yaml(content: bytes, folder: Path) -> None:
     (folder / "stage.yaml").write_bytes(content)
     parse_arguments([Settings], {}, [str(folder / "stage.yaml")])
@@ -116,7 +110,6 @@ READERS: dict[str, Callable[[bytes, Path], None]] = {
     "dicom": _image,
     "mask": _mask,
     "open_image": _open_image,
-    "runner": _runner,
     "csv": _table(".csv"),
     "tsv": _table(".tsv"),
     "parquet": _table(".parquet"),

@@ -8,16 +8,11 @@ import warnings
 from pathlib import Path
 
 import fuzz_readers
-import numpy as np
 import pytest
-from fuzz_inputs import all_seeds, deep_seeds, folder_seeds, make, pydicom_seeds
+from fuzz_inputs import all_seeds, folder_seeds, make, pydicom_seeds
 from fuzz_targets import READERS, is_refusal, prepare
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from clarity_hf.dicom_reading import looks_like_dicom
-from clarity_hf.export.onnx_runner import read_radiograph
-from clarity_hf.image_reading import read_image
 
 CORPUS = sorted(Path(__file__).with_name("corpus").glob("*.input"))
 
@@ -54,48 +49,6 @@ def outcome(reader, content, folder):
 @pytest.mark.parametrize("file", CORPUS, ids=lambda file: file.stem)
 def test_what_a_fuzzer_found_stays_mended(file, folder):
     outcome(file.stem.split("--")[0], file.read_bytes(), folder)
-
-
-def _image_or_refusal(content, folder, reader):
-    """The pixels, or the words of a refusal that is ours."""
-    (folder / "image").write_bytes(content)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return reader(folder / "image")
-        except BaseException as error:
-            if not is_refusal("runner", error):
-                raise
-            return str(error)
-
-
-def _check_readers_agree(content, folder):
-    """The runner, which has Pillow alone, may refuse a deep PNG or TIFF that the package reads by another library."""
-    if looks_like_dicom(content[:132]):  # which the runner does not read
-        return
-    ours, theirs = (_image_or_refusal(content, folder, reader) for reader in (read_radiograph, read_image))
-    if isinstance(ours, str):
-        assert isinstance(theirs, str) or (content[:2] in (b"II", b"MM") or content[24] == 16), ours
-        assert isinstance(theirs, str) or "16-bit" in ours
-    else:
-        np.testing.assert_array_equal(ours, theirs)
-
-
-@pytest.mark.parametrize("file", CORPUS, ids=lambda file: file.stem)
-def test_the_runner_reads_and_refuses_of_the_corpus_what_the_package_does(file, folder):
-    _check_readers_agree(file.read_bytes(), folder)
-
-
-def test_the_runner_reads_and_refuses_of_seeds_what_the_package_does(seeds, folder):
-    for number, content in enumerate(seeds["runner"]):
-        _check_readers_agree(content, folder)
-        for mutation in range(8):
-            _check_readers_agree(make("runner", [content], f"{number}:{mutation}"), folder)
-    for kind, contents in deep_seeds().items():
-        for number, content in enumerate(contents):
-            _check_readers_agree(content, folder)
-            for mutation in range(4):
-                _check_readers_agree(make(kind, [content], f"{number}:{mutation}"), folder)
 
 
 def test_the_corpus_is_there_and_small():

@@ -131,6 +131,7 @@ def predict(images, checkpoint, out, *more):
     return ("-m", "clarity_hf", "predict", *arguments(images, checkpoint), "--output-dir", out, *more)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("processes", "count"), [(1, 6), (2, 8)])
 def test_a_run_that_is_killed_after_any_file_operation_resumes(image, tiny_checkpoint, tmp_path, processes, count):
     """Killed before its first operation, resumed and killed before its second, and so on until it ends."""

@@ -37,4 +37,5 @@ def export(
     loaded, image_processor = load(model, "cpu")
     written = export_model(loaded, image_processor, folder, format.value, precision.value)
     for part, path in written.items():
-        print(f"{path.stat().st_size / 1e3:9,.0f} kB  {part}: {path}")
+        size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]))
+        print(f"{size / 1e3:9,.0f} kB  {part}: {path}")

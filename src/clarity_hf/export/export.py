@@ -4,7 +4,7 @@
 Needs the extra `export`. Every format has one input, `pixel_values` `(B, C, H, W)` float32 of any B, and three
 outputs: `logits` `(B, F)`, calibrated, `scores` `(B, F)`, their sigmoid, and `localization_maps` `(B, F, h, w)`. What
 the image processor and the pipeline do around them is in `clarity.json`; the file `run.py` beside an ONNX model does
-it with numpy, onnxruntime and Pillow alone.
+it with numpy, onnxruntime, Pillow and scipy alone.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 
 from . import onnx_runner
+from .publishing import PACKAGE, flat_modules
 
 OPSET = 20
 """Version of the ONNX operators that are written; the first with Gelu."""
@@ -50,6 +51,9 @@ In `clarity-s16-224` the first MLP moved scores further than any other part (`be
 
 RESAMPLING = {2: "bilinear", 3: "bicubic"}
 """Names in `clarity.json` of Pillow's numbers for the filters that the runner has."""
+
+READING = "clarity_reading"
+"""Folder beside the runner with the files that read images and make boxes."""
 
 PADDING = "centred on black (0) before the normalisation"
 
@@ -77,7 +81,8 @@ def export_model(
 
     Returns:
         Everything that was written, by what it is: `"model"` and, for OpenVINO, `"weights"`; `"settings"`
-        (`clarity.json`), `"image_processor"` (`preprocessor_config.json`), and for ONNX `"runner"` (`run.py`).
+        (`clarity.json`), `"image_processor"` (`preprocessor_config.json`), and for ONNX `"runner"` (`run.py`)
+        and `"reading"`, a folder of code for it.
 
     Raises:
         FileExistsError: `folder` is not empty.
@@ -105,7 +110,7 @@ def export_model(
             written["model"] = quantize_onnx(written["model"], staging / "model-int8.onnx", float_modules)
             (staging / "model.onnx").unlink()
         if format == "onnx":
-            written["runner"] = Path(shutil.copyfile(onnx_runner.__file__, staging / "run.py"))
+            written |= _write_runner(staging)
         settings["model"] = written["model"].name
         written["settings"] = staging / "clarity.json"
         written["settings"].write_text(json.dumps(settings, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -254,6 +259,18 @@ def _write_openvino(program: torch.export.ExportedProgram, folder: Path) -> dict
     path = folder / "model.xml"
     openvino.save_model(converted, path, compress_to_fp16=False)  # its default halves the weights
     return {"model": path, "weights": path.with_suffix(".bin")}
+
+
+def _write_runner(folder: Path) -> dict[str, Path]:
+    """The runner, and beside it, as a small package, the files of this one that read images and make boxes."""
+    reading = folder / READING
+    reading.mkdir()
+    (reading / "__init__.py").touch()
+    for module in flat_modules(PACKAGE, ("boxes", "image_reading")):
+        shutil.copyfile(PACKAGE / f"{module}.py", reading / f"{module}.py")
+    code = Path(onnx_runner.__file__).read_text(encoding="utf-8")
+    (folder / "run.py").write_text(code.replace("from clarity_hf.", f"from {READING}."), encoding="utf-8")
+    return {"runner": folder / "run.py", "reading": reading}
 
 
 _WRITERS: dict[str, Callable[[torch.export.ExportedProgram, Path], dict[str, Path]]] = {
