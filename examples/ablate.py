@@ -5,7 +5,7 @@
     python examples/ablate.py --images 64 --test_images 64 --seeds 1 --output_dir runs/smoke --report runs/smoke.md
 
 Every variant is trained from random weights on the same images, once per seed, and measured on images that no run has
-seen. Finished runs are kept in the output folder: the same command goes on where it was stopped. The last line is
+seen. Finished runs are kept in the output folder: the same command resumes where it was stopped. The last line is
 
     wrote docs/ablations.md (9 variants, 3 seeds)
 """
@@ -218,13 +218,13 @@ def settings_of(variant: Variant, arguments: argparse.Namespace) -> dict[str, An
 
 
 def is_kept(path: Path, settings: dict[str, Any]) -> bool:
-    """Whether a run of these settings is kept; one of other settings is named and to be made anew."""
+    """Whether the run can be kept; a run with other settings is reported and repeated."""
     if not path.is_file():
         return False
     kept = json.loads(path.read_text(encoding="utf-8")).get("settings")
     if kept != settings:
         changed = sorted(name for name in settings if (kept or {}).get(name) != settings[name])
-        print(f"{path} is of other settings ({', '.join(changed)}) and is made anew", flush=True)
+        print(f"{path} has other settings ({', '.join(changed)}) and is run again", flush=True)
     return kept == settings
 
 

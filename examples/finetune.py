@@ -5,8 +5,8 @@
     python examples/finetune.py images.csv           your table: see docs/own-labels.md for its columns
     python examples/finetune.py images.csv --model FOLDER --output_dir runs/mine --epochs 20
 
-Class tokens and heads of findings that the checkpoint knows are kept, by name; the others start anew. Expected at the
-end of the output, where `pipeline("chest-xray-localization", model=FOLDER)` loads the folder:
+Class tokens and heads of findings that the checkpoint knows are kept by name; the others are newly initialised.
+Expected at the end of the output, where `pipeline("chest-xray-localization", model=FOLDER)` loads the folder:
 
     Findings: 2 kept (Cardiomegaly, Effusion); 1 new (Opacity); 12 dropped (...)
     saved runs/finetuned: validation AUROC 0.... (... images)
@@ -31,8 +31,7 @@ from clarity_hf.evaluation.trainer_metrics import MultilabelAuroc
 from clarity_hf.metrics.classification import youden_thresholds
 from clarity_hf.phantoms import draw_phantom
 from clarity_hf.reporting.model_card import write_model_card
-from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments
-from clarity_hf.training.other_findings import adapt_findings
+from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments, adapt_findings
 
 MODEL, OUTPUT_DIR, EPOCHS = "clarity-s16-224", "runs/finetuned", 2
 BATCH_SIZE, LEARNING_RATE, VALIDATION_FRACTION = 8, 5e-5, 0.25
@@ -104,9 +103,7 @@ def main() -> None:
 
 
 def write_made_up_table(folder: Path) -> Path:
-    """Write synthetic images and a table of them, as a hospital might: two findings that are known, one that is
-    new.
-    """
+    """Write synthetic radiographs and a table as a hospital might have it: two known findings and a new one."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     with (folder / "images.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)

@@ -55,8 +55,7 @@ NO_REFERENCE = {
     "reporting.calibration_text": "of the command line",
     "reporting.committed_reports": "of examples/write_card.py alone",
     "reporting.figures": "of the report",
-    "training.vit_checkpoints": "beneath training.initialization",
-    "training.vit_layouts": "beneath training.initialization",
+    "training.vit_sources": "beneath training.initialization",
 }
 """Modules, or folders of them, that the reference leaves out, and why."""
 

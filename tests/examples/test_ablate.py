@@ -77,7 +77,7 @@ def test_runs_are_kept_and_their_table_is_put_into_the_report(script, teacher, t
     monkeypatch.setattr(script, "LEARNING_RATE", 1e-3)
     with pytest.raises(AssertionError, match="was run again"):
         script.main()
-    assert f"{kept} is of other settings (learning_rate) and is made anew" in capsys.readouterr().out
+    assert f"{kept} has other settings (learning_rate) and is run again" in capsys.readouterr().out
 
 
 def test_only_figures_of_the_same_settings_are_kept(script, tmp_path, capsys):
@@ -92,8 +92,8 @@ def test_only_figures_of_the_same_settings_are_kept(script, tmp_path, capsys):
     assert not script.is_kept(path, script.settings_of(script.VARIANTS["full"], arguments))
     assert not script.is_kept(path, script.settings_of(script.VARIANTS["no_prior"], arguments))
     assert capsys.readouterr().out.splitlines() == [
-        f"{path} is of other settings (images) and is made anew",
-        f"{path} is of other settings (images, variant) and is made anew",
+        f"{path} has other settings (images) and is run again",
+        f"{path} has other settings (images, variant) and is run again",
     ]
     path.write_text(json.dumps({"everything": {"AUROC": 0.7}}))
     assert not script.is_kept(path, settings)

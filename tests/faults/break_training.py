@@ -31,7 +31,7 @@ import psutil
 from forks import ENVIRONMENT, PATIENCE, STEPS, Fork, row, same_run, step_of, table_head, train, training_words
 from forks import write_images as write_training_images
 
-from clarity_hf.training.checkpoints import best_checkpoint, damage_of, last_whole_checkpoint
+from clarity_hf.training.checkpoint_manifest import best_checkpoint, damage_of, last_whole_checkpoint
 
 MIB = 2**20
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from forks import STEPS, Fork, row, same_run, step_of, table_head, train, write_images
 
-from clarity_hf.training.checkpoints import damage_of
+from clarity_hf.training.checkpoint_manifest import damage_of
 
 
 def main() -> int:

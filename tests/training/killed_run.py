@@ -23,7 +23,7 @@ from clarity_hf import ClarityImageProcessor
 from clarity_hf.data.sources import PhantomRows
 from clarity_hf.data.transforms import ImageTransform, TransformedDataset
 from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments
-from clarity_hf.training.checkpoints import last_whole_checkpoint
+from clarity_hf.training.checkpoint_manifest import last_whole_checkpoint
 
 IMAGES, BATCH, EPOCHS = 24, 4, 3
 STEPS = EPOCHS * IMAGES // BATCH

@@ -182,14 +182,14 @@ def dinov3(**changes):
 
 
 @pytest.mark.parametrize("as_state", [False, True])
-def test_of_timm_s_dinov3_everything_is_taken_but_rope_which_is_told(as_state):
+def test_of_timm_s_dinov3_everything_is_taken_but_rope_which_is_reported(as_state):
     source = dinov3(num_reg_tokens=0)
     config = config_from_vit(source, id2label={0: "Mass"}, class_attention_layers=1)
     model = ClarityModel(config).eval()
     own = model.embeddings.patch_positions.clone()
     report = initialize_from_vit(model, source.state_dict() if as_state else source, class_token_noise=0)
     assert report.rotary
-    assert "rotary positions (RoPE) of the source are not here" in str(report)
+    assert "rotary positions (RoPE) of the source are not supported" in str(report)
     assert report.initialised == ["embeddings.patch_positions"]
     assert torch.equal(model.embeddings.patch_positions, own)
     assert len(report.folded) == 8
@@ -303,7 +303,7 @@ def test_the_report_reads_as_text():
         "class_token_head.attention.q_proj.weight, class_token_head.attention.q_proj.bias, "
         "class_token_head.attention.k_proj.weight, … 17 more)\n"
         "  unused: 2 (classifier.weight, classifier.bias)\n"
-        "  LayerNorm eps: 1e-06, the source's is 1e-12: set layer_norm_eps to take it over"
+        "  LayerNorm eps: 1e-06, the source's is 1e-12: set layer_norm_eps to use the same"
     )
     assert "the source's is unknown" in str(initialize_from_vit(model, vit().state_dict()))
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from clarity_hf import ClarityForMultiLabelLocalization
 from clarity_hf.training import ClarityTrainingArguments
-from clarity_hf.training.checkpoints import is_whole, last_whole_checkpoint
+from clarity_hf.training.checkpoint_manifest import is_whole, last_whole_checkpoint
 from clarity_hf.training.runs import last_checkpoint
 
 HERE = Path(__file__).parent

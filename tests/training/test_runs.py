@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from clarity_hf.training import ClarityTrainingArguments
-from clarity_hf.training.checkpoints import is_whole, last_whole_checkpoint
+from clarity_hf.training.checkpoint_manifest import is_whole, last_whole_checkpoint
 from clarity_hf.training.runs import last_checkpoint, parse_arguments, to_flags
 
 

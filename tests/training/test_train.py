@@ -117,7 +117,7 @@ def test_masks_alone_are_no_prior_for_images_without_any(tmp_path):
     write_phantoms(tmp_path / "images", 20, seed=3, size=64)
     shutil.rmtree(tmp_path / "images" / "masks")
     options = ("--data_dir", tmp_path / "images", "--prior", "masks", "--output_dir", tmp_path / "out")
-    with pytest.raises(ValueError, match="`prior` must be auto, atlas or none where no image has a mask, got masks"):
+    with pytest.raises(ValueError, match="`prior` must be auto, atlas or none if no image has a mask, got masks"):
         run(*options)
 
 
@@ -183,7 +183,7 @@ def test_cached_logits_distil_with_the_atlas_from_a_folder_of_images(tmp_path, m
 
     monkeypatch.setattr(training, "cache_teacher_logits", cache)
     run(*options)
-    assert asked == {"batch_size": 50, "num_workers": 1}
+    assert asked == {"views": ("identity", "mirror"), "batch_size": 50, "num_workers": 1}
     assert "saved" in capsys.readouterr().out
     assert logged_parts(tmp_path / "out") == {
         *("loss_class_token", "loss_patch", "loss_orthogonal", "loss_foreground", "loss_background"),
@@ -249,7 +249,7 @@ def test_only_one_data_set_is_streamed(tmp_path):
     for name in ("one", "two"):
         write_phantoms(tmp_path / name, 20, seed=3, size=64)
     options = ("--data_dir", tmp_path / "one", tmp_path / "two", "--streaming", "--max_steps", "3")
-    with pytest.raises(ValueError, match="`streaming` must be of one data set"):
+    with pytest.raises(ValueError, match="`streaming` must be used with one data set"):
         run(*options, "--output_dir", tmp_path / "out")
 
 

@@ -11,16 +11,16 @@ PARSER_READS_ALL: dict[str, Any] = {
     "ignore_unknown_options": True,
     "help_option_names": [],
 }
-"""Settings of the command: its words, `--help` among them, are the recipe's and the Trainer's."""
+"""Settings of the command, whose arguments (`--help` too) are parsed by the recipe and the Trainer."""
 
 
 def train(context: typer.Context) -> None:
-    """Train on image labels, or go on with a run.
+    """Train on image labels, or resume a run.
 
-    Words are [CONFIG.yaml] [--FIELD VALUE ...], with the fields of the recipe and of the Trainer's arguments.
+    Arguments are [CONFIG.yaml] [--FIELD VALUE ...], with the fields of the recipe and of the Trainer's arguments.
     """
     from clarity_hf.training.train import main
 
-    # As launchers do: the parser reads its words there, and the name that its help begins with.
+    # As launchers do: the parser reads its arguments and the program's name there.
     sys.argv = [context.command_path, *context.args]
     main()

@@ -3,9 +3,9 @@
 
 from clarity_hf.teacher import Teacher
 
+from .adaptation import adapt_findings
 from .arguments import ClarityTrainingArguments
 from .initialization import config_from_vit, initialize_from_vit
-from .other_findings import adapt_findings
 from .teacher_cache import cache_teacher_logits
 from .trainer import ClarityDistillationTrainer
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Where training starts: weights of a DINO or another ViT, or of a CLARiTy with other findings.
+"""Initialising a model from DINO or another ViT, or from a CLARiTy with other findings.
 
 Sources: DINO (Caron et al., arXiv 2104.14294) and DINOv2 (Oquab et al., arXiv 2304.07193), whose checkpoints come in
 the layouts of transformers and timm; class tokens copied from the one class token: MCTformer (Xu et al., arXiv
@@ -22,32 +22,40 @@ from torch import nn
 from clarity_hf.configuration_clarity import ClarityConfig
 from clarity_hf.modeling_clarity import ClarityPreTrainedModel
 
-from .other_findings import AdaptationReport, TokenNoise, listed, match_findings, rows_by_finding, state_by_short_name
-from .vit_checkpoints import Checkpoint, config_from_vit, read_checkpoint
-from .vit_layouts import extra_tokens, find_layout, observed_architecture, translate, widened
+from .adaptation import AdaptationReport, TokenNoise, listed, match_findings, rows_by_finding, state_by_short_name
+from .vit_sources import (
+    Checkpoint,
+    config_from_vit,
+    extra_tokens,
+    find_layout,
+    observed_architecture,
+    read_checkpoint,
+    translate,
+    widened,
+)
 
 OPTIONAL_BIAS = re.compile(r".*(?:_proj|projection|fc1|fc2)\.bias")
-"""Biases that a source may lack: zero does the same."""
+"""Biases that a source may lack; zero is equivalent."""
 
 
 @dataclass
 class InitializationReport:
-    """Where each weight of a model comes from. Every name of its state dict is in exactly one list but `unused`.
+    """Where each weight of a model comes from. Every name of its state dict is in exactly one list besides `unused`.
 
     Args:
         layout: `"transformers"`, `"timm"` (DINO's and DINOv2's own files too) or `"clarity"`.
-        eps: LayerNorm's ε of the source, None where it is unknown, and of the model.
+        eps: LayerNorm's ε of the source (None if unknown) and of the model.
         matched: Copied one to one.
         resampled: Patch positions, resampled bicubically to the model's patch grid.
         copied_to_classes: Class tokens and positions, each a noisy copy of the source's one.
         folded: Recomputed without changing the function: LayerScale multiplied into the layer before it, the patch
             embedding summed or spread over channels.
         zeroed: Biases that the source does not have.
-        initialised: Not in the source: they stay as they were.
-        unused: What the source has and the model does not; its own names. Of position embeddings, which rows.
-        findings: For a CLARiTy source whose findings are known, what became of them.
-        rotary: Whether the source turns queries and keys by their place (RoPE), which the model does not do: then the
-            encoder does not compute what the source computes, and has to learn it again.
+        initialised: Not in the source, and left unchanged.
+        unused: The source's names that the model has no use for; of position embeddings, which rows.
+        findings: How findings were matched, if a CLARiTy source names its own.
+        rotary: Whether the source rotates queries and keys by position (RoPE). The model does not, so its encoder does
+            not compute what the source computes until it is trained.
     """
 
     layout: str
@@ -72,14 +80,14 @@ class InitializationReport:
             lines.append(f"  {self.findings}")
         if self.rotary:
             lines.append(
-                "  rotary positions (RoPE) of the source are not here: places come from the model's own patch "
-                "positions, and the blocks have to get used to them"
+                "  rotary positions (RoPE) of the source are not supported: the model uses its own patch positions, "
+                "to which the blocks have to adapt in training"
             )
         source, own = self.eps
         if source is None:
             lines.append(f"  LayerNorm eps: {own:g}, the source's is unknown")
         elif source != own:
-            lines.append(f"  LayerNorm eps: {own:g}, the source's is {source:g}: set layer_norm_eps to take it over")
+            lines.append(f"  LayerNorm eps: {own:g}, the source's is {source:g}: set layer_norm_eps to use the same")
         return "\n".join(lines)
 
 
@@ -104,15 +112,15 @@ def initialize_from_vit(
     class_token_noise: float = 0.02,
     generator: torch.Generator | None = None,
 ) -> InitializationReport:
-    """Start a model from a ViT, in place. If it raises, the model is as it was.
+    """Initialise a model from a ViT, in place. The model is unchanged if this raises.
 
-    Patch embedding, blocks, final LayerNorm and patch positions are those of the source. Its one class token and the
-    position of it are copied to every finding, plus noise: identical tokens have identical gradients and would never
-    part. Positions are resampled bicubically without antialiasing where the patch grids differ, as DINO, transformers
-    and the model itself do for other image sizes (timm antialiases). DINOv2's LayerScale is multiplied into the layer
-    before it, an RGB patch embedding summed for a model of one channel (or a grey one spread over the channels): the
-    encoder computes what the source computes. Register and distillation tokens are left out, which changes that, and
-    so does RoPE, which the blocks of DINOv3 have in place of positions: the report says so.
+    Patch embedding, blocks, final LayerNorm and patch positions are those of the source. Its single class token and
+    that token's position are copied to every finding with noise, as identical tokens would have identical gradients
+    and never diverge. Positions are resampled bicubically without antialiasing if the patch grids differ, as DINO,
+    transformers and the model itself do for other image sizes (timm antialiases). DINOv2's LayerScale is multiplied
+    into the layer before it, and an RGB patch embedding is summed for a model of one channel (or a grey one spread
+    over the channels). The encoder then computes what the source computes, unless the source has register or
+    distillation tokens, which are left out, or RoPE in place of positions, as DINOv3 has; the report says so.
 
     From a CLARiTy checkpoint everything that fits is copied, heads and class tokens too; findings are matched by name
     as in [`adapt_findings`].
@@ -122,7 +130,7 @@ def initialize_from_vit(
         source: A Hub id or folder in the layout of transformers (ViT, DeiT, DINOv2, with registers too) or timm
             (DINOv3 too; `timm/...`, `hf-hub:timm/...`), a packaged checkpoint such as `clarity-s16-224`, a
             `.safetensors` file, a module of transformers or timm, or a state dict. Safetensors only. A state dict does
-            not tell its number of attention heads: it is taken to be the model's. Of a DINO file the teacher is taken.
+            not state its number of attention heads: the model's is assumed. Of a DINO file the teacher is used.
         class_token_noise: Standard deviation of the noise on class tokens and class positions, at least 0.
         generator: Source of the noise, on the CPU; by default one with seed 0. Global random state stays as it is.
 
@@ -130,11 +138,11 @@ def initialize_from_vit(
         [`InitializationReport`]; `print` it for the log.
 
     Raises:
-        ValueError: The source has another architecture (the message says which config fits), a layout that is not
-            known, pickled weights, or parts that ClarityModel does not have, such as a SwiGLU MLP.
-        TypeError: `model` or `source` is of another type.
-        FileNotFoundError: There is no such file.
-        OSError: There is no such repository, or it has no safetensors.
+        ValueError: The source has another architecture (the message says which config fits), an unknown layout,
+            pickled weights, or parts that ClarityModel does not have, such as a SwiGLU MLP.
+        TypeError: `model` or `source` has an unsupported type.
+        FileNotFoundError: No such file.
+        OSError: No such repository, or one without safetensors.
     """
     if not isinstance(model, ClarityPreTrainedModel):
         raise TypeError(f"`model` must be a CLARiTy model, got {type(model).__name__}. Build one from ClarityConfig.")
@@ -170,7 +178,7 @@ def _plan_from_vit(
             f"{listed(found.unplaced)}. Without them it would compute something else: choose another checkpoint."
         )
     _check_architecture(observed_architecture(found.tensors) | _stated(read), config)
-    # A state dict does not tell; blocks of this kind without positions are DINOv3's.
+    # A state dict does not say so, but only DINOv3 has blocks of this kind and no positions.
     rotary = read.rotary or ("positions" not in found.tensors and any(key.endswith(".gamma_1") for key in read.state))
     plan = _Plan(unused=found.unused, rotary=rotary)
     _plan_class_tokens_and_positions(plan, found.tensors, read, prefix, own, config, noise)
@@ -182,7 +190,7 @@ def _plan_from_vit(
 
 
 def _stated(read: Checkpoint) -> dict[str, Any]:
-    """What only the config tells."""
+    """The part of the architecture that only a config states."""
     return {name: value for name, value in read.architecture.items() if name in ("num_attention_heads", "hidden_act")}
 
 
@@ -198,7 +206,7 @@ def _check_architecture(source: dict[str, Any], config: ClarityConfig) -> None:
 
 
 def _complete(plan: _Plan, own: dict[str, torch.Tensor], config: ClarityConfig) -> None:
-    """Fit the channels, set biases that the source lacks to zero, and check that the encoder is whole and fits."""
+    """Fit the channels, set missing biases to zero, and check that the encoder is complete and fits."""
     _fit_channels(plan, config.num_channels)
     encoder = [name for name in own if name.startswith(("embeddings.patch_projection", "layers."))]
     for name in encoder:
@@ -209,7 +217,7 @@ def _complete(plan: _Plan, own: dict[str, torch.Tensor], config: ClarityConfig) 
     if missing:
         raise ValueError(
             f"`source` must have all weights of a ViT, got none for {len(missing)}{listed(missing)}. "
-            "Give the whole checkpoint."
+            "Give the complete checkpoint."
         )
     for name, tensor in plan.tensors.items():
         if tensor.shape != own[name].shape:
@@ -273,7 +281,7 @@ def _position_grid(
 ) -> tuple[int, tuple[int, int]]:
     """How many of `count` positions precede the patches', and the patches' grid.
 
-    Weights do not tell their grid: a known one goes first, then a square, then the model's own.
+    Weights do not state their grid: a known one is tried first, then a square, then the model's own.
     """
     for tokens in leading:
         if known is not None and count - tokens == math.prod(known):
@@ -287,7 +295,7 @@ def _position_grid(
             return tokens, config.patch_grid
     raise ValueError(
         f"`source` must have positions for a square grid of patches or for a known one, got {count}. Give the folder "
-        "or the module, which know their image size."
+        "or the module, which state their image size."
     )
 
 
@@ -334,7 +342,7 @@ def _fit_channels(plan: _Plan, channels: int) -> None:
 def _plan_from_clarity(
     read: Checkpoint, prefix: str, own: dict[str, torch.Tensor], config: ClarityConfig, noise: TokenNoise
 ) -> _Plan:
-    """Everything that fits, by name: a head of which a weight has another shape stays out as a whole."""
+    """Everything that fits, by name; a head with any weight of another shape is left out entirely."""
     root = prefix.removesuffix("clarity.")
     keys = {key.removeprefix(root).removeprefix("clarity."): key for key in read.state if key.startswith(root)}
     state = {name: widened(read.state[key]) for name, key in keys.items()}

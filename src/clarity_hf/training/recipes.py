@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What the recipes share: the fields that say which images are seen and how, and what is done with them."""
+"""What both training recipes share: options of the data, opening it, fitting and saving."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transformers.trainer_utils import PredictionOutput
 from clarity_hf.data.sources import Source, open_sources
 from clarity_hf.files import empty_folder, move_files
 
-from .checkpoints import best_checkpoint, named_save_failures, require_whole
+from .checkpoint_manifest import best_checkpoint, named_save_failures, require_whole
 from .runs import drop_pickle, last_checkpoint, parse_arguments
 
 
@@ -93,7 +93,7 @@ def run_command(
 
 
 def require_reporters(args: TrainingArguments) -> None:
-    """Refuse what `report_to` names where its package is not installed: the Trainer would, when all else is done.
+    """Refuse `report_to` at once if its package is missing; the Trainer would do so only after loading everything.
 
     Raises:
         ImportError: A package is missing.
@@ -112,10 +112,10 @@ def open_recipe_sources(recipe: DataRecipe, phantom_size: int, seed: int, **opti
     """The data sets of a recipe by name.
 
     Args:
-        recipe: Names them.
+        recipe: Options of the data.
         phantom_size: Side in pixels at which phantoms are drawn.
-        seed: Of phantoms and of splits that are drawn.
-        options: More of those of [`open_sources`], whose errors are raised.
+        seed: Seed of phantoms and of random splits.
+        options: Further options of [`open_sources`], whose errors are raised.
     """
     return open_sources(
         recipe.data_dir,
@@ -134,16 +134,16 @@ def open_recipe_sources(recipe: DataRecipe, phantom_size: int, seed: int, **opti
 
 
 def images_that_decide(validations: Mapping[str, Any], args: TrainingArguments) -> tuple[Any, Any]:
-    """What the Trainer evaluates on, and of it the images of the last data set, by which the epoch is chosen.
+    """The Trainer's evaluation data, and the part of it from the last data set, by which the epoch is chosen.
 
-    Mixed, images of two sources would be told apart by their look: each is measured by itself, and the last decides.
+    Each data set is measured separately: in a mixture, a model could score by telling the sources apart.
 
     Args:
         validations: Validation images by the name of their data set.
-        args: Of the Trainer. With several data sets its metric for the best epoch is changed to that of the last.
+        args: Arguments of the Trainer. With several data sets, its metric for the best epoch becomes the last one's.
 
     Returns:
-        What the Trainer evaluates on, by name where there are several, and the images of the last.
+        The evaluation data, by name if there are several data sets, and the images of the last.
     """
     target, validation = list(validations.items())[-1]
     if len(validations) == 1:
@@ -153,15 +153,15 @@ def images_that_decide(validations: Mapping[str, Any], args: TrainingArguments) 
 
 
 def fit(trainer: Trainer, recipe: DataRecipe, validation: Any) -> PredictionOutput:
-    """Train, from the last checkpoint where this very run was stopped, and predict the validation images.
+    """Train, resuming from the last checkpoint if this same run was stopped, and predict the validation images.
 
     Returns:
         Logits and labels `(n, F)` and the metrics on them, such as `validation_auroc`.
 
     Raises:
         OSError: A checkpoint could not be written.
-        ValueError: The output folder is of another run, or the checkpoint to go on from, or the best one so far, is
-            damaged.
+        ValueError: The output folder belongs to another run, or the checkpoint to resume from or the best one so far
+            is damaged.
     """
     described = asdict(recipe)
     described.pop("image_cache")  # it moves an image by half a grey value at most
@@ -181,8 +181,8 @@ def fit(trainer: Trainer, recipe: DataRecipe, validation: Any) -> PredictionOutp
 def save_run(trainer: Trainer) -> None:
     """Leave the model, its image processor and the run's history in the output folder; every process calls this.
 
-    Each file takes its place whole: a run that is killed here leaves what was there before. Nothing goes to the Hub
-    yet: the card is not there.
+    Files are replaced atomically, so a run killed here leaves the previous ones. Nothing is pushed to the Hub yet,
+    because the card is still missing.
     """
     folder = Path(trainer.args.output_dir)
     staging = folder / ".unfinished"

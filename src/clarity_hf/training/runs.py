@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What trainings share: the defaults of their commands, the epoch told to the data, and resuming the right run."""
+"""What all trainings share: default arguments, the command line, callbacks, and resuming the right run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from transformers import HfArgumentParser, TrainerCallback, TrainingArguments
 
 from .arguments import has_native_bf16
-from .checkpoints import last_whole_checkpoint
+from .checkpoint_manifest import last_whole_checkpoint
 
 COMPARED = (
     "seed",
@@ -33,7 +33,7 @@ COMPARED = (
     "distillation_temperature",
     "map_distillation_weight",
 )
-"""Arguments of the Trainer that make another run. Its length is not among them: a run may be prolonged."""
+"""Arguments of the Trainer that distinguish runs. The number of epochs does not: a run may be extended."""
 
 
 def default_arguments() -> dict[str, Any]:
@@ -61,21 +61,21 @@ def default_arguments() -> dict[str, Any]:
 def parse_arguments(
     data_classes: Sequence[Any], defaults: Mapping[str, Any], words: Sequence[str] | None = None
 ) -> tuple[Any, ...]:
-    """Arguments of a training from the command line, in front of which a YAML or JSON file may stand.
+    """Parse the arguments of a training, optionally preceded by a YAML or JSON file.
 
-    `clarity-hf train stage.yaml --learning_rate 1e-4` takes from the file what the command line does not say. Names
-    are spelt with underscores or hyphens, here and there; `null` in a file is the default.
+    `clarity-hf train stage.yaml --learning_rate 1e-4` takes from the file what the command line leaves out. Both take
+    names with underscores or hyphens; `null` in a file means the default.
 
     Args:
         data_classes: Dataclasses whose fields are the arguments.
-        defaults: Of the command, by name, instead of those of the dataclasses.
-        words: The command line, by default that of the process.
+        defaults: Defaults of the command by name, in place of those of the dataclasses.
+        words: Command line; by default that of the process.
 
     Returns:
         An instance of each class.
 
     Raises:
-        ValueError: The file is no mapping of names to values, or an argument is unknown.
+        ValueError: The file does not map names to values, or an argument is unknown.
     """
     parser = HfArgumentParser(data_classes)
     parser.set_defaults(**defaults)
@@ -89,7 +89,7 @@ def parse_arguments(
 
 
 def to_flags(arguments: Mapping[str, Any]) -> list[str]:
-    """Arguments as a command line has them: a dict as JSON, a list as several words, and None left out."""
+    """Arguments as words of a command line: a dict as JSON, a list as several words, None left out."""
     flags: list[str] = []
     for name, value in arguments.items():
         if value is None:
@@ -99,43 +99,44 @@ def to_flags(arguments: Mapping[str, Any]) -> list[str]:
     return flags
 
 
-class EpochTeller(TrainerCallback):
-    """Tells the training data which epoch begins, so that crops and phantoms are drawn anew.
+class SetEpochCallback(TrainerCallback):
+    """Sets the epoch of the training data, so that crops and phantoms are drawn again in each epoch.
 
-    Accelerate does so only for some samplers.
+    Accelerate does so for some samplers only.
     """
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Pass the epoch on to data that can be told of it."""
+        """Call `set_epoch` of the training data, if it has one."""
         dataset = kwargs["train_dataloader"].dataset
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(int((state.epoch or 0) + 1e-6))
 
 
-class LastStepTeller(TrainerCallback):
-    """Logs the loss of the last steps too: a run that is shorter than `logging_steps` would show none."""
+class LogLastStepCallback(TrainerCallback):
+    """Also logs the loss of the last steps, as a run shorter than `logging_steps` would otherwise log none."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for a log at the end of the run, unless there shall be none."""
+        """Request a log at the end of the run, unless logging is off."""
         if state.global_step >= state.max_steps and args.logging_strategy != "no":
             control.should_log = True
 
 
 def last_checkpoint(args: TrainingArguments, described: Mapping[str, Any]) -> str | None:
-    """The last whole checkpoint in the output folder, if this very run was stopped there.
+    """The last intact checkpoint in the output folder, if it belongs to this same run.
 
-    Checkpoints that a kill, a full or a failing disk left torn are passed over with a warning.
+    Checkpoints that a kill or a full or failing disk damaged are skipped with a warning.
 
     Args:
-        args: Name the folder; the process that saves writes `run.json` into it. Those in `COMPARED` must be the same.
-        described: What the run is, JSON values by name: all but the arguments of the Trainer.
+        args: Arguments of the Trainer. Those in `COMPARED` must equal the earlier run's. The process that saves
+            writes `run.json` into the output folder.
+        described: Description of the run apart from the Trainer's arguments, JSON values by name.
 
     Returns:
-        The checkpoint's path, or None where there is none, or none that was finished, to go on from.
+        The checkpoint's path, or None if there is no intact checkpoint.
 
     Raises:
-        ValueError: The folder holds checkpoints of another run, of another number of processes, or of weights alone,
-            or no readable record of the run that made them.
+        ValueError: The folder has checkpoints of another run, of another number of processes or without optimizer, or
+            no readable record of the run that made them.
     """
     folder = Path(args.output_dir)
     record = folder / "run.json"
@@ -149,7 +150,7 @@ def last_checkpoint(args: TrainingArguments, described: Mapping[str, Any]) -> st
                 "Give another --output_dir, or name the checkpoint by --resume_from_checkpoint."
             )
         changed = [name for name in described if earlier.get(name) != described[name]]
-        # A folder of an earlier version has no record of these.
+        # Folders of earlier versions have no record of these.
         changed += [name for name in settings if name in earlier and earlier[name] != settings[name]]
         if changed:
             raise ValueError(
@@ -160,7 +161,7 @@ def last_checkpoint(args: TrainingArguments, described: Mapping[str, Any]) -> st
     if args.should_save:
         folder.mkdir(parents=True, exist_ok=True)
         described = {**described, **settings, "processes": args.world_size}
-        # The other processes may be reading it.
+        # Other processes may be reading it.
         record.with_suffix(".part").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         record.with_suffix(".part").replace(record)
     return None
@@ -172,12 +173,12 @@ def _read_record(record: Path) -> dict[str, Any]:
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"`output_dir` must hold a readable {record.name}, got {record}: {error}. Give another --output_dir, or "
-            "name a checkpoint to go on from by --resume_from_checkpoint."
+            "name a checkpoint by --resume_from_checkpoint."
         ) from error
 
 
 def drop_pickle(folder: str | Path) -> None:
-    """Remove the Trainer's `training_args.bin`, a pickle that nothing loads: the folder is to be handed on."""
+    """Remove the Trainer's `training_args.bin`, a pickle that nothing loads, from a folder that may be shared."""
     (Path(folder) / "training_args.bin").unlink(missing_ok=True)
 
 

@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """The teacher's logits, computed once per image for fixed views and kept in a folder.
 
-A training step then costs no forward of the teacher. It serves views that do not change: the whole image and its
-mirror image. Random crops and endless phantoms need the teacher online.
+A training step then needs no forward pass of the teacher. This works for fixed views, the image and its mirror image.
+Random crops and endless phantoms need the teacher online.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.teacher import Teacher
 
 FORMAT_VERSION = 1
-"""Part of every fingerprint: raise it when the files or the way from an image to `pixel_values` change."""
-
+"""Part of every fingerprint; raise it when the files or the path from an image to `pixel_values` change."""
 
 VIEWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "identity": lambda pixel_values: pixel_values,
@@ -110,12 +109,12 @@ class TeacherLogits:
         self.known: dict[bytes, np.ndarray] = {}
 
     def read(self) -> None:
-        """Read what is in the folder; a damaged file is deleted with a warning and its images are computed anew."""
+        """Read what is in the folder; a damaged file is deleted with a warning and its images are computed again."""
         for path in sorted(self.folder.glob(f"{self.fingerprint}-*.safetensors")):
             try:
                 keys, logits = _read_part(path)
             except (SafetensorError, ValueError) as error:
-                logger.warning("%s is damaged and is deleted, its images are computed anew: %s", path, error)
+                logger.warning("%s is damaged and is deleted, its images are computed again: %s", path, error)
                 path.unlink(missing_ok=True)  # another run may have seen it too
                 continue
             self.known.update(zip(map(bytes, keys), logits, strict=True))
@@ -142,10 +141,10 @@ class TeacherLogits:
         self.known.update(zip(keys, logits.float().cpu().numpy(), strict=True))
 
     def write(self, keys: Sequence[bytes]) -> Path:
-        """Write the logits of images as one file, whole or not at all.
+        """Write the logits of images as one file, atomically.
 
         Args:
-            keys: Of images that are in memory; at least one.
+            keys: Keys of images in memory, at least one.
 
         Returns:
             The file's path.
@@ -175,19 +174,19 @@ def cache_teacher_logits(
 ) -> CachedTeacherRows:
     """Give every row the teacher's logits, computing those that the folder lacks.
 
-    Every image's file is read once, to know it by its content; only unknown images are decoded and pass the teacher,
-    on the device where it is. Of several processes (known once the training arguments are made) the first does it all
-    and the others wait for the result, so a first pass over many images may need a longer `ddp_timeout` or a run of
-    its own in one process. Logits are computed in float32, also where training uses a lower precision.
+    Every image's file is read once to identify it by its content; only unknown images are decoded and passed through
+    the teacher, on the teacher's device. With several processes (known once the training arguments are made) the first
+    does the work and the others wait, so a first pass over many images may need a longer `ddp_timeout` or a separate
+    run in one process. Logits are computed in float32, even if training uses a lower precision.
 
     Args:
-        rows: Map-style rows for [`ImageTransform`], before it; `image` at least.
-        teacher: As the Trainer would use it online.
-        image_processor: The student's: another one is another cache.
-        folder: Of the files; it may be shared by teachers, data sets and runs.
+        rows: Map-style rows with `image`, before [`ImageTransform`].
+        teacher: The teacher as the Trainer would use it online.
+        image_processor: The student's; another one makes another cache.
+        folder: Folder of the files; teachers, data sets and runs may share it.
         views: `("identity",)` or `("identity", "mirror")`; the second serves training with flips.
         batch_size: Images in a forward of the teacher.
-        part_size: New images after which a file is written: so many are lost at most when the run is stopped.
+        part_size: Number of new images after which a file is written, at most as many are lost if the run stops.
         num_workers: Processes that read and decode.
         progress: Whether to show a bar.
 
@@ -208,8 +207,6 @@ def cache_teacher_logits(
     if together:
         dist.broadcast_object_list(result)
     return CachedTeacherRows(rows, result[0])
-
-
 
 
 def fingerprint(teacher: Teacher, image_processor: ClarityImageProcessor, views: Sequence[str]) -> str:
@@ -320,7 +317,7 @@ def _require_fixed(rows: Any) -> None:
 
 
 def _epoch_dependent(rows: Any) -> Iterator[Any]:
-    """The innermost data sets that are told of the epoch."""
+    """The innermost data sets with a `set_epoch`."""
     if not hasattr(rows, "set_epoch"):
         return
     inner = getattr(rows, "datasets", None) or ([rows.rows] if hasattr(rows, "rows") else None)

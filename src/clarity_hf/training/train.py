@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The training recipe: image labels, anatomical priors and, where there is one, a teacher; from arguments to a model.
+"""The training recipe, from arguments to a model: image labels, anatomical priors and an optional teacher.
 
-`clarity-hf train` and `examples/train.py` are this with arguments from the command line.
+`clarity-hf train` and `examples/train.py` run it with arguments from the command line.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 from clarity_hf.reporting.model_card import write_model_card
 
 from . import ClarityDistillationTrainer, ClarityTrainingArguments, Teacher
+from .adaptation import adapt_findings
 from .initialization import config_from_vit, initialize_from_vit
-from .other_findings import adapt_findings
 from .recipes import (
     DataRecipe,
     fit,
@@ -101,7 +101,7 @@ class TrainingRecipe(DataRecipe):
     )
     teacher: str | None = field(default=None, metadata={"help": "Image classifier with the same findings."})
     teacher_cache: str | None = field(
-        default=None, metadata={"help": "Folder for the teacher's logits, each image asked once; with --augment flip."}
+        default=None, metadata={"help": "Folder for the teacher's logits, computed once; with --augment flip."}
     )
     balance_positives: bool = field(
         default=False, metadata={"help": "Weigh positives so that both classes of a finding count alike."}
@@ -110,8 +110,8 @@ class TrainingRecipe(DataRecipe):
     draw_rate: float = field(
         default=0.0,
         metadata={
-            "help": "Share of the training images without a finding into which findings are drawn, their place known: "
-            "for evidence_loss_weight of --config."
+            "help": "Share of the normal training images into which findings are drawn at known places, for "
+            "evidence_loss_weight of --config."
         },
     )
 
@@ -119,7 +119,7 @@ class TrainingRecipe(DataRecipe):
         if self.teacher_cache and (self.teacher is None or self.augment == "full"):
             raise ValueError(
                 "`teacher_cache` must come with --teacher and --augment flip or none, got "
-                f"--teacher {self.teacher} --augment {self.augment}. A crop needs the teacher's own look at it."
+                f"--teacher {self.teacher} --augment {self.augment}. Every random crop needs the teacher itself."
             )
         if self.model and self.init:
             raise ValueError(f"`init` must be left out with --model, got {self.init}. A checkpoint has its encoder.")
@@ -142,19 +142,19 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, float]:
-    """Train, evaluate, save; go on from the last checkpoint where this very run was stopped.
+    """Train, evaluate and save; resume from the last checkpoint if this same run was stopped.
 
     Args:
         recipe: What is trained, and on what.
-        args: Of the Trainer. With several data sets its metric for the best epoch is changed to that of the last.
+        args: Arguments of the Trainer. With several data sets, its metric for the best epoch becomes the last one's.
 
     Returns:
-        Metrics of the model on the validation images of the last data set, such as `validation_auroc`; chosen on them
-        are the epoch and the thresholds.
+        Metrics on the validation images of the last data set, such as `validation_auroc`. The epoch and the
+        thresholds are chosen on the same images.
 
     Raises:
-        OSError: A data set or a checkpoint is not there.
-        ValueError: Arguments do not fit the data or each other, or the output folder is of another run.
+        OSError: A data set or a checkpoint does not exist.
+        ValueError: Arguments do not fit the data or each other, or the output folder belongs to another run.
     """
     require_reporters(args)
     transformers.set_seed(args.seed)
@@ -176,7 +176,15 @@ def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, f
     model = build_model(recipe, findings, sample_labels(images))
     teacher = Teacher.from_pretrained(recipe.teacher, findings, processor) if recipe.teacher else None
     if teacher is not None and recipe.teacher_cache:
-        images = with_cached_logits(recipe, args, images, teacher, processor, recipe.teacher_cache)
+        images = cache_teacher_logits(
+            images,
+            teacher.to(args.device),
+            processor,
+            recipe.teacher_cache,
+            views=("identity", "mirror") if recipe.augment == "flip" else ("identity",),
+            batch_size=args.per_device_eval_batch_size,
+            num_workers=args.dataloader_num_workers,
+        )
         teacher = None
     transformed: Any = TransformedStream if recipe.streaming else TransformedDataset
     train_images = transformed(images, see, args.seed)
@@ -205,17 +213,17 @@ def save(
     data: Sequence[str],
     train_images: int | None,
 ) -> None:
-    """Leave the model with its thresholds, the run's history and a model card in the output folder.
+    """Save the model with its thresholds, the run's history and a model card in the output folder.
 
-    What training alone reads is at its defaults in the config: the run's own settings stand in its run.json.
+    Config fields that only training reads are reset to their defaults; `run.json` has the run's own settings.
 
     Args:
-        trainer: Has trained; every process calls this.
-        model: The one that it trained.
-        recipe: Arguments.
+        trainer: The Trainer after training; every process calls this.
+        model: The trained model.
+        recipe: What was trained, and on what.
         prediction: Logits and labels `(n, F)` of the validation images of the last data set, and the metrics on them.
         data: Names of the data sets.
-        train_images: How many there are, if known.
+        train_images: Number of training images, if known.
     """
     args = trainer.args
     scores = 1 / (1 + np.exp(-prediction.predictions.astype(np.float64)))
@@ -248,45 +256,15 @@ def save(
 
 
 def open_sources_with_prior(recipe: TrainingRecipe, phantom_size: int, seed: int) -> dict[str, Source]:
-    """As [`open_recipe_sources`]; a ValueError also where the foreground has nothing to learn from."""
+    """As [`open_recipe_sources`]; also raises a ValueError if the foreground has nothing to learn from."""
     options = {"masks_dir": recipe.masks_dir, "streaming": recipe.streaming}
     sources = open_recipe_sources(recipe, phantom_size, seed, **options)
     if recipe.prior == "masks" and not any(source.has_prior for source in sources.values()):
         raise ValueError(
-            f"`prior` must be auto, atlas or none where no image has a mask, got masks for {list(sources)}. Nothing "
-            "would teach the foreground: give --masks_dir or another --prior."
+            f"`prior` must be auto, atlas or none if no image has a mask, got masks for {list(sources)}. Give "
+            "--masks_dir or another --prior."
         )
     return sources
-
-
-def with_cached_logits(
-    recipe: TrainingRecipe,
-    args: ClarityTrainingArguments,
-    images: Any,
-    teacher: Teacher,
-    processor: ClarityImageProcessor,
-    folder: str,
-) -> Any:
-    """Training images with the teacher's logits, for each view of them that training will see.
-
-    Args:
-        recipe: Arguments; `augment` says which views there will be.
-        args: Of the Trainer: device, batch and workers.
-        images: Training images.
-        teacher: Whom to ask.
-        processor: The student's preprocessing.
-        folder: That keeps the logits, see [`cache_teacher_logits`].
-    """
-    views = ("identity", "mirror") if recipe.augment == "flip" else ("identity",)
-    return cache_teacher_logits(
-        images,
-        teacher.to(args.device),
-        processor,
-        folder,
-        views,
-        batch_size=args.per_device_eval_batch_size,
-        num_workers=args.dataloader_num_workers,
-    )
 
 
 def build_processor(recipe: TrainingRecipe) -> ClarityImageProcessor:
@@ -304,17 +282,17 @@ def build_processor(recipe: TrainingRecipe) -> ClarityImageProcessor:
 
 
 def join_images(recipe: TrainingRecipe, sources: dict[str, Source], seed: int) -> Any:
-    """The training images of all data sets one after the other, or the stream of one, shuffled.
+    """Concatenate the training images of all data sets, or shuffle the stream of a single one.
 
     Raises:
-        ValueError: Several streams, or `image_repeats` or `teacher_cache` of one.
+        ValueError: There are several streams, or a stream is combined with `image_repeats` or `teacher_cache`.
     """
     if not recipe.streaming:
         return JoinedRows([source.train for source in sources.values()])
     if len(sources) > 1 or recipe.image_repeats > 1 or recipe.teacher_cache:
         raise ValueError(
-            f"`streaming` must be of one data set, without --image_repeats and --teacher_cache, got {list(sources)}. "
-            "Leave --streaming out: rows with an index are read from disk too."
+            f"`streaming` must be used with one data set, without --image_repeats and --teacher_cache, got "
+            f"{list(sources)}. Leave --streaming out: rows with an index are read from disk too."
         )
     stream = next(iter(sources.values())).train
     return stream.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
@@ -340,7 +318,7 @@ def build_model(
             "image_size": recipe.image_size or ClarityConfig().image_size,
             "id2label": dict(enumerate(findings)),
             "prevalence": prevalence_of(labels).round(4).tolist(),
-            "background_suppression": recipe.prior != "none",  # without a prior the foreground is never taught
+            "background_suppression": recipe.prior != "none",  # without a prior the foreground is not trained
         } | changes
         if recipe.init:
             model = ClarityForMultiLabelLocalization(config_from_vit(recipe.init, **settings))
@@ -353,7 +331,7 @@ def build_model(
 
 
 def _report_new(checkpoint: str | None, missing: Collection[str]) -> None:
-    """Say which weights a changed config starts at random, and refuse a checkpoint that lacks some of its own."""
+    """Report the weights that a changed config starts at random; refuse a checkpoint that lacks its own weights."""
     if not missing:
         return
     with torch.device("meta"):
@@ -370,10 +348,10 @@ def continued_model(
     recipe: TrainingRecipe, findings: Sequence[str], changes: dict[str, Any]
 ) -> ClarityForMultiLabelLocalization:
     """A checkpoint with fields of its config changed, at the wanted size and for the wanted findings."""
-    # Lists with a value per finding wait for the findings to be there; the rest shapes the layers.
+    # Lists with a value per finding are set once the model has the findings; the rest shapes the layers.
     late = {name: changes[name] for name in PER_FINDING_FIELDS if name in changes}
     early = TRAINING_DEFAULTS | {name: value for name, value in changes.items() if name not in late}
-    # Suppression stays as the checkpoint has it: its foreground was taught where it was trained.
+    # Suppression stays as the checkpoint has it, because its foreground is already trained.
     model, loading = ClarityForMultiLabelLocalization.from_pretrained(
         recipe.model, use_safetensors=True, output_loading_info=True, **early
     )

@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """The teacher's recipe: a ConvNeXtV2, or another image classifier, fine-tuned on the same labels as CLARiTy.
 
-`examples/train_teacher.py` is this with arguments from the command line. The Trainer is the plain one of transformers.
+`examples/train_teacher.py` runs it with arguments from the command line, using the plain Trainer of transformers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.losses_clarity import multilabel_classification_loss
 from clarity_hf.safe_loading import load_foreign_model
 
-from .checkpoints import SealCheckpoints
+from .checkpoint_manifest import CheckpointManifestCallback
 from .optimization import MuonWithAdamW, block_matrices
 from .recipes import (
     DataRecipe,
@@ -48,7 +48,7 @@ from .recipes import (
     run_command,
     save_run,
 )
-from .runs import EpochTeller, LastStepTeller, default_arguments
+from .runs import LogLastStepCallback, SetEpochCallback, default_arguments
 from .trainer import CardKeepingTrainer
 
 DEFAULTS = default_arguments() | {"output_dir": "runs/teacher", "learning_rate": 2e-4, "weight_decay": 0.05}
@@ -63,7 +63,7 @@ SIZES = {
 """Blocks and widths of the four stages (Woo et al., arXiv 2301.00808)."""
 
 TAG = "clarity-teacher"
-"""By which a card of this recipe is known again; its licence is that of the weights."""
+"""Tag of cards that this recipe writes, whose licence is that of the weights."""
 
 CARD = """---
 {{ card_data }}
@@ -103,7 +103,7 @@ Mean AUROC {{ auroc }}.
 
 @dataclass
 class TeacherRecipe(DataRecipe):
-    """What teacher is trained, and on what."""
+    """Which teacher is trained, and on what."""
 
     model: str | None = field(
         default=None,
@@ -139,7 +139,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def train_teacher(recipe: TeacherRecipe, args: TrainingArguments) -> dict[str, float]:
-    """Train, evaluate, save: what it takes, returns and raises is as for `train` of the training recipe."""
+    """Train, evaluate and save; arguments, results and errors are those of [`clarity_hf.training.train.train`]."""
     require_reporters(args)
     transformers.set_seed(args.seed)
     processor = build_processor(recipe)
@@ -160,7 +160,7 @@ def train_teacher(recipe: TeacherRecipe, args: TrainingArguments) -> dict[str, f
         eval_dataset=evaluated,
         processing_class=processor,
         compute_loss_func=annotated_loss,
-        callbacks=[EpochTeller(), LastStepTeller(), SealCheckpoints()],
+        callbacks=[SetEpochCallback(), LogLastStepCallback(), CheckpointManifestCallback()],
         optimizers=(build_optimizer(model, args) if recipe.matrix_optimizer == "muon" else None, None),
         compute_metrics=MultilabelAuroc(findings, recipe.min_positives).of_prediction,
     )
@@ -262,12 +262,12 @@ def build_model(recipe: TeacherRecipe, findings: Sequence[str], prevalence: np.n
 
 
 def _require_all_but(replaced: Collection[str], name: str, loading: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of which more than the replaced tensors would be drawn at random."""
-    drawn = sorted({*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])} - set(replaced))
-    if drawn:
+    """Refuse a checkpoint if tensors other than the replaced ones would be initialised at random."""
+    absent = sorted({*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])} - set(replaced))
+    if absent:
         raise ValueError(
-            f"`model` must hold all tensors of its config.json, got {name} with {len(drawn)} missing or of another "
-            f"shape: {', '.join(drawn[:20])}. Fetch the file again, or correct config.json."
+            f"`model` must hold all tensors of its config.json, got {name} with {len(absent)} missing or of another "
+            f"shape: {', '.join(absent[:20])}. Fetch the file again, or correct config.json."
         )
 
 
@@ -293,7 +293,7 @@ def freeze_stages(model: PreTrainedModel, count: int) -> None:
         count: Stages; 0 freezes nothing.
 
     Raises:
-        ValueError: The model has no such stages, or not as many.
+        ValueError: The model has no such stages, or fewer.
     """
     if not count:
         return
@@ -310,10 +310,10 @@ def freeze_stages(model: PreTrainedModel, count: int) -> None:
 
 
 def drop_path_settings(config: PreTrainedConfig, rate: float) -> dict[str, Any]:
-    """How a model of this config is told its stochastic depth.
+    """Arguments of `from_pretrained` that set a model's stochastic depth.
 
     Raises:
-        ValueError: It has none, and `rate` is above 0.
+        ValueError: The model has no stochastic depth and `rate` is above 0.
     """
     if config.model_type == "timm_wrapper":
         return {"model_args": (config.model_args or {}) | {"drop_path_rate": rate}} if rate else {}
@@ -364,7 +364,7 @@ def licence_of_weights(name: str | None) -> tuple[str, str]:
     licence = (config.get("pretrained_cfg") or {}).get("license") or card.license
     if licence:
         return licence, f"Fine-tuned from {start}, whose weights are under {licence}."
-    return "unknown", f"Fine-tuned from {start}, whose licence was not found: look it up before these are handed on."
+    return "unknown", f"Fine-tuned from {start}, whose licence was not found: look it up before sharing these."
 
 
 def write_card(
@@ -379,12 +379,12 @@ def write_card(
     """Write `README.md` beside the model.
 
     Args:
-        folder: Of the model.
-        model: As it was trained.
-        recipe: Arguments.
-        prediction: Of the validation images, with their labels and metrics.
+        folder: Folder of the model.
+        model: The trained model.
+        recipe: What was trained, and on what.
+        prediction: Predictions for the validation images, with their labels and metrics.
         data: Names of the data sets.
-        train_images: Images trained on.
+        train_images: Number of training images.
         licence: From [`licence_of_weights`].
     """
     positives = (prediction.label_ids == 1).sum(0)

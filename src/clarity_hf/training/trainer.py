@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The Trainer of CLARiTy: labels, anatomical prior and, where there is one, a teacher."""
+"""The Trainer of CLARiTy: labels, anatomical priors and an optional teacher."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from clarity_hf.plain_card import replace_draft
 from clarity_hf.teacher import Teacher
 
 from .arguments import ClarityTrainingArguments
-from .checkpoints import SealCheckpoints
+from .checkpoint_manifest import CheckpointManifestCallback
 from .optimization import MuonWithAdamW, block_matrices, decaying_parameters, parameter_groups
-from .runs import EpochTeller, LastStepTeller, drop_pickle
+from .runs import LogLastStepCallback, SetEpochCallback, drop_pickle
 
 
 class CardKeepingTrainer(Trainer):
@@ -30,7 +30,7 @@ class CardKeepingTrainer(Trainer):
             drop_pickle(self.args.output_dir)
 
     def create_model_card(self, *args: Any, model_name: str | None = None, **kwargs: Any) -> None:
-        """Leave the card that is there, and else write the plain one; `push_to_hub` calls this.
+        """Keep an existing card or write the plain one; `push_to_hub` calls this.
 
         Args:
             args: Ignored, with `kwargs`: they are for the library's draft.
@@ -73,9 +73,9 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
         for added in fields(ClarityTrainingArguments):
             if not hasattr(self.args, added.name):  # plain TrainingArguments
                 setattr(self.args, added.name, added.default)
-        self.add_callback(EpochTeller())
-        self.add_callback(LastStepTeller())
-        self.add_callback(SealCheckpoints())
+        self.add_callback(SetEpochCallback())
+        self.add_callback(LogLastStepCallback())
+        self.add_callback(CheckpointManifestCallback())
         self.teacher = None
         if teacher is not None:
             findings = self.accelerator.unwrap_model(self.model).config.findings
@@ -106,7 +106,7 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
             loss = loss - (1 - self._background_warmup()) * weight * parts["background"]
         alpha = self.args.distillation_alpha
         parts = dict(parts)
-        # The teacher was not taught on drawn findings: it says nothing of images with any.
+        # The teacher was not trained on drawn findings: it is not asked about images that have some.
         drawn = inputs["finding_masks"].flatten(1).amax(-1) > 0 if "finding_masks" in inputs else None
         if self.teacher is not None and self.args.map_distillation_weight > 0:
             with self.compute_loss_context_manager():

@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Checkpoints of a run: sealed once all of one is written, and checked against the seal before a run goes on from it.
+"""Manifests of a run's checkpoints, by which damaged ones are found before a run resumes from them.
 
-The Trainer writes a checkpoint in place, file by file. What a kill, a full disk or a failing disk left of one is found
-here and passed over, or refused; no run goes on from it.
+The Trainer writes a checkpoint in place, file by file. A manifest is added once all files are written. Checkpoints
+that a kill, a full disk or a failing disk left damaged are skipped or refused.
 """
 
 from __future__ import annotations
@@ -25,51 +25,51 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 logger = logging.getLogger(__name__)
 
 SEAL = "whole.json"
-"""File of a checkpoint, its last: size in bytes and hash (BLAKE2b, 16 bytes) of every other file, by its path."""
+"""A checkpoint's manifest, written last: size in bytes and hash (BLAKE2b, 16 bytes) of every other file by path."""
 
 STATE = "trainer_state.json"
-"""The Trainer's own last file."""
+"""The last file that the Trainer writes."""
 
 
-class SealCheckpoints(TrainerCallback):
-    """Seals each checkpoint when every process has written its part, see [`seal_checkpoint`].
+class CheckpointManifestCallback(TrainerCallback):
+    """Writes each checkpoint's manifest when every process has written its part, see [`write_manifest`].
 
-    Folders that a search over hyperparameters makes of its trials are not sealed.
+    Folders of the trials of a hyperparameter search get none.
     """
 
     def on_save(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        """Seal what was just written.
+        """Write the manifest of the new checkpoint.
 
         Raises:
-            OSError: There is no room for the seal.
+            OSError: The disk has no room for it.
         """
         PartialState().wait_for_everyone()  # another process may still be writing its random state
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if args.should_save and checkpoint.is_dir():
             try:
-                seal_checkpoint(checkpoint)
+                write_manifest(checkpoint)
             except OSError as error:
                 raise _save_failure(checkpoint, error) from error
 
     def on_train_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        """Refuse weights of the best epoch, just loaded, that were damaged since their save.
+        """Refuse the best epoch's weights, just loaded, if they were damaged after they were saved.
 
         Raises:
-            ValueError: They were.
+            ValueError: They were damaged.
         """
-        # A second machine without a shared disk holds random states alone.
+        # A second machine without a shared disk has random states only.
         if args.should_save and args.load_best_model_at_end and state.best_model_checkpoint:
             require_whole(state.best_model_checkpoint)
 
 
-def seal_checkpoint(checkpoint: str | os.PathLike) -> None:
-    """Write `whole.json` into a checkpoint, whole or not at all.
+def write_manifest(checkpoint: str | os.PathLike) -> None:
+    """Write `whole.json` into a checkpoint atomically.
 
     Args:
-        checkpoint: Its folder, to which nobody writes any more.
+        checkpoint: Folder of a finished checkpoint.
 
     Raises:
-        OSError: A file cannot be read, or the seal not written.
+        OSError: A file cannot be read or the manifest cannot be written.
     """
     folder = Path(checkpoint)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (SEAL, f"{SEAL}.part"))
@@ -80,15 +80,15 @@ def seal_checkpoint(checkpoint: str | os.PathLike) -> None:
 
 
 def damage_of(checkpoint: str | os.PathLike, processes: int | None = None) -> str:
-    """What of a checkpoint is missing or not as it was written, for a message; empty where it is whole.
+    """Describe what is missing from a checkpoint or has changed; an empty string if it is intact.
 
-    A sealed one is compared with its seal, to the last bit. One without a seal is of an earlier version, or its run
-    was killed between the last file and the seal: its state must be JSON, its weights as long as their header says,
-    and what `torch.save` wrote must have the checksums that it was written with.
+    Files are compared with the manifest, to the last bit. A checkpoint without a manifest is from an earlier version
+    or its run was killed before writing it: its state must be JSON, its weights as long as their header says, and
+    files of `torch.save` must match their own checksums.
 
     Args:
-        checkpoint: Its folder.
-        processes: Of the run: so many random states must be there. None to take those that are.
+        checkpoint: Folder of the checkpoint.
+        processes: Number of processes of the run, each of which has a random state; None to accept any number.
     """
     folder = Path(checkpoint)
     if not has_state(folder):
@@ -102,43 +102,43 @@ def damage_of(checkpoint: str | os.PathLike, processes: int | None = None) -> st
 
 
 def is_whole(checkpoint: str | os.PathLike, processes: int) -> bool:
-    """Whether all of a checkpoint is there as it was written, see [`damage_of`]."""
+    """Whether a checkpoint is complete and unchanged, see [`damage_of`]."""
     return not damage_of(checkpoint, processes)
 
 
 def require_whole(checkpoint: str | os.PathLike) -> None:
-    """Refuse a damaged checkpoint; a path where none is, is left to the Trainer, which says so.
+    """Refuse a damaged checkpoint; a missing folder is left to the Trainer, which reports it.
 
     Raises:
-        ValueError: Part of it is missing or not as it was written.
+        ValueError: Part of the checkpoint is missing or has changed.
     """
     damage = damage_of(checkpoint) if Path(checkpoint).is_dir() else ""
     if damage:
         raise ValueError(
-            f"`checkpoint` must be as it was written, got {checkpoint}: {damage}. Delete it and give the same command "
-            "again: the run goes on from another checkpoint, and without the best one ends with its last weights."
+            f"`checkpoint` must be as it was written, got {checkpoint}: {damage}. Delete it and repeat the command: "
+            "the run resumes from another checkpoint, and ends with its last weights if the best ones are lost."
         )
 
 
 def best_checkpoint(checkpoint: str | os.PathLike) -> str | None:
-    """Path of the best checkpoint so far, as the state in a checkpoint names it, or None."""
+    """Path of the best checkpoint so far according to a checkpoint's state, or None."""
     state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
     return state.get("best_model_checkpoint")
 
 
 @contextlib.contextmanager
 def named_save_failures(trainer: Trainer) -> Iterator[None]:
-    """Around `trainer.train`: what a library says of a full disk, with the checkpoint that it was to write.
+    """Wrap `trainer.train`, so that an error of a library about a full disk names the unfinished checkpoint.
 
     Args:
-        trainer: With [`SealCheckpoints`] among its callbacks.
+        trainer: A Trainer with a [`CheckpointManifestCallback`].
 
     Raises:
-        OSError: A checkpoint could not be written. The earlier ones are as they were.
+        OSError: A checkpoint could not be written. Earlier ones are unchanged.
     """
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:  # of torch and safetensors, each in its own words
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors differ
         checkpoint = Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"
         if not (trainer.control.should_save and checkpoint.is_dir() and damage_of(checkpoint)):
             raise
@@ -146,23 +146,23 @@ def named_save_failures(trainer: Trainer) -> Iterator[None]:
 
 
 def has_state(checkpoint: Path) -> bool:
-    """Whether the Trainer's state, which the main process writes last, was written to its end."""
+    """Whether the Trainer's state, which the main process writes last, is complete."""
     try:
         json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # no UTF-8 is a ValueError too
+    except (FileNotFoundError, ValueError):  # invalid UTF-8 is a ValueError too
         return False
     return True
 
 
 def processes_of(checkpoint: Path, recorded: int | None = None) -> int | None:
-    """How many processes wrote a checkpoint that has its state, or None where a kill left too little to tell.
+    """Number of processes that wrote a checkpoint with a complete state, or None if that cannot be determined.
 
     Args:
-        checkpoint: Its folder.
-        recorded: By the run, if known: a kill may have left fewer random states.
+        checkpoint: Folder of the checkpoint.
+        recorded: Number that the run recorded, if known: a kill may have left fewer random states.
 
     Raises:
-        ValueError: It holds weights alone, as the Trainer saves them with `save_only_model`.
+        ValueError: The checkpoint has weights only, because it was saved with `save_only_model`.
     """
     names = {path.name for path in checkpoint.glob("rng_state*.pth")}
     if not names and not (checkpoint / "optimizer.pt").exists():
@@ -176,15 +176,15 @@ def processes_of(checkpoint: Path, recorded: int | None = None) -> int | None:
 
 
 def last_whole_checkpoint(folder: str | Path, processes: int = 1, recorded: int | None = None) -> Path | None:
-    """The last checkpoint of a folder that is whole, or None; what is passed over is named in a warning, with why.
+    """The last intact checkpoint of a folder, or None; damaged ones are skipped with a warning that says why.
 
     Args:
         folder: Output folder of a run.
-        processes: Of the run; a checkpoint of another number of processes cannot be resumed exactly.
+        processes: Number of processes of this run; only a checkpoint of as many can be resumed exactly.
         recorded: Number of processes with which the folder's run was started, if known.
 
     Raises:
-        ValueError: A checkpoint is of another number of processes, or of weights alone.
+        ValueError: A checkpoint was written by another number of processes, or has weights only.
     """
     found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     for checkpoint in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
@@ -207,7 +207,7 @@ def last_whole_checkpoint(folder: str | Path, processes: int = 1, recorded: int 
 def _save_failure(checkpoint: Path, error: Exception) -> OSError:
     return OSError(
         f"`output_dir` must have room for a checkpoint, got a failure while {checkpoint} was written: {error}. "
-        "Free space and give the same command again: the run goes on from its last whole checkpoint."
+        "Free space and repeat the command: the run resumes from its last intact checkpoint."
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clarity_hf import ClarityForMultiLabelLocalization
-from clarity_hf.training.other_findings import adapt_findings
+from clarity_hf.training.adaptation import adapt_findings
 
 _spec = importlib.util.spec_from_file_location("tiny_vits", Path(__file__).with_name("tiny_vits.py"))
 tiny_vits = importlib.util.module_from_spec(_spec)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from transformers import TrainerCallback
 
-from clarity_hf.training.checkpoints import (
+from clarity_hf.training.checkpoint_manifest import (
     SEAL,
     best_checkpoint,
     damage_of,

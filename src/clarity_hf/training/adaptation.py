@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""A CLARiTy model for other findings: what is known by name is kept, the rest starts sensibly.
+"""Adapting a CLARiTy model to other findings: what it knows by name is kept, the rest is initialised.
 
-Class tokens, heads and config values have a row for each finding; everything else serves all of them.
+Class tokens, heads and config values have a row per finding; all other weights are shared.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PER_FINDING_WEIGHTS = {
     "segment_cam.cam.weight": 0,
     "ranking_pooling.bias": 0,
 }
-"""Weights with a row for each finding, and their axis of findings."""
+"""Weights with a row per finding, and the axis of the findings."""
 
 
 @dataclass
@@ -36,9 +36,9 @@ class AdaptationReport:
     """What became of the findings when a checkpoint met another list of them.
 
     Args:
-        kept: Findings whose weights were carried over, in the new order.
+        kept: Findings whose weights were kept, in the new order.
         new: Findings that the checkpoint did not know, in the new order.
-        dropped: Findings of the checkpoint that are gone.
+        dropped: Findings of the checkpoint that were dropped.
     """
 
     kept: list[str]
@@ -59,16 +59,16 @@ def adapt_findings(
 ) -> tuple[PreTrained, AdaptationReport]:
     """A model for other findings that keeps what the given one knows.
 
-    Encoder, SegmentCAM's trunk and the foreground are copied, and the rows and config values of findings that both
-    know, by name. Every class token is seen by all patches: with a finding more or less a calibration fits none of
-    them any longer, and is dropped, which is logged.
+    Encoder, SegmentCAM's trunk and the foreground are copied, and so are rows and config values of common findings, by
+    name. As all patches attend to every class token, adding or removing a finding invalidates the calibration of all
+    of them: it is dropped and that is logged.
 
-    A new finding's class token starts as the mean of the given model's plus noise: the blocks have learnt to serve
-    such tokens, and a random one would first have to become one of them. Its head starts from the usual initialisation
-    and its bias at its prevalence, for a mean of heads is evidence for no finding. Its config values are the defaults.
+    A new finding's class token is the mean of the given model's tokens plus noise, because the blocks have learnt to
+    handle such tokens. Its head has the usual initialisation and its bias corresponds to its prevalence; a mean of
+    heads would be evidence for no finding in particular. Its config values are the defaults.
 
     Args:
-        model: Left as it is.
+        model: Not changed.
         findings: Names in the order of the new logits, at least one, each once.
         class_token_noise: Standard deviation of the noise on new class tokens and positions, at least 0.
         generator: Source of noise and of new heads, on the CPU; by default one with seed 0. Global random state
@@ -80,13 +80,13 @@ def adapt_findings(
 
     Raises:
         TypeError: `findings` is a string.
-        ValueError: It is empty or names a finding twice, or the noise is below 0.
+        ValueError: `findings` is empty or has duplicates, or the noise is below 0.
     """
     findings = _checked_findings(findings)
     noise = TokenNoise(class_token_noise, generator)
     config = copy.deepcopy(model.config)
     if set(findings) != set(config.findings):
-        config.drop_calibration("the findings are others than those that they were fitted to")
+        config.drop_calibration("the findings are not those that they were fitted to")
     _set_findings(config, findings)
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(noise.seed())
@@ -101,7 +101,7 @@ def adapt_findings(
 
 
 def state_by_short_name(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Weights of a CLARiTy, shared with it, by names that are the same with heads and without."""
+    """A CLARiTy's weights, sharing memory with it, by names that are the same with and without heads."""
     return {name.removeprefix("clarity."): tensor for name, tensor in model.state_dict().items()}
 
 
@@ -128,7 +128,7 @@ class TokenNoise:
         return tensor + self.std * noise.to(tensor)
 
     def seed(self) -> int:
-        """A seed for a generator that cannot be passed."""
+        """A seed for code that does not take a generator."""
         device = self.generator.device
         return int(torch.randint(2**62, (), generator=self.generator, device=device).item())
 
@@ -185,7 +185,7 @@ def _checked_findings(findings: Sequence[str]) -> list[str]:
 
 
 def _set_findings(config: ClarityConfig, findings: list[str]) -> None:
-    """Name other findings in a config; its lists of a value per finding follow by name, new ones at their defaults."""
+    """Set a config's findings; values per finding are kept by name, and new findings get the defaults."""
     lists = {name: config.per_finding(name) for name in PER_FINDING_FIELDS if _is_list(getattr(config, name))}
     known = config.findings
     defaults = ClarityConfig(id2label=dict(enumerate(findings)))
@@ -203,7 +203,7 @@ def _is_list(value: Any) -> bool:
 
 
 def listed(names: Sequence[str], limit: int = 6) -> str:
-    """The first names in brackets after a blank, for a message; nothing where there are none."""
+    """The first names in parentheses after a space, for a message; an empty string without names."""
     if not names:
         return ""
     more = f", … {len(names) - limit} more" if len(names) > limit else ""

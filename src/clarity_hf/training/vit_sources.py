@@ -1,0 +1,457 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Reading a ViT or a CLARiTy from files, folders, the Hub or modules: its weights by our names, and its architecture.
+
+Only safetensors are read, and no code of a checkpoint is run. Known layouts are those of transformers, timm, DINO
+(Caron et al., arXiv 2104.14294) and DINOv2 (Oquab et al., arXiv 2304.07193).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoConfig, AutoModel
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils.hub import cached_file
+
+from clarity_hf.configuration_clarity import ClarityConfig
+from clarity_hf.modeling_clarity import PICKLES, ClarityForMultiLabelLocalization
+from clarity_hf.safe_loading import load_foreign_model, require_plain_timm
+
+VIT_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "vit_mae", "vit_msn")
+"""`model_type` of the transformers models whose blocks are those of ClarityModel, LayerScale aside."""
+
+NOT_READ = (*PICKLES, ".tar", ".npz")
+
+ACTIVATIONS = {
+    "GELU": "gelu",
+    "GELUTanh": "gelu_pytorch_tanh",
+    "QuickGELU": "quick_gelu",
+    "ReLU": "relu",
+    "SiLU": "silu",
+}
+"""Activations of timm by class, with their names in transformers."""
+
+PATCH_EMBEDDINGS = {
+    "clarity": "embeddings.patch_projection.weight",
+    "transformers": "embeddings.patch_embeddings.projection.weight",
+    "timm": "patch_embed.proj.weight",
+}
+"""The key by which a layout is recognised; what precedes it, such as `vit.`, is the prefix of the encoder."""
+
+SPELLINGS = {
+    "cls_token": ("embeddings.cls_token", "cls_token"),
+    "positions": ("embeddings.position_embeddings", "pos_embed"),
+    "embeddings.patch_projection": ("embeddings.patch_embeddings.projection", "patch_embed.proj"),
+    "layernorm": ("layernorm", "norm"),
+}
+"""Parts outside the blocks by our names: in transformers, and in timm and DINO. `cls_token` and `positions` are still
+to be divided among class tokens and patches."""
+
+BLOCK_SPELLINGS = {
+    "attention.q_proj": ("attention.attention.query", "attention.q_proj"),
+    "attention.k_proj": ("attention.attention.key", "attention.k_proj"),
+    "attention.v_proj": ("attention.attention.value", "attention.v_proj"),
+    "attention.qkv": ("attn.qkv",),
+    "attention.o_proj": ("attention.output.dense", "attention.o_proj", "attn.proj"),
+    "mlp.fc1": ("intermediate.dense", "mlp.fc1"),
+    "mlp.fc2": ("output.dense", "mlp.fc2"),
+    "layernorm_before": ("layernorm_before", "norm1"),
+    "layernorm_after": ("layernorm_after", "norm2"),
+}
+"""Layers of a block by our names: in files of transformers, in its models, in timm and DINO."""
+
+LAYER_SCALES = {
+    "attention.o_proj": ("layer_scale1.lambda1", "ls1.gamma", "gamma_1"),
+    "mlp.fc2": ("layer_scale2.lambda1", "ls2.gamma", "gamma_2"),
+}
+"""LayerScale of DINOv2 and DINOv3 by the linear layer before it."""
+
+BIASES = {"attn.q_bias": "attention.q_proj.bias", "attn.v_bias": "attention.v_proj.bias"}
+"""Biases that timm's EVA and DINOv3 keep beside their fused projection; keys have none."""
+
+BLOCK_KEY = re.compile(r"(?:encoder\.layers?|layers?|blocks)\.(\d+)\.(.+)")
+EXTRA_TOKEN = re.compile(r"(?:embeddings\.)?(?:(reg|register|dist|distillation)_tokens?|mask_token)")
+CHANGES_TOKENS = re.compile(r"embeddings\.|patch_embed\.|norm_pre\.|pos_embed|rope|rel_pos")
+"""Keys outside the blocks without which the encoder would compute something else."""
+GATED_MLP = re.compile(r"mlp\.(gate_proj|up_proj|down_proj|weights_in|weights_out|w12|w[123]|fc1_[gx])\.")
+
+
+def _inverted(spellings: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    return {spelling: name for name, known in spellings.items() for spelling in known}
+
+
+OUTER_NAMES, BLOCK_NAMES, SCALED_LAYERS = _inverted(SPELLINGS), _inverted(BLOCK_SPELLINGS), _inverted(LAYER_SCALES)
+
+
+@dataclass
+class Translation:
+    """A state dict by the names of ClarityModel.
+
+    Args:
+        tensors: By our names, in at least float32; `cls_token` and `positions` are still to be divided.
+        layer_scales: LayerScales `(D,)`, by the layer before them.
+        unused: Keys that the encoder does not need.
+        unplaced: Keys that ClarityModel has no place for, without which the encoder would compute something else.
+    """
+
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    layer_scales: dict[str, torch.Tensor] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+    unplaced: list[str] = field(default_factory=list)
+
+
+def find_layout(state: Mapping[str, torch.Tensor]) -> tuple[str, str]:
+    """Layout of a state dict, a key of `PATCH_EMBEDDINGS`, and the prefix of its encoder, such as `vit.`.
+
+    Raises:
+        ValueError: It holds no ViT of these layouts, or several.
+    """
+    found = [
+        (layout, key.removesuffix(ending))
+        for layout, ending in PATCH_EMBEDDINGS.items()
+        for key in state
+        if key == ending or key.endswith("." + ending)
+    ]
+    if len(found) > 1:  # DINO's own files; DINO evaluates the teacher
+        found = [(layout, prefix) for layout, prefix in found if "teacher" in prefix] or found
+    if not found:
+        raise ValueError(
+            f"`source` must be a ViT in the layout of transformers, timm or clarity_hf, got keys such as "
+            f"{list(state)[:3]}. A patch embedding ends with one of {list(PATCH_EMBEDDINGS.values())}."
+        )
+    if len(found) > 1:
+        raise ValueError(
+            f"`source` must hold one ViT, got {len(found)}, under {[prefix for _, prefix in found]}. "
+            "Give the weights of one of them."
+        )
+    return found[0]
+
+
+def translate(state: Mapping[str, torch.Tensor], prefix: str) -> Translation:
+    """A state dict in the layout of transformers or timm, by the names of ClarityModel.
+
+    Args:
+        state: Weights by the source's names.
+        prefix: Prefix of the encoder's names, from [`find_layout`].
+
+    Raises:
+        ValueError: The MLPs are SwiGLU.
+    """
+    found = Translation()
+    for key, tensor in state.items():
+        short = key.removeprefix(prefix)
+        wide = widened(tensor)
+        block = BLOCK_KEY.fullmatch(short)
+        outer, _, outer_leaf = short.rpartition(".")
+        module, _, leaf = block[2].rpartition(".") if block else ("", "", "")
+        if not key.startswith(prefix):
+            found.unused.append(key)
+        elif block and block[2] in SCALED_LAYERS:
+            found.layer_scales[f"layers.{block[1]}.{SCALED_LAYERS[block[2]]}"] = wide
+        elif block and block[2] in BIASES:
+            found.tensors[f"layers.{block[1]}.{BIASES[block[2]]}"] = wide
+        elif block and module in BLOCK_NAMES and leaf in ("weight", "bias"):
+            found.tensors |= _split(f"layers.{block[1]}.{BLOCK_NAMES[module]}", leaf, wide)
+        elif short in OUTER_NAMES:  # a token or positions
+            found.tensors[OUTER_NAMES[short]] = wide
+        elif not block and outer in OUTER_NAMES and outer_leaf in ("weight", "bias"):
+            found.tensors[f"{OUTER_NAMES[outer]}.{outer_leaf}"] = wide
+        elif block or (CHANGES_TOKENS.match(short) and not EXTRA_TOKEN.fullmatch(short)):
+            found.unplaced.append(key)
+        else:
+            found.unused.append(key)
+    first, second = (found.tensors.get(f"layers.0.mlp.{name}.weight") for name in ("fc1", "fc2"))
+    packed = first is not None and second is not None and first.shape[0] != second.shape[1]  # both halves in one
+    if packed or any(GATED_MLP.search(key) for key in found.unplaced):
+        raise gated_mlp_error()
+    return found
+
+
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """At least float32: half precision would round what is folded and resampled."""
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _split(name: str, leaf: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A layer by its name, timm's fused query, key and value as three."""
+    if not name.endswith(".qkv"):
+        return {f"{name}.{leaf}": tensor}
+    stem = name.removesuffix("qkv")
+    return {f"{stem}{part}_proj.{leaf}": third for part, third in zip("qkv", tensor.chunk(3), strict=True)}
+
+
+def gated_mlp_error() -> ValueError:
+    """The error for a source with SwiGLU, to be raised."""
+    return ValueError(
+        "`source` must have MLPs of two layers, got SwiGLU. Its gate multiplies two projections, which the MLP of "
+        "ClarityModel cannot compute: choose a checkpoint without it, such as a DINOv2 smaller than giant."
+    )
+
+
+def observed_architecture(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """The architecture as far as shapes determine it, as arguments of [`ClarityConfig`].
+
+    Args:
+        tensors: By the names of ClarityModel; the patch embedding `(D, C, P, P)` must be there.
+
+    Raises:
+        ValueError: Patches are not square or not embedded by a convolution.
+    """
+    patch = tensors["embeddings.patch_projection.weight"]
+    if patch.ndim != 4:
+        raise ValueError(
+            f"`source` must embed patches by a convolution, got a weight of shape {tuple(patch.shape)}. "
+            "Choose another checkpoint."
+        )
+    blocks = {int(name.split(".")[1]) for name in tensors if name.startswith("layers.")}
+    side = patch_side(patch.shape[2:])
+    observed = {"hidden_size": patch.shape[0], "num_hidden_layers": len(blocks), "patch_size": side}
+    if "layers.0.mlp.fc1.weight" in tensors:
+        observed["intermediate_size"] = tensors["layers.0.mlp.fc1.weight"].shape[0]
+    if "layers.0.attention.q_proj.bias" in tensors:
+        observed["qkv_bias"] = True  # without one, zero does the same
+    return observed
+
+
+def patch_side(patch: int | Sequence[int]) -> int:
+    """Side of a square patch in pixels, given as one number or as height and width.
+
+    Raises:
+        ValueError: The patch is not square.
+    """
+    height, width = (patch, patch) if isinstance(patch, int) else patch
+    if height != width:
+        raise ValueError(f"`source` must have square patches, got {height} × {width}. Choose another checkpoint.")
+    return height
+
+
+def extra_tokens(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, int]:
+    """Numbers of `"distillation"` and `"register"` tokens of a state dict."""
+    counts = {"distillation": 0, "register": 0}
+    for key, tensor in state.items():
+        match = EXTRA_TOKEN.fullmatch(key.removeprefix(prefix))
+        if match and match[1]:  # a mask token stands in a patch's place
+            kind = "register" if match[1].startswith("reg") else "distillation"
+            counts[kind] += tensor.numel() // tensor.shape[-1]
+    return counts
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint as it was read.
+
+    Args:
+        state: Weights by the source's own names.
+        architecture: The encoder according to its config, as arguments of [`ClarityConfig`]; empty without a config.
+        findings: Of a CLARiTy with a config, in the order of its logits.
+        unused: Names in its files for which the library's model has no place.
+        rotary: Whether a module rotates queries and keys by position (RoPE).
+    """
+
+    state: dict[str, torch.Tensor]
+    architecture: dict[str, Any] = field(default_factory=dict)
+    findings: list[str] | None = None
+    unused: list[str] = field(default_factory=list)
+    rotary: bool = False
+
+
+def config_from_vit(source: str | os.PathLike | nn.Module | PreTrainedConfig, **changes: Any) -> ClarityConfig:
+    """The config whose encoder is that of a ViT, for [`initialize_from_vit`].
+
+    Args:
+        source: A Hub id or folder in the layout of transformers or timm, a packaged checkpoint, a module of either
+            library, or a config of transformers. Of a CLARiTy source the config of the heads is taken too.
+        changes: Arguments of [`ClarityConfig`] that override the source's, such as `image_size=512`.
+
+    Raises:
+        ValueError: The source is not a ViT with plain blocks.
+
+    Example:
+        >>> from transformers import ViTConfig
+        >>> from clarity_hf.training.initialization import config_from_vit
+        >>> config = config_from_vit(ViTConfig(hidden_size=192, num_attention_heads=3), image_size=512)
+        >>> config.hidden_size, config.intermediate_size, config.patch_grid, config.layer_norm_eps
+        (192, 3072, (32, 32), 1e-12)
+    """
+    if isinstance(source, str | os.PathLike):
+        source = AutoConfig.from_pretrained(_repository(source), trust_remote_code=False)
+    config = source if isinstance(source, PreTrainedConfig) else getattr(source, "config", None)
+    if isinstance(config, ClarityConfig):
+        return ClarityConfig.from_dict(config.to_dict(), **changes)
+    architecture = _module_architecture(source) if isinstance(source, nn.Module) else _config_architecture(source)
+    if not architecture:
+        raise ValueError(
+            f"`source` must be a ViT with plain blocks, got {type(source).__name__}. "
+            "Give a ViT of transformers or timm, such as timm/vit_small_patch16_224.dino."
+        )
+    return ClarityConfig(**(architecture | changes))
+
+
+def read_checkpoint(source: str | os.PathLike | nn.Module | Mapping[str, torch.Tensor]) -> Checkpoint:
+    """Read the weights of a source and the architecture that its config states.
+
+    Args:
+        source: A Hub id, a folder, a `.safetensors` file, a module or a state dict, as for [`initialize_from_vit`].
+
+    Raises:
+        ValueError: The weights are pickled, there are several files without a config, or the config does not describe
+            a ViT with plain blocks.
+        TypeError: `source` has another type, or a state dict has values other than tensors.
+        FileNotFoundError: No such file.
+        OSError: No such repository, or one without safetensors.
+    """
+    if isinstance(source, nn.Module):
+        findings = _findings_of(getattr(source, "config", None))
+        rotary = any(getattr(part, "rope", None) is not None for part in source.modules())
+        return Checkpoint(dict(source.state_dict()), _module_architecture(source), findings, rotary=rotary)
+    if isinstance(source, Mapping):
+        strange = [key for key, value in source.items() if not isinstance(value, torch.Tensor)]
+        if strange:
+            raise TypeError(
+                f"`source` must map names to tensors, got something else under {strange[:3]}. "
+                "Give the state dict itself."
+            )
+        return Checkpoint(dict(source))
+    if isinstance(source, str | os.PathLike):
+        return _read_files(_repository(source))
+    raise TypeError(
+        f"`source` must be a Hub id, a folder, a .safetensors file, a module or a state dict, got "
+        f"{type(source).__name__}. Give one of them."
+    )
+
+
+def _repository(source: str | os.PathLike) -> str:
+    """A Hub id or folder without timm's `hf-hub:`."""
+    return re.sub(r"^hf[-_]hub:", "", str(source))
+
+
+def _read_files(name: str) -> Checkpoint:
+    path = Path(name)
+    if path.is_dir() and not (path / "config.json").is_file():
+        files = sorted(path.glob("*.safetensors"))
+        if len(files) > 1:
+            raise ValueError(
+                f"`source` must hold a config.json or one .safetensors file, got {[file.name for file in files]} in "
+                f"{name}. Give one of the files."
+            )
+        path = files[0] if files else path
+    if path.is_file() or path.suffix == ".safetensors":
+        return _read_file(path)
+    if path.is_dir() and not any(path.glob("*.safetensors")):
+        pickles = sorted(file.name for file in path.iterdir() if file.suffix in NOT_READ)
+        if not pickles:
+            raise FileNotFoundError(f"`source` must hold a .safetensors file, got none in {name}. Correct the path.")
+        raise _pickled(name, pickles)
+    return _read_pretrained(name)
+
+
+def _read_file(path: Path) -> Checkpoint:
+    if path.suffix != ".safetensors":
+        raise _pickled(str(path), [path.name])
+    if not path.is_file():
+        raise FileNotFoundError(f"`source` must be a file that exists, got {path}. Correct the path.")
+    source = Checkpoint(load_file(path))
+    if (path.parent / "config.json").is_file():  # it states the heads, unlike the weights
+        config = AutoConfig.from_pretrained(path.parent, trust_remote_code=False)
+        source.architecture, source.findings = _config_architecture(config), _findings_of(config)
+    return source
+
+
+def _read_pretrained(name: str) -> Checkpoint:
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    architecture = _config_architecture(config)  # refuses before anything large is loaded
+    if config.model_type == "timm_wrapper":  # whose loader fails on what timm's own `save_for_hf` writes
+        return Checkpoint(load_file(cached_file(name, "model.safetensors")), architecture)
+    loader: Any = AutoModel if not isinstance(config, ClarityConfig) else ClarityForMultiLabelLocalization
+    with torch.random.fork_rng(devices=[]):  # the library draws weights for what the files lack
+        module, info = load_foreign_model(loader, name, output_loading_info=True)
+    state = {key: tensor for key, tensor in module.state_dict().items() if key not in info["missing_keys"]}
+    return Checkpoint(state, architecture, _findings_of(config), sorted(info["unexpected_keys"]))
+
+
+def _pickled(place: str, found: list[str]) -> ValueError:
+    return ValueError(
+        f"`source` must be safetensors, got {found} in {place}. Pickles can run code and are not "
+        "read: load the file where you trust it, save it with safetensors.torch.save_file, and give that."
+    )
+
+
+def _findings_of(config: Any) -> list[str] | None:
+    return config.findings if isinstance(config, ClarityConfig) else None
+
+
+def _config_architecture(config: Any) -> dict[str, Any]:
+    """The encoder of a config as arguments of [`ClarityConfig`]."""
+    kind = getattr(config, "model_type", type(config).__name__)
+    if kind == "timm_wrapper":
+        import timm
+
+        require_plain_timm(config)
+        # Only timm can resolve an architecture's name; on the meta device that costs nothing.
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            module = timm.create_model(config.architecture, **({"num_classes": 0} | (config.model_args or {})))
+        architecture = _module_architecture(module)
+        kind = config.architecture
+    elif kind in (*VIT_TYPES, "clarity"):
+        if getattr(config, "use_swiglu_ffn", False):
+            raise gated_mlp_error()
+        fields = ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "num_channels", "qkv_bias")
+        architecture = {name: getattr(config, name) for name in (*fields, "layer_norm_eps", "image_size")}
+        ratio = getattr(config, "mlp_ratio", None)
+        architecture["intermediate_size"] = config.intermediate_size if ratio is None else int(
+            config.hidden_size * ratio
+        )
+        architecture["patch_size"] = patch_side(config.patch_size)
+    else:
+        architecture = {}
+    if not architecture:
+        raise ValueError(
+            f"`source` must be a ViT with plain blocks ({', '.join(VIT_TYPES)}, or timm's VisionTransformer), got "
+            f"'{kind}'. Choose another checkpoint; of DINOv3 timm's, such as timm/vit_small_patch16_dinov3.lvd1689m."
+        )
+    return architecture
+
+
+def _module_architecture(module: nn.Module) -> dict[str, Any]:
+    """The same for a module, possibly inside a wrapper; empty if unknown."""
+    for part in module.modules():
+        if getattr(getattr(part, "config", None), "model_type", None) in (*VIT_TYPES, "clarity"):
+            return _config_architecture(part.config)
+        if hasattr(part, "blocks") and hasattr(part, "patch_embed"):
+            return _timm_architecture(part)
+    return {}
+
+
+def _timm_architecture(module: Any) -> dict[str, Any]:
+    """The same for timm's VisionTransformer or DINO's own; empty for other blocks."""
+    block, projection = module.blocks[0], getattr(module.patch_embed, "proj", None)
+    attention: Any = getattr(block, "attn", None)
+    mlp: Any = getattr(block, "mlp", None)
+    if "glu" in type(mlp).__name__.lower():
+        raise gated_mlp_error()
+    plain = hasattr(attention, "qkv") and hasattr(attention, "num_heads") and hasattr(mlp, "fc1")
+    if not plain or not isinstance(projection, nn.Conv2d):
+        return {}
+    activation = type(getattr(mlp, "act", None)).__name__
+    size = getattr(module.patch_embed, "img_size", None)
+    architecture = {
+        "hidden_size": projection.out_channels,
+        "num_hidden_layers": len(module.blocks),
+        "num_attention_heads": attention.num_heads,
+        "intermediate_size": mlp.fc1.out_features,
+        "patch_size": patch_side(projection.kernel_size),
+        "num_channels": projection.in_channels,
+        "qkv_bias": attention.qkv.bias is not None or getattr(attention, "q_bias", None) is not None,
+        "layer_norm_eps": block.norm1.eps,
+        "hidden_act": ACTIVATIONS.get(activation, activation),
+        "image_size": size[0] if isinstance(size, Sequence) and size[0] == size[1] else size,
+    }
+    return {name: value for name, value in architecture.items() if value is not None}
