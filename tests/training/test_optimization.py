@@ -14,6 +14,7 @@ from clarity_hf.training.optimization import (
     MuonWithAdamW,
     block_matrices,
     decaying_parameters,
+    even_shares,
     layer_of,
     parameter_groups,
 )
@@ -210,6 +211,16 @@ def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else():
     taken = {names[id(weight)] for weight in block_matrices(model)}
     per_block = ("attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj", "mlp.fc1", "mlp.fc2")
     assert taken == {f"clarity.layers.{block}.{name}.weight" for block in range(2) for name in per_block}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_matrices_are_divided_into_shares_of_about_the_same_work(count):
+    sizes = [(384, 384)] * 48 + [(1536, 384), (384, 1536)] * 12
+    matrices = [torch.empty(size, device="meta") for size in sizes]
+    shares = even_shares(matrices, count)
+    assert sorted(id(matrix) for share in shares for matrix in share) == sorted(map(id, matrices))
+    work = [sum(matrix.numel() * min(matrix.shape) for matrix in share) for share in shares]
+    assert max(work) - min(work) <= 1536 * 384 * 384
 
 
 def test_an_optimizer_without_any_matrix_for_muon_is_refused():

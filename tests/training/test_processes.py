@@ -86,7 +86,7 @@ def assert_same_weights(one, other, **tolerance):
 def one_process(tmp_path_factory):
     """Results of one process that sees each step's eight images at once."""
     folder = tmp_path_factory.mktemp("one")
-    for cut in ("8x1", "8x1-bare"):
+    for cut in ("8x1", "8x1-bare", "8x1-muon"):
         tiny_run.run_cut(folder, cut)
     return {path.stem: torch.load(path) for path in folder.glob("*.pt")}
 
@@ -95,7 +95,7 @@ def one_process(tmp_path_factory):
 def two_processes(tmp_path_factory):
     """Results of two processes with four images a step each, at once and in passes of two and one."""
     folder = tmp_path_factory.mktemp("two")
-    launch(*TWO_PROCESSES, HERE / "tiny_run.py", folder, "4x1", "2x2", "1x4", "4x1-bare")
+    launch(*TWO_PROCESSES, HERE / "tiny_run.py", folder, "4x1", "2x2", "1x4", "4x1-bare", "4x1-muon", "4x1-unshared")
     return {path.stem: torch.load(path) for path in folder.glob("*.pt")}
 
 
@@ -107,6 +107,19 @@ def test_two_processes_train_as_one_with_all_their_images(two_processes, one_pro
     assert (two["distributed_type"], one["distributed_type"]) == ("MULTI_CPU", "NO")
     assert largest_difference(one["weights"], tiny_run.tiny_model().state_dict()) > 1e-2
     assert_same_weights(one["weights"], two["weights"], rtol=1e-5, atol=1e-6)
+
+
+def test_processes_that_share_muons_work_step_bit_for_bit_as_if_each_did_all_of_it(two_processes):
+    shared, alone = two_processes["4x1-muon"]["copies"], two_processes["4x1-unshared"]["copies"]
+    assert len(shared) == 2
+    assert torch.equal(shared[0], shared[1])
+    assert torch.equal(shared, alone)
+
+
+def test_two_processes_with_muon_train_about_as_one(two_processes, one_process):
+    one, two = one_process["8x1-muon"]["weights"], two_processes["4x1-muon"]["weights"]
+    assert largest_difference(one, tiny_run.tiny_model().state_dict()) > 1e-2
+    assert mean_difference(one, two) < 1e-3  # it iterates in bfloat16, which sums of gradients in another order move
 
 
 @pytest.mark.parametrize(

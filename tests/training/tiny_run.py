@@ -4,7 +4,8 @@
     python -m torch.distributed.run --nproc_per_node 2 tests/training/tiny_run.py FOLDER CUT [CUT ...]
 
 A CUT such as 4x1 is the images of a forward pass in a process, by the passes that a step accumulates; 4x1-bare is of
-images without priors, 4x1-fsdp asks the Trainer for FSDP. Process 0 leaves weights and logs of each in FOLDER/CUT.pt.
+images without priors, 4x1-fsdp asks the Trainer for FSDP, 4x1-muon steps with Muon, and 4x1-unshared does so without
+sharing the work between processes. Process 0 leaves weights and logs of each in FOLDER/CUT.pt.
 """
 
 import os
@@ -106,6 +107,7 @@ def run_cut(folder, cut):
     rows = random_rows(16)
     if kind == "bare":
         rows = [{name: row[name] for name in ("pixel_values", "labels")} for row in rows]
+    muon = {"optim": "adamw_torch_fused", "matrix_optimizer": "muon", "learning_rate": 0.01}
     trainer = tiny_trainer(
         folder,
         rows,
@@ -117,8 +119,16 @@ def run_cut(folder, cut):
         background_warmup_epochs=1.0,
         ddp_find_unused_parameters=False,  # every weight takes part in every loss
         fsdp=kind == "fsdp" or None,
+        **(muon if kind in ("muon", "unshared") else {}),
     )
+    if kind == "unshared":
+        for group in trainer.create_optimizer().param_groups:
+            group["replicated"] = False
     trainer.train()
+    states = [trainer.optimizer.state[weight] for weight in trainer.model.parameters()]
+    momentum = [state["momentum_buffer"] for state in states if state.get("momentum_buffer") is not None]
+    flat = torch.cat([tensor.detach().flatten() for tensor in [*trainer.model.parameters(), *momentum]])
+    copies = trainer.accelerator.gather(flat[None])
     if trainer.is_world_process_zero():
         state = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
         result = {
@@ -126,6 +136,7 @@ def run_cut(folder, cut):
             "distributed_type": trainer.accelerator.distributed_type.value,
             "weights": state,
             "logs": trainer.state.log_history,
+            "copies": copies,  # of weights and momentum, a row for each process
         }
         torch.save(result, Path(folder) / f"{cut}.pt")
     return trainer

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 UNDECAYED = ("class_tokens", "class_positions", "patch_positions")
@@ -82,8 +83,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
     (the update's root mean square is AdamW's). A ViT from random weights learns from about half as many images with
     it.
 
-    A group is Muon's where it has Muon's settings, else AdamW's, as one that is added later. Groups and state are all
-    there is: what copies, stores or replaces them needs to know nothing of the two optimizers.
+    A group is Muon's if it has Muon's settings and AdamW's otherwise, such as one added later. Everything is kept in
+    groups and state, so that code which copies, stores or replaces them need not know of the two optimizers.
+
+    Under data parallelism every process would orthogonalise every matrix. With `replicated`, each does its share and
+    sends the stepped weights to the others, which gives the same weights to the last bit.
 
     Args:
         groups: Dicts with `params`, `lr` and `weight_decay`, as of [`parameter_groups`].
@@ -91,6 +95,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
         betas: Of AdamW.
         eps: Of AdamW.
         momentum: Of Muon.
+        replicated: Whether every process of the default process group holds the same weights and gradients, as under
+            DistributedDataParallel. Without a process group it changes nothing.
 
     Raises:
         ValueError: None of the parameters of `groups` is in `matrices`.
@@ -107,11 +113,12 @@ class MuonWithAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
         momentum: float = 0.95,
+        replicated: bool = False,
     ):
         chosen = {id(matrix) for matrix in matrices}
         others, hidden = (
             [
-                {**group, "params": params}
+                {**group, "params": params, "replicated": replicated}
                 for group in groups
                 if (params := [weight for weight in group["params"] if (id(weight) in chosen) == wanted])
             ]
@@ -126,18 +133,62 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of both; `closure` evaluates the loss anew, as for every optimizer."""
+        """One step of both; `closure` evaluates the loss again, as for every optimizer."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for kind, has_muons_settings in ((torch.optim.AdamW, False), (torch.optim.Muon, True)):
-            groups = [group for group in self.param_groups if ("ns_steps" in group) == has_muons_settings]
-            if groups:
-                part = kind(groups)  # takes the dicts as they are, settings included
-                part.state = self.state
-                part.step()
+        muons = [group for group in self.param_groups if "ns_steps" in group]
+        others = [group for group in self.param_groups if "ns_steps" not in group]
+        if others:
+            self._step(torch.optim.AdamW, others)
+        shared = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        if shared and all(group.get("replicated", False) for group in muons):
+            self._step_shares(muons)
+        else:
+            self._step(torch.optim.Muon, muons)
         return loss
+
+    def _step(self, kind: Any, groups: list[dict[str, Any]]) -> None:
+        """Step groups with one of torch's optimizers, which takes the dicts as they are, settings included."""
+        part = kind(groups)
+        part.state = self.state
+        part.step()
+
+    def _step_shares(self, groups: list[dict[str, Any]]) -> None:
+        """Muon's step on this process's share of the matrices; the others come from the processes that step them."""
+        rank = dist.get_rank()
+        weights = [weight for group in groups for weight in group["params"] if weight.grad is not None]
+        shares = even_shares(weights, dist.get_world_size())
+        own = {id(weight) for weight in shares[rank]}
+        chosen = [{**group, "params": [w for w in group["params"] if id(w) in own]} for group in groups]
+        self._step(torch.optim.Muon, chosen)
+        for group in groups:  # momentum is kept by all, so that any process can write the checkpoint
+            for weight in group["params"]:
+                if weight.grad is not None and id(weight) not in own:
+                    buffer = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight.grad))
+                    buffer.lerp_(weight.grad, 1 - group["momentum"])
+        for owner, share in enumerate(shares):
+            if share:
+                packed = torch.cat([weight.flatten() for weight in share])
+                dist.broadcast(packed, owner)
+                for weight, values in zip(share, packed.split([weight.numel() for weight in share]), strict=True):
+                    weight.copy_(values.view_as(weight))
+
+
+def even_shares(matrices: Sequence[torch.Tensor], count: int) -> list[list[torch.Tensor]]:
+    """Divide matrices `(rows, columns)` into `count` lists that take about as long to orthogonalise.
+
+    A Newton-Schulz step costs the matrix's larger side times the square of the smaller. The division depends on
+    shapes and order alone, so that all processes arrive at the same one.
+    """
+    shares: list[list[torch.Tensor]] = [[] for _ in range(count)]
+    loads = [0] * count
+    for matrix in sorted(matrices, key=lambda matrix: -matrix.numel() * min(matrix.shape)):
+        least = loads.index(min(loads))
+        shares[least].append(matrix)
+        loads[least] += matrix.numel() * min(matrix.shape)
+    return shares
 
 
 def block_matrices(model: nn.Module) -> list[nn.Parameter]:

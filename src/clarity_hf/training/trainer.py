@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 import torch
+from accelerate import DistributedType
 from transformers import PreTrainedModel, Trainer
 
 from clarity_hf.losses_clarity import distillation_loss, map_distillation_loss
@@ -18,6 +19,9 @@ from .arguments import ClarityTrainingArguments
 from .checkpoint_manifest import CheckpointManifestCallback
 from .optimization import MuonWithAdamW, block_matrices, decaying_parameters, parameter_groups
 from .runs import LogLastStepCallback, SetEpochCallback, drop_pickle
+
+REPLICATING = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+"""Kinds of distributed training in which every process holds all weights."""
 
 
 class CardKeepingTrainer(Trainer):
@@ -148,7 +152,13 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
             )
             if muon:
                 betas = (self.args.adam_beta1, self.args.adam_beta2)
-                self.optimizer = MuonWithAdamW(groups, block_matrices(model), betas, self.args.adam_epsilon)
+                self.optimizer = MuonWithAdamW(
+                    groups,
+                    block_matrices(model),
+                    betas,
+                    self.args.adam_epsilon,
+                    replicated=self.accelerator.distributed_type in REPLICATING,
+                )
             else:
                 optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
                 self.optimizer = optimizer_class(groups, **settings)
