@@ -16,6 +16,7 @@ PACKAGE = Path(clarity_hf.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROWS = (
+    "deprecated",
     "labels",
     "plain_card",
     "boxes",
@@ -44,6 +45,8 @@ ROWS = (
     "training",
     "inference",
     "cli",
+    "recipes",
+    "deployment",
     "__init__",
     "__main__",
 )

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_clarity import ClarityConfig
+from .deprecated import old_names
 from .dicom_reading import DicomImage, read_dicom
 from .image_processing_clarity import ClarityImageProcessor
 from .image_reading import read_image
@@ -56,13 +57,14 @@ def _register() -> None:
 
 _register()
 
+_old_name = old_names(__name__)
 _OF_TRAINING = ("ClarityDistillationTrainer", "ClarityTrainingArguments", "Teacher")
 
 
 def __getattr__(name: str) -> Any:
     """What training needs is imported when it is asked for: inference does not wait for it."""
     if name not in _OF_TRAINING:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return _old_name(name)
     from . import training
 
     return getattr(training, name)

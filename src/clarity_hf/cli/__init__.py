@@ -6,10 +6,12 @@ which registers the classes with transformers and so loads torch.
 """
 
 import sys
+import warnings
 from collections.abc import Sequence
 
 import typer
 
+from clarity_hf.deprecated import current_options
 from clarity_hf.labels import FINDINGS
 
 from .calibrate import calibrate
@@ -56,7 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stopped by SIGINT or SIGTERM.
     """
     try:
-        app(None if arguments is None else list(arguments), prog_name="clarity-hf")
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", DeprecationWarning)
+            words = current_options(sys.argv[1:] if arguments is None else arguments)
+        app(words, prog_name="clarity-hf")
     except SystemExit as left:
         return 1 if left.code == 2 else int(left.code or 0)
     except (OSError, TypeError, ValueError, ImportError, MemoryError) as error:

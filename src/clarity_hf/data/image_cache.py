@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from clarity_hf.deprecated import old_names
 from clarity_hf.files import replaced_file
 
 FORMAT_VERSION = 1
@@ -110,3 +111,5 @@ def _read(path: Path) -> tuple[np.ndarray, tuple[int, int]] | None:
 
 def _rounded(content: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
     return np.clip(np.rint(content), 0, 255).astype(np.uint8), size
+
+__getattr__ = old_names(__name__)

@@ -39,6 +39,7 @@ import numpy as np
 import PIL.Image
 
 from clarity_hf.boxes import BOX_FRAME
+from clarity_hf.deprecated import old_names
 from clarity_hf.image_reading import FORMATS, MAX_PIXELS
 from clarity_hf.labels import FINDINGS, NO_FINDING, canonical_finding, encode_findings
 
@@ -777,5 +778,7 @@ def _encode(images: Sequence[NihImage]) -> list[np.ndarray]:
     encoded = {findings: encode_findings(findings) for findings in {image.findings for image in images}}
     return [encoded[image.findings] for image in images]
 
+
+__getattr__ = old_names(__name__)
 
 __all__ = ["BOX_FRAME", "NihImage", "NihReport", "load_nih", "open_image", "read_nih_tables", "split_images"]

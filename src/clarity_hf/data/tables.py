@@ -33,6 +33,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from clarity_hf.deprecated import old_names
 from clarity_hf.image_reading import read_image
 from clarity_hf.labels import FINDINGS, harmonised_finding, loose_name
 
@@ -646,3 +647,5 @@ def _to_dataset(
     description = "\n".join([f"Findings: {', '.join(names)}.", *report.messages()])
     info = datasets.DatasetInfo(description=description, features=features)
     return datasets.Dataset.from_dict(columns, features=features, info=info)
+
+__getattr__ = old_names(__name__)

@@ -20,6 +20,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from clarity_hf.boxes import Letterbox
+from clarity_hf.deprecated import old_names
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.image_reading import read_image
 from clarity_hf.labels import FINDINGS
@@ -377,3 +378,5 @@ def _cut_to_view(
     areas, left = ((b[:, 2:] - b[:, :2]).prod(-1) for b in (whole, cut))
     kept = torch.nonzero(left >= KEPT_BOX_SHARE * areas)[:, 0]
     return tv_tensors.BoundingBoxes(cut[kept], format="XYXY", canvas_size=size), kept
+
+__getattr__ = old_names(__name__)

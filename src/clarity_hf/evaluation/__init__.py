@@ -1,6 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Evaluation: a method run over images gives records, one per image; baselines, sanity checks, calibration."""
 
+from clarity_hf.deprecated import old_names
+
 from .baselines import (
     AtlasSuppressionLocalizer,
     AttentionRolloutLocalizer,
@@ -22,6 +24,8 @@ from .run import (
 )
 from .sanity import deletion_insertion, randomised_weights
 from .trainer_metrics import MultilabelAuroc, MultilabelAveragePrecision, MultilabelCalibrationError
+
+__getattr__ = old_names(__name__)
 
 __all__ = [
     "BASELINES",

@@ -18,6 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from clarity_hf.boxes import boxes_from_map
+from clarity_hf.deprecated import old_names
 from clarity_hf.fingerprints import image_key
 from clarity_hf.metrics.image_driven import correlation_of_maps
 from clarity_hf.metrics.localization import measure_map
@@ -340,3 +341,5 @@ def _head(line: str) -> dict[str, Any]:
     except json.JSONDecodeError:
         return {}
     return head if isinstance(head, dict) and "method" in head else {}
+
+__getattr__ = old_names(__name__)

@@ -17,6 +17,7 @@ from clarity_hf.data.priors import read_mask
 from clarity_hf.data.rows import SPLITS
 from clarity_hf.data.sources import PHANTOM, PhantomRows, open_source
 from clarity_hf.data.transforms import read_source
+from clarity_hf.deprecated import old_names
 from clarity_hf.labels import FINDINGS
 from clarity_hf.phantoms import generator_fingerprint
 
@@ -236,3 +237,5 @@ def _by_finding(findings: Sequence[int], boxes: Sequence[Any]) -> dict[int, np.n
         )
         for finding in sorted(set(findings))
     }
+
+__getattr__ = old_names(__name__)

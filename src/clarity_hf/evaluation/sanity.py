@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 from torchvision.transforms.v2 import functional as tvF
 
 from clarity_hf.boxes import Letterbox, map_over_image
+from clarity_hf.deprecated import old_names
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 
@@ -291,3 +292,5 @@ def structural_similarity(one: np.ndarray, other: np.ndarray) -> float:
     c1, c2 = 0.01**2, 0.03**2
     likeness = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     return float((likeness / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))).mean())
+
+__getattr__ = old_names(__name__)

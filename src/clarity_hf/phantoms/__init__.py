@@ -25,9 +25,13 @@ Weakly-Supervised Classification and Localization of Common Thorax Diseases", CV
 together, their share of AP images, and the sizes and places of the boxes of the eight boxed findings.
 """
 
+from clarity_hf.deprecated import old_names
+
 from .phantom import GENERATOR_VERSION, Phantom, draw_phantom, generator_fingerprint, image_seed, iterate_phantoms
 from .release import BOX_FRAME, write_phantoms
 from .statistics import COOCCURRENCE_GAIN, LEAST_SHARE, MAX_FINDINGS, NORMAL_SHARE, PREVALENCE_TEMPERING
+
+__getattr__ = old_names(__name__)
 
 __all__ = [
     "BOX_FRAME",

@@ -13,6 +13,8 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainerCallback, TrainingArguments
 
+from clarity_hf.deprecated import current_options
+
 from .arguments import has_native_bf16
 from .checkpoint_manifest import last_whole_checkpoint
 
@@ -85,7 +87,7 @@ def parse_arguments(
         if not isinstance(settings, dict):
             raise ValueError(f"`{words[0]}` must map arguments to values, got {settings!r}. Write `name: value`.")
         words = to_flags(settings) + words[1:]
-    return parser.parse_args_into_dataclasses(args=words)
+    return parser.parse_args_into_dataclasses(args=current_options(words))
 
 
 def to_flags(arguments: Mapping[str, Any]) -> list[str]:
