@@ -14,7 +14,7 @@ from transformers import pipeline
 
 import clarity_hf
 from clarity_hf.files import published_name
-from clarity_hf.inference.web_page import serve_page
+from clarity_hf.inference.web_server import PageSettings, serve_page
 
 MODEL = os.environ.get("MODEL", "clarity-s16-224")
 PORT = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
@@ -23,11 +23,12 @@ if __name__ == "__main__":
     serve_page(
         pipeline(clarity_hf.TASK, model=MODEL),
         published_name(MODEL),
-        host="0.0.0.0",
-        port=PORT,
-        max_upload_mb=32,
-        max_queue=8,
-        allowed_hosts=os.environ.get("SPACE_HOST", "").split(",") if "SPACE_HOST" in os.environ else (),
-        frame_ancestors="https://huggingface.co",
+        PageSettings(
+            host="0.0.0.0",
+            port=PORT,
+            max_upload_mb=32,
+            allowed_hosts=os.environ.get("SPACE_HOST", "").split(",") if "SPACE_HOST" in os.environ else (),
+            frame_ancestors="https://huggingface.co",
+        ),
         ready=lambda address: print(f"serving {address}", flush=True),
     )

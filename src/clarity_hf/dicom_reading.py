@@ -1,9 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """From a DICOM file, its bytes or a pydicom dataset to one frontal chest radiograph.
 
-The grey levels go through modality LUT → VOI → polarity as in DICOM PS3.4 N.2, worked out once for every stored value
-and then looked up, so that an image of 14 megapixels costs one table of at most 65536 entries. What is no frontal
-radiograph, or claims to be larger than it may, is refused on the header, before a pixel is decoded. Errors name the
+The grey levels go through modality LUT → VOI → polarity as in DICOM PS3.4 N.2, computed once for every stored value
+and then looked up, so that an image of 14 megapixels costs one table of at most 65536 entries. A file that is not a
+frontal radiograph, or claims to be too large, is refused by its header, before a pixel is decoded. Errors name the
 source and the reason, never a patient or a UID. pydicom and the decoders are the extra `dicom`, imported when the
 first such image is read.
 """
@@ -30,17 +30,16 @@ import numpy as np
 from .grey_levels import held_range
 
 MAX_PIXELS = 64_000_000
-"""Images beyond this many pixels are refused before they are decoded (a 43 × 43 cm plate at 50 µm has 74 M, a usual
-one under 25 M)."""
+"""Larger images are refused before they are decoded (a 43 × 43 cm plate at 50 µm has 74 M pixels, most under 25 M)."""
 
 MAX_BYTES = 8 * MAX_PIXELS
-"""DICOM files beyond this size are refused unread: no image of `MAX_PIXELS` needs a quarter of it."""
+"""Larger DICOM files are refused unread: an image of `MAX_PIXELS` needs less than a quarter of this."""
 
 MODALITIES = ("CR", "DX", "RG")
-"""Modalities that are radiographs: computed, digital, and image that was scanned."""
+"""Modalities that are radiographs: computed, digital, and scanned film."""
 
 SQUARE_TOLERANCE = 0.02
-"""How far the sides of a pixel may differ, as a share."""
+"""Relative difference allowed between the sides of a pixel."""
 
 _INSTALL = "Run pip install 'clarity_hf[dicom]'."
 
@@ -64,10 +63,9 @@ _SIDE_CODES = {"399067008", "399198007", "399173006", "30730003", "R-102CD", "R-
 _OBLIQUE_CODES = {"399182000", "399135007", "399356000", "399006002", "399038007", "399184004", "399236003"}
 _OBLIQUE_CODES |= {"R-102C1", "R-10220", "R-40985", "R-10212", "R-10210", "R-10238", "R-10234"}
 
-# What names the chest, alone or with other parts, and what names a part of which a chest radiograph does not show as
-# its
-# subject: PS3.16 annex L, CID 4009, and words of technicians (KNEE LEFT, FEET). What is in neither, such as a word of
-# another language, is not certainly something else. The long ones count wherever they stand, as in LTKNEE.
+# Names of the chest, alone or with other parts, and of parts that are not the subject of a chest radiograph: PS3.16
+# annex L, CID 4009, and words of technicians (KNEE LEFT, FEET). A name in neither list, such as one in another
+# language, passes. The long words match anywhere, as in LTKNEE.
 _CHEST = re.compile(r"CHEST|THORAX|\bTHORACIC\b(?! *(?:SPINE|VERT))|\b(?:RIBS?|LUNGS?|HEART|CXR|MEDIASTINUM)\b")
 _OTHER_PARTS = re.compile(
     r"ABDOM|ACJOINT|ANKLE|BILIARY|BLADDER|BRAIN|BREAST|BUTTOCK|CALCANE|CAROTID|CEREBELL|CERVI|CLAVIC|COCCY|COLON|"
@@ -79,8 +77,8 @@ _OTHER_PARTS = re.compile(
     r"JOINT|KUB|LEG|LIMB|NASAL BONE|NECK|NOSE|PAROTID|RECTUM|SELLA|SI JOINT|TEETH|TMJ|TOE|TOOTH|ULNA)S?\b"
 )
 
-# In the order of preference. GDCM ends the process on some broken streams: it is kept for JPEG lossless, which only it
-# reads here, and for streams that `_is_orderly`.
+# In order of preference. GDCM crashes the process on some broken streams: it is used only for JPEG lossless, which no
+# other plugin reads, and for streams that pass `_is_orderly`.
 _PLUGINS = ("pylibjpeg", "pyjpegls", "pillow", "pydicom", "gdcm")
 _JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _RLE = "1.2.840.10008.1.2.5"
@@ -94,14 +92,14 @@ _PARSING = threading.RLock()
 
 @dataclass(frozen=True, eq=False)
 class DicomImage:
-    """One image and where it comes from.
+    """One radiograph with its header.
 
-    Its text form shows nothing that identifies a patient; `dataset` does.
+    Its `repr` shows nothing that identifies a patient; `dataset` does.
 
     Args:
         pixels: `(H, W)` in [0, 255], bones bright: uint8 where 8 bits are stored, float32 otherwise. Pixels that the
             file declares as padding are 0.
-        dataset: The `pydicom.Dataset` without pixel data, as the source holds it, with `file_meta` where it has one.
+        dataset: The source's `pydicom.Dataset` without pixel data, with `file_meta` if it has one.
         spacing: Height and width of a pixel in mm, in the patient's plane where the file is calibrated for it, else at
             the detector; `None` where the file does not say.
         modality: `CR`, `DX`, `RG`, or empty.
@@ -129,15 +127,15 @@ def read_dicom(source: Any, name: str = "image") -> DicomImage:
     Args:
         source: A path, the bytes of a file with or without the 128-byte preamble, or a `pydicom.Dataset` with its
             pixel data, which is not changed.
-        name: What errors call the source; a path goes by its own name.
+        name: Name of the source in errors; a path is named by itself.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         ImportError: pydicom or the decoder of this compression is not installed.
-        TypeError: The source is of none of these kinds.
-        ValueError: The source is no DICOM, has no pixel data, several frames, colour, too many pixels, a modality, a
-            body part, a view or an orientation other than of an upright frontal chest radiograph, pixels that are not
-            square, or data that do not decode.
+        TypeError: The source has another type.
+        ValueError: The source is not DICOM, or has no pixel data, several frames, colour, too many pixels, a modality,
+            a body part, a view or an orientation other than those of an upright frontal chest radiograph, pixels that
+            are not square, or data that cannot be decoded.
     """
     _pydicom("pixels", name)
     if is_dicom_dataset(source):
@@ -156,14 +154,14 @@ def read_dicom(source: Any, name: str = "image") -> DicomImage:
 
 
 def is_dicom_dataset(source: Any) -> bool:
-    """Whether a source is a `pydicom.Dataset`, told without importing pydicom."""
+    """Whether a source is a `pydicom.Dataset`, without importing pydicom."""
     module = sys.modules.get("pydicom.dataset")
     return module is not None and isinstance(source, module.Dataset)
 
 
 def looks_like_dicom(start: bytes) -> bool:
-    """Whether the first 132 bytes of a file are those of DICOM: the preamble, or a data set that some archives write
-    without it, which begins with an element of group 0002 or 0008.
+    """Whether the first 132 bytes of a file are DICOM: a preamble, or a data set without one, as some archives write,
+    which begins with an element of group 0002 or 0008.
     """
     if start[128:132] == b"DICM":
         return True
@@ -174,10 +172,10 @@ def looks_like_dicom(start: bytes) -> bool:
 
 
 def local_file(source: str | os.PathLike, name: str) -> tuple[Path, str]:
-    """The path of an image that can be opened, and what errors call it.
+    """The path of an image that can be opened, and its name in errors.
 
     Raises:
-        FileNotFoundError: There is nothing at the path.
+        FileNotFoundError: Nothing exists at the path.
         ValueError: The path is a URL, a folder or a device.
     """
     path = os.fspath(source)
@@ -195,9 +193,7 @@ def local_file(source: str | os.PathLike, name: str) -> tuple[Path, str]:
 
 
 def _pydicom(module: str, name: str) -> Any:
-    """A module of pydicom, imported by its name: an import statement, also a lazy one, would be asked for by every
-    checkpoint that carries this file as remote code.
-    """
+    """A module of pydicom, imported by name: remote code would require every package in an import statement."""
     try:
         return importlib.import_module(f"pydicom.{module}")
     except ImportError as error:
@@ -208,18 +204,14 @@ def _pydicom(module: str, name: str) -> Any:
 
 @contextlib.contextmanager
 def _quietly(name: str) -> Iterator[None]:
-    """Without pydicom's warnings, which quote values, of a broken file any; a global setting, so one at a time."""
+    """Silence pydicom's warnings, which quote values; the setting is global, so one thread at a time."""
     with _PARSING, _pydicom("config", name).disable_value_validation():
         yield
 
 
 @contextlib.contextmanager
 def _refusing(what: str, name: str) -> Iterator[None]:
-    """Refuse a file as broken by what pydicom meets in it, without its words, which may quote the patient.
-
-    Its own errors derive from Exception alone, and broken files meet most of Python's. Too little memory is no
-    fault of the file.
-    """
+    """Refuse a file as broken for any error of pydicom, without its message, which may quote the patient."""
     try:
         yield
     except MemoryError:
@@ -229,7 +221,7 @@ def _refusing(what: str, name: str) -> Iterator[None]:
 
 
 def _copied_header(source: Any, name: str) -> Any:
-    """A data set of the caller's without its pixels; to change one does not change the other."""
+    """A copy of the caller's data set without its pixels."""
     with _refusing("a data set that cannot be copied", name), _quietly(name):
         header = copy.deepcopy(source[:0x7FE00000])
         if hasattr(source, "file_meta"):
@@ -238,7 +230,7 @@ def _copied_header(source: Any, name: str) -> Any:
 
 
 class _BoundedFile(io.BufferedReader):
-    """A file that makes room for no more than is left of it, whatever length a broken element claims."""
+    """A file that never allocates more than its remaining bytes, whatever length a broken element claims."""
 
     def __init__(self, path: Path):
         super().__init__(io.FileIO(path))
@@ -264,7 +256,7 @@ def _opened(source: str | os.PathLike | bytes, name: str) -> Iterator[tuple[Bina
 
 
 def _read_header(file: BinaryIO, name: str) -> Any:
-    """All elements before the pixel data; the file is left where these begin."""
+    """All elements before the pixel data, at which the file is left."""
     reader = _pydicom("filereader", name)
     start = file.read(132)
     if not looks_like_dicom(start):
@@ -275,7 +267,7 @@ def _read_header(file: BinaryIO, name: str) -> Any:
             meta = reader.read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
             syntax = str(meta.get("TransferSyntaxUID", ""))
         file.seek(0)
-        # Deflated data are inflated whole, to any size, before their first element can be read.
+        # Deflated data must be inflated completely, to any size, before their first element can be read.
         deflated = syntax == "1.2.840.10008.1.2.1.99"
         header = None if deflated else reader.dcmread(file, stop_before_pixels=True, force=True)
     if deflated:
@@ -304,7 +296,7 @@ def _unreadable(what: str, name: str) -> ValueError:
 
 
 def _value(dataset: Any, keyword: str, name: str) -> Any:
-    """An element's value, the first of several; `None` where it is absent or empty."""
+    """An element's value, the first of several; `None` if it is absent or empty."""
     with _refusing(f"a {keyword} that does not parse", name):
         with _quietly(name):
             value = dataset.get(keyword)
@@ -316,7 +308,7 @@ def _value(dataset: Any, keyword: str, name: str) -> Any:
 
 
 def _items(dataset: Any, keyword: str, name: str) -> list[Any]:
-    """Items of a sequence; none where it is absent or empty."""
+    """Items of a sequence, an empty list if it is absent or empty."""
     with _refusing(f"a {keyword} that does not parse", name), _quietly(name):
         element = dataset[keyword] if keyword in dataset else None  # noqa: SIM401 (`get` gives the value)
         if element is None or element.is_empty:
@@ -351,12 +343,12 @@ def _integer(dataset: Any, keyword: str, default: int, name: str) -> int:
 
 
 def _shown(text: str) -> str:
-    """A header's own word, as short as its value representation allows."""
+    """A value of the header as errors may show it."""
     return re.sub(r"[^\w \-/^]", "?", text)[:16]
 
 
 def _check_header(header: Any, name: str) -> None:
-    """Refuse what is no single grey image of a bearable size, then what is no frontal chest radiograph."""
+    """Refuse all but a single grey image of acceptable size, then all but a frontal chest radiograph."""
     modality = _text(header, "Modality", name)
     rows, columns = (_integer(header, keyword, 0, name) for keyword in ("Rows", "Columns"))
     if rows < 1 or columns < 1:
@@ -371,7 +363,7 @@ def _check_header(header: Any, name: str) -> None:
     if _integer(header, "SamplesPerPixel", 1, name) != 1 or colour not in ("MONOCHROME1", "MONOCHROME2"):
         raise ValueError(
             f"`{name}` must be MONOCHROME1 or MONOCHROME2, got {_shown(colour) or 'no PhotometricInterpretation'}: "
-            "colour is no image. Pass the radiograph itself."
+            "a radiograph has no colour. Pass the radiograph itself."
         )
     if rows * columns > MAX_PIXELS:
         raise ValueError(f"`{name}` must have at most {MAX_PIXELS} pixels, got {columns}×{rows}. Reduce the image.")
@@ -389,12 +381,12 @@ def _check_radiograph(header: Any, modality: str, name: str) -> None:
         got = f"modality {_shown(modality) or 'not given'}" + ("" if known else " and the SOP class of another kind")
         raise ValueError(
             f"`{name}` must be a radiograph ({', '.join(MODALITIES)}), got {got}. "
-            "Where it is one all the same, such as a scanned image, set its Modality."
+            "If it is one nevertheless, such as scanned film, set its Modality."
         )
     if sop_class == _FOR_PROCESSING or _text(header, "PresentationIntentType", name) == "FOR PROCESSING":
         raise ValueError(
-            f"`{name}` must be an image for presentation, got one for processing: raw detector values look unlike a "
-            "image. Pass the processed image of the same exposure."
+            f"`{name}` must be an image for presentation, got one for processing, which has raw detector values. "
+            "Pass the processed image of the same exposure."
         )
 
 
@@ -408,14 +400,14 @@ def _check_body_part(header: Any, name: str) -> None:
         words = re.sub(r"[^A-Z]+", " ", part)
         if _OTHER_PARTS.search(words) and not _CHEST.search(words):
             raise ValueError(
-                f"`{name}` must show the chest, got {keyword} {_shown(part)}. Where the image shows the chest all the "
-                "same, correct or clear this element."
+                f"`{name}` must show the chest, got {keyword} {_shown(part)}. If the image does show the chest, "
+                "correct or clear this element."
             )
 
 
 @functools.lru_cache(maxsize=256)
 def _meaning(value: str, scheme: str) -> str:
-    """Meaning in upper case of a code of SNOMED, by the old or the new scheme, as far as pydicom knows it."""
+    """Meaning in upper case of a SNOMED code of either scheme, if pydicom knows it."""
     code, codes = (getattr(_pydicom("sr.codedict", "image"), name) for name in ("Code", "codes"))
     wanted = code(value, scheme, "")
     known = (getattr(codes.SCT, keyword) for keyword in codes.SCT.dir()) if scheme in ("SCT", "SRT", "SNM3") else ()
@@ -439,13 +431,9 @@ def _check_view(header: Any, name: str) -> None:
 
 
 def _check_orientation(header: Any, name: str) -> None:
-    """Refuse what is stored in another orientation than a chest radiograph is looked at in: the patient's left at the
-    right edge, the feet at the lower one.
-
-    PatientOrientation (PS3.3 C.7.6.1.1.1) says where rows and columns run, of the pixels as they are stored. A flip or
-    a rotation of the field of view (C.8.11.4) says what was done to them before; it counts where there is no
-    orientation, as then nothing says how they lie.
-    """
+    """Refuse all orientations but that of reading: the patient's left at the right edge, the feet at the bottom."""
+    # PatientOrientation (PS3.3 C.7.6.1.1.1) is that of the stored pixels. A flip or rotation of the field of view
+    # (C.8.11.4) happened before; it matters only without an orientation.
     with _refusing("a PatientOrientation that does not parse", name), _quietly(name):
         value = header.get("PatientOrientation")
         value = [value] if isinstance(value, str) else list(value or ())
@@ -492,7 +480,7 @@ def _check_pixels(header: Any, name: str) -> None:
 
 
 def _pair(header: Any, keyword: str, name: str) -> tuple[float, float] | None:
-    """Two numbers above 0, vertical first; `None` where there are none, or zeros."""
+    """Two positive numbers, vertical first; `None` if they are absent or zero."""
     with _refusing(f"a {keyword} that does not parse", name):
         with _quietly(name):
             value = header.get(keyword)
@@ -525,7 +513,7 @@ def _image(header: Any, pixel_data: Any, name: str) -> DicomImage:
 
 
 def _transfer_syntax(header: Any, name: str) -> Any:
-    """As declared, else the uncompressed one of the data set's own encoding."""
+    """The declared transfer syntax, else the uncompressed one of the data set's encoding."""
     uid = _pydicom("uid", name)
     declared = _text(getattr(header, "file_meta", None) or {}, "TransferSyntaxUID", name)
     if declared:
@@ -560,7 +548,7 @@ def _decode(header: Any, pixel_data: Any, name: str) -> np.ndarray:
         stream = _stream(image, name)
         _check_stream(stream, header, syntax, name)
         held = held if syntax == _RLE else _claimed(stream)[3]
-    # pydicom takes the stored bits for the lowest ones; HighBit says where they are, of as many as are held.
+    # pydicom assumes that the stored bits are the lowest ones; HighBit says where they are.
     shift = max(high - stored, 0) if high <= held else 0
     options["bits_stored"] = stored + shift
     with _refusing("pixel data that do not decode", name):
@@ -569,11 +557,11 @@ def _decode(header: Any, pixel_data: Any, name: str) -> np.ndarray:
 
 
 def _plugin(decoder: Any, syntax: Any, stored: int, name: str) -> str:
-    """The decoder to use, of those installed."""
+    """The installed decoder to use."""
     available = [plugin for plugin in _PLUGINS if plugin in decoder.available_plugins]
     available = [plugin for plugin in available if plugin != "gdcm" or syntax in _JPEG_LOSSLESS]
     wanted, command = " or ".join(decoder.missing_dependencies), _INSTALL
-    if syntax == "1.2.840.10008.1.2.4.51" and stored > 8:  # pydicom counts decoders that read only 8 bits of it
+    if syntax == "1.2.840.10008.1.2.4.51" and stored > 8:  # pydicom lists decoders limited to 8 bits
         available = [plugin for plugin in available if plugin == "pylibjpeg"]
         wanted, command = "pylibjpeg-libjpeg", "Run pip install pylibjpeg-libjpeg (GPL), or store it as JPEG 2000."
     if not available:
@@ -595,9 +583,7 @@ def _stream(image: Any, name: str) -> bytes:
 
 
 def _check_stream(stream: bytes, header: Any, syntax: Any, name: str) -> None:
-    """Refuse a compressed frame that is larger than the header says, before it is decoded, and one that ends early,
-    which some decoders fill up.
-    """
+    """Refuse a compressed frame larger than the header says, and one that ends early, which some decoders pad."""
     rows, columns = (_integer(header, keyword, 0, name) for keyword in ("Rows", "Columns"))
     if syntax == _RLE:  # no marker; at worst two bytes for each
         if len(stream) > 4 * rows * columns + 1024:
@@ -613,44 +599,46 @@ def _check_stream(stream: bytes, header: Any, syntax: Any, name: str) -> None:
         raise _unreadable("a JPEG lossless stream out of order", name)
 
 
-def _is_orderly(stream: bytes, most_bits: int) -> bool:
-    """Whether a stream is what PS3.5 10.2 allows of JPEG lossless: tables, one frame of it, one scan, the end."""
-    place, seen = 2, set()
+def _segments(stream: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and length of each segment of a JPEG stream, up to its first scan."""
+    place = 2
     while place + 5 <= len(stream) and stream[place] == 0xFF:
         place = _FILL.match(stream, place).end()  # type: ignore[union-attr]
         if place + 5 > len(stream):
-            break
-        marker, length = stream[place + 1], int.from_bytes(stream[place + 2 : place + 4], "big")
+            return
+        length = int.from_bytes(stream[place + 2 : place + 4], "big")
+        yield stream[place + 1], place, length
+        place += 2 + length
+
+
+def _is_orderly(stream: bytes, most_bits: int) -> bool:
+    """Whether a JPEG lossless stream is as in PS3.5 10.2: tables, one frame, one scan, the end."""
+    seen = set()
+    for marker, place, length in _segments(stream):
         tables = marker in (0xC4, 0xDD, 0xFE) or 0xE0 <= marker <= 0xEF
         if length < 2 or not (tables or marker == 0xDA or (marker == 0xC3 and 2 <= stream[place + 4] <= most_bits)):
             return False
         if marker == 0xC3 and marker in seen:
             return False
         seen.add(marker)
-        place += 2 + length
         if marker == 0xDA:
-            after = _MARKER.search(stream, place)
+            after = _MARKER.search(stream, place + 2 + length)
             return {0xC3, 0xC4} <= seen and after is not None and after.group(1) == b"\xd9"
     return False
 
 
 def _claimed(stream: bytes) -> tuple[int, int, int, int]:
-    """Rows, columns, channels and bits in the header of a JPEG, JPEG-LS or JPEG 2000 stream; zeros without one."""
+    """Rows, columns, channels and bits by the header of a JPEG, JPEG-LS or JPEG 2000 stream, else zeros."""
     start = stream[:256].find(b"\xff\x4f\xff\x51")  # SOC and SIZ, perhaps inside a JP2 file
     if start >= 0 and len(stream) >= start + 43:
         right, bottom, left, top = struct.unpack(">4I", stream[start + 8 : start + 24])
         channels = int.from_bytes(stream[start + 40 : start + 42], "big")
         return bottom - top, right - left, channels, (stream[start + 42] & 0x7F) + 1
-    place = 2 if stream[:2] == b"\xff\xd8" else len(stream)
-    while place + 10 <= len(stream) and stream[place] == 0xFF:
-        place = _FILL.match(stream, place).end()  # type: ignore[union-attr]
-        if place + 10 > len(stream):
-            break
-        marker = stream[place + 1]
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # start of frame
+    for marker, place, _ in _segments(stream) if stream[:2] == b"\xff\xd8" else ():
+        is_frame = marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC))
+        if is_frame and place + 10 <= len(stream):
             rows, columns = struct.unpack(">2H", stream[place + 5 : place + 9])
             return rows, columns, stream[place + 9], stream[place + 4]
-        place += 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
     return 0, 0, 0, 0
 
 
@@ -671,8 +659,8 @@ def _to_grey(stored: np.ndarray, header: Any, name: str) -> tuple[np.ndarray, bo
     if shares is None:
         counts = np.bincount(index.ravel(), minlength=len(levels))
         shares = _full_range(modality, np.where(padding, 0, counts))
-    # Both are said of many images, and then they say the same thing, once. MONOCHROME1 with IDENTITY is inverted too:
-    # the shape is known to be wrong in some archives, and MONOCHROME1 is defined after the VOI.
+    # Many images have both, which invert once. MONOCHROME1 with IDENTITY is inverted too: some archives have a wrong
+    # shape, and MONOCHROME1 applies after the VOI.
     inverted = (
         _text(header, "PhotometricInterpretation", name) == "MONOCHROME1"
         or _text(header, "PresentationLUTShape", name) == "INVERSE"
@@ -684,13 +672,13 @@ def _to_grey(stored: np.ndarray, header: Any, name: str) -> tuple[np.ndarray, bo
 
 
 def _padding(levels: np.ndarray, header: Any, name: str) -> np.ndarray:
-    """Which stored values are declared to be no part of the image."""
+    """Which stored values are declared as padding."""
     first = _number(header, "PixelPaddingValue", name)
     if first is None:
         return np.zeros(len(levels), dtype=bool)
     last = _number(header, "PixelPaddingRangeLimit", name)
     ends = (first, first if last is None else last)
-    # Signed where the pixels are not, or the other way round, as its type cannot be known in implicit VR.
+    # In implicit VR its sign may differ from that of the pixels.
     wrap = {True: (2**15, np.inf, -(2**16)), False: (-np.inf, 0, 2**16)}[bool(levels[0] < 0)]
     ends = tuple(value + wrap[2] if wrap[0] <= value < wrap[1] else value for value in ends)  # type: ignore[assignment]
     return (levels >= min(ends)) & (levels <= max(ends))
@@ -705,14 +693,14 @@ def _apply_modality(levels: np.ndarray, header: Any, name: str) -> np.ndarray:
 
 
 def _apply_voi(values: np.ndarray, header: Any, name: str) -> np.ndarray | None:
-    """Modality values → [0, 1] by the first VOI table, else by the first window; `None` where there is neither."""
+    """Modality values → [0, 1] by the first VOI table, else the first window; `None` without either."""
     item = _first_table(header, "VOILUTSequence", name)
     if item is not None:
         grey, bits = _apply_table(values, item, header, name)
         return grey / (2**bits - 1)
     center, width = (_number(header, keyword, name) for keyword in ("WindowCenter", "WindowWidth"))
     function = _text(header, "VOILUTFunction", name) or "LINEAR"
-    # PS3.3 C.11.2.1.2 and C.11.2.1.3. Files say with a width of 0 that they have no window.
+    # PS3.3 C.11.2.1.2 and C.11.2.1.3. A width of 0 means no window.
     if center is None or width is None or width <= 0 or (function == "LINEAR" and width < 1):
         return None
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
@@ -720,11 +708,11 @@ def _apply_voi(values: np.ndarray, header: Any, name: str) -> np.ndarray | None:
             f"`{name}` must have the VOI LUT function LINEAR, LINEAR_EXACT or SIGMOID, got {_shown(function)}. "
             "Export it with a window of one of these."
         )
-    # A header of its own: pydicom scales to the range of the rescaled values, which a negative slope turns round.
+    # A separate header: pydicom would scale to the range of the rescaled values, which a negative slope reverses.
     window = _pydicom("dataset", name).Dataset()
     window.PhotometricInterpretation, window.PixelRepresentation, window.BitsStored = "MONOCHROME2", 0, 16
     window.VOILUTFunction = function
-    # As doubles, whatever they were stored as: a broken file may call them text.
+    # As doubles, as a broken file may declare them as text.
     window.add_new("WindowCenter", "FD", center)
     window.add_new("WindowWidth", "FD", width)
     with np.errstate(over="ignore"):  # of the sigmoid, far below the window
@@ -732,7 +720,7 @@ def _apply_voi(values: np.ndarray, header: Any, name: str) -> np.ndarray | None:
 
 
 def _full_range(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Values → [0, 1] by the range of those that some pixel has, stray pixels aside."""
+    """Values → [0, 1] by the range of those that occur, stray pixels aside."""
     held, place = np.unique(values[counts > 0], return_inverse=True)
     low, high = held_range(held, np.bincount(place, counts[counts > 0])) if len(held) else (0.0, 0.0)
     return np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros(len(values))
@@ -744,25 +732,22 @@ def _first_table(header: Any, keyword: str, name: str) -> Any:
 
 
 def _apply_table(values: np.ndarray, item: Any, header: Any, name: str) -> tuple[np.ndarray, int]:
-    """Values through the lookup table of a sequence item, the ends of the table held, and the bits of its entries.
-
-    These are the declared ones, but for a table that needs more, or that uses not a sixteenth of them: then the
-    container's were declared. pydicom's own functions index tables of 8-bit entries by 8 bits, also those of 4096
-    entries, and know no modality table of 10 to 14 bits.
-    """
+    """Values through the lookup table of a sequence item, clamped to its ends, and the bits of its entries."""
+    # The bits are the declared ones, unless the table needs more or uses less than a sixteenth of their range.
+    # pydicom's functions index tables of 8-bit entries by 8 bits, even with 4096 entries, and know no 10 to 14 bits.
     with _refusing("a lookup table that does not parse", name):
         with _quietly(name):
             descriptor, data = item.LUTDescriptor, item.LUTData
         entries, first, bits = (int(number) for number in descriptor)
-        entries = entries % 2**16 or 2**16  # without a sign, whatever the pixels have (PS3.3 C.11.1.1)
+        entries = entries % 2**16 or 2**16  # unsigned whatever the pixels are (PS3.3 C.11.1.1)
         little = header.original_encoding[1] is not False
         if not isinstance(data, bytes):  # 16-bit words
             data = np.atleast_1d(np.asarray(data)).astype("<u2" if little else ">u2").tobytes()
-        packed = bits <= 8 and len(data) < 2 * entries  # two entries a word, as the standard has it; not all do
+        packed = bits <= 8 and len(data) < 2 * entries  # two entries a word, as in the standard; not all files
         table = np.frombuffer(data, "u1" if packed else "<u2" if little else ">u2")[:entries]
     if len(table) < entries:
         raise _unreadable(f"a lookup table of {len(table)} entries for {entries}", name)
-    # With or without a sign, by what the table then has of the values: its type cannot be known in implicit VR.
+    # Signed or unsigned, whichever covers more of the values: implicit VR does not say.
     starts = (first, first % 2**16 - 2**16, first % 2**16) if not 0 <= first < 2**15 else (first,)
     low, high = values.min(), values.max()
     first = max(starts, key=lambda start: min(start + entries - 1, high) - max(start, low))

@@ -11,8 +11,8 @@ pytest.importorskip("pynetdicom")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "`--destination` or `--stow` must be given, and one alone, got none"),
-        (["--destination", "A@b:1", "--stow", "http://b"], "and one alone, got both"),
+        ([], "`--destination` or `--stow` must be given, but not both, got none"),
+        (["--destination", "A@b:1", "--stow", "http://b"], "but not both, got both"),
         (["--destination", "nowhere"], "`destination` must be TITLE@HOST:PORT, got 'nowhere'"),
         (["--destination", "A@b:1", "--host", "0.0.0.0"], "`titles` or `addresses` must be given"),
         (["--destination", "A@b:1", "--radiograph-check", "no"], "`radiograph_check` must be one of"),

@@ -2,6 +2,7 @@
 """Findings as DICOM objects: what went in comes out, validators find no error, a second run is the same instance."""
 
 import copy
+import dataclasses
 import importlib.util
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ highdicom = pytest.importorskip("highdicom")
 from clarity_hf.inference.dicom_output import (  # noqa: E402
     KINDS,
     ModelIdentity,
+    ResultOptions,
     stored_map_size,
     write_dicom_results,
     write_secondary_capture,
@@ -33,6 +35,7 @@ _spec = importlib.util.spec_from_file_location("dicom_cases", Path(__file__).wit
 cases = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(cases)
 MODEL, SIZE, WHEN = cases.MODEL, cases.SIZE, cases.WHEN
+HALF = ResultOptions(map_thresholds=0.5)
 box, digital_radiograph, errors_of, findings_of = (
     cases.box,
     cases.digital_radiograph,
@@ -58,7 +61,8 @@ def written(pixels, tmp_path_factory):
     folder = tmp_path_factory.mktemp("dicom")
     image.save_as(folder / "source.dcm", enforce_file_format=True)
     findings = findings_of(SIZE)
-    results = write_dicom_results(image, pixels, findings, MODEL, folder, KINDS, map_thresholds=0.5, created=WHEN)
+    options = ResultOptions(created=WHEN, map_thresholds=0.5)
+    results = write_dicom_results(image, pixels, findings, MODEL, folder, KINDS, options=options)
     assert results.left_out == {}
     return results.files, findings
 
@@ -115,7 +119,7 @@ def test_a_reduced_map_says_how_large_its_pixels_are(image):
 def test_regions_are_what_lies_above_the_share_of_the_peak(image):
     findings = findings_of(SIZE)
     levels = {"Effusion": 0.5, "Mass": 0.9, "Pleural_Thickening": 0.1}
-    document = write_segmentation(image, findings, MODEL, "regions", map_thresholds=levels)
+    document = write_segmentation(image, findings, MODEL, "regions", ResultOptions(map_thresholds=levels))
     for frame, finding in zip(document.pixel_array, (f for f in findings if f["present"]), strict=True):
         heat = reduced(finding["map"])
         np.testing.assert_array_equal(frame.astype(bool), heat > levels[finding["label"]] * heat.max())
@@ -188,7 +192,7 @@ def test_patient_and_study_are_the_images_and_the_series_is_not(written):
 
 def test_a_second_run_writes_the_same_bytes_at_another_time(image, pixels, tmp_path):
     for run in ("first", "second"):
-        write_dicom_results(image, pixels, findings_of(SIZE), MODEL, tmp_path / run, KINDS, map_thresholds=0.5)
+        write_dicom_results(image, pixels, findings_of(SIZE), MODEL, tmp_path / run, KINDS, options=HALF)
     for kind in KINDS:
         name = f"findings.{kind}.dcm"
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
@@ -201,8 +205,10 @@ def test_what_batches_change_in_the_last_digits_is_not_written(image, pixels):
         finding["score"] += 6e-8
         for one in finding["boxes"]:
             one |= {"xmin": one["xmin"] * (1 + 1e-6), "ymin": one["ymin"] * (1 + 1e-6)}
-    same = {"kinds": KINDS, "map_thresholds": 0.5}
-    first, second = (write_dicom_results(image, pixels, some, MODEL, **same).datasets for some in (findings, other))
+    first, second = (
+        write_dicom_results(image, pixels, some, MODEL, kinds=KINDS, options=HALF).datasets
+        for some in (findings, other)
+    )
     assert first == second
 
 
@@ -221,9 +227,10 @@ def test_other_findings_are_another_instance_of_the_same_series_and_other_weight
 
 @pytest.mark.parametrize("changed", [{"doubt": "A lateral view?"}, {"created": WHEN}, {"map_thresholds": 0.7}])
 def test_whatever_changes_the_content_changes_the_instance(image, pixels, changed):
-    same = {"kinds": KINDS, "map_thresholds": 0.5}
-    first = write_dicom_results(image, pixels, findings_of(SIZE), MODEL, **same).datasets
-    second = write_dicom_results(image, pixels, findings_of(SIZE), MODEL, **same | changed).datasets
+    first, second = (
+        write_dicom_results(image, pixels, findings_of(SIZE), MODEL, kinds=KINDS, options=options).datasets
+        for options in (HALF, dataclasses.replace(HALF, **changed))
+    )
     for kind in KINDS:
         differ = first[kind].SOPInstanceUID != second[kind].SOPInstanceUID
         assert differ == (first[kind] != second[kind]), kind
@@ -231,17 +238,16 @@ def test_whatever_changes_the_content_changes_the_instance(image, pixels, change
 
 
 def test_new_uids_are_new_each_time(image):
-    first, second = (write_structured_report(image, findings_of(SIZE), MODEL, uids="new") for _ in range(2))
+    first, second = (write_structured_report(image, findings_of(SIZE), MODEL, ResultOptions("new")) for _ in range(2))
     assert first.SeriesInstanceUID != second.SeriesInstanceUID
     assert first.SOPInstanceUID != second.SOPInstanceUID
     assert pydicom.uid.UID(first.SOPInstanceUID).is_valid
 
 
-def test_doubts_about_the_image_stand_in_every_object(image, pixels):
+def test_a_warning_about_the_image_is_in_every_object(image, pixels):
     doubt = "It may be a lateral view"
-    results = write_dicom_results(
-        image, pixels, findings_of(SIZE), MODEL, kinds=KINDS, map_thresholds=0.5, doubt=doubt
-    )
+    options = dataclasses.replace(HALF, doubt=doubt)
+    results = write_dicom_results(image, pixels, findings_of(SIZE), MODEL, kinds=KINDS, options=options)
     for kind, document in results.datasets.items():
         assert doubt in document.to_json(), kind
     plain = write_secondary_capture(image, pixels, findings_of(SIZE), MODEL)
@@ -262,7 +268,7 @@ def test_results_of_a_5_megapixel_image_take_3_megabytes_at_most(tmp_path):
 
 def test_the_header_is_left_as_it_is(image, pixels):
     before = copy.deepcopy(image)
-    write_dicom_results(image, pixels, findings_of(SIZE), MODEL, kinds=KINDS, map_thresholds=0.5)
+    write_dicom_results(image, pixels, findings_of(SIZE), MODEL, kinds=KINDS, options=HALF)
     assert image == before
 
 
@@ -274,7 +280,7 @@ def test_a_header_that_validators_or_highdicom_would_refuse_is_mended_but_the_pa
     image["PatientSex"]._value = "U"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        results = write_dicom_results(image, pixels, findings_of(SIZE), MODEL, kinds=KINDS, map_thresholds=0.5)
+        results = write_dicom_results(image, pixels, findings_of(SIZE), MODEL, kinds=KINDS, options=HALF)
     for kind, document in results.datasets.items():
         assert (document.PatientBirthDate, document.PatientSex, document.StudyID) == ("19700230", "U", None), kind
     (spacing,) = results.datasets["boxes"].SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
@@ -284,7 +290,7 @@ def test_a_header_that_validators_or_highdicom_would_refuse_is_mended_but_the_pa
 def test_an_image_in_a_wrapper_of_one_frame_is_taken_and_two_frames_are_not(image, pixels):
     image.SOPClassUID = pydicom.uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage
     image.NumberOfFrames = 1
-    results = write_dicom_results(image, pixels, findings_of(SIZE), MODEL, kinds=KINDS, map_thresholds=0.5)
+    results = write_dicom_results(image, pixels, findings_of(SIZE), MODEL, kinds=KINDS, options=HALF)
     assert list(results.datasets) == list(KINDS)
     for kind, document in results.datasets.items():
         assert str(image.SOPClassUID) in document.to_json(), kind
@@ -298,7 +304,7 @@ def test_names_of_people_are_never_printed(image, pixels, caplog, capsys):
     image.PatientName = image.ReferringPhysicianName = "Solo"  # highdicom doubts names of one part
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        results = write_dicom_results(image, pixels, findings_of(SIZE), MODEL, kinds=KINDS, map_thresholds=0.5)
+        results = write_dicom_results(image, pixels, findings_of(SIZE), MODEL, kinds=KINDS, options=HALF)
     assert "Solo" not in caplog.text + "".join(capsys.readouterr())
     assert {str(document.PatientName) for document in results.datasets.values()} == {"Solo"}
 
@@ -356,7 +362,7 @@ def test_findings_that_are_not_this_images_are_refused(image, findings, message)
 )
 def test_segmentations_say_what_they_lack(image, findings, values, level, message):
     with pytest.raises(ValueError, match=message):
-        write_segmentation(image, findings, MODEL, values, map_thresholds=level)
+        write_segmentation(image, findings, MODEL, values, ResultOptions(map_thresholds=level))
 
 
 def test_calls_that_make_no_sense_are_refused(image, pixels):
@@ -366,7 +372,7 @@ def test_calls_that_make_no_sense_are_refused(image, pixels):
     with pytest.raises(ValueError, match="`stem` must be a file name"):
         write_dicom_results(image, pixels, findings, MODEL, stem="../image")
     with pytest.raises(ValueError, match="`uids` must be 'same' or 'new', got 'old'"):
-        write_structured_report(image, findings, MODEL, uids="old")
+        ResultOptions(uids="old")
     with pytest.raises(ValueError, match=r"`pixels` must be \(rows, columns\) \(150, 130\)"):
         write_secondary_capture(image, pixels.T, findings, MODEL)
     with pytest.raises(ValueError, match="`weights_hash` must be 1 to 64 ASCII"):
@@ -420,7 +426,7 @@ def test_dciodvfy_finds_no_error_for_a_real_image(tmp_path):
     for finding in findings:
         finding["map"] = np.full(pixels.shape, 1.0, dtype=np.float32)
         finding["map"][:900] = 0.2
-    results = write_dicom_results(image, pixels, findings, MODEL, tmp_path, KINDS, map_thresholds=0.5)
+    results = write_dicom_results(image, pixels, findings, MODEL, tmp_path, KINDS, options=HALF)
     assert results.left_out == {}
     assert {kind: errors_of(path) for kind, path in results.files.items()} == {kind: [] for kind in KINDS}
 

@@ -12,7 +12,7 @@ pydicom = pytest.importorskip("pydicom")
 highdicom = pytest.importorskip("highdicom")
 
 from clarity_hf.inference.dicom_presentation import write_presentation_state  # noqa: E402
-from clarity_hf.inference.dicom_source import NOTICE  # noqa: E402
+from clarity_hf.inference.dicom_source import NOTICE, save  # noqa: E402
 
 _spec = importlib.util.spec_from_file_location("dicom_cases", Path(__file__).with_name("dicom_cases.py"))
 cases = importlib.util.module_from_spec(_spec)
@@ -71,7 +71,7 @@ def test_the_window_and_the_tables_are_the_images(image, tmp_path):
     table.LUTExplanation = "harder"
     image.VOILUTSequence = [table]
     path = tmp_path / "state.dcm"
-    write_presentation_state(image, cases.findings_of(cases.SIZE), cases.MODEL, file=path)
+    save(write_presentation_state(image, cases.findings_of(cases.SIZE), cases.MODEL), path)
     state = pydicom.dcmread(path)
     (window,) = state.SoftcopyVOILUTSequence
     assert (window.WindowCenter, window.WindowWidth) == (128, 256)

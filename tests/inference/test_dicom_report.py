@@ -21,7 +21,7 @@ from clarity_hf.inference.dicom_report import (  # noqa: E402
     write_refusal_report,
     write_structured_report,
 )
-from clarity_hf.inference.dicom_source import NOTICE, finding_code  # noqa: E402
+from clarity_hf.inference.dicom_source import NOTICE, finding_code, save  # noqa: E402
 
 _spec = importlib.util.spec_from_file_location("dicom_cases", Path(__file__).with_name("dicom_cases.py"))
 cases = importlib.util.module_from_spec(_spec)
@@ -57,7 +57,7 @@ def image():
 def written(image, tmp_path):
     """A report as a file, and what it was made from."""
     findings = cases.findings_of(cases.SIZE)
-    write_structured_report(image, findings, cases.MODEL, file=tmp_path / "report.dcm")
+    save(write_structured_report(image, findings, cases.MODEL), tmp_path / "report.dcm")
     return tmp_path / "report.dcm", findings
 
 
@@ -115,7 +115,7 @@ def test_a_box_stands_below_its_probability_too_and_is_tracked_as_a_rectangle(im
 
 def test_a_refusal_is_a_report_without_findings_that_gives_the_reason(image, tmp_path):
     path = tmp_path / "refused.dcm"
-    write_refusal_report(image, "it looks like a lateral view", cases.MODEL, file=path)
+    save(write_refusal_report(image, "it looks like a lateral view", cases.MODEL), path)
     assert cases.errors_of(path) == []
     report = highdicom.sr.srread(path)
     (group,) = report.content.get_image_measurement_groups()
@@ -145,7 +145,7 @@ def test_the_request_and_the_procedure_of_the_image_are_the_reports(image, tmp_p
     image.ProcedureCodeSequence = [highdicom.sr.CodedConcept("399208008", "SCT", "Plain chest X-ray")]
     image.TimezoneOffsetFromUTC = "+0200"
     path = tmp_path / "report.dcm"
-    write_structured_report(image, cases.findings_of(cases.SIZE), cases.MODEL, file=path)
+    save(write_structured_report(image, cases.findings_of(cases.SIZE), cases.MODEL), path)
     assert cases.errors_of(path) == []
     report = pydicom.dcmread(path)
     (asked,) = report.ReferencedRequestSequence

@@ -69,7 +69,7 @@ def test_settings_name_the_results_in_place_of_the_findings():
 
     def instance(settings, content):
         identity = ModelIdentity("m", "w", "1", settings)
-        return ResultSource(image, identity, "report", "same", None, content).arguments()["sop_instance_uid"]
+        return ResultSource(image, identity, "report", content).arguments()["sop_instance_uid"]
 
     assert instance("s", "one content") == instance("s", "another")
     assert instance("s", "one content") != instance("t", "one content")

@@ -20,7 +20,7 @@ from pynetdicom.sop_class import (  # noqa: E402
     StudyRootQueryRetrieveInformationModelGet,
 )
 
-from clarity_hf.inference.dicom_output import KINDS, ModelIdentity, write_dicom_results  # noqa: E402
+from clarity_hf.inference.dicom_output import KINDS, ModelIdentity, ResultOptions, write_dicom_results  # noqa: E402
 
 _spec = importlib.util.spec_from_file_location("orthanc", Path(__file__).with_name("orthanc.py"))
 orthanc = importlib.util.module_from_spec(_spec)
@@ -85,7 +85,8 @@ def sent():
         {"label": "Hernia", "score": 0.1, "present": False, "boxes": []} | shared,
     ]
     model = ModelIdentity("clarity-s16-224", "0123456789abcdef")
-    results = write_dicom_results(image, pixels, findings, model, kinds=KINDS, map_thresholds=0.5)
+    options = ResultOptions(map_thresholds=0.5)
+    results = write_dicom_results(image, pixels, findings, model, kinds=KINDS, options=options)
     return {"image": image} | results.datasets
 
 

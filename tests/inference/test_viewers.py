@@ -16,7 +16,7 @@ import pytest
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
 
-from clarity_hf.inference.dicom_output import quantised, write_dicom_results, write_refusal_report  # noqa: E402
+from clarity_hf.inference.dicom_output import quantised, save, write_dicom_results, write_refusal_report  # noqa: E402
 
 _spec = importlib.util.spec_from_file_location("dicom_cases", Path(__file__).with_name("dicom_cases.py"))
 cases = importlib.util.module_from_spec(_spec)
@@ -72,7 +72,7 @@ def test_every_box_is_a_rectangle_at_its_place_with_its_name(written, tmp_path, 
 def test_a_refusal_has_no_rectangles(tmp_path):
     image = cases.digital_radiograph(np.zeros(cases.SIZE, dtype=np.uint8))
     image.save_as(tmp_path / "image.dcm", enforce_file_format=True)
-    write_refusal_report(image, "it is a lateral view", cases.MODEL, file=tmp_path / "refused.dcm")
+    save(write_refusal_report(image, "it is a lateral view", cases.MODEL), tmp_path / "refused.dcm")
     assert hydrated(tmp_path, "image.dcm", "refused.dcm") == {"tools": [], "rectangles": []}
 
 

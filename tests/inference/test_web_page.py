@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clarity_hf.inference import web_page, web_page_html
+from clarity_hf.inference import web_page, web_page_html, web_server
 from clarity_hf.phantoms import draw_phantom
 from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
 
@@ -158,7 +158,7 @@ def test_uploads_that_nobody_read_are_deleted_when_they_are_old(tmp_path):
     for path in (old, new):
         path.write_bytes(b"image")
     os.utime(old, (0, 0))
-    web_page.delete_old_files(tmp_path, 120)
+    web_server.delete_old_files(tmp_path, 120)
     assert not old.exists()
     assert new.exists()
 
@@ -175,7 +175,7 @@ def test_a_folder_of_uploads_that_goes_while_it_is_swept_is_passed_over(tmp_path
         shutil.rmtree(tmp_path / {"first": "second", "second": "first"}[path.parent.name])
 
     monkeypatch.setattr(Path, "unlink", unlink_and_take_the_other)
-    web_page.delete_old_files(tmp_path, 120)
+    web_server.delete_old_files(tmp_path, 120)
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -193,14 +193,14 @@ def test_uploads_that_wait_in_the_queue_stay_however_old(tmp_path):
         event_queue_per_concurrency_id={"model": types.SimpleNamespace(queue=[event(waiting)])},
         active_jobs=[None, [event(running), types.SimpleNamespace(data=None)]],
     )
-    kept = web_page._waiting_files(types.SimpleNamespace(_queue=queue))
-    web_page.delete_old_files(tmp_path, 120, kept)
+    kept = web_server._waiting_files(types.SimpleNamespace(_queue=queue))
+    web_server.delete_old_files(tmp_path, 120, kept)
     assert sorted(path.name for path in (tmp_path / "upload").iterdir()) == ["running.png", "waiting.png"]
 
 
 def guarded(host="127.0.0.1", allowed=()):
-    any_address = host not in web_page.LOOPBACK
-    return web_page._Guarded(None, 100, web_page._hosts(host, allowed), any_address, "'none'")
+    any_address = host not in web_server.LOOPBACK
+    return web_server._Guarded(None, 100, web_server._hosts(host, allowed), any_address, "'none'")
 
 
 def refused(guard, host, **headers):
@@ -246,20 +246,20 @@ def test_what_the_browser_says_is_of_another_website_is_refused(site, mode):
     assert "other websites" in refused(guarded(), "localhost:7860", sec_fetch_site=site, sec_fetch_mode=mode)
 
 
-def test_two_hosts_are_none():
+def test_a_request_with_two_hosts_is_refused():
     assert guarded().refusal([(b"host", b"localhost"), (b"host", b"evil.example")])
 
 
 def test_beyond_the_loopback_addresses_and_allowed_names_are_served_and_no_others():
     guard = guarded("0.0.0.0", ["images.example.org"])
-    own = web_page.socket.gethostname()
+    own = web_server.socket.gethostname()
     for host in ("10.0.0.5:7860", "[fe80::1]:7860", "images.example.org", "localhost:7860", own):
         assert not refused(guard, host)
     for host in ("evil.example", "images.example.org.evil.example"):
         assert refused(guard, host)
 
 
-def test_too_little_memory_is_no_broken_image():
+def test_too_little_memory_is_not_reported_as_a_broken_image():
     assert web_page.plain_refusal(MemoryError()).startswith("There is too little memory for this image now.")
 
 
@@ -277,7 +277,7 @@ def test_a_signal_while_the_page_starts_is_not_lost_though_its_error_would_be(pi
     monkeypatch.setattr(gradio.Blocks, "launch", launch)
     monkeypatch.setattr(gradio.Blocks, "close", lambda *_, **__: None)
     before = signal.getsignal(number)
-    web_page.serve_page(pipeline, "tiny", ready=lambda _: pytest.fail("served after its end"))
+    web_server.serve_page(pipeline, "tiny", ready=lambda _: pytest.fail("served after its end"))
     assert signal.getsignal(number) == before
 
 
@@ -285,11 +285,11 @@ def test_a_second_signal_ends_a_step_that_does_not_return(pipeline, monkeypatch)
     def build(*_, **__):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
-        pytest.fail("goes on")
+        pytest.fail("the second signal did not end it")
 
     pytest.importorskip("gradio")
-    monkeypatch.setattr(web_page, "build_page", build)
-    web_page.serve_page(pipeline, "tiny")
+    monkeypatch.setattr(web_server, "build_page", build)
+    web_server.serve_page(pipeline, "tiny")
 
 
 def test_tracebacks_stay_out_of_the_log(caplog):
@@ -297,7 +297,7 @@ def test_tracebacks_stay_out_of_the_log(caplog):
     import gradio.queueing
 
     before = gradio.queueing.traceback
-    with web_page._errors_without_paths():
+    with web_server._errors_without_paths():
         try:
             raise RuntimeError("/data/Doe^Jane")
         except RuntimeError:
@@ -406,7 +406,7 @@ def test_bounds_are_checked(pipeline, argument, value):
 def test_without_gradio_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(ImportError, match=r"pip install 'clarity_hf\[demo\]'"):
-        web_page._gradio()
+        web_page.import_gradio()
 
 
 class Served:
@@ -607,7 +607,7 @@ def test_requests_of_other_websites_get_no_answer(served, headers, path):
     assert set(served.files()) <= set(before)
 
 
-def test_the_page_stands_in_no_frame(served):
+def test_no_other_page_may_frame_the_page(served):
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(served.address) as answer:
         assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
 
@@ -615,7 +615,7 @@ def test_the_page_stands_in_no_frame(served):
 def test_a_page_of_ipv6_is_served(tiny_checkpoint, tmp_path):
     pytest.importorskip("gradio")
     try:
-        web_page._free_port("::1")
+        web_server._free_port("::1")
     except OSError:
         pytest.skip("no IPv6 here")
     options = ["--port", "0", "--host", "::1", "--device", "cpu"]
@@ -633,7 +633,7 @@ def test_only_this_machine_is_served_by_default(served):
 def test_the_space_is_the_same_page(tiny_checkpoint, tmp_path):
     pytest.importorskip("gradio")
     app = Path(__file__).resolve().parents[2] / "examples" / "space" / "app.py"
-    port = str(web_page._free_port("127.0.0.1"))
+    port = str(web_server._free_port("127.0.0.1"))
     page = Served([str(app)], tmp_path, MODEL=str(tiny_checkpoint), GRADIO_SERVER_PORT=port)
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://127.0.0.1:{port}") as answer:
         assert web_page_html.NOTICE in answer.read().decode()

@@ -14,32 +14,27 @@ def demo(
     host: Annotated[str, typer.Option(help="Address to listen on; by default only this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 7860,
     max_upload_mb: Annotated[float, typer.Option(help="Largest upload in megabytes.")] = 64,
-    max_queue: Annotated[int, typer.Option(help="Images that may wait; the next is turned away.")] = 8,
+    max_queue: Annotated[int, typer.Option(help="Images that may wait; further ones are rejected.")] = 8,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(help="Another name under which browsers reach the page; may be repeated.")
+        list[str] | None, typer.Option(help="Another name by which browsers reach the page; may be repeated.")
     ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Serve a web page for one image at a time; needs the extra demo. Ctrl-C ends it."""
+    """Serve a web page for one radiograph at a time; needs the extra demo. Ctrl-C ends it."""
     from clarity_hf.files import published_name
-    from clarity_hf.inference.web_page import LOOPBACK, serve_page
+    from clarity_hf.inference.web_server import LOOPBACK, PageSettings, serve_page
 
     pipeline = load_pipeline(model, device)
     if host.strip("[]") not in LOOPBACK:
         print(
-            "warning: others reach this page, without login and without encryption. Show no patients' images.",
+            "warning: other machines can reach this page, without login or encryption. Show no patients' radiographs.",
             file=sys.stderr,
         )
     serve_page(
         pipeline,
         published_name(model),
-        host=host,
-        port=port,
-        max_upload_mb=max_upload_mb,
-        max_queue=max_queue,
-        open_browser=open_browser,
-        allowed_hosts=allowed_host or (),
+        PageSettings(host, port, max_upload_mb, max_queue, open_browser, tuple(allowed_host or ())),
         ready=lambda address: print(
             f"serving {address} (Ctrl-C ends it). For research, not for diagnosis.", flush=True
         ),

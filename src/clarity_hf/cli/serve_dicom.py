@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""`clarity-hf serve-dicom`: a node that takes images from a PACS and sends findings back."""
+"""`clarity-hf serve-dicom`: a node that receives images from a PACS and sends findings back."""
 
 import logging
 import os
@@ -15,47 +15,48 @@ import typer
 from .common import DeviceOption, DicomKindsOption, ModelOption, RadiographCheckOption, chosen_kinds, load_pipeline
 
 TOKEN = "CLARITY_HF_DICOMWEB_TOKEN"
-"""Variable of the environment with the bearer token of a server of DICOMweb."""
+"""Environment variable with the bearer token of a DICOMweb server."""
 
 
 def serve_dicom(
-    folder: Annotated[Path, typer.Argument(help="Of the queue; it holds patients' images while they wait.")],
-    destination: Annotated[str | None, typer.Option(help="Where results go: TITLE@HOST:PORT.")] = None,
-    stow: Annotated[str | None, typer.Option(help="Or the root of a server of DICOMweb, https://...")] = None,
+    folder: Annotated[Path, typer.Argument(help="Folder of the queue; it holds patients' images while they wait.")],
+    destination: Annotated[str | None, typer.Option(help="Destination of results: TITLE@HOST:PORT.")] = None,
+    stow: Annotated[str | None, typer.Option(help="Or the root of a DICOMweb server, https://...")] = None,
     model: ModelOption = "clarity-s16-224",
-    ae_title: Annotated[str, typer.Option(help="Title of the node.")] = "CLARITY",
+    ae_title: Annotated[str, typer.Option(help="AE title of the node.")] = "CLARITY",
     host: Annotated[str, typer.Option(help="Address to listen on; by default only this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 11112,
     allow_title: Annotated[
-        list[str] | None, typer.Option(help="A title that may call; several times for more.")
+        list[str] | None, typer.Option(help="An AE title that may call; may be repeated.")
     ] = None,
     allow_address: Annotated[
-        list[str] | None, typer.Option(help="An address or network that may connect; several times for more.")
+        list[str] | None, typer.Option(help="An address or network that may connect; may be repeated.")
     ] = None,
     settle: Annotated[float, typer.Option(help="Seconds without a new image after which a study is analysed.")] = 10,
-    max_queue_mb: Annotated[float, typer.Option(help="Megabytes that may wait; more is not taken.")] = 10_000,
+    max_queue_mb: Annotated[float, typer.Option(help="Megabytes that may wait; more is not accepted.")] = 10_000,
     dicom_kinds: DicomKindsOption = None,
     threshold: Annotated[
         float | None, typer.Option(help="Score from which a finding is present; by default the model's own.")
     ] = None,
     radiograph_check: RadiographCheckOption = "warn",
-    refusal_reports: Annotated[bool, typer.Option(help="A report of each image that is not analysed.")] = True,
-    poll: Annotated[str | None, typer.Option(help="Root of a DICOMweb server to ask for new images, too.")] = None,
-    poll_every: Annotated[float, typer.Option(help="Seconds between the questions.")] = 60,
+    refusal_reports: Annotated[bool, typer.Option(help="Send a report about each image that is not analysed.")] = True,
+    poll: Annotated[str | None, typer.Option(help="Root of a DICOMweb server to poll for new images as well.")] = None,
+    poll_every: Annotated[float, typer.Option(help="Seconds between polls.")] = 60,
     http_port: Annotated[
         int | None, typer.Option(help="Port of /healthz and /metrics on this machine.", min=1, max=65535)
     ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM; callers must then use TLS.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Of it, where it is not in the same file.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, if it is not in the same file.")] = None,
     tls_ca: Annotated[
-        Path | None, typer.Option(help="PEM of who signs peers' certificates; callers must then show one.")
+        Path | None,
+        typer.Option(help="PEM of the authorities that sign peers' certificates; callers must then present one."),
     ] = None,
     tls_destination: Annotated[bool, typer.Option(help="Send with TLS.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Take CR and DX images over DICOM, localize findings, send results to a PACS; needs the extra node.
+    """Receive CR and DX images over DICOM, localize findings, send results to a PACS; needs the extra node.
 
-    Ctrl-C or SIGTERM ends it after the image that it analyses; what waits is done when it is started again.
+    Ctrl-C or SIGTERM ends it after the current image; what waits is processed at the next start.
     """
     from clarity_hf.files import published_name
     from clarity_hf.inference.dicom_destinations import StorageDestination, WebDestination, tls_from, tls_to
@@ -66,7 +67,7 @@ def serve_dicom(
 
     _check_one(destination, stow)
     check_mode(radiograph_check)
-    _quiet_strangers()
+    _set_up_logging()
     token = os.environ.get(TOKEN, "")
     if stow is not None:
         target: StorageDestination | WebDestination = WebDestination(stow, token)
@@ -102,13 +103,13 @@ def serve_dicom(
 def _check_one(destination: str | None, stow: str | None) -> None:
     if (destination is None) == (stow is None):
         raise ValueError(
-            f"`--destination` or `--stow` must be given, and one alone, got {'none' if stow is None else 'both'}. "
+            f"`--destination` or `--stow` must be given, but not both, got {'none' if stow is None else 'both'}. "
             "Write --destination PACS@10.0.0.5:104."
         )
 
 
-def _quiet_strangers() -> None:
-    """Let no library quote an image's header: its warnings may name the patient. Own lines go to the error stream."""
+def _set_up_logging() -> None:
+    """Silence libraries, whose warnings may quote a patient's name, and log the node's own lines to stderr."""
     warnings.simplefilter("ignore")
     for name in ("pydicom", "pynetdicom", "highdicom"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Where the DICOM node gives its results: a Storage SCP over C-STORE, or a server of DICOMweb over STOW-RS."""
+"""Destinations of the DICOM node's results: a Storage SCP over C-STORE, or a DICOMweb server over STOW-RS."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _EXPLICIT, _IMPLICIT, _JPEG_2000 = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "
 
 
 class Destination(Protocol):
-    """Takes results."""
+    """Receives results."""
 
     def send(self, files: Sequence[Path]) -> Iterator[str]:
-        """Send files, and say of each in turn whether it was taken.
+        """Send files and report the outcome of each in turn.
 
         Args:
-            files: Of DICOM.
+            files: DICOM files.
 
         Returns:
-            For each file the reason why it was not taken, empty where it was.
+            For each file the reason why it was not accepted, empty if it was.
         """
         ...
 
@@ -42,12 +42,12 @@ class StorageDestination:
     """A Storage SCP.
 
     Attributes:
-        ae_title: Its own title.
+        ae_title: Its AE title.
         host: Name or address of its machine.
-        port: Where it listens there.
-        calling_title: Title that it knows the node by.
-        tls: Context of a connection with TLS.
-        timeout_s: Seconds to wait for an answer.
+        port: Its port.
+        calling_title: AE title of the node.
+        tls: TLS context of the connection, `None` for one without TLS.
+        timeout_s: Seconds to wait for a response.
     """
 
     ae_title: str
@@ -67,7 +67,7 @@ class StorageDestination:
             tls: As in the class.
 
         Raises:
-            ValueError: They are not of this form.
+            ValueError: The text has another form.
         """
         found = re.fullmatch(r"([^@]{1,16})@(.+):(\d{1,5})", words)
         if found is None or not 0 < int(found[3]) < 65536:
@@ -118,7 +118,7 @@ class StorageDestination:
                 dataset.decompress()
             if _EXPLICIT not in accepted:
                 dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-                dataset = _read_again(dataset)
+                dataset = pydicom.dcmread(io.BytesIO(as_file(dataset)))
         try:
             status = link.send_c_store(dataset).get("Status")
         except (ValueError, RuntimeError) as error:  # the association ended
@@ -131,12 +131,12 @@ class StorageDestination:
 
 @dataclass(frozen=True)
 class WebDestination:
-    """A server of DICOMweb.
+    """A DICOMweb server.
 
     Attributes:
         url: Root of its services, such as `https://pacs/dicom-web`.
-        token: Sent as a bearer token, where one is needed.
-        timeout_s: Seconds to wait for an answer.
+        token: Bearer token, where one is needed.
+        timeout_s: Seconds to wait for a response.
     """
 
     url: str
@@ -175,14 +175,14 @@ class WebDestination:
         """Images of the last days that are not known yet, by QIDO-RS and WADO-RS.
 
         Args:
-            days: How many, today included.
-            known: Called with a SOP Instance UID; says whether it is known.
+            days: Number of days, today included.
+            known: Returns for a SOP Instance UID whether the image is known.
 
         Returns:
             SOP and Study Instance UID, and the file.
 
         Raises:
-            requests.RequestException: The server did not answer, or not so.
+            requests.RequestException: The server did not respond, or with an error.
         """
         import datetime
 
@@ -208,20 +208,13 @@ def as_file(dataset: Any) -> bytes:
     return file.getvalue()
 
 
-def _read_again(dataset: Any) -> Any:
-    """A data set in the transfer syntax that its meta information names."""
-    import pydicom
-
-    return pydicom.dcmread(io.BytesIO(as_file(dataset)))
-
-
 def tls_to(certificate_authority: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
-    """Context of connections that the node opens: the peer is checked, and sees the node's certificate if asked.
+    """TLS context of connections that the node opens; the peer's certificate is verified.
 
     Args:
-        certificate_authority: File of the certificates that the peer's must be signed by; the system's without.
-        certificate: The node's own, as PEM.
-        key: Of it.
+        certificate_authority: PEM of the authorities that may sign the peer's certificate; the system's by default.
+        certificate: The node's own, as PEM, for peers that ask for one.
+        key: Private key of this certificate.
 
     Raises:
         OSError: A file cannot be read.
@@ -233,12 +226,12 @@ def tls_to(certificate_authority: Path | None, certificate: Path | None, key: Pa
 
 
 def tls_from(certificate: Path, key: Path | None, certificate_authority: Path | None) -> ssl.SSLContext:
-    """Context of connections that others open to the node.
+    """TLS context of connections that others open to the node.
 
     Args:
         certificate: The node's own, as PEM.
-        key: Of it, where it is not in the same file.
-        certificate_authority: File of the certificates that callers' must be signed by; callers need none without.
+        key: Private key of this certificate, if it is not in the same file.
+        certificate_authority: PEM of the authorities that may sign callers' certificates; without it they need none.
 
     Raises:
         OSError: A file cannot be read.

@@ -7,6 +7,7 @@ import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,11 +24,14 @@ from .dicom_output import (
     DEFAULT_KINDS,
     DicomResults,
     ModelIdentity,
+    ResultOptions,
     check_kinds,
+    save,
     stored_map_size,
     write_dicom_results,
     write_refusal_report,
 )
+from .dicom_source import missing_attributes
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -37,12 +41,12 @@ _MAPPED = ("regions", "probabilities")
 
 @dataclass(frozen=True, eq=False)
 class Localized:
-    """What became of one DICOM file.
+    """The outcome for one DICOM file.
 
     Attributes:
-        state: `done`, `refused` (it is no image that can be analysed, or looks like none) or `failed`.
-        reason: Why it was refused or failed, or what is in doubt; no patient is named.
-        datasets: Results, also of what was refused, where a report was wanted and could be made.
+        state: `done`, `refused` (not a radiograph that can be analysed, or unlike one) or `failed`.
+        reason: Why it was refused or failed, or the warning about it, without a patient's name.
+        datasets: Results; of a refused file the report about it, where one was wanted and could be made.
     """
 
     state: str
@@ -52,7 +56,7 @@ class Localized:
 
 @dataclass(frozen=True)
 class DicomResultWriter:
-    """Writes what a pipeline made of DICOM images as DICOM objects.
+    """Writes a pipeline's findings in DICOM images as DICOM objects.
 
     Attributes:
         pipeline: Its model is hashed once.
@@ -74,7 +78,7 @@ class DicomResultWriter:
 
     @functools.cached_property
     def identity(self) -> ModelIdentity:
-        """What results say of the model, named by all that decides findings and boxes."""
+        """The model's name and the hash of everything that decides findings and boxes."""
         pipeline = self.pipeline
         settings = describe_results(pipeline.model, pipeline.image_processor, self.threshold)
         return ModelIdentity.of(pipeline.model, self.model_name, settings)
@@ -108,7 +112,14 @@ class DicomResultWriter:
         config = self.pipeline.model.config
         levels = dict(zip(config.id2label.values(), config.per_finding("map_thresholds"), strict=True))
         return write_dicom_results(
-            header, pixels, findings, self.identity, folder, self.kinds, stem=stem, map_thresholds=levels, doubt=doubt
+            header,
+            pixels,
+            findings,
+            self.identity,
+            folder,
+            self.kinds,
+            stem=stem,
+            options=ResultOptions(doubt=doubt, map_thresholds=levels),
         )
 
     def refuse(self, header: Dataset, reason: str, file: str | os.PathLike | None = None) -> Dataset:
@@ -125,10 +136,13 @@ class DicomResultWriter:
         Raises:
             ImportError, ValueError: As in `write_refusal_report`.
         """
-        return write_refusal_report(header, reason.encode("ascii", "replace").decode(), self.identity, file=file)
+        report = write_refusal_report(header, reason.encode("ascii", "replace").decode(), self.identity)
+        if file is not None:
+            save(report, Path(file))
+        return report
 
     def localize(self, path: str | os.PathLike, radiograph_check: str = "warn", reports: bool = True) -> Localized:
-        """Read one DICOM file, localize its findings and make its results. Whatever is wrong with it is reported.
+        """Read one DICOM file, localize its findings and make its results. Errors of the file are in the outcome.
 
         Args:
             path: Of the file.
@@ -197,7 +211,7 @@ def doubt_about(reason: str) -> str:
 
 
 def header_of(path: str | os.PathLike) -> Dataset | None:
-    """Header of a DICOM file that could not be read as an image, for the report that says so; None where it has none.
+    """Header of a DICOM file that could not be read as an image, for the report about it; None if it lacks one.
 
     Args:
         path: Of the file.
@@ -209,5 +223,4 @@ def header_of(path: str | os.PathLike) -> Dataset | None:
         header = pydicom.dcmread(path, stop_before_pixels=True)
     except (InvalidDicomError, OSError, ValueError, EOFError, NotImplementedError):
         return None
-    needed = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns", "Modality")
-    return header if all(header.get(name) not in (None, "") for name in needed) else None
+    return None if missing_attributes(header) else header

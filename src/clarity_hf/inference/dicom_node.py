@@ -1,14 +1,14 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""A DICOM node: takes CR and DX images over C-STORE, localizes findings, and sends the results to a PACS.
+"""A DICOM node: receives CR and DX images over C-STORE, localizes findings, and sends the results to a PACS.
 
 Three threads share the queue ([`DicomQueue`]): the Storage SCP acknowledges an image once it is on the disk, the
-worker analyses images of studies that have settled, and the sender gives results to the destination until it has
-them, waiting longer after each failure. No image stops the node, and a killed node goes on where it was.
+worker analyses images of studies that have settled, and the sender sends results to the destination until they are
+accepted, waiting longer after each failure. No image stops the node, and a killed node resumes where it was.
 
 Logs are lines of JSON. They name images by their number in the queue, peers by title and address, and no patient.
 
-pynetdicom's default storage contexts hold the uncompressed syntaxes alone: a peer that offers an image as JPEG
-lossless gets no context for it and aborts. So the node names its own, `TRANSFER_SYNTAXES`, which `read_dicom` reads.
+pynetdicom's default storage contexts have only the uncompressed syntaxes: a peer that offers an image as JPEG lossless
+gets no context for it and aborts. So the node lists its own, `TRANSFER_SYNTAXES`, which `read_dicom` reads.
 
 Standards: DICOM PS3.4 B (Storage), A (Verification), PS3.18 (DICOMweb), PS3.15 B.9 (BCP 195 TLS).
 """
@@ -24,7 +24,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from socketserver import BaseServer
 from typing import Any
@@ -41,7 +41,7 @@ IMAGE_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography
     "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray, for presentation
 )
-"""SOP classes that the node takes. Secondary Captures are not among them: its own overlays would come back."""
+"""SOP classes that the node accepts. Secondary Captures are not among them: its own overlays would come back."""
 
 TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
@@ -59,7 +59,7 @@ TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.4.50",  # JPEG baseline
     "1.2.840.10008.1.2.2",  # Explicit VR Big Endian
 )
-"""Syntaxes that the node takes, those without loss first."""
+"""Syntaxes that the node accepts, lossless ones first."""
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 300.0
 """Seconds until a result is sent again, doubled after each failure up to the second."""
@@ -74,23 +74,23 @@ class NodeSettings:
     """How a node is reached and what it does.
 
     Attributes:
-        folder: Of its queue.
-        ae_title: Its title, which callers must call it by.
+        folder: Folder of its queue.
+        ae_title: Its AE title, which callers must use.
         host: Address on which it listens for DICOM.
         port: Port there; 0 takes a free one.
-        titles: Titles that may call; any without.
-        addresses: Addresses or networks, such as `10.1.0.0/16`, that may connect; any without.
+        titles: AE titles that may call; all if empty.
+        addresses: Addresses or networks, such as `10.1.0.0/16`, that may connect; all if empty.
         settle_s: Seconds without a new image after which a study is analysed.
-        max_bytes: Of images and results that wait.
+        max_bytes: Limit of waiting images and results together.
         radiograph_check: As in `DicomResultWriter.localize`.
         refusal_reports: Whether images that are refused get a report.
-        http_port: Port of health and counters on this machine; none without.
-        tls: Context of connections from callers.
-        polled: Server that is asked for new images too.
-        poll_s: Seconds between the questions.
+        http_port: Port of health and counters on this machine; `None` for no such page.
+        tls: TLS context of connections from callers.
+        polled: DICOMweb server that is also asked for new images.
+        poll_s: Seconds between these requests.
 
     Raises:
-        ValueError: One is out of range; the node is open to other machines and to anyone there.
+        ValueError: A value is out of range, or other machines could connect and no title or address is required.
     """
 
     folder: Path
@@ -124,12 +124,12 @@ class NodeSettings:
 
 
 class DicomNode:
-    """A running node; `with` starts and stops it.
+    """A DICOM node, started and stopped by `with`.
 
     Args:
         writer: Model and kinds of results.
-        destination: Where results go.
-        settings: Of the node.
+        destination: Where results are sent.
+        settings: How the node is reached and what it does.
 
     Raises:
         BlockingIOError: Another node uses the folder.
@@ -178,18 +178,18 @@ class DicomNode:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take nothing more, end the image that is analysed, and stop. What waits stays in the queue."""
+        """Accept nothing more, finish the current image, and stop. What waits stays in the queue."""
         self._stack.close()
         _log("stopped")
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until nothing waits.
+        """Wait until the queue is empty.
 
         Args:
             timeout_s: Seconds to wait at most.
 
         Returns:
-            Whether nothing waits.
+            Whether it is.
         """
         for _ in range(max(1, int(timeout_s / _IDLE_S))):
             counts = self.queue.counts()
@@ -199,7 +199,7 @@ class DicomNode:
         return False
 
     def health(self) -> dict[str, Any]:
-        """Whether the node does its work, and why not."""
+        """Whether the node works, and its problems if it does not."""
         dead = [thread.name.strip("_") for thread in self._threads if not thread.is_alive()]
         full = self.queue.bytes() >= self.settings.max_bytes
         problems = [f"{name} has ended" for name in dead] + (["the queue is full"] if full else [])
@@ -212,7 +212,7 @@ class DicomNode:
             thread.join()
 
     def _forever(self, step: Any) -> None:
-        """Repeat a step, which says how long to wait, whatever goes wrong in it."""
+        """Repeat a step, which returns how long to pause, whatever goes wrong in it."""
         while not self._stopping.is_set():
             try:
                 pause = step()
@@ -222,16 +222,16 @@ class DicomNode:
             if pause:
                 self._stopping.wait(pause)
 
-    # Taking
+    # Receiving
 
     def received(self, event: Any) -> int:
-        """Take one image.
+        """Put one image into the queue.
 
         Args:
-            event: Of pynetdicom.
+            event: C-STORE request from pynetdicom.
 
         Returns:
-            Status of the answer.
+            Status of the response.
         """
         import pydicom
 
@@ -248,11 +248,9 @@ class DicomNode:
             return _DOES_NOT_MATCH
         try:
             is_new = self.queue.receive(uid, study, content)
-        except FullQueueError:
-            _log("no room", **peer)
-            return _OUT_OF_RESOURCES
         except OSError as error:
-            _log("not written", **peer, error=type(error).__name__)
+            problem = "no room" if isinstance(error, FullQueueError) else "not written"
+            _log(problem, **peer, error=type(error).__name__)
             return _OUT_OF_RESOURCES
         _log("received" if is_new else "received again", **peer, bytes=len(content))
         return _SUCCESS
@@ -317,7 +315,7 @@ def _listening(node: DicomNode) -> Any:
 
     class Guarded(ThreadedAssociationServer):
         def get_request(self) -> Any:
-            """Accept a connection; its own thread shakes hands, so that a slow caller holds up no other."""
+            """Accept a connection; the handshake is its own thread's, so that a slow caller blocks no other."""
             assert self.socket is not None
             connection, address = self.socket.accept()
             if self.ssl_context is not None:
@@ -325,11 +323,11 @@ def _listening(node: DicomNode) -> Any:
             return connection, address
 
         def shutdown(self) -> None:
-            """Stop serving; pynetdicom's own would look for itself where `start_server` alone puts servers."""
+            """Stop serving; pynetdicom's own method needs a server that `start_server` made."""
             BaseServer.shutdown(self)
 
         def verify_request(self, request: Any, client_address: Any) -> bool:
-            """Whether an address may connect; others are cut off before a word of DICOM."""
+            """Whether an address may connect; others are disconnected before any DICOM."""
             address = ipaddress.ip_address(client_address[0])
             allowed = not networks or any(address in network for network in networks)
             if not allowed:
@@ -363,7 +361,7 @@ def _listening(node: DicomNode) -> Any:
 @contextlib.contextmanager
 def _status_page(node: DicomNode, port: int) -> Iterator[None]:
     """Health and counters, for this machine alone."""
-    import prometheus_client
+    from prometheus_client import CollectorRegistry, MetricsHandler
     from prometheus_client.core import GaugeMetricFamily
 
     class Collector:
@@ -379,18 +377,19 @@ def _status_page(node: DicomNode, port: int) -> Iterator[None]:
             yield GaugeMetricFamily("clarity_oldest_image_seconds", "its wait", value=node.queue.oldest_s())
             yield GaugeMetricFamily("clarity_healthy", "1 if so", value=float(node.health()["healthy"]))
 
-    registry = prometheus_client.CollectorRegistry()
-    registry.register(Collector())
+    numbers = CollectorRegistry()
+    numbers.register(Collector())
 
-    class Page(BaseHTTPRequestHandler):
+    class Page(MetricsHandler):
+        registry = numbers
+
         def do_GET(self) -> None:
             """Answer /healthz and /metrics."""
-            if self.path == "/healthz":
+            if self.path == "/metrics":
+                super().do_GET()
+            elif self.path == "/healthz":
                 health = node.health()
                 self._answer(200 if health["healthy"] else 503, "application/json", json.dumps(health).encode())
-            elif self.path == "/metrics":
-                kind = prometheus_client.CONTENT_TYPE_LATEST
-                self._answer(200, kind, prometheus_client.generate_latest(registry))
             else:
                 self._answer(404, "text/plain", b"/healthz or /metrics\n")
 
@@ -401,8 +400,6 @@ def _status_page(node: DicomNode, port: int) -> Iterator[None]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: Any) -> None:
-            """Say nothing of each question."""
 
     with ThreadingHTTPServer(("127.0.0.1", port), Page) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)

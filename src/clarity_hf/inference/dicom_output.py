@@ -1,17 +1,17 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Findings as DICOM objects for a PACS: a report, marks, segmentations and an overlay.
 
-Every object joins the study of its image in a series of its own, refers to the image by its UIDs, and says in
+Every object joins the study of its image in a series of its own, refers to the image by its UIDs, and states in
 ContentQualification, SeriesDescription and text that it is the output of software for research, not for diagnosis.
-Patient, study and request are copied from the image as they stand there, right or wrong, so that a PACS files both
-together. [`dicom_source`][clarity_hf.inference.dicom_source] says how objects get their UIDs and times.
+Patient, study and request are copied from the image unchanged, right or wrong, so that a PACS files both together.
+[`dicom_source`][clarity_hf.inference.dicom_source] defines UIDs and times.
 
 Coordinates need no conversion: DICOM's image-relative coordinates have their origin at the top left corner of the top
 left pixel, as boxes have here (DICOM PS3.3 C.18.6.1).
 
 Maps are stored at an eighth of the image's rows and columns, which is more than the model resolves, and edge to edge
-with the image. Overlays are compressed without loss by JPEG 2000. Segmentations are not compressed: few viewers decode
-one that is, and GDCM, which encodes RLE here, ends the process on an odd number of pixels.
+with the image. Overlays are compressed losslessly by JPEG 2000. Segmentations are not compressed: few viewers decode
+compressed ones, and GDCM, which encodes RLE here, crashes the process on an odd number of pixels.
 
 highdicom and pydicom are the extra `dicom` and are imported when the first object is made. Standards: DICOM PS3.3
 A.35.3 (Comprehensive SR), A.33.1 (presentation state), A.51 (Segmentation), A.8.1 (Secondary Capture).
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import datetime
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -37,16 +36,19 @@ from .dicom_presentation import write_presentation_state
 from .dicom_report import write_refusal_report, write_structured_report
 from .dicom_source import (
     CODING_SCHEME,
+    DEFAULT_OPTIONS,
     FINDING_CODES,
     MANUFACTURER,
     NOTICE,
     Findings,
     ModelIdentity,
+    ResultOptions,
     ResultSource,
     check_findings,
     content_hash,
     finding_code,
     highdicom_and_codes,
+    item,
     quantised,
     save,
     uid_of,
@@ -59,7 +61,7 @@ KINDS = ("report", "presentation", "boxes", "regions", "probabilities", "overlay
 """Kinds of `write_dicom_results`: a structured report, marks for a viewer, three segmentations, a picture."""
 
 DEFAULT_KINDS = ("report", "presentation", "probabilities", "overlay")
-"""What is made unasked. The boxes are in report and marks; as masks of the image's size they would be the largest."""
+"""Kinds made by default. Report and marks hold the boxes; as masks of the image's size they would be the largest."""
 
 MAX_OVERLAY_SIDE = 1024
 """Overlays are reduced to this many pixels on the longer side."""
@@ -70,7 +72,7 @@ MAP_REDUCTION = 8
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DicomResults:
-    """What `write_dicom_results` made of one image.
+    """DICOM objects made from one image.
 
     Attributes:
         datasets: By kind, in the order asked for.
@@ -92,10 +94,7 @@ def write_dicom_results(
     kinds: Sequence[str] = DEFAULT_KINDS,
     *,
     stem: str = "findings",
-    map_thresholds: float | Mapping[str, float] | None = None,
-    uids: Literal["same", "new"] = "same",
-    created: datetime.datetime | None = None,
-    doubt: str = "",
+    options: ResultOptions = DEFAULT_OPTIONS,
 ) -> DicomResults:
     """Make several objects of one image's findings.
 
@@ -104,18 +103,15 @@ def write_dicom_results(
         pixels: `(H, W)` in [0, 255], the image as the model saw it, for the overlay; of the header's rows and columns.
         findings: Result of the pipeline for this image; with `return_maps=True` for `regions` and `probabilities`, or
             with maps of [`stored_map_size`].
-        model: What made them.
-        folder: Where `STEM.KIND.dcm` are written, made where it is not there; nothing is written without.
+        model: The model that made them.
+        folder: Where `STEM.KIND.dcm` are written, made if needed; without it nothing is written.
         kinds: Of `KINDS`. `boxes`, `regions` and `probabilities` are the `values` of `write_segmentation`.
         stem: Start of the file names; the caller's, so that no UID gets into them unasked.
-        map_thresholds: For `regions`, as in `write_segmentation`.
-        uids: As in `write_structured_report`.
-        created: As in `write_structured_report`; one time for all.
-        doubt: As in `write_structured_report`.
+        options: Of all objects.
 
     Returns:
-        The objects; a segmentation that has nothing to show (no finding is present, there are no maps) is left out
-        with the reason.
+        The objects; a segmentation with nothing to show (no finding is present, or there are no maps) is left out with
+        the reason.
 
     Raises:
         ImportError: The extra `dicom` is not installed.
@@ -124,16 +120,10 @@ def write_dicom_results(
     check_kinds(kinds)
     if Path(stem).name != stem or stem in (".", ".."):
         raise ValueError(f"`stem` must be a file name without a folder, got '{stem}'. Pass the folder as `folder`.")
-    same: dict[str, Any] = {"uids": uids, "created": created, "doubt": doubt}
     makers: dict[str, Callable[[], Dataset]] = {
-        "report": lambda: write_structured_report(dataset, findings, model, **same),
-        "presentation": lambda: write_presentation_state(dataset, findings, model, **same),
-        "boxes": lambda: write_segmentation(dataset, findings, model, "boxes", **same),
-        "regions": lambda: write_segmentation(
-            dataset, findings, model, "regions", map_thresholds=map_thresholds, **same
-        ),
-        "probabilities": lambda: write_segmentation(dataset, findings, model, "probabilities", **same),
-        "overlay": lambda: write_secondary_capture(dataset, pixels, findings, model, **same),
+        "report": lambda: write_structured_report(dataset, findings, model, options),
+        "presentation": lambda: write_presentation_state(dataset, findings, model, options),
+        "overlay": lambda: write_secondary_capture(dataset, pixels, findings, model, options=options),
     }
     results = DicomResults({}, {}, {})
     for kind in dict.fromkeys(kinds):
@@ -141,14 +131,17 @@ def write_dicom_results(
         if reason:
             results.left_out[kind] = reason
             continue
-        results.datasets[kind] = makers[kind]()
+        if kind in _SEGMENT_MEANING:
+            results.datasets[kind] = write_segmentation(dataset, findings, model, kind, options)  # type: ignore[arg-type]
+        else:
+            results.datasets[kind] = makers[kind]()
         if folder is not None:
             results.files[kind] = save(results.datasets[kind], Path(folder) / f"{stem}.{kind}.dcm")
     return results
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
-    """Refuse what is no kind of result.
+    """Refuse unknown kinds of results.
 
     Args:
         kinds: Of `KINDS`.
@@ -178,12 +171,7 @@ def write_segmentation(
     findings: Findings,
     model: ModelIdentity,
     values: Literal["boxes", "regions", "probabilities"] = "boxes",
-    *,
-    map_thresholds: float | Mapping[str, float] | None = None,
-    uids: Literal["same", "new"] = "same",
-    created: datetime.datetime | None = None,
-    doubt: str = "",
-    file: str | os.PathLike | None = None,
+    options: ResultOptions = DEFAULT_OPTIONS,
 ) -> Dataset:
     """Make a segmentation with a segment for each present finding.
 
@@ -198,11 +186,7 @@ def write_segmentation(
             - `"probabilities"`: FRACTIONAL of type PROBABILITY, 8 bit, of [`stored_map_size`]: the map divided by its
               peak, so that 1 (stored as 255) is the peak and a box of the pipeline encloses what is above
               `map_threshold`. It is no calibrated probability of a pixel; the finding's own one is in the report.
-        map_thresholds: For `"regions"`: share of the peak in (0, 1), for all findings or by label.
-        uids: As in `write_structured_report`.
-        created: As in `write_structured_report`.
-        doubt: As in `write_structured_report`.
-        file: Where it is written, if anywhere.
+        options: UIDs, time, warning, and for `"regions"` the thresholds of maps.
 
     Returns:
         A `highdicom.seg.Segmentation` of one frame a segment, edge to edge with the image. Where the image gives its
@@ -210,8 +194,8 @@ def write_segmentation(
 
     Raises:
         ImportError: The extra `dicom` is not installed.
-        ValueError: As in `write_structured_report`; no finding is present; `values` needs maps that are not there, not
-            of the image's size or [`stored_map_size`], negative or not finite, or `map_thresholds` that are not in
+        ValueError: As in `write_structured_report`; no finding is present; `values` needs maps that are missing, of
+            another size than the image or [`stored_map_size`], negative or not finite, or `map_thresholds` outside
             (0, 1).
     """
     if values not in _SEGMENT_MEANING:
@@ -222,9 +206,10 @@ def write_segmentation(
         raise ValueError(f"`findings` must hold something to segment, got a result where {reason}. Leave it out.")
     shown = quantised([finding for finding in findings if _is_shown(finding, values)])
     content = content_hash(shown, maps_of=None if values == "boxes" else lambda finding: True)
-    source = ResultSource(dataset, model, values, uids, created, content, [map_thresholds], doubt)
+    levels = options.map_thresholds if values == "regions" else None
+    source = ResultSource(dataset, model, values, content, options, [levels])
     check_findings(shown, source)
-    masks = [_mask(finding, values, source.size, map_thresholds) for finding in shown]
+    masks = [_mask(finding, values, source.size, levels) for finding in shown]
     header = copy.copy(source.header)
     header.Rows, header.Columns = masks[0].shape
     document = hd.seg.Segmentation(
@@ -246,7 +231,7 @@ def write_segmentation(
     for index in document.DimensionIndexSequence:
         index.DimensionOrganizationUID = organization
     _place(document, source)
-    return _finished(document, source, file)
+    return source.finish(document)
 
 
 def write_secondary_capture(
@@ -256,12 +241,9 @@ def write_secondary_capture(
     model: ModelIdentity,
     *,
     heat_of: str | None = None,
-    uids: Literal["same", "new"] = "same",
-    created: datetime.datetime | None = None,
-    doubt: str = "",
-    file: str | os.PathLike | None = None,
+    options: ResultOptions = DEFAULT_OPTIONS,
 ) -> Dataset:
-    """Make a colour picture of the image with its boxes, and the notice in a strip below it.
+    """Make a colour picture of the image with its boxes, and a strip with the notice below it.
 
     Args:
         dataset: As in `write_structured_report`.
@@ -269,15 +251,12 @@ def write_secondary_capture(
         findings: Result of the pipeline for this image.
         model: What made them.
         heat_of: Label of the finding whose map is laid over the image, as in `draw_findings`.
-        uids: As in `write_structured_report`.
-        created: As in `write_structured_report`.
-        doubt: As in `write_structured_report`.
-        file: Where it is written, if anywhere.
+        options: UIDs, time and warning.
 
     Returns:
         A `highdicom.sc.SCImage`, RGB, at most `MAX_OVERLAY_SIDE` pixels plus the strip. Its pixels are not the image's
-        and carry no spacing. BurnedInAnnotation asks whether text names the patient: it is the image's own answer, and
-        left out where the image gives none, as nothing drawn here does.
+        and have no spacing. BurnedInAnnotation, which states whether text names the patient, is copied from the image
+        or left out, as nothing drawn here does.
 
     Raises:
         ImportError: The extra `dicom` is not installed.
@@ -286,14 +265,14 @@ def write_secondary_capture(
     hd, codes = highdicom_and_codes()
     findings = quantised(findings)
     content = content_hash(findings, maps_of=lambda finding: finding["label"] == heat_of)
-    source = ResultSource(dataset, model, "overlay", uids, created, content, [heat_of], doubt)
+    source = ResultSource(dataset, model, "overlay", content, options, [heat_of])
     check_findings(findings, source)
     if np.shape(pixels) != source.size:
         raise ValueError(
             f"`pixels` must be (rows, columns) {source.size} of the header, got {np.shape(pixels)}. "
             "Pass the image that the header belongs to."
         )
-    lines = [NOTICE, *([doubt] if doubt else []), f"{model.name}, {MANUFACTURER} {model.version}"]
+    lines = [NOTICE, *([source.doubt] if source.doubt else []), f"{model.name}, {MANUFACTURER} {model.version}"]
     if not any(finding["present"] for finding in findings):
         lines.append("No finding reached its threshold")
     picture = _with_strip(_overlay(pixels, findings, heat_of), lines)
@@ -320,14 +299,7 @@ def write_secondary_capture(
     if dataset.get("BurnedInAnnotation"):
         document.BurnedInAnnotation = dataset.BurnedInAnnotation
     document.DateOfSecondaryCapture, document.TimeOfSecondaryCapture = source.stamp()
-    return _finished(document, source, file)
-
-
-def _finished(document: Any, source: ResultSource, file: str | os.PathLike | None) -> Dataset:
-    document = source.finish(document)
-    if file is not None:
-        save(document, Path(file))
-    return document
+    return source.finish(document)
 
 
 _JPEG_2000_LOSSLESS = "1.2.840.10008.1.2.4.90"
@@ -412,19 +384,14 @@ def _mask(
 
 
 def _place(document: Any, source: ResultSource) -> None:
-    """Say how large a segmentation's pixels are, where the image says it of its own.
-
-    highdicom does not read a spacing without a thickness of slices, which a projection has not: 1 mm stands for none.
-    """
-    from pydicom import Dataset
-
+    """Give the segmentation its pixel spacing, if the image has one."""
+    # highdicom does not read a spacing without a slice thickness, which a projection lacks: 1 mm stands for none.
     spacing = source.spacing()
     if spacing is None:
         return
     factors = source.size[0] / document.Rows, source.size[1] / document.Columns
-    measures = Dataset()
-    measures.PixelSpacing = [f"{side * factor:.10g}" for side, factor in zip(spacing, factors, strict=True)]
-    measures.SliceThickness = "1"
+    sides = [f"{side * factor:.10g}" for side, factor in zip(spacing, factors, strict=True)]
+    measures = item(PixelSpacing=sides, SliceThickness="1")
     document.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = [measures]
 
 
@@ -469,9 +436,11 @@ __all__ = [
     "DicomResults",
     "Findings",
     "ModelIdentity",
+    "ResultOptions",
     "check_kinds",
     "finding_code",
     "quantised",
+    "save",
     "stored_map_size",
     "write_dicom_results",
     "write_presentation_state",

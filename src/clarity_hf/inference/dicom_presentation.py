@@ -1,9 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Findings as a DICOM presentation state: boxes and labels that a viewer lays over the image itself.
 
-The image is shown as it would be without: its own modality and VOI transformations, its polarity and its whole area
-are repeated. Coordinates of unit PIXEL have their origin at the top left corner of the top left pixel, as boxes have
-here (DICOM PS3.3 C.10.5).
+The image looks as it does without: its own modality and VOI transformations, polarity and displayed area are repeated.
+Coordinates of unit PIXEL have their origin at the top left corner of the top left pixel, as boxes have here (DICOM
+PS3.3 C.10.5).
 
 Standard: DICOM PS3.3 A.33.1 (Grayscale Softcopy Presentation State), C.11.6 (presentation LUT).
 """
@@ -11,22 +11,22 @@ Standard: DICOM PS3.3 A.33.1 (Grayscale Softcopy Presentation State), C.11.6 (pr
 from __future__ import annotations
 
 import copy
-import datetime
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .dicom_source import (
+    DEFAULT_OPTIONS,
     Findings,
     ModelIdentity,
+    ResultOptions,
     ResultSource,
     check_findings,
     content_hash,
+    item,
+    polyline,
     quantised,
-    save,
 )
 
 if TYPE_CHECKING:
@@ -47,22 +47,15 @@ def write_presentation_state(
     dataset: Dataset,
     findings: Findings,
     model: ModelIdentity,
-    *,
-    uids: Literal["same", "new"] = "same",
-    created: datetime.datetime | None = None,
-    doubt: str = "",
-    file: str | os.PathLike | None = None,
+    options: ResultOptions = DEFAULT_OPTIONS,
 ) -> Dataset:
     """Make a Grayscale Softcopy Presentation State with the boxes of present findings, their labels and the notice.
 
     Args:
-        dataset: The image's header, as `pydicom.dcmread` gives it, with or without its pixel data. Left as it is.
+        dataset: The image's header, as `pydicom.dcmread` gives it, with or without its pixel data. Not changed.
         findings: Result of the pipeline for this image; maps are not used.
         model: What made them.
-        uids: As in `write_structured_report`.
-        created: As in `write_structured_report`.
-        doubt: As in `write_structured_report`.
-        file: Where it is written, if anywhere.
+        options: UIDs, time and warning.
 
     Returns:
         The presentation state. Without a present finding it shows the notice alone.
@@ -71,36 +64,32 @@ def write_presentation_state(
         ImportError: The extra `dicom` is not installed.
         ValueError: As in `write_structured_report`.
     """
-    from pydicom import Dataset
-
     findings = quantised(findings)
-    source = ResultSource(dataset, model, "presentation", uids, created, content_hash(findings), doubt=doubt)
+    source = ResultSource(dataset, model, "presentation", content_hash(findings), options)
     check_findings(findings, source)
+    reference = source.reference()
     state = source.document(GRAYSCALE_SOFTCOPY_PRESENTATION_STATE, "PR")
     state.ContentLabel, state.ContentDescription = LAYER, source.notice[:64]
     state.ContentCreatorName = ""
     state.Laterality = dataset.get("Laterality") or ""
     state.PresentationCreationDate, state.PresentationCreationTime = source.stamp()
-    series = Dataset()
-    series.SeriesInstanceUID = dataset.SeriesInstanceUID
-    series.ReferencedImageSequence = [source.reference()]
+    series = item(SeriesInstanceUID=dataset.SeriesInstanceUID, ReferencedImageSequence=[reference])
     state.ReferencedSeriesSequence = [series]
     state.DisplayedAreaSelectionSequence = [_whole_area(source)]
     state.GraphicAnnotationSequence = [_annotation(findings, source)]
-    state.GraphicLayerSequence = [_layer()]
+    layer = item(
+        GraphicLayer=LAYER,
+        GraphicLayerOrder=1,
+        GraphicLayerRecommendedDisplayCIELabValue=_ORANGE,
+        GraphicLayerDescription="Boxes and labels of findings",
+    )
+    state.GraphicLayerSequence = [layer]
     _repeat_grey_levels(state, dataset)
-    state = source.finish(state)
-    if file is not None:
-        save(state, Path(file))
-    return state
+    return source.finish(state)
 
 
 def _annotation(findings: Sequence[Mapping[str, Any]], source: ResultSource) -> Dataset:
-    from pydicom import Dataset
-
-    annotation = Dataset()
-    annotation.ReferencedImageSequence = [source.reference()]
-    annotation.GraphicLayer = LAYER
+    annotation = item(ReferencedImageSequence=[source.reference()], GraphicLayer=LAYER)
     shown = [(finding, box) for finding in findings if finding["present"] for box in finding["boxes"]]
     labels = [_label(f"{finding['label']} {finding['score']:.2f}", box, source.size) for finding, box in shown]
     if shown:
@@ -110,21 +99,18 @@ def _annotation(findings: Sequence[Mapping[str, Any]], source: ResultSource) -> 
 
 
 def _rectangle(box: Mapping[str, float]) -> Dataset:
-    from pydicom import Dataset
-
-    x0, y0, x1, y1 = (box[side] for side in ("xmin", "ymin", "xmax", "ymax"))
-    graphic = Dataset()
-    graphic.GraphicAnnotationUnits = "PIXEL"
-    graphic.GraphicDimensions = 2
-    graphic.NumberOfGraphicPoints = 5
-    graphic.GraphicData = [x0, y0, x1, y0, x1, y1, x0, y1, x0, y0]
-    graphic.GraphicType = "POLYLINE"
-    graphic.GraphicFilled = "N"
-    return graphic
+    return item(
+        GraphicAnnotationUnits="PIXEL",
+        GraphicDimensions=2,
+        NumberOfGraphicPoints=5,
+        GraphicData=polyline(box),
+        GraphicType="POLYLINE",
+        GraphicFilled="N",
+    )
 
 
 def _label(text: str, box: Mapping[str, float], size: tuple[int, int]) -> Dataset:
-    """Text above a box, or below its upper side where there is no room above; half a letter wide for each."""
+    """Text above a box, or inside its upper edge where there is no room above; a letter is half as wide as high."""
     height = max(1.0, _LABEL * max(size))
     width = min(size[1], height * (len(text) + 2) / 2)
     left = max(0.0, min(box["xmin"], size[1] - width))
@@ -133,35 +119,23 @@ def _label(text: str, box: Mapping[str, float], size: tuple[int, int]) -> Datase
 
 
 def _text(text: str, units: str, corners: tuple[float, float, float, float]) -> Dataset:
-    from pydicom import Dataset
-
-    item = Dataset()
-    item.BoundingBoxAnnotationUnits = units
-    item.UnformattedTextValue = text
-    item.BoundingBoxTopLeftHandCorner, item.BoundingBoxBottomRightHandCorner = list(corners[:2]), list(corners[2:])
-    item.BoundingBoxTextHorizontalJustification = "LEFT"
-    return item
-
-
-def _layer() -> Dataset:
-    from pydicom import Dataset
-
-    layer = Dataset()
-    layer.GraphicLayer, layer.GraphicLayerOrder = LAYER, 1
-    layer.GraphicLayerRecommendedDisplayCIELabValue = _ORANGE
-    layer.GraphicLayerDescription = "Boxes and labels of findings"
-    return layer
+    return item(
+        BoundingBoxAnnotationUnits=units,
+        UnformattedTextValue=text,
+        BoundingBoxTopLeftHandCorner=list(corners[:2]),
+        BoundingBoxBottomRightHandCorner=list(corners[2:]),
+        BoundingBoxTextHorizontalJustification="LEFT",
+    )
 
 
 def _whole_area(source: ResultSource) -> Dataset:
-    """The whole image, as large as the display allows."""
-    from pydicom import Dataset
-
-    area = Dataset()
-    area.ReferencedImageSequence = [source.reference()]
-    area.DisplayedAreaTopLeftHandCorner = [1, 1]  # here the first pixel counts as 1, unlike in graphics
-    area.DisplayedAreaBottomRightHandCorner = [source.size[1], source.size[0]]
-    area.PresentationSizeMode = "SCALE TO FIT"
+    """The entire image, as large as the display allows."""
+    area = item(
+        ReferencedImageSequence=[source.reference()],
+        DisplayedAreaTopLeftHandCorner=[1, 1],  # here the first pixel counts as 1, unlike in graphics
+        DisplayedAreaBottomRightHandCorner=[source.size[1], source.size[0]],
+        PresentationSizeMode="SCALE TO FIT",
+    )
     spacing = source.spacing()
     if spacing is None:
         ratio = source.dataset.get("PixelAspectRatio")
@@ -172,15 +146,13 @@ def _whole_area(source: ResultSource) -> Dataset:
 
 
 def _repeat_grey_levels(state: Dataset, dataset: Dataset) -> None:
-    """Show the image's grey levels as without a presentation state, which would else replace its window by none."""
-    from pydicom import Dataset
-
+    """Keep the image's own grey levels: a presentation state without a window would remove that of the image."""
     for name in _MODALITY:
         if name in dataset:
             state[name] = copy.deepcopy(dataset[name])
     if "ModalityLUTSequence" not in state and "RescaleSlope" in state and "RescaleType" not in state:
         state.RescaleType = "US"
-    window = Dataset()
+    window = item()
     if dataset.get("VOILUTSequence"):
         window.VOILUTSequence = [_of_16_bits(table) for table in copy.deepcopy(dataset["VOILUTSequence"].value)]
     if dataset.get("WindowCenter") not in (None, "") and dataset.get("WindowWidth") not in (None, ""):

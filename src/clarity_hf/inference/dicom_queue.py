@@ -1,15 +1,15 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What the DICOM node has taken and not yet given back: an SQLite file and a folder of DICOM files beside it.
+"""Queue of the DICOM node, of received images and unsent results: an SQLite file and DICOM files beside it.
 
 An image is *received*, then *done* (its results wait in the outbox), *refused* or *failed*. A result waits in the
-outbox until its destination has it. Every step is one transaction with full synchronisation, made before anyone is
-told of it, and files are written before the rows that name them: a process that is killed at any moment begins again
-with what the rows say, and does a step twice rather than never. Results have the same UID each time, so that a
-destination that got one twice has it once.
+outbox until its destination has it. Every step is one transaction with full synchronisation, committed before it is
+acknowledged, and files are written before the rows that name them: a process that is killed at any moment resumes
+from the rows, and repeats a step rather than skip it. Results have the same UID each time, so that a destination that
+receives one twice stores it once.
 
-The folder holds patients' images. It is readable by its owner alone, and an image is removed once its results are
-made, a result once it was taken. Rows hold UIDs, no names; those of finished images stay for `KEPT_DAYS`, so that an
-image that is sent again is not analysed again.
+The folder holds patients' images. Only its owner can read it; an image is removed once its results are made, a result
+once it was accepted. Rows hold UIDs, no names; those of finished images stay for `KEPT_DAYS`, so that an image that is
+sent again is not analysed again.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ from pathlib import Path
 from clarity_hf.files import remove_unfinished, replaced_file
 
 MAX_ATTEMPTS = 10
-"""Times that an image is begun before it is given up: one that ends the process would do so for ever. An image that
-was begun before waits behind those that were not, so that it holds up none; a node that is killed for other reasons
-while it happens to be at work on it does not lose it."""
+"""Attempts at an image before it is given up, as an image that ends the process would always do so. One that was
+attempted before waits behind those that were not; a node that is killed for other reasons does not lose its image."""
 
 KEPT_DAYS = 90
 """Days for which the rows of finished images are kept."""
@@ -55,8 +54,8 @@ class ReceivedImage:
 
     Attributes:
         id: Its number in the queue, the only name that logs give it.
-        file: Where it lies.
-        attempts: Times that it was begun, this one included.
+        file: Its path.
+        attempts: Number of attempts to analyse it, this one included.
     """
 
     id: int
@@ -66,13 +65,13 @@ class ReceivedImage:
 
 @dataclass(frozen=True)
 class WaitingResult:
-    """A result that its destination has not got.
+    """A result that its destination does not have yet.
 
     Attributes:
         id: Its number in the queue.
-        image: That of its image.
-        file: Where it lies.
-        attempts: Times that it was sent in vain.
+        image: Number of its image.
+        file: Its path.
+        attempts: Number of failed attempts to send it.
     """
 
     id: int
@@ -82,16 +81,16 @@ class WaitingResult:
 
 
 class FullQueueError(OSError):
-    """The folder holds as many bytes as it may."""
+    """The queue has reached its limit of bytes."""
 
 
 class DicomQueue:
-    """Images that were taken and results that wait.
+    """Received images and waiting results.
 
     Args:
-        folder: Of the queue; made where it is not there, for its owner alone.
-        maker: Names model and settings: an image that was analysed by others is analysed again.
-        max_bytes: Of images and results together; more is not taken.
+        folder: Folder of the queue, made if needed, for its owner alone.
+        maker: Name of model and settings; an image that others analysed is analysed again.
+        max_bytes: Limit of images and results together; more is not accepted.
         clock: Seconds since 1970.
 
     Raises:
@@ -144,7 +143,7 @@ class DicomQueue:
         remove_unfinished(self.folder)
 
     def knows(self, uid: str) -> bool:
-        """Whether an image was taken before, for this model and these settings.
+        """Whether an image was received before, for this model and these settings.
 
         Args:
             uid: Its SOP Instance UID.
@@ -152,18 +151,18 @@ class DicomQueue:
         return bool(self._rows("SELECT 1 FROM images WHERE uid = ? AND maker = ?", uid, self.maker))
 
     def receive(self, uid: str, study: str, content: bytes) -> bool:
-        """Take an image: it is on the disk when this returns.
+        """Store an image: it is on the disk when this returns.
 
         Args:
             uid: Its SOP Instance UID.
             study: Its Study Instance UID.
-            content: Of the file, as DICOM PS3.10 has it.
+            content: The DICOM file (PS3.10).
 
         Returns:
-            Whether it is new; one that was taken before is not taken again.
+            Whether it is new; an image that was received before is not stored again.
 
         Raises:
-            FullQueueError: There is no room for it.
+            FullQueueError: The queue is full.
             OSError: It cannot be written.
         """
         if self.knows(uid):
@@ -184,9 +183,9 @@ class DicomQueue:
         return bool(made.rowcount)
 
     def next_image(self, settle_s: float) -> ReceivedImage | None:
-        """The next image of a study that has settled, begun once more; None where there is none.
+        """The next image of a study that has settled, its attempt counted; None if no image is due.
 
-        Images that were begun `MAX_ATTEMPTS` times are given up on the way.
+        Images after `MAX_ATTEMPTS` attempts are given up.
 
         Args:
             settle_s: Seconds without a new image after which a study has settled.
@@ -205,7 +204,7 @@ class DicomQueue:
         return ReceivedImage(found[0], self.folder / found[1], found[2] + 1)
 
     def put_back(self, image: ReceivedImage) -> None:
-        """Take back that an image was begun: what went wrong was no fault of its.
+        """Do not count the last attempt at an image, which failed for other reasons than the image.
 
         Args:
             image: Of `next_image`.
@@ -214,7 +213,7 @@ class DicomQueue:
             connection.execute("UPDATE images SET attempts = attempts - 1 WHERE id = ?", (image.id,))
 
     def finish(self, image: ReceivedImage, results: Sequence[tuple[str, bytes]], state: str, reason: str = "") -> None:
-        """Give an image's results to the outbox and let the image go, both or neither.
+        """Move an image's results to the outbox and remove the image, both or neither.
 
         Args:
             image: Of `next_image`.
@@ -238,17 +237,17 @@ class DicomQueue:
         image.file.unlink(missing_ok=True)
 
     def due_results(self, limit: int) -> list[WaitingResult]:
-        """Results whose time has come, oldest first.
+        """Results that are due, oldest first.
 
         Args:
-            limit: How many at most.
+            limit: Number of results at most.
         """
         query = "SELECT id, image, file, attempts FROM outbox WHERE state = 'waiting' AND due <= ? ORDER BY id LIMIT ?"
         rows = self._rows(query, self._clock(), limit)
         return [WaitingResult(number, image, self.folder / name, tried) for number, image, name, tried in rows]
 
     def sent(self, result: WaitingResult) -> None:
-        """Let a result go that its destination has.
+        """Remove a result that its destination has.
 
         Args:
             result: Of `due_results`.
@@ -258,7 +257,7 @@ class DicomQueue:
         result.file.unlink(missing_ok=True)
 
     def retry(self, result: WaitingResult, after_s: float) -> None:
-        """Keep a result that its destination did not take.
+        """Keep a result that its destination did not accept.
 
         Args:
             result: Of `due_results`.
@@ -283,7 +282,7 @@ class DicomQueue:
         }
 
     def oldest_s(self) -> float:
-        """Seconds that the longest waiting image has waited; 0 where none waits."""
+        """Age in seconds of the oldest waiting image; 0 if no image waits."""
         (first,) = self._rows("SELECT MIN(received) FROM images WHERE state = 'received'")[0]
         return 0.0 if first is None else self._clock() - first
 

@@ -1,34 +1,35 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Findings, or why there are none, as a DICOM structured report: TID 1500 in a Comprehensive SR.
+"""Findings, or the reason why there are none, as a DICOM structured report: TID 1500 in a Comprehensive SR.
 
-The content tree is written here, item by item: highdicom's report copies and searches the tree several times over,
-which takes most of a second for fourteen findings. What surrounds it is highdicom's, and highdicom reads it.
+The content tree is built here, item by item: highdicom copies and searches the tree several times, which takes most of
+a second for fourteen findings. The document around it is highdicom's, and highdicom reads the result.
 
-Viewers built on cornerstone (OHIF) turn a group into a rectangle by its tracking identifier and look for the
-coordinates below the first number; other readers look for them as the region of the group (TID 1410). They stand in
-both places.
+Viewers built on cornerstone (OHIF) recognize a rectangle by the tracking identifier of its group and look for the
+coordinates below the first number; other readers look for them as the region of the group (TID 1410). The report has
+them in both places.
 
 Standards: DICOM PS3.3 A.35.3 (Comprehensive SR), PS3.16 TID 1500, 1410, 1501, 300, 320.
 """
 
 from __future__ import annotations
 
-import datetime
-import os
+import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from .dicom_source import (
+    DEFAULT_OPTIONS,
     MANUFACTURER,
     Findings,
     ModelIdentity,
+    ResultOptions,
     ResultSource,
     check_findings,
     code_of,
     content_hash,
+    item,
+    polyline,
     quantised,
-    save,
     uid_of,
 )
 
@@ -54,11 +55,7 @@ def write_structured_report(
     dataset: Dataset,
     findings: Findings,
     model: ModelIdentity,
-    *,
-    uids: Literal["same", "new"] = "same",
-    created: datetime.datetime | None = None,
-    doubt: str = "",
-    file: str | os.PathLike | None = None,
+    options: ResultOptions = DEFAULT_OPTIONS,
 ) -> Dataset:
     """Make a TID 1500 measurement report (Comprehensive SR) of every finding, present or absent.
 
@@ -68,14 +65,10 @@ def write_structured_report(
     is present or absent (DCM 121053, 121054). The report is preliminary, partial and unverified: nobody has read it.
 
     Args:
-        dataset: The image's header, as `pydicom.dcmread` gives it, with or without its pixel data. Left as it is.
+        dataset: The image's header, as `pydicom.dcmread` gives it, with or without its pixel data. Not changed.
         findings: Result of the pipeline for this image; maps are not used.
         model: What made them.
-        uids: `"same"` derives UIDs from the image, the model, the kind and what the object shows, so that a second run
-            makes the same instance; `"new"` draws random ones.
-        created: Local time that the object gives as its own, by default the image's.
-        doubt: What the object says of doubts about the image, such as the radiograph check's; ASCII.
-        file: Where it is written, if anywhere.
+        options: UIDs, time and warning.
 
     Returns:
         The report.
@@ -86,19 +79,16 @@ def write_structured_report(
             range; there are no findings.
     """
     findings = quantised(findings)
-    source = ResultSource(dataset, model, "report", uids, created, content_hash(findings), doubt=doubt)
+    source = ResultSource(dataset, model, "report", content_hash(findings), options)
     check_findings(findings, source)
-    return _report(source, [group for finding in findings for group in _groups(finding, source)], file)
+    return _report(source, [group for finding in findings for group in _groups(finding, source)])
 
 
 def write_refusal_report(
     dataset: Dataset,
     reason: str,
     model: ModelIdentity,
-    *,
-    uids: Literal["same", "new"] = "same",
-    created: datetime.datetime | None = None,
-    file: str | os.PathLike | None = None,
+    options: ResultOptions = DEFAULT_OPTIONS,
 ) -> Dataset:
     """Make a report that says that an image was not analysed, and why.
 
@@ -106,12 +96,10 @@ def write_refusal_report(
     111017, 111245), and the reason as a comment. Its series is that of the findings.
 
     Args:
-        dataset: The image's header, as `pydicom.dcmread` gives it, with or without its pixel data. Left as it is.
+        dataset: The image's header, as `pydicom.dcmread` gives it, with or without its pixel data. Not changed.
         reason: In words, without a patient's name or number.
-        model: What did not analyse it.
-        uids: As in `write_structured_report`.
-        created: As in `write_structured_report`.
-        file: Where it is written, if anywhere.
+        model: The model that would have analysed it.
+        options: UIDs and time; the warning is the reason.
 
     Returns:
         The report.
@@ -122,17 +110,15 @@ def write_refusal_report(
     """
     if not reason or not reason.isascii():
         raise ValueError(f"`reason` must be words in ASCII, got '{reason}'. Say why the image was not analysed.")
-    doubt = f"The image was not analysed: {reason}"
-    source = ResultSource(dataset, model, "report", uids, created, "refused", ("refused",), doubt)
+    options = dataclasses.replace(options, doubt=f"The image was not analysed: {reason}")
+    source = ResultSource(dataset, model, "report", "refused", options, ("refused",))
     summary = _coded("CONTAINS", ("111017", "DCM", "CAD Processing and Findings Summary"), _NOTHING_DONE)
     content = [*_tracked("image", source.uid("tracking")), *_algorithm(model), _image("CONTAINS", source), summary]
-    return _report(source, [_group("1501", content)], file)
+    return _report(source, [_group("1501", content)])
 
 
-def _report(source: ResultSource, groups: Sequence[Dataset], file: str | os.PathLike | None) -> Dataset:
-    """The document around what it says."""
-    from pydicom import Dataset
-
+def _report(source: ResultSource, groups: Sequence[Dataset]) -> Dataset:
+    """The document around its measurement groups."""
     document = source.document(COMPREHENSIVE_SR, "SR")
     document.ReferencedPerformedProcedureStepSequence = []
     document.PerformedProcedureCodeSequence = []
@@ -141,11 +127,10 @@ def _report(source: ResultSource, groups: Sequence[Dataset], file: str | os.Path
     requests = source.requests()
     if requests:
         document.ReferencedRequestSequence = requests
-    series, study = Dataset(), Dataset()
-    series.SeriesInstanceUID = source.dataset.SeriesInstanceUID
-    series.ReferencedSOPSequence = [source.reference()]
-    study.StudyInstanceUID = source.dataset.StudyInstanceUID
-    study.ReferencedSeriesSequence = [series]
+    series = item(
+        SeriesInstanceUID=source.dataset.SeriesInstanceUID, ReferencedSOPSequence=[source.reference()]
+    )
+    study = item(StudyInstanceUID=source.dataset.StudyInstanceUID, ReferencedSeriesSequence=[series])
     document.CurrentRequestedProcedureEvidenceSequence = [study]
     measurements = _container("CONTAINS", ("126010", "DCM", "Imaging Measurements"), groups)
     notice = _text("CONTAINS", _COMMENT, source.notice)
@@ -153,20 +138,17 @@ def _report(source: ResultSource, groups: Sequence[Dataset], file: str | os.Path
     root = _container("", ("126000", "DCM", "Imaging Measurement Report"), content)
     root.ContentTemplateSequence = [_template("1500")]
     document.update(root)
-    document = source.finish(document)
-    if file is not None:
-        save(document, Path(file))
-    return document
+    return source.finish(document)
 
 
 def _context(source: ResultSource) -> list[Dataset]:
     """Language, the device that observed, the procedure."""
     model, observed = source.model, "HAS OBS CONTEXT"
-    device = _item(observed, "UIDREF", ("121012", "DCM", "Device Observer UID"))
-    device.UID = uid_of("device", model.name, model.version, model.weights_hash)
+    uid = uid_of("device", model.name, model.version, model.weights_hash)
+    device = _item(observed, "UIDREF", ("121012", "DCM", "Device Observer UID"), UID=uid)
     language = _coded("HAS CONCEPT MOD", ("121049", "DCM", "Language of Content Item and Descendants"), _ENGLISH)
     procedures = source.dataset.get("ProcedureCodeSequence") or ()
-    codes: list[Any] = [tuple(str(item.get(name) or "") for name in _CODE) for item in procedures]
+    codes: list[Any] = [tuple(str(procedure.get(name) or "") for name in _CODE) for procedure in procedures]
     whole = [code for code in codes if all(code)] or [_PROCEDURE]
     return [
         language,
@@ -206,9 +188,8 @@ def _group(template: str, content: Sequence[Dataset]) -> Dataset:
 
 
 def _tracked(identifier: str, uid: str) -> list[Dataset]:
-    item = _item("HAS OBS CONTEXT", "UIDREF", ("112040", "DCM", "Tracking Unique Identifier"))
-    item.UID = uid
-    return [_text("HAS OBS CONTEXT", ("112039", "DCM", "Tracking Identifier"), identifier), item]
+    unique = _item("HAS OBS CONTEXT", "UIDREF", ("112040", "DCM", "Tracking Unique Identifier"), UID=uid)
+    return [_text("HAS OBS CONTEXT", ("112039", "DCM", "Tracking Identifier"), identifier), unique]
 
 
 def _algorithm(model: ModelIdentity) -> list[Dataset]:
@@ -218,7 +199,7 @@ def _algorithm(model: ModelIdentity) -> list[Dataset]:
 
 
 def _said(finding: Mapping[str, Any], source: ResultSource, below: Sequence[Dataset] = ()) -> list[Dataset]:
-    """What a group says of its finding; `below` its probability stands what that was inferred from."""
+    """The content of a group about its finding; `below` holds what the probability was inferred from."""
     presence = ("121053", "DCM", "Present") if finding["present"] else ("121054", "DCM", "Absent")
     probability = _number(("122157", "DCM", "Probability"), finding["score"])
     if below:
@@ -237,74 +218,54 @@ def _said(finding: Mapping[str, Any], source: ResultSource, below: Sequence[Data
 
 
 def _code(code: Code) -> Dataset:
-    from pydicom import Dataset
-
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code
-    return item
+    value, scheme, meaning = code
+    return item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
 
 
 def _template(identifier: str) -> Dataset:
-    from pydicom import Dataset
-
-    item = Dataset()
-    item.MappingResource, item.TemplateIdentifier = "DCMR", identifier
-    return item
+    return item(MappingResource="DCMR", TemplateIdentifier=identifier)
 
 
-def _item(relationship: str, value_type: str, name: Code) -> Dataset:
-    from pydicom import Dataset
-
-    item = Dataset()
-    if relationship:
-        item.RelationshipType = relationship
-    item.ValueType = value_type
-    item.ConceptNameCodeSequence = [_code(name)]
-    return item
+def _item(relationship: str, value_type: str, name: Code, **value: Any) -> Dataset:
+    related = {"RelationshipType": relationship} if relationship else {}
+    return item(**related, ValueType=value_type, ConceptNameCodeSequence=[_code(name)], **value)
 
 
 def _container(relationship: str, name: Code, content: Sequence[Dataset]) -> Dataset:
-    item = _item(relationship, "CONTAINER", name)
-    item.ContinuityOfContent = "SEPARATE"
-    item.ContentSequence = list(content)
-    return item
+    return _item(relationship, "CONTAINER", name, ContinuityOfContent="SEPARATE", ContentSequence=list(content))
 
 
 def _coded(relationship: str, name: Code, value: Code) -> Dataset:
-    item = _item(relationship, "CODE", name)
-    item.ConceptCodeSequence = [_code(value)]
-    return item
+    return _item(relationship, "CODE", name, ConceptCodeSequence=[_code(value)])
 
 
 def _text(relationship: str, name: Code, value: str) -> Dataset:
-    item = _item(relationship, "TEXT", name)
-    item.TextValue = value
-    return item
+    return _item(relationship, "TEXT", name, TextValue=value)
 
 
 def _number(name: Code, value: float) -> Dataset:
-    from pydicom import Dataset
     from pydicom.valuerep import format_number_as_ds
 
-    item, measured = _item("CONTAINS", "NUM", name), Dataset()
-    measured.NumericValue = format_number_as_ds(float(value))
-    measured.FloatingPointValue = float(value)
-    measured.MeasurementUnitsCodeSequence = [_code(_UNIT)]
-    item.MeasuredValueSequence = [measured]
-    return item
+    measured = item(
+        NumericValue=format_number_as_ds(float(value)),
+        FloatingPointValue=float(value),
+        MeasurementUnitsCodeSequence=[_code(_UNIT)],
+    )
+    return _item("CONTAINS", "NUM", name, MeasuredValueSequence=[measured])
 
 
 def _region(relationship: str, box: Mapping[str, float], source: ResultSource) -> Dataset:
     """A box as a closed polyline, clockwise from the top left corner, on the image."""
-    x0, y0, x1, y1 = (box[side] for side in ("xmin", "ymin", "xmax", "ymax"))
-    region = _item(relationship, "SCOORD", ("111030", "DCM", "Image Region"))
-    region.GraphicType = "POLYLINE"
-    region.GraphicData = [x0, y0, x1, y0, x1, y1, x0, y1, x0, y0]
-    region.ContentSequence = [_image("SELECTED FROM", source)]
-    return region
+    return _item(
+        relationship,
+        "SCOORD",
+        ("111030", "DCM", "Image Region"),
+        GraphicType="POLYLINE",
+        GraphicData=polyline(box),
+        ContentSequence=[_image("SELECTED FROM", source)],
+    )
 
 
 def _image(relationship: str, source: ResultSource) -> Dataset:
-    item = _item(relationship, "IMAGE", _SELECTED if relationship == "SELECTED FROM" else _MEASURED)
-    item.ReferencedSOPSequence = [source.reference()]
-    return item
+    name = _SELECTED if relationship == "SELECTED FROM" else _MEASURED
+    return _item(relationship, "IMAGE", name, ReferencedSOPSequence=[source.reference()])

@@ -1,9 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """What all DICOM objects of one image share: who made them, UIDs, times, patient, study and request.
 
-UIDs come from the image's SOP Instance UID, the weights, the version, the kind and the settings that `ModelIdentity`
-names; without settings the findings themselves stand for them. Findings are rounded before they are hashed and written
-([`quantised`]), and times are the image's own, so that a second run writes the same bytes, whatever its batches and
+UIDs come from the image's SOP Instance UID, the weights, the version, the kind and the settings of `ModelIdentity`,
+or from the findings where the settings are unknown. Findings are rounded before they are hashed and written
+([`quantised`]), and times are the image's own, so that a second run writes the same bytes whatever its batches and
 processes. Other settings or weights make another instance, never other content under a known UID.
 
 Standards: DICOM PS3.5 B.2 (UIDs), PS3.3 C.7.1 to C.7.5 (patient, study, series, equipment), C.12.1 (SOP common).
@@ -20,20 +20,20 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from pydicom import Dataset
+    from pydicom import DataElement, Dataset
 
 Findings = Sequence[Mapping[str, Any]]
 """Result of the pipeline for one image: a dict for each finding."""
 
 NOTICE = "AI output, research use, not for diagnosis"
-"""What every object says of itself."""
+"""The notice in every object."""
 
 MANUFACTURER = "clarity_hf"
 
@@ -72,8 +72,8 @@ SERIES = {
 """Number and description of the series of each kind."""
 
 LAYOUT = "2"
-"""Part of every UID. It counts up when the same findings come to be written otherwise: a PACS keeps what it has under
-a UID, so other content needs another one."""
+"""Part of every UID, counted up when the same findings are written differently: a PACS keeps what it has under a UID,
+so other content needs another one."""
 
 SCORE_DIGITS = 4
 """Decimals of a score in results. Scores differ by 1e-7 between batch sizes."""
@@ -88,8 +88,6 @@ UNDATED = datetime.datetime(1970, 1, 1)
 _EXPECTED = ("PatientID", "AccessionNumber", "StudyID")
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns", "Modality")
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
-_COPIED = (*_NEEDED, *_LOSSY)
-
 
 # What a PACS joins results to an order by; the first are not in the modules of patient and study.
 _JOINING = (
@@ -114,14 +112,14 @@ _REQUEST = (
 
 @dataclasses.dataclass(frozen=True)
 class ModelIdentity:
-    """What an object says of the model that made it.
+    """The model that made an object.
 
     Attributes:
         name: Such as `clarity-s16-224`; at most 64 characters. It goes to the PACS: pass no path.
         weights_hash: Hash of the weights, at most 64 characters; [`weights_digest`] makes one.
         version: Of this package, by default the installed one; at most 64 characters.
-        settings: Hash of whatever else decides the findings, such as thresholds and preprocessing, at most 64
-            characters. UIDs then follow from it. Empty where it is not known: UIDs follow from the findings.
+        settings: Hash of everything else that decides the findings, such as thresholds and preprocessing, at most 64
+            characters. UIDs are derived from it, or from the findings where it is empty.
 
     Raises:
         ValueError: One of them is empty, too long, or holds what DICOM's short strings cannot.
@@ -157,21 +155,48 @@ class ModelIdentity:
         return cls(name, weights_digest(model), settings=digest)
 
 
-class ResultSource:
-    """The image that an object is made of: what highdicom may see of it, the object's UIDs, its last touches.
+@dataclasses.dataclass(frozen=True)
+class ResultOptions:
+    """Choices that apply to every object made of one image.
 
-    Args:
-        dataset: The image's header, with or without its pixel data. Left as it is.
-        model: What made the object.
-        kind: Key of `SERIES`.
-        uids: `"same"` derives UIDs, `"new"` draws random ones.
-        created: Time that the object gives as its own, by default the image's.
-        content: Hash of what the object shows, of [`content_hash`], for a model without known settings.
-        choices: What the caller chose for this object besides; other choices are another instance.
-        doubt: What the object says of doubts about the image.
+    Attributes:
+        uids: `"same"` derives UIDs from the image, the model, the kind and the content, so that a second run makes the
+            same instance; `"new"` makes random ones.
+        created: Local time of the objects, by default the image's.
+        doubt: Warning about the image that the objects repeat, such as the radiograph check's; ASCII.
+        map_thresholds: For segmentations of regions: share of the map's peak in (0, 1), for all findings or by label.
 
     Raises:
-        ValueError: The header lacks a UID, its rows or columns, or holds several frames.
+        ValueError: `uids` is neither `"same"` nor `"new"`.
+    """
+
+    uids: Literal["same", "new"] = "same"
+    created: datetime.datetime | None = None
+    doubt: str = ""
+    map_thresholds: float | Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.uids not in ("same", "new"):
+            raise ValueError(f"`uids` must be 'same' or 'new', got '{self.uids}'. Choose one of them.")
+
+
+DEFAULT_OPTIONS = ResultOptions()
+"""UIDs that a second run repeats, the image's own time, no warning."""
+
+
+class ResultSource:
+    """The image that an object is made from: its header for highdicom, the object's UIDs, its final attributes.
+
+    Args:
+        dataset: The image's header, with or without its pixel data. Not changed.
+        model: What made the object.
+        kind: Key of `SERIES`.
+        content: Hash of what the object shows, from [`content_hash`], for a model without known settings.
+        options: Of the object.
+        choices: Further choices of the caller; other choices make another instance.
+
+    Raises:
+        ValueError: The header lacks a UID, its rows or columns, or has several frames.
     """
 
     def __init__(
@@ -179,32 +204,27 @@ class ResultSource:
         dataset: Dataset,
         model: ModelIdentity,
         kind: str,
-        uids: Literal["same", "new"],
-        created: datetime.datetime | None,
         content: str,
+        options: ResultOptions = DEFAULT_OPTIONS,
         choices: Sequence[Any] = (),
-        doubt: str = "",
     ) -> None:
-        if uids not in ("same", "new"):
-            raise ValueError(f"`uids` must be 'same' or 'new', got '{uids}'. Choose one of them.")
-        missing = [name for name in _NEEDED if dataset.get(name) in (None, "")]
+        missing = missing_attributes(dataset)
         if missing:
             raise ValueError(f"`dataset` must have {', '.join(missing)}, got none. Pass the image's whole header.")
         if int(dataset.get("NumberOfFrames") or 1) != 1:
             raise ValueError(f"`dataset` must be of one image, got {dataset.NumberOfFrames} frames. Split them first.")
-        self.dataset, self.model, self.kind, self.doubt = dataset, model, kind, doubt
-        self.created = created or moment_of(dataset)
+        self.dataset, self.model, self.kind, self.doubt = dataset, model, kind, options.doubt
+        self.created = options.created or moment_of(dataset)
         self.header = _header_for_highdicom(dataset)
         self.size = (int(dataset.Rows), int(dataset.Columns))
-        # Random ones hang on a random word in place of the image's UID.
-        image = dataset.SOPInstanceUID if uids == "same" else uuid.uuid4().hex
+        image = dataset.SOPInstanceUID if options.uids == "same" else uuid.uuid4().hex
         self._root = (LAYOUT, image, model.weights_hash, model.version, kind)
-        stamp = "" if created is None else created.isoformat()
-        self._cause = (model.settings or content, json.dumps([*choices, doubt, stamp], default=str))
+        stamp = "" if options.created is None else options.created.isoformat()
+        self._cause = (model.settings or content, json.dumps([*choices, options.doubt, stamp], default=str))
 
     @property
     def notice(self) -> str:
-        """What the object says of itself, with the doubts about the image."""
+        """The research notice, followed by the warning about the image."""
         return f"{NOTICE}. {self.doubt}" if self.doubt else NOTICE
 
     def uid(self, *parts: str) -> str:
@@ -216,7 +236,7 @@ class ResultSource:
         return uid_of(*self._root, *parts)
 
     def arguments(self) -> dict[str, Any]:
-        """What every class of highdicom takes."""
+        """Arguments that every class of highdicom takes."""
         return {
             "series_instance_uid": self.uid("series"),
             "series_number": SERIES[self.kind][0],
@@ -232,7 +252,7 @@ class ResultSource:
         }
 
     def document(self, sop_class_uid: str, modality: str) -> Any:
-        """An object of a class that holds no pixels, with nothing in it yet but what all of them have.
+        """An object without pixels that has only what all of them have in common.
 
         Args:
             sop_class_uid: Of the class.
@@ -249,13 +269,10 @@ class ResultSource:
         )
 
     def reference(self) -> Dataset:
-        """The image as an item that refers to it."""
-        from pydicom import Dataset
-
-        item = Dataset()
-        item.ReferencedSOPClassUID = self.dataset.SOPClassUID
-        item.ReferencedSOPInstanceUID = self.dataset.SOPInstanceUID
-        return item
+        """An item that refers to the image."""
+        return item(
+            ReferencedSOPClassUID=self.dataset.SOPClassUID, ReferencedSOPInstanceUID=self.dataset.SOPInstanceUID
+        )
 
     def spacing(self) -> tuple[float, float] | None:
         """Height and width of a pixel in mm, of the patient's plane before the detector's; None without."""
@@ -267,41 +284,45 @@ class ResultSource:
 
     def requests(self) -> list[Dataset]:
         """The orders that the image answers, as items of ReferencedRequestSequence of a report."""
-        from pydicom import Dataset
-
         found = []
         for asked in self.dataset.get("RequestAttributesSequence") or ():
-            item = Dataset()
-            item.StudyInstanceUID = asked.get("StudyInstanceUID") or self.dataset.StudyInstanceUID
-            item.ReferencedStudySequence = copy.deepcopy(list(asked.get("ReferencedStudySequence") or ()))
-            item.AccessionNumber = self.dataset.get("AccessionNumber") or ""
-            item.PlacerOrderNumberImagingServiceRequest = item.FillerOrderNumberImagingServiceRequest = ""
-            item.RequestedProcedureID = item.RequestedProcedureDescription = ""
-            item.RequestedProcedureCodeSequence = []
+            order = item(
+                StudyInstanceUID=asked.get("StudyInstanceUID") or self.dataset.StudyInstanceUID,
+                ReferencedStudySequence=copy.deepcopy(list(asked.get("ReferencedStudySequence") or ())),
+                AccessionNumber=self.dataset.get("AccessionNumber") or "",
+                PlacerOrderNumberImagingServiceRequest="",
+                FillerOrderNumberImagingServiceRequest="",
+                RequestedProcedureID="",
+                RequestedProcedureDescription="",
+                RequestedProcedureCodeSequence=[],
+            )
             for name in _REQUEST:
                 if asked.get(name):
-                    item[name] = copy.deepcopy(asked[name])
-            found.append(item)
+                    order[name] = copy.deepcopy(asked[name])
+            found.append(order)
         return found
 
     def finish(self, document: Any) -> Any:
-        """Copy patient, study and request as they stand in the image, and set every time to one.
+        """Copy patient, study and request as they are in the image, and give the object a single time.
 
         Args:
-            document: The object; it is changed.
+            document: The object, which is changed.
 
         Returns:
             The object.
         """
-        document.copy_patient_and_study_information(self.header_as_it_stands())
+        document.copy_patient_and_study_information(copy.deepcopy(self.dataset[:0x7FE00000]))
         for name in _JOINING:
             if name in self.dataset:
                 document[name] = copy.deepcopy(self.dataset[name])
         if "Rows" in document:  # an image must have it, empty where it is not known
             document.PatientOrientation = list(self.dataset.get("PatientOrientation") or [])
-        for item in _items(document):
-            if item.get("ReferencedSOPInstanceUID") == self.dataset.SOPInstanceUID:
-                item.ReferencedSOPClassUID = self.dataset.SOPClassUID
+
+        def restore_class(reference: Dataset, element: DataElement) -> None:
+            if element.keyword == "ReferencedSOPInstanceUID" and element.value == self.dataset.SOPInstanceUID:
+                reference.ReferencedSOPClassUID = self.dataset.SOPClassUID
+
+        document.walk(restore_class)
         if "SpecificCharacterSet" in self.dataset:
             document.SpecificCharacterSet = self.dataset.SpecificCharacterSet
         date, time = self.stamp()
@@ -313,13 +334,42 @@ class ResultSource:
                 equipment.ContributionDateTime = date + time
         return document
 
-    def header_as_it_stands(self) -> Dataset:
-        """A copy of the image's header without its pixels."""
-        return copy.deepcopy(self.dataset[:0x7FE00000])
-
     def stamp(self) -> tuple[str, str]:
         """Date and time of the object, as DICOM writes them."""
         return self.created.strftime("%Y%m%d"), self.created.strftime("%H%M%S.%f")
+
+
+def item(**attributes: Any) -> Dataset:
+    """A data set from its attributes.
+
+    Args:
+        **attributes: Values by keyword of DICOM.
+    """
+    from pydicom import Dataset
+
+    made = Dataset()
+    for keyword, value in attributes.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def polyline(box: Mapping[str, float]) -> list[float]:
+    """Corners of a box as x, y, x, y, ..., clockwise from the top left one and back to it.
+
+    Args:
+        box: `xmin`, `ymin`, `xmax`, `ymax` in pixels of the image.
+    """
+    x0, y0, x1, y1 = (box[side] for side in ("xmin", "ymin", "xmax", "ymax"))
+    return [x0, y0, x1, y0, x1, y1, x0, y1, x0, y0]
+
+
+def missing_attributes(dataset: Dataset) -> list[str]:
+    """Keywords of the attributes that results need of an image and that its header lacks.
+
+    Args:
+        dataset: The image's header.
+    """
+    return [name for name in _NEEDED if dataset.get(name) in (None, "")]
 
 
 def moment_of(dataset: Dataset) -> datetime.datetime:
@@ -346,9 +396,9 @@ def _clock(time: datetime.time | datetime.datetime) -> tuple[int, int, int, int]
 
 
 def quantised(findings: Findings) -> list[dict[str, Any]]:
-    """Findings as results give them: scores of `SCORE_DIGITS` decimals, sides of boxes in `BOX_STEPS` to a pixel.
+    """Findings as results hold them: scores rounded to `SCORE_DIGITS` decimals, boxes to 1 / `BOX_STEPS` of a pixel.
 
-    A side moves by at most 1/16 of a pixel, or 1/8 where a box would be empty. What a model gives differs in the last
+    A side moves by at most 1/16 of a pixel, or 1/8 where a box would be empty. A model's outputs differ in the last
     digits from batch to batch; what is written does not.
 
     Args:
@@ -407,15 +457,15 @@ def code_of(label: str) -> tuple[str, str, str]:
 
 
 def check_findings(findings: Findings, source: ResultSource) -> None:
-    """Refuse findings that are not of the image, or not of the pipeline.
+    """Refuse findings that do not belong to the image or do not come from the pipeline.
 
     Args:
         findings: Result of the pipeline.
-        source: The image that they are said to be of.
+        source: The image they should belong to.
 
     Raises:
-        ValueError: There are none; a score, a threshold or a box is not finite or out of range; a label is not ASCII
-            where the image's character set may lack it.
+        ValueError: There are no findings; a score, a threshold or a box is not finite or out of range; a label is not
+            ASCII where the image's character set may lack it.
     """
     if not findings:
         raise ValueError("`findings` must hold at least one finding, got none. Pass the pipeline's result.")
@@ -431,8 +481,7 @@ def check_findings(findings: Findings, source: ResultSource) -> None:
         if not math.isfinite(finding["threshold"]):
             raise ValueError(f"`threshold` of {label} must be finite, got {finding['threshold']}. Set one.")
         for box in finding["boxes"]:
-            inside = 0 <= box["xmin"] < box["xmax"] <= size[1] and 0 <= box["ymin"] < box["ymax"] <= size[0]
-            if not inside:
+            if not (0 <= box["xmin"] < box["xmax"] <= size[1] and 0 <= box["ymin"] < box["ymax"] <= size[0]):
                 raise ValueError(
                     f"`boxes` of {label} must lie inside the image of {size[0]} rows and {size[1]} columns, got "
                     f"{box}. Pass the findings of the image that the header belongs to."
@@ -465,7 +514,7 @@ def uid_of(*parts: Any) -> str:
 
 
 def save(document: Any, path: Path) -> Path:
-    """Write an object as a file of DICOM PS3.10, into a folder that is made where it is not there.
+    """Write an object as a DICOM file (PS3.10), making its folder if needed.
 
     Args:
         document: The object.
@@ -500,20 +549,14 @@ def highdicom_and_codes() -> tuple[Any, Any]:
 
 
 def _header_for_highdicom(dataset: Dataset) -> Dataset:
-    """The few attributes that highdicom needs of an image, mended where it or a validator would stumble.
-
-    A projection has no frame of reference, whatever its header says of one. Its spacing stays out: a spacing of 0 is
-    an error in the result, and highdicom 0.28 does not read the segmentations that it writes with a spacing and
-    without a thickness of slices. What highdicom would parse and refuse in patient and study is left blank here and
-    copied as it stands at the end; the names of people are not shown to it, since it prints those that it doubts.
-    """
-    from pydicom import Dataset
+    """The few attributes that highdicom needs of an image, corrected where it or a validator would fail."""
+    # A projection has no frame of reference. Spacing is left out: 0 is an error in the result, and highdicom 0.28
+    # cannot read the segmentations that it writes with a spacing and without a slice thickness. Values of patient and
+    # study that highdicom may refuse are blank here and copied at the end; it prints names that it doubts.
     from pydicom.valuerep import DA, TM
 
-    header = Dataset()
-    for name in _EXPECTED:
-        setattr(header, name, dataset.get(name))
-    for name in _COPIED:
+    header = item(**{name: dataset.get(name) for name in _EXPECTED})
+    for name in (*_NEEDED, *_LOSSY):
         if name in dataset:
             setattr(header, name, dataset.get(name))
     for name, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
@@ -524,15 +567,6 @@ def _header_for_highdicom(dataset: Dataset) -> Dataset:
     if "NumberOfFrames" in dataset:  # a wrapper of one frame; highdicom would look for its functional groups
         header.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"  # references get the image's own class at the end
     return header
-
-
-def _items(dataset: Dataset) -> Iterator[Dataset]:
-    """The items of all sequences, at every depth."""
-    for element in dataset:
-        if element.VR == "SQ":
-            for item in element.value:
-                yield item
-                yield from _items(item)
 
 
 def _parsed(value: Any, kind: Any) -> Any:

@@ -1,10 +1,10 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Findings as FHIR: a DiagnosticReport, an Observation for each finding, an ImagingSelection for each box of R5.
 
-Everything is preliminary: nobody has read it. R4 has no place for a region of an image, so a box is four components of
-its finding's Observation, in pixels of the image from its top left corner; in R5 it is an ImagingSelection, too, whose
-coordinates are those of a closed polyline (`imageRegion2D`). Resources are held to the schema of their release by
-`fhir.resources`, whose R4B differs from R4 in none of the elements that are used here.
+Everything is preliminary: nobody has read it. R4 has no element for a region of an image, so a box is four components
+of its finding's Observation, in pixels of the image from its top left corner; in R5 it is also an ImagingSelection
+whose coordinates are those of a closed polyline (`imageRegion2D`). `fhir.resources` checks resources against the
+schema of their release; its R4B agrees with R4 in all elements used here.
 
 Codes are those of the DICOM results. The patient goes by identifier alone. `fhir.resources` is the extra `fhir`.
 HL7 v2 (ORU) is out of scope.
@@ -14,14 +14,16 @@ Standards: HL7 FHIR 4.0.1 and 5.0.0, DiagnosticReport, Observation, ImagingSelec
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import functools
 import importlib
 import json
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from .dicom_source import NOTICE, Findings, ModelIdentity, code_of, content_hash, moment_of, quantised
+from .dicom_source import NOTICE, Findings, ModelIdentity, code_of, content_hash, moment_of, polyline, quantised
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -51,14 +53,14 @@ def fhir_bundle(
         release: Of FHIR.
         patient_system: Namespace of PatientID, such as the hospital's.
         created: Local time of the report, by default the image's.
-        doubt: What the report says of doubts about the image.
+        doubt: Warning about the image that the report repeats.
 
     Returns:
-        JSON: the Bundle as a dict. The same image, findings and model give the same ids.
+        The Bundle as a dict of JSON values. The same image, findings and model give the same ids.
 
     Raises:
         ImportError: The extra `fhir` is not installed.
-        ValueError: The release is another; the header lacks the image's UID or the study's.
+        ValueError: The release is unknown; the header lacks the image's UID or the study's.
     """
     if release not in ("R4", "R5"):
         raise ValueError(f"`release` must be R4 or R5, got {release!r}. Choose one of them.")
@@ -77,40 +79,43 @@ def fhir_bundle(
     )
 
 
+@dataclasses.dataclass(frozen=True)
 class _Maker:
     """What the resources of one image share."""
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        findings: Findings,
-        model: ModelIdentity,
-        release: str,
-        patient_system: str,
-        created: datetime.datetime | None,
-        doubt: str,
-    ) -> None:
-        self.dataset, self.findings, self.model = dataset, findings, model
-        self.release, self.patient_system, self.doubt = release, patient_system, doubt
-        moment = created or moment_of(dataset)
-        offset = str(dataset.get("TimezoneOffsetFromUTC") or "")
+    dataset: Dataset
+    findings: Findings
+    model: ModelIdentity
+    release: str
+    patient_system: str
+    created: datetime.datetime | None
+    doubt: str
+
+    @functools.cached_property
+    def time(self) -> str:
+        """Time of the report with its offset from UTC."""
+        offset = str(self.dataset.get("TimezoneOffsetFromUTC") or "")
         zone = f"{offset[:3]}:{offset[3:]}" if len(offset) == 5 else "Z"
-        self.time = f"{moment:%Y-%m-%dT%H:%M:%S}{zone}"
-        cause = model.settings or content_hash(findings)
-        self._root = json.dumps([dataset.SOPInstanceUID, model.weights_hash, model.version, cause, release])
+        return f"{self.created or moment_of(self.dataset):%Y-%m-%dT%H:%M:%S}{zone}"
+
+    @functools.cached_property
+    def _root(self) -> str:
+        model, cause = self.model, self.model.settings or content_hash(self.findings)
+        image = self.dataset.SOPInstanceUID
+        return json.dumps([image, model.weights_hash, model.version, cause, self.release])
 
     def id(self, *parts: Any) -> str:
         """UUID of a resource of this image."""
         return str(uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(["clarity_hf", self._root, *map(str, parts)])))
 
     def resources(self) -> list[dict[str, Any]]:
-        """The report and all that it refers to."""
-        selections: list[dict[str, Any]] = []
-        observations = []
-        for finding in self.findings:
-            chosen = [self._selection(finding, number) for number in range(len(finding["boxes"]))]
-            selections += chosen if self.release == "R5" else []
-            observations.append(self._observation(finding))
+        """The report and everything it refers to."""
+        observations = [self._observation(finding) for finding in self.findings]
+        selections = [
+            self._selection(finding, number)
+            for finding in (self.findings if self.release == "R5" else ())
+            for number in range(len(finding["boxes"]))
+        ]
         return [self._report(observations), *observations, *selections]
 
     def _subject(self) -> dict[str, Any]:
@@ -181,10 +186,8 @@ class _Maker:
 
     def _selection(self, finding: Mapping[str, Any], number: int) -> dict[str, Any]:
         code, scheme, meaning = code_of(finding["label"])
-        x0, y0, x1, y1 = (finding["boxes"][number][side] for side in _SIDES)
-        corners = [x0, y0, x1, y0, x1, y1, x0, y1, x0, y0]
         uid, sop_class = str(self.dataset.SOPInstanceUID), str(self.dataset.get("SOPClassUID") or "")
-        region = {"regionType": "polyline", "coordinate": corners}
+        region = {"regionType": "polyline", "coordinate": polyline(finding["boxes"][number])}
         kind = {"sopClass": {"system": "urn:ietf:rfc:3986", "code": f"urn:oid:{sop_class}"}} if sop_class else {}
         series = str(self.dataset.get("SeriesInstanceUID") or "")
         return {
@@ -217,7 +220,7 @@ def _quantity(value: float, unit: str = "1") -> dict[str, Any]:
 
 
 def _checked(release: str, bundle: dict[str, Any]) -> dict[str, Any]:
-    """The bundle, held to the schema of its release, without what is empty."""
+    """The bundle without empty elements, checked against the schema of its release."""
     try:
         module = importlib.import_module("fhir.resources.R4B.bundle" if release == "R4" else "fhir.resources.bundle")
     except ImportError as error:

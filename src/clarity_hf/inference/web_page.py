@@ -1,32 +1,25 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""A web page for one image at a time: findings with their thresholds, and a map and boxes over the image.
+"""A web page for one radiograph at a time: findings with their thresholds, and a map and boxes over the radiograph.
 
-For one person at their own machine, or a few at a demonstration; not for a hospital's network. The page asks nothing
-of any other host and keeps nothing: an uploaded file is deleted as soon as it is read, the image and its maps stay in
-memory until the tab closes, another image takes their place or they are forgotten after `HELD_SECONDS`, and pictures
-and JSON are made in the page. The model runs once an image; another finding or opacity only draws again.
+For one person at their own machine, or a few at a demonstration; not for a hospital's network. The page contacts no
+other host and stores nothing: an uploaded file is deleted once it is read, the image and its maps stay in memory until
+the tab closes, another image replaces them or `HELD_SECONDS` have passed, and pictures and JSON are made in the page.
+The model runs once per image; another finding or opacity only redraws it.
 
-gradio is the extra `demo`, imported when a page is built.
+[`web_server`][clarity_hf.inference.web_server] serves the page. gradio is the extra `demo`, imported when a page is
+built.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import ipaddress
 import logging
 import os
-import signal
-import socket
-import sys
-import tempfile
 import threading
 import time
-import types
-import urllib.parse
-import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,35 +54,20 @@ SAMPLE_SIDE = 512
 """Side of the phantoms, in pixels."""
 
 HELD_IMAGES = 32
-"""Images in memory at a time; the one used longest ago makes room."""
+"""Images in memory at a time; the least recently used one is dropped."""
 
 HELD_SECONDS = 1800.0
-"""After this time without use an image is forgotten, whether or not its tab was closed."""
-
-SWEEP_SECONDS = 15
-UPLOAD_SECONDS = 120
-"""How often uploads are looked through that nobody read, as of a full queue, and the age at which they are deleted;
-those that wait in the queue stay."""
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-"""Names of this machine, as a browser on it says them."""
+"""An image that is not used for this time is dropped, even if its tab is still open."""
 
 FILE_TYPES = [".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", "application/dicom"]
-"""What the file dialogue offers; what a file is, is told from its content."""
-
-_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors "
-)
-
+"""File types of the upload dialogue; the format itself is recognized by content."""
 
 # One image
 
 
 @dataclass(frozen=True, eq=False)
 class LocalizedImage:
-    """An image after the model, with all that pictures of it need.
+    """An image with the model's outputs, as far as pictures of it need them.
 
     Attributes:
         view: `(h, w)` uint8, the image reduced to at most `VIEW_SIDE` on its longer side.
@@ -148,7 +126,7 @@ def draw_view(
     """Draw the map and the boxes of one finding over the reduced image.
 
     Args:
-        pipeline: That localized the image.
+        pipeline: The pipeline that localized the image.
         image: From `localize_image`.
         label: Finding to draw.
         opacity: Of the wash, in [0, 1].
@@ -184,10 +162,10 @@ def _scaled(
 
 
 def image_record(pipeline: ChestXrayLocalizationPipeline, image: LocalizedImage, model_name: str) -> dict[str, Any]:
-    """What the JSON file of an image holds: no name, no path, no UID.
+    """Content of the JSON file of an image, without a name, a path or a UID.
 
     Args:
-        pipeline: That localized the image.
+        pipeline: The pipeline that localized the image.
         image: From `localize_image`.
         model_name: Name of the checkpoint, no path.
     """
@@ -205,8 +183,8 @@ class HeldImages:
     """The last image of each open tab, in memory.
 
     Args:
-        capacity: Images at a time.
-        seconds: After which, without use, an image is forgotten.
+        capacity: Number of images at a time.
+        seconds: Time without use after which an image is dropped.
     """
 
     def __init__(self, capacity: int = HELD_IMAGES, seconds: float = HELD_SECONDS):
@@ -217,8 +195,8 @@ class HeldImages:
     def put(self, session: str, image: LocalizedImage) -> None:
         """Hold an image instead of the session's earlier one."""
         with self._lock:
+            self._images.pop(session, None)
             self._images[session] = (time.monotonic(), image)
-            self._images.move_to_end(session)
             self._forget()
 
     def get(self, session: str) -> LocalizedImage | None:
@@ -227,9 +205,8 @@ class HeldImages:
             self._forget()
             if session not in self._images:
                 return None
-            image = self._images[session][1]
+            image = self._images.pop(session)[1]
             self._images[session] = (time.monotonic(), image)
-            self._images.move_to_end(session)
             return image
 
     def drop(self, session: str) -> None:
@@ -249,10 +226,10 @@ class HeldImages:
 
 
 def taken_upload(path: str | os.PathLike) -> bytes:
-    """The bytes of an uploaded file, which is deleted, with the folder that it alone was in.
+    """The bytes of an uploaded file, which is deleted together with its folder if that is then empty.
 
     Raises:
-        ValueError: It is not there any more.
+        ValueError: The file no longer exists.
     """
     path = Path(path)
     try:
@@ -268,7 +245,7 @@ def taken_upload(path: str | os.PathLike) -> bytes:
 def plain_refusal(error: Exception) -> str:
     """Why there is no result, in sentences for the page.
 
-    The words of errors that are not this package's may quote a path or the patient and are left out.
+    Messages of other libraries may quote a path or the patient and are left out.
     """
     if out_of_memory(error):
         return "There is too little memory for this image now. Try again later, or reduce the image."
@@ -281,8 +258,12 @@ def plain_refusal(error: Exception) -> str:
 # The page
 
 
-def _gradio() -> Any:
-    """gradio, silent: without its counting of users and its question for newer versions."""
+def import_gradio() -> Any:
+    """Import gradio without its telemetry and its check for newer versions.
+
+    Raises:
+        ImportError: The extra `demo` is not installed.
+    """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     try:
@@ -295,7 +276,7 @@ def _gradio() -> Any:
 
 
 def _blocks_without_urls(gradio: Any) -> type:
-    """`gradio.Blocks` that fetches nothing: it would download a file that a request names by its address."""
+    """`gradio.Blocks` that downloads nothing: gradio's would fetch a file that a request names by its URL."""
 
     class Blocks(gradio.Blocks):
         async def preprocess_data(self, block_fn: Any, inputs: list[Any], *arguments: Any, **named: Any) -> Any:
@@ -307,7 +288,7 @@ def _blocks_without_urls(gradio: Any) -> type:
 
 
 def _names_url(value: Any) -> bool:
-    """Whether a file of a request's values is an address of the web."""
+    """Whether a request names a file by its URL."""
     if isinstance(value, Mapping):
         where = str(value.get("path", "")).strip().lower()
         return where.startswith(("http:", "https:")) or any(_names_url(part) for part in value.values())
@@ -315,7 +296,7 @@ def _names_url(value: Any) -> bool:
 
 
 def _asking_for(method: Callable[..., Any], **types: type) -> Callable[..., Any]:
-    """A method as gradio wants it: the types of the arguments that it is to fill in, in the annotations."""
+    """A method with the annotations by which gradio knows the arguments to fill in."""
 
     @functools.wraps(method)
     def call(*arguments: Any) -> Any:
@@ -326,7 +307,7 @@ def _asking_for(method: Callable[..., Any], **types: type) -> Callable[..., Any]
 
 
 class _Listeners:
-    """What the page does on each event; all that it returns is HTML."""
+    """Handlers of the page's events, which return HTML."""
 
     def __init__(self, pipeline: ChestXrayLocalizationPipeline, model_name: str, phantoms: Sequence[np.ndarray]):
         self._pipeline, self._model_name, self._phantoms = pipeline, model_name, phantoms
@@ -357,7 +338,7 @@ class _Listeners:
         self._held.drop(request.session_hash)
         try:
             image = localize_image(self._pipeline, source())
-        except Exception as error:  # of a broken file a library may raise anything, and the page goes on
+        except Exception as error:  # libraries may raise anything for a broken file
             return html.refusal(plain_refusal(error)), "", ""
         self._held.put(request.session_hash, image)
         return self._shown(request, image.findings[0]["label"], drawing)
@@ -378,13 +359,13 @@ class _Listeners:
 def build_page(
     pipeline: ChestXrayLocalizationPipeline, model_name: str, *, max_queue: int = 8, max_upload_mb: float = 64
 ) -> Any:
-    """The page as `gradio.Blocks`; [`serve_page`] serves it.
+    """The page as `gradio.Blocks`; `serve_page` serves it.
 
     Args:
-        pipeline: One image at a time goes through it.
+        pipeline: Takes one image at a time.
         model_name: Name of the checkpoint, no path.
-        max_queue: Images that may wait; the next is turned away.
-        max_upload_mb: For the words of the page; the server enforces it.
+        max_queue: Images that may wait; further ones are rejected.
+        max_upload_mb: Limit that the page names; the server enforces it.
 
     Raises:
         ImportError: The extra `demo` is not installed.
@@ -394,7 +375,7 @@ def build_page(
         raise ValueError(f"`max_queue` must be at least 1, got {max_queue}. Pass the images that may wait.")
     if not max_upload_mb > 0:
         raise ValueError(f"`max_upload_mb` must be above 0, got {max_upload_mb}. Pass megabytes, such as 64.")
-    gradio = _gradio()
+    gradio = import_gradio()
     phantoms = [draw_phantom(seed, SAMPLE_SIDE, findings).image for _, seed, findings in SAMPLES]
     listeners = _Listeners(pipeline, model_name, phantoms)
     with _blocks_without_urls(gradio)(
@@ -466,356 +447,3 @@ def build_page(
         page.unload(_asking_for(listeners.close, request=gradio.Request))
     page.queue(max_size=max_queue, default_concurrency_limit=1, api_open=False)
     return page
-
-
-def serve_page(
-    pipeline: ChestXrayLocalizationPipeline,
-    model_name: str,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 7860,
-    max_upload_mb: float = 64,
-    max_queue: int = 8,
-    open_browser: bool = False,
-    allowed_hosts: Sequence[str] = (),
-    frame_ancestors: str = "'none'",
-    ready: Callable[[str], object] | None = None,
-) -> None:
-    """Serve the page until the process is interrupted or ended by SIGTERM.
-
-    Uploads lie in a folder that only this user may read and that goes with the server. There is no login and no
-    encryption: beyond the loopback address whoever reaches the port may use the page. Requests that name another host
-    than this one, or come from a page of another origin, are refused, as a website that the user's browser shows
-    might send them.
-
-    Args:
-        pipeline: One image at a time goes through it.
-        model_name: Name of the checkpoint, no path.
-        host: Address to listen on, of IPv4 or IPv6; by default only this machine reaches it.
-        port: To listen on; 0 takes a free one.
-        max_upload_mb: Larger uploads are refused, in megabytes of 10⁶ bytes.
-        max_queue: Images that may wait; the next is turned away.
-        open_browser: Open the page in the browser of this machine.
-        allowed_hosts: Names under which browsers reach the page, beside its address and, on this machine, `localhost`;
-            beyond the loopback address every address without a name is taken too, and the machine's own name.
-        frame_ancestors: Origins whose pages may show this one in a frame, as Content-Security-Policy has them.
-        ready: Called with the page's address once it is served.
-
-    Raises:
-        ImportError: The extra `demo` is not installed.
-        OSError: The port is taken.
-        ValueError: An argument is out of range.
-    """
-    host = host.strip("[]")
-    with (
-        _until_ended() as ended,
-        tempfile.TemporaryDirectory(prefix="clarity-hf-page-") as folder,
-        _environment(GRADIO_TEMP_DIR=folder),
-        _uploads_apart(),
-        _errors_without_paths(),
-    ):
-        page = build_page(pipeline, model_name, max_queue=max_queue, max_upload_mb=max_upload_mb)
-        gradio = _gradio()
-        guard = {
-            "max_bytes": round(max_upload_mb * 1e6) + 2**20,
-            "hosts": _hosts(host, allowed_hosts),
-            "any_address": host not in LOOPBACK,
-            "frame_ancestors": frame_ancestors,
-        }
-        try:
-            if ended:
-                return
-            _, local, _ = page.launch(
-                server_name=f"[{host}]" if ":" in host else host,
-                server_port=port or _free_port(host),
-                max_file_size=round(max_upload_mb * 1e6),
-                inbrowser=open_browser and not ended,
-                prevent_thread_lock=True,
-                share=False,
-                quiet=True,
-                footer_links=[],
-                run_history=False,  # it would keep images in the browser
-                enable_monitoring=False,
-                mcp_server=False,
-                ssr_mode=False,
-                state_session_capacity=2 * HELD_IMAGES,
-                app_kwargs={"middleware": [(_Guarded, (), guard)]},
-                theme=_theme(gradio),
-                css=html.STYLE,
-            )
-            if ready is not None and not ended:
-                ready(local)
-            swept = time.monotonic()
-            while not ended:
-                time.sleep(POLL_SECONDS)
-                if time.monotonic() - swept > SWEEP_SECONDS:
-                    # gradio sweeps too, but its sweep ends for good when an upload arrives in the middle of it.
-                    delete_old_files(folder, UPLOAD_SECONDS, _waiting_files(page))
-                    swept = time.monotonic()
-        finally:
-            page.close(verbose=False)
-
-
-def _waiting_files(page: Any) -> set[str]:
-    """Uploads of events that wait in the queue or run, whatever their age."""
-    queue = page._queue
-    waiting = [event for events in list(queue.event_queue_per_concurrency_id.values()) for event in list(events.queue)]
-    waiting += [event for job in list(queue.active_jobs) if job is not None for event in job]
-    return {path for event in waiting if event.data is not None for path in _paths(event.data.data)}
-
-
-def _paths(value: Any) -> Iterator[str]:
-    """Absolute paths of the files in an event's values."""
-    if isinstance(value, Mapping):
-        if isinstance(value.get("path"), str):
-            yield os.path.abspath(value["path"])
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for part in value:
-            yield from _paths(part)
-
-
-def _hosts(host: str, allowed: Sequence[str]) -> set[str]:
-    """Names that a request may name as its host."""
-    own = LOOPBACK if host in LOOPBACK else (*LOOPBACK, socket.gethostname())
-    return {name.casefold().strip("[]") for name in (host, *own, *allowed)}
-
-
-def delete_old_files(folder: str | os.PathLike, seconds: float, kept: Collection[str] = ()) -> None:
-    """Delete the files in a folder and below that were written longer ago; what goes meanwhile is passed over.
-
-    Args:
-        folder: The folder.
-        seconds: Age from which a file is deleted.
-        kept: Absolute paths of files that stay.
-    """
-    for parent, _, names in os.walk(str(folder)):  # which passes over folders that are gone when it comes to them
-        for path in (Path(parent) / name for name in names if os.path.abspath(os.path.join(parent, name)) not in kept):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > seconds:
-                    path.unlink()
-
-
-def _theme(gradio: Any) -> Any:
-    """Fonts of the system, so that none is fetched."""
-    colours = gradio.themes.colors
-    return gradio.themes.Base(
-        primary_hue=colours.teal,
-        neutral_hue=colours.slate,
-        font=["system-ui", "sans-serif"],
-        font_mono=["ui-monospace", "monospace"],
-    ).set(body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300")
-
-
-@contextlib.contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _uploads_apart() -> Iterator[None]:
-    """A folder for each upload: gradio names it by the content, and an image that two tabs send would be one file.
-
-    The tab that is answered first deletes it, and the other would be told to upload it again.
-    """
-    route_utils = _gradio().route_utils
-    before: Any = route_utils.GradioUploadFile
-
-    class Upload(before):
-        def __init__(self, *arguments: Any, **named: Any):
-            super().__init__(*arguments, **named)
-            self.sha.update(uuid.uuid4().bytes)
-
-    route_utils.GradioUploadFile = Upload
-    try:
-        yield
-    finally:
-        route_utils.GradioUploadFile = before
-
-
-@contextlib.contextmanager
-def _errors_without_paths() -> Iterator[None]:
-    """Keep tracebacks out of the log: they name folders of this machine, and a library's words may name a patient."""
-
-    def print_exc(*_: Any, **__: Any) -> None:
-        logger.error("a request failed with %s", type(sys.exc_info()[1]).__name__)
-
-    class Short(logging.Filter):
-        def filter(self, record: logging.LogRecord) -> bool:
-            if record.exc_info:
-                kind = getattr(record.exc_info[0], "__name__", "an error")
-                record.msg, record.args = "a request failed with %s", (kind,)
-                record.exc_info = record.exc_text = record.stack_info = None
-            return True
-
-    import gradio.queueing
-    import gradio.route_utils
-    import gradio.routes
-
-    modules: list[Any] = [gradio.queueing, gradio.route_utils, gradio.routes]
-    before = [module.traceback for module in modules]
-    short, loggers = Short(), [logging.getLogger(name) for name in ("asyncio", "uvicorn.error")]
-    for module in modules:
-        module.traceback = types.SimpleNamespace(print_exc=print_exc)
-    for named in loggers:
-        named.addFilter(short)
-    try:
-        yield
-    finally:
-        for module, whole in zip(modules, before, strict=True):
-            module.traceback = whole
-        for named in loggers:
-            named.removeFilter(short)
-
-
-def _free_port(host: str) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, 0), family=family) as listening:
-        return int(listening.getsockname()[1])
-
-
-POLL_SECONDS = 0.2
-"""How often the server looks whether a signal has ended it."""
-
-
-class _Ended:
-    """Whether a signal has come; the second one raises, for a step that does not return."""
-
-    def __init__(self) -> None:
-        self._signals = 0
-
-    def __bool__(self) -> bool:
-        return self._signals > 0
-
-    def __call__(self, *_: Any) -> None:
-        """Note a signal, as its handler."""
-        self._signals += 1
-        if self._signals > 1:
-            raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _until_ended() -> Iterator[_Ended]:
-    """Note Ctrl-C and SIGTERM, which would otherwise leave the folder of uploads behind.
-
-    The signal raises nothing: libraries lose an error that comes up while they import or in their callbacks, and then
-    the server would start as if nothing had been. Nor does it set an event, which may wait for ever: the thread that
-    the handler interrupts may hold its lock.
-    """
-    ended = _Ended()
-    in_main = threading.current_thread() is threading.main_thread()  # no other may take signals
-    before = {number: signal.signal(number, ended) for number in (signal.SIGINT, signal.SIGTERM) if in_main}
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            yield ended
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class _Guarded:
-    """ASGI middleware: only requests of the page, none beyond a size, and a browser that turns to no other host.
-
-    A website that the user looks at may send requests here too, by this address, or by a name of its own that it lets
-    resolve to it (DNS rebinding). The first have its origin, the second its name as their host.
-
-    Args:
-        app: To pass on to.
-        max_bytes: Of a request's body.
-        hosts: Names that a request may name as its host.
-        any_address: Whether it may name any address besides, which no name can be made to resolve to.
-        frame_ancestors: Origins whose pages may show this one in a frame.
-    """
-
-    def __init__(self, app: Any, max_bytes: int, hosts: Collection[str], any_address: bool, frame_ancestors: str):
-        self.app, self.max_bytes, self.hosts, self.any_address = app, max_bytes, hosts, any_address
-        self.headers = [
-            (b"content-security-policy", (_POLICY + frame_ancestors).encode()),
-            (b"referrer-policy", b"no-referrer"),
-            (b"x-content-type-options", b"nosniff"),
-        ]
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one request."""
-        if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-            return
-        refusal = self.refusal(scope["headers"])
-        if refusal and scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        received = 0
-        started = False
-
-        async def receive_some() -> Any:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.max_bytes:  # ends as a client that went away does
-                return {"type": "http.disconnect"}
-            return message
-
-        async def send_with_policy(message: Any) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                message["headers"] = [*message.get("headers", []), *self.headers]
-            await send(message)
-
-        if refusal:
-            await _answer(send_with_policy, 403, refusal)
-            return
-        try:
-            await self.app(scope, receive_some, send_with_policy)
-        except Exception as error:  # whose traceback the server would print, with the folders of this machine
-            logger.error("a request failed with %s", type(error).__name__)
-            if scope["type"] == "http" and not started:
-                await _answer(send_with_policy, 500, "The request failed.")
-
-    def refusal(self, headers: Sequence[tuple[bytes, bytes]]) -> str:
-        """Why a request is not of this page, or nothing."""
-        named: dict[str, list[str]] = {}
-        for name, value in headers:
-            named.setdefault(name.decode("latin-1").casefold(), []).append(value.decode("latin-1"))
-        hosts, origins = named.get("host", []), named.get("origin", [])
-        host = _host_of(f"//{hosts[0]}") if len(hosts) == 1 else None
-        if host is None or not (host[0] in self.hosts or (self.any_address and _is_address(host[0]))):
-            return "This page is not served under that name. Allow it with --allowed-host."
-        if any(_host_of(origin) != host for origin in origins):
-            return "Requests of other websites are not served."
-        site, mode = (named.get(f"sec-fetch-{what}", [""])[0] for what in ("site", "mode"))
-        if site in ("cross-site", "same-site") and mode != "navigate":
-            return "Requests of other websites are not served."
-        return ""
-
-
-def _host_of(address: str) -> tuple[str, int | None] | None:
-    """Name and port of an address, or None for one that has none, such as the origin `null`."""
-    try:
-        parts = urllib.parse.urlsplit(address)
-        return (parts.hostname, parts.port) if parts.hostname else None
-    except ValueError:
-        return None
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-async def _answer(send: Any, status: int, text: str) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text.encode()})

@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The pieces of HTML of the web page: pure functions of a result, and the style sheet.
+"""HTML of the web page as pure functions of a result, and its style sheet.
 
-Every word that comes from outside (labels of a model, messages) is escaped. Pictures travel inside the page as data
-URIs, so that the server writes none to a disk. Nothing refers to another host: fonts are those of the system.
+All external text (a model's labels, messages) is escaped. Pictures are data URIs, so that the server writes none to a
+disk. Nothing refers to another host: fonts are those of the system.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from typing import Any
 from PIL import Image
 
 NOTICE = "For research. Not a medical device, and no diagnosis."
-"""What every page and every download says."""
-
+"""The notice on every page and in every download."""
 
 UNCALIBRATED = "Scores of this checkpoint are not calibrated: they put images in order, but are no probabilities."
-"""What the table says where no calibration was saved with the model."""
+"""Note below the table of a model without a calibration."""
 
 
 def header(model_name: str) -> str:
-    """Title, what this is, and that it is no diagnosis.
+    """Title, origin and research notice.
 
     Args:
         model_name: Name of the checkpoint, no path.
@@ -57,12 +56,12 @@ def samples(pictures: Sequence[tuple[str, Image.Image]]) -> str:
 
 
 def waiting() -> str:
-    """What stands in the image's place before there is one."""
+    """Placeholder before the first image."""
     return '<div class="ch-image ch-empty"><p>Upload an image or take a synthetic one.</p></div>'
 
 
 def refusal(message: str) -> str:
-    """What stands in the image's place where there is none to show, and why.
+    """Placeholder that gives the reason why there is no image to show.
 
     Args:
         message: Plain sentences.
@@ -74,7 +73,7 @@ def refusal(message: str) -> str:
 
 
 def doubt_in_words(reason: str) -> str:
-    """What is said of an image that does not look like a frontal chest radiograph.
+    """Warning about an image that does not look like a frontal chest radiograph.
 
     Args:
         reason: What it looks like.
@@ -89,7 +88,7 @@ def image(picture: Image.Image, finding: Mapping[str, Any], score_name: str, dou
         picture: Image with map and boxes.
         finding: The finding drawn, of the pipeline's result.
         score_name: `Probability`, or `Score` where it is not calibrated.
-        doubt: What the image looks like, where that is no frontal chest radiograph; told above all else.
+        doubt: What the image looks like if not like a frontal chest radiograph; the warning is shown first.
     """
     label = escape(_spoken(finding["label"]))
     side = "above" if finding["present"] else "below"
@@ -97,9 +96,9 @@ def image(picture: Image.Image, finding: Mapping[str, Any], score_name: str, dou
         f"<strong>{label}</strong> {escape(score_name.lower())} {finding['score']:.3f}, {side} its threshold of "
         f"{finding['threshold']:.3f}. {_where(finding)}"
     )
-    told = f'<p class="ch-doubt" role="alert">{escape(doubt_in_words(doubt))}</p>' if doubt else ""
+    warning = f'<p class="ch-doubt" role="alert">{escape(doubt_in_words(doubt))}</p>' if doubt else ""
     return (
-        f'{told}<figure class="ch-image"><figcaption>{words}</figcaption>'
+        f'{warning}<figure class="ch-image"><figcaption>{words}</figcaption>'
         f'<img src="{picture_uri(picture)}" alt="Image with the map of {label}"></figure>'
         f'<a class="ch-download" href="#" data-picture download="clarity-hf-{escape(finding["label"])}.png">'
         "Download picture (PNG)</a>"
