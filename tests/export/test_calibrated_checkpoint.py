@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from clarity_hf import ClarityForMultiLabelLocalization, ClarityImageProcessor
-from clarity_hf.evaluation.calibration import Calibration, CrossFitted, OverDraws
+from clarity_hf.evaluation.calibration import Calibration, CrossFitted, OverSplits
 from clarity_hf.export.calibrated_checkpoint import HEADING, save_calibrated
 from clarity_hf.export.publishing import card_problems, prepare_publication
 
@@ -57,7 +57,7 @@ def save(source, folder, images="8 validation images of images"):
         pooled_maps=(),
         kept_maps=tuple(range(14)),
     )
-    nothing = OverDraws(float("nan"), float("nan"))
+    nothing = OverSplits(float("nan"), float("nan"))
     unseen = CrossFitted(8, 8, 2, (0,), 5, *[nothing] * 7)
     return save_calibrated(source, model, ClarityImageProcessor.from_pretrained(source), folder, found, unseen, images)
 
