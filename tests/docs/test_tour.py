@@ -75,5 +75,5 @@ def test_its_cells_run_in_their_order(notebook, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "BatchSummary(images=7, skipped=0, predicted=6, failed=1" in said
     assert "BatchSummary(images=7, skipped=6, predicted=0, failed=1" in said
-    assert list(names["parts"]) == ["attention alone", "CAM alone", "without suppression", "as shipped"]
+    assert list(names["parts"]) == ["attention alone", "CAM alone", "without suppression", "CLARiTy"]
     assert list(tmp_path.iterdir()) == [names["folder"]]  # nothing beside it
