@@ -1039,3 +1039,10 @@ def test_the_power_of_a_map_is_taken_before_the_background_is_suppressed():
         torch.testing.assert_close(flat(images()).localization_maps, expected)
         suppressed = build(map_power=0.5, suppression_floor=0.2)(images())
     torch.testing.assert_close(suppressed.localization_maps, expected * (0.2 + 0.8 * suppressed.foreground))
+
+
+def test_the_share_of_attention_weighs_the_geometric_fusion():
+    outputs = build(background_suppression=False, map_attention_share=0.1)(images())
+    attention = outputs.class_attention * outputs.class_attention[0, 0].numel()
+    expected = attention**0.1 * F.softplus(outputs.activation_maps) ** 0.9
+    torch.testing.assert_close(outputs.localization_maps, expected.detach())

@@ -60,7 +60,13 @@ LARGEST_SIDE = 16_384
 MOST_WEIGHTS = 4_000_000_000
 """Most weights of a model; the largest ViTs in use, of two billion, are half of it."""
 
-SHARE_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "tiled_attention_rate")
+SHARE_FIELDS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "drop_path_rate",
+    "tiled_attention_rate",
+    "map_attention_share",
+)
 """Fields that are a probability or a share."""
 
 FINITE_FIELDS = (
@@ -162,6 +168,8 @@ class ClarityConfig(PreTrainedConfig):
             the patch logit averages in effect: its decay is d = max(0, 1 − 1/(share · N)).
         map_fusion (`str`, defaults to `"geometric"`): `"geometric"` is √(N·a ⊙ softplus(P)), `"attention"`
             N·a, `"cam"` softplus(P); a is the class attention, P the class activation map.
+        map_attention_share (`float`, defaults to 0.5): β in [0, 1] of the geometric fusion,
+            (N·a)^β ⊙ softplus(P)^(1 − β). Attention is the more peaked of the two.
         map_power (`float`, defaults to 1): Power in (0, 1] to which the fused map is raised. Below 1 it flattens
             peaks, so that a share of the peak reaches the rim of a finding; the order of the pixels stays.
         affinity_layers (`int`, defaults to 0): The last blocks whose patch-to-patch attention refines the map, 0 for
@@ -251,6 +259,7 @@ class ClarityConfig(PreTrainedConfig):
     tiled_attention_rate: float | int = 0.0
     ranking_share: float | int = 0.3
     map_fusion: str = "geometric"
+    map_attention_share: float | int = 0.5
     map_power: float | int = 1.0
     affinity_layers: int = 0
     background_suppression: bool = True

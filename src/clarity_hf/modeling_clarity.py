@@ -885,7 +885,8 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
             maps = attention
         else:
             evidence = F.softplus(_required("activation_maps", activation_maps))
-            maps = evidence if self.config.map_fusion == "cam" else (attention * evidence).sqrt()
+            share = 0.0 if self.config.map_fusion == "cam" else self.config.map_attention_share
+            maps = (attention * evidence).sqrt() if share == 0.5 else attention.pow(share) * evidence.pow(1 - share)
         if self.config.map_power != 1:
             maps = maps.pow(self.config.map_power)
         if affinity_states:
