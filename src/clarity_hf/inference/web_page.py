@@ -43,10 +43,10 @@ VIEW_SIDE = 1024
 """Images are shown with at most this many pixels on the longer side; scores and boxes are of the whole image."""
 
 SAMPLES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
-    ("Cardiomegaly", 1, ("Cardiomegaly",)),
-    ("Effusion", 2, ("Effusion",)),
-    ("Mass", 3, ("Mass",)),
-    ("No finding", 4, ()),
+    ("Cardiomegaly", 2, ("Cardiomegaly",)),
+    ("Effusion", 3, ("Effusion",)),
+    ("Mass", 42, ("Mass",)),
+    ("No finding", 6, ()),
 )
 """Phantoms to choose from: title, seed, and the findings that are drawn."""
 
