@@ -265,6 +265,14 @@ def test_wrong_options_of_grad_cam_are_named(convnext, options, message):
         GradCamLocalizer(convnext, ClarityImageProcessor(), **options)
 
 
+def test_the_last_stage_of_an_efficientnet_of_timm_is_the_target_layer(image):
+    config = TimmWrapperConfig(architecture="efficientnet_lite0", num_labels=2, id2label={0: "A", 1: "B"})
+    network = TimmWrapperForImageClassification(config)
+    localizer = GradCamLocalizer(network, ClarityImageProcessor(size={"height": 64, "width": 64}))
+    assert localizer.target_layer is network.timm_model.blocks[-1]
+    assert localizer([image]).maps.shape[:2] == (1, 2)
+
+
 def test_a_network_without_stages_needs_a_target_layer():
     with pytest.raises(ValueError, match="`target_layer` must be given for TwoChannels, got None"):
         GradCamLocalizer(TwoChannels([[1.0, 0.0]] * 3), ClarityImageProcessor(**PLAIN))

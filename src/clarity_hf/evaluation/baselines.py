@@ -54,7 +54,7 @@ class GradCamLocalizer:
             maps.
         findings: Names of the F findings that are wanted, in this order; None for all that the classifier knows.
         method: `"gradcam"` or `"gradcam++"`.
-        target_layer: Whose output `(B, C, h, w)` is weighted; None for the last stage of a ConvNeXt.
+        target_layer: Whose output `(B, C, h, w)` is weighted; None for the last stage of a ConvNeXt or EfficientNet.
 
     Raises:
         ImportError: `grad-cam` is not installed.
@@ -185,7 +185,8 @@ def findings_of(config: Any) -> tuple[str, ...]:
 
 def _last_stage(classifier: Any) -> nn.Module:
     backbone = getattr(classifier, "timm_model", None) or getattr(classifier, "base_model", classifier)
-    stages = getattr(getattr(backbone, "encoder", backbone), "stages", None)
+    encoder = getattr(backbone, "encoder", backbone)
+    stages = getattr(encoder, "stages", getattr(encoder, "blocks", None))  # of a ConvNeXt, of timm's EfficientNets
     if not isinstance(stages, nn.Sequential | nn.ModuleList) or len(stages) == 0:
         raise ValueError(
             f"`target_layer` must be given for {type(classifier).__name__}, got None. It has no stages as a ConvNeXt "
