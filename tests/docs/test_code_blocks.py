@@ -175,6 +175,7 @@ NOT_RUN = {
     r"^python examples/(write_card|plot_losses)\.py": "of runs of hours; tests/examples/test_write_card.py and others",
     r"NIH_FOLDER|nih-subset": "trains for hours or reads the whole release; shorter commands of its kind are run",
     r"^python examples/evaluate_checkpoint\.py clarity-s16-224 phantom .*--baselines": "a thousand images",
+    r"^clarity-hf evaluate clarity-s16-224 .*--baseline": "of a committed report: hundreds of images",
     r"^clarity-hf serve-dicom": "serves until it is stopped; tests/inference/test_dicom_node.py",
     r"^python examples/(fit_thorax_segmenter|convert_timm_weights)\.py": "needs images or weights from elsewhere",
     r"^clarity-hf publish .* OWNER/NAME": "uploads",
