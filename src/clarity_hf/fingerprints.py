@@ -24,6 +24,7 @@ KEY_BYTES = 16
 
 BOX_FIELDS = (
     "score_thresholds",
+    "box_score_thresholds",
     "map_thresholds",
     "box_components",
     "box_upsampling",
@@ -87,6 +88,7 @@ def describe_results(
         **describe_model(model, image_processor),
         "dtype": str(model.dtype).removeprefix("torch."),
         "score_thresholds": list(config.per_finding("score_thresholds")) if threshold is None else threshold,
+        "box_score_thresholds": list(config.per_finding("box_score_thresholds")) if threshold is None else threshold,
         **{name: list(config.per_finding(name)) for name in ("map_thresholds", "box_valleys")},
         **{name: getattr(config, name) for name in ("box_components", "box_upsampling")},
         "boxless_findings": sorted(config.boxless_findings or ()) if threshold is None else [],

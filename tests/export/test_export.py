@@ -134,6 +134,7 @@ def test_settings_say_what_lies_between_image_and_boxes(source, onnx_export):
         "score_slopes": config.score_slopes,
         "score_intercepts": config.score_intercepts,
         "score_thresholds": [0.5] * FINDINGS,
+        "box_score_thresholds": [0.5] * FINDINGS,
         "map_thresholds": config.map_thresholds,
         "box_components": "all",
         "box_upsampling": 8,

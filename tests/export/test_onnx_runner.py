@@ -100,6 +100,13 @@ def test_findings_without_boxes_are_present_and_have_none():
     ]
 
 
+def test_a_present_finding_has_boxes_from_its_own_score_on():
+    maps = np.ones((2, 4, 4), np.float32)
+    options = settings(score_thresholds=[0.3, 0.3]) | {"box_score_thresholds": [0.5, 0.3]}
+    found = onnx_runner.findings_of(np.float32([0.4, 0.6]), maps, (128, 128), options)
+    assert [(one["present"], bool(one["boxes"])) for one in found] == [(True, True), (True, False)]
+
+
 def test_findings_come_by_score_with_boxes_from_their_threshold_on():
     maps = np.zeros((2, 4, 4), np.float32)
     maps[:, 1, 2] = 1

@@ -152,6 +152,7 @@ def export_settings(
         "score_slopes": config.per_finding("score_slopes"),  # already in `scores`
         "score_intercepts": config.per_finding("score_intercepts"),
         "score_thresholds": config.per_finding("score_thresholds"),
+        "box_score_thresholds": config.per_finding("box_score_thresholds"),
         "map_thresholds": config.per_finding("map_thresholds"),
         "box_components": config.box_components,
         "box_upsampling": config.box_upsampling,

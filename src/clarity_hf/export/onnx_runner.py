@@ -159,7 +159,8 @@ def findings_of(scores: np.ndarray, maps: np.ndarray, image: Sequence[int], sett
     for index in np.argsort(-scores, kind="stable"):
         score, threshold = float(scores[index]), float(settings["score_thresholds"][index])
         present = score >= threshold
-        boxed = present and settings["findings"][index] not in settings.get("boxless_findings", ())
+        boxed_from = settings.get("box_score_thresholds", settings["score_thresholds"])[index]
+        boxed = score >= boxed_from and settings["findings"][index] not in settings.get("boxless_findings", ())
         threshold_of_map, valley = settings["map_thresholds"][index], settings["box_valleys"][index]
         choice = settings["box_components"], settings["box_upsampling"], valley
         boxes = boxes_from_map(maps[index], letterbox, threshold_of_map, *choice) if boxed else np.zeros((0, 4))
