@@ -84,11 +84,12 @@ def describe_results(
         JSON.
     """
     config = model.config
+    apart = threshold is None and config.box_score_thresholds is not None  # else they are the score thresholds
     return {
         **describe_model(model, image_processor),
         "dtype": str(model.dtype).removeprefix("torch."),
         "score_thresholds": list(config.per_finding("score_thresholds")) if threshold is None else threshold,
-        "box_score_thresholds": list(config.per_finding("box_score_thresholds")) if threshold is None else threshold,
+        **({"box_score_thresholds": list(config.per_finding("box_score_thresholds"))} if apart else {}),
         **{name: list(config.per_finding(name)) for name in ("map_thresholds", "box_valleys")},
         **{name: getattr(config, name) for name in ("box_components", "box_upsampling")},
         "boxless_findings": sorted(config.boxless_findings or ()) if threshold is None else [],

@@ -317,6 +317,16 @@ def test_a_setting_newer_than_the_folder_counts_as_its_default(pipeline, images,
         predict_images(pipeline, found, out)
 
 
+def test_a_score_for_boxes_is_a_setting_only_where_it_is_one(pipeline, images, tmp_path):
+    out, found = tmp_path / "out", find_images([images]).images
+    predict_images(pipeline, found[:2], out)
+    settings = json.loads((out / "settings.json").read_text())
+    assert "box_score_thresholds" not in settings  # as in folders of earlier versions, which resume
+    pipeline.model.config.box_score_thresholds = 0.9
+    with pytest.raises(ValueError, match=r"box_score_thresholds null there, \[0\.9"):
+        predict_images(pipeline, found, out)
+
+
 def test_findings_without_settings_are_refused(pipeline, images, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "findings.jsonl").write_text("{}\n")
