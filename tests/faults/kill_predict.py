@@ -21,6 +21,8 @@ from pathlib import Path
 
 from forks import SMALLEST, Fork, row
 
+from clarity_hf.files import UNFINISHED
+
 
 def main() -> int:
     """Kill until all kills are done and the last run has come to its end."""
@@ -129,7 +131,7 @@ def differences(out: Path, whole: Path, images: int) -> list[str]:
     rows = len((out / "findings.csv").read_text().splitlines()) - 1
     if (len(by_name[1]), pictures, rows) != (images, images, images):
         found.append(f"missing: {images} images, {pictures} pictures, {rows} rows")
-    return found + [f"torn file left: {path.name}" for path in out.rglob(".*.part")]
+    return found + [f"torn file left: {path.name}" for path in out.rglob(f"{UNFINISHED}*")]
 
 
 if __name__ == "__main__":

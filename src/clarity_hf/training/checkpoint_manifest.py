@@ -22,6 +22,8 @@ from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from clarity_hf.files import UNFINISHED, replaced_file
+
 logger = logging.getLogger(__name__)
 
 SEAL = "whole.json"
@@ -72,11 +74,14 @@ def write_manifest(checkpoint: str | os.PathLike) -> None:
         OSError: A file cannot be read or the manifest cannot be written.
     """
     folder = Path(checkpoint)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (SEAL, f"{SEAL}.part"))
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != SEAL and not path.name.startswith(UNFINISHED)
+    )
     sealed = {path.relative_to(folder).as_posix(): _size_and_hash(path) for path in files}
-    part = folder / f"{SEAL}.part"
-    part.write_text(json.dumps({"files": sealed}, indent=2) + "\n", encoding="utf-8")
-    part.replace(folder / SEAL)
+    with replaced_file(folder / SEAL) as made:
+        made.write_text(json.dumps({"files": sealed}, indent=2) + "\n", encoding="utf-8")
 
 
 def damage_of(checkpoint: str | os.PathLike, processes: int | None = None) -> str:

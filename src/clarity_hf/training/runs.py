@@ -14,6 +14,7 @@ import yaml
 from transformers import HfArgumentParser, TrainerCallback, TrainingArguments
 
 from clarity_hf.deprecated import current_options
+from clarity_hf.files import replaced_file
 
 from .arguments import has_native_bf16
 from .checkpoint_manifest import last_whole_checkpoint
@@ -161,11 +162,9 @@ def last_checkpoint(args: TrainingArguments, described: Mapping[str, Any]) -> st
             )
         return str(checkpoint)
     if args.should_save:
-        folder.mkdir(parents=True, exist_ok=True)
         described = {**described, **settings, "processes": args.world_size}
-        # Other processes may be reading it.
-        record.with_suffix(".part").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-        record.with_suffix(".part").replace(record)
+        with replaced_file(record) as made:  # other processes may be reading it
+            made.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     return None
 
 
