@@ -194,7 +194,7 @@ def calibrate(
     if rare not in ("pooled", "kept"):
         raise ValueError(f"`rare` must be 'pooled' or 'kept', got '{rare}'. Choose one of them.")
     logits, labels = _logits_and_labels(config, records)
-    scores = _fit_scores(config, logits, labels, rule, sensitivity, min_positives)
+    fit = _fit_scores(config, logits, labels, rule, sensitivity, min_positives)
     count = config.num_labels
     components: Literal["largest", "all"] = "largest" if config.box_components == "largest" else "all"
     boxes = annotated_boxes(records, components, count)
@@ -205,25 +205,24 @@ def calibrate(
     if pooled.any():
         map_thresholds[pooled] = MAP_THRESHOLDS[int(boxes.iou.mean(axis=0).argmax())]
     chosen = {
-        "score_slopes": scores.slopes,
-        "score_intercepts": scores.intercepts,
-        "score_thresholds": scores.thresholds,
+        "score_slopes": fit.slopes,
+        "score_intercepts": fit.intercepts,
+        "score_thresholds": fit.thresholds,
         "map_thresholds": map_thresholds,
     }
     for name, values in chosen.items():
         setattr(config, name, [float(value) for value in values])
     config.box_score_thresholds = None
     if false_box_share is not None:
-        calibrated = expit(scores.slopes * logits + scores.intercepts)
-        normal = calibrated[(labels == 0).all(axis=1)]
+        normal = fit.scores(logits[(labels == 0).all(axis=1)])
         boxless = np.isin(config.findings, config.boxless_findings or ())
-        found = box_score_thresholds(normal, scores.thresholds, false_box_share, boxless)
+        found = box_score_thresholds(normal, fit.thresholds, false_box_share, boxless)
         config.box_score_thresholds = found.tolist()
     return Calibration(
         **chosen,
         positives=support(labels)["positives"],
         boxes=per_finding,
-        kept_scores=_places(scores.kept),
+        kept_scores=_places(fit.kept),
         pooled_maps=_places(pooled),
         kept_maps=_places(is_rare & ~pooled),
     )
@@ -364,7 +363,7 @@ def cross_fitted(
         scores, flagged = np.empty_like(logits), np.empty(logits.shape, dtype=bool)
         for on, other in ((first, ~first), (~first, first)):
             fit = _fit_scores(config, logits[on], labels[on], rule, sensitivity, min_positives)
-            scores[other] = expit(fit.slopes * logits[other] + fit.intercepts)
+            scores[other] = fit.scores(logits[other])
             flagged[other] = scores[other] >= fit.thresholds
         splits.append(_figures(scores, flagged, labels, min_positives_in_mean) | _on_normal(flagged[normal], has_map))
     plain = macro(calibration_error_per_finding(expit(logits), labels), labels, min_positives_in_mean)
@@ -403,6 +402,10 @@ class _ScoreFit:
     intercepts: np.ndarray
     thresholds: np.ndarray
     kept: np.ndarray
+
+    def scores(self, logits: np.ndarray) -> np.ndarray:
+        """Logits `(n, F)` → calibrated scores `(n, F)`."""
+        return expit(self.slopes * logits + self.intercepts)
 
 
 def _fit_scores(
