@@ -4,11 +4,10 @@
     python benchmarks/phantom_benchmark.py --teacher TEACHER
     python benchmarks/phantom_benchmark.py --model FOLDER --teacher TEACHER --images 200 --tuning_images 100 --no_write
 
-Images, seeds and findings are fixed: the first 2,000 of the test stream, which no training sees, and for the choice of
-each method's map thresholds the first 500 of the validation stream. Every method, the constant box too, learns from
-those 500 and is scored on the 2,000: once with every region of a map boxed, any of which may match, and once with the
-largest alone. Regions of all maps are divided as the model's config divides its own. Stopped and started again, it
-goes on where it was.
+Images, seeds and findings are fixed: the first 2,000 of the test stream, which no training sees, and the first 500 of
+the validation stream, on which each method's map thresholds and the fixed box are chosen. Methods are scored twice: with
+boxes around all regions of a map, any of which may match, and around the largest region only. Regions of all maps are
+split with the model's config. An interrupted run resumes.
 """
 
 import argparse
@@ -100,7 +99,7 @@ def records_of(
 def overlaps_of(
     records: tuple[list[ImageRecord], list[ImageRecord]], components: Literal["largest", "all"] = "all"
 ) -> tuple[Overlaps, Overlaps]:
-    """Overlaps on the scored images of the method's boxes and of the constant box, both fixed on the tuning images."""
+    """Overlaps on the scored images of the method's boxes and of the fixed box, both chosen on the tuning images."""
     tuning, scored = (annotated_boxes(part, components, len(FINDINGS)) for part in records)
     return scored.predicted(tuning.tuned_thresholds()), scored.with_fixed_boxes(tuning.fixed_boxes())
 
@@ -108,14 +107,14 @@ def overlaps_of(
 def table(results: dict[str, Any], arguments: argparse.Namespace) -> str:
     """Methods by their means, then the model finding by finding."""
     drawn = {name: overlaps_of(records)[0] for name, records in results.items()}
-    constant = overlaps_of(results["clarity"])[1]
+    fixed = overlaps_of(results["clarity"])[1]
     eight = [FINDINGS.index(name) for name in BOXED_FINDINGS]
     lines = [
-        "| method | AUROC | T(IoU) .1 / .3 / .5, any region | boxes a map | largest region alone | of the 8 that NIH "
-        "boxes, any region | pointing game |",
+        "| method | AUROC | T(IoU) .1 / .3 / .5, any region | boxes per map | largest region alone | "
+        "of the 8 that NIH boxes, any region | pointing game |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, overlaps in {**drawn, "constant box": constant}.items():
+    for name, overlaps in {**drawn, "fixed box": fixed}.items():
         area = mean_auroc(*scores_of(results[name][1])) if name in HAS_SCORES else float("nan")
         hits = pointing_game(results[name][1]).macro if name in results else float("nan")
         shares = overlaps.found(LEVELS).shares
@@ -124,8 +123,8 @@ def table(results: dict[str, Any], arguments: argparse.Namespace) -> str:
         figures = (cell(area), rates(shares), drawn_each, rates(largest), rates(shares[eight]), cell(hits))
         lines.append(f"| {name} | {' | '.join(figures)} |")
     scores, labels = scores_of(results["clarity"][1])
-    areas, ours, guess = auroc_per_finding(scores, labels), drawn["clarity"].found(LEVELS), constant.found(LEVELS)
-    lines += ["", "| finding | positives | AUROC | boxes | T(IoU) .1 / .3 / .5 | constant box |"]
+    areas, ours, guess = auroc_per_finding(scores, labels), drawn["clarity"].found(LEVELS), fixed.found(LEVELS)
+    lines += ["", "| finding | positives | AUROC | boxes | T(IoU) .1 / .3 / .5 | fixed box |"]
     lines += ["|---|---|---|---|---|---|"]
     for place, finding in enumerate(FINDINGS):
         positives, boxes = int((labels[:, place] == 1).sum()), int(ours.counts[place])

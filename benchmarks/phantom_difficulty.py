@@ -4,7 +4,7 @@
     python benchmarks/phantom_difficulty.py --images 6000
 
 Prints images a second; for each finding its prevalence, the median area of its boxes and the AUROC of a logistic
-regression on 16x16 thumbnails; and T(IoU) at .1, .3 and .5 of the constant box (the training box with the highest mean
+regression on 16x16 thumbnails; and T(IoU) at .1, .3 and .5 of the fixed box (the training box with the highest mean
 IoU to the others, one a finding) and of a random map (smoothed noise, boxed at a threshold chosen on the training
 images), as a mean over the eight findings with boxes in NIH ChestX-ray14 and over all 14. Beside them stand the
 figures of the same two baselines on the boxes of NIH ChestX-ray14: .47/.25/.15 and .29/.10/.03.
@@ -96,7 +96,7 @@ def main() -> None:
     aurocs = linear_aurocs(thumbnails(images), labels, half)
     rng = np.random.default_rng(arguments.seed)
     rows = []
-    print(f"\n{'finding':20}{'images':>7}{'area %':>8}{'linear':>8}   constant box .1/.3/.5   random map .1/.3/.5")
+    print(f"\n{'finding':20}{'images':>7}{'area %':>8}{'linear':>8}   fixed box .1/.3/.5      random map .1/.3/.5")
     for column, finding in enumerate(FINDINGS):
         train, test = (
             np.array([box for image in part for name, box in image.boxes if name == finding])

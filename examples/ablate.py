@@ -383,10 +383,10 @@ def write_report(arguments: argparse.Namespace) -> None:
     tried = {key: paired_p(change) for key, change in changes.items()}
     corrected = holm(tried)
     lines = [
-        f"{arguments.seeds} seeds; mean ± standard deviation over them, and below it a difference ± the standard",
-        f"deviation of the differences seed by seed: from \"{VARIANTS['full'].text}\" where the model was trained in",
-        "another way, from the trained row named before the colon where another map was made of its weights.",
-        f"p is of a paired t-test over the seeds; bold: p < .05 after Holm's correction for {len(corrected)} tests.",
+        f"{arguments.seeds} seeds. A cell has the mean ± standard deviation over seeds and, below it, the mean",
+        f"difference ± its standard deviation: from \"{VARIANTS['full'].text}\" for a model trained differently, from the",
+        "row named before the colon for a different map of the same weights. p is from a paired t-test over seeds; bold means",
+        f"p < .05 after Holm's correction for {len(corrected)} tests.",
         f"{arguments.images} training images, {arguments.test_images} test images; torch {torch.__version__},",
         f"transformers {transformers.__version__}, clarity_hf {clarity_hf.__version__}, {platform.machine()}.",
         "",

@@ -13,7 +13,7 @@ pictures, drawings, fonts and kinds of noise that are named below. Expected outp
     fitted 35734 weights on 40000 images in 12 epochs
     wrote radiograph_check.safetensors
     SHA256 = "..."  as it stands in radiograph_check.py
-    | held back | should | images | refused | share refused, 95 % interval | mostly told as |
+    | held back | should | images | refused | share refused, 95 % interval | most often as |
 """
 
 import argparse
@@ -1030,7 +1030,7 @@ def table(sources: Sources, weights: Path, wrong: Path | None) -> Iterator[str]:
             wrong.mkdir(parents=True, exist_ok=True)
             label = f"{row} - {Path(name).stem} - {verdict.kind} {verdict.probability:.2f}.png".replace("/", "-")
             Image.fromarray(np.ascontiguousarray(pixels)).save(wrong / label)
-    yield "| held back | should | images | refused | share refused, 95 % interval | mostly told as |"
+    yield "| held back | should | images | refused | share refused, 95 % interval | most often as |"
     yield "|---|---|---|---|---|---|"
     for should, counts in rows.items():
         total = sum(counts.values(), Counter())
@@ -1043,7 +1043,7 @@ def table(sources: Sources, weights: Path, wrong: Path | None) -> Iterator[str]:
 
 
 def count_of_most(count: Counter[str]) -> str:
-    """The kind that most of those refused are told as, and how many are."""
+    """Most frequent kind of the refused images, and its count."""
     kind, most = max(((kind, n) for kind, n in count.items() if kind != "frontal"), key=lambda pair: pair[1])
     return f"{kind}, {most}"
 

@@ -122,14 +122,14 @@ def test_real_images_turned_or_inverted_do_not_pass(nih_folder):
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_phantoms_that_are_turned_are_told_as_turned(phantoms, quarters):
+def test_rotated_phantoms_are_recognised_as_turned(phantoms, quarters):
     verdicts = [check_radiograph(np.rot90(image, quarters)) for image in phantoms]
     assert sum(verdict.passed for verdict in verdicts) <= 1
     assert sum(verdict.kind == "turned" for verdict in verdicts) >= 17
-    assert "on its side" in KINDS["turned"]
+    assert "rotated" in KINDS["turned"]
 
 
-def test_phantoms_with_dark_bones_are_told_as_inverted(phantoms):
+def test_phantoms_with_dark_bones_are_recognised_as_inverted(phantoms):
     verdicts = [check_radiograph(255 - image) for image in phantoms]
     assert sum(verdict.passed for verdict in verdicts) <= 1
     assert sum(verdict.kind == "inverted" for verdict in verdicts) >= 17
@@ -174,10 +174,10 @@ def test_what_is_black_white_or_without_contrast_does_not_pass(phantoms, change,
     assert passing(changed) <= most * len(changed)
 
 
-def test_a_black_image_is_told_by_its_exposure(phantoms):
+def test_a_black_image_is_recognised_by_its_exposure(phantoms):
     verdict = check_radiograph(phantoms[0] / 16)
     assert (verdict.passed, verdict.kind, verdict.probability) == (False, "exposure", 0)
-    assert "got what looks like an image that is nearly black, nearly white or without contrast" in verdict.told()
+    assert "it looks like an image that is nearly black, nearly white or without contrast" in verdict.message()
 
 
 def test_real_images_are_well_exposed_and_black_and_saturated_ones_not(nih_folder):
@@ -194,10 +194,9 @@ def test_the_verdict_follows_the_threshold_and_names_the_likeliest_other_kind():
     assert verdict_of([0.5, 0.1, 0.2, 0.1, 0.05, 0.05], 0.5).passed
     refused = verdict_of([0.49, 0.1, 0.2, 0.11, 0.05, 0.05], 0.5)
     assert (refused.passed, refused.kind) == (False, "turned")
-    assert refused.told("a.png") == (
-        "`a.png` must be a whole frontal chest radiograph, upright, bones bright, got what looks like an image that "
-        "lies on its side, stands on its head or is strongly tilted (probability of the former 0.490, from 0.5 on it "
-        "passes). Check the image, or pass radiograph_check='off'."
+    assert refused.message("a.png") == (
+        "`a.png` does not look like a frontal chest radiograph (p = 0.490, threshold 0.5): it looks like a radiograph "
+        "that is rotated, upside down or strongly tilted. Check the image, or pass radiograph_check='off'."
     )
 
 
@@ -324,8 +323,8 @@ def test_weights_of_another_hash_are_an_error_that_says_what_to_do(unread, monke
     path.write_bytes(broken(how))
     monkeypatch.setattr(radiograph_check, "WEIGHTS", path)
     told = (
-        r"^`radiograph_check\.safetensors` must be the file as it was packed with clarity_hf, got one of another "
-        r"SHA-256 \([0-9a-f]{8}… for [0-9a-f]{8}…\)\. Reinstall clarity_hf\.$"
+        r"^`radiograph_check\.safetensors` must be the file that clarity_hf was packaged with, got SHA-256 "
+        r"[0-9a-f]{8}…, not [0-9a-f]{8}…\. Reinstall clarity_hf\.$"
     )
     for check in (lambda: check_radiograph(np.eye(20)), lambda: check_mode("warn")):
         with pytest.raises(OSError, match=told):
@@ -363,7 +362,7 @@ def test_a_copy_of_the_file_without_the_weights_can_be_imported_and_knows_only_o
         spec.loader.exec_module(module)
         assert not module.is_available()
         module.check_mode("off")
-        told = r"must be 'off' where radiograph_check\.safetensors is not beside the code"
+        told = r"must be 'off' without radiograph_check\.safetensors next to the code"
         with pytest.raises(ValueError, match=told):
             module.check_mode("warn")
         with pytest.raises(FileNotFoundError, match="Run pip install clarity_hf"):

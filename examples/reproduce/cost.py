@@ -86,8 +86,9 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="folder of PNG files: some are read and the time is taken")
     arguments = parser.parse_args()
     rows = load_rows()
-    heads = ["row", "GFLOPs forward", "and backward", "teacher", "epochs", "PFLOPs", *(f"h, {gpu}" for gpu in ASSUMED)]
-    print(f"| {' | '.join(heads)} | GB a step |\n{'|---' * (len(heads) + 1)}|")
+    heads = ["row", "GFLOPs forward", "with backward", "teacher", "epochs", "PFLOPs"]
+    heads += [f"h, {gpu}" for gpu in ASSUMED]
+    print(f"| {' | '.join(heads)} | GB per step |\n{'|---' * (len(heads) + 1)}|")
     for row in rows.values():
         cost = cost_of(row, rows)
         figures = [f"{cost.forward:.1f}", f"{cost.both:.1f}", f"{cost.teacher:.1f}" if cost.teacher else "–"]

@@ -252,12 +252,12 @@ def _check(pixels: np.ndarray, name: str, mode: str) -> None:
     if verdict.passed:
         return
     if mode == "refuse":
-        raise ValueError(verdict.told(name))
+        raise ValueError(verdict.message(name))
     # With a registry of its own, as Python drops a warning whose words it has seen at the same place: every image
     # counts, also the next of the same name. The filters of whoever calls hold.
     place = _check.__code__
     warnings.warn_explicit(
-        verdict.told(name), NotARadiographWarning, place.co_filename, place.co_firstlineno, __name__, registry={}
+        verdict.message(name), NotARadiographWarning, place.co_filename, place.co_firstlineno, __name__, registry={}
     )
 
 

@@ -1,16 +1,13 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Whether an image looks like what the model was made for: a whole frontal chest radiograph, upright, bones bright.
+"""Check that an image is a whole, upright frontal chest radiograph with bright bones, as the model expects.
 
-A convolutional net of some 36,000 weights on the image reduced to 64 × 64, fitted by
-`examples/fit_radiograph_check.py`. It is a guard against the wrong file, not a judgement of quality or of the patient:
-what it lets pass and what it stops is counted in `docs/radiograph-check.md`. An image mirrored left to right passes.
+A small convolutional network (36,000 weights, input 64 × 64) fitted by `examples/fit_radiograph_check.py`. It guards
+against the wrong file and does not judge quality; `docs/radiograph-check.md` has its error rates. The network does not
+see exposure, so nearly black, nearly white and flat images are detected by their grey levels ([`is_badly_exposed`]).
 
-The net does not see exposure. So what is nearly black, nearly white or without contrast, as a wrong window or depth
-makes it, does not pass by its grey levels ([`is_badly_exposed`]).
-
-The weights are the package data `radiograph_check.safetensors`, held to the hash [`SHA256`] and read once, when a
-check is first asked for. Where the installed package lacks them, that is an error. A copy of this file beside a
-published model has none: there [`is_available`] says so and the pipeline does not check.
+The weights are the package data `radiograph_check.safetensors`, verified against [`SHA256`] and read on first use. If
+they are missing from the installed package, that is an error. A copy of this file next to a published model has no
+weights: [`is_available`] then returns False, and the pipeline does not check.
 """
 
 from __future__ import annotations
@@ -26,60 +23,60 @@ import torch
 import torch.nn.functional as F
 
 WEIGHTS = Path(__file__).with_name("radiograph_check.safetensors")
-"""Where the fitted weights are; its metadata hold the threshold."""
+"""The fitted weights; the file's metadata contain the threshold."""
 
 SHA256 = "3fdb4f26d6cfdfc8d8f8701809af544be44d7be71e2b6482f8d62f29e3c279b4"
-"""Hash of that file; `examples/fit_radiograph_check.py` prints it. Weights of another are not used."""
+"""Hash of that file, printed by `examples/fit_radiograph_check.py`. Weights with a different hash are refused."""
 
 SIDE = 64
-"""Side of the square that an image is reduced into, in pixels."""
+"""Side of the network's square input, in pixels."""
 
 MARGIN_SHARE, MARGIN_TOLERANCE = 0.95, 0.05
-"""Share of a row or column that is even where it is margin, and how even, as a share of the range of the image."""
+"""A row or column is margin if this share of it is uniform to within this share of the image's range."""
 
 MODES = ("warn", "refuse", "off")
-"""What may follow from an image that does not pass."""
+"""What to do with an image that does not pass."""
 
 KINDS: Mapping[str, str] = {
-    "frontal": "a whole frontal chest radiograph, upright, bones bright",
-    "picture": "no radiograph",
-    "turned": "an image that lies on its side, stands on its head or is strongly tilted",
-    "inverted": "an image with dark bones",
-    "part": "a part of an image without the whole thorax",
-    "view": "a lateral image or another part of the body",
+    "frontal": "a whole, upright frontal chest radiograph with bright bones",
+    "picture": "something other than a radiograph",
+    "turned": "a radiograph that is rotated, upside down or strongly tilted",
+    "inverted": "a radiograph with dark bones",
+    "part": "a cropped radiograph without the whole thorax",
+    "view": "a lateral radiograph or another part of the body",
 }
-"""The classes of the net, in its order, and what errors and warnings call them."""
+"""The network's classes, in order, and their descriptions in errors and warnings."""
 
 EXPOSURE = "an image that is nearly black, nearly white or without contrast"
-"""What errors and warnings call the kind `exposure`, which is none of the net's."""
+"""Description of the kind `exposure`, which is not a class of the network."""
 
 BLACK, WHITE = 8, 247
-"""Grey levels of 255 up to which a pixel counts as black, and from which as white."""
+"""Grey levels, of 255, up to which a pixel counts as black and from which it counts as white."""
 
 MOST_WHITE, LEAST_GREY = 0.4, 0.25
-"""Largest share of white pixels, and least share of those between black and white. Of 1,381 NIH images none has more
-than 0.20, or less than 0.66; black canvases may fill more than half of an image."""
+"""Largest share of white pixels, and smallest share of pixels between black and white. None of 1,381 NIH images has
+more than 0.20 or less than 0.66; a black canvas may fill more than half of an image."""
 
 LEAST_CONTRAST, DARKEST, BRIGHTEST = 16, 40, 215
-"""Least distance between the 5 % and the 95 % quantile of the pixels between black and white, least 95 % quantile and
+"""For pixels between black and white: smallest distance between the 5 % and 95 % quantiles, smallest 95 % quantile and
 largest 5 % quantile, in grey levels of 255."""
 
-_INSTALLED = __package__ == "clarity_hf"  # and no copy beside a published model
-_MEND = "Reinstall clarity_hf." if _INSTALLED else "Run pip install clarity_hf and use its own pipeline."
-_MARGINS = 2  # one in another, as a black slide on a white page; more would eat into images that are dim at the edges
-_SAMPLED = 4 * SIDE  # the shorter side is thinned to this at least: reading every pixel of a large image takes longer
+_INSTALLED = __package__ == "clarity_hf"  # not a copy next to a published model
+_REMEDY = "Reinstall clarity_hf." if _INSTALLED else "Run pip install clarity_hf and use its own pipeline."
+_MARGINS = 2  # nested, such as a black slide on a white page; more would cut into images with dark edges
+_SAMPLED = 4 * SIDE  # the shorter side keeps at least this many pixels when subsampled for speed
 
 
 @dataclass(frozen=True)
 class RadiographVerdict:
-    """What the check says of one image.
+    """Result of the check for one image.
 
     Attributes:
-        probability: Of a whole frontal chest radiograph, upright, bones bright, in [0, 1]; fitted on equal shares of
-            such images and of everything else, so it is no prevalence.
+        probability: Probability in [0, 1] that this is a whole, upright frontal chest radiograph with bright bones;
+            fitted on equal shares of such images and of others, so it does not include their prevalence.
         threshold: Probability in [0, 1] from which an image passes.
-        kind: Key of `KINDS`: `frontal` where the image passes, else the likeliest other class; or `exposure`, and then
-            the probability is 0.
+        kind: Key of `KINDS`: `frontal` if the image passes, otherwise the most probable other class; or `exposure`,
+            with probability 0.
     """
 
     probability: float
@@ -88,66 +85,65 @@ class RadiographVerdict:
 
     @property
     def passed(self) -> bool:
-        """Whether the image passes for a frontal chest radiograph."""
+        """Whether the image passes as a frontal chest radiograph."""
         return self.kind == "frontal"
 
     @property
     def reason(self) -> str:
-        """What the image looks like, in words."""
+        """Description of what the image looks like."""
         return EXPOSURE if self.kind == "exposure" else KINDS[self.kind]
 
-    def told(self, name: str = "image") -> str:
-        """The words of an error or a warning.
+    def message(self, name: str = "image") -> str:
+        """Text of an error or a warning about an image that does not pass.
 
         Args:
-            name: What they call the image.
+            name: Name of the image in the text.
         """
         return (
-            f"`{name}` must be {KINDS['frontal']}, got what looks like {self.reason} (probability of the former "
-            f"{self.probability:.3f}, from {self.threshold:g} on it passes). Check the image, or pass "
-            "radiograph_check='off'."
+            f"`{name}` does not look like a frontal chest radiograph (p = {self.probability:.3f}, threshold "
+            f"{self.threshold:g}): it looks like {self.reason}. Check the image, or pass radiograph_check='off'."
         )
 
 
 class NotARadiographWarning(UserWarning):
-    """An image does not look like a frontal chest radiograph and was localized all the same."""
+    """An image that does not look like a frontal chest radiograph was localized anyway."""
 
 
 def check_mode(mode: str) -> None:
-    """Refuse what is no mode.
+    """Raise an error if a mode is unknown or cannot be used here.
 
     Args:
-        mode: Of `MODES`.
+        mode: One of `MODES`.
 
     Raises:
-        OSError: It asks for a check, and the installed package's weights are not there or not those that were packed.
-        ValueError: It is another word, or asks for a check beside a published model, where there are no weights.
+        OSError: The mode requires the check, and the installed package's weights are missing or modified.
+        ValueError: The mode is unknown, or requires the check next to a published model, which has no weights.
     """
     if mode not in MODES:
         raise ValueError(f"`radiograph_check` must be one of {', '.join(MODES)}, got {mode!r}. Choose one of them.")
     if mode != "off" and not is_available():
         raise ValueError(
-            f"`radiograph_check` must be 'off' where {WEIGHTS.name} is not beside the code, got {mode!r}. Run pip "
-            "install clarity_hf and use its own pipeline."
+            f"`radiograph_check` must be 'off' without {WEIGHTS.name} next to the code, got {mode!r}. Run pip install "
+            "clarity_hf and use its own pipeline."
         )
     if mode != "off":
         _fitted()
 
 
 def is_available() -> bool:
-    """Whether images can be checked: in the installed package always, in a copy where the weights are beside it."""
+    """Whether images can be checked: always in the installed package; in a copy, if the weights are next to it."""
     return _INSTALLED or WEIGHTS.is_file()
 
 
 def check_radiograph(pixels: np.ndarray) -> RadiographVerdict:
-    """Check one image. The same pixels always give the same verdict.
+    """Check one image; equal pixels always give equal verdicts.
 
     Args:
-        pixels: `(H, W)` in [0, 255], as [`read_image`] gives them.
+        pixels: `(H, W)` in [0, 255], as returned by [`read_image`].
 
     Raises:
-        OSError: The weights are not there, or not those that were packed.
-        ValueError: `pixels` has another number of axes.
+        OSError: The weights are missing or modified.
+        ValueError: `pixels` is not 2-D.
     """
     weights, threshold = _fitted()
     with torch.inference_mode():
@@ -177,10 +173,10 @@ def is_badly_exposed(pixels: np.ndarray) -> bool:
 
 
 def verdict_of(probabilities: list[float], threshold: float) -> RadiographVerdict:
-    """The verdict that class probabilities give.
+    """Verdict from class probabilities.
 
     Args:
-        probabilities: In the order of `KINDS`, their sum 1.
+        probabilities: In the order of `KINDS`, summing to 1.
         threshold: Probability of `frontal` from which an image passes.
     """
     kinds = list(KINDS)
@@ -189,17 +185,17 @@ def verdict_of(probabilities: list[float], threshold: float) -> RadiographVerdic
 
 
 def prepare(pixels: np.ndarray) -> torch.Tensor:
-    """An image as the net sees it.
+    """Prepare an image for the network.
 
     Args:
         pixels: `(H, W)`, any range.
 
     Returns:
-        `(1, SIDE, SIDE)` float32: the image without its margins, reduced by area into the square, its proportions
-        kept, centred, with mean 0 and standard deviation 1, so that exposure does not count, and 0 around it.
+        `(1, SIDE, SIDE)` float32: the image without its margins, resized by area averaging with its aspect ratio kept,
+        centred, padded with 0, normalised to mean 0 and standard deviation 1.
 
     Raises:
-        ValueError: `pixels` has another number of axes.
+        ValueError: `pixels` is not 2-D.
     """
     _check_axes(pixels)
     content = pixels[content_of(pixels)]
@@ -218,16 +214,16 @@ def _check_axes(pixels: np.ndarray) -> None:
 
 
 def content_of(pixels: np.ndarray) -> tuple[slice, slice]:
-    """What an image shows without the even margins of a screen, a slide or a scanned page around it.
+    """Find the part of an image inside the uniform margins of a screen, a slide or a scanned page.
 
-    A row or column at an edge is margin where `MARGIN_SHARE` of it lies within `MARGIN_TOLERANCE` of the range of the
-    image around the median of the outermost: black, white or grey, with noise, and with a few letters in it.
+    A row or column at an edge is margin if `MARGIN_SHARE` of it lies within `MARGIN_TOLERANCE` of the image's range
+    around the median of the outermost one: black, white or grey, possibly with noise and a few letters.
 
     Args:
         pixels: `(H, W)`, any range.
 
     Returns:
-        Rows and columns; all of them where nothing would be left, as of an image of one value.
+        Rows and columns; all of them if nothing would be left, as in an image with a single value.
     """
     thinned, step = _thinned(pixels)
     tolerance = MARGIN_TOLERANCE * float(np.ptp(thinned))
@@ -240,7 +236,7 @@ def content_of(pixels: np.ndarray) -> tuple[slice, slice]:
             break
     if rows.start >= rows.stop or columns.start >= columns.stop:
         return slice(0, pixels.shape[0]), slice(0, pixels.shape[1])
-    # The last of a thinned image stands for all behind it.
+    # The last row of a subsampled image represents all rows after it.
     ends = (
         side if part.stop == thin else part.stop * step
         for part, thin, side in zip((rows, columns), thinned.shape, pixels.shape, strict=True)
@@ -249,7 +245,7 @@ def content_of(pixels: np.ndarray) -> tuple[slice, slice]:
 
 
 def _without_margins(lines: np.ndarray, offset: int, tolerance: float) -> slice:
-    """The lines `(N, M)` between the margins at both ends, counted from `offset`; empty where all are margin."""
+    """Range of the lines `(N, M)` between the margins, counted from `offset`; empty if all are margin."""
     ends = []
     for ordered in (lines, lines[::-1]):
         level = np.median(ordered[0]) if ordered.size else 0.0
@@ -260,13 +256,13 @@ def _without_margins(lines: np.ndarray, offset: int, tolerance: float) -> slice:
 
 
 def _thinned(pixels: np.ndarray) -> tuple[np.ndarray, int]:
-    """Every so many pixels of an image, float32, and how many; the shorter side keeps `_SAMPLED` at least."""
+    """Subsample an image, as float32, so that the shorter side keeps at least `_SAMPLED` pixels; also the step."""
     step = max(1, min(pixels.shape) // _SAMPLED)
     return np.ascontiguousarray(pixels[::step, ::step], dtype=np.float32), step
 
 
 def classify(images: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """The net: four convolutions, a mean over a grid of 4 × 4, and two linear layers.
+    """Run the network: four convolutions, average pooling to 4 × 4, and two linear layers.
 
     Args:
         images: `(B, 1, SIDE, SIDE)`, from [`prepare`].
@@ -286,27 +282,27 @@ def classify(images: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> torch
 
 @functools.cache
 def _fitted() -> tuple[dict[str, torch.Tensor], float]:
-    """Weights and threshold, of the file as it was packed."""
-    must = f"`{WEIGHTS.name}` must be the file as it was packed with clarity_hf"
+    """Weights and threshold of the packaged file, after its hash has been verified."""
+    must = f"`{WEIGHTS.name}` must be the file that clarity_hf was packaged with"
     if not WEIGHTS.is_file():
-        raise FileNotFoundError(f"{must}, got none beside {Path(__file__).name}. {_MEND}")
+        raise FileNotFoundError(f"{must}, got none beside {Path(__file__).name}. {_REMEDY}")
     found = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
     if found != SHA256:
-        raise OSError(f"{must}, got one of another SHA-256 ({found[:8]}… for {SHA256[:8]}…). {_MEND}")
+        raise OSError(f"{must}, got SHA-256 {found[:8]}…, not {SHA256[:8]}…. {_REMEDY}")
     return read_weights(WEIGHTS)
 
 
 def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], float]:
-    """Weights of the net and the threshold of a file that was fitted, whatever its hash.
+    """Read the network's weights and the threshold from a file without verifying its hash.
 
     Args:
-        path: As `examples/fit_radiograph_check.py` writes it.
+        path: Safetensors file written by `examples/fit_radiograph_check.py`.
 
     Returns:
-        What [`classify`] takes, and the probability in [0, 1] from which an image passes.
+        Weights for [`classify`], and the probability in [0, 1] from which an image passes.
 
     Raises:
-        OSError: It is not there, or no such file.
+        OSError: The file is missing or invalid.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -111,13 +111,13 @@ def test_an_image_that_looks_wrong_is_told_above_the_table_or_refused(run, tmp_p
     status, out, err = run("dark.png")
     assert status == 0
     assert out.startswith("warning: ")
-    assert "looks like an image with dark bones" in out.splitlines()[0]
+    assert "looks like a radiograph with dark bones" in out.splitlines()[0]
     assert out.count("warning") == 1
     assert "warning" not in run("dark.png", "--radiograph_check", "off")[1]
     (tmp_path / "demo-output" / "dark.json").unlink()
     status, out, err = run("dark.png", "--radiograph_check", "refuse")
     assert (status, out) == (1, "")
-    assert "looks like an image with dark bones" in err
+    assert "looks like a radiograph with dark bones" in err
     assert not (tmp_path / "demo-output" / "dark.json").exists()
 
 

@@ -268,7 +268,11 @@ def test_what_looks_wrong_is_predicted_with_a_warning_in_its_line_and_its_row(pi
     assert len(records["noise.png"]["findings"]) == 14
     with (out / "findings.csv").open(newline="") as file:
         reasons = {row["image"]: row["warning"] for row in csv.DictReader(file)}
-    assert reasons == {"dark.png": "an image with dark bones", "good.png": "", "noise.png": "no radiograph"}
+    assert reasons == {
+        "dark.png": "a radiograph with dark bones",
+        "good.png": "",
+        "noise.png": "something other than a radiograph",
+    }
     assert json.loads((out / "settings.json").read_text())["radiograph_check"] == "warn"
 
 
@@ -279,7 +283,7 @@ def test_what_looks_wrong_is_refused_where_asked_and_named_with_the_reason(pipel
     assert predicted(out) == ["good.png"]
     failed = {record["image"]: record["reason"] for record in lines(out / "failed.jsonl")}
     assert "`noise.png` must be a whole frontal chest radiograph" in failed["noise.png"]
-    assert "looks like an image with dark bones (probability" in failed["dark.png"]
+    assert "looks like a radiograph with dark bones" in failed["dark.png"]
     with pytest.raises(ValueError, match='radiograph_check "refuse" there, "off" now'):
         predict_images(pipeline, found, out, radiograph_check="off")
 
@@ -400,7 +404,7 @@ def test_what_the_radiograph_check_says_stands_in_dicom_results(pipeline, tmp_pa
     written = {path.name: pydicom.dcmread(path).to_json() for path in (tmp_path / "warned" / "dicom").iterdir()}
     assert len(written) == 4
     for name, text in written.items():
-        assert "this looks like an image with dark bones" in text, name
+        assert "this looks like a radiograph with dark bones" in text, name
     summary = predict_images(pipeline, found, tmp_path / "refused", outputs=["dicom"], radiograph_check="refuse")
     assert (summary.predicted, summary.failed) == (0, 1)
     (report,) = (tmp_path / "refused" / "dicom").iterdir()

@@ -268,7 +268,7 @@ class _Reader:
         if verdict.passed:
             return None
         if self.wanted.radiograph_check == "refuse":
-            raise ValueError(verdict.told(image.name))
+            raise ValueError(verdict.message(image.name))
         return {"kind": verdict.kind, "reason": verdict.reason, "probability": verdict.probability}
 
 

@@ -160,7 +160,7 @@ class DicomResultWriter:
             if radiograph_check != "off":
                 verdict = check_radiograph(pixels)
                 if not verdict.passed and radiograph_check == "refuse":
-                    raise ValueError(verdict.told())
+                    raise ValueError(verdict.message())
                 doubt = "" if verdict.passed else doubt_about(verdict.reason)
             outputs = self.pipeline.forward(self.pipeline.preprocess(pixels, radiograph_check="off"))
             findings = self.pipeline.postprocess(outputs, threshold=self.threshold)
