@@ -1,13 +1,13 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The phantom benchmark: a checkpoint and all baselines on the same 2,000 phantoms, as a table in docs/benchmarks.md.
+"""The phantom benchmark: a checkpoint and all baselines on the same 2,000 phantoms, tabulated in docs/benchmarks.md.
 
     python benchmarks/phantom_benchmark.py --teacher TEACHER
     python benchmarks/phantom_benchmark.py --model FOLDER --teacher TEACHER --images 200 --tuning_images 100 --no_write
 
 Images, seeds and findings are fixed: the first 2,000 of the test stream, which no training sees, and the first 500 of
-the validation stream, on which each method's map thresholds and the fixed box are chosen. Methods are scored twice: with
-boxes around all regions of a map, any of which may match, and around the largest region only. Regions of all maps are
-split with the model's config. An interrupted run resumes.
+the validation stream, on which each method's map thresholds and the fixed box are chosen. Methods are scored twice:
+with boxes around all regions of a map, any of which may match, and around the largest region only. Regions of all maps
+are split with the model's config. An interrupted run resumes.
 """
 
 import argparse

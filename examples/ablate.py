@@ -384,9 +384,9 @@ def write_report(arguments: argparse.Namespace) -> None:
     corrected = holm(tried)
     lines = [
         f"{arguments.seeds} seeds. A cell has the mean ± standard deviation over seeds and, below it, the mean",
-        f"difference ± its standard deviation: from \"{VARIANTS['full'].text}\" for a model trained differently, from the",
-        "row named before the colon for a different map of the same weights. p is from a paired t-test over seeds; bold means",
-        f"p < .05 after Holm's correction for {len(corrected)} tests.",
+        f"difference ± its standard deviation: from \"{VARIANTS['full'].text}\" for a model trained differently,",
+        "from the row named before the colon for a different map of the same weights. p is from a paired t-test",
+        f"over seeds; bold means p < .05 after Holm's correction for {len(corrected)} tests.",
         f"{arguments.images} training images, {arguments.test_images} test images; torch {torch.__version__},",
         f"transformers {transformers.__version__}, clarity_hf {clarity_hf.__version__}, {platform.machine()}.",
         "",
