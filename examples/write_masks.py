@@ -17,7 +17,7 @@ are skipped, so a run that was stopped goes on. Expected output:
     wrote 1040 masks to MASKS_DIR, 7 were there
     1 mask is empty: 00000013_005
     error: 2 images failed:
-      00000061_012: `IMAGES_DIR/00000061_012.png` must be a whole image, got ...
+      00000061_012: `IMAGES_DIR/00000061_012.png` must be a complete image, got ...
 """
 
 import argparse

@@ -254,7 +254,7 @@ def test_parts_are_the_peaks_that_stand_apart(valley):
 
 @pytest.mark.parametrize("valley", [-0.1, 1.1, float("nan")])
 def test_a_valley_outside_its_range_is_refused(valley):
-    with pytest.raises(ValueError, match=r"`valley` must be inside \[0, 1\], got"):
+    with pytest.raises(ValueError, match=r"`valley` must be in \[0, 1\], got"):
         boxes_from_map(two_lungs(), identity((40, 70)), 0.3, valley=valley)
 
 

@@ -110,7 +110,7 @@ def refusal(source, error=ValueError, read=read_dicom):
         with pytest.raises(error) as caught:
             read(source)
     message = str(caught.value)
-    assert re.fullmatch(r"`.+` must .+, got .+\. [A-Z][^.]+.*\.", message, re.DOTALL), message
+    assert re.fullmatch(r"`.+` must .+, got .+\. [A-Z][^.]+.*\.|No such file: .+", message, re.DOTALL), message
     chain = caught.value
     while chain is not None:  # what a traceback would print
         assert not [secret for secret in SECRETS if secret in str(chain)]
@@ -627,7 +627,7 @@ def test_a_frontal_image_is_read_however_little_is_said(truth, elements):
         ({"Modality": "OT"}, "modality OT"),
         ({"Modality": "PX"}, "modality PX"),
         ({"Modality": "MG"}, "modality MG"),
-        ({"Modality": None, "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}, "SOP class of another kind"),
+        ({"Modality": None, "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}, "another SOP class"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1.1", "Modality": "DX"}, "for processing"),
         ({"PresentationIntentType": "FOR PROCESSING"}, "for processing"),
         ({"ViewPosition": "LL"}, "a lateral view (LL)"),
@@ -710,7 +710,7 @@ def test_truncated_files_are_refused(truth, tmp_path, share):
     path.write_bytes(content[: int(len(content) * share)])
     message = refusal(path)
     assert str(path) in message
-    assert "whole" in message
+    assert "complete" in message
 
 
 @pytest.mark.parametrize("syntax", ["RLELossless", "JPEGLSLossless", "JPEG2000Lossless"])
@@ -724,7 +724,7 @@ def test_truncated_compressed_pixels_are_refused(truth, syntax, share):
     refusal(content[: len(content) - int((1 - share) * len(image.PixelData))])
     frame = pydicom.encaps.get_frame(image.PixelData, 0, number_of_frames=1)
     half = frame[: int(len(frame) * share) // 2 * 2]
-    assert "whole" in refusal(compressed(image, getattr(uid, syntax), half))  # a whole file of half a stream
+    assert "complete" in refusal(compressed(image, getattr(uid, syntax), half))  # a whole file of half a stream
 
 
 @pytest.mark.parametrize("syntax", ["JPEGBaseline8Bit", "JPEGLSLossless", "JPEG2000Lossless"])
@@ -762,7 +762,7 @@ def test_broken_jpeg_lossless_is_refused_before_its_decoder_sees_it(truth, tmp_p
     content[start + place : start + place + len(new)] = new
     decoder = type(pydicom.pixels.get_decoder(uid.JPEG2000))
     monkeypatch.setattr(decoder, "as_array", lambda *a, **k: pytest.fail("decoded"))
-    assert "whole" in refusal(bytes(content))
+    assert "complete" in refusal(bytes(content))
 
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
@@ -775,7 +775,7 @@ def test_a_window_of_any_type_is_a_number(truth, function, vr):
 
 def test_an_unknown_type_beside_the_pixels_is_refused(truth):
     content = written(plain(truth, RescaleSlope=1, RescaleIntercept=0))
-    assert "whole" in refusal(content.replace(b"\x53\x10DS", b"\x53\x10D\0"))
+    assert "complete" in refusal(content.replace(b"\x53\x10DS", b"\x53\x10D\0"))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 7, b"no fragments here, only words"])
@@ -841,7 +841,7 @@ def test_sequences_without_end_do_not_crash(truth, undefined):
     place = content.index(struct.pack("<HH", 0x0010, 0x0010))
     content = content[:place] + deep + content[place:]
     if undefined:
-        assert "must be a whole DICOM file" in refusal(content)
+        assert "must be a complete DICOM file" in refusal(content)
     else:
         assert read_dicom(content).pixels.shape == truth.shape  # never looked into
 

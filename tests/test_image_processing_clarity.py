@@ -381,7 +381,7 @@ def test_outputs_that_do_not_say_by_what_to_draw_are_refused_unless_the_call_doe
         ({"target_sizes": [(10, 10), (10, 10)]}, r"`target_sizes` must have one .* per image \(1\), got 2"),
         ({"target_sizes": torch.zeros(0, 2)}, r"`target_sizes` must have one .* per image \(1\), got 0"),
         ({"map_thresholds": 1.5}, r"must be inside \(0, 1\), got 1.5"),
-        ({"score_thresholds": 50}, r"`score_thresholds` must be in \[0, 1\], got 50. Give a probability"),
+        ({"score_thresholds": 50}, r"`score_thresholds` must be in \[0, 1\], got 50. Pass a probability"),
         ({"score_thresholds": float("nan")}, r"`score_thresholds` must be in \[0, 1\], got nan"),
         ({"score_thresholds": -1}, r"`score_thresholds` must be in \[0, 1\], got -1"),
         ({"score_thresholds": True}, "`score_thresholds` must be a number or one per finding, got 'True'"),

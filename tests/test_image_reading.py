@@ -46,7 +46,7 @@ def refusal(source, error=ValueError):
     with pytest.raises(error) as caught:
         read_image(source)
     message = str(caught.value)
-    assert re.fullmatch(r"`.+` must .+, got .+\. [A-Z][^.]+.*\.", message, re.DOTALL), message
+    assert re.fullmatch(r"`.+` must .+, got .+\. [A-Z][^.]+.*\.|No such file: .+", message, re.DOTALL), message
     return message
 
 
@@ -276,10 +276,10 @@ def test_16_bit_colour_becomes_luma_and_transparent_pixels_black(tmp_path):
 
 def test_16_bit_colour_that_pillow_holds_is_refused(tmp_path):
     content = png_16(np.stack([ramp(65535, np.uint16)] * 3, axis=-1))
-    assert "keeps 8 of them" in refusal(Image.open(io.BytesIO(content)))
+    assert "keeps only 8" in refusal(Image.open(io.BytesIO(content)))
     colour = tiff_of(np.stack([ramp(65535, np.uint16)] * 3, axis=-1), photometric="rgb")
-    assert "keeps 8 of them" in refusal(Image.open(io.BytesIO(colour)))
-    assert "whole image" in refusal(content[:200])
+    assert "keeps only 8" in refusal(Image.open(io.BytesIO(colour)))
+    assert "complete image" in refusal(content[:200])
 
 
 @pytest.mark.parametrize("change", ["checksum", "filter", "short", "long", "adam7", "deflate"])
@@ -300,7 +300,7 @@ def test_a_broken_16_bit_png_is_refused_before_its_decoder_sees_it(change, monke
         content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     if change == "checksum":
         content[-13] ^= 1
-    assert "whole image" in refusal(bytes(content))
+    assert "complete image" in refusal(bytes(content))
 
 
 def test_16_bit_colour_is_turned_by_its_exif():
@@ -401,7 +401,7 @@ def test_rare_tiffs_of_several_pages_cut_short_or_too_large_are_refused():
     image = np.stack([ramp(65535, np.uint16)] * 3, axis=-1)
     content = tiff_of(image, photometric="rgb")
     assert "several frames" in refusal(tiff_of(np.stack([image, image]), photometric="rgb"))
-    assert "whole image" in refusal(content[:-200])
+    assert "complete image" in refusal(content[:-200])
     large = bytearray(tiff_of(ramp(4095, np.uint16), bitspersample=12, photometric="miniswhite"))  # not for Pillow
     for tag in (256, 257):  # width and height
         place = large.index(struct.pack("<H", tag))
@@ -615,7 +615,7 @@ def test_a_socket_is_not_read(tmp_path, monkeypatch):
 
 def test_a_path_that_cannot_be_is_no_file():
     for path in ("a\0b.png", "a" * 5000, "a\udcff.png"):
-        assert "nothing at this path" in refusal(path, FileNotFoundError)
+        assert "No such file" in refusal(path, FileNotFoundError)
 
 
 def test_a_link_is_followed_to_an_image_and_no_further(tmp_path):
@@ -679,13 +679,13 @@ def test_a_truncated_file_is_refused(tmp_path, image_format):
     path.write_bytes(content[: len(content) // 2])
     message = refusal(path)
     assert str(path) in message
-    assert "whole" in message
+    assert "complete" in message
 
 
 def test_a_truncated_image_that_was_opened_elsewhere_is_refused():
     noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
     content = encoded(Image.fromarray(noise), "PNG")
-    assert "does not decode" in refusal(Image.open(io.BytesIO(content[:2000])))
+    assert "cannot be decoded" in refusal(Image.open(io.BytesIO(content[:2000])))
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's own, about the damage
@@ -888,7 +888,7 @@ def test_broken_exif_is_passed_over_or_refused(exif):
     try:
         read = read_image(content)
     except ValueError:
-        assert "must be a whole image" in refusal(content)
+        assert "must be a complete image" in refusal(content)
     else:
         np.testing.assert_array_equal(read, ramp())
 
@@ -938,7 +938,7 @@ def test_shapes_that_are_no_image_are_refused(shape):
 
 @pytest.mark.parametrize("dtype", [np.complex64, object, "U1", "datetime64[s]"])
 def test_what_holds_no_numbers_is_refused(dtype):
-    assert "must hold numbers" in refusal(np.zeros(SHAPE, int).astype(dtype))
+    assert "must contain numbers" in refusal(np.zeros(SHAPE, int).astype(dtype))
 
 
 def test_pixels_out_of_range_do_not_leave_the_reader(monkeypatch):

@@ -88,8 +88,8 @@ def test_an_index_on_the_hub_that_names_pickles_is_refused(tiny_checkpoint, tmp_
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"architecture": "hf-hub:someone/model"}, "`architecture` must be a name of timm"),
-        ({"model_args": {"checkpoint_path": "weights.pth"}}, r"`model_args` must hold sizes and shapes, got \["),
+        ({"architecture": "hf-hub:someone/model"}, "`architecture` must be the name of a timm model"),
+        ({"model_args": {"checkpoint_path": "weights.pth"}}, r"`model_args` must only set sizes and shapes, got \["),
     ],
 )
 def test_a_config_of_timm_that_fetches_is_refused(change, words):

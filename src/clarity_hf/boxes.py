@@ -1,9 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Geometry in numpy: frames, boxes from maps, overlaps.
 
-Every box is `(x0, y0, x1, y1)`, float, in pixels of the **original image**, origin at the image's top left corner,
-right and bottom exclusive: a box over the whole of an image of width W and height H is `(0, 0, W, H)`, and pixel
-(row 0, column 0) covers `(0, 0, 1, 1)`.
+Every box is `(x0, y0, x1, y1)`, float, in pixels of the **original image**, origin at its top left corner, right and
+bottom exclusive: the box of a complete image of width W and height H is `(0, 0, W, H)`, and pixel (row 0, column 0)
+covers `(0, 0, 1, 1)`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import numpy as np
 from scipy import ndimage
 
 BOX_FRAME = 1024
-"""Side, in pixels, of the images of the NIH release, in whose frame its box files are, whatever the size on disk."""
+"""Side, in pixels, of the frame of the NIH release's box files, whatever the image size on disk."""
 
 SMALLEST_REGION = 0.05
-"""Share of the largest region's mass of map below which a region is a speck and gets no box."""
+"""A region with less than this share of the largest region's mass (sum of map values) is a speck and gets no box."""
 
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How an image lies in the model's input: resized to `content` and placed at (`top`, `left`), the rest black.
+    """Position of an image in the model's input: resized to `content`, placed at (`top`, `left`), padded with black.
 
-    All numbers are pixels; sizes are `(height, width)`. The resized content has whole pixels, so the two scales may
-    differ by a fraction of a percent; both directions use the true ones, which makes the round trip exact.
+    All numbers are pixels; sizes are `(height, width)`. The content has integer sides, so the two scales may differ by
+    a fraction of a percent; both directions use the exact scales, so a round trip is exact.
 
     Attributes:
         image: Size of the original image.
@@ -51,8 +51,8 @@ class Letterbox:
         Args:
             image: Size `(height, width)` of the original image.
             input: Size `(height, width)` of the model's input.
-            keep_ratio: Whether to keep the image's proportions and pad (a cardiothoracic ratio survives), or to squash
-                the image to the input.
+            keep_ratio: Whether to keep the aspect ratio and pad, which preserves the cardiothoracic ratio; otherwise
+                the image is stretched to the input.
 
         Raises:
             ValueError: A side is under one pixel.
@@ -61,7 +61,7 @@ class Letterbox:
         for name, size in (("image", image), ("input", input)):
             if min(size) < 1:
                 raise ValueError(
-                    f"`{name}` must be (height, width) of at least 1 pixel, got {size}. Pass a whole image."
+                    f"`{name}` must be (height, width) of at least 1 pixel, got {size}."
                 )
         if not keep_ratio:
             return cls(image, input, input, 0, 0)
@@ -71,7 +71,7 @@ class Letterbox:
         return cls(image, input, (height, width), (input[0] - height) // 2, (input[1] - width) // 2)
 
     def to_input(self, boxes: np.ndarray) -> np.ndarray:
-        """Take boxes from the original image to the model's input.
+        """Convert boxes from the original image to the model's input.
 
         Args:
             boxes: `(..., 4)` xyxy in pixels of the original image.
@@ -82,7 +82,7 @@ class Letterbox:
         return np.asarray(boxes, dtype=np.float64) * self._scale + self._offset
 
     def to_image(self, boxes: np.ndarray) -> np.ndarray:
-        """Take boxes from the model's input to the original image; the inverse of `to_input`.
+        """Convert boxes from the model's input to the original image; the inverse of `to_input`.
 
         Args:
             boxes: `(..., 4)` xyxy in pixels of the model's input.
@@ -106,7 +106,7 @@ class Letterbox:
 
 @lru_cache(maxsize=32)
 def bilinear_matrix(length: int, factor: int) -> np.ndarray:
-    """Weights that upsample a row of `length` values by a whole `factor`, pixel centres aligned.
+    """Weights that upsample a row of `length` values by an integer `factor`, with aligned pixel centres.
 
     Equal to `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)` along one axis.
 
@@ -125,15 +125,15 @@ def bilinear_matrix(length: int, factor: int) -> np.ndarray:
 
 
 def map_over_image(maps: np.ndarray, letterbox: Letterbox, size: tuple[int, int]) -> np.ndarray:
-    """Sample maps bilinearly at the centres of a grid that lies over the image; the padding is left out.
+    """Sample maps bilinearly on a grid over the image, without the padding.
 
     Args:
-        maps: `(..., h, w)` on a grid over the whole of the method's input.
-        letterbox: How the image lies in that input.
+        maps: `(..., h, w)` on a grid over the complete input.
+        letterbox: Position of the image in that input.
         size: `(H', W')` of the grid over the image, such as the image's own size.
 
     Returns:
-        `(..., H', W')` float64 of the maps' own scale.
+        `(..., H', W')` float64 in the maps' own unit.
     """
     rows = image_weights(maps.shape[-2], letterbox, size[0], 0)
     columns = image_weights(maps.shape[-1], letterbox, size[1], 1)
@@ -144,8 +144,8 @@ def image_weights(cells: int, letterbox: Letterbox, length: int, axis: int) -> n
     """Weights that sample a map bilinearly along one axis at the centres of pixels over the image.
 
     Args:
-        cells: Cells of the map along the axis, over the whole of the method's input.
-        letterbox: How the image lies in that input.
+        cells: Cells of the map along the axis, over the complete input.
+        letterbox: Position of the image in that input.
         length: Pixels over the image along the axis.
         axis: 0 for rows, 1 for columns.
 
@@ -164,29 +164,31 @@ def image_weights(cells: int, letterbox: Letterbox, length: int, axis: int) -> n
 
 
 def divided_map(grid: np.ndarray, level: float, valley: float) -> np.ndarray:
-    """Divide a map between its peaks, along its valleys.
+    """Split a map between its peaks by a watershed that merges peaks of low relative prominence.
 
-    The map is flooded from its highest cell down, each cell going where its highest neighbour went (a watershed).
-    Where two floods meet they become one, unless the cell lies under a share of the lower one's peak.
+    The map is flooded from its highest cell down; each cell joins the basin of its highest neighbour. Where two basins
+    meet, at a saddle point, they merge if the saddle reaches `valley` times the lower peak, so a basin stays separate
+    if its peak has a prominence (peak − saddle) of more than (1 − `valley`) of its height.
 
     Args:
         grid: `(h, w)` values ≥ 0.
-        level: In the map's own unit; what lies up to it has no peaks, and is flooded only beside what lies above.
-        valley: Share of the lower peak, in [0, 1], under which the map must fall between two; 0 divides nothing.
+        level: In the map's own unit; cells up to it have no peaks and are flooded only next to higher ones.
+        valley: Share of the lower peak, in [0, 1], below which the saddle must lie; 0 splits nothing.
 
     Returns:
-        `(h, w)` int, one number a part, not consecutive; 0, the highest part's, also where no region gets.
+        `(h, w)` int, one number per basin, not consecutive; 0, the highest basin's number, also outside all regions.
 
-    Source: watersheds of Beucher and Lantuéjoul (1979), with the dynamics of Grimaud (1992) as a share of the peak.
+    Source: watersheds (Beucher and Lantuéjoul 1979) with dynamics (Grimaud 1992), also called prominence, relative to
+    the peak.
     """
-    wide = grid.shape[1] + 2  # one cell of rim all around, which no flood enters
+    wide = grid.shape[1] + 2  # a border of one cell on each side, which is never flooded
     values = np.pad(grid, 1).ravel().tolist()
-    near_level = ndimage.maximum_filter(grid, 3) > level  # no region gets to the other cells
+    near_level = ndimage.maximum_filter(grid, 3) > level  # regions cannot reach other cells
     places = (np.flatnonzero(near_level) // grid.shape[1] + 1) * wide + np.flatnonzero(near_level) % grid.shape[1] + 1
     around = [row * wide + column for row in (-1, 0, 1) for column in (-1, 0, 1) if row or column]
     parts = [-1] * len(values)
-    merged: list[int] = []  # of each part, the part that it has become a part of
-    peaks: list[float] = []  # falling: of two parts, the one with the smaller number has the higher peak
+    merged: list[int] = []  # for each basin, the basin it has been merged into
+    peaks: list[float] = []  # descending: of two basins, the one with the smaller number has the higher peak
     for cell in places[np.argsort(-grid[near_level], kind="stable")].tolist():
         near = [place for step in around if parts[place := cell + step] >= 0]
         if not near:
@@ -208,7 +210,7 @@ def divided_map(grid: np.ndarray, level: float, valley: float) -> np.ndarray:
 
 
 def _over_image(shape: tuple[int, ...], letterbox: Letterbox) -> np.ndarray:
-    """Cells `(h, w)` of a grid over the model's input whose centre lies over the image, bool."""
+    """Boolean `(h, w)`: cells of a grid over the model's input whose centre lies over the image."""
     inside = np.ones(shape, dtype=bool)
     for axis, (before, content) in enumerate(
         [(letterbox.top, letterbox.content[0]), (letterbox.left, letterbox.content[1])]
@@ -220,13 +222,13 @@ def _over_image(shape: tuple[int, ...], letterbox: Letterbox) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class UpsampledMap:
-    """A localization map on its working grid, made once, for boxes at many levels.
+    """A localization map on its working grid, from which boxes at many levels can be computed.
 
     Attributes:
-        values: `(h · upsampling, w · upsampling)` float32 over the whole of the model's input, 0 over the padding.
-        inside: Of the same shape, bool: cells whose centre lies over the image.
-        letterbox: How the image lies in the model's input.
-        grid: `(h, w)` float32 the map itself, 0 where a patch's centre lies over the padding.
+        values: `(h · upsampling, w · upsampling)` float32 over the model's input, 0 over the padding.
+        inside: Boolean, same shape: cells whose centre lies over the image.
+        letterbox: Position of the image in the model's input.
+        grid: `(h, w)` float32, the map itself, 0 where a patch's centre lies over the padding.
     """
 
     values: np.ndarray
@@ -236,12 +238,12 @@ class UpsampledMap:
 
     @classmethod
     def of(cls, localization_map: np.ndarray, letterbox: Letterbox, upsampling: int = 8) -> UpsampledMap:
-        """Upsample a map bilinearly and blank what lies over the padding.
+        """Upsample a map bilinearly and set the padding to 0.
 
         Args:
-            localization_map: `(h, w)` values ≥ 0 on the patch grid, which covers the whole of the model's input.
-            letterbox: How the image lies in the model's input.
-            upsampling: Whole factor from the patch grid to the working grid.
+            localization_map: `(h, w)` values ≥ 0 on the patch grid over the model's input.
+            letterbox: Position of the image in the model's input.
+            upsampling: Integer factor from the patch grid to the working grid.
 
         Raises:
             ValueError: The map is not 2-D or not finite.
@@ -256,7 +258,7 @@ class UpsampledMap:
 
     @property
     def peak(self) -> float:
-        """The largest value over the image, or 0 where none is above it."""
+        """The largest value over the image, at least 0."""
         return max(0.0, float(self.values.max()))
 
     def boxes(
@@ -266,15 +268,15 @@ class UpsampledMap:
         valley: float = 0.0,
         smallest: float = SMALLEST_REGION,
     ) -> np.ndarray:
-        """Draw boxes around the regions above a level.
+        """Boxes around the regions above a level.
 
         Args:
-            level: In the map's own unit, ≥ 0; a cell belongs to a region where its value is larger.
-            components: `"largest"` keeps the region with the largest mass of map, `"all"` every region that is no
-                speck, sorted by mass.
-            valley: Share in [0, 1]: a connected region with several peaks is divided between two of them where the map
-                falls under this share of the lower one, see [`divided_map`]; 0 leaves regions whole.
-            smallest: Share of the largest region's mass below which another gets no box.
+            level: In the map's own unit, ≥ 0; a cell belongs to a region if its value is larger.
+            components: `"largest"` keeps the region with the largest mass (sum of map values), `"all"` every region
+                that is not a speck, by descending mass.
+            valley: Share in [0, 1]: a connected region is split between two peaks if the map falls below this share of
+                the lower one between them ([`divided_map`]); 0 splits nothing.
+            smallest: Share of the largest region's mass below which a region is a speck.
 
         Returns:
             `(n, 4)` float64 xyxy in pixels of the original image, right and bottom exclusive.
@@ -285,7 +287,7 @@ class UpsampledMap:
         if components not in ("largest", "all"):
             raise ValueError(f"`components` must be 'largest' or 'all', got '{components}'. Choose one of them.")
         if not 0 <= valley <= 1:
-            raise ValueError(f"`valley` must be inside [0, 1], got {valley}. 0 leaves connected regions whole.")
+            raise ValueError(f"`valley` must be in [0, 1], got {valley}. Pass 0 to split nothing.")
         regions, count = ndimage.label(self.values > level, structure=np.ones((3, 3)))
         if count == 0:
             return np.zeros((0, 4))
@@ -297,10 +299,10 @@ class UpsampledMap:
         return self._boxes_of(regions, order)
 
     def whole_regions(self, level: float) -> np.ndarray:
-        """Boxes of all connected regions above a level, undivided and specks too.
+        """Boxes of all connected regions above a level, unsplit, including specks.
 
         Args:
-            level: In the map's own unit, of either sign; a cell belongs to a region where its value is larger.
+            level: In the map's own unit, of either sign; a cell belongs to a region if its value is larger.
 
         Returns:
             `(n, 4)` float64 xyxy in pixels of the original image, the region with the most cells first.
@@ -309,7 +311,7 @@ class UpsampledMap:
         return self._boxes_of(regions, np.argsort(-np.bincount(regions.ravel())[1:], kind="stable"))
 
     def _boxes_of(self, regions: np.ndarray, order: np.ndarray) -> np.ndarray:
-        """Boxes `(n, 4)` of numbered regions, in an order of their numbers less 1, in pixels of the original image."""
+        """Boxes `(n, 4)` of numbered regions, in the order of `order` (numbers minus 1), in pixels of the image."""
         slices = ndimage.find_objects(regions)
         height, width = (size / cells for size, cells in zip(self.letterbox.input, self.values.shape, strict=True))
         found = np.array(
@@ -322,21 +324,21 @@ class UpsampledMap:
         return boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
 
     def _peaks_above(self, level: float) -> int:
-        """Cells of the grid above the level that no neighbour exceeds: at least as many as there are peaks."""
+        """Number of cells above the level that no neighbour exceeds, an upper bound of the number of peaks."""
         return int(((ndimage.maximum_filter(self.grid, 3) == self.grid) & (self.grid > level)).sum())
 
     def _divided(self, regions: np.ndarray, level: float, valley: float) -> tuple[np.ndarray, int]:
-        """Regions `(rows, columns)` numbered anew from 1 where peaks divide them, and their number."""
+        """Regions `(rows, columns)` after splitting, renumbered from 1, and their number."""
         times = self.values.shape[0] // self.grid.shape[0]
         parts = divided_map(self.grid, level, valley).repeat(times, 0).repeat(times, 1)
         pairs = np.where(regions > 0, regions * (parts.max() + 1) + parts, 0)
         present = np.bincount(pairs.ravel()) > 0
-        present[0] = False  # what belongs to no region
+        present[0] = False  # outside all regions
         numbers = np.cumsum(present) * present
         return numbers[pairs], int(present.sum())
 
     def edges(self) -> tuple[np.ndarray, np.ndarray]:
-        """Edges of the cells, x `(columns + 1,)` and y `(rows + 1,)`: pixels of the original image, clipped to it."""
+        """Edges of the cells, x `(columns + 1,)` and y `(rows + 1,)`, in pixels of the image and clipped to it."""
         rows, columns = self.values.shape
         x = np.linspace(0, self.letterbox.input[1], columns + 1)
         y = np.linspace(0, self.letterbox.input[0], rows + 1)
@@ -355,32 +357,29 @@ def boxes_from_map(
     upsampling: int = 8,
     valley: float = 0.0,
 ) -> np.ndarray:
-    """Draw boxes around what a localization map marks.
+    """Boxes around the regions of a localization map above a share of its peak.
 
-    The map is upsampled bilinearly before it is thresholded (on the 14×14 grid itself the best box of whole patches
-    overlaps a nodule by IoU > .5 in one case of four), what lies over the padding is ignored, and the threshold is a
-    share of the map's own peak.
+    The map is upsampled bilinearly before thresholding, because on the 14×14 grid itself the best box of complete
+    patches overlaps a nodule by IoU > .5 in only one case of four. The padding is ignored.
 
     Args:
-        localization_map: `(h, w)` values ≥ 0 on the patch grid, which covers the whole of the model's input.
-        letterbox: How the image lies in the model's input.
-        threshold: Share of the peak, in (0, 1), above which a pixel belongs to the finding.
-        components: `"largest"` keeps the region with the largest mass of map, `"all"` every region with at
-            least `SMALLEST_REGION` of its mass, sorted by mass.
-        upsampling: Whole factor from the patch grid to the working grid.
-        valley: Share of the lower of two peaks under which the map must fall between them for a region to be divided
-            there, see [`UpsampledMap.boxes`]; 0 leaves connected regions whole.
+        localization_map: `(h, w)` values ≥ 0 on the patch grid over the model's input.
+        letterbox: Position of the image in the model's input.
+        threshold: Share of the map's own peak, in (0, 1), above which a pixel belongs to the finding.
+        components: `"largest"` keeps the region with the largest mass (sum of map values), `"all"` every region with
+            at least `SMALLEST_REGION` of its mass, by descending mass.
+        upsampling: Integer factor from the patch grid to the working grid.
+        valley: Where to split regions with several peaks, see [`UpsampledMap.boxes`]; 0 splits nothing.
 
     Returns:
-        `(n, 4)` float64 xyxy in pixels of the original image, right and bottom exclusive; `(0, 4)` for a map that is
-        zero everywhere.
+        `(n, 4)` float64 xyxy in pixels of the original image, right and bottom exclusive; `(0, 4)` for a map of zeros.
 
     Raises:
         ValueError: The map is not 2-D or has NaN, `threshold` is outside (0, 1), `valley` outside [0, 1], or
             `components` is unknown.
     """
     if not 0 < threshold < 1:
-        raise ValueError(f"`threshold` must be inside (0, 1), got {threshold}. Give a share of the map's peak.")
+        raise ValueError(f"`threshold` must be inside (0, 1), got {threshold}. Pass a share of the map's peak.")
     working = UpsampledMap.of(localization_map, letterbox, upsampling)
     return working.boxes(threshold * working.peak, components, valley)
 
@@ -393,7 +392,7 @@ def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
         others: `(m, 4)` xyxy in the same frame.
 
     Returns:
-        `(n, m)` float64 in [0, 1]; a pair without any area has 0.
+        `(n, m)` float64 in [0, 1]; 0 for a pair without area.
     """
     boxes, others = np.asarray(boxes, dtype=np.float64), np.asarray(others, dtype=np.float64)
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
@@ -410,7 +409,7 @@ def box_area(boxes: np.ndarray) -> np.ndarray:
         boxes: `(..., 4)` xyxy.
 
     Returns:
-        `(...)` float64 in square pixels of the boxes' frame; 0 for a box whose sides are swapped.
+        `(...)` float64 in square pixels of the boxes' frame; 0 for an inverted box.
     """
     sides = np.asarray(boxes, dtype=np.float64)
     return np.clip(sides[..., 2] - sides[..., 0], 0, None) * np.clip(sides[..., 3] - sides[..., 1], 0, None)

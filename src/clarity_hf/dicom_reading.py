@@ -1,11 +1,10 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""From a DICOM file, its bytes or a pydicom dataset to one frontal chest radiograph.
+"""Read one frontal chest radiograph from a DICOM file, its bytes or a pydicom dataset.
 
-The grey levels go through modality LUT → VOI → polarity as in DICOM PS3.4 N.2, computed once for every stored value
-and then looked up, so that an image of 14 megapixels costs one table of at most 65536 entries. A file that is not a
-frontal radiograph, or claims to be too large, is refused by its header, before a pixel is decoded. Errors name the
-source and the reason, never a patient or a UID. pydicom and the decoders are the extra `dicom`, imported when the
-first such image is read.
+Grey levels are computed as in DICOM PS3.4 N.2 (modality LUT, VOI, polarity), once for each of the at most 65536 stored
+values. A file that is not a frontal radiograph, or claims to be too large, is refused on its header, before any pixel
+is decoded. Errors name the source and the reason, never a patient or a UID. pydicom and the decoders are the extra
+`dicom`, imported when the first DICOM image is read.
 """
 
 from __future__ import annotations
@@ -36,26 +35,25 @@ MAX_BYTES = 8 * MAX_PIXELS
 """Larger DICOM files are refused unread: an image of `MAX_PIXELS` needs less than a quarter of this."""
 
 MODALITIES = ("CR", "DX", "RG")
-"""Modalities that are radiographs: computed, digital, and scanned film."""
+"""Modalities of radiographs: computed, digital, and scanned film."""
 
 SQUARE_TOLERANCE = 0.02
 """Relative difference allowed between the sides of a pixel."""
 
 _INSTALL = "Run pip install 'clarity_hf[dicom]'."
 
-# SOP classes of radiographs, and the wrappers in which archives and anonymisers keep them.
+# SOP classes of radiographs, and wrappers used by archives and anonymisers.
 _FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
 _SOP_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography
     "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray, for presentation
-    _FOR_PROCESSING,  # has a refusal of its own
+    _FOR_PROCESSING,  # refused separately
     "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture
-    "1.2.840.10008.5.1.4.1.1.7.2",  # Multi-frame Grayscale Byte Secondary Capture, here of one frame
-    "1.2.840.10008.5.1.4.1.1.7.3",  # Multi-frame Grayscale Word Secondary Capture, here of one frame
+    "1.2.840.10008.5.1.4.1.1.7.2",  # Multi-frame Grayscale Byte Secondary Capture, of one frame
+    "1.2.840.10008.5.1.4.1.1.7.3",  # Multi-frame Grayscale Word Secondary Capture, of one frame
 )
 
-# Words of ViewPosition and of a view's CodeMeaning. Decubitus images (LATERAL DECUB) are frontal, whatever side the
-# patient lies on.
+# Words of ViewPosition and of a view's CodeMeaning. Decubitus images (LATERAL DECUB) are frontal.
 _SIDE_VIEWS = {"LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT", "SAGITTAL"}
 _OBLIQUE_VIEWS = {"LAO", "RAO", "LPO", "RPO", "LLO", "RLO", "OBL", "OBLIQUE"}
 # Codes of CID 4010 "DX View" for the same views, SNOMED CT then SNOMED RT, for a meaning in another language.
@@ -92,22 +90,19 @@ _PARSING = threading.RLock()
 
 @dataclass(frozen=True, eq=False)
 class DicomImage:
-    """One radiograph with its header.
-
-    Its `repr` shows nothing that identifies a patient; `dataset` does.
+    """A radiograph with its header. Its `repr` shows nothing that identifies a patient; `dataset` does.
 
     Args:
-        pixels: `(H, W)` in [0, 255], bones bright: uint8 where 8 bits are stored, float32 otherwise. Pixels that the
-            file declares as padding are 0.
+        pixels: `(H, W)` in [0, 255], bones bright: uint8 for 8 stored bits, otherwise float32. Declared padding is 0.
         dataset: The source's `pydicom.Dataset` without pixel data, with `file_meta` if it has one.
-        spacing: Height and width of a pixel in mm, in the patient's plane where the file is calibrated for it, else at
-            the detector; `None` where the file does not say.
+        spacing: Height and width of a pixel in mm, in the patient's plane if the file is calibrated for it, otherwise
+            at the detector; `None` if the file has neither.
         modality: `CR`, `DX`, `RG`, or empty.
         view: ViewPosition in upper case, such as `PA`, or empty.
         body_part: BodyPartExamined in upper case, or empty.
         sop_class_uid: SOP class, or empty.
         transfer_syntax_uid: How the pixels were stored.
-        inverted: Whether low stored values were the bright ones.
+        inverted: Whether low stored values were bright.
     """
 
     pixels: np.ndarray = field(repr=False)
@@ -122,11 +117,11 @@ class DicomImage:
 
 
 def read_dicom(source: Any, name: str = "image") -> DicomImage:
-    """Read one image.
+    """Read one radiograph.
 
     Args:
         source: A path, the bytes of a file with or without the 128-byte preamble, or a `pydicom.Dataset` with its
-            pixel data, which is not changed.
+            pixel data, which is not modified.
         name: Name of the source in errors; a path is named by itself.
 
     Raises:
@@ -160,8 +155,9 @@ def is_dicom_dataset(source: Any) -> bool:
 
 
 def looks_like_dicom(start: bytes) -> bool:
-    """Whether the first 132 bytes of a file are DICOM: a preamble, or a data set without one, as some archives write,
-    which begins with an element of group 0002 or 0008.
+    """Whether a file is DICOM, by its first 132 bytes.
+
+    It has a preamble or, as some archives write, starts with an element of group 0002 or 0008.
     """
     if start[128:132] == b"DICM":
         return True
@@ -172,10 +168,10 @@ def looks_like_dicom(start: bytes) -> bool:
 
 
 def local_file(source: str | os.PathLike, name: str) -> tuple[Path, str]:
-    """The path of an image that can be opened, and its name in errors.
+    """Path of an image file, and its name in errors.
 
     Raises:
-        FileNotFoundError: Nothing exists at the path.
+        FileNotFoundError: The file does not exist.
         ValueError: The path is a URL, a folder or a device.
     """
     path = os.fspath(source)
@@ -183,7 +179,7 @@ def local_file(source: str | os.PathLike, name: str) -> tuple[Path, str]:
         raise ValueError(f"`{name}` must be local, got a URL. Download the image and pass its path.")
     name = str(path)
     if not os.path.exists(path):
-        raise FileNotFoundError(f"`{name}` must be a file, got nothing at this path. Check the path.")
+        raise FileNotFoundError(f"No such file: {name}")
     if not os.path.isfile(path):
         raise ValueError(f"`{name}` must be a regular file, got a folder or a device. Pass the image's own path.")
     return Path(os.fsdecode(path)), name
@@ -289,7 +285,7 @@ def _read_pixel_data(file: BinaryIO, header: Any, name: str) -> Any:
 
 
 def _unreadable(what: str, name: str) -> ValueError:
-    return ValueError(f"`{name}` must be a whole DICOM file, got {what}. Check that the file is whole.")
+    return ValueError(f"`{name}` must be a complete DICOM file, got {what}. Check that the file is complete.")
 
 
 # Header
@@ -333,7 +329,7 @@ def _number(dataset: Any, keyword: str, name: str) -> float | None:
     except (TypeError, ValueError):
         number = float("nan")
     if number is not None and not np.isfinite(number):
-        raise _unreadable(f"a {keyword} that is no number", name)
+        raise _unreadable(f"a {keyword} that is not a number", name)
     return number
 
 
@@ -343,7 +339,7 @@ def _integer(dataset: Any, keyword: str, default: int, name: str) -> int:
 
 
 def _shown(text: str) -> str:
-    """A value of the header as errors may show it."""
+    """A header value, shortened and sanitised for errors."""
     return re.sub(r"[^\w \-/^]", "?", text)[:16]
 
 
@@ -378,10 +374,10 @@ def _check_radiograph(header: Any, modality: str, name: str) -> None:
     sop_class = _text(header, "SOPClassUID", name)
     known = not sop_class or sop_class in _SOP_CLASSES
     if (modality and modality not in MODALITIES) or not known:
-        got = f"modality {_shown(modality) or 'not given'}" + ("" if known else " and the SOP class of another kind")
+        got = f"modality {_shown(modality) or 'not given'}" + ("" if known else " and another SOP class")
         raise ValueError(
             f"`{name}` must be a radiograph ({', '.join(MODALITIES)}), got {got}. "
-            "If it is one nevertheless, such as scanned film, set its Modality."
+            "If it is one, such as a scanned film, set its Modality."
         )
     if sop_class == _FOR_PROCESSING or _text(header, "PresentationIntentType", name) == "FOR PROCESSING":
         raise ValueError(
@@ -461,7 +457,7 @@ def _check_orientation(header: Any, name: str) -> None:
     if (row[0], column[0]) != ("L", "F"):
         raise ValueError(
             f"`{name}` must be stored with the patient's left at the right edge and the feet at the lower one "
-            f"(PatientOrientation L/F), got {shown}. Turn its pixels and set PatientOrientation."
+            f"(PatientOrientation L/F), got {shown}. Rotate or flip its pixels and set PatientOrientation."
         )
 
 
@@ -527,7 +523,7 @@ def _transfer_syntax(header: Any, name: str) -> Any:
 def _decode(header: Any, pixel_data: Any, name: str) -> np.ndarray:
     """Stored values `(H, W)`, uint8, uint16, int8 or int16."""
     if "PixelData" not in pixel_data:
-        raise ValueError(f"`{name}` must hold its pixels, got DICOM without pixel data. Pass the whole file.")
+        raise ValueError(f"`{name}` must contain its pixels, got DICOM without pixel data. Pass the complete file.")
     syntax = _transfer_syntax(header, name)
     try:
         decoder = _pydicom("pixels", name).get_decoder(syntax)
@@ -650,9 +646,9 @@ def _to_grey(stored: np.ndarray, header: Any, name: str) -> tuple[np.ndarray, bo
     bits = _integer(header, "BitsStored", 0, name)
     lowest = -(2 ** (bits - 1)) if stored.dtype.kind == "i" else 0
     levels = np.arange(lowest, lowest + 2**bits)
-    index = stored.astype(np.intp)  # once: numpy would turn whatever indexes into this type at each use
+    index = stored.astype(np.intp)  # once, because numpy converts every index to this type
     index -= lowest
-    np.clip(index, 0, len(levels) - 1, out=index)  # beyond the bits only in wrong files
+    np.clip(index, 0, len(levels) - 1, out=index)  # outside the declared bits only in invalid files
     padding = _padding(levels, header, name)
     modality = _apply_modality(levels, header, name)
     shares = _apply_voi(modality, header, name)
@@ -715,12 +711,12 @@ def _apply_voi(values: np.ndarray, header: Any, name: str) -> np.ndarray | None:
     # As doubles, as a broken file may declare them as text.
     window.add_new("WindowCenter", "FD", center)
     window.add_new("WindowWidth", "FD", width)
-    with np.errstate(over="ignore"):  # of the sigmoid, far below the window
+    with np.errstate(over="ignore"):  # the sigmoid overflows far below the window
         return _pydicom("pixels", name).apply_windowing(values, window) / (2**16 - 1)
 
 
 def _full_range(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Values → [0, 1] by the range of those that occur, stray pixels aside."""
+    """Values → [0, 1] by the range of those that occur, without outliers."""
     held, place = np.unique(values[counts > 0], return_inverse=True)
     low, high = held_range(held, np.bincount(place, counts[counts > 0])) if len(held) else (0.0, 0.0)
     return np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros(len(values))

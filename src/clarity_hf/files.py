@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Files that are complete or absent, whenever their writer is stopped."""
+"""Atomic writes: a file is either complete or absent, even if its writer is killed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 UNFINISHED = ".unfinished-"
-"""Start of the names of what is being written; nothing reads such files, and a killed writer leaves them."""
+"""Prefix of files being written; nothing reads them, and a killed writer leaves them behind."""
 
 
 @contextlib.contextmanager
 def replaced_file(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
-    """A path to write to that becomes `path` at the end of the block, so that no reader ever sees half a file.
+    """A temporary path that replaces `path` at the end of the block, so that no reader ever sees a partial file.
 
-    Where the block fails, `path` stays as it was.
+    If the block raises, `path` is unchanged.
 
     Args:
         path: Its folder is created if needed.
-        durable: Whether the file is on the disk before it takes its place, and its name when the block has ended.
+        durable: Whether to flush the file to disk before it is moved, and its name before the block ends.
 
     Raises:
-        OSError: The disk is full, or the folder cannot be written.
+        OSError: The disk is full, or the folder is not writable.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,16 +44,16 @@ def replaced_file(path: str | os.PathLike, durable: bool = False) -> Iterator[Pa
 
 @contextlib.contextmanager
 def replaced_files(folder: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
-    """A hidden folder to write to, whose files take their places in `folder` when all of them are written.
+    """A hidden folder whose files are moved into `folder` at the end of the block.
 
-    Where the block fails, `folder` stays as it was and nothing is left beside it.
+    If the block raises, `folder` is unchanged and nothing is left in it.
 
     Args:
-        folder: Created if needed; files of other names stay.
+        folder: Created if needed; files with other names are kept.
         durable: As in [`move_files`].
 
     Raises:
-        OSError: The disk is full, or `folder` cannot be written.
+        OSError: The disk is full, or `folder` is not writable.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,17 +63,15 @@ def replaced_files(folder: str | os.PathLike, durable: bool = True) -> Iterator[
 
 
 def move_files(staging: str | os.PathLike, folder: str | os.PathLike, durable: bool = True) -> None:
-    """Move the files of one folder over those of the same names in another, each at once.
-
-    Weights move last: a new folder is not a model before it is complete.
+    """Move the files of one folder into another, each atomically and the weights last.
 
     Args:
-        staging: On the same file system; left empty. Its folders stay where they are.
-        folder: Must exist.
-        durable: Whether to wait until all files are on the disk before the first one moves.
+        staging: On the same file system; left without files. Its folders are not moved.
+        folder: Must exist; files of the same names are replaced.
+        durable: Whether to flush all files to disk before the first is moved.
 
     Raises:
-        OSError: A file cannot be written to the disk or moved.
+        OSError: A file cannot be flushed or moved.
     """
     files = [path for path in Path(staging).iterdir() if path.is_file()]
     for path in files if durable else ():
@@ -88,7 +86,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # where folders cannot be opened
+    if os.name == "nt":  # folders cannot be opened there
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -98,7 +96,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_unfinished(folder: str | os.PathLike) -> None:
-    """Remove what killed writers left in a folder and below it. No other writer may be at work there."""
+    """Remove what killed writers left in a folder and below it; no other writer may be active there."""
     for path in Path(folder).rglob(f"{UNFINISHED}*"):
         if path.is_dir():
             shutil.rmtree(path)
@@ -107,10 +105,10 @@ def remove_unfinished(folder: str | os.PathLike) -> None:
 
 
 def empty_folder(folder: str | os.PathLike) -> Path:
-    """Create a folder, or empty one, such as one in which a killed writer left files.
+    """Create a folder, or empty an existing one.
 
     Raises:
-        OSError: Something in it cannot be removed.
+        OSError: A file in it cannot be removed.
     """
     folder = Path(folder)
     if folder.exists():
@@ -120,9 +118,9 @@ def empty_folder(folder: str | os.PathLike) -> Path:
 
 
 def published_name(name: str) -> str:
-    """The name of a model or of data to show: a Hub id as it is, the last part of a path.
+    """Display name of a model or a data set: a Hub id unchanged, or the last part of a path.
 
-    A path exists as a file or folder, begins with `.`, `~` or `/`, or has more than one `/`.
+    A name is a path if it exists, begins with `.`, `~` or `/`, or has more than one `/`.
     """
     path = Path(name).expanduser()
     if path.exists() or name.startswith((".", "~", "/")) or name.count("/") > 1:

@@ -1,8 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Which range of grey levels an image uses where its file does not declare one.
+"""Estimate the range of grey levels of an image whose file does not declare one.
 
-A guess must not hinge on one pixel: a hot or dead pixel, a burned-in letter or a line of a broken detector lies far
-from everything else, and is not part of the range.
+The estimate ignores outliers: hot or dead pixels, burned-in letters and broken detector lines.
 """
 
 from __future__ import annotations
@@ -10,26 +9,26 @@ from __future__ import annotations
 import numpy as np
 
 STRAY_SHARE = 0.01
-"""Largest share of an image's pixels, at either end, that may be left out of its range."""
+"""Largest share of an image's pixels, at either end, that may be outliers."""
 
 FEW_SHARE, FEW = 1e-4, 4
-"""Share, and at least how many pixels, that count as a few: these need less of a gap to be left out."""
+"""Share, and minimum number, of pixels that count as a few and need a smaller gap to be outliers."""
 
 FEW_GAP, SHARE_GAP, FAR = 1 / 8, 1 / 2, 8
-"""Gap before a few, and before up to `STRAY_SHARE`, of the pixels, as a share of the range of all others; and how many
-times as wide as that range the whole one must be for no gap to be needed, as around burned-in letters with soft edges.
-Of 1,381 NIH images 98 % have no gap above 0.1 in the brightest 1 %, and none is 2 times as wide."""
+"""Gap that separates a few, or up to `STRAY_SHARE`, of the pixels from the range of all others, as a share of that
+range; and the ratio of the full range to it above which no gap is needed, as for burned-in letters with soft edges.
+Of 1,381 NIH images 98 % have no gap above 0.1 in the brightest 1 %, and no ratio reaches 2."""
 
 
 def held_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """Darkest and brightest value of an image, stray pixels aside.
+    """Darkest and brightest value of an image without outliers.
 
     Args:
-        values: `(n,)` the image's values, ascending, each of them once.
-        counts: `(n,)` how many pixels have each value, above 0.
+        values: `(n,)` distinct values of the image, ascending.
+        counts: `(n,)` number of pixels with each value, above 0.
 
     Returns:
-        Both values; those of the whole image where nothing lies far from the rest.
+        Both values; those of the full image if it has no outliers.
     """
     values = values.astype(np.float64)
     kept = values <= _brightest(values, counts)
@@ -39,7 +38,7 @@ def held_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
 
 
 def _brightest(values: np.ndarray, counts: np.ndarray) -> float:
-    """The first value above which all is stray, else the last."""
+    """The first value above which all pixels are outliers, else the last value."""
     above = counts.sum() - counts.cumsum()
     spread = values - values[0]
     gap = np.append(np.diff(values), np.inf)

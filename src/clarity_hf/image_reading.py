@@ -1,15 +1,12 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""From a file, bytes, a PIL image, a pydicom dataset or an array to one channel of pixels.
+"""Read one grey image from a file, bytes, a PIL image, a pydicom dataset or an array.
 
-The library's own loaders clip 16-bit images to white and treat a stack as colour; here every source becomes
-`(H, W)` with its intensities scaled, and what is no image is refused with the reason. Nothing is fetched over a
-network.
+Transformers' loaders clip 16-bit images to white and treat a stack as colour. Here every source becomes `(H, W)` with
+scaled intensities, anything that is not an image is refused with the reason, and nothing is fetched over a network.
 
-Each kind of source has one rule for its range (`docs/input.md` has the table): the bits that it declares where it
-declares them, else the smallest usual depth that holds all but stray pixels. Only stray pixels are clipped.
-
-Pillow drops the low byte of 16-bit colour and knows no 16-bit TIFF with white at zero: such PNGs are read by
-torchvision, such TIFFs by tifffile.
+The range is given by the declared bit depth or, if there is none, by the smallest usual depth that holds all pixels
+but outliers, which are clipped (`docs/input.md` has the table). Pillow drops the low byte of 16-bit colour and does
+not support 16-bit TIFF with white at zero: torchvision reads such PNGs, tifffile such TIFFs.
 """
 
 from __future__ import annotations
@@ -36,33 +33,33 @@ from .dicom_reading import MAX_BYTES, MAX_PIXELS, is_dicom_dataset, local_file, 
 from .grey_levels import STRAY_SHARE, held_range
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-"""File formats that Pillow reads here, recognised by content; DICOM has a reader of its own."""
+"""File formats read by Pillow, recognised by content; DICOM has its own reader."""
 
 MIN_SIDE = 16
-"""Images with a side under this many pixels are refused."""
+"""Images with a shorter side are refused, in pixels."""
 
 BIT_DEPTHS = (8, 10, 12, 14, 16)
-"""Depths that detectors deliver. An integer image of more than 8 bits is scaled by the smallest depth that holds its
-brightest pixels, strays aside ([`held_range`]), as 12-bit images are often stored in 16-bit files."""
+"""Usual bit depths. An integer image of more than 8 bits is scaled by the smallest depth that holds its brightest
+pixels without outliers ([`held_range`]), because 12-bit images are often stored in 16-bit files."""
 
 FLOAT_OVERSHOOT = 0.1
-"""How far floats may pass the ends of [0, 1] or [0, 255], as a share of the range, before they count as strays: a
-resize with a cubic filter overshoots by less."""
+"""How far floats may exceed [0, 1] or [0, 255], as a share of the range, before they count as outliers; resizing with
+a cubic filter overshoots by less."""
 
 TINT_CORRELATION = 0.95
-"""Least rank correlation between the channels of a colour array. Tinted images have 0.98 and more; of 1,500 pairs of
-NIH images of different patients none has more than 0.90."""
+"""Smallest rank correlation between the channels of a colour array. Tinted images have 0.98 and more; none of 1,500
+pairs of NIH images of different patients has more than 0.90."""
 
 MAX_SCANS = 100
-"""JPEGs of more scans are refused: each goes over the whole image, and an empty one takes 14 bytes. libtiff has the
-same limit; encoders write about 10."""
+"""JPEGs with more scans are refused, because each covers the complete image and an empty one takes 14 bytes. libtiff
+has the same limit; encoders write about 10."""
 
 MAX_SEGMENTS = 10_000
-"""JPEGs of more segments before their end are refused: Pillow looks at each, and the smallest takes 4 bytes. A profile
-or metadata take one for each 64 kB."""
+"""JPEGs with more segments are refused, because Pillow parses each and the smallest takes 4 bytes. Profiles and
+metadata take one per 64 kB."""
 
 MAX_PADDING = 1_000_000
-"""JPEGs of more bytes between the segments before their first scan are refused: Pillow looks at each."""
+"""JPEGs with more bytes between the segments before the first scan are refused, because Pillow examines each."""
 
 ImageSource = str | os.PathLike | bytes | Image.Image | np.ndarray | Any
 """Path, encoded bytes, PIL image, pydicom dataset, numpy array or torch tensor."""
@@ -80,29 +77,28 @@ def read_image(source: ImageSource, name: str = "image") -> np.ndarray:
     """Read one image.
 
     Args:
-        source: A path, the bytes or the open file of a PNG, JPEG, TIFF, BMP or DICOM file, or a row of `datasets` with
-            one of them (`{"path", "bytes"}`), a `pydicom.Dataset` (see [`read_dicom`]), a PIL image of any mode, or
-            an array or tensor `(H, W)`, `(H, W, C)` or `(C, H, W)` with C of 1, 3 or 4: boolean, integer of up to 16
-            bits without a sign, or float in [0, 1] or [0, 255]. A fourth channel is opacity.
-        name: What errors call the source.
+        source: A path, the bytes or the open file of a PNG, JPEG, TIFF, BMP or DICOM file, a row of `datasets` with
+            one of them (`{"path", "bytes"}`), a `pydicom.Dataset` (see [`read_dicom`]), a PIL image of any mode, or an
+            array or tensor `(H, W)`, `(H, W, C)` or `(C, H, W)` with C of 1, 3 or 4: boolean, unsigned integer of up
+            to 16 bits, or float in [0, 1] or [0, 255]. A fourth channel is opacity.
+        name: Name of the source in errors.
 
     Returns:
-        `(H, W)` in [0, 255]: uint8 for 8-bit sources, float32 for deeper ones; bones bright where the source has them
-        bright. Up to 1 % of the pixels, stray ones, may be clipped.
+        `(H, W)` in [0, 255]: uint8 for 8-bit sources, float32 for deeper ones; bones are bright if they are bright in
+        the source. Up to 1 % of the pixels, outliers, may be clipped.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ImportError: The source is DICOM, and pydicom or the decoder it needs is not installed, or is a TIFF that only
-            imagecodecs decompresses.
-        TypeError: The source is of none of these kinds.
-        ValueError: The source is a URL, no readable image, has several frames, a wrong number of channels, channels
-            that differ as those of several images, values out of range or not finite, nothing but black or the same
-            value everywhere, or a size out of bounds, or is DICOM of something else than a frontal chest radiograph.
+        FileNotFoundError: The file does not exist.
+        ImportError: pydicom, the decoder of a DICOM image, or a package for a rare PNG or TIFF is not installed.
+        TypeError: The source has another type.
+        ValueError: The source is a URL or not a readable image; has several frames, a wrong number of channels, or
+            channels that look like several images; values that are out of range, not finite, all equal or almost all
+            black; a size out of bounds; or is a DICOM image other than a frontal chest radiograph.
     """
     source = _opened(source, name)
     if isinstance(source, str | os.PathLike | bytes):
         pixels, name = _read_encoded(source, name)
-    elif is_dicom_dataset(source):  # before arrays: a dataset answers to `__array__` too
+    elif is_dicom_dataset(source):  # before arrays, because a dataset has `__array__` too
         pixels = read_dicom(source, name).pixels
     elif isinstance(source, Image.Image):
         pixels = _read_pil(source, name)
@@ -115,14 +111,14 @@ def read_image(source: ImageSource, name: str = "image") -> np.ndarray:
         )
     if min(pixels.shape) < MIN_SIDE:
         raise ValueError(
-            f"`{name}` must be at least {MIN_SIDE} pixels on each side, got {pixels.shape}. Pass the whole image."
+            f"`{name}` must be at least {MIN_SIDE} pixels on each side, got {pixels.shape}. Pass the complete image."
         )
     _check_shown(pixels, name)
     return pixels
 
 
 def _opened(source: Any, name: str) -> Any:
-    """Bytes or a path where a source holds them: an open file, which is read from its start, a buffer, a row."""
+    """Bytes or path of an open file, which is read from its start, a buffer or a row; other sources unchanged."""
     if isinstance(source, Mapping) and "bytes" in source:
         return source.get("path") if source["bytes"] is None else source["bytes"]
     if isinstance(source, bytearray | memoryview):
@@ -133,7 +129,7 @@ def _opened(source: Any, name: str) -> Any:
         source.seek(0)
     content = source.read(MAX_BYTES + 1)
     if not isinstance(content, bytes):
-        raise TypeError(f"`{name}` must be a file opened for bytes, got one opened for text. Open it with 'rb'.")
+        raise TypeError(f"`{name}` must be a file opened in binary mode, got one opened for text. Open it with 'rb'.")
     return content
 
 
@@ -143,7 +139,7 @@ def _check_shown(pixels: np.ndarray, name: str) -> None:
         raise ValueError(f"`{name}` must show something, got {low} in every pixel. Check the export.")
     if not 0 <= low < high <= 255:
         raise ValueError(f"`{name}` must come out in [0, 255], got [{low}, {high}]. Report this file.")
-    # Also what would be taken for [0, 1] where an image that was read is read again.
+    # Such an image would be taken for [0, 1] if it were read again.
     if pixels.dtype.kind == "f" and _share(pixels > 1 + FLOAT_OVERSHOOT) <= STRAY_SHARE:
         raise ValueError(
             f"`{name}` must show something, got black in all but {STRAY_SHARE:.0%} of its pixels (grey levels to "
@@ -178,11 +174,7 @@ def _read_encoded(source: str | os.PathLike | bytes, name: str) -> tuple[np.ndar
 
 
 def _check_scans(jpeg: bytes, name: str) -> None:
-    """Refuse a JPEG of too many scans or segments, walked by their lengths to its end, as decoders walk it.
-
-    What is inside a segment, such as a small picture of the image, or after the end, such as a phone's video, is not
-    decoded.
-    """
+    """Refuse a JPEG with too many scans or segments, not counting thumbnails or what follows its end."""
     place, padding, segments, scans = 2, 0, 0, 0
     marker = None
     while marker != 0xD9 and place < len(jpeg):
@@ -201,11 +193,7 @@ def _check_scans(jpeg: bytes, name: str) -> None:
 
 @contextlib.contextmanager
 def _decoding(name: str) -> Iterator[None]:
-    """Refuse a file as broken by what Pillow meets in it.
-
-    Broken headers and streams meet most of Python's errors there (IndexError, OverflowError, struct.error, ...); a
-    bare one would name neither image nor reason. Too little memory is no fault of the image.
-    """
+    """Turn any error of a decoder, such as IndexError or struct.error, into a ValueError that names the image."""
     try:
         yield
     except MemoryError:
@@ -213,7 +201,7 @@ def _decoding(name: str) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise ValueError(
             f"`{name}` must be a {', '.join(FORMATS)} or DICOM image, got something else. "
-            "Check that the file is whole."
+            "Check that the file is complete."
         ) from error
     except Image.DecompressionBombError as error:
         raise ValueError(
@@ -221,7 +209,8 @@ def _decoding(name: str) -> Iterator[None]:
         ) from error
     except Exception as error:
         raise ValueError(
-            f"`{name}` must be a whole image, got one that does not decode ({error}). Check that the file is whole."
+            f"`{name}` must be a complete image, got one that cannot be decoded ({error}). Check that the file is "
+            "complete."
         ) from error
 
 
@@ -229,14 +218,14 @@ def _read_pil(image: Image.Image, name: str) -> np.ndarray:
     _check_size(image, name)
     if _is_deep_colour(image):
         raise ValueError(
-            f"`{name}` must be passed as a path or bytes where it is {image.format} of 16 bits in mode {image.mode}, "
-            "got a PIL image, which keeps 8 of them. Pass the file itself."
+            f"`{name}` must be passed as a path or bytes if it is a {image.format} of 16 bits in mode {image.mode}, "
+            "got a PIL image, which keeps only 8. Pass the file itself."
         )
     with _decoding(name):
         image.load()
         deep = image.mode == "F" or image.mode.startswith("I")
         bits, inverted = _declared(image) if deep else (None, False)
-        # Asked for first, as Pillow copies an image that needs no turning.
+        # Checked first, because Pillow copies even an image that needs no rotation.
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         image = ImageOps.exif_transpose(image) if turned else image
     if deep:
@@ -256,37 +245,37 @@ def _check_size(image: Image.Image, name: str) -> None:
         tile = _tile_pixels(image)
     if tile > MAX_PIXELS:
         raise ValueError(f"`{name}` must have tiles of at most {MAX_PIXELS} pixels, got {tile}. Write it in strips.")
-    # Not `n_frames`, for which Pillow looks each directory of a TIFF up among all before it: hours for some files.
+    # Not `n_frames`, which takes quadratic time in the directories of a TIFF: hours for some files.
     if getattr(image, "is_animated", False):
         raise ValueError(f"`{name}` must be one image, got several frames. Pass them one by one.")
 
 
 def _tile_pixels(image: Image.Image) -> int:
-    """Pixels of a tile, which is decoded whole however small the image is; 0 for what is not tiled."""
+    """Pixels of a tile, which is always decoded completely; 0 without tiles."""
     tags = getattr(image, "tag_v2", {})
     return int(tags.get(322, 0)) * int(tags.get(323, 0))  # TileWidth, TileLength
 
 
 def _is_deep_colour(image: Image.Image) -> bool:
-    """Whether Pillow would drop the low byte of a PNG or TIFF that has not been decoded yet, or misread its pixels."""
+    """Whether Pillow would drop the low byte of a PNG or TIFF that is not decoded yet, or misread its pixels."""
     if hasattr(image, "tag_v2"):
         bits, kinds = (np.atleast_1d(image.tag_v2.get(tag, 1)) for tag in (258, 339))  # BitsPerSample, SampleFormat
-        unsigned = bits.max() == 32 and kinds.max() == 1  # which Pillow takes for signed
+        unsigned = bits.max() == 32 and kinds.max() == 1  # which Pillow takes as signed
         return bits.max() > 8 and (len(bits) > 1 or unsigned or not image.mode.startswith(("I", "F")))
     return any(";16" in str(tile.args) for tile in getattr(image, "tile", ())) and not image.mode.startswith("I")
 
 
 def _declared(image: Image.Image) -> tuple[int | None, bool]:
-    """Bits that a deep TIFF declares, where they are fewer than their container's, and whether its zero is white."""
+    """Declared bits of a deep TIFF, if fewer than its container has, and whether zero is white."""
     tags = getattr(image, "tag_v2", {})
     bits = int(np.max(tags.get(258, 16)))
     return (bits if 8 < bits < 16 else None), tags.get(262, 1) == 0  # PhotometricInterpretation
 
 
 def _read_deep_png(image: Image.Image, opened: Path | BinaryIO, name: str) -> np.ndarray:
-    """Colour or opacity of 16 bits, of a PNG whose header Pillow has read."""
+    """Read a PNG with 16-bit colour or opacity, whose header Pillow has read."""
     _check_size(image, name)
-    try:  # By name: an import statement would be asked for by every checkpoint that carries this file as remote code.
+    try:  # By name: remote code that contains this file would require packages in an import statement.
         torch, torchvision = (importlib.import_module(module) for module in ("torch", "torchvision.io"))
     except ImportError as error:
         raise ImportError(
@@ -301,27 +290,24 @@ def _read_deep_png(image: Image.Image, opened: Path | BinaryIO, name: str) -> np
 
 
 def _whole_png(content: bytes, size: tuple[int, int]) -> bytes:
-    """A deep PNG of `size` (width, height) with its header and pixels alone, once all of these are seen to be there.
-
-    Its decoder may end the process where a checksum, a filter or the amount of pixels is wrong.
-    """
+    """Header and pixels of a deep PNG of `size` (width, height), verified because its decoder crashes on bad ones."""
     place, header, parts, kind = 8, b"", [], b""
     while kind != b"IEND":
         length, kind = struct.unpack(">I4s", content[place : place + 8])
         body, end = content[place + 8 : place + 8 + length], place + 12 + length
         if zlib.crc32(kind + body) != int.from_bytes(content[end - 4 : end]) or end > len(content):
-            raise ValueError(f"chunk {kind!r} has another checksum")
+            raise ValueError(f"chunk {kind!r} has a wrong checksum")
         header = header or (body if kind == b"IHDR" else b"")
         parts += [body] if kind == b"IDAT" else []
         place = end
     width, height, depth, colour, *others = struct.unpack(">IIBBBBB", header)
     if (width, height) != size or depth != 16 or others != [0, 0, 0]:
-        raise ValueError("interlaced, or of an unknown header: save it again")
+        raise ValueError("interlaced, or with an unknown header: save it again")
     row = 1 + width * 2 * {2: 3, 4: 2, 6: 4}[colour]
     packed, inflating = b"".join(parts), zlib.decompressobj()
     rows = inflating.decompress(packed, row * height + 1)
     if len(rows) != row * height or not inflating.eof or max(rows[::row]) > 4:
-        raise ValueError("other pixels than its header says")
+        raise ValueError("pixels that do not match its header")
     packed = packed[: len(packed) - len(inflating.unused_data)]
     chunks = (b"IHDR" + header, b"IDAT" + packed, b"IEND")
     return content[:8] + b"".join(
@@ -330,7 +316,7 @@ def _whole_png(content: bytes, size: tuple[int, int]) -> bytes:
 
 
 def _read_tiff(opened: Path | BinaryIO, name: str) -> np.ndarray:
-    """A TIFF by Pillow, or by tifffile where Pillow knows it not at all or not whole."""
+    """Read a TIFF with Pillow, or with tifffile if Pillow does not support it fully."""
     with _decoding(name):
         try:
             image = Image.open(opened, formats=("TIFF",))
@@ -343,12 +329,12 @@ def _read_tiff(opened: Path | BinaryIO, name: str) -> np.ndarray:
 
 
 def _read_rare_tiff(opened: Path | BinaryIO, name: str) -> np.ndarray:
-    """Colour of 16 bits, packed depths, white at zero of more than 8 bits, unsigned 32 bits and the like."""
+    """Read a TIFF with 16-bit colour, packed depths, white at zero in more than 8 bits, or unsigned 32 bits."""
     try:
-        tifffile = importlib.import_module("tifffile")  # by its name, as torchvision above
+        tifffile = importlib.import_module("tifffile")  # by name, like torchvision above
     except ImportError as error:
         raise ImportError(
-            f"`{name}` must be readable by tifffile, got a TIFF that Pillow does not read whole and no such package. "
+            f"`{name}` must be readable by tifffile, got a TIFF that Pillow does not support and no tifffile. "
             "Run pip install tifffile."
         ) from error
     if not isinstance(opened, Path):
@@ -366,14 +352,14 @@ def _read_rare_tiff(opened: Path | BinaryIO, name: str) -> np.ndarray:
             pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
             pixels = pixels.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
             turned = operator.index(page.tags.valueof(274, 1))  # Orientation
-            opacity = page.extrasamples[:1] == (2,)  # not yet multiplied into the colour
+            opacity = page.extrasamples[:1] == (2,)  # not premultiplied
     bits = None if page.bitspersample in (8, 16, 32, 64) else page.bitspersample
     grey = _luma(pixels[..., : colours + opacity])
     return _to_255(_upright(grey, turned), name, bits, inverted=page.photometric == 0)
 
 
 def _colours_of(page: Any, name: str) -> int:
-    """Channels of colour, 1 or 3, of a page that is one image of a bearable size, checked before it is decoded."""
+    """Colour channels, 1 or 3, of a page, after checking its size and kind before it is decoded."""
     with _decoding(name):
         values = (page.imagelength, page.imagewidth, page.imagedepth, page.bitspersample, page.samplesperpixel)
         height, width, depth, bits, samples = map(operator.index, values)  # broken tags hold bytes and tuples
@@ -386,15 +372,15 @@ def _colours_of(page: Any, name: str) -> int:
     colours = {0: 1, 1: 1, 2: 3}.get(photometric, 0)
     if not colours or samples - colours not in (0, 1) or depth != 1 or page.dtype is None:
         raise ValueError(
-            f"`{name}` must be grey or RGB where it is a TIFF of more than 8 bits, got {samples} samples of {bits} "
+            f"`{name}` must be grey or RGB if it is a TIFF of more than 8 bits, got {samples} samples of {bits} "
             f"bits and photometric interpretation {photometric}. Convert it to 16-bit grey."
         )
     if compression not in _TIFF_COMPRESSIONS:
         raise ValueError(
-            f"`{name}` must be compressed by LZW, deflate or PackBits where it is a TIFF of more than 8 bits, got "
+            f"`{name}` must be compressed by LZW, deflate or PackBits if it is a TIFF of more than 8 bits, got "
             f"compression {compression}. Save it again with one of them."
         )
-    # tifffile's own decompressors have no limit.
+    # tifffile's own decompressors have no size limit.
     if (compression != 1 or bits not in (8, 16, 32, 64)) and importlib.util.find_spec("imagecodecs") is None:
         raise ImportError(
             f"`{name}` must have a decoder (imagecodecs), got a compressed or packed TIFF of {bits} bits and none "
@@ -405,7 +391,7 @@ def _colours_of(page: Any, name: str) -> int:
 
 @contextlib.contextmanager
 def _without_complaints(name: str) -> Iterator[None]:
-    """Refuse what tifffile logs an error of: it passes over broken tags and reads something all the same."""
+    """Refuse a TIFF for which tifffile logs an error: it ignores broken tags and reads something anyway."""
     complaints: list[str] = []
     thread = threading.get_ident()
 
@@ -422,23 +408,23 @@ def _without_complaints(name: str) -> Iterator[None]:
         logger.removeHandler(listener)
     if complaints:
         raise ValueError(
-            f"`{name}` must be a whole image, got a TIFF of which tifffile says: {complaints[0]}. Check that the file "
-            "is whole."
+            f"`{name}` must be a complete image, got a TIFF of which tifffile says: {complaints[0]}. Check that the "
+            "file is complete."
         )
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels `(H, W)` as the Orientation of EXIF and TIFF wants them shown."""
+    """Pixels `(H, W)` rotated and flipped according to the Orientation of EXIF and TIFF."""
     ways = {2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.T}
     ways |= {6: pixels[::-1].T, 7: pixels[::-1, ::-1].T, 8: pixels.T[::-1]}
     return np.ascontiguousarray(ways.get(orientation, pixels))
 
 
 def _grey(image: Image.Image) -> np.ndarray:
-    """Colour, palettes and transparency to `(H, W)` uint8, what is transparent black."""
+    """Convert colour, palettes and transparency to `(H, W)` uint8, with transparent pixels black."""
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image if image.mode == "RGBA" else image.convert("RGBA")
-        if np.asarray(image.getchannel("A")).min() < 255:  # most such images are opaque, and black shows nowhere
+        if np.asarray(image.getchannel("A")).min() < 255:  # most such images are opaque
             black = Image.new("RGBA", image.size, (0, 0, 0, 255))
             image = Image.alpha_composite(black, image)
     return np.array(image if image.mode == "L" else image.convert("L"))
@@ -465,11 +451,11 @@ def _one_channel(array: np.ndarray, name: str) -> np.ndarray:
             f"`{name}` must be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, got {array.shape}. "
             "Pass images one by one or as a list."
         )
-    # Where both ends could be the channels, the shorter one is meant: (3, 500, 4) does not occur among images.
+    # If both ends could be the channels, the shorter one is taken.
     first = array.shape[0] in channels and (array.shape[-1] not in channels or array.shape[0] <= array.shape[-1])
     array = np.moveaxis(array, 0, -1) if first else array
     if (array == array[..., :1]).all():
-        return np.ascontiguousarray(array[..., 0])  # grey stored as colour: exact, and it keeps its integer type
+        return np.ascontiguousarray(array[..., 0])  # grey stored as colour: exact, and keeps its integer type
     least = _least_correlation(array[..., :3])
     if least < TINT_CORRELATION:
         raise ValueError(
@@ -483,7 +469,7 @@ def _one_channel(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _least_correlation(colour: np.ndarray) -> float:
-    """The least rank correlation between two of the channels `(H, W, 3)` that are not constant, of some pixels."""
+    """Smallest rank correlation between non-constant channels of `(H, W, 3)`, over a sample of pixels."""
     step = max(1, math.isqrt(colour[..., 0].size // 2**14))
     sample = colour[::step, ::step].reshape(-1, 3)
     sample = sample[:, (sample != sample[:1]).any(axis=0)]
@@ -492,7 +478,7 @@ def _least_correlation(colour: np.ndarray) -> float:
 
 
 def _luma(array: np.ndarray) -> np.ndarray:
-    """Grey, colour, and either with opacity, `(H, W, C)` with C of 1 to 4, to `(H, W)` of the same type over black."""
+    """Grey or colour with or without opacity, `(H, W, C)` with C of 1 to 4, to `(H, W)` of the same type on black."""
     colour = array[..., : 3 if array.shape[-1] > 2 else 1]
     if colour.shape[-1] == 1 or (colour == colour[..., :1]).all():
         luma = np.ascontiguousarray(colour[..., 0])
@@ -507,14 +493,7 @@ def _luma(array: np.ndarray) -> np.ndarray:
 
 
 def _to_255(array: np.ndarray, name: str, bits: int | None = None, inverted: bool = False) -> np.ndarray:
-    """Pixels `(H, W)` of any type to [0, 255].
-
-    Args:
-        array: `(H, W)`.
-        name: What errors call the source.
-        bits: What the source declares, if anything.
-        inverted: Whether its zero is white.
-    """
+    """Scale pixels `(H, W)` of any type to [0, 255], by the declared `bits` if any."""
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
     elif array.dtype.kind == "f":
@@ -522,12 +501,12 @@ def _to_255(array: np.ndarray, name: str, bits: int | None = None, inverted: boo
     elif array.dtype.kind in "iu":
         array = _integer_to_255(array, name, bits)
     else:
-        raise ValueError(f"`{name}` must hold numbers, got dtype {array.dtype}. Convert it to uint8 or float32.")
+        raise ValueError(f"`{name}` must contain numbers, got dtype {array.dtype}. Convert it to uint8 or float32.")
     return array.dtype.type(255) - array if inverted else array
 
 
 def _float_to_255(array: np.ndarray, name: str) -> np.ndarray:
-    """By what all but strays reach: [0, 1] or [0, 255], with what a resize overshoots."""
+    """Scale by the range of all pixels but outliers, [0, 1] or [0, 255], allowing for overshoot."""
     low, high = array.min(initial=0), array.max(initial=0)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"`{name}` must be finite, got NaN or infinity. Fill or drop those pixels.")
@@ -544,7 +523,7 @@ def _float_to_255(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _integer_to_255(array: np.ndarray, name: str, bits: int | None) -> np.ndarray:
-    """By the declared bits, else by the smallest depth that holds all but strays."""
+    """Scale by the declared bits, else by the smallest depth that holds all pixels but outliers."""
     if array.dtype == np.uint8 and bits is None:
         return np.ascontiguousarray(array)
     low, high = int(array.min(initial=0)), int(array.max(initial=0))
@@ -554,7 +533,7 @@ def _integer_to_255(array: np.ndarray, name: str, bits: int | None) -> np.ndarra
             raise ValueError(
                 f"`{name}` must lie in [0, {most}] if integer, got [{low}, {high}]. Apply the rescale slope."
             )
-        array = array.clip(0, min(high, most))  # a bound that its type holds: numpy 2.0 takes no other
+        array = array.clip(0, min(high, most))  # numpy 2.0 only accepts a bound that fits the type
     if bits is None:
         brightest = high if high < 2 ** BIT_DEPTHS[0] else _brightest(array)
         bits = next(depth for depth in BIT_DEPTHS if brightest < 2**depth)
@@ -564,7 +543,7 @@ def _integer_to_255(array: np.ndarray, name: str, bits: int | None) -> np.ndarra
 
 
 def _brightest(array: np.ndarray) -> float:
-    """Highest of integers in [0, 65535] that is no stray."""
+    """Highest of integers in [0, 65535] that is not an outlier."""
     counts = np.bincount(array.ravel())
     values = np.flatnonzero(counts)
     return held_range(values, counts[values])[1]
@@ -575,5 +554,5 @@ def _share(marked: np.ndarray) -> float:
 
 
 def _scaled(array: np.ndarray, factor: float) -> np.ndarray:
-    """A float32 array of its own, made in one pass."""
+    """A new float32 array, computed in one pass."""
     return np.multiply(array, np.float32(factor), dtype=np.float32, casting="same_kind")

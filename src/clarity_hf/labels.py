@@ -36,20 +36,20 @@ BOXED_FINDINGS: tuple[str, ...] = FINDINGS[:8]
 """The eight findings for which the NIH release has boxes."""
 
 NO_FINDING = "No Finding"
-"""What the NIH table writes for an image without any of the 14 findings."""
+"""Label of the NIH table for an image without any of the 14 findings."""
 
 ALIASES: dict[str, str] = {
     "Infiltrate": "Infiltration",
     "Pleural Thickening": "Pleural_Thickening",
     "Pleural Effusion": "Effusion",
 }
-"""Other spellings in the release (its box file says `Infiltrate`), its mirrors and CheXpert, and the one used here."""
+"""Other spellings in the release (`Infiltrate` in its box file), its mirrors and CheXpert, and the one used here."""
 
 CHEXPERT_TO_NIH: dict[str, str | None] = {
-    "No Finding": None,  # no finding of its own: it says that the others are absent
-    "Enlarged Cardiomediastinum": None,  # wider than Cardiomegaly: the mediastinum as well
+    "No Finding": None,  # means that all others are absent
+    "Enlarged Cardiomediastinum": None,  # broader than Cardiomegaly: includes the mediastinum
     "Cardiomegaly": "Cardiomegaly",
-    "Lung Opacity": None,  # the parent of five others; Infiltration is narrower
+    "Lung Opacity": None,  # parent of five others; Infiltration is narrower
     "Lung Lesion": None,  # Nodule and Mass together
     "Edema": "Edema",
     "Consolidation": "Consolidation",
@@ -61,26 +61,26 @@ CHEXPERT_TO_NIH: dict[str, str | None] = {
     "Fracture": None,
     "Support Devices": None,
 }
-"""The observations of CheXpert (Irvin et al., AAAI 2019) and MIMIC-CXR-JPG, and the NIH finding that means the same.
+"""Observations of CheXpert (Irvin et al., AAAI 2019) and MIMIC-CXR-JPG, and the NIH finding with the same meaning.
 
-None where no NIH finding does: such an observation keeps its own name, as a finding of its own."""
+None if there is no such finding: the observation then keeps its name and becomes a finding of its own."""
 
 
 def canonical_finding(name: str, findings: Sequence[str] = FINDINGS) -> str:
     """Return the spelling of `name` that `findings` uses.
 
     Args:
-        name: A finding's name, blanks around it ignored; the spellings of `ALIASES` are mended.
+        name: A finding's name; surrounding blanks are ignored and the spellings of `ALIASES` are replaced.
         findings: The known names.
 
     Raises:
-        ValueError: `name` is none of them; the message names the closest.
+        ValueError: `name` is unknown; the message suggests the closest name.
     """
     stripped = name.strip()
-    mended = stripped if stripped in findings else ALIASES.get(stripped, stripped)
-    if mended in findings:
-        return mended
-    close = difflib.get_close_matches(mended, findings, n=1)
+    spelling = stripped if stripped in findings else ALIASES.get(stripped, stripped)
+    if spelling in findings:
+        return spelling
+    close = difflib.get_close_matches(spelling, findings, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     raise ValueError(
         f"`name` must be one of {list(findings)}, got '{name}'.{hint} Correct the name or add the finding."
@@ -88,14 +88,15 @@ def canonical_finding(name: str, findings: Sequence[str] = FINDINGS) -> str:
 
 
 def harmonised_finding(name: str) -> str:
-    """Return the NIH spelling of a finding that means the same, or the name itself.
+    """Return the NIH spelling of a finding with the same meaning, or the name itself.
 
-    Capitals, blanks, hyphens and underscores do not matter, and the spellings of `ALIASES` are mended. Nothing is
-    guessed: a name that is merely close stays as it is, and so does an observation of another data set that is wider
-    or narrower than any NIH finding (`CHEXPERT_TO_NIH`).
+    Case, blanks, hyphens and underscores are ignored, and the spellings of `ALIASES` are replaced. Nothing is guessed:
+        a
+    similar name is left unchanged, and so is an observation that is broader or narrower than any NIH finding
+    (`CHEXPERT_TO_NIH`).
 
     Args:
-        name: A finding's name, such as the head of a column.
+        name: A finding's name, such as a column header.
 
     >>> [harmonised_finding(name) for name in ("pleural_effusion", "Lung Opacity", " HERNIA ")]
     ['Effusion', 'Lung Opacity', 'Hernia']
@@ -104,7 +105,7 @@ def harmonised_finding(name: str) -> str:
 
 
 def loose_name(name: str) -> str:
-    """Reduce a name to what a comparison should see: without capitals, with single blanks for `_`, `-` and the like.
+    """Normalise a name for comparison: lower case, with single blanks for `_`, `-` and runs of blanks.
 
     >>> loose_name(" Pleural_Thickening")
     'pleural thickening'
@@ -116,11 +117,11 @@ _NIH_SPELLINGS = {loose_name(name): name for name in FINDINGS} | {loose_name(nam
 
 
 def checked_shares(name: str, values: Any, count: int, open_ends: bool = False) -> np.ndarray:
-    """Check a threshold or another share, of all findings or of each.
+    """Check a threshold or another share, given for all findings together or for each.
 
     Args:
-        name: The argument's, for the message.
-        values: One number, or `count` of them in a list, a tuple, an array or a tensor; neither True nor text.
+        name: Name of the argument, for the message.
+        values: One number, or `count` numbers in a list, a tuple, an array or a tensor; not booleans or text.
         count: F.
         open_ends: Whether 0 and 1 themselves are refused.
 
@@ -128,7 +129,7 @@ def checked_shares(name: str, values: Any, count: int, open_ends: bool = False) 
         `(F,)` float64 in [0, 1].
 
     Raises:
-        ValueError: Something is no number, or out of range, or there are more or fewer of them.
+        ValueError: A value is not a number or out of range, or their number is wrong.
 
     >>> checked_shares("threshold", 0.25, 2)
     array([0.25, 0.25])
@@ -137,13 +138,13 @@ def checked_shares(name: str, values: Any, count: int, open_ends: bool = False) 
     listed = list(plain) if isinstance(plain, list | tuple) else [plain]
     strange = [value for value in listed if isinstance(value, bool) or not isinstance(value, numbers.Real)]
     if strange:
-        raise ValueError(f"`{name}` must be a number or one per finding, got {str(strange[0])[:100]!r}. Give numbers.")
+        raise ValueError(f"`{name}` must be a number or one per finding, got {str(strange[0])[:100]!r}. Pass numbers.")
     outside = [value for value in listed if not (0 < value < 1 if open_ends else 0 <= value <= 1)]
     if outside:
         ends = "inside (0, 1)" if open_ends else "in [0, 1]"
-        raise ValueError(f"`{name}` must be {ends}, got {outside[0]}. Give a probability or a share, not percent.")
+        raise ValueError(f"`{name}` must be {ends}, got {outside[0]}. Pass a probability or a share, not percent.")
     if isinstance(plain, list | tuple) and len(listed) != count:
-        raise ValueError(f"`{name}` must be one number or {count}, got ({len(listed)},). Give one per finding.")
+        raise ValueError(f"`{name}` must be one number or {count}, got ({len(listed)},). Pass one per finding.")
     return np.full(count, listed, dtype=np.float64)
 
 
@@ -151,14 +152,14 @@ def encode_findings(present: Iterable[str], findings: Sequence[str] = FINDINGS) 
     """Turn names into a label vector.
 
     Args:
-        present: Names of the findings that are present; `No Finding` stands for none.
+        present: Names of the present findings; `No Finding` means none.
         findings: The names in the order of the vector.
 
     Returns:
         `(F,)` float32, 1 where the finding is present and 0 elsewhere.
 
     Raises:
-        ValueError: A name is not known.
+        ValueError: A name is unknown.
     """
     labels = np.zeros(len(findings), dtype=np.float32)
     for name in present:

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Models of other classes, such as teachers, loaded from safetensors alone: no pickle is opened, no code is run."""
+"""Load models of other classes, such as teachers, from safetensors only: no pickle is opened and no code is run."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ INDEX = "model.safetensors.index.json"
 
 
 def load_foreign_model(loader: Any, name_or_path: str, **kwargs: Any) -> Any:
-    """What `loader.from_pretrained` gives, after a look at what a stranger's files would have it open.
+    """Call `loader.from_pretrained` after checking that the checkpoint's files would only open safetensors.
 
     Args:
-        loader: An Auto class of transformers, or a model's class.
+        loader: An Auto class of transformers, or a model class.
         name_or_path: Folder or Hub id.
-        kwargs: As for the library. With `output_loading_info=True` the second value names the tensors that were
-            missing; without, a checkpoint that lacks some is refused, as the library would fill them at random.
+        kwargs: Passed on. With `output_loading_info=True` the second return value names the missing tensors; otherwise
+            a checkpoint with missing tensors is refused, because transformers would fill them with random values.
 
     Raises:
-        OSError: There is no such checkpoint, or none in safetensors.
-        ValueError: The config of timm's wrapper names files or other sources of weights, an index names something
-            else than safetensors, or tensors are missing.
+        OSError: The checkpoint does not exist or has no safetensors.
+        ValueError: The config of timm's wrapper names files or other sources of weights, an index names files other
+            than safetensors, or tensors are missing.
     """
     config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
     if config.model_type == "timm_wrapper":
@@ -41,30 +41,30 @@ def load_foreign_model(loader: Any, name_or_path: str, **kwargs: Any) -> Any:
     if missing:
         raise ValueError(
             f"`{name_or_path}` must hold all tensors of its config.json, got {len(missing)} missing: "
-            f"{', '.join(missing[:20])}. Fetch the file again, or fine-tune the model with the missing head first."
+            f"{', '.join(missing[:20])}. Download it again, or train the missing head first."
         )
     return model
 
 
 def require_plain_timm(config: Any) -> None:
-    """Refuse a config of timm's wrapper that would fetch or open something besides its own weights.
+    """Refuse a config of timm's wrapper that would download or open anything other than its own weights.
 
-    `timm.create_model` takes names such as `hf-hub:owner/name` and arguments such as `checkpoint_path`, which
-    before 1.0.26 is opened with `torch.load(weights_only=False)`; both may come from a stranger's config.json.
+    `timm.create_model` accepts names such as `hf-hub:owner/name` and arguments such as `checkpoint_path`, which before
+    1.0.26 is opened with `torch.load(weights_only=False)`; both may come from an untrusted config.json.
 
     Raises:
-        ValueError: The architecture is no bare name, or `model_args` name a file or another source of weights.
+        ValueError: The architecture is not a plain name, or `model_args` name a file or another source of weights.
     """
     if not re.fullmatch(r"[\w.]+", str(config.architecture)):
-        raise ValueError(f"`architecture` must be a name of timm, got {config.architecture!r}. Take another one.")
+        raise ValueError(f"`architecture` must be the name of a timm model, got {config.architecture!r}.")
     fetching = {"pretrained", "checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay", "scriptable"}
     named = sorted(fetching & {*(config.model_args or {})})
     if named:
-        raise ValueError(f"`model_args` must hold sizes and shapes, got {named}. Take them out of the config.json.")
+        raise ValueError(f"`model_args` must only set sizes and shapes, got {named}. Remove them from config.json.")
 
 
 def _require_safetensors_shards(name_or_path: str, index: str) -> None:
-    """Refuse an index of shards, in a folder or on the Hub, that names pickles."""
+    """Refuse an index, in a folder or on the Hub, that names shards other than safetensors."""
     path = cached_file(
         name_or_path,
         index,

@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Pictures of results: boxes, maps and contour lines over an image, with Pillow and numpy alone.
+"""Pictures of results: boxes, maps and contour lines over an image.
 
-The `draw_*` functions give PIL images. The `plot_*` functions draw on matplotlib's axes, for notebooks; they alone
-need the extra `report`. Pictures are deterministic: the same image and findings give the same bytes.
+The `draw_*` functions need only Pillow and numpy and return PIL images. The `plot_*` functions draw on matplotlib's
+axes and need the extra `report`. The same image and findings always give the same bytes.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BOX_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")
-"""Colours of the findings' boxes and lines, told apart by everyone: the palette of Okabe and Ito (Color Universal
-Design, 2008) without black. Findings whose boxes are drawn take them in the order of the result, then those with a map
-alone; the eighth takes the first again, and its label names it."""
+"""Colours of boxes and lines, distinguishable with colour blindness: the palette of Okabe and Ito (Color Universal
+Design, 2008) without black. Findings with boxes take them in the order of the result, then findings with only a map;
+the eighth repeats the first."""
 
 MAX_FINDINGS = 4
-"""Findings whose boxes are drawn by default. On a sick image most of fourteen may be over their thresholds, and the
-boxes of all of them cannot be told apart."""
+"""Number of findings whose boxes are drawn by default. On an abnormal radiograph most of the fourteen findings may
+reach their thresholds, and the boxes of all of them would be unreadable."""
 
 LEVELS = (0.25, 0.5, 0.75)
-"""Where contour lines run by default, as shares of the top of the scale."""
+"""Levels of contour lines by default, as shares of the top of the scale."""
 
 MIN_PICTURE_SIDE = 512
-"""Smaller images are enlarged to this many pixels on the shorter side, so that labels can be read."""
+"""Smaller images are enlarged to this many pixels on the shorter side, to keep labels readable."""
 
 MIN_TEXT = 9
-"""Height in pixels below which labels are not made to fit."""
+"""Smallest text height, in pixels, to which labels shrink."""
 
 _HEAT = (
     "000004 0a0722 1e0c45 380962 510e6c 69166e 801f6c 982766 b0315b "
     "c63d4d d94d3d e9612b f47918 fa9407 fcb014 f8cd37 f2ea69 fcffa4"
 )
 """Every 15th of the 256 colours of "inferno" (Nathaniel Smith and Stéfan van der Walt, 2015, CC0,
-https://bids.github.io/colormap), whose lightness rises evenly."""
+https://bids.github.io/colormap), whose lightness increases uniformly."""
 
 Style = Literal["wash", "contours"]
 Bar = Literal["none", "below"]
@@ -53,7 +53,7 @@ Bar = Literal["none", "below"]
 
 @lru_cache(maxsize=1)
 def _heat_table() -> np.ndarray:
-    from scipy.interpolate import CubicSpline  # takes longer to import than Pillow: only where a map is drawn
+    from scipy.interpolate import CubicSpline  # slow to import, so only when a map is drawn
 
     stops = np.array([ImageColor.getrgb(f"#{stop}") for stop in _HEAT.split()], dtype=np.float64)
     table = CubicSpline(np.arange(0, 256, 15), stops)(np.arange(256))
@@ -63,12 +63,12 @@ def _heat_table() -> np.ndarray:
 
 
 def heat_colours(values: Any) -> np.ndarray:
-    """Colours of the scale from black through violet, red and orange to pale yellow.
+    """Colours of the "inferno" scale, from black through violet, red and orange to pale yellow.
 
-    The 256 colours are a cubic spline through every 15th of the published "inferno" and at most 2 of 255 off it.
+    A cubic spline through every 15th colour of the published scale, which differs from it by at most 2 of 255.
 
     Args:
-        values: Array of any shape; 0 is the bottom of the scale and 1 its top, what is beyond takes the end's colour.
+        values: Array of any shape; 0 is the bottom of the scale and 1 its top; values are clipped to it.
 
     Returns:
         `(..., 3)` uint8 RGB.
@@ -94,43 +94,39 @@ def draw_findings(
     bar: Bar = "none",
     max_findings: int | None = MAX_FINDINGS,
 ) -> Image.Image:
-    """Draw the boxes of present findings over their image, and the map of one finding or the lines of several.
+    """Draw the boxes of present findings over an image, and the map of one finding or the contours of several.
 
-    Of many findings with boxes those with the highest scores are drawn; a strip below the image counts and names the
-    others.
-
-    Labels lie inside the picture, off every box's border and clear of each other; one that finds no room near its box
-    is tied to it by a line. Where there are too many, text shrinks to `MIN_TEXT`; then a label may cover borders, and
-    one that finds no room at all is left out, and a warning of the log names it. Lines and text scale with the
-    picture.
+    If too many findings have boxes, those with the highest scores are drawn; a strip below the image counts and names
+    the others. Labels do not overlap each other or box borders; a label far from its box is connected to it by a line.
+    If there are too many, text shrinks to `MIN_TEXT`; labels may then cover borders, and one without room is omitted
+    and named in a logged warning. Lines and text scale with the picture.
 
     Args:
         image: The image, any source of [`read_image`].
         findings: Result of the pipeline for this image.
-        heat_of: Label of the finding whose `"map"` is laid over the image (needs `return_maps=True`), or for contours
-            one or several labels.
-        opacity: Of the wash at the top of the scale, in [0, 1]; it falls with the root of the share, to none at 0.
+        heat_of: Label of the finding whose `"map"` is drawn (needs `return_maps=True`); for contours one or several.
+        opacity: Opacity of the wash at the top of the scale, in [0, 1]; it decreases with the square root of the share
+            to 0.
         style: `"wash"` colours the image by [`heat_colours`]; `"contours"` draws lines of equal value in the finding's
-            own colour and leaves the image between them as it is.
-        vmax: Map value at the top of the scale. None takes each map's own peak, which shows where a finding is and not
-            how strong, and lets an absent finding glow. One number for several images makes them comparable; higher
-            values take the top colour.
-        levels: Where contours run, as shares in (0, 1) of the top of the scale.
-        bar: `"below"` adds a strip under the image with the scale, its ends in numbers, or the key of the contours.
-            Without a map there is no such strip.
-        max_findings: Findings whose boxes are drawn, at least 1; the findings of `heat_of` are always among them. None
-            draws the boxes of all.
+            own colour and leaves the image between them unchanged.
+        vmax: Map value at the top of the scale. None uses each map's own peak, which shows where a finding is but not
+            how strong, so an absent finding glows too. The same number for several images makes them comparable;
+            higher values take the top colour.
+        levels: Levels of contours, as shares in (0, 1) of the top of the scale.
+        bar: `"below"` adds a strip under the image with the scale and its limits, or the key of the contours, if there
+            is a map.
+        max_findings: Number of findings whose boxes are drawn, at least 1, always including those of `heat_of`. None
+            draws all boxes.
 
     Returns:
-        RGB picture of the image's size, enlarged to at least `MIN_PICTURE_SIDE` pixels on the shorter side, and as
-        much
-        higher as its strips need: `picture.width / image's width` takes the image's pixels to the picture's.
+        RGB picture of the image's size, enlarged to at least `MIN_PICTURE_SIDE` pixels on the shorter side, plus the
+        height of the strips. `picture.width / image_width` scales image coordinates to the picture.
 
     Raises:
-        TypeError: `findings` are not the dicts of one image.
-        ValueError: `heat_of` is no label of the result, names several for a wash, or the result has no maps; a map is
-            not the image's size, negative or not finite; a box to be drawn is empty or not finite; another argument
-            is out of range.
+        TypeError: `findings` is not a sequence of dicts of one image.
+        ValueError: `heat_of` is not a label of the result, or names several for a wash; the result has no maps; a map
+            has another size than the image, or negative or non-finite values; a box is empty or not finite; another
+            argument is out of range.
     """
     _check_drawing(opacity, style, vmax, levels, bar, max_findings)
     _check_findings(findings)
@@ -156,7 +152,7 @@ def draw_findings(
 
 
 def draw_side_by_side(image: Any, findings: Sequence[Mapping[str, Any]], **drawing: Any) -> Image.Image:
-    """The radiograph as it is, and to its right the same radiograph with its findings.
+    """Draw a radiograph twice: unchanged on the left, with its findings on the right.
 
     Args:
         image: The radiograph, any source of [`read_image`].
@@ -164,7 +160,7 @@ def draw_side_by_side(image: Any, findings: Sequence[Mapping[str, Any]], **drawi
         **drawing: Further arguments of [`draw_findings`].
 
     Returns:
-        RGB picture; what strips add below the right half is black below the left.
+        RGB picture; below the left half, the height of the strips is black.
 
     Raises:
         TypeError, ValueError: As in [`draw_findings`].
@@ -180,7 +176,7 @@ def draw_side_by_side(image: Any, findings: Sequence[Mapping[str, Any]], **drawi
 def plot_findings(
     image: Any, findings: Sequence[Mapping[str, Any]], *, ax: Axes | None = None, **drawing: Any
 ) -> Axes:
-    """Show [`draw_findings`] on matplotlib's axes, whose ticks count pixels of the image.
+    """Show [`draw_findings`] on matplotlib axes with ticks in pixels of the image.
 
     Args:
         image: The image, any source of [`read_image`].
@@ -243,7 +239,7 @@ def plot_map(
     ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=frame)
     if style == "wash":
         ax.imshow(shares, cmap=heat, vmin=0, vmax=1, alpha=opacity * np.sqrt(shares.clip(0, 1)), extent=frame)
-    elif any(shares.min() < level < shares.max() for level in levels):  # matplotlib warns where there is no line
+    elif any(shares.min() < level < shares.max() for level in levels):  # matplotlib warns if there is no line
         middles = np.arange(width) + 0.5, np.arange(height) + 0.5
         ax.contour(*middles, shares, levels=sorted(levels), cmap=heat, vmin=0, vmax=1)
     above = "max" if vmax is not None and shares.max() > 1 else "neither"
@@ -259,8 +255,8 @@ def _axes(ax: Any) -> Any:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError(
-            "`matplotlib` must be installed to plot, got none. Run pip install 'clarity_hf[report]', or take "
-            "draw_findings, which needs Pillow alone."
+            "Plotting needs matplotlib. Run pip install 'clarity_hf[report]', or use draw_findings, which only needs "
+            "Pillow."
         ) from error
     return plt.subplots(layout="constrained")[1] if ax is None else ax
 
@@ -274,16 +270,16 @@ def _check_drawing(
     opacity: float, style: str, vmax: float | None, levels: Sequence[float], bar: str, max_findings: int | None
 ) -> None:
     if not 0 <= opacity <= 1:
-        raise ValueError(f"`opacity` must be in [0, 1], got {opacity}. Take 0.45, or 0 for no wash.")
+        raise ValueError(f"`opacity` must be in [0, 1], got {opacity}. Use 0.45, or 0 for no wash.")
     for name, value, known in (("style", style, ("wash", "contours")), ("bar", bar, ("none", "below"))):
         if value not in known:
             raise ValueError(f"`{name}` must be one of {known}, got {value!r}. Correct the name.")
     if vmax is not None and not (np.isfinite(vmax) and vmax > 0):
         raise ValueError(f"`vmax` must be a number above 0, got {vmax}. Leave it out for each map's own peak.")
     if len(levels) == 0 or not all(0 < level < 1 for level in levels):
-        raise ValueError(f"`levels` must be shares in (0, 1), got {levels}. Take (0.25, 0.5, 0.75).")
+        raise ValueError(f"`levels` must be shares in (0, 1), got {levels}. Use (0.25, 0.5, 0.75).")
     if max_findings is not None and max_findings < 1:
-        raise ValueError(f"`max_findings` must be at least 1, got {max_findings}. Take None to draw all.")
+        raise ValueError(f"`max_findings` must be at least 1, got {max_findings}. Use None to draw all.")
 
 
 def _check_findings(findings: Sequence[Mapping[str, Any]]) -> None:
@@ -291,43 +287,43 @@ def _check_findings(findings: Sequence[Mapping[str, Any]]) -> None:
         if not isinstance(finding, Mapping):
             raise TypeError(
                 f"`findings` must be the dicts of one image, got a {type(finding).__name__}. "
-                "Of a result for several images pass one item."
+                "For a result of several images, pass one item."
             )
         missing = [key for key in ("label", "score", "boxes") if key not in finding]
         if missing:
-            raise ValueError(f"`findings` must hold {missing}, got {list(finding)}. Pass the pipeline's result.")
+            raise ValueError(f"`findings` must have {missing}, got {list(finding)}. Pass the pipeline's result.")
 
 
 def _labels_of(heat_of: str | Sequence[str] | None, style: str) -> list[str]:
     labels = [heat_of] if isinstance(heat_of, str) else list(heat_of or ())
     if style == "wash" and len(labels) > 1:
-        raise ValueError(f"`heat_of` must be one label for a wash, got {labels}. Take style='contours'.")
+        raise ValueError(f"`heat_of` must be one label for a wash, got {labels}. Use style='contours'.")
     return list(dict.fromkeys(labels))
 
 
 def _with_map(findings: Sequence[Mapping[str, Any]], label: str, shape: tuple[int, ...]) -> int:
-    """Index of the finding of a label, once its map is known to be one over the image."""
+    """Index of the finding with a label, after checking its map."""
     index = next((index for index, finding in enumerate(findings) if finding["label"] == label), None)
     if index is None:
         raise ValueError(f"`heat_of` must be a label of the result, got '{label}'. Raise `top_k` or correct the name.")
     if "map" not in findings[index]:
-        raise ValueError("`findings` must hold maps, got a result without. Call with return_maps=True.")
+        raise ValueError("`findings` must contain maps, got a result without them. Call with return_maps=True.")
     heat = np.asarray(findings[index]["map"])
     if heat.shape != shape:
         raise ValueError(
             f"`findings` must hold maps of the image's (H, W) {tuple(shape)}, got {heat.shape} for {label}. "
-            "Pass the image that they belong to."
+            "Pass the image they belong to."
         )
     if not np.isfinite(heat).all() or heat.min() < 0:
         raise ValueError(
             f"`findings` must hold finite maps of values ≥ 0, got others for {label}. "
-            "Pass the maps as the model gives them."
+            "Pass the maps as returned by the model."
         )
     return index
 
 
 def _top(finding: Mapping[str, Any], vmax: float | None) -> float:
-    """Map value at the top of the scale; a map of zeros has 1, so that it stays at the bottom."""
+    """Map value at the top of the scale; 1 for a map of zeros."""
     return float(np.max(finding["map"])) or 1.0 if vmax is None else float(vmax)
 
 
@@ -339,10 +335,7 @@ def _shares(finding: Mapping[str, Any], vmax: float | None) -> np.ndarray:
 def _chosen(
     findings: Sequence[Mapping[str, Any]], mapped: Sequence[int], max_findings: int | None
 ) -> tuple[list[int], list[int]]:
-    """Findings with boxes that are drawn, in the order of the result, and those that are not, by falling score.
-
-    The mapped ones come first and count.
-    """
+    """Findings with boxes that are drawn, in the order of the result, and the others by descending score."""
     boxed = [index for index, finding in enumerate(findings) if finding["boxes"]]
     ranked = sorted(boxed, key=lambda index: (index not in mapped, -findings[index]["score"]))
     count = len(boxed) if max_findings is None else max(max_findings, sum(index in mapped for index in boxed))
@@ -389,15 +382,11 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 def _with_contours(
     picture: Image.Image, shares: np.ndarray, levels: Sequence[float], colour: str, width: int
 ) -> Image.Image:
-    """Draw the lines of a map, smooth and of even width, each in a dark case so that it shows on bone.
-
-    To first order a pixel of value m lies |m − level| / |∇m| from the line, so a line needs no tracing. A plateau has
-    no line, and lines end at the image's edge.
-    """
+    """Draw smooth contours of even width with a dark outline; a pixel's distance is |m − level| / |∇m|."""
     drawn = np.array(picture, dtype=np.float32)
     down, right = np.gradient(shares)
     slope = np.hypot(down, right)
-    # The float error of a plateau is no slope.
+    # Rounding errors on a plateau are not a slope.
     slope[slope < 1e-6] = 0
     for ink, reach in (((0, 0, 0), width), (ImageColor.getrgb(colour)[:3], width / 2)):
         for level in levels:
@@ -431,32 +420,29 @@ def _draw_boxes(
             _write_label(draw, text, place, colour, font)
     without = [finding["label"] for place, (_, finding, _) in zip(places, drawn, strict=True) if place is None]
     if without:
-        logger.warning("%d boxes are drawn without a label, for want of room: %s", len(without), ", ".join(without))
+        logger.warning("%d boxes have no label because there is no room: %s", len(without), ", ".join(without))
 
 
 def _box_in_picture(
     box: Mapping[str, float], label: str, scale: float, size: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """Whole pixels of the picture that a box of the image covers, right and bottom exclusive, at least one."""
+    """Integer pixels of the picture covered by a box, right and bottom exclusive, at least one."""
     corners = np.array([box[side] for side in ("xmin", "ymin", "xmax", "ymax")], dtype=np.float64) * scale
     x0, y0, x1, y1 = corners
     if not (np.isfinite(corners).all() and x0 < x1 and y0 < y1):
         raise ValueError(
-            f"`findings` must hold boxes with xmin < xmax and ymin < ymax, got {dict(box)} for {label}. "
+            f"`findings` must have boxes with xmin < xmax and ymin < ymax, got {dict(box)} for {label}. "
             "Pass the pipeline's result."
         )
     if x0 >= size[0] or y0 >= size[1] or min(x1, y1) <= 0:
-        logger.warning("A box of %s lies off the image and is drawn at its edge: %s", label, dict(box))
+        logger.warning("A box of %s lies outside the image and is drawn at its edge: %s", label, dict(box))
     left, top = (int(min(max(round(side), 0), end - 1)) for side, end in zip((x0, y0), size, strict=True))
     right, bottom = (int(min(round(side), end)) for side, end in zip((x1, y1), size, strict=True))
     return left, top, max(left + 1, right), max(top + 1, bottom)
 
 
 def _outline(draw: ImageDraw.ImageDraw, box: Sequence[int], colour: str, width: int) -> None:
-    """A border inside its box, with a dark line along its inner side so that it shows on bone and on the wash.
-
-    Boxes exclude their right and bottom; Pillow's rectangles include them.
-    """
+    """Draw a border inside a box, with a dark inner line; Pillow's rectangles include right and bottom."""
     x0, y0, x1, y1 = box
     width = min(width, max(1, min(x1 - x0, y1 - y0) // 4))
     dark = max(1, width // 3)
@@ -468,7 +454,7 @@ def _outline(draw: ImageDraw.ImageDraw, box: Sequence[int], colour: str, width: 
 def _fit_labels(
     findings: Sequence[Mapping[str, Any]], boxes: np.ndarray, picture: tuple[int, int], size: int
 ) -> tuple[list[np.ndarray | None], list[str], ImageFont.FreeTypeFont]:
-    """Places, texts and font of the boxes' labels, in the largest text that leaves room for all."""
+    """Places, texts and font of the boxes' labels, in the largest size at which all fit."""
     border = _line(size) + max(1, _line(size) // 3)
     sizes = sorted({max(MIN_TEXT, round(size * share)) for share in (1.0, 0.8, 0.65)} | {MIN_TEXT}, reverse=True)
     for text_size in sizes:
@@ -488,7 +474,7 @@ def _pad(font: ImageFont.FreeTypeFont) -> int:
 
 
 def _text_of(finding: Mapping[str, Any], font: ImageFont.FreeTypeFont, room: float) -> str:
-    """Label and score; a name longer than the room loses its end."""
+    """Label and score; a name that is too long is truncated."""
     score = f" {finding['score']:.2f}"
     return _shortened(finding["label"], font, room - font.getlength(score)) + score
 
@@ -508,22 +494,22 @@ def place_labels(
     border: int,
     spare_borders: bool = True,
 ) -> list[np.ndarray | None]:
-    """Choose where the labels of boxes stand, one after the other.
+    """Choose the places of the boxes' labels, one after the other.
 
-    A place lies inside the picture, off the borders of all boxes and clear of the labels before it. Among those the
-    cheapest is taken: close to its box (a label's height away costs 1), outside it (6 for a label wholly inside) and
-    outside the others (3), above rather than below rather than beside it, from its left edge.
+    A place lies inside the picture and overlaps neither box borders nor earlier labels. The cheapest such place is
+    taken: near its box (1 per label height of distance), outside it (6 if completely inside) and outside other boxes
+    (3), preferably above, then below, then beside it, aligned with its left edge.
 
     Args:
         sizes: Width and height of each label, in pixels of the picture.
         boxes: `(n, 4)` int, xyxy in pixels of the picture, right and bottom exclusive, one for each label.
         picture: Width and height.
         border: Thickness of the boxes' borders, inside the boxes.
-        spare_borders: Whether a label without a place off all borders is left out, and with it those after it; else
-            it stands where it covers the least of them.
+        spare_borders: Whether to omit a label that cannot avoid all borders, and those after it; otherwise it is
+            placed where it covers least of them.
 
     Returns:
-        For each label `(4,)` int, xyxy, right and bottom exclusive, or None where no place is left.
+        For each label `(4,)` int, xyxy, right and bottom exclusive, or None if there is no place.
     """
     places: list[np.ndarray | None] = []
     taken = np.empty((0, 4), dtype=np.int64)
@@ -545,7 +531,7 @@ def place_labels(
 
 
 def _candidates(size: tuple[int, int], box: np.ndarray, picture: tuple[int, int], border: int) -> np.ndarray:
-    """Places `(k, 4)` inside the picture: flush with the box's sides, and on a grid everywhere."""
+    """Places `(k, 4)` inside the picture: aligned with the box's sides, and on a grid."""
     starts = []
     for length, low, high, end, step in zip(size, box[:2], box[2:], picture, (size[0] // 2, size[1]), strict=True):
         flush = [low - length, low, low + border, high - length - border, high - length, high]
@@ -581,7 +567,7 @@ def _gaps(places: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def _shortest(place: np.ndarray, box: np.ndarray) -> list[tuple[float, float]]:
-    """Ends of the shortest line from a label to its box; where sides face each other, from their common middle."""
+    """Ends of the shortest line from a label to its box, from the middle of facing sides."""
     ends = []
     for axis in (0, 1):
         low, high = max(place[axis], box[axis]), min(place[axis + 2], box[axis + 2])
@@ -610,7 +596,7 @@ def _ink_on(colour: str) -> str:
 
 
 def _with_bar(picture: Image.Image, finding: Mapping[str, Any], vmax: float | None, size: int) -> Image.Image:
-    """The picture on a strip with a title, the scale from end to end, and its values."""
+    """The picture above a strip with a title, the colour scale and its values."""
     top = _top(finding, vmax)
     peak = float(np.max(finding["map"]))
     if vmax is None:
@@ -639,7 +625,7 @@ def _with_key(
     levels: Sequence[float],
     size: int,
 ) -> Image.Image:
-    """The picture on a strip that says, for each finding, at which values its lines run."""
+    """The picture above a strip with the contour levels of each finding."""
     font, row = _font(size), round(1.6 * size)
     strip = Image.new("RGB", (picture.width, row * len(colours) + size))
     draw = ImageDraw.Draw(strip)
@@ -657,7 +643,7 @@ def _with_key(
 
 
 def _with_names(picture: Image.Image, left_out: Sequence[Mapping[str, Any]], size: int) -> Image.Image:
-    """The picture on a strip that counts findings whose boxes are not drawn, and names as many as three lines hold."""
+    """The picture above a strip of up to three lines that counts and names the findings not drawn."""
     font, row = _font(size), round(1.4 * size)
     room = picture.width - 2 * size
     count = "1 more finding is" if len(left_out) == 1 else f"{len(left_out)} more findings are"

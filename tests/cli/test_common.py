@@ -67,9 +67,9 @@ def test_predict_warns_of_what_looks_wrong_or_refuses_it(tiny_checkpoint, tmp_pa
     warning = "warning: 1 of the images predicted now do not look like a frontal chest radiograph"
     assert warning in capsys.readouterr().err
     assert main([*words, "--output-dir", str(tmp_path / "refused"), "--radiograph-check", "refuse"]) == 1
-    assert "noise.png: `noise.png` must be a whole frontal" in capsys.readouterr().err
+    assert "noise.png: `noise.png` does not look like a frontal" in capsys.readouterr().err
     reason = json.loads((tmp_path / "refused" / "failed.jsonl").read_text())["reason"]
-    assert reason.startswith("`noise.png` must be a whole frontal chest radiograph")
+    assert reason.startswith("`noise.png` does not look like a frontal chest radiograph")
     assert main([*words, "--output-dir", str(tmp_path / "other"), "--radiograph-check", "maybe"]) == 1
     assert "`radiograph_check` must be one of warn, refuse, off, got 'maybe'" in capsys.readouterr().err
 

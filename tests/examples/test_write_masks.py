@@ -225,7 +225,7 @@ def test_a_model_that_crops_the_image_is_refused(run, images, segformer, tmp_pat
     SegformerImageProcessor(size={"height": 64, "width": 64}, do_center_crop=True).save_pretrained(folder)
     status, _, err = run(images, tmp_path / "masks", "--model", folder)
     assert status == 1
-    assert "whole image" in err
+    assert "complete image" in err
 
 
 def test_pickled_weights_are_refused(run, images, segformer, tmp_path):

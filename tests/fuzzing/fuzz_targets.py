@@ -2,8 +2,8 @@
 """What is fuzzed: each reader as a function of bytes, and the judgement of what comes out of it.
 
 A reader may read an input or refuse it with an error of its own: ValueError, TypeError, ImportError or OSError (with
-FileNotFoundError), whose words are "... must be X, got Y. Do Z.". Everything else is a finding. What the libraries
-above us parse, transformers' JSON and argparse's words, may be refused in their words.
+FileNotFoundError), whose words are "... must be X, got Y. Do Z." or "No such file: X". Everything else is a finding.
+What the libraries above us parse, transformers' JSON and argparse's words, may be refused in their words.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from clarity_hf.image_reading import read_image
 from clarity_hf.training.runs import parse_arguments
 
 ERRORS = (ValueError, TypeError, OSError, ImportError)
-OUR_WORDS = re.compile(r".* must .+, got .*[.?!] \S.*", re.DOTALL)
+OUR_WORDS = re.compile(r".* must .+, got .*[.?!] \S.*|No such file: .+", re.DOTALL)
 
 
 @dataclasses.dataclass

@@ -96,6 +96,7 @@ def test_any_bytes_are_read_or_refused(folder):
     [
         (ValueError("`image` must be one image, got 2 frames. Pass them one by one."), True),
         (FileNotFoundError("`table` must be a file, got nothing at x. Check the path."), True),
+        (FileNotFoundError("No such file: x.png"), True),
         (ValueError("cannot reshape array"), False),
         (KeyError("`image` must be one image, got 2 frames. Pass them one by one."), False),
         (RecursionError("maximum recursion depth exceeded"), False),

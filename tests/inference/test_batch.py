@@ -282,7 +282,7 @@ def test_what_looks_wrong_is_refused_where_asked_and_named_with_the_reason(pipel
     assert (summary.predicted, summary.failed, summary.warned) == (1, 2, 0)
     assert predicted(out) == ["good.png"]
     failed = {record["image"]: record["reason"] for record in lines(out / "failed.jsonl")}
-    assert "`noise.png` must be a whole frontal chest radiograph" in failed["noise.png"]
+    assert "`noise.png` does not look like a frontal chest radiograph" in failed["noise.png"]
     assert "looks like a radiograph with dark bones" in failed["dark.png"]
     with pytest.raises(ValueError, match='radiograph_check "refuse" there, "off" now'):
         predict_images(pipeline, found, out, radiograph_check="off")
@@ -409,7 +409,7 @@ def test_what_the_radiograph_check_says_stands_in_dicom_results(pipeline, tmp_pa
     assert (summary.predicted, summary.failed) == (0, 1)
     (report,) = (tmp_path / "refused" / "dicom").iterdir()
     assert report.name == "dark.report.dcm"
-    assert "The image was not analysed: `image` must be a whole frontal" in pydicom.dcmread(report).to_json()
+    assert "The image was not analysed: `image` does not look like a frontal" in pydicom.dcmread(report).to_json()
 
 
 def test_a_lateral_view_gets_a_report_that_it_was_not_analysed(pipeline, image, tmp_path):

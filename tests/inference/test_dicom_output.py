@@ -367,7 +367,7 @@ def test_segmentations_say_what_they_lack(image, findings, values, level, messag
 
 def test_calls_that_make_no_sense_are_refused(image, pixels):
     findings = findings_of(SIZE)
-    with pytest.raises(ValueError, match=r"`kinds` must be of report, .*, got sr"):
+    with pytest.raises(ValueError, match=r"`kinds` must be some of report, .*, got sr"):
         write_dicom_results(image, pixels, findings, MODEL, kinds=["sr"])
     with pytest.raises(ValueError, match="`stem` must be a file name"):
         write_dicom_results(image, pixels, findings, MODEL, stem="../image")

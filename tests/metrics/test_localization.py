@@ -303,7 +303,7 @@ def test_a_map_is_measured_beside_boxes(boxes):
 
 
 def test_thresholds_must_be_shares():
-    with pytest.raises(ValueError, match=r"`own_threshold` must be inside \(0, 1\), got 1.0. Give a share"):
+    with pytest.raises(ValueError, match=r"`own_threshold` must be inside \(0, 1\), got 1.0. Pass a share"):
         measure(step_map(), TARGET, own_threshold=1.0)
     with pytest.raises(ValueError, match=r"`candidates` must be inside \(0, 1\), got 0"):
         tune_map_thresholds([], 1, candidates=(0, 0.5))

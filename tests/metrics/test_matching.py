@@ -67,16 +67,16 @@ def test_thresholds_that_records_do_not_hold_are_refused():
     assert threshold_columns([0.05, 0.30000000001], 2).tolist() == [0, 5]
     with pytest.raises(ValueError, match=r"`thresholds` must be among the 19 of MAP_THRESHOLDS.* got 0.33. Records"):
         t_iou([image("a")], [0.5, 0.33])
-    with pytest.raises(ValueError, match=r"`thresholds` must be \(2,\), got \(3,\). Give one per finding"):
+    with pytest.raises(ValueError, match=r"`thresholds` must be \(2,\), got \(3,\). Pass one per finding"):
         t_iou([image("a")], [0.5] * 3)
     with pytest.raises(ValueError, match=r"`score_thresholds` must be \(2,\), got \(1,\)"):
         t_iou([image("a")], score_thresholds=[0.5])
 
 
 def test_records_must_agree_on_the_findings():
-    with pytest.raises(ValueError, match="`records` must be of images with one number of findings, got no images"):
+    with pytest.raises(ValueError, match="`records` must all have the same number of findings, got no images"):
         t_iou([])
-    with pytest.raises(ValueError, match=r"got \[2, 3\]. Evaluate them by one method"):
+    with pytest.raises(ValueError, match=r"got \[2, 3\]. Evaluate them with one method"):
         t_iou([image("a"), image("b", scores=(0, 0, 0))])
 
 

@@ -75,13 +75,13 @@ class StorageDestination:
         return cls(found[1].strip(), found[2].strip("[]"), int(found[3]), calling_title, tls)
 
     def send(self, files: Sequence[Path]) -> Iterator[str]:
-        """As in [`Destination`].
+        """Send files and report the outcome of each in turn, see [`Destination`].
 
         Args:
-            files: As there.
+            files: DICOM files.
 
         Returns:
-            As there.
+            For each file the reason why it was not accepted, empty if it was.
         """
         import pynetdicom
 
@@ -90,7 +90,7 @@ class StorageDestination:
         entity.connection_timeout = self.timeout_s
         for sop_class in RESULT_CLASSES:
             entity.add_requested_context(sop_class, [_EXPLICIT, _IMPLICIT])
-        # A context of its own: of several syntaxes in one a peer accepts a single one.
+        # A separate context, because a peer accepts only one of several syntaxes in a context.
         entity.add_requested_context(RESULT_CLASSES[-1], _JPEG_2000)
         tls = None if self.tls is None else (self.tls, self.host)
         link = entity.associate(self.host, self.port, ae_title=self.ae_title, tls_args=tls)
@@ -135,7 +135,7 @@ class WebDestination:
 
     Attributes:
         url: Root of its services, such as `https://pacs/dicom-web`.
-        token: Bearer token, where one is needed.
+        token: Bearer token, if one is needed.
         timeout_s: Seconds to wait for a response.
     """
 
@@ -151,13 +151,13 @@ class WebDestination:
         return DICOMwebClient(self.url, headers=headers, timeout=self.timeout_s)
 
     def send(self, files: Sequence[Path]) -> Iterator[str]:
-        """As in [`Destination`].
+        """Send files and report the outcome of each in turn, see [`Destination`].
 
         Args:
-            files: As there.
+            files: DICOM files.
 
         Returns:
-            As there.
+            For each file the reason why it was not accepted, empty if it was.
         """
         import pydicom
         import requests
@@ -169,7 +169,7 @@ class WebDestination:
                 failed = answer.get("FailedSOPSequence") or ()
                 yield f"reason 0x{int(failed[0].get('FailureReason') or 0):04X}" if failed else ""
             except requests.RequestException as error:
-                yield type(error).__name__  # its words may hold UIDs
+                yield type(error).__name__  # its message may contain UIDs
 
     def images(self, days: int, known: Callable[[str], bool]) -> Iterator[tuple[str, str, bytes]]:
         """Images of the last days that are not known yet, by QIDO-RS and WADO-RS.

@@ -46,7 +46,7 @@ class Localized:
     Attributes:
         state: `done`, `refused` (not a radiograph that can be analysed, or unlike one) or `failed`.
         reason: Why it was refused or failed, or the warning about it, without a patient's name.
-        datasets: Results; of a refused file the report about it, where one was wanted and could be made.
+        datasets: Results; for a refused file the report about it, if requested and possible.
     """
 
     state: str
@@ -56,13 +56,13 @@ class Localized:
 
 @dataclass(frozen=True)
 class DicomResultWriter:
-    """Writes a pipeline's findings in DICOM images as DICOM objects.
+    """Writes a pipeline's findings as DICOM objects.
 
     Attributes:
         pipeline: Its model is hashed once.
-        model_name: What results call it; no path.
+        model_name: Name of the model in results; not a path.
         threshold: Score in [0, 1] from which a finding is present, instead of the config's thresholds.
-        kinds: Of `KINDS`.
+        kinds: Some of `KINDS`.
 
     Raises:
         ValueError: A kind is unknown.
@@ -96,12 +96,12 @@ class DicomResultWriter:
         """Write the results of one image.
 
         Args:
-            header: Of the image.
+            header: Header of the image.
             pixels: `(H, W)` in [0, 255], as the model saw it.
-            findings: What the pipeline's `postprocess` gave for the outputs.
-            outputs: Of the pipeline's `forward`, of this image alone.
-            folder: Where files are written, if anywhere.
-            stem: Start of their names.
+            findings: Result of the pipeline's `postprocess` for the outputs.
+            outputs: Result of the pipeline's `forward` for this single image.
+            folder: Folder for the files; None writes none.
+            stem: Start of the file names.
             doubt: As in `write_structured_report`.
 
         Raises:
@@ -123,12 +123,12 @@ class DicomResultWriter:
         )
 
     def refuse(self, header: Dataset, reason: str, file: str | os.PathLike | None = None) -> Dataset:
-        """Write a report that says why an image was not analysed.
+        """Make a report that states why an image was not analysed.
 
         Args:
-            header: Of the image.
-            reason: In words, without a patient's name or number; what is not ASCII in it is replaced.
-            file: Where the report is written, if anywhere.
+            header: Header of the image.
+            reason: Text without a patient's name or number; non-ASCII characters are replaced.
+            file: Path of the report; None does not write it.
 
         Returns:
             The report.
@@ -142,15 +142,15 @@ class DicomResultWriter:
         return report
 
     def localize(self, path: str | os.PathLike, radiograph_check: str = "warn", reports: bool = True) -> Localized:
-        """Read one DICOM file, localize its findings and make its results. Errors of the file are in the outcome.
+        """Read one DICOM file, localize its findings and make its results; errors of the file are in the outcome.
 
         Args:
-            path: Of the file.
-            radiograph_check: What follows where it does not look like a frontal chest radiograph: warn, refuse or off.
-            reports: Whether an image that is refused gets a report that says so.
+            path: Path of the file.
+            radiograph_check: `warn`, `refuse` or `off`, see [`check_mode`].
+            reports: Whether a refused image gets a report.
 
         Raises:
-            ValueError: `radiograph_check` is no mode.
+            ValueError: `radiograph_check` is unknown.
         """
         check_mode(radiograph_check)
         try:
@@ -166,12 +166,12 @@ class DicomResultWriter:
             findings = self.pipeline.postprocess(outputs, threshold=self.threshold)
             results = self.write(image.dataset, pixels, findings, outputs, doubt=doubt)
             return Localized("done", doubt, tuple(results.datasets.values()))
-        except MemoryError:  # no fault of the file's
+        except MemoryError:  # not the file's fault
             raise
-        except (ValueError, TypeError, ImportError, FileNotFoundError) as error:  # their words name no patient
+        except (ValueError, TypeError, ImportError, FileNotFoundError) as error:  # these messages name no patient
             reason = str(error).replace(os.fspath(path), "image")
             return Localized("refused", reason, self._refusal(path, reason) if reports else ())
-        except Exception as error:  # of a broken file a library may raise anything, and quote anything
+        except Exception as error:  # for a broken file a library may raise, and quote, anything
             return Localized("failed", f"an unexpected {type(error).__name__}", ())
 
     def _refusal(self, path: str | os.PathLike, reason: str) -> tuple[Dataset, ...]:
@@ -182,7 +182,7 @@ class DicomResultWriter:
             return ()
 
     def _with_stored_maps(self, findings: list[dict[str, Any]], outputs: ModelOutput) -> list[dict[str, Any]]:
-        """The findings, the present ones with their maps as results store them: no map of the image's size is made."""
+        """Findings, the present ones with maps at stored size, computed without maps of the image's size."""
         present = [finding["label"] for finding in findings if finding["present"]]
         if not present:
             return findings
@@ -202,19 +202,19 @@ class DicomResultWriter:
 
 
 def doubt_about(reason: str) -> str:
-    """What results say of an image that did not pass the radiograph check.
+    """Warning in the results of an image that did not pass the radiograph check.
 
     Args:
-        reason: What it looks like, as the `reason` of a [`RadiographVerdict`] says.
+        reason: `reason` of its [`RadiographVerdict`].
     """
-    return f"Check: this looks like {reason}, not like a whole frontal chest radiograph"
+    return f"Check: this looks like {reason}, not like a frontal chest radiograph"
 
 
 def header_of(path: str | os.PathLike) -> Dataset | None:
     """Header of a DICOM file that could not be read as an image, for the report about it; None if it lacks one.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
     """
     import pydicom
     from pydicom.errors import InvalidDicomError

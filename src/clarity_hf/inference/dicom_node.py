@@ -3,7 +3,7 @@
 
 Three threads share the queue ([`DicomQueue`]): the Storage SCP acknowledges an image once it is on the disk, the
 worker analyses images of studies that have settled, and the sender sends results to the destination until they are
-accepted, waiting longer after each failure. No image stops the node, and a killed node resumes where it was.
+accepted, waiting longer after each failure. No image stops the node, and a killed node resumes where it left off.
 
 Logs are lines of JSON. They name images by their number in the queue, peers by title and address, and no patient.
 
@@ -71,22 +71,22 @@ _IDLE_S = 0.2
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """How a node is reached and what it does.
+    """Network and processing settings of a node.
 
     Attributes:
         folder: Folder of its queue.
         ae_title: Its AE title, which callers must use.
         host: Address on which it listens for DICOM.
-        port: Port there; 0 takes a free one.
+        port: Port; 0 selects a free one.
         titles: AE titles that may call; all if empty.
         addresses: Addresses or networks, such as `10.1.0.0/16`, that may connect; all if empty.
         settle_s: Seconds without a new image after which a study is analysed.
         max_bytes: Limit of waiting images and results together.
         radiograph_check: As in `DicomResultWriter.localize`.
-        refusal_reports: Whether images that are refused get a report.
+        refusal_reports: Whether refused images get a report.
         http_port: Port of health and counters on this machine; `None` for no such page.
         tls: TLS context of connections from callers.
-        polled: DICOMweb server that is also asked for new images.
+        polled: DICOMweb server that is also polled for new images.
         poll_s: Seconds between these requests.
 
     Raises:
@@ -118,7 +118,7 @@ class NodeSettings:
             ipaddress.ip_network(address, strict=False)
         if self.host not in _LOOPBACK and not (self.titles or self.addresses):
             raise ValueError(
-                f"`titles` or `addresses` must be given where others reach the node, got host '{self.host}' and none. "
+                f"`titles` or `addresses` must be given if others reach the node, got host '{self.host}' and none. "
                 "Name who may call."
             )
 
@@ -129,7 +129,7 @@ class DicomNode:
     Args:
         writer: Model and kinds of results.
         destination: Where results are sent.
-        settings: How the node is reached and what it does.
+        settings: Network and processing settings.
 
     Raises:
         BlockingIOError: Another node uses the folder.
@@ -270,7 +270,7 @@ class DicomNode:
             return _IDLE_S
         try:
             self._analyse(image)
-        except (OSError, MemoryError):  # such as a full disk, which is no fault of the image's
+        except (OSError, MemoryError):  # such as a full disk, not the image's fault
             self.queue.put_back(image)
             raise
         return 0.0
@@ -323,7 +323,7 @@ def _listening(node: DicomNode) -> Any:
             return connection, address
 
         def shutdown(self) -> None:
-            """Stop serving; pynetdicom's own method needs a server that `start_server` made."""
+            """Stop serving; pynetdicom's own method needs a server created by `start_server`."""
             BaseServer.shutdown(self)
 
         def verify_request(self, request: Any, client_address: Any) -> bool:
@@ -360,7 +360,7 @@ def _listening(node: DicomNode) -> Any:
 
 @contextlib.contextmanager
 def _status_page(node: DicomNode, port: int) -> Iterator[None]:
-    """Health and counters, for this machine alone."""
+    """Health and counters, for this machine only."""
     from prometheus_client import CollectorRegistry, MetricsHandler
     from prometheus_client.core import GaugeMetricFamily
 

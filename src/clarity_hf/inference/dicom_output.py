@@ -1,13 +1,13 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Findings as DICOM objects for a PACS: a report, marks, segmentations and an overlay.
 
-Every object joins the study of its image in a series of its own, refers to the image by its UIDs, and states in
-ContentQualification, SeriesDescription and text that it is the output of software for research, not for diagnosis.
-Patient, study and request are copied from the image unchanged, right or wrong, so that a PACS files both together.
+Every object joins the study of its image in a new series, refers to the image by its UIDs, and states in
+ContentQualification, SeriesDescription and text that it is output of research software, not for diagnosis. Patient,
+study and request are copied from the image unchanged, mistakes included, so that a PACS files both together.
 [`dicom_source`][clarity_hf.inference.dicom_source] defines UIDs and times.
 
 Coordinates need no conversion: DICOM's image-relative coordinates have their origin at the top left corner of the top
-left pixel, as boxes have here (DICOM PS3.3 C.18.6.1).
+left pixel, like boxes here (DICOM PS3.3 C.18.6.1).
 
 Maps are stored at an eighth of the image's rows and columns, which is more than the model resolves, and edge to edge
 with the image. Overlays are compressed losslessly by JPEG 2000. Segmentations are not compressed: few viewers decode
@@ -61,7 +61,7 @@ KINDS = ("report", "presentation", "boxes", "regions", "probabilities", "overlay
 """Kinds of `write_dicom_results`: a structured report, marks for a viewer, three segmentations, a picture."""
 
 DEFAULT_KINDS = ("report", "presentation", "probabilities", "overlay")
-"""Kinds made by default. Report and marks hold the boxes; as masks of the image's size they would be the largest."""
+"""Kinds made by default. Report and presentation contain the boxes; as full-size masks they would be the largest."""
 
 MAX_OVERLAY_SIDE = 1024
 """Overlays are reduced to this many pixels on the longer side."""
@@ -75,9 +75,9 @@ class DicomResults:
     """DICOM objects made from one image.
 
     Attributes:
-        datasets: By kind, in the order asked for.
-        files: By kind, where each was written; empty without a folder.
-        left_out: By kind that was asked for and not made, why.
+        datasets: By kind, in the requested order.
+        files: Paths by kind; empty without a folder.
+        left_out: By kind that was requested but not made, the reason.
     """
 
     datasets: dict[str, Any]
@@ -99,23 +99,22 @@ def write_dicom_results(
     """Make several objects of one image's findings.
 
     Args:
-        dataset: The image's header, as `pydicom.dcmread` gives it, with or without its pixel data. Left as it is.
+        dataset: The image's header, as `pydicom.dcmread` returns it, with or without its pixel data; not modified.
         pixels: `(H, W)` in [0, 255], the image as the model saw it, for the overlay; of the header's rows and columns.
         findings: Result of the pipeline for this image; with `return_maps=True` for `regions` and `probabilities`, or
             with maps of [`stored_map_size`].
         model: The model that made them.
-        folder: Where `STEM.KIND.dcm` are written, made if needed; without it nothing is written.
-        kinds: Of `KINDS`. `boxes`, `regions` and `probabilities` are the `values` of `write_segmentation`.
-        stem: Start of the file names; the caller's, so that no UID gets into them unasked.
-        options: Of all objects.
+        folder: Folder for `STEM.KIND.dcm`, created if needed; None writes nothing.
+        kinds: Some of `KINDS`. `boxes`, `regions` and `probabilities` are the `values` of `write_segmentation`.
+        stem: Start of the file names, chosen by the caller so that they contain no UID.
+        options: Options of all objects.
 
     Returns:
-        The objects; a segmentation with nothing to show (no finding is present, or there are no maps) is left out with
-        the reason.
+        The objects; a segmentation without content (no present finding, or no maps) is left out with the reason.
 
     Raises:
         ImportError: The extra `dicom` is not installed.
-        ValueError: A kind is unknown, or the header or the findings are not what `write_structured_report` takes.
+        ValueError: A kind is unknown, or the header or the findings are not accepted by `write_structured_report`.
     """
     check_kinds(kinds)
     if Path(stem).name != stem or stem in (".", ".."):
@@ -144,14 +143,14 @@ def check_kinds(kinds: Sequence[str]) -> None:
     """Refuse unknown kinds of results.
 
     Args:
-        kinds: Of `KINDS`.
+        kinds: Some of `KINDS`.
 
     Raises:
         ValueError: One is unknown.
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
-        raise ValueError(f"`kinds` must be of {', '.join(KINDS)}, got {', '.join(unknown)}. Correct the name.")
+        raise ValueError(f"`kinds` must be some of {', '.join(KINDS)}, got {', '.join(unknown)}. Correct the name.")
 
 
 def stored_map_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -173,24 +172,24 @@ def write_segmentation(
     values: Literal["boxes", "regions", "probabilities"] = "boxes",
     options: ResultOptions = DEFAULT_OPTIONS,
 ) -> Dataset:
-    """Make a segmentation with a segment for each present finding.
+    """Make a segmentation with one segment per present finding.
 
     Args:
         dataset: As in `write_structured_report`.
         findings: Result of the pipeline for this image.
-        model: What made them.
-        values: What the pixels are.
-            - `"boxes"`: BINARY, of the image's rows and columns: 1 in every pixel that one of the finding's boxes
-              touches.
+        model: The model that made them.
+        values: Meaning of the pixels.
+            - `"boxes"`: BINARY, at the size of the image: 1 in every pixel that one of the finding's boxes touches.
             - `"regions"`: BINARY, of [`stored_map_size`]: 1 where the finding's map is above its share of the peak.
             - `"probabilities"`: FRACTIONAL of type PROBABILITY, 8 bit, of [`stored_map_size`]: the map divided by its
-              peak, so that 1 (stored as 255) is the peak and a box of the pipeline encloses what is above
-              `map_threshold`. It is no calibrated probability of a pixel; the finding's own one is in the report.
+              peak, so that 1 (stored as 255) is the peak and a box of the pipeline encloses values above
+              `map_threshold`. It is not a calibrated probability per pixel; the finding's probability is in the
+              report.
         options: UIDs, time, warning, and for `"regions"` the thresholds of maps.
 
     Returns:
-        A `highdicom.seg.Segmentation` of one frame a segment, edge to edge with the image. Where the image gives its
-        spacing, PixelSpacing of a reduced one is that of its own pixels; without, the ratio of rows says it.
+        A `highdicom.seg.Segmentation` with one frame per segment, covering exactly the image. If the image has a
+        spacing, PixelSpacing is that of the segmentation's own pixels.
 
     Raises:
         ImportError: The extra `dicom` is not installed.
@@ -203,7 +202,7 @@ def write_segmentation(
     hd, codes = highdicom_and_codes()
     reason = _nothing_to_segment(findings, values)
     if reason:
-        raise ValueError(f"`findings` must hold something to segment, got a result where {reason}. Leave it out.")
+        raise ValueError(f"`findings` must contain something to segment, got a result where {reason}. Leave it out.")
     shown = quantised([finding for finding in findings if _is_shown(finding, values)])
     content = content_hash(shown, maps_of=None if values == "boxes" else lambda finding: True)
     levels = options.map_thresholds if values == "regions" else None
@@ -225,7 +224,7 @@ def write_segmentation(
         omit_empty_frames=False,
         **source.arguments(),
     )
-    # highdicom draws this UID at random; the same content must be the same object.
+    # highdicom makes this UID at random, but equal content must give an equal object.
     organization = uid_of("dimensions", document.SOPInstanceUID)
     document.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
     for index in document.DimensionIndexSequence:
@@ -243,20 +242,20 @@ def write_secondary_capture(
     heat_of: str | None = None,
     options: ResultOptions = DEFAULT_OPTIONS,
 ) -> Dataset:
-    """Make a colour picture of the image with its boxes, and a strip with the notice below it.
+    """Make a colour picture of the image with its boxes, and the notice in a strip below.
 
     Args:
         dataset: As in `write_structured_report`.
         pixels: `(H, W)` in [0, 255], bones bright; of the header's rows and columns.
         findings: Result of the pipeline for this image.
-        model: What made them.
-        heat_of: Label of the finding whose map is laid over the image, as in `draw_findings`.
+        model: The model that made them.
+        heat_of: Label of the finding whose map is drawn, as in `draw_findings`.
         options: UIDs, time and warning.
 
     Returns:
         A `highdicom.sc.SCImage`, RGB, at most `MAX_OVERLAY_SIDE` pixels plus the strip. Its pixels are not the image's
-        and have no spacing. BurnedInAnnotation, which states whether text names the patient, is copied from the image
-        or left out, as nothing drawn here does.
+        and have no spacing. BurnedInAnnotation, which states whether text identifies the patient, is copied from the
+        image or omitted, because the text drawn here does not.
 
     Raises:
         ImportError: The extra `dicom` is not installed.
@@ -282,13 +281,13 @@ def write_secondary_capture(
         photometric_interpretation="YBR_RCT",
         bits_allocated=8,
         coordinate_system="PATIENT",
-        patient_orientation=("L", "F"),  # highdicom insists on one; the image's own follows
+        patient_orientation=("L", "F"),  # required by highdicom; replaced by the image's own below
         **source.arguments() | {"transfer_syntax_uid": _JPEG_2000_LOSSLESS},
     )
-    document["PixelData"].is_undefined_length = True  # unasked, pynetdicom would send fragments under a length
+    document["PixelData"].is_undefined_length = True  # otherwise pynetdicom would send fragments with a defined length
     if dataset.get("BodyPartExamined"):
         document.BodyPartExamined = dataset.BodyPartExamined
-    if dataset.get("BodyPartExamined") != "CHEST":  # no pair; of what else or nothing is named, it is asked for
+    if dataset.get("BodyPartExamined") != "CHEST":  # validators require it for all other parts, and for none
         document.Laterality = dataset.get("Laterality") or ""
     document.ConversionType = "WSD"
     document.DerivationDescription = f"Boxes of findings drawn over the image. {source.notice}"
@@ -332,14 +331,14 @@ def _segment(hd: Any, codes: Any, number: int, finding: Mapping[str, Any], sourc
 
 
 def _is_shown(finding: Mapping[str, Any], values: str) -> bool:
-    """Whether a present finding has what its segment is made of."""
+    """Whether a present finding has the boxes or map for its segment."""
     if values == "boxes":
         return finding["present"] and bool(finding["boxes"])
     return finding["present"] and "map" in finding and float(np.max(finding["map"])) > 0
 
 
 def _nothing_to_segment(findings: Findings, values: str) -> str:
-    """Why there is no segmentation, or nothing."""
+    """Why there is no segmentation; empty if there is one."""
     if any(_is_shown(finding, values) for finding in findings):
         return ""
     if not any(finding["present"] for finding in findings):
@@ -385,7 +384,7 @@ def _mask(
 
 def _place(document: Any, source: ResultSource) -> None:
     """Give the segmentation its pixel spacing, if the image has one."""
-    # highdicom does not read a spacing without a slice thickness, which a projection lacks: 1 mm stands for none.
+    # highdicom does not read a spacing without a slice thickness, which a projection lacks: 1 mm is a placeholder.
     spacing = source.spacing()
     if spacing is None:
         return
@@ -396,7 +395,7 @@ def _place(document: Any, source: ResultSource) -> None:
 
 
 def _overlay(pixels: np.ndarray, findings: Findings, heat_of: str | None) -> Image.Image:
-    """The findings over the image, reduced before anything is drawn."""
+    """Draw the findings over the image, which is reduced first."""
     image = Image.fromarray(np.asarray(pixels).round().astype(np.uint8))
     height, width = image.size[1], image.size[0]
     if max(image.size) > MAX_OVERLAY_SIDE:

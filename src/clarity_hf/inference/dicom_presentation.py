@@ -2,7 +2,7 @@
 """Findings as a DICOM presentation state: boxes and labels that a viewer lays over the image itself.
 
 The image looks as it does without: its own modality and VOI transformations, polarity and displayed area are repeated.
-Coordinates of unit PIXEL have their origin at the top left corner of the top left pixel, as boxes have here (DICOM
+Coordinates of unit PIXEL have their origin at the top left corner of the top left pixel, like boxes here (DICOM
 PS3.3 C.10.5).
 
 Standard: DICOM PS3.3 A.33.1 (Grayscale Softcopy Presentation State), C.11.6 (presentation LUT).
@@ -52,13 +52,13 @@ def write_presentation_state(
     """Make a Grayscale Softcopy Presentation State with the boxes of present findings, their labels and the notice.
 
     Args:
-        dataset: The image's header, as `pydicom.dcmread` gives it, with or without its pixel data. Not changed.
+        dataset: The image's header, as `pydicom.dcmread` returns it, with or without its pixel data; not modified.
         findings: Result of the pipeline for this image; maps are not used.
-        model: What made them.
+        model: The model that made them.
         options: UIDs, time and warning.
 
     Returns:
-        The presentation state. Without a present finding it shows the notice alone.
+        The presentation state. Without a present finding it shows only the notice.
 
     Raises:
         ImportError: The extra `dicom` is not installed.
@@ -110,7 +110,7 @@ def _rectangle(box: Mapping[str, float]) -> Dataset:
 
 
 def _label(text: str, box: Mapping[str, float], size: tuple[int, int]) -> Dataset:
-    """Text above a box, or inside its upper edge where there is no room above; a letter is half as wide as high."""
+    """Text above a box, or inside its upper edge if there is no room above; a letter is half as wide as high."""
     height = max(1.0, _LABEL * max(size))
     width = min(size[1], height * (len(text) + 2) / 2)
     left = max(0.0, min(box["xmin"], size[1] - width))

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Queue of the DICOM node, of received images and unsent results: an SQLite file and DICOM files beside it.
+"""Queue of the DICOM node for received images and unsent results: an SQLite file and DICOM files.
 
 An image is *received*, then *done* (its results wait in the outbox), *refused* or *failed*. A result waits in the
 outbox until its destination has it. Every step is one transaction with full synchronisation, committed before it is
@@ -8,8 +8,8 @@ from the rows, and repeats a step rather than skip it. Results have the same UID
 receives one twice stores it once.
 
 The folder holds patients' images. Only its owner can read it; an image is removed once its results are made, a result
-once it was accepted. Rows hold UIDs, no names; those of finished images stay for `KEPT_DAYS`, so that an image that is
-sent again is not analysed again.
+once it was accepted. Rows contain UIDs but no names; those of finished images stay for `KEPT_DAYS`, so that an image
+that is sent again is not analysed again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ReceivedImage:
     """An image that waits to be analysed.
 
     Attributes:
-        id: Its number in the queue, the only name that logs give it.
+        id: Number in the queue, by which logs refer to it.
         file: Its path.
         attempts: Number of attempts to analyse it, this one included.
     """
@@ -88,7 +88,7 @@ class DicomQueue:
     """Received images and waiting results.
 
     Args:
-        folder: Folder of the queue, made if needed, for its owner alone.
+        folder: Folder of the queue, created if needed, accessible only to its owner.
         maker: Name of model and settings; an image that others analysed is analysed again.
         max_bytes: Limit of images and results together; more is not accepted.
         clock: Seconds since 1970.
@@ -110,7 +110,7 @@ class DicomQueue:
         self._remove_orphans()
 
     def close(self) -> None:
-        """Close the file; what waits stays."""
+        """Close the file; waiting images and results are kept."""
         with self._lock:
             self._connection.close()
 

@@ -60,14 +60,14 @@ def write_structured_report(
     """Make a TID 1500 measurement report (Comprehensive SR) of every finding, present or absent.
 
     A finding with boxes is one measurement group for each box (TID 1410), with the box as a closed polyline in pixels
-    of the image; a finding without is one group (TID 1501). Each group holds the finding's code, its probability
+    of the image; a finding without is one group (TID 1501). Each group contains the finding's code, its probability
     (DCM 122157, with `SCORE_DIGITS` decimals), its threshold (DCM 122411, exact in FloatingPointValue) and whether it
     is present or absent (DCM 121053, 121054). The report is preliminary, partial and unverified: nobody has read it.
 
     Args:
-        dataset: The image's header, as `pydicom.dcmread` gives it, with or without its pixel data. Not changed.
+        dataset: The image's header, as `pydicom.dcmread` returns it, with or without its pixel data; not modified.
         findings: Result of the pipeline for this image; maps are not used.
-        model: What made them.
+        model: The model that made them.
         options: UIDs, time and warning.
 
     Returns:
@@ -92,11 +92,11 @@ def write_refusal_report(
 ) -> Dataset:
     """Make a report that says that an image was not analysed, and why.
 
-    It has one group without a finding, which holds the summary "No algorithms succeeded; without findings" (DCM
+    It has one group without a finding, which contains the summary "No algorithms succeeded; without findings" (DCM
     111017, 111245), and the reason as a comment. Its series is that of the findings.
 
     Args:
-        dataset: The image's header, as `pydicom.dcmread` gives it, with or without its pixel data. Not changed.
+        dataset: The image's header, as `pydicom.dcmread` returns it, with or without its pixel data; not modified.
         reason: In words, without a patient's name or number.
         model: The model that would have analysed it.
         options: UIDs and time; the warning is the reason.
@@ -199,7 +199,7 @@ def _algorithm(model: ModelIdentity) -> list[Dataset]:
 
 
 def _said(finding: Mapping[str, Any], source: ResultSource, below: Sequence[Dataset] = ()) -> list[Dataset]:
-    """The content of a group about its finding; `below` holds what the probability was inferred from."""
+    """Content of a finding's group; `below` contains what the probability was inferred from."""
     presence = ("121053", "DCM", "Present") if finding["present"] else ("121054", "DCM", "Absent")
     probability = _number(("122157", "DCM", "Probability"), finding["score"])
     if below:

@@ -1,10 +1,10 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What all DICOM objects of one image share: who made them, UIDs, times, patient, study and request.
+"""What all DICOM objects of one image share: model, UIDs, times, patient, study and request.
 
-UIDs come from the image's SOP Instance UID, the weights, the version, the kind and the settings of `ModelIdentity`,
-or from the findings where the settings are unknown. Findings are rounded before they are hashed and written
-([`quantised`]), and times are the image's own, so that a second run writes the same bytes whatever its batches and
-processes. Other settings or weights make another instance, never other content under a known UID.
+UIDs are derived from the image's SOP Instance UID, the weights, the version, the kind and the settings of
+`ModelIdentity`, or from the findings if the settings are unknown. Findings are rounded before they are hashed and
+written ([`quantised`]), and times are the image's own, so that a second run writes the same bytes, whatever its
+batches and processes. Different settings or weights give another instance, never different content under a known UID.
 
 Standards: DICOM PS3.5 B.2 (UIDs), PS3.3 C.7.1 to C.7.5 (patient, study, series, equipment), C.12.1 (SOP common).
 """
@@ -38,7 +38,7 @@ NOTICE = "AI output, research use, not for diagnosis"
 MANUFACTURER = "clarity_hf"
 
 CODING_SCHEME = "99CLARITY"
-"""Private coding scheme of findings for which no code of a public one could be verified."""
+"""Private coding scheme for findings without a verified public code."""
 
 FINDING_CODES: dict[str, tuple[str, str, str]] = {
     "Atelectasis": ("46621007", "SCT", "Atelectasis"),
@@ -57,9 +57,9 @@ FINDING_CODES: dict[str, tuple[str, str, str]] = {
 """Code value, coding scheme and meaning of findings.
 
 Those of Effusion, Infiltration, Mass, Nodule, Pneumothorax, Edema and Fibrosis are in the DICOM standard's own tables
-(PS3.16); the other five are SNOMED CT concepts. Nodule is no "solitary nodule of lung": the finding does not say that
-it is alone. Pleural_Thickening, Hernia (of which kind, the labels do not say) and findings of own labels get a code of
-`CODING_SCHEME`."""
+(PS3.16); the other five are SNOMED CT concepts. Nodule is not coded as "solitary nodule of lung", because the finding
+does not imply that there is only one. Pleural_Thickening, Hernia (of which kind, the labels do not say) and findings
+of own labels get a code of `CODING_SCHEME`."""
 
 SERIES = {
     "report": (9801, "AI findings (report), not for diagnosis"),
@@ -72,7 +72,7 @@ SERIES = {
 """Number and description of the series of each kind."""
 
 LAYOUT = "2"
-"""Part of every UID, counted up when the same findings are written differently: a PACS keeps what it has under a UID,
+"""Part of every UID, incremented when the same findings are written differently: a PACS keeps what it has under a UID,
 so other content needs another one."""
 
 SCORE_DIGITS = 4
@@ -84,7 +84,7 @@ BOX_STEPS = 8
 UNDATED = datetime.datetime(1970, 1, 1)
 """Time of results of an image that has none."""
 
-# Attributes of type 2 that highdicom reads without asking whether they are there.
+# Attributes of type 2 that highdicom reads without checking that they exist.
 _EXPECTED = ("PatientID", "AccessionNumber", "StudyID")
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns", "Modality")
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
@@ -115,14 +115,14 @@ class ModelIdentity:
     """The model that made an object.
 
     Attributes:
-        name: Such as `clarity-s16-224`; at most 64 characters. It goes to the PACS: pass no path.
-        weights_hash: Hash of the weights, at most 64 characters; [`weights_digest`] makes one.
-        version: Of this package, by default the installed one; at most 64 characters.
+        name: Such as `clarity-s16-224`; at most 64 characters. It is sent to the PACS, so do not pass a path.
+        weights_hash: Hash of the weights, at most 64 characters; see [`weights_digest`].
+        version: Version of this package, by default the installed one; at most 64 characters.
         settings: Hash of everything else that decides the findings, such as thresholds and preprocessing, at most 64
-            characters. UIDs are derived from it, or from the findings where it is empty.
+            characters. UIDs are derived from it, or from the findings if it is empty.
 
     Raises:
-        ValueError: One of them is empty, too long, or holds what DICOM's short strings cannot.
+        ValueError: One of them is empty, too long, or has characters not allowed in DICOM's short strings.
     """
 
     name: str
@@ -146,7 +146,7 @@ class ModelIdentity:
         Args:
             model: A torch module, such as `pipeline.model`.
             name: As in the class.
-            settings: What else decides the findings, as JSON has it; its hash becomes `settings`.
+            settings: Everything else that decides the findings, as JSON values; its hash becomes `settings`.
         """
         from clarity_hf.fingerprints import weights_digest
 
@@ -157,7 +157,7 @@ class ModelIdentity:
 
 @dataclasses.dataclass(frozen=True)
 class ResultOptions:
-    """Choices that apply to every object made of one image.
+    """Options of all objects made from one image.
 
     Attributes:
         uids: `"same"` derives UIDs from the image, the model, the kind and the content, so that a second run makes the
@@ -181,19 +181,19 @@ class ResultOptions:
 
 
 DEFAULT_OPTIONS = ResultOptions()
-"""UIDs that a second run repeats, the image's own time, no warning."""
+"""Reproducible UIDs, the image's own time, no warning."""
 
 
 class ResultSource:
     """The image that an object is made from: its header for highdicom, the object's UIDs, its final attributes.
 
     Args:
-        dataset: The image's header, with or without its pixel data. Not changed.
-        model: What made the object.
+        dataset: The image's header, with or without its pixel data; not modified.
+        model: The model that made the object.
         kind: Key of `SERIES`.
         content: Hash of what the object shows, from [`content_hash`], for a model without known settings.
-        options: Of the object.
-        choices: Further choices of the caller; other choices make another instance.
+        options: Options of the object.
+        choices: Further choices of the caller; different choices give another instance.
 
     Raises:
         ValueError: The header lacks a UID, its rows or columns, or has several frames.
@@ -210,7 +210,7 @@ class ResultSource:
     ) -> None:
         missing = missing_attributes(dataset)
         if missing:
-            raise ValueError(f"`dataset` must have {', '.join(missing)}, got none. Pass the image's whole header.")
+            raise ValueError(f"`dataset` must have {', '.join(missing)}, got none. Pass the image's complete header.")
         if int(dataset.get("NumberOfFrames") or 1) != 1:
             raise ValueError(f"`dataset` must be of one image, got {dataset.NumberOfFrames} frames. Split them first.")
         self.dataset, self.model, self.kind, self.doubt = dataset, model, kind, options.doubt
@@ -252,11 +252,11 @@ class ResultSource:
         }
 
     def document(self, sop_class_uid: str, modality: str) -> Any:
-        """An object without pixels that has only what all of them have in common.
+        """Make an object without pixels, with only the common attributes.
 
         Args:
-            sop_class_uid: Of the class.
-            modality: Of its series.
+            sop_class_uid: SOP class.
+            modality: Modality of its series.
         """
         hd, _ = highdicom_and_codes()
         return hd.base.SOPClass(
@@ -275,7 +275,7 @@ class ResultSource:
         )
 
     def spacing(self) -> tuple[float, float] | None:
-        """Height and width of a pixel in mm, of the patient's plane before the detector's; None without."""
+        """Height and width of a pixel in mm, preferably in the patient's plane; None if unknown."""
         for name in ("PixelSpacing", "ImagerPixelSpacing"):
             value = self.dataset.get(name)
             if value is not None and len(value) == 2 and all(0 < float(side) < math.inf for side in value):
@@ -303,10 +303,10 @@ class ResultSource:
         return found
 
     def finish(self, document: Any) -> Any:
-        """Copy patient, study and request as they are in the image, and give the object a single time.
+        """Copy patient, study and request unchanged from the image, and set a single time.
 
         Args:
-            document: The object, which is changed.
+            document: The object, which is modified.
 
         Returns:
             The object.
@@ -315,7 +315,7 @@ class ResultSource:
         for name in _JOINING:
             if name in self.dataset:
                 document[name] = copy.deepcopy(self.dataset[name])
-        if "Rows" in document:  # an image must have it, empty where it is not known
+        if "Rows" in document:  # required in images, empty if unknown
             document.PatientOrientation = list(self.dataset.get("PatientOrientation") or [])
 
         def restore_class(reference: Dataset, element: DataElement) -> None:
@@ -396,13 +396,13 @@ def _clock(time: datetime.time | datetime.datetime) -> tuple[int, int, int, int]
 
 
 def quantised(findings: Findings) -> list[dict[str, Any]]:
-    """Findings as results hold them: scores rounded to `SCORE_DIGITS` decimals, boxes to 1 / `BOX_STEPS` of a pixel.
+    """Round scores to `SCORE_DIGITS` decimals and boxes to 1 / `BOX_STEPS` of a pixel, as they are stored.
 
-    A side moves by at most 1/16 of a pixel, or 1/8 where a box would be empty. A model's outputs differ in the last
-    digits from batch to batch; what is written does not.
+    A side moves by at most 1/16 of a pixel, or 1/8 if the box would be empty. A model's outputs differ in the last
+    digits between batches; the stored values do not.
 
     Args:
-        findings: Result of the pipeline; left as it is. Maps stay as they are.
+        findings: Result of the pipeline; not modified. Maps are not rounded.
 
     Returns:
         One dict per finding, in the same order.
@@ -426,11 +426,11 @@ def _quantised_box(box: Mapping[str, float]) -> dict[str, float]:
 
 
 def finding_code(label: str) -> Any:
-    """Code of a finding as a `highdicom.sr.CodedConcept`: of `FINDING_CODES`, else of `CODING_SCHEME`.
+    """Code of a finding as a `highdicom.sr.CodedConcept`, from `FINDING_CODES`, else private (`CODING_SCHEME`).
 
     Args:
-        label: Such as `Effusion`. A private code is made of its letters and digits, in capitals; one that does not fit
-            into 16 characters ends in four of its hash.
+        label: Such as `Effusion`. A private code consists of its letters and digits in upper case; if it exceeds 16
+            characters, it is truncated and ends in four characters of its hash.
 
     Raises:
         ImportError: The extra `dicom` is not installed.
@@ -465,7 +465,7 @@ def check_findings(findings: Findings, source: ResultSource) -> None:
 
     Raises:
         ValueError: There are no findings; a score, a threshold or a box is not finite or out of range; a label is not
-            ASCII where the image's character set may lack it.
+            ASCII although the image is not in UTF-8.
     """
     if not findings:
         raise ValueError("`findings` must hold at least one finding, got none. Pass the pipeline's result.")
@@ -489,11 +489,11 @@ def check_findings(findings: Findings, source: ResultSource) -> None:
 
 
 def content_hash(findings: Findings, maps_of: Callable[[Mapping[str, Any]], bool] | None = None) -> str:
-    """Hash of everything that an object shows.
+    """Hash of the content of an object.
 
     Args:
-        findings: As they are written, of [`quantised`].
-        maps_of: Which of them are shown with their maps; none by default.
+        findings: As written, from [`quantised`].
+        maps_of: Which findings are shown with their maps; none by default.
     """
     digest = hashlib.sha256()
     for finding in findings:
@@ -508,17 +508,17 @@ def uid_of(*parts: Any) -> str:
     """UID under 2.25, the root of UUIDs (PS3.5 B.2).
 
     Args:
-        *parts: What names it; the same parts give the same UID.
+        *parts: Parts to derive it from; equal parts give equal UIDs.
     """
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(['clarity_hf', *map(str, parts)])).int}"
 
 
 def save(document: Any, path: Path) -> Path:
-    """Write an object as a DICOM file (PS3.10), making its folder if needed.
+    """Write an object as a DICOM file (PS3.10), creating its folder if needed.
 
     Args:
         document: The object.
-        path: Of the file.
+        path: Path of the file.
 
     Returns:
         The path.
@@ -543,13 +543,13 @@ def highdicom_and_codes() -> tuple[Any, Any]:
         from pydicom.sr.codedict import codes
     except ImportError as error:
         raise ImportError(
-            f"`{error.name}` must be installed to write DICOM, got none. Run pip install 'clarity_hf[dicom]'."
+            f"Writing DICOM needs {error.name}. Run pip install 'clarity_hf[dicom]'."
         ) from error
     return highdicom, codes
 
 
 def _header_for_highdicom(dataset: Dataset) -> Dataset:
-    """The few attributes that highdicom needs of an image, corrected where it or a validator would fail."""
+    """The image attributes that highdicom needs, corrected where it or a validator would fail."""
     # A projection has no frame of reference. Spacing is left out: 0 is an error in the result, and highdicom 0.28
     # cannot read the segmentations that it writes with a spacing and without a slice thickness. Values of patient and
     # study that highdicom may refuse are blank here and copied at the end; it prints names that it doubts.
@@ -573,4 +573,4 @@ def _parsed(value: Any, kind: Any) -> Any:
     try:
         return kind(value) if value else None
     except ValueError:
-        return None  # it is copied as it stands at the end
+        return None  # copied unchanged at the end

@@ -6,7 +6,7 @@ of its finding's Observation, in pixels of the image from its top left corner; i
 whose coordinates are those of a closed polyline (`imageRegion2D`). `fhir.resources` checks resources against the
 schema of their release; its R4B agrees with R4 in all elements used here.
 
-Codes are those of the DICOM results. The patient goes by identifier alone. `fhir.resources` is the extra `fhir`.
+Codes are those of the DICOM results. The patient is given only by identifier. `fhir.resources` is the extra `fhir`.
 HL7 v2 (ORU) is out of scope.
 
 Standards: HL7 FHIR 4.0.1 and 5.0.0, DiagnosticReport, Observation, ImagingSelection.
@@ -47,9 +47,9 @@ def fhir_bundle(
     """Make a Bundle of type collection: the report first, then its observations, in R5 the selections of boxes last.
 
     Args:
-        dataset: The image's header, as `pydicom.dcmread` gives it, with or without its pixel data.
+        dataset: The image's header, as `pydicom.dcmread` returns it, with or without its pixel data.
         findings: Result of the pipeline for this image; scores and boxes are rounded by [`quantised`].
-        model: What made them.
+        model: The model that made them.
         release: Of FHIR.
         patient_system: Namespace of PatientID, such as the hospital's.
         created: Local time of the report, by default the image's.
@@ -66,7 +66,7 @@ def fhir_bundle(
         raise ValueError(f"`release` must be R4 or R5, got {release!r}. Choose one of them.")
     missing = [name for name in ("SOPInstanceUID", "StudyInstanceUID") if not dataset.get(name)]
     if missing:
-        raise ValueError(f"`dataset` must have {', '.join(missing)}, got none. Pass the image's whole header.")
+        raise ValueError(f"`dataset` must have {', '.join(missing)}, got none. Pass the image's complete header.")
     maker = _Maker(dataset, quantised(findings), model, release, patient_system, created, doubt)
     resources = maker.resources()
     return _checked(
@@ -175,8 +175,8 @@ class _Maker:
                 {**self._study(), "display": "the study of the image"},
                 *(regions if self.release == "R5" else []),
             ],
-            "note": [{"text": f"{NOTICE}. Of the image {image['value']}"}],
-            "referenceRange": [{"low": _quantity(finding["threshold"]), "text": "present from here on"}],
+            "note": [{"text": f"{NOTICE}. Image {image['value']}"}],
+            "referenceRange": [{"low": _quantity(finding["threshold"]), "text": "present from this value"}],
             "component": [
                 {"code": _box_code(number, side), "valueQuantity": _quantity(box[side], "{pixels}")}
                 for number, box in enumerate(finding["boxes"], start=1)

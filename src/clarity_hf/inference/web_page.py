@@ -40,7 +40,7 @@ from .batch import out_of_memory
 logger = logging.getLogger(__name__)
 
 VIEW_SIDE = 1024
-"""Images are shown with at most this many pixels on the longer side; scores and boxes are of the whole image."""
+"""Images are shown with at most this many pixels on the longer side; scores and boxes refer to the original image."""
 
 SAMPLES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("Cardiomegaly", 2, ("Cardiomegaly",)),
@@ -48,7 +48,7 @@ SAMPLES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("Mass", 42, ("Mass",)),
     ("No finding", 6, ()),
 )
-"""Phantoms to choose from: title, seed, and the findings that are drawn."""
+"""Phantoms to choose from: title, seed, and findings."""
 
 SAMPLE_SIDE = 512
 """Side of the phantoms, in pixels."""
@@ -67,14 +67,14 @@ FILE_TYPES = [".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"
 
 @dataclass(frozen=True, eq=False)
 class LocalizedImage:
-    """An image with the model's outputs, as far as pictures of it need them.
+    """An image and the model's outputs that are needed to draw it.
 
     Attributes:
         view: `(h, w)` uint8, the image reduced to at most `VIEW_SIDE` on its longer side.
         size: `(H, W)` of the image itself.
         findings: The pipeline's result, highest score first; boxes xyxy in pixels of the image itself.
         maps: Localization maps `(1, F, h, w)` on the patch grid.
-        verdict: Whether the image looks like a frontal chest radiograph at all.
+        verdict: Whether the image looks like a frontal chest radiograph.
     """
 
     view: np.ndarray
@@ -84,15 +84,15 @@ class LocalizedImage:
     verdict: RadiographVerdict
 
     def finding(self, label: str) -> dict[str, Any]:
-        """The finding of a label.
+        """The finding with a label.
 
         Raises:
-            ValueError: There is none.
+            ValueError: There is no such finding.
         """
         for finding in self.findings:
             if finding["label"] == label:
                 return finding
-        raise ValueError(f"`label` must be one of the model's findings, got {label!r}. Take one of the table.")
+        raise ValueError(f"`label` must be one of the model's findings, got {label!r}. Choose one from the table.")
 
 
 def localize_image(pipeline: ChestXrayLocalizationPipeline, source: Any) -> LocalizedImage:
@@ -129,7 +129,7 @@ def draw_view(
         pipeline: The pipeline that localized the image.
         image: From `localize_image`.
         label: Finding to draw.
-        opacity: Of the wash, in [0, 1].
+        opacity: Opacity of the wash, in [0, 1].
         style: `wash` or `contours`, as in [`draw_findings`].
         all_boxes: Draw the boxes of the other present findings too.
 
@@ -167,7 +167,7 @@ def image_record(pipeline: ChestXrayLocalizationPipeline, image: LocalizedImage,
     Args:
         pipeline: The pipeline that localized the image.
         image: From `localize_image`.
-        model_name: Name of the checkpoint, no path.
+        model_name: Name of the checkpoint, not a path.
     """
     return {
         "notice": html.NOTICE,
@@ -235,7 +235,7 @@ def taken_upload(path: str | os.PathLike) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ValueError("`image` must be uploaded first, got none that is still there. Upload it again.") from error
+        raise ValueError("`image` must be uploaded first, got a file that is gone. Upload it again.") from error
     finally:
         path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # another file is in it
@@ -243,16 +243,13 @@ def taken_upload(path: str | os.PathLike) -> bytes:
 
 
 def plain_refusal(error: Exception) -> str:
-    """Why there is no result, in sentences for the page.
-
-    Messages of other libraries may quote a path or the patient and are left out.
-    """
+    """Reason why there is no result, for the page; omits other libraries' messages, which may quote a patient."""
     if out_of_memory(error):
         return "There is too little memory for this image now. Try again later, or reduce the image."
     if isinstance(error, TypeError | ValueError | ImportError):
         return str(error).replace("`image`", "The image").replace("`", "")
     logger.error("an image failed with %s", type(error).__name__)
-    return "The image could not be read or computed. Check that the file is whole, or try another."
+    return "The image could not be read or computed. Check that the file is complete, or try another."
 
 
 # The page
@@ -270,13 +267,13 @@ def import_gradio() -> Any:
         import gradio
     except ImportError as error:
         raise ImportError(
-            "`gradio` must be installed for the web page, got none. Run pip install 'clarity_hf[demo]'."
+            "The web page needs gradio. Run pip install 'clarity_hf[demo]'."
         ) from error
     return gradio
 
 
 def _blocks_without_urls(gradio: Any) -> type:
-    """`gradio.Blocks` that downloads nothing: gradio's would fetch a file that a request names by its URL."""
+    """Subclass of `gradio.Blocks` that refuses URLs in requests, which gradio would download."""
 
     class Blocks(gradio.Blocks):
         async def preprocess_data(self, block_fn: Any, inputs: list[Any], *arguments: Any, **named: Any) -> Any:
@@ -296,7 +293,7 @@ def _names_url(value: Any) -> bool:
 
 
 def _asking_for(method: Callable[..., Any], **types: type) -> Callable[..., Any]:
-    """A method with the annotations by which gradio knows the arguments to fill in."""
+    """A method with annotations that tell gradio which arguments to fill in."""
 
     @functools.wraps(method)
     def call(*arguments: Any) -> Any:
@@ -363,16 +360,16 @@ def build_page(
 
     Args:
         pipeline: Takes one image at a time.
-        model_name: Name of the checkpoint, no path.
+        model_name: Name of the checkpoint, not a path.
         max_queue: Images that may wait; further ones are rejected.
-        max_upload_mb: Limit that the page names; the server enforces it.
+        max_upload_mb: Limit shown on the page; the server enforces it.
 
     Raises:
         ImportError: The extra `demo` is not installed.
         ValueError: An argument is out of range.
     """
     if max_queue < 1:
-        raise ValueError(f"`max_queue` must be at least 1, got {max_queue}. Pass the images that may wait.")
+        raise ValueError(f"`max_queue` must be at least 1, got {max_queue}. Pass the number of images that may wait.")
     if not max_upload_mb > 0:
         raise ValueError(f"`max_upload_mb` must be above 0, got {max_upload_mb}. Pass megabytes, such as 64.")
     gradio = import_gradio()
@@ -382,7 +379,7 @@ def build_page(
         analytics_enabled=False,
         title="clarity_hf",
         fill_width=True,
-        delete_cache=(3600, 86400),  # `serve_page` sweeps by itself, and knows what waits in the queue
+        delete_cache=(3600, 86400),  # `serve_page` does its own sweeps, which spare files in the queue
     ) as page:
         gradio.HTML(html.header(model_name), js_on_load=None)
         chosen = gradio.State("")
@@ -415,7 +412,7 @@ def build_page(
                 table = gradio.HTML("", js_on_load=html.ON_FINDING, elem_id="findings")
         controls = [chosen, opacity, style, all_boxes]
         running: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
-        # Without preprocessing, which would leave an empty file for each upload behind.
+        # Without preprocessing, which would leave an empty file for each upload.
         upload.upload(
             _asking_for(listeners.upload, request=gradio.Request),
             [upload, *controls[1:]],

@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """HTML of the web page as pure functions of a result, and its style sheet.
 
-All external text (a model's labels, messages) is escaped. Pictures are data URIs, so that the server writes none to a
-disk. Nothing refers to another host: fonts are those of the system.
+All external text (a model's labels, messages) is escaped. Pictures are data URIs, so that the server writes none to
+disk. Nothing refers to another host; fonts are the system's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from PIL import Image
 NOTICE = "For research. Not a medical device, and no diagnosis."
 """The notice on every page and in every download."""
 
-UNCALIBRATED = "Scores of this checkpoint are not calibrated: they put images in order, but are no probabilities."
+UNCALIBRATED = "Scores of this checkpoint are not calibrated: they rank images but are not probabilities."
 """Note below the table of a model without a calibration."""
 
 
@@ -27,7 +27,7 @@ def header(model_name: str) -> str:
     """Title, origin and research notice.
 
     Args:
-        model_name: Name of the checkpoint, no path.
+        model_name: Name of the checkpoint, not a path.
     """
     return (
         '<header class="ch-header"><div><h1>Findings on a frontal chest radiograph</h1>'
@@ -42,7 +42,7 @@ def samples(pictures: Sequence[tuple[str, Image.Image]]) -> str:
     """A row of small pictures to choose from.
 
     Args:
-        pictures: What each shows, and the image.
+        pictures: Title and image of each.
     """
     buttons = "".join(
         f'<button type="button" data-sample="{index}"><img src="{picture_uri(_small(picture), "JPEG")}" alt="">'
@@ -57,11 +57,11 @@ def samples(pictures: Sequence[tuple[str, Image.Image]]) -> str:
 
 def waiting() -> str:
     """Placeholder before the first image."""
-    return '<div class="ch-image ch-empty"><p>Upload an image or take a synthetic one.</p></div>'
+    return '<div class="ch-image ch-empty"><p>Upload an image or choose a synthetic one.</p></div>'
 
 
 def refusal(message: str) -> str:
-    """Placeholder that gives the reason why there is no image to show.
+    """Placeholder with the reason why there is no result.
 
     Args:
         message: Plain sentences.
@@ -78,7 +78,7 @@ def doubt_in_words(reason: str) -> str:
     Args:
         reason: What it looks like.
     """
-    return f"This looks like {reason}, for which the model was not made: what it finds here may mean nothing."
+    return f"This looks like {reason}. The model was not made for such images, so its findings may be meaningless."
 
 
 def image(picture: Image.Image, finding: Mapping[str, Any], score_name: str, doubt: str = "") -> str:
@@ -162,7 +162,7 @@ def picture_uri(picture: Image.Image, kind: str = "PNG") -> str:
     """A picture as a data URI.
 
     Args:
-        picture: To write.
+        picture: The picture.
         kind: `PNG` or `JPEG`.
     """
     stream = io.BytesIO()
@@ -186,7 +186,7 @@ element.addEventListener('click', (event) => {
   if (button) trigger('select', {index: Number(button.dataset.sample), value: button.innerText});
 });
 """
-"""Script of the row of samples: a click is a choice."""
+"""Script of the row of samples: a click chooses one."""
 
 ON_FINDING = """
 element.addEventListener('click', (event) => {
@@ -194,7 +194,7 @@ element.addEventListener('click', (event) => {
   if (row) trigger('select', {index: row.rowIndex, value: row.dataset.finding});
 });
 """
-"""Script of the table of findings: a click anywhere on a row is a choice."""
+"""Script of the table of findings: a click on a row chooses it."""
 
 ON_PICTURE = """
 element.addEventListener('click', (event) => {
@@ -202,7 +202,7 @@ element.addEventListener('click', (event) => {
   if (link) link.href = element.querySelector('img').src;
 });
 """
-"""Script of the image: the download is the picture shown, which is in the page once."""
+"""Script of the image: the download is the picture shown, so that the page contains it once."""
 
 STYLE = """
 .gradio-container { max-width: 1560px !important; margin: 0 auto !important; }

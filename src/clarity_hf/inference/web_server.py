@@ -1,9 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The server of the web page: its start and end, its folder of uploads, and the requests that it refuses.
+"""The server of the web page: start, stop, the folder of uploads, and refused requests.
 
-Uploads are in a folder that only this user may read and that is deleted with the server. There is no login and no
-encryption: beyond the loopback address whoever reaches the port may use the page. Requests that name another host
-than this one, or come from a page of another origin, are refused, as a website in the user's browser might send them.
+Uploads are in a folder that only this user can read and that is deleted with the server. There is no login and no
+encryption: beyond the loopback address, anyone who reaches the port can use the page. Requests that name another host,
+or come from a page of another origin, are refused, because a website in the user's browser might have sent them.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 15
 UPLOAD_SECONDS = 120
-"""How often abandoned uploads are looked for, as after a full queue, and the age at which they are deleted; uploads
-that wait in the queue stay."""
+"""Interval of the search for abandoned uploads, and the age at which they are deleted; uploads waiting in the queue
+are kept."""
 
 POLL_SECONDS = 0.2
-"""How often the server looks whether a signal has ended it."""
+"""Interval at which the server checks for a signal."""
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-"""Names of this machine, as a browser on it gives them."""
+"""Names of this machine used by a browser on it."""
 
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
@@ -53,11 +53,11 @@ _POLICY = (
 
 @dataclasses.dataclass(frozen=True)
 class PageSettings:
-    """How the page is served.
+    """Settings of the server.
 
     Attributes:
         host: Address to listen on, IPv4 or IPv6; by default only this machine reaches it.
-        port: Port to listen on; 0 takes a free one.
+        port: Port to listen on; 0 selects a free one.
         max_upload_mb: Limit of an upload, in megabytes of 10⁶ bytes.
         max_queue: Images that may wait; further ones are rejected.
         open_browser: Open the page in the browser of this machine.
@@ -76,7 +76,7 @@ class PageSettings:
 
 
 DEFAULT_SETTINGS = PageSettings()
-"""This machine alone, port 7860."""
+"""This machine only, port 7860."""
 
 
 def serve_page(
@@ -90,8 +90,8 @@ def serve_page(
 
     Args:
         pipeline: Takes one image at a time.
-        model_name: Name of the checkpoint, no path.
-        settings: How the page is served.
+        model_name: Name of the checkpoint, not a path.
+        settings: Settings of the server.
         ready: Called with the page's address once it is served.
 
     Raises:
@@ -144,7 +144,7 @@ def serve_page(
             while not ended:
                 time.sleep(POLL_SECONDS)
                 if time.monotonic() - swept > SWEEP_SECONDS:
-                    # gradio sweeps too, but its sweep ends for good when an upload arrives in the middle of it.
+                    # gradio sweeps too, but stops forever when an upload arrives during a sweep.
                     delete_old_files(folder, UPLOAD_SECONDS, _waiting_files(page))
                     swept = time.monotonic()
         finally:
@@ -152,7 +152,7 @@ def serve_page(
 
 
 def _waiting_files(page: Any) -> set[str]:
-    """Uploads of events that wait in the queue or run, whatever their age."""
+    """Uploads of waiting and running events, whatever their age."""
     queue = page._queue
     waiting = [event for events in list(queue.event_queue_per_concurrency_id.values()) for event in list(events.queue)]
     waiting += [event for job in list(queue.active_jobs) if job is not None for event in job]
@@ -177,14 +177,14 @@ def _hosts(host: str, allowed: Sequence[str]) -> set[str]:
 
 
 def delete_old_files(folder: str | os.PathLike, seconds: float, kept: Collection[str] = ()) -> None:
-    """Delete the old files below a folder, skipping those that vanish meanwhile.
+    """Delete old files below a folder, ignoring those that vanish meanwhile.
 
     Args:
         folder: The folder.
         seconds: Age from which a file is deleted.
-        kept: Absolute paths of files that stay.
+        kept: Absolute paths of files to keep.
     """
-    for parent, _, names in os.walk(str(folder)):  # which passes over folders that are gone when it comes to them
+    for parent, _, names in os.walk(str(folder)):  # ignores folders that vanish meanwhile
         for path in (Path(parent) / name for name in names if os.path.abspath(os.path.join(parent, name)) not in kept):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > seconds:
@@ -219,7 +219,7 @@ def _environment(**variables: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _replaced(modules: Sequence[Any], name: str, value: Any) -> Iterator[None]:
-    """Replace an attribute of modules for a while."""
+    """Temporarily replace an attribute of modules."""
     before = [getattr(module, name) for module in modules]
     for module in modules:
         setattr(module, name, value)
@@ -232,11 +232,7 @@ def _replaced(modules: Sequence[Any], name: str, value: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _uploads_apart() -> Iterator[None]:
-    """Give each upload a folder of its own.
-
-    gradio names the folder by the content, so that an image uploaded in two tabs would be one file, which the first
-    tab deletes while the other still needs it.
-    """
+    """Give each upload its own folder; gradio shares one between equal files, which the first tab would delete."""
     route_utils = import_gradio().route_utils
     before: Any = route_utils.GradioUploadFile
 
@@ -251,7 +247,7 @@ def _uploads_apart() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _errors_without_paths() -> Iterator[None]:
-    """Keep tracebacks out of the log: they name folders of this machine, and a library's words may name a patient."""
+    """Keep tracebacks out of the log, because they name folders of this machine and may name a patient."""
 
     def print_exc(*_: Any, **__: Any) -> None:
         logger.error("a request failed with %s", type(sys.exc_info()[1]).__name__)
@@ -304,13 +300,13 @@ class _Ended:
 
 @contextlib.contextmanager
 def _until_ended() -> Iterator[_Ended]:
-    """Note Ctrl-C and SIGTERM, which would otherwise leave the folder of uploads behind.
+    """Record Ctrl-C and SIGTERM, so that the folder of uploads is always deleted.
 
-    The signal raises nothing: libraries lose an error raised while they import or in their callbacks, and the server
-    would start nevertheless. Nor does it set an event, which may block: the interrupted thread may hold its lock.
+    The handler raises nothing, because libraries swallow errors raised during imports or callbacks, and sets no event,
+    because the interrupted thread may hold the event's lock.
     """
     ended = _Ended()
-    in_main = threading.current_thread() is threading.main_thread()  # no other may take signals
+    in_main = threading.current_thread() is threading.main_thread()  # other threads cannot handle signals
     before = {number: signal.signal(number, ended) for number in (signal.SIGINT, signal.SIGTERM) if in_main}
     try:
         with contextlib.suppress(KeyboardInterrupt):
@@ -358,7 +354,7 @@ class _Guarded:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.max_bytes:  # ends as a client that went away does
+            if received > self.max_bytes:  # as if the client had disconnected
                 return {"type": "http.disconnect"}
             return message
 
@@ -374,7 +370,7 @@ class _Guarded:
             return
         try:
             await self.app(scope, receive_some, send_with_policy)
-        except Exception as error:  # whose traceback the server would print, with the folders of this machine
+        except Exception as error:  # the server would print its traceback, with folders of this machine
             logger.error("a request failed with %s", type(error).__name__)
             if scope["type"] == "http" and not started:
                 await _answer(send_with_policy, 500, "The request failed.")

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Metrics: classification, localization, their intervals and rivals, as functions of records; no model is imported."""
+"""Metrics of classification and localization with intervals and comparison baselines, on arrays and records."""
 
 from .bootstrap import (
     Interval,

@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Bootstrap intervals by patient: how far a figure would move with other patients of the same kind.
+"""Bootstrap intervals by patient.
 
-Images of one patient resemble each other, so patients are sampled with replacement and bring all their rows. A sample
-may be given as weights instead of rows, how often each row occurs; a ranking is then sorted once for all samples.
+Images of one patient are not independent, so patients are sampled with replacement, each with all its rows. A sample
+can also be given as weights (how often each row occurs), so that a ranking is sorted only once for all samples.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Interval:
     """Percentile interval of bootstrap samples, for a figure or an array of figures.
 
     Attributes:
-        low: Lower end; NaN where fewer than half of the samples are defined.
+        low: Lower end; NaN if fewer than half of the samples are defined.
         high: Upper end, likewise.
         defined: Share of the samples in which the figure is defined, in [0, 1]; the ends are quantiles of these.
     """
@@ -51,15 +51,15 @@ def patient_weights(patients: Sequence[Any] | np.ndarray, repeats: int = 1000, s
     """
     patients = list(patients)
     if not patients:
-        raise ValueError("`patients` must name at least one row's patient, got none. Give the patient of every row.")
+        raise ValueError("`patients` must name at least one row's patient, got none. Pass the patient of every row.")
     unknown = sum(patient is None or patient != patient for patient in patients)  # NaN differs from itself
     if unknown:
         raise ValueError(
             f"`patients` must name every row's patient, got {unknown} of {len(patients)} without. "
-            "Leave these rows out, or let each be a patient of its own."
+            "Leave these rows out, or make each a separate patient."
         )
     if repeats < 1:
-        raise ValueError(f"`repeats` must be at least 1, got {repeats}. A thousand are usual.")
+        raise ValueError(f"`repeats` must be at least 1, got {repeats}. Usual is 1000.")
     names, patient = np.unique(np.asarray(patients), return_inverse=True)
     generator, count = np.random.default_rng(seed), len(names)
     return (np.bincount(generator.integers(count, size=count), minlength=count)[patient] for _ in range(repeats))
@@ -76,7 +76,7 @@ def interval_of_samples(samples: Iterable[Any], level: float = 0.95) -> Interval
         ValueError: `level` is outside (0, 1).
     """
     if not 0 < level < 1:
-        raise ValueError(f"`level` must be in (0, 1), got {level}. 0.95 is usual.")
+        raise ValueError(f"`level` must be in (0, 1), got {level}. Usual is 0.95.")
     values = np.stack([np.asarray(sample, dtype=np.float64) for sample in samples])
     defined = (~np.isnan(values)).mean(axis=0)
     ends = np.full((2, *values.shape[1:]), np.nan)
@@ -95,16 +95,16 @@ def bootstrap_by_patient(
     level: float = 0.95,
     shape: tuple[int, ...] | None = None,
 ) -> Interval:
-    """Percentile interval of any figure of rows. For a paired difference, let `statistic` subtract two figures.
+    """Percentile interval of any statistic of rows; for a paired difference, let `statistic` subtract two figures.
 
     Args:
-        statistic: Takes the rows of a sample, int64 indices in ascending order, with repetition; gives a number or an
+        statistic: Takes the rows of a sample, ascending int64 indices with repetition, and returns a number or an
             array, NaN where undefined. It must not depend on the order of rows.
         patients: `(n,)`, the patient of each row.
         repeats: Number of samples.
         seed: Seed of the samples.
         level: Share of the samples inside the interval, in (0, 1).
-        shape: Shape of the figure, which is then NaN where there are no rows; None refuses that.
+        shape: Shape of the result; with it, the result for no rows is NaN instead of an error.
 
     Returns:
         The interval, of floats for a number and otherwise of arrays in the statistic's shape.
@@ -135,7 +135,7 @@ def weighted_auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) 
         weights: `(..., n)` numbers ≥ 0, such as how often each image was sampled.
 
     Returns:
-        `(...)` float64 in [0, 1]; NaN where the positives or the negatives have no weight.
+        `(...)` float64 in [0, 1]; NaN if the positives or the negatives have no weight.
 
     Raises:
         ValueError: The shapes differ, a score is not finite, a label is neither 1, 0 nor NaN, or a weight is negative
@@ -143,9 +143,9 @@ def weighted_auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) 
     """
     weights = np.asarray(weights)
     if weights.ndim < 1 or weights.shape[-1] != len(scores):
-        raise ValueError(f"`weights` must be (..., {len(scores)}), got {weights.shape}. Give one for every score.")
+        raise ValueError(f"`weights` must be (..., {len(scores)}), got {weights.shape}. Pass one per score.")
     if not np.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError("`weights` must be finite and at least 0, got others. Count how often an image is sampled.")
+        raise ValueError("`weights` must be finite and at least 0, got others. Pass how often each image is sampled.")
     return _Ranking.of(scores, labels).measure(weights)[0]
 
 
@@ -160,8 +160,8 @@ def classification_intervals(
 ) -> dict[str, Interval]:
     """Intervals by patient of AUROC and average precision, per finding and their means.
 
-    What [`bootstrap_by_patient`] gives for [`auroc_per_finding`], [`average_precision_per_finding`] and [`macro`], on
-    the same samples and many times faster.
+    Equal to [`bootstrap_by_patient`] of [`auroc_per_finding`], [`average_precision_per_finding`] and [`macro`] on the
+    same samples, but many times faster.
 
     Args:
         scores: `(n, F)`, any monotone scale.
@@ -175,7 +175,7 @@ def classification_intervals(
 
     Returns:
         `auroc` and `average_precision`, intervals of `(F,)`; `macro_auroc` and `macro_average_precision`, intervals of
-        floats. NaN where fewer than half of the samples are defined.
+        floats. NaN if fewer than half of the samples are defined.
 
     Raises:
         ValueError: As for [`auroc_per_finding`] and [`patient_weights`], or their lengths differ.
@@ -194,11 +194,11 @@ def classification_differences(
     level: float = 0.95,
     min_positives: int = 20,
 ) -> dict[str, Interval]:
-    """Intervals by patient of how much better one method classifies than another, both on the same samples.
+    """Paired intervals by patient of the differences between two methods, on the same samples.
 
     Args:
         scores: `(n, F)` of the method, any monotone scale.
-        other_scores: `(n, F)` of the method that is subtracted, on its own scale.
+        other_scores: `(n, F)` of the method to subtract, on its own scale.
         labels: As for [`classification_intervals`], of both.
         patients: As for [`classification_intervals`].
         repeats: As for [`classification_intervals`].
@@ -251,10 +251,7 @@ class _Ranking:
         return cls(order, positives, starts, ends, *among)
 
     def measure(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """AUROC and average precision, each `(...)`, for weights `(..., n)`; NaN where a class has no weight.
-
-        Both are sums over positives alone, of what has been cumulated where their group starts and ends.
-        """
+        """AUROC and average precision, each `(...)`, for weights `(..., n)`; NaN if a class has no weight."""
         ranked = weights[..., self.order]
         present = ranked[..., self.positives]
         upto, upto_present = _cumulated(ranked), _cumulated(present)
@@ -285,10 +282,10 @@ def _ranking_figures(
     scores, labels = checked_scores(scores, labels)
     if len(patients) != len(labels):
         raise ValueError(
-            f"`patients` must name {len(labels)} rows, got {len(patients)}. Give the patient of every row."
+            f"`patients` must name {len(labels)} rows, got {len(patients)}. Pass the patient of every row."
         )
     rankings = [_Ranking.of(scores[:, finding], labels[:, finding]) for finding in range(labels.shape[1])]
-    # The findings of the mean are those of the full sample, or the samples would be means of different things.
+    # Always the findings of the full sample; otherwise samples would be means of different things.
     counts = support(labels)
     averaged = (counts["positives"] >= max(min_positives, 1)) & (counts["negatives"] > 0)
 
@@ -336,7 +333,7 @@ class FoundIntervals:
 def localization_intervals(
     overlaps: Overlaps, levels: Sequence[float] = LEVELS, repeats: int = 1000, seed: int = 0, level: float = 0.95
 ) -> FoundIntervals:
-    """Bootstrap intervals by patient of T(IoU), or a figure like it; thresholds stay as they were chosen.
+    """Bootstrap intervals by patient of T(IoU), or a similar figure, at fixed thresholds.
 
     The mean over findings is over the same ones in every sample; a sample that lacks one of them is undefined.
     Arguments as for [`localization_difference`].
@@ -352,21 +349,21 @@ def localization_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> FoundIntervals:
-    """Paired bootstrap intervals of how much more one method finds than another, on the same samples of patients.
+    """Paired bootstrap intervals of the difference in T(IoU) between two methods, on the same samples of patients.
 
-    "Clearly above" means an interval above zero. It says more than two intervals that do not overlap: what makes a
-    sample hard for both methods cancels.
+    "Clearly above" means an interval above zero. This is more sensitive than comparing two intervals, because what
+    makes a sample hard for both methods cancels out.
 
     Args:
         overlaps: Overlaps of the method.
-        other: Those of the method that is subtracted, such as the fixed box, on the same annotated boxes.
-        levels: The t.
+        other: Overlaps of the method to subtract, such as the fixed box, on the same annotated boxes.
+        levels: IoU thresholds t.
         repeats: Number of samples.
         seed: Seed of the samples.
         level: Share of the samples inside an interval, in (0, 1).
 
     Raises:
-        ValueError: The two are not of the same annotated boxes in the same order.
+        ValueError: The annotated boxes or their order differ.
     """
     same = all(
         np.array_equal(getattr(overlaps, name), getattr(other, name)) for name in ("images", "patients", "findings")
@@ -374,7 +371,7 @@ def localization_difference(
     if not same or overlaps.num_findings != other.num_findings:
         raise ValueError(
             f"`other` must be of the same annotated boxes as `overlaps`, got {len(other.images)} boxes for "
-            f"{len(overlaps.images)}, or others. Score both methods on the same records in the same order."
+            f"{len(overlaps.images)}, or different ones. Score both methods on the same records in the same order."
         )
     ours, theirs = _found_figures(overlaps, levels), _found_figures(other, levels)
     return _found_intervals(lambda rows: ours(rows) - theirs(rows), overlaps, levels, repeats, seed, level)

@@ -1,9 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Classification: ranking, calibration, thresholds and what they lead to, per finding.
+"""Classification metrics per finding: ranking, calibration, thresholds and operating points.
 
-Everywhere a finding is present where its score is ≥ its threshold, a label that is NaN leaves its image out of that
-finding, and a figure that does not exist is NaN, never 0 or 1; [`support`] says how many images each figure rests on.
-Functions raise a ValueError where shapes differ, a score is not finite, or a label is neither 1, 0 nor NaN.
+A finding is present if its score is ≥ its threshold. Images whose label is NaN are left out for that finding.
+Undefined figures are NaN, never 0 or 1; [`support`] counts the images behind each figure. Functions raise a ValueError
+if shapes differ, a score is not finite, or a label is not 1, 0 or NaN.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 
 def support(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Number of images that a finding's figures rest on.
+    """Number of images behind each finding's figures.
 
     Args:
         labels: `(n, F)`, 1 present, 0 absent, NaN not annotated.
@@ -32,18 +32,18 @@ def macro(values: np.ndarray, labels: np.ndarray, min_positives: int = 20) -> fl
 
     Args:
         values: `(F,)`, a figure per finding; undefined ones (NaN) are left out.
-        labels: `(n, F)`, 1, 0 or NaN: what the figures were computed from.
+        labels: `(n, F)`, 1, 0 or NaN, from which the figures were computed.
         min_positives: Findings with fewer are left out of the mean.
 
     Returns:
-        Float; NaN where no finding qualifies.
+        Float; NaN if no finding qualifies.
 
     Raises:
-        ValueError: There is not one value per finding.
+        ValueError: The number of values differs from F.
     """
     values, labels = np.asarray(values, dtype=np.float64), np.asarray(labels)
     if values.shape != labels.shape[1:]:
-        raise ValueError(f"`values` must be {labels.shape[1:]}, got {values.shape}. Give one for every finding.")
+        raise ValueError(f"`values` must be {labels.shape[1:]}, got {values.shape}. Pass one per finding.")
     counted = (support(labels)["positives"] >= min_positives) & ~np.isnan(values)
     return float(values[counted].mean()) if counted.any() else float("nan")
 
@@ -69,14 +69,14 @@ def mean_auroc(scores: np.ndarray, labels: np.ndarray, min_positives: int = 1) -
 def average_precision_per_finding(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Average precision of every finding: Σ (recall gained at a threshold) × (precision at it), over all thresholds.
 
-    Images of equal score pass a threshold together. Scores without information reach the share of positives. Arguments
-    and result are those of [`auroc_per_finding`].
+    Images with equal scores pass a threshold together. Uninformative scores give the share of positives. Arguments and
+    result as for [`auroc_per_finding`].
     """
     return _per_finding(average_precision_score, scores, labels, undefined=np.nan)
 
 
 def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = 10) -> dict[str, np.ndarray]:
-    """The reliability curve of one finding: how often it is present among images of a similar score.
+    """Reliability curve of one finding: how often it is present among images with similar scores.
 
     Args:
         scores: `(n,)` probabilities.
@@ -99,12 +99,12 @@ def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = 10) -> dict[
         )
     scores, labels = _checked_probabilities(scores[:, None], labels[:, None])
     if bins < 1:
-        raise ValueError(f"`bins` must be at least 1, got {bins}. Ten are usual.")
+        raise ValueError(f"`bins` must be at least 1, got {bins}. Usual is 10.")
     annotated = ~np.isnan(labels[:, 0])
     known, present = scores[annotated, 0], labels[annotated, 0]
     place = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], known)
     count = np.bincount(place, minlength=bins)
-    with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin is the NaN that is wanted
+    with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin gives the intended NaN
         mean_score = np.bincount(place, known, minlength=bins) / count
         share_present = np.bincount(place, present, minlength=bins) / count
     return {"mean_score": mean_score, "share_present": share_present, "count": count}
@@ -119,8 +119,8 @@ def calibration_error_per_finding(scores: np.ndarray, labels: np.ndarray, bins: 
         bins: Number of bins of equal width over [0, 1].
 
     Returns:
-        `(F,)` float64 in [0, 1]; NaN for a finding without annotated images. It is defined without positives too: the
-        scores of such a finding should be low.
+        `(F,)` float64 in [0, 1]; NaN for a finding without annotated images. It is also defined for a
+        finding without positives, whose scores should be low.
 
     Raises:
         ValueError: As for [`reliability`].
@@ -140,7 +140,7 @@ def calibration_error_per_finding(scores: np.ndarray, labels: np.ndarray, bins: 
 def youden_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0.5) -> np.ndarray:
     """Score thresholds that maximise sensitivity + specificity − 1 on the given images.
 
-    Choose them on validation images, never on the images that are reported.
+    Choose them on validation images, never on the reported ones.
 
     Args:
         scores: `(n, F)` probabilities.
@@ -155,7 +155,7 @@ def youden_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0
 
     def best(truth: np.ndarray, known: np.ndarray) -> float:
         false_rate, true_rate, cuts = roc_curve(truth, known)
-        # The first cut is infinite, "nothing is present": it cannot be a threshold.
+        # The first cut is infinite (nothing is present) and cannot be a threshold.
         return cuts[1 + int(np.argmax((true_rate - false_rate)[1:]))]
 
     return _per_finding(best, scores, labels, undefined=default)
@@ -179,7 +179,7 @@ def sensitivity_thresholds(
         ValueError: `target` is outside (0, 1].
     """
     if not 0 < target <= 1:
-        raise ValueError(f"`target` must be in (0, 1], got {target}. Give a sensitivity such as 0.9.")
+        raise ValueError(f"`target` must be in (0, 1], got {target}. Pass a sensitivity such as 0.9.")
 
     def highest(truth: np.ndarray, known: np.ndarray) -> float:
         positives = np.sort(known[truth])[::-1]
@@ -190,16 +190,16 @@ def sensitivity_thresholds(
 
 
 def f1_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0.5) -> np.ndarray:
-    """Score thresholds that maximise F1 = 2 TP / (2 TP + FP + FN) on the given images, the highest of equal ones.
+    """Score thresholds that maximise F1 = 2 TP / (2 TP + FP + FN) on the given images; the highest one in a tie.
 
-    Arguments and result are those of [`youden_thresholds`]; each threshold is a score that occurs.
+    Arguments and result as for [`youden_thresholds`]; each threshold is one of the scores.
     """
 
     def best(truth: np.ndarray, known: np.ndarray) -> float:
         order = np.argsort(-known, kind="stable")
         cuts = known[order]
         f1 = 2 * np.cumsum(truth[order]) / (np.arange(1, len(cuts) + 1) + truth.sum())
-        # Images of equal score are flagged together: only the last of them is a threshold's count.
+        # Images with equal scores are flagged together: only the last one counts.
         f1[:-1][cuts[:-1] == cuts[1:]] = -1
         return cuts[int(np.argmax(f1))]
 
@@ -207,7 +207,7 @@ def f1_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0.5) 
 
 
 def operating_points(scores: np.ndarray, labels: np.ndarray, thresholds: np.ndarray) -> dict[str, np.ndarray]:
-    """Sensitivity, specificity and predictive values when every image at or above its finding's threshold is flagged.
+    """Sensitivity, specificity and predictive values at given thresholds.
 
     Args:
         scores: `(n, F)`, on the scale of the thresholds.
@@ -215,18 +215,18 @@ def operating_points(scores: np.ndarray, labels: np.ndarray, thresholds: np.ndar
         thresholds: `(F,)`, chosen on other images.
 
     Returns:
-        Each `(F,)` float64 in [0, 1], NaN where its denominator is zero: `sensitivity`, `specificity`,
+        Each `(F,)` float64 in [0, 1], NaN if its denominator is zero: `sensitivity`, `specificity`,
         `positive_predictive_value`, `negative_predictive_value` (both hold for the prevalence of these images) and
         `flagged`, the share of annotated images at or above the threshold.
 
     Raises:
-        ValueError: There is not one threshold per finding.
+        ValueError: The number of thresholds differs from F.
     """
     scores, labels = checked_scores(scores, labels)
     thresholds = np.asarray(thresholds, dtype=np.float64)
     if thresholds.shape != labels.shape[1:] or np.isnan(thresholds).any():
         raise ValueError(
-            f"`thresholds` must be {labels.shape[1:]} numbers, got {thresholds.tolist()}. Give one for every finding."
+            f"`thresholds` must be {labels.shape[1:]} numbers, got {thresholds.tolist()}. Pass one per finding."
         )
     flagged = scores >= thresholds
     true_positive, false_positive = (flagged & (labels == 1)).sum(axis=0), (flagged & (labels == 0)).sum(axis=0)
@@ -234,7 +234,7 @@ def operating_points(scores: np.ndarray, labels: np.ndarray, thresholds: np.ndar
     true_negative = counts["negatives"] - false_positive
     annotated = counts["positives"] + counts["negatives"]
     all_flagged = true_positive + false_positive
-    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN that is wanted
+    with np.errstate(invalid="ignore"):  # 0 / 0 gives the intended NaN
         return {
             "sensitivity": true_positive / counts["positives"],
             "specificity": true_negative / counts["negatives"],
@@ -256,7 +256,7 @@ def checked_scores(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
             f"`scores` and `labels` must both be (n, F), got {scores.shape} and {labels.shape}. Align their findings."
         )
     if not np.isfinite(scores).all():
-        raise ValueError("`scores` must be finite, got NaN or infinity. Look for a diverged model.")
+        raise ValueError("`scores` must be finite, got NaN or infinity. Check whether the model diverged.")
     strange = labels[(labels != 0) & (labels != 1) & ~np.isnan(labels)]
     if len(strange):
         raise ValueError(f"`labels` must be 1, 0 or NaN, got {strange[0]:g}. Write uncertain labels as NaN.")
@@ -274,7 +274,7 @@ def _checked_probabilities(scores: np.ndarray, labels: np.ndarray) -> tuple[np.n
 def _per_finding(
     function: Callable[[np.ndarray, np.ndarray], float], scores: np.ndarray, labels: np.ndarray, undefined: float
 ) -> np.ndarray:
-    """`function(truth, scores)` of the annotated images of every finding that has positives and negatives: `(F,)`."""
+    """`function(truth, scores)` for every finding with positives and negatives, over annotated images: `(F,)`."""
     scores, labels = checked_scores(scores, labels)
     values = np.full(labels.shape[1], undefined, dtype=np.float64)
     for finding in range(labels.shape[1]):

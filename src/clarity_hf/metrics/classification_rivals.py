@@ -1,11 +1,11 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What scores are worth beside rivals that hardly see the image, and within one view position.
+"""Comparison of scores with baselines that hardly see the image, and within one view position.
 
-Sick patients lie in bed and are exposed AP: a model may recognise the view instead of the finding, and one number that
-tells AP from PA reaches AUROC .77 for Edema on NIH ChestX-ray14. So AUROC is also measured within PA and within AP,
-and beside two rivals: the view position alone, and a logistic regression on a thumbnail of 16 × 16 cells. Both are
-fitted on other patients than they score. Their scores are log-odds less the mean over the patients of the fit, because
-folds whose fit saw fewer positives would otherwise rank lower.
+Severely ill patients are imaged AP in bed, so a model may recognise the view instead of the finding: the view alone
+reaches AUROC .77 for Edema on NIH ChestX-ray14. AUROC is therefore also measured within PA and within AP, and compared
+with two baselines: the view position alone, and a logistic regression on a 16 × 16 thumbnail. Both are fitted on other
+patients than they score. Their scores are log-odds minus their mean over the fitted patients, because otherwise folds
+fitted on fewer positives would rank lower.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ VIEWS = ("PA", "AP")
 """View positions within which AUROC is measured."""
 
 MIN_VIEW_POSITIVES = 10
-"""AUROC within a view is undefined with fewer positives, or negatives, of it."""
+"""AUROC within a view is undefined with fewer positives or negatives in it."""
 
 FOLDS = 10
-"""Number of folds of patients; a rival that scores one was fitted on the others."""
+"""Number of folds of patients; each is scored by a baseline fitted on the others."""
 
 THUMBNAIL_PENALTY = 0.01
-"""`C` of the logistic regression on thumbnails: 256 cells and a few hundred images want a strong one."""
+"""`C` of the logistic regression on thumbnails: 256 cells and a few hundred images need strong regularisation."""
 
 NIH_PREVALENCE = {
     "Atelectasis": 0.1031,
@@ -53,15 +53,14 @@ NIH_PREVALENCE = {
 
 
 def view_scores(records: Sequence[ImageRecord], seed: int = 0) -> np.ndarray:
-    """Scores from the view position alone: how often the finding is present on it among other patients.
+    """Scores from the view position alone: how often the finding is present in it among other patients.
 
     Args:
-        records: Images; an unknown view counts as a view of its own.
+        records: Images; an unknown view counts as a separate view.
         seed: Seed of the folds.
 
     Returns:
-        `(n, F)` float64, log-odds on the image's view less those on all views, with one image of each kind
-        added to every count.
+        `(n, F)` float64, log-odds in the image's view minus those in all views, with 1 added to every count.
     """
     labels = np.stack([record.labels for record in records])
     views = np.array([record.view or "" for record in records])
@@ -86,8 +85,8 @@ def thumbnail_scores(records: Sequence[ImageRecord], seed: int = 0) -> np.ndarra
         seed: Seed of the folds.
 
     Returns:
-        `(n, F)` float64, log-odds less their mean over the other patients; 0 where those have one class alone. None
-        where a record has no thumbnail.
+        `(n, F)` float64, log-odds minus their mean over the other patients; 0 if those have only one class. None if a
+        record has no thumbnail.
     """
     if any(record.thumbnail is None for record in records):
         return None
@@ -112,7 +111,7 @@ def thumbnail_scores(records: Sequence[ImageRecord], seed: int = 0) -> np.ndarra
 
 @dataclass(frozen=True)
 class WithinView:
-    """AUROC within each view position and their mean, which no difference between views can raise.
+    """AUROC within each view position, and their mean, which differences between views cannot raise.
 
     Attributes:
         views: `(F, len(VIEWS))` AUROC within each view; NaN with fewer than `MIN_VIEW_POSITIVES` of a class there.
@@ -138,7 +137,7 @@ def within_view(
     repeats: int = 1000,
     seed: int = 0,
 ) -> WithinView:
-    """AUROC of pairs of images of one view position.
+    """AUROC within each view position.
 
     Args:
         scores: `(n, F)`, any monotone scale.
@@ -162,7 +161,7 @@ def within_view(
     defined = ~np.isnan(figures[0])
     means = np.full(figures.shape[:2], np.nan)
     has = defined.any(axis=1)
-    # A sample in which a view is undefined has no mean: it would be a mean of other things.
+    # A sample in which a view is undefined has no mean, which would be a mean of different things.
     sums = np.where(defined, figures, 0.0).sum(axis=2)
     means[:, has] = sums[:, has] / defined.sum(axis=1)[has]
     kept = has & (np.ones(len(has), dtype=bool) if averaged is None else averaged)
@@ -178,14 +177,14 @@ def within_view(
 
 @dataclass(frozen=True)
 class Reliability:
-    """How far scores can be taken for probabilities, per finding, `(F,)` each; NaN where undefined.
+    """How well scores agree with probabilities, per finding, each `(F,)`; NaN where undefined.
 
     Attributes:
         brier: Mean squared difference of score and label.
-        skill: 1 − Brier score over that of the finding's share of these images: 1 is perfect, 0 knows no more than the
-            prevalence, below 0 less.
-        slope: Of a logistic regression of the label on the score's logit: 1 where scores are neither too bold (< 1)
-            nor too timid (> 1).
+        skill: 1 − Brier score / Brier score of always predicting the finding's prevalence here: 1 is perfect, 0 no
+            better than the prevalence.
+        slope: Slope of a logistic regression of the label on the score's logit: below 1 scores are overconfident,
+            above 1 underconfident.
         intercept: Intercept of the same regression.
     """
 
@@ -221,7 +220,7 @@ def reliability_figures(scores: np.ndarray, labels: np.ndarray) -> Reliability:
 
 
 def predictive_value(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: np.ndarray) -> np.ndarray:
-    """Positive predictive value where a finding is as frequent as `prevalence`; NaN where nothing is flagged.
+    """Positive predictive value at a given prevalence; NaN if nothing is flagged.
 
     Args:
         sensitivity: `(...)` in [0, 1].

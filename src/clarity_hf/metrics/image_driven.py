@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Whether boxes and maps follow the image, or the place where a finding usually lies.
+"""Tests whether boxes and maps follow the image or only mark a finding's usual place.
 
-A map that always marks a finding's usual place meets many annotated boxes without looking at the image. So every
-measure here stands beside rivals that do not see the image either, each chosen on **other patients**:
+A map that always marks the usual place hits many annotated boxes without using the image. Every measure here is
+therefore compared with baselines ("rivals") that do not see the image, each fitted on **other patients**:
 
 - *k fixed boxes*: annotated boxes of other patients, see [`fixed_boxes`];
 - *swapped*: the map of another image with the same finding, over all such images;
@@ -30,29 +30,29 @@ from .records import MAP_CELLS, ImageRecord
 from .splits import patient_folds
 
 COMPARED_LEVELS = (0.1, 0.3, 0.5)
-"""The t of T(IoU) at which rivals are compared."""
+"""IoU thresholds t at which baselines are compared."""
 
 FOLDS = 10
-"""Largest number of folds of patients; what is used on one fold was chosen on the others."""
+"""Largest number of folds of patients; each fold is scored with what was chosen on the others."""
 
 MOST_FIXED_BOXES = 3
-"""The largest k of the k fixed boxes."""
+"""Largest number k of fixed boxes."""
 
 ONE_SIDED = 3.0
-"""Ratio of the areas of annotated boxes in the two halves of the image from which a map is one-sided."""
+"""Ratio of the annotated areas in the two halves of the image from which an image counts as one-sided."""
 
 
 def correlation_of_maps(maps: np.ndarray, letterbox: Letterbox) -> float:
     """Mean Pearson correlation of the maps of one image with each other.
 
-    Near 1 all maps mark the same place, whatever the finding.
+    Near 1, all maps mark the same place, whatever the finding.
 
     Args:
-        maps: `(F, h, w)` on a grid over the whole of the method's input.
-        letterbox: How the image lies in that input; the padding does not count.
+        maps: `(F, h, w)` on a grid over the complete input.
+        letterbox: Position of the image in that input; the padding does not count.
 
     Returns:
-        Float in [−1, 1], the mean over all pairs of findings whose maps vary; NaN where there is no such pair.
+        Float in [−1, 1], the mean over all pairs of findings whose maps vary; NaN if there is no such pair.
     """
     cells = map_over_image(maps, letterbox, (maps.shape[-2], maps.shape[-1])).reshape(len(maps), -1)
     varied = cells[cells.std(axis=1) > 0]
@@ -83,15 +83,14 @@ def covered_cells(boxes: np.ndarray, cells: int = MAP_CELLS) -> np.ndarray:
 
 
 def pixel_auroc(maps: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of a map's cells inside annotated boxes against those outside, within one image.
+    """Area under the ROC curve of a map's cells inside against outside annotated boxes, within one image.
 
     Args:
         maps: `(h, w)` map over the image.
-        covered: `(..., h, w)` share of each cell inside annotated boxes, in [0, 1]: so much of it counts as inside,
-            the rest as outside.
+        covered: `(..., h, w)` share of each cell inside annotated boxes, in [0, 1]; the rest counts as outside.
 
     Returns:
-        `(...)` float64 in [0, 1], .5 for a map that is even; NaN where the boxes cover all or nothing.
+        `(...)` float64 in [0, 1], .5 for a uniform map; NaN if the boxes cover everything or nothing.
     """
     values, inside = maps.reshape(-1), covered.reshape(*covered.shape[:-2], -1)
     labels = np.repeat([1.0, 0.0], len(values))
@@ -100,13 +99,13 @@ def pixel_auroc(maps: np.ndarray, covered: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MapRules:
-    """The method's own rules of boxes, also for a map that no image gave, such as the mean map.
+    """The method's own box rules, which can also be applied to other maps, such as the mean map.
 
     Attributes:
         thresholds: `(F,)` shares of the peak.
         components: `"largest"` or `"all"`.
         valleys: `(F,)` as `box_valleys` of the config.
-        scores: `(F,)`, the score from which a finding gets boxes; None is the threshold from which it is present.
+        scores: `(F,)`, the score from which a finding gets boxes; None for the threshold from which it is present.
     """
 
     thresholds: Sequence[float]
@@ -125,11 +124,11 @@ class MapRules:
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """What one method, or rival, finds of n annotated boxes.
+    """Hits of one method or baseline on n annotated boxes.
 
     Attributes:
-        shares: `(n, len(COMPARED_LEVELS))` float64 in [0, 1]: whether the box is met by IoU > t, or how often, where
-            the rival stands for many maps.
+        shares: `(n, len(COMPARED_LEVELS))` float64 in [0, 1]: whether the box is hit with IoU > t, or how often, if
+            the baseline consists of many maps.
         boxes_predicted: Mean number of boxes per annotated (image, finding).
     """
 
@@ -139,7 +138,7 @@ class Hits:
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedMaps:
-    """Maps of annotated findings beside their boxes: n maps, m boxes, all places as shares of width and height.
+    """Maps of annotated findings and their boxes: n maps, m boxes, positions as shares of width and height.
 
     Attributes:
         findings: `(n,)` int.
@@ -161,7 +160,7 @@ class AnnotatedMaps:
 
     @classmethod
     def of(cls, records: Sequence[ImageRecord]) -> AnnotatedMaps:
-        """Those of some records, in the order of [`annotated_boxes`]."""
+        """Maps of the given records, in the order of [`annotated_boxes`]."""
         pairs = list(annotated_maps(records))
         frames = [np.array([record.size[1], record.size[0]] * 2) for record, _ in pairs]
         boxes = tuple(one.boxes / frame for (_, one), frame in zip(pairs, frames, strict=True))
@@ -187,7 +186,7 @@ class AnnotatedMaps:
 
     @cached_property
     def folds(self) -> np.ndarray:
-        """`(n,)` int, the fold of each map's patient, see `FOLDS`: of a few patients each is a fold."""
+        """`(n,)` int, the fold of each map's patient, see `FOLDS`; with few patients each is its own fold."""
         return patient_folds(self.patients, FOLDS)
 
     def rows(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -199,17 +198,17 @@ class AnnotatedMaps:
                 yield int(finding), of_finding[mine], of_finding[~mine]
 
     def hits_of(self, predicted: Sequence[np.ndarray]) -> Hits:
-        """What n lists of predicted boxes, one per map, find of the annotated boxes."""
+        """Hits of n lists of predicted boxes, one per map."""
         best = [best_overlaps(*pair) for pair in zip(self.boxes, predicted, strict=True)]
         above = np.concatenate([np.zeros(0), *best])[:, None] > COMPARED_LEVELS
         return Hits(above.astype(np.float64), _mean([len(some) for some in predicted]))
 
     def own_hits(self) -> Hits:
-        """What the method's own boxes find, whatever the score."""
+        """Hits of the method's own boxes, whatever the score."""
         return self.hits_of(self.own)
 
     def fixed_box_hits(self, k: int) -> Hits:
-        """What k fixed boxes find, chosen on the other folds; none where no other patient has boxes."""
+        """Hits of k fixed boxes chosen on the other folds; none if no other patient has boxes."""
         predicted = [np.zeros((0, 4))] * len(self.boxes)
         for _, mine, others in self.rows():
             if len(others):
@@ -219,7 +218,7 @@ class AnnotatedMaps:
         return self.hits_of(predicted)
 
     def swapped_hits(self) -> Hits:
-        """How often the boxes of another patient's map of the same finding find each annotated box."""
+        """How often the boxes of another patient's map of the same finding hit each annotated box."""
         shares = np.zeros((len(self.box_findings), len(COMPARED_LEVELS)))
         for finding in np.unique(self.findings):
             maps = np.flatnonzero(self.findings == finding)
@@ -244,7 +243,7 @@ class AnnotatedMaps:
         return self._of_others(self.covered, np.mean)
 
     def _of_others(self, values: np.ndarray, statistic: Callable[..., Any]) -> np.ndarray:
-        """Per map a statistic of `values (n, …)` over other patients' maps of its finding; 0 where there are none."""
+        """Per map a statistic of `values (n, …)` over other patients' maps of its finding; 0 without any."""
         found = np.zeros_like(values)
         for finding in np.unique(self.findings):
             maps = np.flatnonzero(self.findings == finding)
@@ -254,13 +253,13 @@ class AnnotatedMaps:
         return found
 
     def mean_map_hits(self, rules: MapRules) -> Hits:
-        """What boxes of the mean map find, by the method's own rules."""
+        """Hits of the mean map's boxes, by the method's own rules."""
         return self.hits_of(
             [rules.boxes(cells, int(finding)) for cells, finding in zip(self.mean_maps, self.findings, strict=True)]
         )
 
     def pixel_aurocs(self) -> dict[str, np.ndarray]:
-        """[`pixel_auroc`] of each map and of its rivals, each `(n,)`: `own`, `swapped`, `mean_map`, `mean_mask`."""
+        """[`pixel_auroc`] of each map and of its baselines, each `(n,)`: `own`, `swapped`, `mean_map`, `mean_mask`."""
         aurocs = {
             name: np.array([pixel_auroc(one, inside) for one, inside in zip(maps, self.covered, strict=True)])
             for name, maps in (("own", self.cells), ("mean_map", self.mean_maps), ("mean_mask", self.mean_masks))
@@ -268,7 +267,7 @@ class AnnotatedMaps:
         return aurocs | {"swapped": self._swapped_aurocs()}
 
     def _swapped_aurocs(self) -> np.ndarray:
-        """Mean over other patients' maps of the finding of how well each ranks this image's cells: `(n,)`."""
+        """Mean [`pixel_auroc`] of other patients' maps of the finding on each image: `(n,)`."""
         means = np.full(len(self.findings), np.nan)
         for finding in np.unique(self.findings):
             maps = np.flatnonzero(self.findings == finding)
@@ -280,13 +279,12 @@ class AnnotatedMaps:
         return means
 
     def sides(self) -> dict[str, np.ndarray]:
-        """Whether maps of one-sided images are heavier on the side of the boxes.
+        """Whether maps of one-sided images have more mass on the side of the boxes.
 
         Returns:
-            Each `(n,)` float64: `raw`, 1 where the half of the image with the boxes has more of the map, 0 where the
-            other has, .5 where both have the same, NaN for a map whose boxes are not one-sided, see `ONE_SIDED`; and
-            `relative`, the same once the median of the logarithm of left over right of other patients' maps of the
-            finding is taken off.
+            Each `(n,)` float64: `raw`, 1 if the half of the image with the boxes has more of the map, 0 if the other
+            half has, .5 in a tie, NaN if the boxes are not one-sided, see `ONE_SIDED`; and `relative`, the same after
+            subtracting the median of log(left / right) over other patients' maps of the finding.
         """
         left, right = _halves(self.covered)
         one_sided = np.maximum(left, right) >= ONE_SIDED * np.minimum(left, right)
@@ -337,7 +335,7 @@ def figures_by_patient(
 ) -> Figures:
     """Means of values per finding, over the findings and over all rows, with bootstrap intervals by patient.
 
-    A difference of two methods is paired where `values` are differences, row by row.
+    For a paired comparison of two methods, pass row-wise differences as `values`.
 
     Args:
         values: `(n, C)`; a row with NaN is left out.
@@ -358,17 +356,16 @@ def figures_by_patient(
 
 @dataclass(frozen=True, eq=False)
 class Froc:
-    """Sensitivity against false boxes per image, over all score thresholds at once.
+    """Sensitivity against false boxes per image, as all score thresholds move together.
 
-    Every finding's threshold is moved by the same amount on the scale of the logit; at an offset of 0 it is the
-    threshold that users have.
+    Every finding's threshold is shifted by the same offset on the logit scale; 0 is the thresholds of users.
 
     Attributes:
-        offsets: `(p,)` rising.
-        sensitivity: `(p, len(COMPARED_LEVELS))` share of annotated boxes that a shown box meets by IoU > t.
-        false_boxes: `(p, len(COMPARED_LEVELS))` shown boxes per image that are false at t: those of findings that are
-            annotated as absent, and those of annotated findings that meet no annotated box by IoU > t. Findings that
-            are present without annotated boxes, or not annotated, count neither way.
+        offsets: `(p,)` ascending.
+        sensitivity: `(p, len(COMPARED_LEVELS))` share of annotated boxes hit by a shown box with IoU > t.
+        false_boxes: `(p, len(COMPARED_LEVELS))` shown boxes per image that are false at t: boxes of absent findings,
+            and boxes of findings with annotated boxes that hit none with IoU > t. Findings that are present without
+            annotated boxes, or not annotated, are ignored.
         at_threshold: Index of the offset 0.
     """
 
@@ -379,11 +376,11 @@ class Froc:
 
 
 def froc(records: Sequence[ImageRecord], score_thresholds: Sequence[float] | np.ndarray, points: int = 60) -> Froc:
-    """The FROC curve of the findings with annotated boxes.
+    """FROC curve of the findings with annotated boxes.
 
     Args:
-        records: Images, all of whose maps were measured.
-        score_thresholds: `(F,)` that users have.
+        records: Images with all maps measured.
+        score_thresholds: `(F,)` thresholds of users.
         points: Largest number of offsets.
 
     Raises:

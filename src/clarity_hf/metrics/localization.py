@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Localization: measures of boxes, masks and points, and the record of one map beside its annotated boxes.
+"""Localization metrics of boxes, masks and points, and the measurement of one map for a record.
 
-Boxes are xyxy, right and bottom exclusive, in one frame; where pixels matter it says so. Overlaps must **exceed** a
-level, as in Wang et al. (CVPR 2017), except where [`max_box_accuracy`] says otherwise.
+Boxes are xyxy, right and bottom exclusive, all in the same frame. Overlaps must **exceed** a level, as in Wang et al.
+(CVPR 2017), except in [`max_box_accuracy`].
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from clarity_hf.boxes import Letterbox, UpsampledMap, box_area, box_iou, map_ove
 from .records import MAP_CELLS, MAP_THRESHOLDS, MAX_BOX_THRESHOLDS, WANG_THRESHOLDS, AnnotationRecord
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-"""The t of T(IoU)."""
+"""IoU thresholds t of T(IoU)."""
 
 IOBB_LEVELS = (0.1, 0.25, 0.5)
-"""The t of T(IoBB)."""
+"""IoBB thresholds t of T(IoBB)."""
 
 CANDIDATE_THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7)
-"""Shares of a map's peak that [`tune_map_thresholds`] tries, where each costs its own boxes; records hold more."""
+"""Shares of a map's peak tried by [`tune_map_thresholds`]; records contain more."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """T(IoU), T(IoBB) or their like: the share of annotated boxes whose overlap exceeds a level.
+    """T(IoU), T(IoBB) or a similar figure: the share of annotated boxes whose overlap exceeds a level.
 
     Attributes:
         levels: The L levels.
-        counts: `(F,)` int, annotated boxes.
+        counts: `(F,)` int, number of annotated boxes.
         shares: `(F, L)` float64 in [0, 1], NaN for a finding without annotated boxes.
-        macro: `(L,)` mean over the findings with annotated boxes, NaN where there are none.
-        pooled: `(L,)` share of all boxes, whatever their finding, NaN where there are none.
+        macro: `(L,)` mean over the findings with annotated boxes, NaN without any.
+        pooled: `(L,)` share of all boxes, whatever their finding, NaN without any.
     """
 
     levels: tuple[float, ...]
@@ -49,13 +49,13 @@ class Found:
 def found_shares(
     findings: np.ndarray, overlaps: np.ndarray, num_findings: int, levels: Sequence[float] = LEVELS
 ) -> Found:
-    """Count overlaps that exceed levels, per finding, as their mean and pooled.
+    """Shares of overlaps that exceed levels, per finding, their mean, and pooled.
 
     Args:
         findings: `(n,)` int, index of each annotated box's finding.
-        overlaps: `(n,)` its best overlap, in [0, 1].
+        overlaps: `(n,)` best overlap of each annotated box, in [0, 1].
         num_findings: F.
-        levels: The t.
+        levels: Thresholds t.
     """
     limits = np.asarray(levels, dtype=np.float64)
     above = np.asarray(overlaps, dtype=np.float64)[:, None] > limits
@@ -88,7 +88,7 @@ def shares_per_finding(
 
 
 def figures_of_rows(findings: np.ndarray, values: np.ndarray, num_findings: int) -> Callable[[np.ndarray], np.ndarray]:
-    """A statistic for the bootstrap: means of `values` `(n, L)` over sampled rows, per finding, macro and pooled.
+    """Statistic for the bootstrap: means of `values` `(n, L)` over sampled rows, per finding, macro and pooled.
 
     Args:
         findings: `(n,)` int, index of each row's finding.
@@ -97,7 +97,7 @@ def figures_of_rows(findings: np.ndarray, values: np.ndarray, num_findings: int)
 
     Returns:
         A function from rows to `(F + 2, L)`. The macro mean is always over the findings that have rows in `findings`,
-        and NaN for a sample that lacks one of them.
+        and NaN for a sample without one of them.
     """
     averaged = np.bincount(findings, minlength=num_findings) > 0
 
@@ -111,7 +111,7 @@ def figures_of_rows(findings: np.ndarray, values: np.ndarray, num_findings: int)
 def best_overlaps(
     annotated: np.ndarray, predicted: np.ndarray, measure: Callable[[np.ndarray, np.ndarray], np.ndarray] = box_iou
 ) -> np.ndarray:
-    """Overlap of each annotated box with the predicted box that matches it best.
+    """Overlap of each annotated box with the best matching predicted box.
 
     Args:
         annotated: `(m, 4)`.
@@ -119,15 +119,15 @@ def best_overlaps(
         measure: [`box_iou`], or [`box_iobb`] for intersection over the predicted box.
 
     Returns:
-        `(m,)` float64 in [0, 1]; 0 where nothing is predicted.
+        `(m,)` float64 in [0, 1]; 0 without predicted boxes.
     """
     return measure(annotated, predicted).max(axis=1, initial=0.0)
 
 
 def box_iobb(annotated: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Intersection over the area of the **predicted** box, of every pair.
+    """Intersection over the area of the **predicted** box, for every pair.
 
-    A predicted box inside the annotated one has 1, however small it is: read the figure beside T(IoU).
+    A predicted box inside the annotated one has 1, however small it is, so read this figure together with T(IoU).
 
     Args:
         annotated: `(m, 4)`.
@@ -147,25 +147,26 @@ def box_iobb(annotated: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def _inside(boxes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether the points of a grid lie in a box: `(len(y), len(x))` bool."""
+    """Boolean `(len(y), len(x))`: whether the points of a grid lie in any of the boxes."""
     columns = (x >= boxes[:, 0, None]) & (x < boxes[:, 2, None])
     rows = (y >= boxes[:, 1, None]) & (y < boxes[:, 3, None])
     return np.any(rows[:, :, None] & columns[:, None, :], axis=0)
 
 
 def max_box_accuracy(overlaps: np.ndarray, levels: Sequence[float] = (0.5,)) -> float:
-    """MaxBoxAcc, or MaxBoxAccV2 for several levels: the accuracy at the threshold that suits the data best.
+    """MaxBoxAcc, or MaxBoxAccV2 for several levels: the accuracy at the best threshold.
 
-    Per level the one threshold is taken at which most maps reach an IoU **≥** the level; then the levels are averaged.
-    The threshold is chosen on the scored images: an upper bound, which compares methods only with each other.
+    For each level, the threshold is used at which most maps reach an IoU **≥** the level; then levels are averaged.
+    The threshold is chosen on the scored images, so this is an upper bound, only for comparing methods with each
+    other.
 
     Args:
         overlaps: `(n, thresholds)`, best IoU of each map's boxes with the annotated ones, at each threshold.
-        levels: `(0.5,)` for MaxBoxAcc, whose maps give the box of their largest region; `(0.3, 0.5, 0.7)` for
-            MaxBoxAccV2, where every region has a box.
+        levels: `(0.5,)` for MaxBoxAcc, with the box of the largest region; `(0.3, 0.5, 0.7)` for MaxBoxAccV2, with a
+            box for every region.
 
     Returns:
-        Float in [0, 1]; NaN where n is 0.
+        Float in [0, 1]; NaN if n is 0.
 
     Source: Choe et al., "Evaluating weakly supervised object localization methods right", CVPR 2020;
     https://github.com/clovaai/wsolevaluation, evaluation.py.
@@ -187,25 +188,24 @@ def measure_map(
     *,
     finding: int,
 ) -> AnnotationRecord:
-    """Measure one map beside its annotated boxes for a record, which does not keep the map.
+    """Measure one map and its annotated boxes for a record.
 
-    Everything is counted over the image alone, not over the padding. Areas of masks are exact: cells of the working
-    grid are cut where a box ends. The pointing game takes the centre of the cell of the largest value, of equal ones
-    the first by rows.
+    Only the image counts, not the padding. Areas of masks are exact, because cells of the working grid are cut at the
+    edges of boxes. The pointing game uses the centre of the cell with the largest value, the first by rows in a tie.
 
     Args:
-        localization_map: `(h, w)` values ≥ 0 on a grid over the whole of the method's input.
-        letterbox: How the image lies in that input.
+        localization_map: `(h, w)` values ≥ 0 on a grid over the complete input.
+        letterbox: Position of the image in that input.
         boxes: `(m, 4)` annotated boxes of the finding, m ≥ 1, pixels of the image.
         own_threshold: The method's own share of the peak, in (0, 1).
         own_components: The method's own choice of regions, see [`boxes_from_map`].
-        upsampling: Whole factor from the map's grid to the working grid.
-        valley: Where regions are divided between peaks, see [`boxes_from_map`]. Those of Wang and of MaxBoxAcc are
-            left whole, specks too, as they are published.
+        upsampling: Integer factor from the map's grid to the working grid.
+        valley: Where to split regions between peaks, see [`boxes_from_map`]. Regions of Wang and MaxBoxAcc are not
+            split and include specks, as published.
         finding: Index of the finding.
 
     Returns:
-        The record; a map that is zero everywhere has no box, no overlap and no hit.
+        The record; a map of zeros has no box, overlap or hit.
 
     Raises:
         ValueError: The map is not 2-D or not finite, `boxes` is not (m, 4) of boxes with an area, or the threshold or
@@ -235,21 +235,21 @@ def measure_map(
 
 def _check_threshold(name: str, threshold: float) -> None:
     if not 0 < threshold < 1:
-        raise ValueError(f"`{name}` must be inside (0, 1), got {threshold}. Give a share of the map's peak.")
+        raise ValueError(f"`{name}` must be inside (0, 1), got {threshold}. Pass a share of the map's peak.")
 
 
 def _mask_ious(working: UpsampledMap, boxes: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-    """Area of (map above a level) ∩ (filled boxes) over that of their union, on the image: `(len(levels),)`."""
+    """IoU of the map above each level with the filled boxes, over the image: `(len(levels),)`."""
     height, width = working.letterbox.image
     x, y = working.edges()
-    # No cell of this finer grid is cut by an edge of the working grid or of a box.
+    # Finer grid whose cells are not cut by edges of the working grid or of boxes.
     columns = np.unique(np.concatenate([x, np.clip(boxes[:, 0::2].ravel(), 0, width)]))
     rows = np.unique(np.concatenate([y, np.clip(boxes[:, 1::2].ravel(), 0, height)]))
     middle_x, middle_y = (columns[1:] + columns[:-1]) / 2, (rows[1:] + rows[:-1]) / 2
-    # Rounding may put the outer edges just inside the image: points beyond them belong to the outer cells.
+    # Rounding may put the outer edges just inside the image; points beyond them belong to the outer cells.
     at_x = np.clip(np.searchsorted(x, middle_x, side="right") - 1, 0, len(x) - 2)
     at_y = np.clip(np.searchsorted(y, middle_y, side="right") - 1, 0, len(y) - 2)
-    values = working.values[np.ix_(at_y, at_x)]  # 0 over the padding: above no level
+    values = working.values[np.ix_(at_y, at_x)]  # 0 over the padding
     areas = np.diff(rows)[:, None] * np.diff(columns)
     filled = _inside(boxes, middle_x, middle_y)
     ious = []
@@ -270,7 +270,7 @@ def _points_into(working: UpsampledMap, boxes: np.ndarray) -> bool:
 
 
 def _wang_regions(working: UpsampledMap) -> tuple[np.ndarray, ...]:
-    """Boxes of all regions of the map scaled to [0, 255] over the image; an even map has none."""
+    """Boxes of all regions of the map scaled to [0, 255] over the image; none for a uniform map."""
     levels = _levels_between(working, np.array(WANG_THRESHOLDS) / 255)
     if levels is None:
         return tuple(np.zeros((0, 4)) for _ in WANG_THRESHOLDS)
@@ -278,7 +278,7 @@ def _wang_regions(working: UpsampledMap) -> tuple[np.ndarray, ...]:
 
 
 def _max_box_ious(working: UpsampledMap, boxes: np.ndarray) -> np.ndarray:
-    """Best IoU of the box of the largest region, and of those of all regions: `(2, len(MAX_BOX_THRESHOLDS))`."""
+    """Best IoU of the largest region's box, and of all regions' boxes: `(2, len(MAX_BOX_THRESHOLDS))`."""
     best = np.zeros((2, len(MAX_BOX_THRESHOLDS)))
     levels = _levels_between(working, np.array(MAX_BOX_THRESHOLDS))
     for column, level in enumerate(() if levels is None else levels):
@@ -288,7 +288,7 @@ def _max_box_ious(working: UpsampledMap, boxes: np.ndarray) -> np.ndarray:
 
 
 def _levels_between(working: UpsampledMap, shares: np.ndarray) -> np.ndarray | None:
-    """Levels at shares of the way from the map's minimum over the image to its peak; None for an even map."""
+    """Levels at shares of the range from the map's minimum over the image to its peak; None for a uniform map."""
     low = float(working.values[working.inside].min(initial=np.inf))
     return None if working.peak <= 0 or working.peak <= low else low + shares * (working.peak - low)
 
@@ -296,12 +296,12 @@ def _levels_between(working: UpsampledMap, shares: np.ndarray) -> np.ndarray | N
 def boxes_found(
     images: Iterable[tuple[int, np.ndarray, np.ndarray]], thresholds: Sequence[float] = LEVELS
 ) -> dict[int, tuple[int, np.ndarray]]:
-    """T(IoU) without records: the share of annotated boxes that a predicted box of the finding overlaps by IoU > t.
+    """T(IoU) without records: the share of annotated boxes hit by a predicted box of the finding with IoU > t.
 
     Args:
         images: Per (image, finding) a tuple of the finding's index, annotated boxes `(m, 4)` and predicted boxes
-            `(n, 4)`, xyxy in one frame.
-        thresholds: The t.
+            `(n, 4)`, xyxy in the same frame.
+        thresholds: IoU thresholds t.
 
     Returns:
         Per finding the number of annotated boxes and the shares `(len(thresholds),)` float64 in [0, 1], NaN for a
@@ -318,11 +318,11 @@ def boxes_found(
 
 
 def fixed_boxes(boxes: np.ndarray, k: int = 1) -> np.ndarray:
-    """The fixed-box baseline: the k boxes that together guess best without seeing an image.
+    """Fixed-box baseline: the k boxes that together guess best without seeing an image.
 
     Args:
-        boxes: `(n, 4)` annotated boxes of one finding on the images to learn from, n ≥ 1, xyxy in one frame.
-        k: How many boxes.
+        boxes: `(n, 4)` annotated boxes of one finding on the images to learn from, n ≥ 1, xyxy in the same frame.
+        k: Number of boxes.
 
     Returns:
         `(min(k, n), 4)`, each one of `boxes`. The first has the highest mean IoU to all of them; each next one raises
@@ -332,7 +332,7 @@ def fixed_boxes(boxes: np.ndarray, k: int = 1) -> np.ndarray:
         ValueError: There are no boxes.
     """
     if len(boxes) == 0:
-        raise ValueError("`boxes` must hold at least one box, got none. Give boxes of other images.")
+        raise ValueError("`boxes` must hold at least one box, got none. Pass boxes of other images.")
     overlaps = box_iou(boxes, boxes)
     best, chosen = np.zeros(len(boxes)), []
     for _ in range(min(k, len(boxes))):
@@ -347,22 +347,22 @@ def tune_map_thresholds(
     candidates: Sequence[float] = CANDIDATE_THRESHOLDS,
     default: float = 0.5,
 ) -> np.ndarray:
-    """Choose each finding's map threshold: that of the highest mean IoU between annotated boxes and the map's box.
+    """Choose each finding's map threshold: the one with the highest mean IoU of annotated boxes with the map's box.
 
-    To be chosen on validation images, never on the images that are reported.
+    Choose on validation images, never on the reported ones.
 
     Args:
         images: Per (image, finding) a tuple of the finding's index, annotated boxes `(m, 4)` xyxy in pixels of the
-            image, localization map `(h, w)` and how the image lies in the model's input.
+            image, localization map `(h, w)` and letterbox of the image.
         num_findings: F.
-        candidates: Thresholds that are tried, each in (0, 1); of equal ones the first is taken.
+        candidates: Thresholds to try, each in (0, 1); the first wins a tie.
         default: Threshold of a finding without annotated boxes.
 
     Returns:
         `(F,)` float64.
 
     Raises:
-        ValueError: A candidate is no share, or a map is not 2-D or not finite.
+        ValueError: A candidate is outside (0, 1), or a map is not 2-D or not finite.
     """
     for threshold in candidates:
         _check_threshold("candidates", threshold)

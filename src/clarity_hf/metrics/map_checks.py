@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Checks of maps that records allow: mass outside the thorax, and maps on normal images."""
+"""Checks of maps from records: mass outside the thorax, and maps on normal images."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def mass_outside(maps: np.ndarray, letterbox: Letterbox, thorax: np.ndarray) -> 
     """Share of each map's mass over the image that lies outside the thorax.
 
     Args:
-        maps: `(F, h, w)` values ≥ 0 on a grid over the whole of the method's input.
-        letterbox: How the image lies in that input; what lies over the padding does not count.
-        thorax: `(H', W')` over the whole image, of any size: bool or integer, above 0 inside, or float in [0, 1].
+        maps: `(F, h, w)` values ≥ 0 on a grid over the complete input.
+        letterbox: Position of the image in that input; the padding does not count.
+        thorax: `(H', W')` over the image, of any size: bool or integer, above 0 inside, or float in [0, 1].
 
     Returns:
         `(F,)` float64 in [0, 1]; NaN for a map that is zero over the image.
 
     Raises:
-        ValueError: A map is negative or not finite, `thorax` is not two-dimensional or outside [0, 1].
+        ValueError: A map is negative or not finite, or `thorax` is not 2-D or outside [0, 1].
     """
     values = np.asarray(maps, dtype=np.float64)
     if values.ndim != 3 or not np.isfinite(values).all() or (values < 0).any():
@@ -37,13 +37,13 @@ def mass_outside(maps: np.ndarray, letterbox: Letterbox, thorax: np.ndarray) -> 
     inside = inside.astype(np.float64) if inside.dtype.kind == "f" else (inside > 0).astype(np.float64)
     if inside.ndim != 2 or not ((inside >= 0) & (inside <= 1)).all():
         raise ValueError(f"`thorax` must be (H, W) in [0, 1], got shape {inside.shape}. Pass one mask of the image.")
-    # Summing the map's samples is weighting its cells: the image's pixels are visited once, not once a finding.
+    # Sums of the map's samples are weighted sums of its cells, so pixels are visited once, not once per finding.
     rows = image_weights(values.shape[1], letterbox, inside.shape[0], 0)
     columns = image_weights(values.shape[2], letterbox, inside.shape[1], 1)
     outer = (values * (rows.T @ (1 - inside) @ columns)).sum(axis=(1, 2))
     whole = (values * np.outer(rows.sum(axis=0), columns.sum(axis=0))).sum(axis=(1, 2))
     shares = np.divide(outer, whole, out=np.full(len(values), np.nan), where=whole > 0)
-    return np.clip(shares, 0, 1)  # a map all outside may sum to 1 + 1e-16
+    return np.clip(shares, 0, 1)  # rounding may give 1 + 1e-16
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class MassOutside:
     """Mass outside the thorax over images, for F findings.
 
     Attributes:
-        mean: `(F,)` in [0, 1], the mean over images; NaN where `images` is 0.
-        median: `(F,)` in [0, 1], the median; NaN where `images` is 0.
-        images: `(F,)` images on which the finding is present, its map not zero and a mask known.
-        left_out: `(F,)` images on which the finding is present and one of these is missing.
+        mean: `(F,)` in [0, 1], the mean over images; NaN if `images` is 0.
+        median: `(F,)` in [0, 1], the median; NaN if `images` is 0.
+        images: `(F,)` number of images with the finding, a non-zero map and a known mask.
+        left_out: `(F,)` number of images with the finding but without one of these.
     """
 
     mean: np.ndarray
@@ -91,15 +91,16 @@ class AbsentOnNormal:
 
     Attributes:
         auroc: `(F,)` probability that the map's peak on an image with the finding exceeds that on a normal image; NaN
-            where there are none of either.
+            if either kind is missing.
         median_present: `(F,)` median peak on images with the finding, on the method's own scale.
         median_normal: `(F,)` median peak on normal images.
-        median_ratio: `(F,)` `median_normal / median_present`: near 0 for dark maps, 1 for no difference.
-        present: `(F,)` images with the finding whose peak is known.
-        normal: `(F,)` normal images whose peak is known.
-        unmeasured: `(F,)` images with the finding or normal whose peak is NaN, left out.
-        normal_images: Images on which every finding is annotated as absent.
-        boxes_shown: Mean number of boxes that a user sees on a normal image; NaN without normal images.
+        median_ratio: `(F,)` `median_normal / median_present`: near 0 if maps on normal images are dark, 1 if there is
+            no difference.
+        present: `(F,)` number of images with the finding whose peak is known.
+        normal: `(F,)` number of normal images whose peak is known.
+        unmeasured: `(F,)` number of images, normal or with the finding, left out because their peak is NaN.
+        normal_images: Number of images on which every finding is annotated as absent.
+        boxes_shown: Mean number of boxes shown to a user on a normal image; NaN without normal images.
         images_with_boxes: Share of the normal images with at least one.
     """
 
@@ -118,8 +119,8 @@ class AbsentOnNormal:
 def absent_on_normal(records: Sequence[ImageRecord]) -> AbsentOnNormal:
     """Compare the peaks of each finding's map on normal images with those on images with the finding.
 
-    It applies to methods whose maps have the same scale on all images. For a method that computes only the maps that
-    are asked for, the records must come from an evaluation of all maps, or hold NaN for the other peaks.
+    This requires maps with the same scale on all images. If a method computes only the requested maps, the records
+    must come from an evaluation of all maps, or have NaN for the other peaks.
 
     Args:
         records: At least one. An image with an unannotated finding is not known to be normal.

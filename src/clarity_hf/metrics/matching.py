@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Annotated boxes beside predicted ones: from records to a table of best overlaps at every map threshold.
+"""Matching of annotated with predicted boxes: best overlaps at every map threshold, from records.
 
-No map is needed: a record holds the regions of its maps at every threshold of `MAP_THRESHOLDS`.
+No maps are needed, because a record contains the regions of its maps at every threshold of `MAP_THRESHOLDS`.
 
     records → `annotated_boxes` → `predicted` (at given thresholds, score-filtered or not) → `Overlaps` → `found`
 """
@@ -42,8 +42,8 @@ class Overlaps:
         patients: `(n,)` str.
         findings: `(n,)` int.
         first: `(n,)` bool, the first box of its (image, finding): to count maps instead of boxes.
-        best: `(n,)` float64, best overlap with a predicted box, in [0, 1]; 0 where nothing is predicted.
-        count: `(n,)` int, boxes predicted for the (image, finding).
+        best: `(n,)` float64, best overlap with a predicted box, in [0, 1]; 0 without predicted boxes.
+        count: `(n,)` int, number of boxes predicted for the (image, finding).
         num_findings: F.
     """
 
@@ -57,12 +57,12 @@ class Overlaps:
 
     @property
     def boxes_predicted(self) -> float:
-        """Mean number of predicted boxes per annotated (image, finding); NaN where there are none."""
+        """Mean number of predicted boxes per annotated (image, finding); NaN without any."""
         return float(self.count[self.first].mean()) if self.first.any() else float("nan")
 
     @property
     def boxes_predicted_per_finding(self) -> np.ndarray:
-        """The same of each finding, `(F,)`; NaN without annotated boxes."""
+        """[`boxes_predicted`] per finding, `(F,)`; NaN without annotated boxes."""
         counts = self.count[self.first, None].astype(np.float64)
         return shares_per_finding(self.findings[self.first], counts, self.num_findings)[1][:, 0]
 
@@ -85,9 +85,9 @@ class AnnotatedBoxes:
         iou: `(n, T)` best IoU with a predicted box, at each of `MAP_THRESHOLDS`.
         iobb: `(n, T)` best intersection over the predicted box.
         count: `(n, T)` int, boxes predicted for the (image, finding).
-        own_iou: `(n,)` as `iou`, at the method's own threshold and components.
-        own_iobb: `(n,)` as `iobb`, there.
-        own_count: `(n,)` as `count`, there.
+        own_iou: `(n,)` like `iou`, at the method's own threshold and components.
+        own_iobb: `(n,)` like `iobb`, at these.
+        own_count: `(n,)` like `count`, at these.
         num_findings: F.
     """
 
@@ -114,8 +114,8 @@ class AnnotatedBoxes:
     def tuned_thresholds(self, default: float = DEFAULT_MAP_THRESHOLD) -> np.ndarray:
         """Per finding the threshold of `MAP_THRESHOLDS` with the highest mean IoU over its boxes, `(F,)`.
 
-        Of equal ones the lowest; `default` for a finding without boxes. The mean IoU decides, not the share above one
-        level: over forty boxes that share has many ties, and one threshold serves T(IoU) at all levels.
+        The lowest in a tie; `default` for a finding without boxes. The mean IoU is used, not the share above one
+        level, because that share has many ties, and one threshold serves T(IoU) at all levels.
         """
         thresholds = np.full(self.num_findings, default)
         for finding in np.unique(self.findings):
@@ -167,7 +167,7 @@ class AnnotatedBoxes:
         return self.overlaps(best, known)
 
     def fixed_boxes(self) -> np.ndarray:
-        """Per finding the annotated box with the highest mean IoU to the others, `(F, 4)`; NaN where there is none.
+        """Per finding the annotated box with the highest mean IoU to the others, `(F, 4)`; NaN without boxes.
 
         Boxes of different images are compared as shares of the image's width and height.
         """
@@ -184,12 +184,12 @@ class AnnotatedBoxes:
 def annotated_boxes(
     records: Sequence[ImageRecord], components: Components = "all", num_findings: int | None = None
 ) -> AnnotatedBoxes:
-    """Compare every annotated box with the predicted ones, at every threshold at once.
+    """Compare every annotated box with the predicted boxes at every threshold.
 
     Args:
-        records: Images, with boxes or without.
-        components: `"all"` lets any region match; `"largest"` takes the box of the region with the most mass alone.
-            The method's own boxes are of its own components.
+        records: Images, with or without boxes.
+        components: `"all"` lets any region match, `"largest"` only the region with the most mass. The method's own
+            boxes always use its own components.
         num_findings: F; None takes it from the records.
 
     Raises:
@@ -231,7 +231,7 @@ def annotated_maps(records: Iterable[ImageRecord]) -> Iterator[tuple[ImageRecord
 
 
 def _rows(parts: Sequence[np.ndarray], *shape: int) -> np.ndarray:
-    """Rows of all parts, `(n, *shape)`, also where there are no parts."""
+    """Rows of all parts, `(n, *shape)`, even without parts."""
     return np.concatenate([np.zeros((0, *shape)), *parts])
 
 
@@ -258,16 +258,16 @@ def threshold_columns(thresholds: Sequence[float] | np.ndarray, num_findings: in
     if len(strange):
         raise ValueError(
             f"`thresholds` must be among the {len(known)} of MAP_THRESHOLDS, from {known[0]:g} to {known[-1]:g}, got "
-            f"{strange[0]:g}. Records hold no regions at others: take the nearest."
+            f"{strange[0]:g}. Records only contain regions at these: use the nearest."
         )
     return nearest
 
 
 def per_finding(name: str, values: Sequence[float] | np.ndarray, num_findings: int) -> np.ndarray:
-    """Values as float64 `(F,)`; a ValueError names the argument `name` where the length differs."""
+    """Values as float64 `(F,)`; raises a ValueError that names the argument `name` if the length differs."""
     values = np.asarray(values, dtype=np.float64)
     if values.shape != (num_findings,):
-        raise ValueError(f"`{name}` must be ({num_findings},), got {values.shape}. Give one per finding.")
+        raise ValueError(f"`{name}` must be ({num_findings},), got {values.shape}. Pass one per finding.")
     return values
 
 
@@ -280,7 +280,7 @@ def count_findings(records: Sequence[ImageRecord]) -> int:
     counts = {len(record.scores) for record in records}
     if len(counts) != 1:
         raise ValueError(
-            f"`records` must be of images with one number of findings, got {sorted(counts) or 'no images'}. Evaluate "
-            "them by one method."
+            f"`records` must all have the same number of findings, got {sorted(counts) or 'no images'}. Evaluate them "
+            "with one method."
         )
     return counts.pop()

@@ -1,9 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """T(IoU) and T(IoBB), and the protocols that tune thresholds on one half of the images and score the other.
 
-T(IoU) takes the boxes of the annotated finding **whatever its score**, and any region may match; the score-filtered
-figure, which is what a user sees, counts a box only where the finding's score reaches its threshold. The number of
-predicted boxes stands beside each: more boxes find more.
+T(IoU) counts the boxes of an annotated finding **whatever its score**, and any region may match. The score-filtered
+figure, which is what a user sees, counts a box only if the finding's score reaches its threshold. Read both together
+with the number of predicted boxes, because more boxes hit more.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def t_iou(
     """T(IoU): the share of annotated boxes that a predicted box of the same finding overlaps by IoU **>** t.
 
     Args:
-        records: Images that are scored.
+        records: Images to score.
         thresholds: `(F,)` of `MAP_THRESHOLDS`, chosen on other images; None for the method's own boxes.
         score_thresholds: `(F,)`, below which a finding has no box; None takes boxes whatever the score.
-        components: Which regions may match, where `thresholds` are given.
+        components: Which regions may match if `thresholds` are given.
         levels: The t.
     """
     return annotated_boxes(records, components).predicted(thresholds, score_thresholds).found(levels)
@@ -48,7 +48,7 @@ def t_iobb(
     components: Components = "all",
     levels: Sequence[float] = IOBB_LEVELS,
 ) -> Found:
-    """T(IoBB): as [`t_iou`], with intersection over the area of the predicted box, see [`box_iobb`]."""
+    """T(IoBB): like [`t_iou`], with intersection over the area of the predicted box, see [`box_iobb`]."""
     return annotated_boxes(records, components).predicted(thresholds, score_thresholds, "iobb").found(levels)
 
 
@@ -76,7 +76,7 @@ class HalfScores:
 def tune_and_score(
     tuning: AnnotatedBoxes, scoring: AnnotatedBoxes, score_thresholds: Sequence[float] | np.ndarray
 ) -> HalfScores:
-    """Choose map thresholds and the fixed boxes on some annotated boxes, and score others with them.
+    """Choose map thresholds and fixed boxes on some annotated boxes, and score others with them.
 
     Args:
         tuning: Boxes to choose on.
@@ -95,7 +95,7 @@ def tune_and_score(
 
 
 def youden_of(records: Sequence[ImageRecord]) -> np.ndarray:
-    """Youden's score thresholds on these images, `(F,)`; .5 for a finding of which only one class is present."""
+    """Youden's score thresholds on these images, `(F,)`; .5 for a finding with only one class."""
     return youden_thresholds(
         np.array([record.scores for record in records]), np.array([record.labels for record in records])
     )
@@ -107,7 +107,7 @@ def clarity_protocol(
     score_thresholds: Sequence[float] | np.ndarray | None = None,
     components: Components = "all",
 ) -> HalfScores:
-    """CLARiTy's: thresholds are tuned on half of the boxed **images**, and the other half is scored.
+    """CLARiTy's protocol: thresholds are tuned on half of the boxed **images**, and the other half is scored.
 
     A patient's images may be on both sides, unlike in [`patient_protocol`]; the paper's own split is not published.
 
@@ -129,7 +129,7 @@ def clarity_protocol(
 
 @dataclass(frozen=True, eq=False)
 class CrossTuned:
-    """Every annotated box scored once, with what was chosen on the half of the patients that it is not in.
+    """Every annotated box scored once, with thresholds chosen on the other half of the patients.
 
     Attributes:
         thresholds: `(2, F)` map thresholds, chosen on the first and on the second half; each scores the other.
@@ -147,8 +147,7 @@ class CrossTuned:
 def cross_tuned(boxes: AnnotatedBoxes, first: np.ndarray) -> CrossTuned:
     """Tune on one half and score the other, both ways, so that every box is scored.
 
-    It compares methods on the same images, each at thresholds chosen in the same way. A finding without boxes in one
-    half is scored at `DEFAULT_MAP_THRESHOLD` in the other, and has no fixed box there.
+    A finding without boxes in one half is scored at `DEFAULT_MAP_THRESHOLD` in the other, and has no fixed box there.
 
     Args:
         boxes: Of all images.
@@ -159,7 +158,7 @@ def cross_tuned(boxes: AnnotatedBoxes, first: np.ndarray) -> CrossTuned:
     """
     first = np.asarray(first, dtype=bool)
     if first.shape != boxes.findings.shape:
-        raise ValueError(f"`first` must be {boxes.findings.shape}, got {first.shape}. Give one for every box.")
+        raise ValueError(f"`first` must be {boxes.findings.shape}, got {first.shape}. Pass one per box.")
     both = set(boxes.patients[first]) & set(boxes.patients[~first])
     if both:
         raise ValueError(f"`first` must split by patient, got {len(both)} patients in both halves. See halves.")
@@ -206,16 +205,16 @@ def patient_protocol(
     score_thresholds: Sequence[float] | np.ndarray | None = None,
     components: Components = "all",
 ) -> PatientProtocol:
-    """Ours: thresholds are tuned on half of the **patients** with boxes, the other half is scored, on several splits.
+    """Our protocol: thresholds are tuned on half of the **patients** with boxes, the other half is scored, repeatedly.
 
-    Each split is scored in one direction, as others report it; [`over_repeats`] gives mean and deviation. The first
+    Each split is scored in one direction, as is usual; [`over_repeats`] gives mean and deviation. The first
     split is also scored both ways, see [`cross_tuned`].
 
     Args:
         records: Images, with boxes or without.
         repeats: Number of further splits, with the seeds after `seed`.
         seed: Seed of the first split.
-        tuning_patients: Tuning half of the first split, from a committed list; None draws it with `seed`.
+        tuning_patients: Tuning half of the first split, from a committed list; None splits at random with `seed`.
         score_thresholds: `(F,)` of the score-filtered figure; None for Youden's on the tuning images.
         components: Which regions may match.
     """
@@ -235,7 +234,7 @@ def patient_protocol(
 
 @dataclass(frozen=True)
 class Repeated:
-    """Mean and standard deviation (n − 1) over repeats; NaN where a figure is undefined in one of them.
+    """Mean and standard deviation (n − 1) over repeats; NaN if a figure is undefined in one of them.
 
     Attributes:
         levels: The L levels.
@@ -257,7 +256,7 @@ class Repeated:
 
 
 def over_repeats(repeats: Sequence[Overlaps], levels: Sequence[float] = LEVELS) -> Repeated:
-    """Mean and deviation of T(IoU), or a figure like it, over splits.
+    """Mean and deviation of T(IoU), or a similar figure, over splits.
 
     Args:
         repeats: At least two, such as the `iou` of each repeat.

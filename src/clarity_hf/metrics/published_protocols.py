@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Published protocols beside T(IoU): pointing game, MaxBoxAcc, HAM's masks, Wang's boxes, CheXlocalize's mIoU."""
+"""Other published protocols: pointing game, MaxBoxAcc, HAM's masks, Wang's boxes, CheXlocalize's mIoU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .protocols import youden_of
 from .records import MAP_THRESHOLDS, ImageRecord
 
 WANG_IOBB_LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
-"""The t of T(IoBB) in the table of Wang et al."""
+"""IoBB thresholds t in the table of Wang et al."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ def pointing_game(records: Sequence[ImageRecord]) -> Rates:
 
 
 def max_box_acc(records: Sequence[ImageRecord]) -> Rates:
-    """MaxBoxAcc: the box of the largest region at IoU ≥ .5, at the threshold that suits best; [`max_box_accuracy`].
+    """MaxBoxAcc: the box of the largest region at IoU ≥ .5, at the best threshold; [`max_box_accuracy`].
 
-    As published: the map is scaled to [0, 1], connected regions are never divided, the largest is the one with the
-    most pixels, a map is right where it meets any of its annotated boxes, and thresholds are those of
+    As published: the map is scaled to [0, 1], connected regions are never split, the largest is the one with the most
+    pixels, a map is correct if it hits any of its annotated boxes, and thresholds are those of
     `MAX_BOX_THRESHOLDS`. `pooled` has one threshold for all findings, which is the published definition; `shares` have
     one each.
     """
@@ -123,15 +123,15 @@ def _per_map(pairs: Sequence[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray
 
 @dataclass(frozen=True)
 class WangProtocol:
-    """What Wang et al. report: boxes at two fixed thresholds, and the false ones.
+    """Figures of Wang et al.: boxes at two fixed thresholds, and false boxes.
 
     Attributes:
         iou: Overlaps by IoU, of the boxes of both thresholds together.
         iobb: Overlaps by intersection over the predicted box.
         levels: The t of IoU at which false boxes are counted.
-        iobb_levels: The t of intersection over the predicted box at which they are.
-        false_boxes: `(F, len(levels))` predicted boxes per annotated map that exceed t with no annotated box; NaN
-            without maps.
+        iobb_levels: The t of intersection over the predicted box at which false boxes are counted.
+        false_boxes: `(F, len(levels))` predicted boxes per annotated map that do not exceed t with any annotated box;
+            NaN without maps.
         false_boxes_iobb: `(F, len(iobb_levels))` the same by intersection over the predicted box.
     """
 
@@ -148,7 +148,7 @@ def wang_protocol(
     levels: Sequence[float] = LEVELS,
     iobb_levels: Sequence[float] = WANG_IOBB_LEVELS,
 ) -> WangProtocol:
-    """The map scaled to [0, 255], a box around each isolated region above 60 and above 180, right if any passes.
+    """Scale the map to [0, 255] and box each region above 60 and above 180; a hit if any box passes.
 
     Nothing is tuned or filtered by score. False boxes are counted on the maps of annotated findings, as published.
 
@@ -209,8 +209,8 @@ def chexlocalize_miou(
 ) -> SegmentationScore:
     """Mean IoU of masks over true positives, thresholds from the tuning images, with an interval by patient.
 
-    Thresholds are the `MAP_THRESHOLDS` of the highest mean mask IoU. Masks are compared with **filled boxes**, where
-    CheXlocalize has drawn contours: compare methods by it, not with its published figures.
+    Thresholds are the `MAP_THRESHOLDS` of the highest mean mask IoU. Masks are compared with **filled boxes**,
+    where CheXlocalize has drawn contours: use it to compare methods, not with its published figures.
 
     Args:
         tuning: Images on which thresholds, and cut-offs where none are given, are chosen.

@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The record of an evaluated image: all that metrics need, without its maps, as a line of JSON of a few kilobytes.
+"""Record of an evaluated image: everything that metrics need except its maps, a few kilobytes of JSON.
 
-A map is measured once, at every threshold of `MAP_THRESHOLDS`; protocols that tune thresholds on one half of the
-patients and score the other then work on records alone.
+Each map is measured once, at every threshold of `MAP_THRESHOLDS`, so that protocols that tune thresholds on one half
+of the patients and score the other only need records.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 MAP_THRESHOLDS: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in range(1, 20))
-"""Shares of a map's peak, .05 to .95, at which every map beside an annotated box is measured."""
+"""Shares of a map's peak, .05 to .95, at which every map of an annotated finding is measured."""
 
 MAX_BOX_THRESHOLDS: tuple[float, ...] = tuple(round(0.01 * step, 2) for step in range(100))
-"""Shares, .00 to .99, of a map scaled to [0, 1], at which MaxBoxAcc and MaxBoxAccV2 measure it."""
+"""Thresholds, .00 to .99, of MaxBoxAcc and MaxBoxAccV2 on a map scaled to [0, 1]."""
 
 MAP_CELLS = 32
 """Side, in cells over the image, of the map of an annotated finding in a record."""
@@ -32,7 +32,7 @@ WANG_THRESHOLDS = (60, 180)
 
 
 class PackedBoxes(Sequence):
-    """Several lists of boxes in one array, which takes less memory than as many arrays.
+    """Several lists of boxes in one array, to save memory.
 
     Args:
         lists: Boxes `(n, 4)` each, kept in single precision (a ten-thousandth of a pixel at 1,024).
@@ -58,7 +58,7 @@ class PackedBoxes(Sequence):
 
 @dataclass(frozen=True)
 class AnnotationRecord:
-    """The annotated boxes of one finding of an image, and the measures of its map.
+    """The annotated boxes of one finding of an image, and measurements of its map.
 
     Boxes are xyxy in pixels of the image, right and bottom exclusive.
 
@@ -66,14 +66,14 @@ class AnnotationRecord:
         finding: Index of the finding.
         boxes: `(m, 4)` annotated boxes, m ≥ 1.
         own: `(n, 4)` boxes at the method's own map threshold and components, whatever the finding's score.
-        regions: Per threshold of `MAP_THRESHOLDS` the boxes `(n, 4)` of all connected regions, by mass of map, the
-            largest first.
+        regions: Per threshold of `MAP_THRESHOLDS` the boxes `(n, 4)` of all connected regions, by descending mass
+            (sum of map values).
         mask_ious: `(len(MAP_THRESHOLDS),)` IoU of the thresholded map with the filled annotated boxes, as masks.
         hit: Whether the map's largest value lies inside an annotated box.
         wang_regions: Per threshold of `WANG_THRESHOLDS` the boxes `(n, 4)` of all regions of the map scaled to
             [0, 255] by its own minimum and maximum.
         max_box_ious: `(2, len(MAX_BOX_THRESHOLDS))` best IoU with an annotated box at each threshold of the map
-            scaled to [0, 1]: of the box of its largest region, and of those of all regions, undivided.
+            scaled to [0, 1]: for the box of its largest region, and for those of all regions, unsplit.
         cells: `(MAP_CELLS, MAP_CELLS)` float64 map over the image, on the method's own scale.
     """
 
@@ -95,7 +95,7 @@ class AnnotationRecord:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image, evaluated.
+    """An evaluated image.
 
     Attributes:
         name: Unique in its data set.
@@ -104,16 +104,16 @@ class ImageRecord:
         labels: `(F,)` float64, 1 present, 0 absent, NaN not annotated.
         scores: `(F,)` float64 in [0, 1].
         peaks: `(F,)` largest value of each map over the image, on the method's own scale.
-        shown: `(finding, box)` of every box that a user sees: findings at or above their score threshold, at the
+        shown: `(finding, box)` of every box shown to a user: findings at or above their score threshold, at the
             method's map thresholds.
         annotations: One per finding with annotated boxes.
-        box_counts: `(F,)` int, boxes of each map at the method's own map thresholds, whatever the score; None where
-            not all maps were measured.
+        box_counts: `(F,)` int, number of boxes of each map at the method's own map thresholds, whatever the score;
+            None if not all maps were measured.
         map_correlation: Mean Pearson correlation of the image's maps with each other, over all pairs of findings, in
-            [−1, 1]; None where not all maps were measured, NaN where no two maps vary.
+            [−1, 1]; None if not all maps were measured, NaN if fewer than two maps vary.
         thumbnail: `(THUMBNAIL_CELLS, THUMBNAIL_CELLS)` uint8, mean grey of each cell of the image.
-        mass_outside: `(F,)` share of each map's mass outside the thorax, in [0, 1]; None where no mask is known.
-        sex: `M`, `F`, or None where it is not known.
+        mass_outside: `(F,)` share of each map's mass outside the thorax, in [0, 1]; None without a mask.
+        sex: `M`, `F`, or None if unknown.
         age: In years, or None.
         view: `PA`, `AP`, or None.
         digest: Hash of the image's pixels, hexadecimal.
@@ -138,7 +138,7 @@ class ImageRecord:
 
 
 def data_digest(records: Sequence[ImageRecord]) -> str:
-    """Hash of the data: names, pixels, labels and annotated boxes, in any order of the images.
+    """Hash of the data: names, pixels, labels and annotated boxes, independent of the order of images.
 
     Returns:
         16 hexadecimal digits.
@@ -185,7 +185,7 @@ def to_json(record: ImageRecord) -> dict[str, Any]:
 
 
 def from_json(stored: dict[str, Any]) -> ImageRecord:
-    """The record that [`to_json`] wrote."""
+    """Read a record written by [`to_json`]."""
     optional = {
         "box_counts": lambda counts: np.array(counts, dtype=np.int64),
         "thumbnail": lambda text: np.frombuffer(bytes.fromhex(text), dtype=np.uint8).reshape([THUMBNAIL_CELLS] * 2),
@@ -210,7 +210,7 @@ def from_json(stored: dict[str, Any]) -> ImageRecord:
 
 
 def _significant(values: np.ndarray) -> list[float]:
-    """Four significant digits: maps have scales of their own."""
+    """Round to four significant digits, because each map has its own scale."""
     return [float(f"{value:.4g}") for value in values]
 
 

@@ -10,14 +10,14 @@ import numpy as np
 from .records import ImageRecord
 
 NAMED_SEED = 0
-"""Seed of the split by patient that is filed by name; repeats take the seeds after it."""
+"""Seed of the named split by patient; repeats use the following seeds."""
 
 
 def halves(patients: Iterable[str], seed: int = NAMED_SEED) -> tuple[frozenset[str], frozenset[str]]:
     """Split patients at random into a half to tune on and a half to score.
 
-    The split is not stratified. It is that of [`draw_patients`], by hash: the same on every platform and for every
-    order. On the patients of the NIH box list, seed 0 gives the committed list `nih-boxes-tuning-0`.
+    The split is not stratified. It is made by hash ([`draw_patients`]), so it does not depend on platform or order. On
+    the patients of the NIH box list, seed 0 gives the committed list `nih-boxes-tuning-0`.
 
     Args:
         patients: Ids of the patients with boxes; repetitions count once.
@@ -43,7 +43,7 @@ def halves_by_patient(
 ) -> tuple[list[ImageRecord], list[ImageRecord]]:
     """Images to tune on and images to score, with no patient in both; see [`halves`].
 
-    Patients without boxes are on the tuning side: they have nothing to score, and help to choose score thresholds.
+    Patients without boxes are on the tuning side, where they help to choose score thresholds.
     """
     _, scoring = halves((record.patient for record in boxed(records)), seed)
     return _sides(records, [record.patient in scoring for record in records])
@@ -96,7 +96,7 @@ def patient_folds(patients: Sequence[str] | np.ndarray, folds: int, seed: int = 
 
     Args:
         patients: `(n,)`, the patient of each row.
-        folds: Largest number of folds; with fewer patients, each is a fold of its own.
+        folds: Largest number of folds; with fewer patients, each is its own fold.
         seed: Seed of the split.
 
     Returns:
