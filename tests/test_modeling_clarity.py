@@ -190,6 +190,63 @@ def test_images_are_tiled_in_training_alone():
     assert (outputs_of(tiled.train(), images()).logits - outputs_of(plain.train(), images()).logits).abs().max() > 1e-4
 
 
+def training_outputs(model, pixels, **inputs):
+    """Outputs in training mode with the same random numbers at each call."""
+    torch.manual_seed(3)
+    return model.train()(pixels, **inputs)
+
+
+def teaching(count: int) -> dict[str, torch.Tensor]:
+    """Labels, priors and masks of findings."""
+    random = torch.Generator().manual_seed(5)
+    masks = torch.rand(count, FINDINGS, 16, 16, generator=random) * torch.tensor([1.0, 0.0, 1.0])[:, None, None]
+    prior = torch.rand(count, 1, 16, 16, generator=random)
+    return {"labels": some_labels(count), "anatomical_prior": prior, "finding_masks": masks}
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_patch_dropout_that_keeps_all_patches_changes_no_output(rate):
+    model = build(tiled_attention_rate=rate, evidence_loss_weight=0.5, affinity_layers=1)
+    plain = training_outputs(model, images(), **teaching(2))
+    model.clarity.patch_dropout = 0.01  # of 16 patches
+    kept = training_outputs(model, images(), **teaching(2))
+    assert kept.kept_patches.tolist() == [list(range(16))] * 2
+    assert kept.loss_parts.keys() == plain.loss_parts.keys()
+    for name, part in plain.loss_parts.items():
+        torch.testing.assert_close(kept.loss_parts[name], part, rtol=1e-5, atol=1e-6, msg=name)
+    torch.testing.assert_close(kept.logits, plain.logits, rtol=1e-5, atol=1e-5)
+    for name in ("localization_maps", "activation_maps", "class_attention", "foreground"):
+        assert kept[name].shape[2:] == (16, 1)
+        torch.testing.assert_close(kept[name].flatten(), plain[name].flatten(), rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_dropped_patches_priors_and_masks_have_no_say():
+    model = build(evidence_loss_weight=0.5, background_loss_weight=0.5)
+    model.clarity.patch_dropout = 0.5
+    given = teaching(2) | {"pixels": images()}
+    before = training_outputs(model, **given)
+    assert before.kept_patches.shape == (2, 8)
+    assert before.kept_patches[0].tolist() != before.kept_patches[1].tolist()
+    kept = torch.zeros(2, 16).scatter(1, before.kept_patches, 1.0).view(2, 1, 4, 4)
+    for name in ("pixels", "anatomical_prior", "finding_masks"):
+        seen = F.interpolate(kept, given[name].shape[-2:])
+        given[name] = torch.where(seen > 0, given[name], torch.full_like(given[name], 0.25))
+    after = training_outputs(model, **given)
+    torch.testing.assert_close(before.loss, after.loss, rtol=0, atol=0)
+    torch.testing.assert_close(before.activation_maps, after.activation_maps, rtol=0, atol=0)
+    given["pixels"] = torch.zeros_like(given["pixels"])
+    assert training_outputs(model, **given).loss != before.loss
+
+
+def test_patches_are_dropped_in_training_alone():
+    model = build()
+    plain = outputs_of(model, images())
+    model.clarity.patch_dropout = 0.5
+    outputs = outputs_of(model.eval(), images())
+    assert outputs.kept_patches is None
+    assert_same_outputs(plain, outputs, 0.0)
+
+
 def test_hidden_states_are_the_embeddings_and_the_output_of_every_block():
     outputs = outputs_of(build(), images(), output_hidden_states=True)
     assert [tuple(states.shape) for states in outputs.hidden_states] == [(2, FINDINGS + 16, 48)] * 4

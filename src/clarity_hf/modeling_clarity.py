@@ -60,6 +60,8 @@ class ClarityModelOutput(ModelOutput):
         class_attention (`(B, F, h, w)`): Class-to-patch attention, mean over heads and the last K blocks. Rows are the
             softmax over all F + N keys, so they sum to less than 1.
         affinity_states (tuple of `(query, key)`, each `(B, heads, F + N, d)`): Of the last `affinity_layers` blocks.
+        kept_patches (`(B, M)` int64): Under patch dropout, the patches that the blocks saw, as ascending indices into
+            the h·w of the grid. N is then M and the grid of the maps (M, 1). None without it.
         hidden_states (tuple of `(B, F + N, D)`): With `output_hidden_states=True`, embeddings and every block.
         attentions (tuple of `(B, heads, F + N, F + N)`): With `output_attentions=True` under eager attention.
     """
@@ -68,6 +70,7 @@ class ClarityModelOutput(ModelOutput):
     class_tokens: torch.Tensor = None  # type: ignore[assignment]
     class_attention: torch.Tensor = None  # type: ignore[assignment]
     affinity_states: tuple | None = None
+    kept_patches: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -92,6 +95,8 @@ class ClarityLocalizationOutput(ModelOutput):
         class_attention (`(B, F, h, w)`): Class-to-patch attention a in [0, 1].
         loss_parts (`dict` of scalars): With `labels`, the unweighted losses `class_token` and `patch`, `orthogonal`,
             with a prior `foreground` and `background`, and with masks of findings `evidence`.
+        kept_patches (`(B, M)` int64): As in [`ClarityModelOutput`]: under patch dropout all maps above are
+            `(B, F, M, 1)`, of these patches.
         hidden_states (tuple of `(B, F + N, D)`): With `output_hidden_states=True`, embeddings and every block.
         attentions (tuple of `(B, heads, F + N, F + N)`): With `output_attentions=True` under eager attention.
     """
@@ -107,6 +112,7 @@ class ClarityLocalizationOutput(ModelOutput):
     activation_maps: torch.Tensor | None = None
     class_attention: torch.Tensor | None = None
     loss_parts: dict[str, torch.Tensor] | None = None
+    kept_patches: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -227,6 +233,27 @@ def tiled_attention_mask(images: int, grid: tuple[int, int], num_tokens: int, ra
     patches = (tiles[:, :, None] == tiles[:, None, :]) | whole[:, None, None]
     tokens = whole[:, None, None].expand(-1, tiles.shape[1], num_tokens)
     return F.pad(torch.cat((tokens, patches), dim=2), (0, 0, num_tokens, 0), value=True)[:, None]
+
+
+def random_patches(images: int, count: int, rate: float) -> torch.Tensor:
+    """The patches that patch dropout keeps: `(images, M)` ascending indices below `count`, other ones for each image.
+
+    Args:
+        images: B.
+        count: Patches of an image.
+        rate: Share that is dropped, in [0, 1); at least one patch is kept.
+
+    Source: PatchDropout (Liu et al., arXiv 2208.07220) and FLIP (Li et al., arXiv 2212.00794).
+    """
+    kept = max(1, round(count * (1 - rate)))
+    return torch.rand(images, count).argsort(1)[:, :kept].sort(1).values
+
+
+def at_patches(maps: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
+    """Maps `(B, C, h, w)` at the kept patches `(B, M)`, as `(B, C, M, 1)`; unchanged where `kept` is None."""
+    if kept is None:
+        return maps
+    return maps.flatten(2).gather(2, kept[:, None].expand(-1, maps.shape[1], -1))[..., None]
 
 
 def class_attention_rows(query: torch.Tensor, key: torch.Tensor, num_tokens: int, scaling: float) -> torch.Tensor:
@@ -535,13 +562,19 @@ def _require_finite(model: nn.Module, place: Any) -> None:
 
 
 class ClarityModel(ClarityPreTrainedModel):
-    """The encoder: images to class tokens, patch tokens and class attention, without a head."""
+    """The encoder: images to class tokens, patch tokens and class attention, without a head.
+
+    Attributes:
+        patch_dropout (`float`): Share of the patches, in [0, 1), that the blocks are not given while training; the
+            class tokens always are. 0 unless `ClarityDistillationTrainer` sets it for its first epochs.
+    """
 
     def __init__(self, config: ClarityConfig):
         super().__init__(config)
         self.embeddings = ClarityEmbeddings(config)
         self.layers = nn.ModuleList([ClarityLayer(config, index) for index in range(config.num_hidden_layers)])
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.patch_dropout = 0.0
         self.post_init()
 
     @torch.no_grad()
@@ -590,11 +623,20 @@ class ClarityModel(ClarityPreTrainedModel):
         pixel_values = pixel_values.to(self.embeddings.patch_projection.weight.dtype)
         hidden_states = self.embeddings(pixel_values)
         num_tokens = self.embeddings.class_tokens.shape[1]
-        grid = (pixel_values.shape[-2] // config.patch_size, pixel_values.shape[-1] // config.patch_size)
+        grid = _patch_grid(pixel_values, config.patch_size)
         mask = None
         if self.training and config.tiled_attention_rate > 0:
             mask = tiled_attention_mask(len(hidden_states), grid, num_tokens, config.tiled_attention_rate)
             mask = mask.to(hidden_states.device)
+        kept = None
+        if self.training and self.patch_dropout > 0:
+            kept = random_patches(len(hidden_states), math.prod(grid), self.patch_dropout).to(hidden_states.device)
+            tokens = F.pad(kept + num_tokens, (num_tokens, 0))
+            tokens[:, :num_tokens] = torch.arange(num_tokens, device=kept.device)
+            hidden_states = hidden_states.take_along_dim(tokens[..., None], 1)
+            if mask is not None:
+                mask = mask.take_along_dim(tokens[:, None, :, None], 2).take_along_dim(tokens[:, None, None], 3)
+            grid = (kept.shape[1], 1)
         rows, affinity_states = [], []
         for index, layer in enumerate(self.layers):
             following = config.num_hidden_layers - index
@@ -615,6 +657,7 @@ class ClarityModel(ClarityPreTrainedModel):
             class_tokens=hidden_states[:, :num_tokens],
             class_attention=torch.stack(rows).mean(0).unflatten(-1, grid),
             affinity_states=tuple(affinity_states) or None,
+            kept_patches=kept,
         )
 
 
@@ -685,10 +728,20 @@ class ClaritySegmentCam(nn.Module):
         for convolution in (self.cam, self.foreground):
             convolution.initial_std = size**-0.5
 
-    def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Patch tokens `(B, D, h, w)` → activation maps P `(B, F, h, w)` and foreground logits `(B, 1, h, w)`."""
+    def forward(
+        self, patches: torch.Tensor, kept: torch.Tensor | None = None, grid: tuple[int, int] = (0, 0)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Patch tokens `(B, D, h, w)` → activation maps P `(B, F, h, w)` and foreground logits `(B, 1, h, w)`.
+
+        Of kept patches `(B, D, M, 1)` the maps are `(B, F, M, 1)` and `(B, 1, M, 1)`; the 3×3 convolution has them at
+        their places `kept` `(B, M)` of the `grid`, and zeros, as beyond the rim, at the others.
+        """
         features = F.gelu(self.norm_project(self.project(patches)))
-        features = F.gelu(self.norm_mix(self.mix(features)))
+        if kept is not None:
+            places = kept[:, None].expand(-1, features.shape[1], -1)
+            spread = features.new_zeros(*features.shape[:2], math.prod(grid))
+            features = spread.scatter(2, places, features.flatten(2)).unflatten(2, grid)
+        features = F.gelu(self.norm_mix(at_patches(self.mix(features), kept)))
         return self.cam(features), self.foreground(features)
 
 
@@ -807,15 +860,15 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         if labels is not None:
             check_labels(labels)
         encoded = self.clarity(pixel_values, **kwargs)
-        class_attention = encoded.class_attention
-        grid = class_attention.shape[-2:]
+        class_attention, kept = encoded.class_attention, encoded.kept_patches
         num_tokens = class_attention.shape[1]
-        patches = encoded.last_hidden_state[:, num_tokens:].transpose(1, 2).unflatten(-1, grid)
+        patches = encoded.last_hidden_state[:, num_tokens:].transpose(1, 2).unflatten(-1, class_attention.shape[-2:])
+        grid = _patch_grid(pixel_values, self.config.patch_size)  # type: ignore[arg-type]  # the encoder refuses None
 
         logits = {"class_token": self.class_token_head(encoded)}
         activation_maps = foreground_logits = foreground = None
         if self.segment_cam is not None and self.ranking_pooling is not None:
-            activation_maps, foreground_logits = self.segment_cam(patches)
+            activation_maps, foreground_logits = self.segment_cam(patches, kept, grid)
             logits["patch"] = self.ranking_pooling(activation_maps)
             foreground = foreground_logits.sigmoid()
         with torch.no_grad():
@@ -823,9 +876,9 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         calibrated = self.calibrated_logits(sum(logits.values()) / len(logits))
         loss, parts = None, None
         if labels is not None:
-            parts = self.losses(encoded, logits, activation_maps, foreground_logits, labels, anatomical_prior)
+            parts = self.losses(encoded, logits, activation_maps, foreground_logits, labels, anatomical_prior, grid)
             if finding_masks is not None and activation_maps is not None:
-                parts["evidence"] = self.evidence_loss(activation_maps, class_attention, finding_masks)
+                parts["evidence"] = self.evidence_loss(activation_maps, class_attention, finding_masks, grid, kept)
             loss = torch.stack([self.loss_weights()[name] * part for name, part in parts.items()]).sum()
         return ClarityLocalizationOutput(
             loss=loss,
@@ -839,6 +892,7 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
             activation_maps=activation_maps,
             class_attention=class_attention,
             loss_parts=parts,
+            kept_patches=kept,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
@@ -915,8 +969,11 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
         foreground_logits: torch.Tensor | None,
         labels: torch.Tensor,
         anatomical_prior: torch.Tensor | None,
+        grid: tuple[int, int],
     ) -> dict[str, torch.Tensor]:
         """The unweighted parts of the loss, by name; `logits` by the name of their part, shapes as in `forward`.
+
+        Under patch dropout what maps are compared with is taken at the kept patches of the `grid` `(h, w)`.
 
         Raises:
             ValueError: `labels` are not `(B, F)`.
@@ -942,8 +999,7 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
                     f"got {tuple(anatomical_prior.shape)}. Add the channel axis."
                 )
             check_prior(anatomical_prior, "anatomical_prior")
-            grid = encoded.class_attention.shape[-2:]
-            prior = F.adaptive_avg_pool2d(anatomical_prior.float(), grid)  # type: ignore[arg-type]
+            prior = at_patches(F.adaptive_avg_pool2d(anatomical_prior.float(), grid), encoded.kept_patches)
             if foreground_logits is not None:
                 parts["foreground"] = foreground_loss(foreground_logits, prior)
             shown = [encoded.class_attention] + ([] if activation_maps is None else [F.softplus(activation_maps)])
@@ -953,9 +1009,16 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
 
 
     def evidence_loss(
-        self, activation_maps: torch.Tensor, class_attention: torch.Tensor, finding_masks: torch.Tensor
+        self,
+        activation_maps: torch.Tensor,
+        class_attention: torch.Tensor,
+        finding_masks: torch.Tensor,
+        grid: tuple[int, int],
+        kept: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """L_ev of maps `(B, F, h, w)` under masks of findings as in `forward`.
+        """L_ev of maps `(B, F, h, w)` of a `grid` `(h, w)` under masks of findings as in `forward`.
+
+        Under patch dropout the maps are `(B, F, M, 1)` at the patches `kept` `(B, M)` of the grid.
 
         Raises:
             ValueError: `finding_masks` are not `(B, F, H', W')`.
@@ -965,8 +1028,12 @@ class ClarityForMultiLabelLocalization(ClarityPreTrainedModel):
                 f"`finding_masks` must be (B, F, H, W) with (B, F) = {tuple(activation_maps.shape[:2])}, got "
                 f"{tuple(finding_masks.shape)}. Give one for every finding of the config."
             )
-        covered = F.adaptive_avg_pool2d(finding_masks.float(), activation_maps.shape[-2:])  # type: ignore[arg-type]
+        covered = at_patches(F.adaptive_avg_pool2d(finding_masks.float(), grid), kept)
         return evidence_loss(activation_maps, class_attention, covered)
+
+
+def _patch_grid(pixel_values: torch.Tensor, patch_size: int) -> tuple[int, int]:
+    return pixel_values.shape[-2] // patch_size, pixel_values.shape[-1] // patch_size
 
 
 def _required(name: str, tensor: torch.Tensor | None) -> torch.Tensor:

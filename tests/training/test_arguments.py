@@ -35,11 +35,21 @@ def test_defaults_are_those_of_the_documentation(tmp_path):
         ("distillation_temperature", 0.0),
         ("distillation_temperature", float("nan")),
         ("background_warmup_epochs", -1.0),
+        ("patch_dropout", 1.0),
+        ("patch_dropout", -0.1),
+        ("patch_dropout_epochs", -1.0),
+        ("muon_iterations", 0),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be"):
         arguments(tmp_path, **{name: value})
+
+
+@pytest.mark.parametrize("given", [{"patch_dropout": 0.5}, {"patch_dropout_epochs": 2.0}])
+def test_patch_dropout_needs_its_epochs_and_they_need_it(tmp_path, given):
+    with pytest.raises(ValueError, match="`patch_dropout` and `patch_dropout_epochs` must be given together"):
+        arguments(tmp_path, **given)
 
 
 @pytest.mark.parametrize(("given", "used"), [(None, 0.95), (0.999, 0.999), (0.9, 0.9)])

@@ -136,12 +136,16 @@ def joined(matrix, bias, **settings):
     return MuonWithAdamW(groups, [matrix], **settings)
 
 
-@pytest.mark.parametrize("settings", [{}, {"betas": (0.5, 0.9), "eps": 0.1}])
+@pytest.mark.parametrize("settings", [{}, {"betas": (0.5, 0.9), "eps": 0.1}, {"iterations": 2}])
 def test_the_joint_optimizer_steps_as_torchs_muon_and_adamw_would_apart(settings):
     matrix, bias = two_layers()
+    settings = dict(settings)
     stepped([joined(matrix, bias, **settings)], matrix, bias, 5)
     other, other_bias = two_layers()
-    muon = torch.optim.Muon([other], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    iterations = settings.pop("iterations", 5)
+    muon = torch.optim.Muon(
+        [other], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw", ns_steps=iterations
+    )
     adamw = torch.optim.AdamW([other_bias], lr=0.02, weight_decay=0.0, **{"betas": (0.9, 0.95)} | settings)
     stepped([muon, adamw], other, other_bias, 5)
     torch.testing.assert_close(matrix, other, rtol=0, atol=0)
@@ -230,10 +234,12 @@ def test_an_optimizer_without_any_matrix_for_muon_is_refused():
 
 
 def test_the_trainer_uses_muon_where_it_is_asked_for_and_every_weight_moves(tmp_path):
-    settings = {"optim": "adamw_torch_fused", "matrix_optimizer": "muon", "learning_rate": 1e-2}
+    muon = {"optim": "adamw_torch_fused", "matrix_optimizer": "muon", "muon_iterations": 4}
+    settings = muon | {"learning_rate": 1e-2}
     trainer = tiny_trainer(tmp_path, random_rows(8), max_steps=2, **settings)
     before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
     trainer.train()
     assert isinstance(trainer.optimizer.optimizer, MuonWithAdamW)
+    assert {group["ns_steps"] for group in trainer.optimizer.param_groups if "ns_steps" in group} == {4}
     still = [name for name, weight in trainer.model.named_parameters() if torch.equal(weight, before[name])]
     assert not still

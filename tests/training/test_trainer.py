@@ -141,6 +141,38 @@ def test_the_students_maps_follow_the_teachers_and_its_logits_are_their_means(tm
     assert loss.item() == pytest.approx((expected + 0.7 * maps).item(), rel=1e-5)
 
 
+def test_under_patch_dropout_the_teachers_maps_are_compared_at_the_patches_that_are_kept(tmp_path, rows):
+    batch = batch_of(rows[:4])
+    arguments = {"map_distillation_weight": 0.7, "patch_dropout_epochs": 1.0}
+    plain = tiny_trainer(tmp_path, rows, teacher=mapped_teacher(), map_distillation_weight=0.7)
+    all_kept = tiny_trainer(tmp_path, rows, teacher=mapped_teacher(), patch_dropout=0.1, **arguments)
+    half_kept = tiny_trainer(tmp_path, rows, teacher=mapped_teacher(), patch_dropout=0.5, **arguments)
+    expected = plain.compute_loss(plain.model.train(), batch)
+    assert all_kept.compute_loss(all_kept.model.train(), batch).item() == pytest.approx(expected.item(), rel=1e-5)
+    _, outputs = half_kept.compute_loss(half_kept.model.train(), batch, return_outputs=True)
+    maps = mapped_teacher().activation_maps(batch["pixel_values"]).flatten(2)
+    taken = torch.stack([maps[i][:, outputs.kept_patches[i]] for i in range(4)])[..., None]
+    half_kept.log(logs := {"loss": 0.0})
+    assert logs["loss_map"] == pytest.approx(map_distillation_loss(outputs.activation_maps, taken).item(), abs=1e-4)
+
+
+def test_patches_are_dropped_in_the_first_epochs_alone(tmp_path, rows):
+    seen = []
+
+    class Record(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            seen.append(model.clarity.patch_dropout)
+
+    trainer = tiny_trainer(
+        tmp_path, rows, callbacks=[Record()], num_train_epochs=2, patch_dropout=0.5, patch_dropout_epochs=1.25
+    )
+    trainer.train()
+    assert seen == [0.5] * 5 + [0.0] * 3
+    tiny_trainer(tmp_path, rows, trainer.model, max_steps=1).train()
+    assert seen == [0.5] * 5 + [0.0] * 3
+    assert trainer.model.clarity.patch_dropout == 0
+
+
 def test_of_an_image_with_a_drawn_finding_the_teacher_says_nothing(tmp_path, rows):
     batch = batch_of(rows[:4])
     batch["labels"] = torch.tensor([[math.nan] * 3, [0.0, 1.0, 0.0], [0.0] * 3, [1.0, 0.0, 0.0]])
@@ -292,13 +324,15 @@ class StopAfter(TrainerCallback):
 
 
 def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(tmp_path, rows):
-    """Stopped inside the second of three epochs, with a decaying rate, AdamW's moments, dropout and the warm-up."""
+    """Stopped inside the second of three epochs, with a decaying rate, AdamW's moments, both dropouts and warm-up."""
     settings = {
         "num_train_epochs": 3,
         "optim": "adamw_torch",
         "learning_rate": 1e-2,
         "lr_scheduler_type": "cosine",
         "background_warmup_epochs": 3.0,
+        "patch_dropout": 0.5,
+        "patch_dropout_epochs": 2.0,
     }
 
     def build(folder, callbacks=None):

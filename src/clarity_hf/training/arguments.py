@@ -45,6 +45,17 @@ class ClarityTrainingArguments(TrainingArguments):
     background_warmup_epochs: float = field(
         default=1.0, metadata={"help": "Epochs over which L_bg rises linearly from 0 to its weight."}
     )
+    patch_dropout: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share in [0, 1) of the patches, drawn for each image, that the blocks are not given in the first "
+            "--patch_dropout_epochs; 0.5 nearly halves the cost of such a step. Maps and their losses are then those "
+            "of the other patches. Class tokens always stay."
+        },
+    )
+    patch_dropout_epochs: float = field(
+        default=0.0, metadata={"help": "Epochs with --patch_dropout; leave the last ones to complete images."}
+    )
     layer_decay: float = field(
         default=1.0,
         metadata={"help": "Factor in (0, 1] on the learning rate from a layer to the one below; 0.65 after DINO."},
@@ -56,6 +67,10 @@ class ClarityTrainingArguments(TrainingArguments):
             "when a ViT starts from random weights. --adam_beta1, --adam_beta2 and --adam_epsilon are AdamW's beside "
             "it; --optim must be left out."
         },
+    )
+    muon_iterations: int = field(
+        default=5,
+        metadata={"help": "Newton-Schulz iterations of Muon, 1 to 5; fewer cost less and orthogonalise less exactly."},
     )
     adam_beta2: float | None = field(
         default=None,
@@ -82,6 +97,19 @@ class ClarityTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"`background_warmup_epochs` must be at least 0, got {self.background_warmup_epochs}. 0 is no warm-up."
             )
+        if not 0 <= self.patch_dropout < 1:
+            raise ValueError(f"`patch_dropout` must be inside [0, 1), got {self.patch_dropout}. 0 keeps all patches.")
+        if not self.patch_dropout_epochs >= 0:
+            raise ValueError(
+                f"`patch_dropout_epochs` must be at least 0, got {self.patch_dropout_epochs}. 0 is no patch dropout."
+            )
+        if (self.patch_dropout > 0) != (self.patch_dropout_epochs > 0):
+            raise ValueError(
+                f"`patch_dropout` and `patch_dropout_epochs` must be given together, got {self.patch_dropout} and "
+                f"{self.patch_dropout_epochs}. Give both or neither."
+            )
+        if not 1 <= self.muon_iterations <= 5:
+            raise ValueError(f"`muon_iterations` must be between 1 and 5, got {self.muon_iterations}. 5 is usual.")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"`layer_decay` must be inside (0, 1], got {self.layer_decay}. 1 decays nothing.")
         if self.matrix_optimizer not in ("adamw", "muon"):

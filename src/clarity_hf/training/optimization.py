@@ -97,6 +97,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         momentum: Of Muon.
         replicated: Whether every process of the default process group holds the same weights and gradients, as under
             DistributedDataParallel. Without a process group it changes nothing.
+        iterations: Newton-Schulz iterations of Muon, nearly all of its cost.
 
     Raises:
         ValueError: None of the parameters of `groups` is in `matrices`.
@@ -114,6 +115,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         eps: float = 1e-8,
         momentum: float = 0.95,
         replicated: bool = False,
+        iterations: int = 5,
     ):
         chosen = {id(matrix) for matrix in matrices}
         others, hidden = (
@@ -126,7 +128,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         )
         if not hidden:
             raise ValueError("`matrices` must be among the parameters of `groups`, got none. Use AdamW alone.")
-        muon = torch.optim.Muon(hidden, momentum=momentum, adjust_lr_fn="match_rms_adamw")
+        muon = torch.optim.Muon(hidden, momentum=momentum, ns_steps=iterations, adjust_lr_fn="match_rms_adamw")
         adamw = torch.optim.AdamW(others, betas=betas, eps=eps) if others else None
         super().__init__([*(adamw.param_groups if adamw else []), *muon.param_groups], {})
         self.defaults = {"betas": betas, "eps": eps}  # of groups that are added: Muon's keep their own

@@ -35,6 +35,9 @@ COMPARED = (
     "distillation_alpha",
     "distillation_temperature",
     "map_distillation_weight",
+    "patch_dropout",
+    "patch_dropout_epochs",
+    "muon_iterations",
 )
 """Arguments of the Trainer that distinguish runs. The number of epochs does not: a run may be extended."""
 

@@ -8,10 +8,12 @@ from dataclasses import fields
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from accelerate import DistributedType
 from transformers import PreTrainedModel, Trainer
 
 from clarity_hf.losses_clarity import distillation_loss, map_distillation_loss
+from clarity_hf.modeling_clarity import at_patches
 from clarity_hf.plain_card import replace_draft
 from clarity_hf.teacher import Teacher
 
@@ -54,8 +56,9 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
     .. math:: L = \sum_{z} [(1-α) BCE(z, y) + α τ^2 BCE(z/τ, σ(z^t/τ))] + λ_o L_{orth} + λ_s L_{seg} + w(e) λ_b L_{bg}
         + λ_e L_{ev} + λ_m L_{map}
 
-    w(e) rises linearly from 0 to 1 over `background_warmup_epochs`. Every part is logged by name, unweighted, as its
-    mean since the last log.
+    w(e) rises linearly from 0 to 1 over `background_warmup_epochs`. In the first `patch_dropout_epochs` the blocks see
+    a random part of each image's patches, and the losses of maps are those of these patches. Every part is logged by
+    name, unweighted, as its mean since the last log.
 
     Args:
         teacher: A [`Teacher`], a loaded image classifier or the name of one, see [`Teacher.of`]; kept off the
@@ -90,7 +93,10 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the library's. Calibration and thresholds of the old weights are dropped."""
         self.accelerator.unwrap_model(self.model).config.drop_calibration("training changes the weights")
-        return super().train(*args, **kwargs)
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.accelerator.unwrap_model(self.model).clarity.patch_dropout = 0.0
 
     def compute_loss(
         self,
@@ -102,6 +108,8 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
         """The loss of a batch, as in the class docstring; with `return_outputs` also the model's outputs."""
         inputs = dict(inputs)
         teacher_logits = inputs.pop("teacher_logits", None)
+        if model.training:
+            self.accelerator.unwrap_model(model).clarity.patch_dropout = self._patch_dropout()
         outputs = model(**inputs)
         parts = outputs.loss_parts
         loss = outputs.loss
@@ -116,6 +124,9 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
             with self.compute_loss_context_manager():
                 teacher_maps = self.teacher.activation_maps(inputs["pixel_values"])
             teacher_logits = teacher_maps.mean((2, 3))
+            if outputs.kept_patches is not None:  # the correlation over the same patches
+                grid = [side // self.model.config.patch_size for side in inputs["pixel_values"].shape[-2:]]
+                teacher_maps = at_patches(F.interpolate(teacher_maps, grid), outputs.kept_patches)
             parts["map"] = map_distillation_loss(outputs.activation_maps, teacher_maps, drawn)
             loss = loss + self.args.map_distillation_weight * parts["map"]
         elif alpha > 0 and teacher_logits is None and self.teacher is not None:
@@ -158,6 +169,7 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
                     betas,
                     self.args.adam_epsilon,
                     replicated=self.accelerator.distributed_type in REPLICATING,
+                    iterations=self.args.muon_iterations,
                 )
             else:
                 optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
@@ -174,6 +186,10 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
             self._part_sums.clear()
             self._part_counts.clear()
         super().log(logs, start_time)
+
+    def _patch_dropout(self) -> float:
+        early = (self.state.epoch or 0.0) < self.args.patch_dropout_epochs
+        return self.args.patch_dropout if early else 0.0
 
     def _background_warmup(self) -> float:
         epochs = self.args.background_warmup_epochs
