@@ -103,7 +103,6 @@ ONE_STEP = "--max_steps 1 --per_device_train_batch_size 2 --eval_strategy no --s
 )
 TINY = f"--size ti16 --image_size 64 --phantom_count 8 {ONE_STEP}"
 FEW = "--repeats 5 --min-positives 1"
-FEW_ = "--repeats 5 --min_positives 1"
 
 RUN = {
     "clarity-hf predict IMAGES -r --output-dir results --csv --overlays": {},
@@ -141,9 +140,6 @@ RUN_SLOW = {
     "clarity-hf evaluate clarity-s16-224 images.csv --split validation": {"$": FEW},
     "clarity-hf evaluate MODEL NIH_FOLDER --split test --baseline random --baseline gradcam++ --teacher TEACHER "
     "--output-dir runs/evaluation-nih": {"$": FEW},
-    "python examples/evaluate_checkpoint.py clarity-s16-224 phantom --images 1000": {"1000": "12", "$": FEW_},
-    "python examples/evaluate_checkpoint.py MODEL NIH_FOLDER --split test --baselines random gradcam++ --teacher "
-    "TEACHER --output_dir runs/evaluation-nih": {"evaluation-nih": "evaluation-of-example", "$": FEW_},
     "clarity-hf calibrate MODEL images.csv --output-dir runs/calibrated": {},
     "clarity-hf calibrate MODEL images.csv --rule sensitivity --sensitivity 0.95 --output-dir runs/calibrated": {},
     "clarity-hf export clarity-s16-224 runs/onnx": {},
@@ -174,7 +170,6 @@ NOT_RUN = {
     r"^python examples/(build_atlas|write_masks|fit_radiograph_check)\.py": "needs weights or packages from elsewhere",
     r"^python examples/(write_card|plot_losses)\.py": "of runs of hours; tests/examples/test_write_card.py and others",
     r"NIH_FOLDER|nih-subset": "trains for hours or reads the whole release; shorter commands of its kind are run",
-    r"^python examples/evaluate_checkpoint\.py clarity-s16-224 phantom .*--baselines": "a thousand images",
     r"^clarity-hf evaluate clarity-s16-224 .*--baseline": "of a committed report: hundreds of images",
     r"^clarity-hf serve-dicom": "serves until it is stopped; tests/inference/test_dicom_node.py",
     r"^python examples/(fit_thorax_segmenter|convert_timm_weights)\.py": "needs images or weights from elsewhere",
