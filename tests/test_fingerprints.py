@@ -60,7 +60,7 @@ def test_sums_are_checked_by_us_and_by_sha256sum(tmp_path):
     (tmp_path / "README.md").write_text("changed")
     check_sums(tmp_path)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"`folder` must hold the files .* got config.json \(another SHA-256\)"):
+    with pytest.raises(ValueError, match=r"`folder` must hold the files .* got config.json \(different SHA-256\)"):
         check_sums(tmp_path)
 
 
@@ -74,5 +74,5 @@ def test_sums_may_be_of_named_files(tmp_path):
 def test_a_folder_with_nothing_to_hash_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="`folder` must hold the files of a checkpoint"):
         write_sums(tmp_path)
-    with pytest.raises(FileNotFoundError, match="`SHA256SUMS` must lie in"):
+    with pytest.raises(FileNotFoundError, match=r"No such file: .*SHA256SUMS"):
         check_sums(tmp_path)

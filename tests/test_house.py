@@ -31,6 +31,7 @@ ROWS = (
     "image_processing_clarity",
     "pipeline_chest_xray_localization",
     "packaged_checkpoints",
+    "registration",
     "files",
     "fingerprints",
     "safe_loading",
@@ -133,10 +134,8 @@ def test_no_folder_imports_in_a_circle(folder):
 
 
 LIGHT = {"clarity_hf", "transformers", "torch", "torchvision", "scipy", "numpy", "PIL"}
-LIGHT |= {"safetensors", "huggingface_hub"}  # of transformers
-"""Libraries that the files behind `import clarity_hf` may import. What these load in turn is their own affair."""
-
-LOADED = "import sys, clarity_hf; print(*(name for name in sys.modules if name.split('.')[0] == 'clarity_hf'))"
+LIGHT |= {"safetensors", "huggingface_hub", "wrapt"}  # of transformers
+"""Libraries that the files of the model may import. What these load in turn is their own affair."""
 
 
 def imported_at_once(code: str) -> set[str]:
@@ -159,9 +158,37 @@ def test_the_check_sees_what_is_imported_at_once():
     assert imported_at_once(code) == {"a", "c", "g"}
 
 
-def test_the_import_loads_little_beside_the_classes_that_it_builds_on():
-    run = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True)
-    modules = set(run.stdout.splitlines()[-1].split())
+def loaded_by(code: str) -> set[str]:
+    """Modules that a new Python has after running some code, and had not before."""
+    code = f"import sys\nbefore = set(sys.modules)\n{code}\nprint(*sys.modules.keys() - before)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.splitlines()[-1].split())
+
+
+HEAVY = {"torch", "torchvision", "transformers", "huggingface_hub", "accelerate", "datasets", "evaluate", "timm"}
+HEAVY |= {"scipy", "sklearn", "pandas", "matplotlib", "PIL", "jinja2", "yaml", "pydicom", "gradio"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import clarity_hf",
+        "from clarity_hf import FINDINGS, checkpoint_names; checkpoint_names()",
+        *(
+            f"from clarity_hf.cli import main; main({words})"
+            for words in (["--help"], ["predict", "--help"], ["evaluate", "--help"], ["serve-dicom", "--help"])
+        ),
+    ],
+)
+def test_the_import_and_help_load_no_heavy_library(code):
+    loaded = {name.split(".")[0] for name in loaded_by(code)}
+    assert "clarity_hf" in loaded
+    assert loaded & HEAVY == set()
+
+
+def test_the_classes_load_little_beside_those_that_they_build_on():
+    modules = loaded_by("from clarity_hf import ChestXrayLocalizationPipeline, ClarityForMultiLabelLocalization")
+    modules = {name for name in modules if name.split(".")[0] == "clarity_hf"}
     assert "clarity_hf.modeling_clarity" in modules
     rooms = {f"clarity_hf.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py")}
     assert sorted(rooms & modules) == []

@@ -1,14 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The checkpoints that ship inside the package, by name.
+"""The checkpoints that ship inside the package, by name, each verified by the hashes in its `SHA256SUMS`.
 
-A bare name such as `clarity-s16-224` is no folder and no repository of the Hub. Every loader of transformers
-(`from_pretrained` of our classes and of the Auto classes, `pipeline(model=...)`) looks its files up through one
-function, `transformers.utils.hub.cached_files`; it is wrapped to serve these names from the package. Before that they
-ask the Hub which commit a name stands for; of these names nothing is asked. A folder of that name in the working
-directory goes first, every other name goes the usual way.
-
-What ships is held to its hashes: before a file of a packaged checkpoint is served, by name or by path, every file in
-its `SHA256SUMS` is hashed, once a process.
+`registration.py` lets the loaders of transformers find them by name.
 """
 
 from __future__ import annotations
@@ -17,11 +10,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import transformers.utils.hub as hub
 
 CHECKPOINT_FOLDER = Path(__file__).parent / "checkpoints"
 
@@ -29,13 +18,13 @@ DEFAULT_CHECKPOINT = "clarity-s16-224"
 """The checkpoint of `pipeline("chest-xray-localization")`."""
 
 SUMS = "SHA256SUMS"
-"""Name of the file with the hashes of a checkpoint, a line a file, as `sha256sum` writes and checks it."""
+"""Name of the file with the hashes of a checkpoint, in the format of `sha256sum`."""
 
 UNTRAINED = {
     "clarity-s16-512": "--model clarity-s16-224 --image_size 512",
     "clarity-ti16-224": "--size ti16",
 }
-"""Configurations of the family whose weights do not ship, and the arguments of `clarity-hf train` that train them."""
+"""Configurations whose weights do not ship, and the arguments of `clarity-hf train` that train them."""
 
 
 def checkpoint_path(name: str) -> Path:
@@ -45,7 +34,7 @@ def checkpoint_path(name: str) -> Path:
         name: Such as `clarity-s16-224`.
 
     Raises:
-        OSError: There is no packaged checkpoint of that name; the message lists those that there are.
+        OSError: There is no packaged checkpoint of that name; the message lists the names.
     """
     folder = CHECKPOINT_FOLDER / name
     if name in checkpoint_names():
@@ -53,14 +42,10 @@ def checkpoint_path(name: str) -> Path:
     known = ", ".join(checkpoint_names()) or "none"
     if name in UNTRAINED:
         raise OSError(
-            f"`{name}` is a configuration whose weights do not ship with clarity_hf (packaged: {known}). Train it and "
-            f"load the folder that it writes: clarity-hf train --data_dir IMAGES {UNTRAINED[name]} "
-            f"--output_dir runs/{name}"
+            f"`{name}` is a configuration whose weights do not ship with clarity_hf (packaged: {known}). Train it "
+            f"with clarity-hf train --data_dir IMAGES {UNTRAINED[name]} --output_dir runs/{name} and load that folder."
         )
-    raise OSError(
-        f"`pretrained_model_name_or_path` must be a packaged checkpoint ({known}), a folder or a Hub id "
-        f"'owner/name', got '{name}'. Correct the name."
-    )
+    raise OSError(f"No such model: '{name}'. Pass a packaged checkpoint ({known}), a folder or a Hub id 'owner/name'.")
 
 
 def checkpoint_names() -> list[str]:
@@ -68,17 +53,32 @@ def checkpoint_names() -> list[str]:
     return sorted(folder.parent.name for folder in CHECKPOINT_FOLDER.glob("*/config.json"))
 
 
-def register_checkpoint_names() -> None:
-    """Let every loader of transformers resolve the packaged names. Calling it again changes nothing."""
-    if not hasattr(hub.cached_files, "_serves_clarity_checkpoints"):
-        hub.cached_files = _serving_packaged(hub.cached_files)
-    api: Any = hub.hf_api()  # one object for the whole library, whose method each of its loaders calls
-    if not hasattr(api.resolve_revision, "_serves_clarity_checkpoints"):
-        api.resolve_revision = _asking_nothing(api.resolve_revision)
+def is_packaged_name(name: str) -> bool:
+    """Whether a name such as `clarity-s16-224` is neither a folder nor a repository `owner/name` of the Hub."""
+    return name.startswith("clarity-") and "/" not in name and not os.path.isdir(name)
+
+
+def served_path(path_or_name: str | os.PathLike) -> str | os.PathLike:
+    """Path from which transformers loads a packaged name; anything else as it is.
+
+    Before a packaged checkpoint is loaded, by name or by path, its files are hashed, once per process.
+
+    Args:
+        path_or_name: Packaged name, folder or Hub id. A folder of that name in the working directory has priority.
+
+    Raises:
+        OSError: There is no packaged checkpoint of that name, or its files have changed since it was packed.
+    """
+    path = checkpoint_path(str(path_or_name)) if is_packaged_name(str(path_or_name)) else path_or_name
+    if os.path.isdir(path):
+        folder = Path(path).resolve()
+        if folder.parent == CHECKPOINT_FOLDER.resolve() and folder.name in checkpoint_names():
+            _check_unchanged(folder)
+    return path
 
 
 def file_sum(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits; hashed once a process for each size and time of change.
+    """SHA-256 of a file, 64 hexadecimal digits; cached by path, size and modification time.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -94,91 +94,73 @@ def _file_sum(path: str, size: int, changed: int) -> str:
 
 
 def read_sums(folder: str | os.PathLike) -> dict[str, str]:
-    """Hashes that the `SHA256SUMS` of a folder states, by name of file relative to the folder.
+    """Hashes in the `SHA256SUMS` of a folder, by file name relative to the folder.
 
     Raises:
         FileNotFoundError: The folder has no `SHA256SUMS`.
-        ValueError: A line is no hash with a name, or a name leads out of the folder.
+        ValueError: A line is not a hash with a name, or a name points outside the folder.
     """
     path = Path(folder) / SUMS
     if not path.is_file():
-        raise FileNotFoundError(f"`{SUMS}` must lie in the folder of a checkpoint, got no such file in {folder}.")
+        raise FileNotFoundError(f"No such file: {path}. A packaged checkpoint must have one.")
     sums = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         found = re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)
         if not found or os.path.isabs(found[2]) or ".." in Path(found[2]).parts:
             raise ValueError(
-                f"`{SUMS}` must have lines '<64 hexadecimal digits>  <file below the folder>', got {line[:100]!r}. "
-                "Write it again with `clarity_hf.fingerprints.write_sums`."
+                f"Each line of `{SUMS}` must be '<64 hexadecimal digits>  <file below the folder>', got "
+                f"{line[:100]!r}. Write it again with `clarity_hf.fingerprints.write_sums`."
             )
         sums[found[2]] = found[1]
     return sums
 
 
 def loaded_files(folder: str | os.PathLike) -> list[str]:
-    """Names of the files that loading a checkpoint reads or, where it is asked to, runs: configs, weights and code."""
+    """Names of the files that loading a checkpoint reads or may run: configs, weights and code."""
     return sorted(path.name for pattern in ("*.json", "*.safetensors", "*.py") for path in Path(folder).glob(pattern))
 
 
 def differing_files(folder: str | os.PathLike) -> list[str]:
-    """Files of a folder that are not what its `SHA256SUMS` states, each with what is wrong; empty where all are.
+    """Files of a folder that do not match its `SHA256SUMS`, each with the reason; empty if all match.
 
     Raises:
         FileNotFoundError, ValueError: As for [`read_sums`].
     """
     sums = read_sums(folder)
-    differing = [f"{name} (not stated)" for name in loaded_files(folder) if name not in sums]
+    differing = [f"{name} (not listed)" for name in loaded_files(folder) if name not in sums]
     for name, stated in sums.items():
         path = Path(folder) / name
         if not path.is_file():
             differing.append(f"{name} (missing)")
         elif file_sum(path) != stated:
-            differing.append(f"{name} (another SHA-256)")
+            differing.append(f"{name} (different SHA-256)")
     return differing
 
 
-def _check_packaged(folder: Path) -> None:
-    """Refuse a packaged checkpoint whose files are not those that were packed."""
+def _check_unchanged(folder: Path) -> None:
+    remedy = "Reinstall clarity_hf. To change a packaged checkpoint, copy its folder and load the copy by its path."
     try:
         differing = differing_files(folder)
     except (FileNotFoundError, ValueError) as error:
-        raise OSError(f"`{folder.name}` must be the checkpoint as it was packed, got: {error} {_REINSTALL}") from error
+        raise OSError(f"The packaged checkpoint `{folder.name}` cannot be verified: {error} {remedy}") from error
     if differing:
         raise OSError(
-            f"`{folder.name}` must be the checkpoint as it was packed, got other files than its {SUMS} states: "
-            f"{', '.join(differing)}. {_REINSTALL}"
+            f"The packaged checkpoint `{folder.name}` has changed since it was packed. Files that do not match its "
+            f"{SUMS}: {', '.join(differing)}. {remedy}"
         )
 
 
-_REINSTALL = "Reinstall clarity_hf. To change a packaged checkpoint, copy its folder and load the copy by its path."
-
-
-def _is_bare_name(name: str) -> bool:
-    """Whether a name is for the package to serve, and neither a folder nor another's repository."""
-    return name.startswith("clarity-") and "/" not in name and not os.path.isdir(name)
-
-
-def _serving_packaged(cached_files: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(cached_files)
-    def serve(path_or_repo_id: str | os.PathLike, filenames: list[str], **kwargs: Any) -> Any:
-        if _is_bare_name(str(path_or_repo_id)):
-            path_or_repo_id = checkpoint_path(str(path_or_repo_id))
-        if os.path.isdir(path_or_repo_id):
-            folder = Path(path_or_repo_id).resolve()
-            if folder.parent == CHECKPOINT_FOLDER.resolve() and folder.name in checkpoint_names():
-                _check_packaged(folder)
-        return cached_files(path_or_repo_id, filenames, **kwargs)
-
-    serve._serves_clarity_checkpoints = True  # type: ignore[attr-defined]
-    return serve
-
-
-def _asking_nothing(resolve_revision: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(resolve_revision)
-    def serve(repo_id: str, **kwargs: Any) -> Any:
-        if _is_bare_name(str(repo_id)):
-            return kwargs.get("revision")
-        return resolve_revision(repo_id, **kwargs)
-
-    serve._serves_clarity_checkpoints = True  # type: ignore[attr-defined]
-    return serve
+__all__ = [
+    "CHECKPOINT_FOLDER",
+    "DEFAULT_CHECKPOINT",
+    "SUMS",
+    "UNTRAINED",
+    "checkpoint_names",
+    "checkpoint_path",
+    "differing_files",
+    "file_sum",
+    "is_packaged_name",
+    "loaded_files",
+    "read_sums",
+    "served_path",
+]

@@ -78,4 +78,4 @@ def test_a_name_that_is_no_model_is_answered_with_those_that_are(image, tmp_path
     Image.fromarray(image).save(tmp_path / "image.png")
     words = ["predict", str(tmp_path / "image.png"), "--model", "nosuch", "--output-dir", str(tmp_path / "out")]
     assert main(words) == 1
-    assert "must be a packaged checkpoint (clarity-s16-224), a folder or a Hub id" in capsys.readouterr().err
+    assert "No such model: 'nosuch'. Pass a packaged checkpoint (clarity-s16-224), a folder" in capsys.readouterr().err

@@ -359,10 +359,10 @@ def test_a_publication_carries_the_hashes_of_what_loading_reads(source, tmp_path
     (published / "README.md").write_text((published / "README.md").read_text() + "More.\n")
     check_publication(published)  # a card may be edited where it lies
     (published / "boxes.py").write_text((published / "boxes.py").read_text() + "import os\n")
-    with pytest.raises(ValueError, match=r"SHA256SUMS states other files: boxes.py \(another SHA-256\)"):
+    with pytest.raises(ValueError, match=r"SHA256SUMS states other files: boxes.py \(different SHA-256\)"):
         check_publication(published)
     (published / "SHA256SUMS").write_text("junk")
-    with pytest.raises(ValueError, match="`SHA256SUMS` must have lines"):
+    with pytest.raises(ValueError, match="Each line of `SHA256SUMS` must be"):
         check_publication(published)
 
 

@@ -1,0 +1,124 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Registration with transformers: the classes, the pipeline task and the names of the packaged checkpoints.
+
+Nothing of transformers is imported for it. Import hooks wait until a process imports the part of transformers that a
+class is registered with (for example `transformers.pipelines`), whichever of the two packages was imported first.
+
+Packaged names such as `clarity-s16-224` are resolved by wrapping the function by which every loader of transformers
+finds its files, because `AutoConfig.from_pretrained(name)` has no extension point that comes before the config is
+read, and `pipeline(model=name)` and the other Auto classes start from there.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from wrapt import register_post_import_hook, wrap_function_wrapper
+
+from .packaged_checkpoints import CHECKPOINT_FOLDER, DEFAULT_CHECKPOINT, is_packaged_name, served_path
+
+TASK = "chest-xray-localization"
+"""Name of the pipeline's task."""
+
+
+def register() -> None:
+    """Register everything with transformers as soon as it is imported, at once where it already is.
+
+    Each part of transformers imports our module, and our module registers its classes when it is complete. One hook
+    for both would import a module again that is still being imported: `from clarity_hf import
+    ChestXrayLocalizationPipeline` imports `transformers.pipelines`. Calling it again changes nothing.
+    """
+    register_post_import_hook(serve_packaged_names, "transformers.utils.hub")
+    for ours, (register_classes, theirs) in _CLASSES.items():
+        register_post_import_hook(register_classes, f"{__package__}.{ours}")
+        for module in theirs:
+            register_post_import_hook(functools.partial(_import_ours, ours, theirs), module)
+
+
+def _import_ours(ours: str, theirs: Mapping[str, str], module: Any) -> None:
+    """Import one of our modules, unless one of theirs is still being imported, whose own hook will do it."""
+    loaded = [(sys.modules[name], public) for name, public in theirs.items() if name in sys.modules]
+    if all(hasattr(module, public) for module, public in loaded):
+        importlib.import_module(f"{__package__}.{ours}")
+
+
+def _register_config(ours: Any) -> None:
+    from transformers.models.auto.configuration_auto import AutoConfig
+
+    AutoConfig.register(ours.ClarityConfig.model_type, ours.ClarityConfig, exist_ok=True)
+
+
+def _register_models(ours: Any) -> None:
+    from transformers.models.auto.modeling_auto import AutoModel, AutoModelForImageClassification
+
+    AutoModel.register(ours.ClarityConfig, ours.ClarityModel, exist_ok=True)
+    AutoModelForImageClassification.register(ours.ClarityConfig, ours.ClarityForMultiLabelLocalization, exist_ok=True)
+
+
+def _register_image_processor(ours: Any) -> None:
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+    from .configuration_clarity import ClarityConfig
+
+    classes = {"torchvision": ours.ClarityImageProcessor}
+    AutoImageProcessor.register(ClarityConfig, image_processor_classes=classes, exist_ok=True)
+
+
+def _register_pipeline(ours: Any) -> None:
+    from transformers.models.auto.modeling_auto import AutoModelForImageClassification
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    if TASK not in PIPELINE_REGISTRY.get_supported_tasks():
+        PIPELINE_REGISTRY.register_pipeline(
+            TASK,
+            pipeline_class=ours.ChestXrayLocalizationPipeline,
+            pt_model=AutoModelForImageClassification,
+            default={"model": (str(CHECKPOINT_FOLDER / DEFAULT_CHECKPOINT), "main")},
+            type="image",
+        )
+
+
+_AUTO = "transformers.models.auto"
+_CLASSES: dict[str, tuple[Callable[[Any], None], dict[str, str]]] = {
+    "configuration_clarity": (_register_config, {f"{_AUTO}.configuration_auto": "AutoConfig"}),
+    "modeling_clarity": (
+        _register_models,
+        # Our models need the second, which itself imports the first.
+        {f"{_AUTO}.modeling_auto": "AutoModel", "transformers.modeling_layers": "GradientCheckpointingLayer"},
+    ),
+    "image_processing_clarity": (_register_image_processor, {f"{_AUTO}.image_processing_auto": "AutoImageProcessor"}),
+    "pipeline_chest_xray_localization": (_register_pipeline, {"transformers.pipelines": "PIPELINE_REGISTRY"}),
+}
+"""Our modules, what each registers once it is complete, and the modules of transformers that import it, each with a
+name that it defines when it is complete.
+"""
+
+
+def serve_packaged_names(hub: Any) -> None:
+    """Let every loader of transformers find the packaged checkpoints by name. Calling it again changes nothing.
+
+    Args:
+        hub: The module `transformers.utils.hub`.
+    """
+    api = hub.hf_api()  # shared by all loaders, which first ask it for the commit that a name stands for
+    if "resolve_revision" in vars(api):
+        return
+    wrap_function_wrapper(hub, "cached_files", _cached_files)
+    wrap_function_wrapper(api, "resolve_revision", _resolve_revision)
+
+
+def _cached_files(wrapped: Any, instance: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    path, *others = args or [kwargs.pop("path_or_repo_id")]
+    return wrapped(served_path(path), *others, **kwargs)
+
+
+def _resolve_revision(wrapped: Any, instance: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    repo_id = args[0] if args else kwargs["repo_id"]
+    return kwargs.get("revision") if is_packaged_name(str(repo_id)) else wrapped(*args, **kwargs)
+
+
+__all__ = ["TASK", "register", "serve_packaged_names"]
