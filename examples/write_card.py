@@ -8,11 +8,11 @@ r"""Commit the reports of a checkpoint as figures and tables without images of p
 
 `clarity-hf evaluate` makes such reports as well. Each is copied into a folder beside the facts, `phantom-test` and so
 on, named by its data and split; README.md there becomes the page over them. The card goes into CHECKPOINT_FOLDER.
-Without --reports it is written anew from the copies that are there. The form of the facts is in the docstring of
+Without --reports it is written again from the copies that are there. The form of the facts is in the docstring of
 `clarity_hf.reporting.checkpoint_card`. Expected output:
 
-    phantom-test: 876 kB, 0 names looked for and not found
-    nih-subset-validation: 333 kB, 556 names looked for and not found
+    phantom-test: 876 kB, searched for 0 names, none found
+    nih-subset-validation: 333 kB, searched for 556 names, none found
     wrote CHECKPOINT_FOLDER/README.md
 """
 
@@ -39,10 +39,10 @@ def main() -> int:
         folder = arguments.facts.parent
         for report in arguments.reports:
             committed = commit_report(report, folder)
-            left = f", {committed.names_too_short} too short to look for" if committed.names_too_short else ""
+            short = f", {committed.names_too_short} too short to search for" if committed.names_too_short else ""
             print(
                 f"{committed.folder.name}: {committed.size / 1e3:.0f} kB, "
-                f"{committed.names_looked_for} names looked for and not found{left}"
+                f"searched for {committed.names_searched} names, none found{short}"
             )
         write_index(folder, facts["name"])
         path = write_checkpoint_card(arguments.checkpoint, arguments.facts, [folder / n for n in facts["evaluations"]])

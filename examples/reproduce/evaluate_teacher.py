@@ -30,9 +30,10 @@ from clarity_hf.evaluation.localizers import LocalizerOutput
 from clarity_hf.files import published_name
 from clarity_hf.fingerprints import weights_digest
 from clarity_hf.metrics.records import data_digest
+from clarity_hf.reporting.classification_tables import classification_table
+from clarity_hf.reporting.evaluated import Evaluated
 from clarity_hf.reporting.run import VERSIONED
-from clarity_hf.reporting.table import plain
-from clarity_hf.reporting.tables import Evaluated, classification_table
+from clarity_hf.reporting.schema import Bootstrap, Report
 from clarity_hf.safe_loading import load_foreign_model
 
 THRESHOLD = 0.5
@@ -82,7 +83,7 @@ def main() -> None:
     )
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     path = arguments.output_dir / "report.json"
-    path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(report.to_json(), encoding="utf-8")
     print(f"{len(evaluation.records)} images, {len(evaluation.unreadable)} could not be read")
     print(f"wrote {path}")
 
@@ -134,33 +135,34 @@ def report_of(
     min_positives: int,
     repeats: int,
     seed: int,
-) -> dict[str, Any]:
-    """The report: what a CLARiTy's `report.json` says of classification, under the same keys.
+) -> Report:
+    """The report: the classification of a CLARiTy's `report.json`.
 
     Args:
         evaluation: Of all images.
         findings: Names of the F findings.
         about: `model`, `data`, `split` and `weights_hash`.
         min_positives: Findings with fewer positives are not in the mean.
-        repeats: Draws of the bootstrap by patient.
+        repeats: Samples of the bootstrap by patient.
         seed: Of the bootstrap.
     """
     records = evaluation.records
     thresholds = np.full(len(findings), THRESHOLD)
     evaluated = Evaluated(records, tuple(findings), thresholds, min_positives, repeats, seed)
-    return {
-        "about": {
-            **about,
-            "unreadable images": len(evaluation.unreadable),
-            "data_hash": data_digest(records),
-            "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
-        },
-        "images": len(records),
-        "patients": len({record.patient for record in records}),
-        "min_positives": min_positives,
-        "bootstrap": {"by": "patient", "repeats": repeats, "seed": seed, "level": 0.95},
-        "tables": {"classification": plain(classification_table(evaluated).json())},
-    }
+    return Report(
+        about={**about, "unreadable images": len(evaluation.unreadable), "data_hash": data_digest(records)},
+        caveats={},
+        findings=tuple(findings),
+        images=len(records),
+        patients=len({record.patient for record in records}),
+        score_thresholds=dict.fromkeys(findings, THRESHOLD),
+        min_positives=min_positives,
+        tuning_split=None,
+        bootstrap=Bootstrap(repeats, seed),
+        records_sha256="",
+        versions={name: importlib.metadata.version(name) for name in VERSIONED},
+        tables={"classification": classification_table(evaluated)},
+    )
 
 
 if __name__ == "__main__":

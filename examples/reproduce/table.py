@@ -10,9 +10,12 @@ from typing import Any
 
 from rows import Row
 
+from clarity_hf.reporting.rendering import show_cell
+from clarity_hf.reporting.schema import Report, defined
+
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5)
-PROTOCOL = "half of the images, CLARiTy's"
-"""The report's name of the paper's protocol: map thresholds are tuned on half of the boxed images, the rest scored."""
+PROTOCOL = "model/clarity"
+"""Key of the paper's protocol in the report: map thresholds are tuned on half of the boxed images, the rest scored."""
 
 UNKNOWN = "not known here"
 NOT_RUN = "not run"
@@ -51,13 +54,13 @@ def table_line(row: Row, folder: Path) -> str:
     paper = [figure(row.paper.get("auroc")), shares(row.paper.get("t_iou", {}))]
     if not report.is_file():
         return f"| {row.text} | {paper[0]} | {NOT_RUN} | {paper[1]} | {NOT_RUN} | {NOT_RUN} | {NOT_RUN} |"
-    found = figures_of(json.loads(report.read_text(encoding="utf-8")))
+    found = figures_of(Report.read(report.parent))
     step, auroc = picked_epoch(folder / "model" / "trainer_state.json")
     picked = f"{step:.3g}, validation AUROC {auroc:.3f}"
     cells = [
         row.text,
         paper[0],
-        estimate(found["auroc"]),
+        show_cell(found["auroc"]) if defined(found["auroc"]) else "undefined",
         paper[1],
         shares(found["t_iou"], "undefined" if found["t_iou"] else "no maps"),
         f"{found['images']:,}",
@@ -66,28 +69,24 @@ def table_line(row: Row, folder: Path) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def figures_of(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What the table takes of a report of `examples/evaluate_checkpoint.py`; the one place that knows its keys.
+def figures_of(report: Report) -> dict[str, Any]:
+    """The figures that the table takes from a report of `examples/evaluate_checkpoint.py`.
 
     Args:
-        report: Content of `report.json`.
+        report: The report.
 
     Returns:
-        `auroc`, the mean over findings, as `value`, `low` and `high`; `t_iou`, by threshold the share of boxes found
+        `auroc`, the mean over findings, with its interval; `t_iou`, by threshold the share of boxes found
         by the paper's protocol, mean over findings, empty for a model without maps; `images`.
 
     Raises:
         ValueError: There are figures of localization, but none by the paper's protocol.
     """
-    tables = report["tables"]
-    t_iou: dict[float, float | None] = {}
-    if "halves" in tables:
-        rows = [row for row in tables["halves"]["rows"] if row["Protocol"] == PROTOCOL]
-        if not rows:
-            found = sorted({row["Protocol"] for row in tables["halves"]["rows"]})
-            raise ValueError(f"`report` must have the protocol '{PROTOCOL}', got {found}. Evaluate the row again.")
-        t_iou = {level: rows[0][f"> {level:g}"] for level in LEVELS}
-    return {"auroc": tables["classification"]["rows"][-1]["AUROC"], "t_iou": t_iou, "images": report["images"]}
+    t_iou: dict[float, Any] = {}
+    if "halves" in report.tables:
+        found = report.tables["halves"][PROTOCOL]
+        t_iou = {level: found[f"iou_{level:g}"] for level in LEVELS}
+    return {"auroc": report.tables["classification"]["mean"]["auroc"], "t_iou": t_iou, "images": report.images}
 
 
 def picked_epoch(state: Path) -> tuple[float, float]:
@@ -123,14 +122,6 @@ def is_smoke(folder: Path) -> bool:
 def figure(value: float | None) -> str:
     """A figure of the paper with three digits, or that it is not known here."""
     return UNKNOWN if value is None else f"{value:.3f}"
-
-
-def estimate(value: Mapping[str, float | None]) -> str:
-    """A figure with its interval, or `undefined`."""
-    if value["value"] is None:
-        return "undefined"
-    interval = f" ({value['low']:.3f}–{value['high']:.3f})" if value["low"] is not None else ""
-    return f"{value['value']:.3f}{interval}"
 
 
 def shares(by_level: Mapping[float, float | None], missing: str = UNKNOWN) -> str:

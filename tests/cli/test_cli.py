@@ -181,6 +181,6 @@ def test_a_calibration_prints_what_it_is_worth_on_other_images(tiny_checkpoint, 
     assert main(["calibrate", *words]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "| finding | positives | slope | intercept | score threshold | boxes | map threshold |"
-    assert out[17].startswith("On the half of the patients that it was not fitted on, 5 draws: 24 images, ")
+    assert out[17].startswith("On the half of the patients not used for the fit, 5 splits: 24 images, ")
     assert [line for line in out if line.startswith("| findings flagged on a normal image | ")]
     assert out[-1] == f"saved {folder}: calibration on 24 validation images"

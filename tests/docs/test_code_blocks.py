@@ -49,7 +49,8 @@ NO_CODE = {
     ("docs/speed.md", "images a day ="): "a formula",
     ("docs/speed.md", "3,363,600 ×"): "a sum",
     ("src/clarity_hf/reporting/checkpoint_card_template.md", "{{ stage.command"): "a command of another page",
-    ("src/clarity_hf/reporting/checkpoint_card_template.md", "{{ evaluation.command"): "a command of another page",
+    ("src/clarity_hf/reporting/checkpoint_card_template.md", "{{ report.about"): "a command of another page",
+    ("src/clarity_hf/reporting/reports_index_template.md", "{{ report.about"): "a command of another page",
 }
 """Blocks that are neither Python nor commands nor data: page and how the block begins → what it is."""
 

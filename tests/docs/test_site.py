@@ -54,8 +54,10 @@ NO_REFERENCE = {
     "phantoms": "what draws a phantom: phantom and release are there",
     "plain_card": "what `push_to_hub` and `calibrate` write where there is no card",
     "reporting.calibration_text": "of the command line",
+    "reporting.columns": "headings of the tables",
     "reporting.committed_reports": "of examples/write_card.py alone",
     "reporting.figures": "of the report",
+    "reporting.published_figures": "of the report",
     "training.vit_sources": "beneath training.initialization",
 }
 """Modules, or folders of them, that the reference leaves out, and why."""

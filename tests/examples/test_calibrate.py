@@ -49,7 +49,7 @@ def test_a_calibration_is_saved_with_the_model_and_records_beside_it(
     fitted = [not row[4].endswith("(kept)") for row in rows]
     assert [slope != 1 for slope in after.score_slopes] == fitted
     assert 0 < sum(fitted) < 14
-    assert out[17].startswith("On the half of the patients that it was not fitted on, 5 draws: 40 images, ")
+    assert out[17].startswith("On the half of the patients not used for the fit, 5 splits: 40 images, ")
     assert out[17].endswith(" normal, 0 findings in the means")  # forty images have no twenty positives of any
     # The first figure that is defined.
     assert 0 <= float(out[21].removeprefix("| findings flagged on a normal image | ").split(" | ")[0]) <= 14

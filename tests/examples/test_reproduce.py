@@ -6,6 +6,7 @@ import ast
 import importlib
 import itertools
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from clarity_hf.evaluation.images import open_images
 from clarity_hf.fingerprints import weights_digest
 from clarity_hf.metrics.records import data_digest
 from clarity_hf.phantoms import write_phantoms
+from clarity_hf.reporting.columns import columns, level_columns
+from clarity_hf.reporting.schema import Bootstrap, Estimate, Report, Row, Table
 from clarity_hf.training import ClarityTrainingArguments
 from clarity_hf.training import train as training
 from clarity_hf.training import train_teacher as teacher_recipe
@@ -231,7 +234,7 @@ def begun(example, monkeypatch, tmp_path):
                 if records.is_file() and records.read_text() != weights:
                     raise ValueError("records of other weights, which differ in about")
                 records.write_text(weights)
-            (folder / "report.json").write_text(json.dumps(report(0.75)))
+            (folder / "report.json").write_text(report(0.75).to_json())
 
     monkeypatch.setattr(example.run, "run", fake)
     release = tmp_path / "release"
@@ -254,18 +257,27 @@ def write_state(folder, aurocs, best):
     (folder / "trainer_state.json").write_text(json.dumps(state))
 
 
-def report(auroc, t_iou=(0.5, 0.4, 0.3, 0.2, None)):
-    """A report with the parts that the table reads, as `write_report` arranges them."""
-    classification = [
-        {"Finding": "Mass", "AUROC": {"value": 0.1, "low": 0.1, "high": 0.1}},
-        {"Finding": "Mean of 14 findings", "AUROC": {"value": auroc, "low": 0.7, "high": 0.8}},
-    ]
-    tables = {"classification": {"rows": classification}}
+def report(auroc, t_iou=(0.5, 0.4, 0.3, 0.2, None), protocol="model/clarity"):
+    """A report with the tables that the example reads."""
+    areas = [Row("Mass", (Estimate(0.1, 0.1, 0.1),)), Row("mean", (Estimate(auroc, 0.7, 0.8),))]
+    tables = {"classification": Table("classification", "", columns("auroc"), tuple(areas))}
     if t_iou:
-        cells = {f"> {level / 10:g}": share for level, share in enumerate(t_iou, 1)}
-        other = {"Protocol": "named half of the patients", "> 0.1": 0.9}
-        tables["halves"] = {"rows": [other, {"Protocol": "half of the images, CLARiTy's", **cells}]}
-    return {"images": 25596, "tables": tables}
+        rows = (Row("model/half", (0.9,) * 5), Row(protocol, t_iou))
+        tables["halves"] = Table("halves", "", level_columns([0.1, 0.2, 0.3, 0.4, 0.5]), rows)
+    return Report(
+        about={},
+        caveats={},
+        findings=("Mass",),
+        images=25596,
+        patients=1,
+        score_thresholds={},
+        min_positives=20,
+        tuning_split=None,
+        bootstrap=Bootstrap(1000, 0),
+        records_sha256="",
+        versions={},
+        tables=tables,
+    )
 
 
 def test_a_row_trains_its_teacher_first_and_evaluates_on_test(begun, capsys):
@@ -378,7 +390,7 @@ def evaluated(example, monkeypatch, *words):
     """The report of the teacher's evaluation."""
     monkeypatch.setattr(sys, "argv", ["evaluate_teacher.py", *map(str, words), "--repeats", "20"])
     example.evaluate_teacher.main()
-    return json.loads((Path(words[words.index("--output_dir") + 1]) / "report.json").read_text())
+    return Report.read(words[words.index("--output_dir") + 1])
 
 
 def test_a_teachers_report_says_what_was_evaluated(example, teacher, images, tmp_path, monkeypatch, capsys):
@@ -388,12 +400,12 @@ def test_a_teachers_report_says_what_was_evaluated(example, teacher, images, tmp
     )
     assert capsys.readouterr().out.splitlines()[-1] == f"wrote {out / 'report.json'}"
     model = AutoModelForImageClassification.from_pretrained(teacher)
-    assert found["about"]["weights_hash"] == weights_digest(model)
-    assert {"clarity_hf", "torch", "transformers"} <= found["about"]["versions"].keys()
-    assert found["bootstrap"] == {"by": "patient", "repeats": 20, "seed": 3, "level": 0.95}
-    assert str(tmp_path) not in json.dumps(found)
-    assert found["images"] == len(open_source(str(images)).test)
-    assert 0 < found["tables"]["classification"]["rows"][-1]["AUROC"]["value"] < 1
+    assert found.about["weights_hash"] == weights_digest(model)
+    assert {"clarity_hf", "torch", "transformers"} <= found.versions.keys()
+    assert (found.bootstrap.repeats, found.bootstrap.seed) == (20, 3)
+    assert str(tmp_path) not in found.to_json()
+    assert found.images == len(open_source(str(images)).test)
+    assert 0 < found.tables["classification"]["mean"]["auroc"].value < 1
 
 
 def test_a_teachers_scores_are_its_logits_for_the_image_by_name(example, teacher, images):
@@ -420,9 +432,9 @@ def test_teacher_and_student_are_evaluated_on_the_same_images(
     settings = BoxSettings([0.5] * len(findings), [0.5] * len(findings))
     student = evaluate_images(RandomMapLocalizer(findings), of_student, settings, tmp_path / "s.jsonl", progress=False)
     assert list(student.unreadable) == [bad]
-    assert found["images"] == len(student.records) == len(of_student) - 1
-    assert found["about"]["unreadable images"] == 1
-    assert found["about"]["data_hash"] == data_digest(student.records)
+    assert found.images == len(student.records) == len(of_student) - 1
+    assert found.about["unreadable images"] == 1
+    assert found.about["data_hash"] == data_digest(student.records)
     assert f"{bad} cannot be read and is left out" in caplog.text
     assert f"{len(student.records)} images, 1 could not be read" in capsys.readouterr().out
 
@@ -432,7 +444,7 @@ def test_a_teacher_is_evaluated_on_a_committed_list(example, teacher, images, tm
     found = evaluated(example, monkeypatch, *words, "--output_dir", tmp_path / "report")
     _, stored = read_records(tmp_path / "report-records" / "teacher.jsonl")
     patients = {record.patient for record in stored.records}
-    assert len(patients) == found["patients"] > 0
+    assert len(patients) == found.patients > 0
     assert patients <= named_split("nih-validation")  # the numbers of the phantoms' patients are among its own
 
 
@@ -449,7 +461,7 @@ def finished(folder, row, *, auroc=0.75, best=2, smoke=False, **parts):
     (folder / row / "model").mkdir(parents=True)
     (folder / row / "evaluation").mkdir()
     write_state(folder / row / "model", [0.6, 0.7, 0.65], best)
-    (folder / row / "evaluation" / "report.json").write_text(json.dumps(report(auroc, **parts)))
+    (folder / row / "evaluation" / "report.json").write_text(report(auroc, **parts).to_json())
     (folder / row / "trained.json").write_text(json.dumps({"smoke": smoke}))
 
 
@@ -472,7 +484,7 @@ def test_the_table_has_the_papers_figures_beside_what_was_run(example, rows, tmp
 
 
 def test_a_figure_that_is_undefined_is_said_to_be(example, rows, tmp_path):
-    finished(tmp_path, "s-16-224", auroc=None, t_iou=(None,) * 5)
+    finished(tmp_path, "s-16-224", auroc=math.nan, t_iou=(None,) * 5)
     line = example.table.table_line(rows["s-16-224"], tmp_path / "s-16-224")
     assert line.split(" | ")[2] == "undefined"
     assert line.split(" | ")[4] == "undefined"
@@ -490,10 +502,8 @@ def test_an_epoch_that_validation_did_not_pick_is_refused(example, rows, tmp_pat
 
 
 def test_a_report_without_the_papers_protocol_is_refused(example):
-    stored = report(0.7)
-    stored["tables"]["halves"]["rows"].pop()
-    with pytest.raises(ValueError, match="`report` must have the protocol 'half of the images, CLARiTy's'"):
-        example.table.figures_of(stored)
+    with pytest.raises(ValueError, match="The table `halves` must have the row 'model/clarity', got"):
+        example.table.figures_of(report(0.7, protocol="model/wang"))
 
 
 # Cost ----------------------------------------------------------------------------------------------------------------

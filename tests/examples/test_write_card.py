@@ -2,7 +2,6 @@
 """examples/write_card.py: reports to commit, the page over them, the card."""
 
 import importlib.util
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -13,7 +12,9 @@ import yaml
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
 from clarity_hf.data.sources import PHANTOM
 from clarity_hf.evaluation.images import open_images
+from clarity_hf.reporting.rival_tables import nearest_fixed_boxes
 from clarity_hf.reporting.run import evaluate_checkpoint
+from clarity_hf.reporting.schema import Report
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "write_card.py"
 
@@ -99,9 +100,9 @@ def test_reports_are_committed_and_the_card_is_written_from_them(script, folders
     assert "## phantom-test" in (facts.parent / "README.md").read_text(encoding="utf-8")
     text = (checkpoint / "README.md").read_text(encoding="utf-8")
     assert "# clarity-tiny" in text
-    shown = json.loads((facts.parent / "phantom-test" / "report.json").read_text(encoding="utf-8"))
-    (constant,) = [row for row in shown["tables"]["rivals"]["rows"] if row["kind"].startswith("constant")]
-    assert f"|  | {constant['Boxes']} | – | – | {constant['> 0.1']['value']:.3f} (" in text
+    rivals = Report.read(facts.parent / "phantom-test").tables["rivals"]
+    fixed = rivals[f"fixed_boxes_{nearest_fixed_boxes(rivals['model']['boxes_predicted'])}"]
+    assert f"|  | {fixed['boxes']} | – | – | {fixed['iou_0.1'].value:.3f} (" in text
 
     (checkpoint / "README.md").unlink()
     assert run(script, monkeypatch, checkpoint, "--facts", facts) == 0  # from the committed copies alone
@@ -111,5 +112,5 @@ def test_reports_are_committed_and_the_card_is_written_from_them(script, folders
 def test_what_is_wrong_is_said_in_a_line(script, folders, monkeypatch, capsys):
     checkpoint, facts = folders
     assert run(script, monkeypatch, checkpoint, "--facts", facts, "--reports", facts.parent) == 1
-    assert capsys.readouterr().err.startswith("error: `folder` must hold report.json, got")
+    assert capsys.readouterr().err.startswith("error: No report.json in")
     assert not (checkpoint / "README.md").exists()

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""A calibration in words: each finding's row, and the figures of images that it has not seen."""
+"""A calibration in words: each finding's row, and the figures on unseen images."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ FOUND = Calibration(
 )
 
 
-def test_a_row_says_what_is_the_findings_own_and_what_is_not():
+def test_a_row_marks_values_that_are_not_the_findings_own():
     assert calibration_text(FOUND, ["Mass", "Hernia", "Edema"]).splitlines() == [
         "| finding | positives | slope | intercept | score threshold | boxes | map threshold |",
         "|---|---|---|---|---|---|---|",
@@ -37,21 +37,21 @@ def test_names_of_another_number_of_findings_are_refused():
         calibration_text(FOUND, ["Mass", "Hernia"])
 
 
-def test_figures_stand_beside_their_deviation_and_what_is_undefined_is_left_out():
+def test_figures_have_their_deviation_and_undefined_ones_are_left_out():
     names = ("uncalibrated_error", "calibrated_error", "sensitivity", "specificity")
     names += ("findings_flagged", "boxes_shown", "images_with_boxes")
     figures = {name: OverSplits(place / 8, 0.0625) for place, name in enumerate(names)}
     unseen = CrossFitted(images=40, patients=20, normal_images=9, findings=(0, 2), repeats=5, **figures)
     text = cross_fitted_text(replace(unseen, boxes_shown=OverSplits(float("nan"), float("nan"))))
     assert text.splitlines() == [
-        "On the half of the patients that it was not fitted on, 5 draws: 40 images, 9 normal, 2 findings in the means",
+        "On the half of the patients not used for the fit, 5 splits: 40 images, 9 normal, 2 findings in the means",
         "",
-        "| figure | mean | deviation over draws |",
+        "| figure | mean | deviation over splits |",
         "|---|---|---|",
         "| expected calibration error, uncalibrated | 0.000 | 0.062 |",
         "| expected calibration error, calibrated | 0.125 | 0.062 |",
         "| sensitivity | 0.250 | 0.062 |",
         "| specificity | 0.375 | 0.062 |",
         "| findings flagged on a normal image | 0.500 | 0.062 |",
-        "| share of the normal images with a box | 0.750 | 0.062 |",
+        "| share of normal images with a box | 0.750 | 0.062 |",
     ]

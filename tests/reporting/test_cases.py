@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Cases: chosen by a rule, drawn where the boxes are, and told by names that tell no patient."""
+"""Cases: chosen by a rule, drawn where the boxes are, and named without the patient."""
 
 import importlib.util
 from dataclasses import replace
@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clarity_hf.reporting.cases import Case, case_entries, draw_case, pick_cases
-from clarity_hf.reporting.tables import Evaluated
+from clarity_hf.reporting.cases import Case, draw_case, drawn_cases, pick_cases
+from clarity_hf.reporting.evaluated import Evaluated
 
 _spec = importlib.util.spec_from_file_location("synthetic_records", Path(__file__).with_name("synthetic_records.py"))
 synthetic = importlib.util.module_from_spec(_spec)
@@ -38,10 +38,10 @@ def picked(images):
 
 
 def test_the_best_case_overlaps_most_and_the_worst_least(images, picked):
-    every = pick_cases(images, 10_000)["Best localized"]
+    every = pick_cases(images, 10_000)["best"]
     overlaps = [case.overlap for case in every]
-    assert picked["Best localized"][0].overlap == max(overlaps)
-    assert picked["Worst localized"][0].overlap == min(overlaps)
+    assert picked["best"][0].overlap == max(overlaps)
+    assert picked["worst"][0].overlap == min(overlaps)
 
 
 def test_a_finding_comes_twice_only_after_all_others(picked):
@@ -50,10 +50,10 @@ def test_a_finding_comes_twice_only_after_all_others(picked):
 
 
 def test_missed_findings_are_present_and_below_and_false_boxes_are_on_normal_images(images, picked):
-    for case in picked["Missed: present, and furthest below the threshold"]:
+    for case in picked["missed"]:
         assert images.labels[case.place, case.finding] == 1
         assert images.scores[case.place, case.finding] < 0.5
-    for case in picked["False boxes: images without findings, and furthest above the threshold"]:
+    for case in picked["false"]:
         assert (images.labels[case.place] == 0).all()
         assert images.scores[case.place, case.finding] >= 0.5
         assert len(case.boxes) > 0
@@ -68,7 +68,7 @@ def test_of_equally_bad_cases_the_surer_one_comes_first():
             for name, score in (("a", 0.6), ("b", 0.9), ("c", 0.7))
         ]
     )
-    assert pick_cases(images, 1)["Worst localized"][0].place == 1
+    assert pick_cases(images, 1)["worst"][0].place == 1
 
 
 def test_boxes_are_drawn_where_they_are():
@@ -113,30 +113,30 @@ def test_the_map_is_laid_over_the_whole_image_whatever_its_size():
 )
 def test_an_image_is_named_unless_its_name_holds_the_patients_id(name, patient, image):
     record = next(record for record in synthetic.images(40) if record.labels[0] == 1)
-    entries = case_entries(evaluated([replace(record, name=name, patient=patient)]), look, 1)
-    assert [(entry["image"], entry["record"]) for entry in entries["Best localized"]] == [(image, 1)]
+    cases = drawn_cases(evaluated([replace(record, name=name, patient=patient)]), look, 1)
+    assert [(case.image, case.record) for case in cases if case.kind == "best"] == [(image, 1)]
 
 
-def test_an_image_is_asked_for_by_itself(images):
+def test_images_are_read_one_at_a_time(images):
     asked = []
 
     def one(names):
         asked.append(list(names))
         return look(names)
 
-    entries = case_entries(images, one, 2)
-    assert len(asked) == sum(map(len, entries.values()))
+    cases = drawn_cases(images, one, 2)
+    assert len(asked) == len(cases)
     assert all(len(names) == 1 for names in asked)
 
 
 @pytest.mark.parametrize(
     ("answer", "match"),
     [
-        (lambda names: {}, "must give the images it is asked for, got none for 'image-"),
-        (lambda names: {name: (np.zeros((4, 4)), np.zeros((3, 2, 2))) for name in names}, r"maps \(4, h, w\), got"),
+        (lambda names: {}, "must return the images it is asked for, got none for 'image-"),
+        (lambda names: {name: (np.zeros((4, 4)), np.zeros((3, 2, 2))) for name in names}, r"maps \(4, h, w\) over"),
         (lambda names: {name: (np.zeros((4, 4, 3)), np.zeros((4, 2, 2))) for name in names}, r"pixels \(H, W\)"),
     ],
 )
-def test_an_unfit_answer_is_refused(images, answer, match):
+def test_pixels_or_maps_of_another_shape_are_refused(images, answer, match):
     with pytest.raises(ValueError, match=match):
-        case_entries(images, answer, 1)
+        drawn_cases(images, answer, 1)

@@ -14,9 +14,12 @@ from PIL import Image
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor
 from clarity_hf.fingerprints import weights_digest
+from clarity_hf.metrics.image_driven import COMPARED_LEVELS
+from clarity_hf.metrics.localization import LEVELS
 from clarity_hf.packaged_checkpoints import checkpoint_path
 from clarity_hf.reporting.checkpoint_card import read_facts, render_checkpoint_card, write_checkpoint_card
-from clarity_hf.reporting.table import Estimate, Row, Table
+from clarity_hf.reporting.columns import columns, level_columns
+from clarity_hf.reporting.schema import CASE_TITLES, Bootstrap, CaseEntry, Estimate, Report, Row, Table
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "docs" / "reports" / "clarity-s16-224"
@@ -32,7 +35,6 @@ SIZES = {
     "cam_size": 16,
     "cam_groups": 4,
 }
-LEVELS = tuple(f"> 0.{digit}" for digit in range(1, 8))
 
 FACTS = {
     "name": "clarity-tiny",
@@ -61,12 +63,12 @@ FACTS = {
         "phantom-test": {
             "title": "drawings",
             "type": "drawings",
-            "goals": {"AUROC": 1, "> 0.1": 0.9, "> 0.3": 0.8, "> 0.5": 0.6},
+            "goals": {"auroc": 1, "iou_0.1": 0.9, "iou_0.3": 0.8, "iou_0.5": 0.6},
         },
         "images-validation": {"title": "images", "type": "images"},
     },
     "failures": ["Hernia is not found."],
-    "limits": ["Drawings are no images."],
+    "limits": ["Drawings are not images."],
 }
 
 
@@ -77,77 +79,81 @@ def estimate(value):
 UNDEFINED = Estimate(math.nan, math.nan, math.nan)
 
 
-def tables(boxes, baselines, normal, subgroups=True, defined=True):
-    """Tables of a report, small and by hand; without what the arguments leave out."""
+def table(key, title, heads, rows, note="", gaps=""):
+    return Table(key, title, heads, tuple(rows), note, gaps)
+
+
+def tables(boxes, baselines, normal, defined=True):
+    """Tables of a report, small and by hand; without those that the arguments leave out."""
+    heads = columns("finding positives negatives auroc average_precision calibration_error threshold")
+    heads += columns("sensitivity specificity")
     rows = [
-        Row(("Mass", 30, 70, estimate(0.7), estimate(0.4), 0.05, 0.25, 0.6, 0.8)),
-        Row(("Nodule", 3, 97, estimate(0.6), estimate(0.15), 0.02, 0.5, 0.0, 1.0), "rare"),
-        Row(("Hernia", 0, 100, UNDEFINED, UNDEFINED, 0.001, 0.75, math.nan, 1.0), "rare"),
+        Row("Mass", ("Mass", 30, 70, estimate(0.7), estimate(0.4), 0.05, 0.25, 0.6, 0.8)),
+        Row("Nodule", ("Nodule", 3, 97, estimate(0.6), estimate(0.15), 0.02, 0.5, 0.0, 1.0), "rare"),
+        Row("Hernia", ("Hernia", 0, 100, UNDEFINED, UNDEFINED, 0.001, 0.75, math.nan, 1.0), "rare"),
         Row(
+            "mean",
             ("Mean of 1 findings", 30, 70, estimate(0.7), estimate(0.4), 0.05, None, 0.6, 0.8)
             if defined
             else ("Mean of 0 findings", 0, 0, UNDEFINED, UNDEFINED, math.nan, None, math.nan, math.nan),
             "summary first",
         ),
     ]
-    heads = ("Finding", "Positives", "Negatives", "AUROC", "AP", "ECE", "Threshold", "Sensitivity", "Specificity")
-    note = "Intervals. No interval where a mean is defined in under half of the draws: both means (40%)."
-    made = [Table("classification", "Classification", heads, tuple(rows), note)]
+    gaps = " No interval where a mean is defined in fewer than half of the samples: both means (40%)."
+    made = [table("classification", "Classification", heads, rows, "Intervals.", gaps)]
     if boxes:
         made += box_tables()
     if baselines:
-        heads = ("Baseline", "AUROC", "Gain, AUROC", "Boxes", "Boxes drawn", "by baseline", "Gain, T(IoU) > 0.1")
-        row = Row(("random map", 0.5, estimate(0.2), "tuned, any region", 1.5, 4.5, estimate(-0.05)))
-        made.append(Table("baselines", "Beside other methods", heads, (row,), "Gain."))
-    measured = [Row(("Images without any finding", 50 if normal else 0))]
-    if normal:
-        measured += [
-            Row(("Share of them with a false box", estimate(0.25))),
-            Row(("False boxes per image", estimate(0.5))),
-        ]
-    made.append(Table("normal_images", "Normal", ("Measure", "Value"), tuple(measured), ""))
-    if subgroups:
-        heads = ("Attribute", "Group", "Images", "Findings in the mean", "AUROC", "Sensitivity", "Specificity")
-        groups = (Row(("Sex", "F", 90, 1, estimate(0.7), 0.6, 0.8)), Row(("Age", "0–17", 5, 0, None, None, None)))
-        made.append(Table("subgroups", "By sex, age and view", heads, groups, ""))
-    return {table.name: table.json() for table in made}
+        heads = columns("baseline auroc auroc_gain boxes boxes_predicted baseline_boxes_predicted")
+        heads += level_columns([0.1], "gain")
+        cells = ("random map", 0.5, estimate(0.2), "tuned, any region", 1.5, 4.5, estimate(-0.05))
+        made.append(table("baselines", "Beside other methods", heads, [Row("random map/any_region", cells)], "Gain."))
+    cells = ("All", 50, estimate(0.25), estimate(0.5)) if normal else ("All", 0, None, None)
+    heads = columns("normal images with_box false_boxes")
+    made.append(table("normal_images", "Normal", heads, [Row("all", cells)]))
+    groups = [
+        Row("sex/F", ("Sex", "F", 90, 1, estimate(0.7), 0.6, 0.8)),
+        Row("age/0–17", ("Age", "0–17", 5, 0, None, None, None)),
+    ]
+    heads = columns("attribute group images findings auroc sensitivity specificity")
+    made.append(table("subgroups", "By sex, age and view", heads, groups))
+    return {one.key: one for one in made}
 
 
 def box_tables(boxed=("Mass",)):
     shares = tuple(estimate(0.8 - step / 10) for step in range(7))
     ours = "clarity-tiny"
     methods = [
-        Row((ours, "tuned, any region", 1.5, *shares)),
-        Row((f"{ours} − constant box", "tuned, any region", None, *(estimate(-0.02) for _ in LEVELS))),
-        Row(("Constant box", "no map", 1.0, *shares[::-1])),
-        Row((ours, "its own boxes, gated by score", 0.5, *(estimate(0.3) for _ in LEVELS))),
+        Row("model/any_region", (ours, "tuned, any region", 1.5, *shares)),
+        Row("model-fixed_box/any_region", (f"{ours} − fixed box", "tuned, any region", None, *[estimate(-0.02)] * 7)),
+        Row("fixed_box/fixed_box", ("Fixed-box baseline", "fixed box", 1.0, *shares[::-1])),
+        Row("model/own_filtered", (ours, "own boxes, score-filtered", 0.5, *[estimate(0.3)] * 7)),
     ]
     plain = tuple(0.9 - step / 10 for step in range(7))
-    ways = ("tuned, any region", "constant box", "its own boxes, gated by score")
     found = [
-        Row((finding, way, 31, 1.0, *(estimate(share / (place + 1)) for share in plain)))
+        Row(f"{finding}/{rule}", (finding, rule, 31, 1.0, *(estimate(share / (place + 1)) for share in plain)))
         for finding in boxed
-        for place, way in enumerate(ways)
+        for place, rule in enumerate(("any_region", "fixed_box", "own_filtered"))
     ]
     compared = [
-        Row((ours, 1.5, *shares[:3]), "method"),
-        Row(("1 constant box", 1.0, *shares[1:4]), "first"),
-        Row((f"{ours} − 1 constant box", None, *(estimate(0.1) for _ in range(3))), "summary"),
-        Row(("2 constant boxes", 2.0, *shares[2:5]), "constant first"),
-        Row((f"{ours} − 2 constant boxes", None, *(estimate(-0.15) for _ in range(3))), "summary"),
-        Row(("Map of another image with the finding", 1.5, *shares[3:6]), "first"),
-        Row((f"{ours} − map of another image with the finding", None, *(estimate(0.04) for _ in range(3))), "summary"),
+        Row("model", (ours, 1.5, *shares[:3]), "method"),
+        Row("fixed_boxes_1", ("1 fixed box", 1.0, *shares[1:4]), "first"),
+        Row("model-fixed_boxes_1", (f"{ours} − 1 fixed box", None, *[estimate(0.1)] * 3), "summary"),
+        Row("fixed_boxes_2", ("2 fixed boxes", 2.0, *shares[2:5]), "fixed first"),
+        Row("model-fixed_boxes_2", (f"{ours} − 2 fixed boxes", None, *[estimate(-0.15)] * 3), "summary"),
+        Row("swapped_map", ("Map of another image with the finding", 1.5, *shares[3:6]), "first"),
+        Row("model-swapped_map", (f"{ours} − map of another image", None, *[estimate(0.04)] * 3), "summary"),
     ]
+    levels = level_columns(LEVELS)
+    heads = {
+        "rivals": (*columns("boxes boxes_predicted"), *level_columns(COMPARED_LEVELS)),
+        "localization": (*columns("method boxes boxes_predicted"), *levels),
+        "localization_per_finding": (*columns("finding boxes annotated boxes_predicted"), *levels),
+    }
     return [
-        Table("rivals", "Beside rivals", ("Boxes", "Boxes drawn", "> 0.1", "> 0.3", "> 0.5"), tuple(compared), ""),
-        Table("localization", "T(IoU), mean", ("Method", "Boxes", "Boxes drawn", *LEVELS), tuple(methods), "T(IoU)."),
-        Table(
-            "localization_per_finding",
-            "T(IoU) per finding",
-            ("Finding", "Boxes", "Annotated", "Boxes drawn", *LEVELS),
-            tuple(found),
-            "",
-        ),
+        table("rivals", "Beside rivals", heads["rivals"], compared),
+        table("localization", "T(IoU), mean", heads["localization"], methods, "T(IoU)."),
+        table("localization_per_finding", "T(IoU) per finding", heads["localization_per_finding"], found),
     ]
 
 
@@ -189,20 +195,12 @@ def write_report(folder, model, data, split, synthetic, made):
     """A committed report by hand, with pictures that only a synthetic one may show."""
     folder = folder / f"{data}-{split}"
     (folder / "cases").mkdir(parents=True)
-    entry = {"record": 1, "image": None, "finding": "Mass", "score": 0.5, "threshold": 0.25, "iou": 0.75}
-    titles = (
-        "Best localized",
-        "Worst localized",
-        "Missed: present, and furthest below",
-        "False boxes: images without",
-    )
-    for place, title in enumerate(titles):
-        name = title.split(":")[0].split(" ")[0].lower()
-        Image.new("RGB", (8, 8), (place * 60, 0, 0)).save(folder / "cases" / f"{name}-1.jpg")
+    cases = [CaseEntry(kind, 1, 1, None, "Mass", 0.5, 0.25, None if kind == "false" else 0.75) for kind in CASE_TITLES]
+    for place, case in enumerate(cases):
+        Image.new("RGB", (8, 8), (place * 60, 0, 0)).save(folder / "cases" / case.picture)
     config = model.config
-    content = {
-        "schema": 2,
-        "about": {
+    report = Report(
+        about={
             "model": "clarity-tiny",
             "data": data,
             "split": split,
@@ -211,17 +209,20 @@ def write_report(folder, model, data, split, synthetic, made):
             "weights_hash": weights_digest(model),
             "map_thresholds": dict(zip(FINDINGS, config.per_finding("map_thresholds"), strict=True)),
         },
-        "caveats": ["Research use only.", "An independent reconstruction of CLARiTy.", f"Caveat of {data}."],
-        "images": 1200,
-        "patients": 1100,
-        "score_thresholds": dict(zip(FINDINGS, config.per_finding("score_thresholds"), strict=True)),
-        "min_positives": 20,
-        "bootstrap": {"repeats": 1000, "level": 0.95},
-        "versions": {"clarity_hf": "0.1.0"},
-        "tables": made,
-        "cases": {title: [entry | {"iou": None if "False" in title else 0.75}] for title in titles},
-    }
-    (folder / "report.json").write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+        caveats={"research": "Research use only.", "reconstruction": "A copy.", "caveat_1": f"Caveat of {data}."},
+        findings=FINDINGS,
+        images=1200,
+        patients=1100,
+        score_thresholds=dict(zip(FINDINGS, config.per_finding("score_thresholds"), strict=True)),
+        min_positives=20,
+        tuning_split=None,
+        bootstrap=Bootstrap(1000, 0),
+        records_sha256="",
+        versions={"clarity_hf": "0.1.0"},
+        tables=made,
+        cases=tuple(cases),
+    )
+    (folder / "report.json").write_text(report.to_json(), encoding="utf-8")
     return folder
 
 
@@ -258,7 +259,7 @@ def test_the_order_of_the_facts_is_the_order_of_the_card(inputs):
     assert render_checkpoint_card(**swapped).text == render_checkpoint_card(**inputs).text
 
 
-def test_the_first_lines_say_what_it_is_not(inputs):
+def test_the_first_lines_say_that_it_is_research_and_not_the_papers_weights(inputs):
     text = render_checkpoint_card(**inputs).text.split("# clarity-tiny")[1][:500]
     for phrase in ("research", "Not a medical device", "independent reconstruction", "not the paper's weights"):
         assert phrase in text
@@ -271,7 +272,7 @@ def test_one_report_is_enough(inputs, tmp_path):
     assert "images-validation" not in text
 
 
-def test_what_a_report_does_not_have_is_named_with_the_reason(inputs, tmp_path):
+def test_missing_figures_are_named_with_the_reason(inputs, tmp_path):
     card = render_checkpoint_card(**only(inputs, "images-validation", tmp_path))
     figures = card.text.split("## Figures: images")[1].split("\n## ")[0]
     assert "- AUROC of Hernia: no positives, or no negatives." in figures
@@ -293,7 +294,7 @@ def box_rows(card):
 
 def with_boxes_of(inputs, *findings):
     """The inputs with annotated boxes of some findings in the report on drawings."""
-    made = {table.name: table.json() for table in box_tables(findings)}
+    made = {table.key: table.to_json() for table in box_tables(findings)}
     change_report(inputs["reports"][0], lambda content: content["tables"].update(made))
     return inputs
 
@@ -306,17 +307,8 @@ def test_boxes_found_have_an_interval_per_finding_and_of_their_mean(inputs):
     assert "Hernia" not in rows
 
 
-def test_the_mean_of_one_finding_is_not_said_twice(inputs):
+def test_the_mean_of_one_finding_is_not_repeated(inputs):
     assert list(box_rows(render_checkpoint_card(**inputs)))[2:] == ["Mass"]
-
-
-def test_an_earlier_report_without_intervals_per_finding_has_its_card(inputs):
-    def flatten(content):
-        for row in content["tables"]["localization_per_finding"]["rows"]:
-            row |= {head: cell["value"] for head, cell in row.items() if isinstance(cell, dict)}
-
-    change_report(inputs["reports"][0], flatten)
-    assert box_rows(render_checkpoint_card(**inputs))["Mass"][:3] == ["31", "0.900", "0.700"]
 
 
 def test_pictures_are_of_synthetic_images_alone(inputs, tmp_path):
@@ -359,8 +351,8 @@ def test_metadata_are_read_back_by_huggingface_hub(inputs, tmp_path):
     )
     assert [(result.metric_type, result.metric_value) for result in data.eval_results] == [
         ("roc_auc", 0.7),
-        *[("t_iou", -0.15)] * 3,  # less two constant boxes
-        *[("t_iou", 0.04)] * 3,  # less the map of another image
+        *[("t_iou", -0.15)] * 3,  # minus two fixed boxes
+        *[("t_iou", 0.04)] * 3,  # minus the map of another image
         ("t_iou", 0.8),
         ("t_iou", 0.6),
         ("t_iou", 0.4),
@@ -368,7 +360,7 @@ def test_metadata_are_read_back_by_huggingface_hub(inputs, tmp_path):
     first, second, *_ = data.eval_results
     assert (first.dataset_name, first.dataset_type, first.dataset_split) == ("drawings", "drawings", "test")
     assert first.metric_name == "AUROC, mean of 1 findings"
-    assert second.metric_name == "T(IoU) > 0.1, Mass alone, own boxes less 2 constant boxes"
+    assert second.metric_name == "T(IoU) > 0.1, Mass alone, own boxes minus 2 fixed boxes"
     assert second.metric_args == {"iou": 0.1}
     assert {result.verified for result in data.eval_results} == {None}
 
@@ -414,13 +406,13 @@ def test_a_report_of_another_checkpoint_is_refused(inputs, place, message):
         render_checkpoint_card(**inputs)
 
 
-def test_a_report_whose_tables_changed_is_refused_and_not_shown_as_missing(inputs):
+def test_a_report_without_an_expected_row_is_refused(inputs):
     def rename(content):
         for row in content["tables"]["localization"]["rows"]:
-            row["Boxes"] = row["Boxes"].replace("tuned, ", "tuned ")
+            row["key"] = row["key"].replace("any_region", "any")
 
     change_report(inputs["reports"][0], rename)
-    with pytest.raises(ValueError, match=r"must have a row of T\(IoU\) of clarity-tiny and tuned, any region, got"):
+    with pytest.raises(ValueError, match="The table `localization` must have the row 'model/any_region', got"):
         render_checkpoint_card(**inputs)
 
 
@@ -442,8 +434,8 @@ def test_reports_and_evaluations_must_be_the_same(inputs):
         (lambda facts: facts["teacher"].pop("license"), r"`teacher` .* got \['license'\] missing"),
         (lambda facts: facts["evaluations"].update(x="y"), "`evaluations` must have fields, got str"),
         (
-            lambda facts: facts["evaluations"]["phantom-test"]["goals"].update({"> 0.2": 1}),
-            r"`goals` must be among \['AUROC', '> 0.1', '> 0.3', '> 0.5'\], got \['> 0.2'\]",
+            lambda facts: facts["evaluations"]["phantom-test"]["goals"].update({"iou_0.2": 1}),
+            r"`goals` must be among \['auroc', 'iou_0.1', 'iou_0.3', 'iou_0.5'\], got \['iou_0.2'\]",
         ),
     ],
 )
@@ -454,6 +446,6 @@ def test_incomplete_facts_are_refused_by_name(tmp_path, change, message):
         read_facts(write_facts(tmp_path, facts))
 
 
-def test_facts_that_are_not_there_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="`facts` must be a YAML file, got"):
+def test_a_missing_file_of_facts_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No such file of facts: "):
         read_facts(tmp_path / "training.yaml")

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What of a report may be committed: its figures and tables; no image of a patient, and no name."""
+"""The part of a report that may be committed: figures and tables; no image of a patient, and no name."""
 
 import dataclasses
 import importlib.util
@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from clarity_hf.metrics.records import to_json
-from clarity_hf.reporting.committed_reports import commit_report, open_report, write_index
+from clarity_hf.reporting.committed_reports import commit_report, write_index
+from clarity_hf.reporting.rendering import markdown
 from clarity_hf.reporting.report import write_report
+from clarity_hf.reporting.schema import Report
 
 _spec = importlib.util.spec_from_file_location(
     "synthetic_records", Path(__file__).with_name("synthetic_records.py")
@@ -125,7 +127,7 @@ def test_images_of_patients_never_get_in(evaluations, tmp_path):
     assert list((evaluations / "images" / "cases").glob("*.jpg"))
     files = written(committed.folder)
     assert not [name for name in files if name.endswith(".jpg")]
-    assert json.loads(files["report.json"])["cases"] == {}
+    assert json.loads(files["report.json"])["cases"] == []
     write_index(tmp_path, "ours")
     page = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "/cases/" not in page
@@ -133,7 +135,7 @@ def test_images_of_patients_never_get_in(evaluations, tmp_path):
 
 
 @pytest.mark.parametrize("value", [None, "false", 1, "true"])
-def test_what_does_not_say_that_it_is_synthetic_is_taken_for_patients(evaluations, tmp_path, value):
+def test_a_report_that_does_not_say_that_it_is_synthetic_is_taken_for_patients(evaluations, tmp_path, value):
     folder = changed(evaluations, tmp_path, lambda content: content["about"].update(synthetic=value))
     assert not [name for name in written(commit_report(folder, tmp_path / "docs").folder) if "cases" in name]
 
@@ -145,12 +147,12 @@ def test_pictures_of_an_earlier_copy_do_not_stay(evaluations, tmp_path):
         (folder / name).write_bytes(b"")
     files = written(commit_report(evaluations / "images", tmp_path).folder)
     assert not {"cases/best-1.jpg", "figures/old.png", "tables/old.md"} & set(files)
-    assert "notes.txt" in files  # it is none of ours
+    assert "notes.txt" in files  # not written by commit_report
 
 
 def test_no_name_of_an_image_or_patient_is_in_what_is_written(evaluations, tmp_path):
     committed = commit_report(evaluations / "images", tmp_path)
-    assert committed.names_looked_for == 24 + 2
+    assert committed.names_searched == 24 + 2
     write_index(tmp_path, "ours")
     for name, content in written(tmp_path).items():
         if not name.endswith(".png"):
@@ -170,38 +172,30 @@ def test_a_report_with_a_name_is_refused_before_anything_is_written(evaluations,
     assert not (tmp_path / "docs").exists()
 
 
-def test_figures_that_hold_the_digits_of_a_name_are_no_names(evaluations, tmp_path):
+def test_figures_that_hold_the_digits_of_a_name_are_not_names(evaluations, tmp_path):
     folder = changed(evaluations, tmp_path, lambda content: content["about"].update(share=f"0.{PATIENT}"))
     assert commit_report(folder, tmp_path / "docs").size
 
 
-def test_names_that_cannot_be_told_from_figures_are_counted(evaluations, tmp_path):
+def test_names_that_look_like_figures_are_counted(evaluations, tmp_path):
     committed = commit_report(evaluations / "images", tmp_path, names=["1000", "12", "ab", "image-1", "00054321"])
-    assert (committed.names_looked_for, committed.names_too_short) == (2, 3)
+    assert (committed.names_searched, committed.names_too_short) == (2, 3)
 
 
 def test_without_its_records_a_report_on_patients_is_not_committed(evaluations, tmp_path):
     folder = changed(evaluations, tmp_path, lambda content: None)
     (tmp_path / "images-records" / "clarity.jsonl").unlink()
-    with pytest.raises(FileNotFoundError, match=r"must have its records beside it, got no images-records/\*\.jsonl"):
+    with pytest.raises(FileNotFoundError, match=r"No records beside the report: images-records/\*\.jsonl"):
         commit_report(folder, tmp_path / "docs")
 
 
 def test_a_committed_report_is_read_like_its_source(evaluations, tmp_path):
-    committed = open_report(commit_report(evaluations / "images", tmp_path).folder)
-    source = open_report(evaluations / "images")
+    committed = Report.read(commit_report(evaluations / "images", tmp_path).folder)
+    source = Report.read(evaluations / "images")
     assert (committed.name, committed.synthetic) == ("nih-subset-validation", False)
-    for name in source.content["tables"]:
-        before, after = source.table(name), committed.table(name)
-        assert (before and before.markdown()) == (after and after.markdown())
-    assert source.table("none of this name") is None
-
-
-def test_names_of_folders_are_of_data_and_split(evaluations, tmp_path):
-    folder = changed(
-        evaluations, tmp_path, lambda content: content["about"].update(data="owner/images v2", split=None)
-    )
-    assert open_report(folder).name == "owner-images-v2-all"
+    assert {key: markdown(table) for key, table in committed.tables.items()} == {
+        key: markdown(table) for key, table in source.tables.items()
+    }
 
 
 def test_the_index_shows_figures_tables_and_drawings(evaluations, tmp_path):
@@ -212,19 +206,11 @@ def test_the_index_shows_figures_tables_and_drawings(evaluations, tmp_path):
     links = re.findall(r"\]\(([^)]+)\)", page)
     assert len(links) > 20
     assert [link for link in links if not (tmp_path / link).is_file()] == []
-    assert open_report(tmp_path / "phantom-test").table("classification").markdown() in page
+    assert markdown(Report.read(tmp_path / "phantom-test").tables["classification"]) in page
     assert "```\nevaluate nih-subset\n```\n" in page
     assert len(re.findall(r"!\[.*?\]\(phantom-test/cases/", page)) == 4
 
 
 def test_an_index_of_nothing_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="`folder` must hold reports, got none"):
+    with pytest.raises(FileNotFoundError, match="No report in"):
         write_index(tmp_path, "ours")
-
-
-def test_another_schema_is_refused(evaluations, tmp_path):
-    folder = changed(evaluations, tmp_path, lambda content: content.update(schema=1))
-    with pytest.raises(ValueError, match="must hold a report of schema 2, got 1"):
-        open_report(folder)
-    with pytest.raises(FileNotFoundError, match=r"must hold report\.json, got"):
-        open_report(tmp_path)

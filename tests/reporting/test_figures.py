@@ -24,53 +24,53 @@ def curve(axes, colour=curves.BLUE):
     return np.column_stack(line.get_data()).tolist()
 
 
-@pytest.mark.parametrize("draw", [curves.roc_figure, curves.precision_recall_figure, curves.reliability_figure])
-def test_a_finding_without_a_figure_has_no_panel(draw):
-    assert titles(draw(FINDINGS, SCORES, LABELS, VALUES)) == ["Mass", "Pleural Thickening"]
+@pytest.mark.parametrize("kind", ["roc", "precision_recall", "reliability"])
+def test_a_finding_without_a_figure_has_no_panel(kind):
+    assert titles(curves.finding_figure(kind, FINDINGS, SCORES, LABELS, VALUES)) == ["Mass", "Pleural Thickening"]
 
 
 def test_a_roc_curve_is_the_one_computed_by_hand():
-    mass, thickening = curves.roc_figure(FINDINGS, SCORES, LABELS, VALUES).axes
+    mass, thickening = curves.finding_figure("roc", FINDINGS, SCORES, LABELS, VALUES).axes
     assert curve(mass) == [[0, 0], [0, 0.5], [1, 0.5], [1, 1]]
     assert curve(thickening)[:2] == [[0, 0], [0, 1]]
     assert [text.get_text() for text in mass.texts] == ["AUROC 0.500"]
 
 
 def test_precision_over_recall_is_the_one_computed_by_hand():
-    mass = curves.precision_recall_figure(FINDINGS, SCORES, LABELS, VALUES).axes[0]
+    mass = curves.finding_figure("precision_recall", FINDINGS, SCORES, LABELS, VALUES).axes[0]
     assert curve(mass) == [[1, 2 / 3], [0.5, 0.5], [0.5, 1], [0, 1]]
     assert mass.lines[0].get_ydata() == pytest.approx([2 / 3, 2 / 3])  # a guess
 
 
 def test_reliability_leaves_empty_bins_out():
     scores, labels = np.array([[0.05], [0.05], [0.95]]), np.array([[0.0], [1.0], [1.0]])
-    (axes,) = curves.reliability_figure(("Mass",), scores, labels, np.array([0.3])).axes
+    (axes,) = curves.finding_figure("reliability", ("Mass",), scores, labels, np.array([0.3])).axes
     assert np.array(curve(axes)) == pytest.approx(np.array([[0.05, 0.5], [0.95, 1.0]]))
 
 
 def test_a_figure_without_any_curve_is_empty():
-    figure = curves.roc_figure(("Mass",), np.zeros((2, 1)), np.zeros((2, 1)), np.array([np.nan]))
+    figure = curves.finding_figure("roc", ("Mass",), np.zeros((2, 1)), np.zeros((2, 1)), np.array([np.nan]))
     assert figure.axes == []
     assert curves.figure_bytes(figure, "png").startswith(b"\x89PNG")
 
 
-def test_what_was_published_is_told_apart_and_passes_over_unknown_levels():
-    measured = {"ours": np.array([0.9, 0.5, 0.1]), "Constant box": np.array([0.5, 0.2, 0.0])}
-    figure = curves.boxes_figure((0.1, 0.3, 0.5), measured, {"Wang": np.array([0.5, np.nan, 0.1])})
-    ours, constant, wang = figure.axes[0].lines
-    assert [line.get_linestyle() for line in (ours, constant, wang)] == ["-", "--", ":"]
+def test_published_figures_look_different_and_skip_unknown_levels():
+    measured = {"ours": np.array([0.9, 0.5, 0.1]), "Fixed-box baseline": np.array([0.5, 0.2, 0.0])}
+    figure = curves.boxes_figure((0.1, 0.3, 0.5), measured, {"Wang": {0.1: 0.5, 0.5: 0.1}})
+    ours, fixed, wang = figure.axes[0].lines
+    assert [line.get_linestyle() for line in (ours, fixed, wang)] == ["-", "--", ":"]
     assert wang.get_xdata().tolist() == [0.1, 0.5]
     assert wang.get_color() == curves.GREY
     own, published = (child for child in figure.axes[0].get_children() if type(child).__name__ == "Legend")
     titles = {
         legend.get_title().get_text(): [text.get_text() for text in legend.get_texts()] for legend in (own, published)
     }
-    assert titles == {"on this data": ["ours", "Constant box"], "published, on NIH's 984 boxes": ["Wang"]}
+    assert titles == {"on this data": ["ours", "Fixed-box baseline"], "published, on NIH's 984 boxes": ["Wang"]}
 
 
-def test_boxes_per_finding_show_the_method_and_the_constant_box():
-    found, constant = np.array([[0.8, 0.2], [np.nan, np.nan]]), np.array([[0.4, 0.1], [np.nan, np.nan]])
-    figure = curves.boxes_per_finding_figure(("Mass", "Hernia"), (0.1, 0.5), found, constant, np.array([5, 0]))
+def test_boxes_per_finding_show_the_method_and_the_fixed_box():
+    found, fixed = np.array([[0.8, 0.2], [np.nan, np.nan]]), np.array([[0.4, 0.1], [np.nan, np.nan]])
+    figure = curves.boxes_per_finding_figure(("Mass", "Hernia"), (0.1, 0.5), found, fixed, np.array([5, 0]))
     assert titles(figure) == ["Mass"]
     assert curve(figure.axes[0]) == [[0.1, 0.8], [0.5, 0.2]]
     assert curve(figure.axes[0], curves.VERMILLION) == [[0.1, 0.4], [0.5, 0.1]]
@@ -88,14 +88,13 @@ def test_a_long_curve_is_thinned_to_its_ends_and_its_shape():
 
 def test_the_same_figure_gives_the_same_file_and_matplotlib_keeps_its_state():
     def svg():
-        return curves.figure_bytes(curves.roc_figure(FINDINGS, SCORES, LABELS, VALUES), "svg")
+        return curves.figure_bytes(curves.finding_figure("roc", FINDINGS, SCORES, LABELS, VALUES), "svg")
 
     assert svg() == svg()
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
 
 
-@pytest.mark.parametrize("draw", [curves.roc_figure, curves.precision_recall_figure])
-def test_without_matplotlib_the_error_says_what_to_install(draw, monkeypatch):
+def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'clarity_hf\[report\]'"):
-        draw(FINDINGS, SCORES, LABELS, VALUES)
+        curves.finding_figure("roc", FINDINGS, SCORES, LABELS, VALUES)

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The report: one page that needs nothing else, says what was evaluated with its caveats, and names no patient."""
+"""The report: one self-contained page with what was evaluated and its caveats, which names no patient."""
 
 import importlib.util
 import json
@@ -84,9 +84,15 @@ def page(folder):
 @pytest.fixture(scope="module")
 def summary(folder):
     def refuse(constant):
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     return json.loads((folder / "report.json").read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def cells(summary, table, row):
+    """Cells of a row of `report.json` by column."""
+    (found,) = (one["cells"] for one in summary["tables"][table]["rows"] if one["key"] == row)
+    return found
 
 
 def test_the_page_needs_nothing_but_itself(page):
@@ -99,7 +105,7 @@ def test_the_page_needs_nothing_but_itself(page):
     assert not {"script", "link", "iframe"} & set(parsed.tags)
     assert "@import" not in page
     assert "url(" not in page
-    assert sum(link.startswith("data:") for link in parsed.links) == 6 + 4
+    assert sum(link.startswith("data:") for link in parsed.links) == 7 + 4
 
 
 def test_the_page_begins_with_what_was_evaluated_and_its_caveats(page):
@@ -145,11 +151,12 @@ def test_the_json_holds_every_table_and_what_it_was_made_of(folder, summary, rec
     assert summary["versions"]["clarity_hf"]
     assert len(summary["records_sha256"]) == 64
     assert summary["bootstrap"] == {"by": "patient", "repeats": 10, "seed": 0, "level": 0.95}
+    assert summary["score_thresholds"] == dict(zip(synthetic.FINDINGS, synthetic.THRESHOLDS, strict=True))
     assert (summary["images"], summary["patients"]) == (120, 60)
     assert {path.stem for path in (folder / "tables").glob("*.csv")} == set(summary["tables"])
     assert {path.stem for path in (folder / "tables").glob("*.md")} == set(summary["tables"])
     scores, labels = (np.stack([getattr(record, name) for record in records]) for name in ("scores", "labels"))
-    mean = summary["tables"]["classification"]["rows"][-1]["AUROC"]["value"]
+    mean = cells(summary, "classification", "mean")["auroc"]["value"]
     assert mean == pytest.approx(mean_auroc(scores, labels, min_positives=20))
 
 
@@ -163,11 +170,10 @@ def test_figures_are_files_too(folder):
 
 
 def test_a_baseline_in_another_order_is_aligned_by_name(summary):
-    row, again = summary["tables"]["baselines"]["rows"]
-    assert again["AUROC"] is None
-    assert row["Baseline"] == "Random map"
-    assert row["Gain, AUROC"]["value"] > 0.2
-    assert row["AUROC"] == pytest.approx(0.5, abs=0.12)
+    row, again = (cells(summary, "baselines", f"Random map/{rule}") for rule in ("any_region", "largest_region"))
+    assert again["auroc"] is None
+    assert row["auroc_gain"]["value"] > 0.2
+    assert row["auroc"] == pytest.approx(0.5, abs=0.12)
 
 
 def test_the_same_records_give_the_same_page(tmp_path):
@@ -183,9 +189,12 @@ def test_the_same_records_give_the_same_page(tmp_path):
             {"findings": ("Mass",), "score_thresholds": (0.5,)},
             "`findings` must name 4 findings, as the records have, got 1",
         ),
-        ({"score_thresholds": (0.5,)}, "`score_thresholds` must be 4 numbers, got"),
+        ({"score_thresholds": (0.5,)}, "`score_thresholds` must be 4 numbers, one per finding, got"),
         ({"baselines": {"m": []}}, r"`baselines` must have names of their own, got \['m'\]"),
-        ({"baselines": {"Constant box": []}}, r"`baselines` must have names of their own, got \['Constant box'\]"),
+        (
+            {"baselines": {"Fixed-box baseline": []}},
+            r"`baselines` must have names of their own, got \['Fixed-box baseline'\]",
+        ),
         ({"repeats": 0}, "`repeats` must be at least 1, got 0"),
         ({"tuning_split": "half"}, "`tuning_split` must be one of nih-validation, .*, or None, got 'half'"),
         (
@@ -193,19 +202,19 @@ def test_the_same_records_give_the_same_page(tmp_path):
             r"`tuning_split` must list some of the 2 patients with boxes .* 'nih-boxes-tuning-0' with 0 of them",
         ),
         ({"baselines": {"CAM": []}}, r"`baselines\['CAM'\]` must be records of the same 4 images, got 0, 4 missing"),
-        ({"about": {"model": "m"}}, "`about` must say data, got"),
+        ({"about": {"model": "m"}}, "`about` must have data, got"),
         ({"records": []}, "`records` must hold at least one image"),
         ({"records": synthetic.images(2) * 2}, "`records` must be of different images, got 2 twice"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_anything_is_written(change, match, tmp_path):
+def test_inconsistent_input_is_refused_before_anything_is_written(change, match, tmp_path):
     given = {"records": synthetic.images(4), "about": {"model": "m", "data": "d"}} | OPTIONS | change
     with pytest.raises(ValueError, match=match):
         write_report(given.pop("records"), tmp_path / "report", given.pop("about"), **given)
     assert not (tmp_path / "report").exists()
 
 
-def test_without_matplotlib_nothing_is_begun(records, tmp_path, monkeypatch):
+def test_without_matplotlib_nothing_is_written(records, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'clarity_hf\[report\]'"):
         write_report(records, tmp_path / "report", ABOUT, **OPTIONS)
@@ -213,10 +222,10 @@ def test_without_matplotlib_nothing_is_begun(records, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("missing", ["model", "data"])
-def test_what_would_be_refused_can_be_asked_before_an_evaluation(missing, monkeypatch):
+def test_bad_input_can_be_refused_before_an_evaluation(missing, monkeypatch):
     options = {"findings": synthetic.FINDINGS, "score_thresholds": synthetic.THRESHOLDS}
     check_report(ABOUT, **options, baselines=["Random map"], tuning_split="nih-boxes-tuning-0", repeats=1)
-    with pytest.raises(ValueError, match=f"`about` must say {missing}"):
+    with pytest.raises(ValueError, match=f"`about` must have {missing}"):
         check_report({key: value for key, value in ABOUT.items() if key != missing}, **options)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match="matplotlib"):
@@ -227,39 +236,35 @@ def test_what_would_be_refused_can_be_asked_before_an_evaluation(missing, monkey
     ("split", "caveat"),
     [
         ("test", None),
-        ("validation", "Images of the validation split may have chosen epoch and thresholds"),
-        (None, "Images of a split that is not named may have chosen epoch and thresholds"),
+        ("validation", "Images of the validation split may have been used to choose epoch and thresholds"),
+        (None, "Images of a split without a name may have been used to choose epoch and thresholds"),
     ],
 )
-def test_images_that_may_have_chosen_thresholds_are_a_caveat(split, caveat, tmp_path):
+def test_images_that_may_have_been_used_to_choose_thresholds_are_a_caveat(split, caveat, tmp_path):
     about = {"model": "m", "data": "d"} | ({"split": split} if split else {})
     page = write_report(synthetic.images(8), tmp_path, about, **OPTIONS).read_text(encoding="utf-8")
     assert "figures on them are optimistic" in page if caveat else "optimistic" not in page
     assert caveat is None or caveat in page
 
 
-def test_what_about_says_is_said_once_and_in_its_words(tmp_path):
-    own = {"images": 8, "versions": {"clarity_hf": "0.0.test"}, "seeds": {"all": 3}, "score_thresholds": {"Mass": 0.5}}
-    about = {"model": "m", "data": "d", "split": "test", **own}
+def test_versions_and_seeds_that_are_given_are_not_repeated(tmp_path):
+    about = {"model": "m", "data": "d", "split": "test", "versions": {"clarity_hf": "0.0.test"}, "seeds": {"all": 3}}
     page = write_report(synthetic.images(8), tmp_path, about, **OPTIONS).read_text(encoding="utf-8")
     names = re.findall("<dt>(.*?)</dt>", page)
     assert len(set(names)) == len(names)
     assert "matplotlib" not in page
-    assert "draws of patients, seed" not in page
+    assert "seed" not in names
     summary = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert (summary["images"], summary["versions"]) == (8, own["versions"])
-    assert summary["score_thresholds"] == own["score_thresholds"]
+    assert (summary["images"], summary["versions"]) == (8, {"clarity_hf": "0.0.test"})
     assert not set(summary["about"]) & set(summary)
     assert set(summary["about"]) == {"model", "data", "split", "seeds"}
 
 
 def test_the_cards_say_how_far_boxes_follow_the_image(page, summary):
-    rows = {row["Boxes"]: row for row in summary["tables"]["rivals"]["rows"]}
-    drawn = rows["ours <b>"]["Boxes drawn"]
     for title, rival in (
-        ("Boxes found at IoU &gt; 0.3, less 1 constant box", "ours <b> − 1 constant box"),
-        ("The same, less another image&#39;s map", "ours <b> − map of another image with the finding"),
+        ("Boxes found at IoU &gt; 0.3, minus 1 fixed box", "model-fixed_boxes_1"),
+        ("The same, minus another image&#39;s map", "model-swapped_map"),
     ):
         card = re.search(rf"<span>{title}</span><b>(.*?)</b><small>(.*?)</small>", page)
-        assert card[1] == f"{rows[rival]['> 0.3']['value']:.3f}"
-    assert f"{drawn:.1f} boxes a map" in page
+        assert card[1] == f"{cells(summary, 'rivals', rival)['iou_0.3']['value']:.3f}"
+    assert f"{cells(summary, 'rivals', 'model')['boxes_predicted']:.1f} boxes per map" in page

@@ -44,9 +44,9 @@ def test_the_report_says_what_was_evaluated_on_what(written, shared_tiny_model):
 def test_the_report_has_tables_of_the_sanity_checks(written):
     tables = json.loads((written / "report.json").read_text())["tables"]
     perturbed = tables["sanity_deletion_and_insertion"]["rows"]
-    assert [row["maps"] for row in perturbed] == ["CLARiTy", "random map"]
+    assert [row["key"] for row in perturbed] == ["CLARiTy", "random map"]
     randomised = tables["sanity_randomised_weights_from_the_heads_down"]["rows"]
-    assert [randomised[0]["made random"], randomised[-1]["made random"]] == ["heads", "embeddings"]
+    assert [randomised[0]["key"], randomised[-1]["key"]] == ["heads", "embeddings"]
 
 
 def test_every_method_has_records_of_every_image(written, images):

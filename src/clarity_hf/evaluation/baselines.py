@@ -50,8 +50,8 @@ class GradCamLocalizer:
     Args:
         classifier: Any model with `logits` `(B, F')` in its output, such as ConvNeXtV2 of transformers or timm through
             `AutoModelForImageClassification`. Its weights are frozen and it is put into evaluation mode.
-        image_processor: Prepares images in the classifier's own size and normalisation; it tells the frame of the
-            maps.
+        image_processor: Prepares images in the classifier's own size and normalisation; its letterbox is the frame of
+            the maps.
         findings: Names of the F findings that are wanted, in this order; None for all that the classifier knows.
         method: `"gradcam"` or `"gradcam++"`.
         target_layer: Whose output `(B, C, h, w)` is weighted; None for the last stage of a ConvNeXt or EfficientNet.

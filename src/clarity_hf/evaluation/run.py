@@ -30,10 +30,10 @@ from .localizers import Localizer, ModelLocalizer
 from .sanity import PerturbationCurves, RandomisedStage, deletion_insertion, randomised_weights
 
 BASELINES = ("random", "cam", "attention", "rollout", "atlas", "gradcam", "gradcam++")
-"""Methods that can stand beside the model; the last two need a classifier, the teacher."""
+"""Methods to compare the model with; the last two need a classifier, the teacher."""
 
 BASELINE_MAP_THRESHOLD = 0.5
-"""Map threshold of the boxes that a baseline shows; the tables compare boxes that are tuned for every method."""
+"""Map threshold of a baseline's own boxes; the tables compare boxes tuned for every method."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class CheckpointEvaluation:
         source: Hashes of weights, config and preprocessing, with the names of data and split.
         model: Records of the model, and the images that could not be read.
         baselines: The same of each baseline, by its name in tables.
-        sanity: None where they were not asked for, or no image has a present finding.
+        sanity: None if they were not requested, or no image has a present finding.
     """
 
     findings: tuple[str, ...]
@@ -137,7 +137,7 @@ def evaluate_methods(
 def make_baselines(
     names: Sequence[str], model: ModelLocalizer, teacher: str | None = None, seed: int = 0
 ) -> dict[str, Localizer]:
-    """Methods to stand beside a model, by their names in `BASELINES`.
+    """Methods to compare a model with, by their names in `BASELINES`.
 
     Args:
         names: From `BASELINES`.
@@ -146,7 +146,7 @@ def make_baselines(
         seed: Of random maps.
 
     Raises:
-        ValueError: A name is unknown, or Grad-CAM is asked for without `teacher`.
+        ValueError: A name is unknown, or Grad-CAM is requested without `teacher`.
         ImportError: A baseline's library is not installed; the message names the extra.
     """
     unknown = sorted(set(names) - set(BASELINES))

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""A calibration as text: what each finding was given, and what it is worth on images that it has not seen."""
+"""A calibration as text: the values of each finding, and how well they hold on unseen images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from clarity_hf.evaluation.calibration import Calibration, CrossFitted
 
 
 def calibration_text(found: Calibration, findings: Sequence[str]) -> str:
-    """A Markdown table with a row per finding, `(kept)` and `(of all)` beside what is not its own fit.
+    """A Markdown table with one row per finding; `(kept)` and `(of all)` mark values that are not its own fit.
 
     Args:
-        found: Of [`calibrate`].
+        found: The result of [`calibrate`].
         findings: Names of the F findings, in the order of the config.
-
-    Returns:
-        Lines, without one at the end.
 
     Raises:
         ValueError: There is not one name per finding.
@@ -40,29 +37,22 @@ def calibration_text(found: Calibration, findings: Sequence[str]) -> str:
 
 
 def cross_fitted_text(unseen: CrossFitted) -> str:
-    """A sentence on images and draws, and a Markdown table of the figures, without those that are undefined.
-
-    Args:
-        unseen: Of [`cross_fitted`].
-
-    Returns:
-        Lines, without one at the end.
-    """
+    """A sentence on images and splits, and a Markdown table of the defined figures of [`cross_fitted`]."""
     figures = {
         "expected calibration error, uncalibrated": unseen.uncalibrated_error,
         "expected calibration error, calibrated": unseen.calibrated_error,
         "sensitivity": unseen.sensitivity,
         "specificity": unseen.specificity,
         "findings flagged on a normal image": unseen.findings_flagged,
-        "boxes drawn on a normal image": unseen.boxes_shown,
-        "share of the normal images with a box": unseen.images_with_boxes,
+        "boxes on a normal image": unseen.boxes_shown,
+        "share of normal images with a box": unseen.images_with_boxes,
     }
     return "\n".join(
         [
-            f"On the half of the patients that it was not fitted on, {unseen.repeats} draws: {unseen.images} images, "
+            f"On the half of the patients not used for the fit, {unseen.repeats} splits: {unseen.images} images, "
             f"{unseen.normal_images} normal, {len(unseen.findings)} findings in the means",
             "",
-            "| figure | mean | deviation over draws |",
+            "| figure | mean | deviation over splits |",
             "|---|---|---|",
             *(
                 f"| {name} | {figure.mean:.3f} | {figure.deviation:.3f} |"

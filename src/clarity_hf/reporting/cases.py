@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Images worth a look: where a method does best and where it fails, chosen by a rule and drawn with map and boxes."""
+"""Images that a report shows: the method's best and worst, chosen by a rule and drawn with map and boxes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ from clarity_hf.metrics.localization import best_overlaps
 from clarity_hf.metrics.records import ImageRecord
 from clarity_hf.visualization import draw_findings
 
-from .tables import Evaluated
+from .evaluated import Evaluated
+from .schema import CaseEntry
 
 Look = Callable[[Sequence[str]], Mapping[str, tuple[np.ndarray, np.ndarray]]]
 """Gives images to draw: from names of images to pixels `(H, W)` in [0, 255] and maps `(F, h, w)` ≥ 0 over the
 image.
 """
 
+_NO_BOXES = np.zeros((0, 4))
+
 
 @dataclass(frozen=True)
 class Case:
-    """An image worth a look, for one finding.
+    """An image to show, for one finding.
 
     Attributes:
         place: Index of its record.
         finding: Index of the finding.
-        boxes: `(n, 4)` boxes of the method to draw, xyxy in pixels of the image.
+        boxes: `(n, 4)` predicted boxes, xyxy in pixels of the image.
         annotated: `(m, 4)` annotated boxes, m ≥ 0.
-        overlap: IoU of the annotated boxes with the method's best, their mean; None without annotated boxes.
+        overlap: Mean over the annotated boxes of the IoU with the best predicted one; None without annotated boxes.
     """
 
     place: int
@@ -44,89 +47,76 @@ class Case:
 
 
 def pick_cases(evaluated: Evaluated, count: int = 4) -> dict[str, list[Case]]:
-    """Choose what to look at: where the method does best and where it fails.
+    """Choose images by a rule.
 
-    A rule chooses, not an eye: the order is by overlap (best and worst localized; of equal ones the higher score
-    first) or by the distance of a score from its threshold (missed findings, false boxes), and a second case of a
-    finding comes only when every other finding has had its first.
+    They are ordered by overlap (best and worst localized; of equal ones the higher score first) or by the distance of
+    a score from its threshold (missed findings, false boxes). A second image of a finding is chosen only when every
+    other finding has its first.
 
     Args:
         evaluated: Records and thresholds.
-        count: Cases of a kind at most.
+        count: Images of a kind at most.
 
     Returns:
-        Cases by the title of their kind; a kind without cases is left out.
+        By the keys of `CASE_TITLES`; a kind without images is left out.
     """
-    boxed = [(case, _score(evaluated, case)) for case in _boxed_cases(evaluated)]
+    margins = evaluated.scores - evaluated.score_thresholds
+    boxed = _boxed_cases(evaluated)
+    known = {(case.place, case.finding): case for case in boxed}
+    missed = [
+        known.get((place, finding), Case(place, finding, _NO_BOXES, _NO_BOXES, None))
+        for place, finding in np.argwhere((evaluated.labels == 1) & (margins < 0)).tolist()
+    ]
+
+    def margin(case: Case) -> float:
+        return float(margins[case.place, case.finding])
+
+    def surer(case: Case) -> float:
+        return -float(evaluated.scores[case.place, case.finding])
+
     ordered = {
-        "Best localized": sorted(boxed, key=lambda pair: (-_overlap(pair[0]), -pair[1])),
-        "Worst localized": sorted(boxed, key=lambda pair: (_overlap(pair[0]), -pair[1])),
-        "Missed: present, and furthest below the threshold": sorted(
-            _missed_cases(evaluated), key=lambda pair: pair[1]
-        ),
-        "False boxes: images without findings, and furthest above the threshold": sorted(
-            _false_cases(evaluated), key=lambda pair: -pair[1]
-        ),
+        "best": sorted(boxed, key=lambda case: (-(case.overlap or 0.0), surer(case))),
+        "worst": sorted(boxed, key=lambda case: (case.overlap, surer(case))),
+        "missed": sorted(missed, key=margin),
+        "false": sorted(_false_cases(evaluated), key=lambda case: -margin(case)),
     }
-    return {title: _spread([case for case, _ in pairs], count) for title, pairs in ordered.items() if pairs}
+    return {kind: _spread(cases, count) for kind, cases in ordered.items() if cases}
 
 
 def _boxed_cases(evaluated: Evaluated) -> list[Case]:
     """A case for every (image, finding) with annotated boxes."""
-    cases = []
-    for place, record in enumerate(evaluated.records):
-        for part in record.annotations:
-            overlap = float(best_overlaps(part.boxes, part.own).mean())
-            cases.append(Case(place, part.finding, part.own, part.boxes, overlap))
-    return cases
-
-
-def _missed_cases(evaluated: Evaluated) -> list[tuple[Case, float]]:
-    """Present findings below their threshold, with the margin; without boxes where none are annotated."""
-    known = {(case.place, case.finding): case for case in _boxed_cases(evaluated)}
-    margins = evaluated.scores - evaluated.score_thresholds
-    missed = np.argwhere((evaluated.labels == 1) & (margins < 0)).tolist()
     return [
-        (known.get((place, finding), Case(place, finding, _NONE, _NONE, None)), float(margins[place, finding]))
-        for place, finding in missed
+        Case(place, part.finding, part.own, part.boxes, float(best_overlaps(part.boxes, part.own).mean()))
+        for place, record in enumerate(evaluated.records)
+        for part in record.annotations
     ]
 
 
-def _false_cases(evaluated: Evaluated) -> list[tuple[Case, float]]:
-    """Findings that are boxed on images without any, with the margin over their threshold."""
-    margins = evaluated.scores - evaluated.score_thresholds
+def _false_cases(evaluated: Evaluated) -> list[Case]:
+    """Findings with predicted boxes on images without any finding."""
     cases = []
     for place, record in enumerate(evaluated.records):
         if (record.labels == 0).all():
             for finding in sorted({finding for finding, _ in record.shown}):
                 boxes = np.stack([box for other, box in record.shown if other == finding])
-                cases.append((Case(place, finding, boxes, _NONE, None), float(margins[place, finding])))
+                cases.append(Case(place, finding, boxes, _NO_BOXES, None))
     return cases
 
 
-def _score(evaluated: Evaluated, case: Case) -> float:
-    return float(evaluated.scores[case.place, case.finding])
-
-
-def _overlap(case: Case) -> float:
-    return -1.0 if case.overlap is None else case.overlap
-
-
 def _spread(cases: Sequence[Case], count: int) -> list[Case]:
-    """The first `count` cases in their order, those of new findings before second ones of the same."""
+    """`count` cases in their order: the first of every finding before the second of any."""
     seen: dict[int, int] = {}
     ranked = []
     for place, case in enumerate(cases):
         seen[case.finding] = seen.get(case.finding, 0) + 1
-        ranked.append((seen[case.finding], place, case))
-    chosen = sorted(ranked, key=lambda entry: entry[:2])[:count]
-    return [case for _, _, case in sorted(chosen, key=lambda entry: entry[1])]
+        ranked.append((seen[case.finding], place))
+    return [cases[place] for place in sorted(place for _, place in sorted(ranked)[:count])]
 
 
 def draw_case(
     case: Case, finding: str, score: float, pixels: np.ndarray, maps: np.ndarray, side: int = 560
 ) -> Image.Image:
-    """An image with the map of one finding, the method's boxes in colour and the annotated ones in dashed white.
+    """Draw an image with the map of one finding, predicted boxes in colour and annotated ones in dashed white.
 
     Args:
         case: What to draw.
@@ -166,54 +156,41 @@ def _dash(draw: ImageDraw.ImageDraw, box: np.ndarray, size: tuple[int, int], len
             draw.line((*from_, *to), fill="white", width=2)
 
 
-def case_entries(evaluated: Evaluated, look: Look, count: int) -> dict[str, list[dict[str, Any]]]:
-    """Pictures and captions of the cases; an image is asked for when it is drawn, so that one is held at a time.
+def drawn_cases(evaluated: Evaluated, look: Look, count: int) -> dict[CaseEntry, bytes]:
+    """The chosen images with their pictures as JPEG; one image is read at a time.
 
     Raises:
-        ValueError: `look` lacks an image that it was asked for, or gives maps of another shape.
+        ValueError: `look` does not return the image, or returns maps of another shape.
     """
-    entries: dict[str, list[dict[str, Any]]] = {}
-    for title, cases in pick_cases(evaluated, count).items():
-        entries[title] = []
-        for case in cases:
-            record = evaluated.records[case.place]
-            seen = look([record.name])
-            if record.name not in seen:
-                raise ValueError(f"`look` must give the images it is asked for, got none for '{record.name}'. Add it.")
-            pixels, maps = _checked_look(*seen[record.name][:2], len(evaluated.findings))
-            finding, score = evaluated.findings[case.finding], float(record.scores[case.finding])
+    pictures = {}
+    for kind, cases in pick_cases(evaluated, count).items():
+        for number, case in enumerate(cases, start=1):
+            record, finding = evaluated.records[case.place], evaluated.findings[case.finding]
+            pixels, maps = _looked_up(look, record.name, len(evaluated.findings))
+            score, threshold = float(record.scores[case.finding]), float(evaluated.score_thresholds[case.finding])
+            name = None if _names_patient(record) else record.name
+            entry = CaseEntry(kind, number, case.place + 1, name, finding, score, threshold, case.overlap)
             stream = io.BytesIO()
             draw_case(case, finding, score, pixels, maps).save(stream, format="JPEG", quality=88)
-            entries[title].append(
-                {
-                    "record": case.place + 1,
-                    "image": None if _tells_patient(record) else record.name,
-                    "finding": finding,
-                    "score": score,
-                    "threshold": float(evaluated.score_thresholds[case.finding]),
-                    "iou": case.overlap,
-                    "picture": stream.getvalue(),
-                }
-            )
-    return entries
+            pictures[entry] = stream.getvalue()
+    return pictures
 
 
-def _checked_look(pixels: Any, maps: Any, num_findings: int) -> tuple[np.ndarray, np.ndarray]:
-    pixels, maps = np.asarray(pixels), np.asarray(maps)
+def _looked_up(look: Look, name: str, num_findings: int) -> tuple[np.ndarray, np.ndarray]:
+    seen: Any = look([name])
+    if name not in seen:
+        raise ValueError(f"`look` must return the images it is asked for, got none for '{name}'.")
+    pixels, maps = np.asarray(seen[name][0]), np.asarray(seen[name][1])
     if pixels.ndim != 2 or maps.ndim != 3 or len(maps) != num_findings:
         raise ValueError(
-            f"`look` must give pixels (H, W) and maps ({num_findings}, h, w), got {pixels.shape} and {maps.shape}. "
-            "Lay the maps over the image."
+            f"`look` must return pixels (H, W) and maps ({num_findings}, h, w) over the image, got {pixels.shape} and "
+            f"{maps.shape}."
         )
     return pixels, maps
 
 
-def _tells_patient(record: ImageRecord) -> bool:
+def _names_patient(record: ImageRecord) -> bool:
     """Whether the image's name holds the patient's id, as `00000013_005.png` of patient 13 does."""
     patient = record.patient.casefold()
-    parts = re.split(r"[^0-9a-z]+", record.name.casefold())
-    bare = [part.lstrip("0") for part in parts]
+    bare = [part.lstrip("0") for part in re.split(r"[^0-9a-z]+", record.name.casefold())]
     return patient.lstrip("0") in bare or (len(patient) > 3 and patient in record.name.casefold())
-
-
-_NONE = np.zeros((0, 4))

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The card of a released checkpoint: no figure in it is typed, all come from its config, its facts and its reports.
+"""The card of a released checkpoint: every figure in it comes from its config, its facts and its reports.
 
 The facts of a training are a YAML file, committed beside the reports of `commit_report`:
 
@@ -25,66 +25,49 @@ The facts of a training are a YAML file, committed beside the reports of `commit
       phantom-test:
         title: phantoms of the test stream
         type: synthetic-phantoms         # data set type in the Hub's evaluation results
-        goals: {AUROC: 0.95, "> 0.1": 0.9, "> 0.3": 0.8, "> 0.5": 0.6}    # optional
+        goals: {auroc: 0.95, iou_0.1: 0.9, iou_0.3: 0.8, iou_0.5: 0.6}    # optional
     failures: [TEXT]
     limits: [TEXT]
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult
 
 from clarity_hf.fingerprints import weights_digest
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
+from clarity_hf.metrics.image_driven import COMPARED_LEVELS
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 
-from .committed_reports import Report, case_caption, open_report, picture_row
-from .table import Cell, Estimate, Row, Table, show, show_interval
-from .tables import ANY_REGION, CONSTANT_BOX, OWN_BOXES_GATED
+from .columns import columns, level_columns
+from .localization_tables import ANY_REGION, BOX_RULES, FIXED_BOX, FIXED_BOX_NAME, MODEL, OWN_FILTERED
+from .model_card import card_data
+from .rendering import case_caption, render, show
+from .rival_tables import SWAPPED_MAP, fixed_boxes_key, fixed_boxes_name, nearest_fixed_boxes
+from .schema import Cell, Column, Report, Row, Table, defined
 
-TEMPLATE = Path(__file__).parent / "checkpoint_card_template.md"
-
-LEVELS = ("> 0.1", "> 0.3", "> 0.5")
-"""Columns of T(IoU) that a card has, as the tables of a report name them."""
+LEVELS = tuple(column.key for column in level_columns(COMPARED_LEVELS))
+"""Columns of T(IoU) that a card has."""
 
 PARTS = ("training", "validation", "test")
 
-_WAYS = (ANY_REGION, OWN_BOXES_GATED, CONSTANT_BOX.lower())
-"""Ways to draw boxes that a card has per finding, as the table of a report names them."""
-
-_REQUIRED = {
+_FIELDS = {
     "facts": (
-        "name",
-        "license",
-        "trained_on",
-        "data",
-        "stages",
-        "compute",
-        "calibration",
-        "evaluations",
-        "failures",
-        "limits",
+        "name license trained_on data stages compute calibration evaluations failures limits",
+        "split teacher reporting",
     ),
-    "data": ("source", "license", "citation"),
-    "stages": ("name", "command", "compute"),
-    "evaluations": ("title", "type"),
-    "teacher": ("name", "license", "note"),
+    "data": ("source license citation", " ".join((*PARTS, "note"))),
+    "stages": ("name command compute", "note"),
+    "evaluations": ("title type", "goals"),
+    "teacher": ("name license note", ""),
 }
-_OPTIONAL: dict[str, tuple[str, ...]] = {
-    "facts": ("split", "teacher", "reporting"),
-    "data": (*PARTS, "note"),
-    "stages": ("note",),
-    "evaluations": ("goals",),
-    "teacher": (),
-}
+"""Required and optional fields of each part of the facts."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +98,7 @@ def read_facts(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"`facts` must be a YAML file, got '{path}'. Write the facts of the training into it.")
+        raise FileNotFoundError(f"No such file of facts: {path}. Write the facts of the training into it.")
     facts = yaml.safe_load(path.read_text(encoding="utf-8"))
     _check_fields("facts", facts)
     for key in ("data", "stages"):
@@ -123,12 +106,26 @@ def read_facts(path: str | Path) -> dict[str, Any]:
             _check_fields(key, entry)
     for entry in facts["evaluations"].values():
         _check_fields("evaluations", entry)
-        unknown = sorted(set(entry.get("goals", {})) - {"AUROC", *LEVELS})
+        unknown = sorted(set(entry.get("goals", {})) - {"auroc", *LEVELS})
         if unknown:
-            raise ValueError(f"`goals` must be among {['AUROC', *LEVELS]}, got {unknown}. Correct the facts.")
+            raise ValueError(f"`goals` must be among {['auroc', *LEVELS]}, got {unknown}. Correct the facts.")
     if facts.get("teacher"):
         _check_fields("teacher", facts["teacher"])
     return facts
+
+
+def _check_fields(name: str, entry: Any) -> None:
+    """Refuse a part of the facts with fields missing, empty or unknown."""
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"`{name}` must have fields, got {type(entry).__name__}. Correct the facts.")
+    required, optional = (fields.split() for fields in _FIELDS[name])
+    missing = [key for key in required if entry.get(key) in (None, "", [], {})]
+    unknown = sorted(set(entry) - {*required, *optional})
+    if missing or unknown:
+        raise ValueError(
+            f"`{name}` must have {', '.join(required)} and may have {', '.join(optional) or 'no more'}, got {missing} "
+            f"missing and {unknown} unknown. Correct the facts."
+        )
 
 
 def write_checkpoint_card(folder: str | Path, facts: str | Path, reports: Sequence[str | Path]) -> Path:
@@ -173,60 +170,41 @@ def render_checkpoint_card(folder: str | Path, facts: str | Path, reports: Seque
         ValueError: Facts are incomplete, an evaluation of the facts has no report or a report no evaluation, or a
             report is of other weights or thresholds than the folder's.
     """
-    told = read_facts(facts)
+    stated = read_facts(facts)
     model = ClarityForMultiLabelLocalization.from_pretrained(folder, use_safetensors=True).eval()
-    ordered = _ordered_reports(told, [open_report(report) for report in reports])
-    digest = weights_digest(model)
-    for report in ordered:
-        _check_same_checkpoint(report, model, digest)
-    config, processor = model.config, ClarityImageProcessor.from_pretrained(folder)
-    height, width = (side * config.patch_size for side in config.patch_grid)
-    pictures, shown = _failures_shown(ordered)
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        card_data=_metadata(told, ordered).to_yaml(),
-        facts={"split": None, "teacher": None, "reporting": {}}
-        | told
-        | {key: [{"note": None} | entry for entry in told[key]] for key in ("data", "stages")},
+    ordered = _ordered_reports(stated, [Report.read(report) for report in reports])
+    _check_same_checkpoint(ordered, model)
+    config = model.config
+    pictures, captions = _failures(ordered)
+    fields = ("score_slopes", "score_intercepts", "score_thresholds", "map_thresholds")
+    evaluations = [
+        {"title": stated["evaluations"][report.name]["title"], "report": report, "missing": _missing(report)}
+        | {"tables": _tables(report), "normal": report.tables["normal_images"]["all"]}
+        for report in ordered
+    ]
+    results = [result for report in ordered for result in _results(stated["evaluations"][report.name], report)]
+    text = render(
+        "checkpoint_card_template.md",
+        card_data=card_data(stated["name"], stated["license"], results, "weakly-supervised"),
+        facts={"split": None, "teacher": None, "reporting": {}} | stated,
+        parts=PARTS,
         parameters=f"{model.num_parameters() / 1e6:.1f}",
         megabytes=f"{sum(path.stat().st_size for path in Path(folder).glob('*.safetensors')) / 1e6:.1f}",
-        height=height,
-        width=width,
-        grid=config.patch_grid,
-        findings=config.findings,
-        components={"largest": "one box a finding", "all": "a box a region of the map"}[config.box_components],
-        prepared=_prepared(processor),
-        glance=_glance(told, ordered),
-        reading=_reading(ordered),
-        data=_data_table(told),
-        evaluations=[_evaluation(told, report) for report in ordered],
-        calibrated=config.is_calibrated,
-        thresholds=_threshold_table(model),
-        pictures=shown,
-        version=ordered[0].content["versions"]["clarity_hf"],
+        config=config,
+        processor=ClarityImageProcessor.from_pretrained(folder),
+        glance=_glance(stated, ordered),
+        evaluations=evaluations,
+        thresholds=zip(config.findings, *(config.per_finding(name) for name in fields), strict=True),
+        pictures=captions,
+        version=ordered[0].versions["clarity_hf"],
     )
     return CheckpointCard(text, pictures)
-
-
-def _check_fields(name: str, entry: Any) -> None:
-    """Refuse a part of the facts with fields missing, empty or unknown."""
-    if not isinstance(entry, Mapping):
-        raise ValueError(f"`{name}` must have fields, got {type(entry).__name__}. Correct the facts.")
-    missing = [key for key in _REQUIRED[name] if entry.get(key) in (None, "", [], {})]
-    unknown = sorted(set(entry) - {*_REQUIRED[name], *_OPTIONAL[name]})
-    if missing or unknown:
-        raise ValueError(
-            f"`{name}` must have {', '.join(_REQUIRED[name])} and may have {', '.join(_OPTIONAL[name]) or 'no more'}, "
-            f"got {missing} missing and {unknown} unknown. Correct the facts."
-        )
 
 
 def _ordered_reports(facts: Mapping[str, Any], reports: Sequence[Report]) -> list[Report]:
     by_name = {report.name: report for report in reports}
     wanted = list(facts["evaluations"])
-    if sorted(by_name) != sorted(wanted) or len(by_name) != len(reports):
+    if sorted(report.name for report in reports) != sorted(wanted):
         raise ValueError(
             f"`reports` must be those of the facts' evaluations {wanted}, got {[report.name for report in reports]}. "
             "Give one folder for each."
@@ -234,58 +212,41 @@ def _ordered_reports(facts: Mapping[str, Any], reports: Sequence[Report]) -> lis
     return [by_name[name] for name in wanted]
 
 
-def _check_same_checkpoint(report: Report, model: ClarityForMultiLabelLocalization, digest: str) -> None:
-    """Refuse a report of another checkpoint: a card must not show figures that are not its own."""
-    config = model.config
-    if report.about.get("weights_hash") != digest:
-        raise ValueError(
-            f"`reports` must be of the folder's weights {digest}, got {report.about.get('weights_hash')} in "
-            f"{report.name}. Evaluate this checkpoint."
-        )
-    evaluated = {
-        "score_thresholds": report.content["score_thresholds"],
-        "map_thresholds": report.about["map_thresholds"],
-    }
-    for name, values in evaluated.items():
-        if values != dict(zip(config.findings, config.per_finding(name), strict=True)):
+def _check_same_checkpoint(reports: Sequence[Report], model: ClarityForMultiLabelLocalization) -> None:
+    """Refuse reports of another checkpoint: a card must show its own figures."""
+    config, digest = model.config, weights_digest(model)
+    for report in reports:
+        if report.about.get("weights_hash") != digest:
             raise ValueError(
-                f"`reports` must be of the folder's {name}, got others in {report.name}. Evaluate again after the "
-                "calibration."
+                f"`reports` must be of the folder's weights {digest}, got {report.about.get('weights_hash')} in "
+                f"{report.name}. Evaluate this checkpoint."
             )
+        evaluated = {"score_thresholds": report.score_thresholds, "map_thresholds": report.about["map_thresholds"]}
+        for name, values in evaluated.items():
+            if values != dict(zip(config.findings, config.per_finding(name), strict=True)):
+                raise ValueError(
+                    f"`reports` must be of the folder's {name}, got others in {report.name}. Evaluate again after the "
+                    "calibration."
+                )
 
 
-def _metadata(facts: Mapping[str, Any], reports: Sequence[Report]) -> ModelCardData:
-    results = [result for report in reports for result in _results(facts, report)]
-    return ModelCardData(
-        license=facts["license"],
-        library_name="transformers",
-        pipeline_tag="image-classification",
-        tags=["chest-x-ray", "radiology", "localization", "weakly-supervised", "clarity"],
-        model_name=facts["name"],
-        eval_results=results or None,
-    )
-
-
-def _results(facts: Mapping[str, Any], report: Report) -> list[EvalResult]:
-    """Macro AUROC and T(IoU) in the Hub's form; what is undefined is left out, for the Hub takes no NaN."""
-    tuned = _method_row(report, ANY_REGION)
-    mean = _mean_row(report)
-    figures: list[tuple[str, str, Cell, dict[str, float] | None]]
-    figures = [("roc_auc", f"AUROC, {str(mean['Finding']).lower()}", mean["AUROC"], None)]
-    inside = _within_view(report)
-    figures.append(("roc_auc", "AUROC within a view position, the same findings", inside, None))
-    above = {name: cells for name, cells in _rivals(report).items() if name.startswith("own boxes less")}
-    figures += [
-        ("t_iou", f"T(IoU) {level}, {_boxed(report)}, {name}", cells[level], {"iou": float(level[2:])})
-        for name, cells in above.items()
-        for level in LEVELS
+def _results(evaluation: Mapping[str, Any], report: Report) -> list[EvalResult]:
+    """Macro AUROC and T(IoU) in the Hub's form; undefined figures are left out, because the Hub takes no NaN."""
+    mean = report.tables["classification"]["mean"]
+    figures: list[tuple[str, str, Cell, dict[str, float] | None]] = [
+        ("roc_auc", f"AUROC, {str(mean['finding']).lower()}", mean["auroc"], None),
+        ("roc_auc", "AUROC within a view position, the same findings", _within_view(report), None),
     ]
+    boxes = {name: cells for key, name, cells in _rivals(report) if key.startswith(f"{MODEL}-")}
+    if "localization" in report.tables:
+        boxes[BOX_RULES[ANY_REGION]] = report.tables["localization"][f"{MODEL}/{ANY_REGION}"]
+    of = list(_per_finding(report))
+    over = f"{of[0]} alone" if len(of) == 1 else f"mean of {len(of)} findings"
     figures += [
-        ("t_iou", f"T(IoU) {level}, {_boxed(report)}, {ANY_REGION}", tuned[level], {"iou": float(level[2:])})
-        for level in LEVELS
-        if tuned
+        ("t_iou", f"T(IoU) > {level:g}, {over}, {name}", cells[key], {"iou": level})
+        for name, cells in boxes.items()
+        for level, key in zip(COMPARED_LEVELS, LEVELS, strict=True)
     ]
-    evaluation = facts["evaluations"][report.name]
     return [
         EvalResult(
             task_type="image-classification",
@@ -294,354 +255,158 @@ def _results(facts: Mapping[str, Any], report: Report) -> list[EvalResult]:
             dataset_split=report.about.get("split"),
             metric_type=kind,
             metric_name=name,
-            metric_value=float(show(value)),  # as the text has it
+            metric_value=float(show(value)),  # as in the text
             metric_args=arguments,
         )
         for kind, name, value, arguments in figures
-        if _defined(value)
+        if defined(value)
     ]
 
 
-def _mean_row(report: Report) -> dict[str, Cell]:
-    table = report.table("classification")
-    if table is None:
-        raise ValueError(f"`reports` must have a table of classification, got none in {report.name}. Evaluate again.")
-    return _by_head(table, table.rows[-1])
-
-
-def _method_row(report: Report, boxes: str, method: str | None = None) -> dict[str, Cell] | None:
-    """Row of T(IoU) of the model, or of a method, by the way its boxes are drawn; None without annotated boxes."""
-    table = report.table("localization")
-    if table is None:
-        return None
-    wanted = (method or report.about["model"], boxes)
-    for row in table.rows:
-        cells = _by_head(table, row)
-        if (cells["Method"], cells["Boxes"]) == wanted:
-            return cells
-    raise ValueError(
-        f"`reports` must have a row of T(IoU) of {' and '.join(wanted)}, got none in {report.name}. Evaluate again "
-        "with this version."
+def _glance(facts: Mapping[str, Any], reports: Sequence[Report]) -> Table:
+    """The figures that matter most, beside rivals that do not see the image and beside the goals."""
+    heads = (
+        *(Column("images", "Images"), Column("line", ""), Column("auroc", "AUROC")),
+        Column("within_view", "AUROC within a view"),
+        *(replace(column, title=f"T(IoU) {column.title}") for column in level_columns(COMPARED_LEVELS)),
+        Column("boxes_predicted", "Boxes per map", "boxes"),
+        Column("with_box", "Normal images with a false box", "share"),
     )
-
-
-def _boxed(report: Report) -> str:
-    """Over which findings T(IoU) is a mean: those with annotated boxes."""
-    table = report.table("localization_per_finding")
-    findings = list(dict.fromkeys(str(row.cells[0]) for row in table.rows)) if table else []
-    return f"{findings[0]} alone" if len(findings) == 1 else f"mean of {len(findings)} findings"
-
-
-def _by_head(table: Table, row: Row) -> dict[str, Cell]:
-    return dict(zip(table.columns, row.cells, strict=True))
-
-
-def _defined(cell: Cell) -> bool:
-    value = cell.value if isinstance(cell, Estimate) else cell
-    return value is not None and not (isinstance(value, float) and math.isnan(value))
-
-
-def _markdown(title: str, columns: Sequence[str], rows: Sequence[Row], note: str = "") -> str:
-    return Table("card", title, tuple(columns), tuple(rows), note).markdown()
-
-
-def _glance(facts: Mapping[str, Any], reports: Sequence[Report]) -> str:
-    """The few figures that a reader wants first, beside rivals that do not see the image and beside the goals."""
     rows = []
     for report in reports:
-        evaluation = facts["evaluations"][report.name]
-        mean, (_, alarms, _) = _mean_row(report)["AUROC"], _normal_figures(report)
-        lines: list[tuple[str, tuple[Cell, Cell], Mapping[str, Cell] | None, Cell]] = [
-            ("as a user sees it", (mean, _within_view(report)), _method_row(report, OWN_BOXES_GATED), alarms),
-            *((name, (None, None), cells, None) for name, cells in _rivals(report).items()),
-        ]
-        goals = evaluation.get("goals", {})
-        if goals:
-            lines.append(("goal", (goals.get("AUROC"), None), goals, None))
-        for place, (name, areas, found, share) in enumerate(lines):
-            cells = found or {}
-            figures = [cells.get(level) for level in LEVELS]
-            if areas[0] is not None or share is not None or any(map(_defined, figures)):
-                first = evaluation["title"] if place == 0 else ""
-                rows.append(Row((first, name, *map(_number, (*areas, *figures, cells.get("Boxes drawn"), share)))))
-    heads = (
-        "Images",
-        "",
-        "AUROC",
-        "AUROC within a view",
-        *(f"T(IoU) {level}" for level in LEVELS),
-        "Boxes a map",
-        "Normal images with a false box",
-    )
-    return _markdown("Reached", heads, rows).replace("### Reached", "## What it reached", 1)
+        evaluation, tables = facts["evaluations"][report.name], report.tables
+        user = dict(tables["localization"][f"{MODEL}/{OWN_FILTERED}"]) if "localization" in tables else {}
+        user |= {"auroc": tables["classification"]["mean"]["auroc"], "within_view": _within_view(report)}
+        user["with_box"] = tables["normal_images"]["all"]["with_box"]
+        goals = {key: float(goal) for key, goal in evaluation.get("goals", {}).items()}
+        lines: list[tuple[str, str, Mapping[str, Cell]]] = [("user", "as a user sees it", user), *_rivals(report)]
+        lines.append(("goal", "goal", goals))
+        for key, name, cells in lines:
+            figures = [cells.get(column.key) for column in heads[2:]]
+            if key == "user" or any(map(defined, figures)):
+                title = evaluation["title"] if key == "user" else ""
+                rows.append(Row(f"{report.name}/{key}", (title, name, *figures)))
+    return Table("glance", "Results", heads, tuple(rows))
 
 
 def _within_view(report: Report) -> Cell:
     """Mean AUROC within one view position, of the findings of the mean."""
-    table = report.table("classification_rivals")
-    return None if table is None else _by_head(table, table.rows[-1])["within a view"]
+    table = report.tables.get("classification_rivals")
+    return table["mean_20"]["within_view"] if table else None
 
 
-def _rivals(report: Report) -> dict[str, dict[str, Cell]]:
-    """The model's own boxes, its nearest rivals that do not see the image, and how far it is above them, by name."""
-    table = report.table("rivals")
-    if table is None:
-        return {}
-    rows = {str(row.cells[0]): _by_head(table, row) for row in table.rows}
-    nearest = next(str(row.cells[0]) for row in table.rows if row.kind.startswith("constant"))
-    swapped = "map of another image with the finding"
-    model = report.about["model"]
-    return {
-        "its own boxes, whatever the score": rows[model],
-        nearest: rows[nearest],
-        swapped: rows[swapped.capitalize()],
-        f"own boxes less {nearest}": rows[f"{model} − {nearest}"],
-        f"own boxes less the {swapped}": rows[f"{model} − {swapped}"],
-    }
-
-
-def _number(cell: Any) -> Cell:
-    """A goal may be written as 1 where 1.0 is meant: figures are rounded alike."""
-    return float(cell) if isinstance(cell, int) else cell
-
-
-def _reading(reports: Sequence[Report]) -> str:
-    """How to read the tables, once for all of them."""
-    draws = " and ".join(
-        dict.fromkeys(
-            f"{report.content['bootstrap']['level'] * 100:g} %, {show(report.content['bootstrap']['repeats'])} draws"
-            for report in reports
-        )
-    )
-    fewest = " and ".join(dict.fromkeys(str(report.content["min_positives"]) for report in reports))
-    return (
-        f"In brackets: intervals by bootstrap over patients ({draws}). AUROC: mean over findings with at least "
-        f"{fewest} positives. T(IoU) > t: share of annotated boxes that a box of their finding overlaps by IoU > t, "
-        "mean over the findings with annotated boxes. *As a user sees it*: boxes at the config's own thresholds, and "
-        "only where the score reaches its threshold. *Constant boxes* are boxes of other patients, and the *map of "
-        "another image* is of another patient with the finding: neither sees the image, so a model follows it only as "
-        "far as its boxes are above theirs. *Within a view*: images of one view position ranked against each other. "
-        "*Tuned*: the map threshold is chosen on one half of the patients and applied to the other, both ways, any "
-        "region of the map may match, whatever the score. An en dash: undefined, or not measured."
-    )
-
-
-def _prepared(processor: ClarityImageProcessor) -> str:
-    size = processor.size
-    fit = "keeps its proportions and is padded with black to" if processor.keep_ratio else "is squashed to"
-    return (
-        f"the processor does this: the image {fit} {size['height']} × {size['width']}, is scaled to [0, 1], "
-        f"normalised by mean {processor.image_mean[0]:g} and standard deviation {processor.image_std[0]:g}, and "
-        f"repeated to {len(processor.image_mean)} channels."
-    )
-
-
-def _data_table(facts: Mapping[str, Any]) -> str:
-    heads = ("Source", "Licence", *(f"{part.capitalize()} images (patients)" for part in PARTS))
-    rows = []
-    for source in facts["data"]:
-        counts = []
-        for part in PARTS:
-            counted = source.get(part) or {}
-            patients = f" ({show(counted['patients'])})" if counted.get("patients") is not None else ""
-            counts.append(f"{show(counted.get('images'))}{patients}")
-        rows.append(Row((source["source"], source["license"], *counts)))
-    return _markdown("Sources", heads, rows).split("\n", 2)[2]
-
-
-def _threshold_table(model: ClarityForMultiLabelLocalization) -> str:
-    config = model.config
-    fields = ("score_slopes", "score_intercepts", "score_thresholds", "map_thresholds")
-    columns = [config.per_finding(name) for name in fields]
-    rows = [Row(cells) for cells in zip(config.findings, *columns, strict=True)]
-    heads = ("Finding", "Slope", "Intercept", "Score threshold", "Map threshold")
-    return _markdown("Thresholds", heads, rows).split("\n", 2)[2]
-
-
-def _evaluation(facts: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """What the template says of one report."""
-    tables = [_finding_table(report), *_boxes_table(report), *_method_tables(report)]
-    subgroups = report.table("subgroups")
-    if subgroups:
-        note = f"Means over the findings with at least {report.content['min_positives']} positives in the group."
-        tables.append(_markdown(subgroups.title, subgroups.columns, subgroups.rows, note + _left_out(subgroups)))
-    # The first lines of the card say these for all reports.
-    told = ("Research use only", "An independent reconstruction")
-    return {
-        "title": facts["evaluations"][report.name]["title"],
-        "images": show(report.content["images"]),
-        "patients": show(report.content["patients"]),
-        "split": report.about.get("split") or "no named",
-        "caveats": [caveat for caveat in report.content["caveats"] if not caveat.startswith(told)],
-        "command": report.about.get("command", "command not recorded"),
-        "tables": tables,
-        "normal": _normal_sentence(report),
-        "missing": _missing(report),
-    }
-
-
-def _finding_table(report: Report) -> str:
-    """Classification per finding and its mean."""
-    table = report.table("classification")
-    rows = []
-    for row in table.rows if table else ():
-        cells = _by_head(table, row)  # type: ignore[arg-type]
-        mark = {"rare": "*", "summary": "**"}.get(row.kind.split(" ")[0], "")
-        figures = [cells[head] for head in ("Positives", "AUROC", "AP", "ECE")]
-        rows.append(Row((f"{mark}{cells['Finding']}{mark}", *figures)))
-    note = f"In italics: under {report.content['min_positives']} positives or without negatives, not in the mean."
-    note += " AP: average precision. ECE: expected calibration error."
-    return _markdown("Per finding", ("Finding", "Positives", "AUROC", "AP", "ECE"), rows, note + _left_out(table))
-
-
-def _boxes_table(report: Report) -> list[str]:
-    """T(IoU) per finding and its mean, the tuned figure with its intervals; nothing without annotated boxes."""
-    table = report.table("localization_per_finding")
+def _rivals(report: Report) -> list[tuple[str, str, dict[str, Cell]]]:
+    """The model's own boxes, its nearest rivals without the image, and its gain over them: key, name, cells."""
+    table = report.tables.get("rivals")
     if table is None:
         return []
-    found: dict[str, dict[Cell, dict[str, Cell]]] = {}
-    for row in table.rows:
-        cells = _by_head(table, row)
-        found.setdefault(str(cells["Finding"]), {})[cells["Boxes"]] = cells
-    rows = [
-        _boxes_row(finding, ways[ANY_REGION]["Annotated"], *map(ways.get, _WAYS)) for finding, ways in found.items()
+    k = nearest_fixed_boxes(float(table[MODEL]["boxes_predicted"]))  # type: ignore[arg-type]
+    names = {fixed_boxes_key(k): fixed_boxes_name(k), SWAPPED_MAP: "map of another image with the finding"}
+    named = {MODEL: "own boxes, whatever the score", **names}
+    named |= {f"{MODEL}-{key}": f"own boxes minus {name}" for key, name in names.items()}
+    return [(key, name, table[key]) for key, name in named.items()]
+
+
+def _per_finding(report: Report) -> dict[str, dict[str, dict[str, Cell]]]:
+    """Rows of T(IoU) per finding: by finding, then by how boxes are predicted."""
+    table = report.tables.get("localization_per_finding")
+    found: dict[str, dict[str, dict[str, Cell]]] = {}
+    for row in table.rows if table else ():
+        finding, _, rule = row.key.rpartition("/")
+        found.setdefault(finding, {})[rule] = table.cells(row)  # type: ignore[union-attr]
+    return found
+
+
+def _tables(report: Report) -> list[tuple[Table, str | None]]:
+    """Tables of one report in the card, each with the note that it has there; None for its own."""
+    tables, fewest = report.tables, report.min_positives
+    classified = tables["classification"].select(
+        "finding", "positives", "auroc", "average_precision", "calibration_error"
+    )
+    note = f"In italics: fewer than {fewest} positives or no negatives, not in the mean. AP: average precision. "
+    shown: list[tuple[Table, str | None]] = [
+        (replace(classified, title="Per finding"), note + "ECE: expected calibration error.")
     ]
-    if len(found) > 1:  # of one finding the mean is its own figure
-        total = sum(count for row in rows if isinstance(count := row.cells[1], int))
-        means = (
-            _method_row(report, ANY_REGION),
-            _method_row(report, OWN_BOXES_GATED),
-            _method_row(report, "no map", CONSTANT_BOX),
-        )
-        rows.append(_boxes_row(f"**Mean of {len(found)} findings**", total, *means))
-    at = " / ".join(level[2:].lstrip("0") for level in LEVELS)
-    heads = ("Finding", "Boxes", *(f"{level}, tuned" for level in LEVELS), f"{at}, as a user sees it", CONSTANT_BOX)
-    note = (
-        "Each interval is of its own finding. One of no width says that all draws agree, as on a share of 0 or 1, and "
-        "not that the figure is certain."
-    )
-    return [_markdown("T(IoU) per finding", heads, rows, note)]
-
-
-def _boxes_row(
-    name: str,
-    boxes: Cell,
-    tuned: Mapping[str, Cell] | None,
-    gated: Mapping[str, Cell] | None,
-    constant: Mapping[str, Cell] | None,
-) -> Row:
-    """One row of [`_boxes_table`]: the tuned figure at each level, then the others at all levels in a cell each."""
-    figures = [(tuned or {}).get(level) for level in LEVELS]
-    others = [_three(cells) if cells else None for cells in (gated, constant)]
-    return Row((name, boxes, *figures, *others))
-
-
-def _three(cells: Mapping[str, Cell]) -> str:
-    return " / ".join(show(cells[level]) for level in LEVELS)
-
-
-def _method_tables(report: Report) -> list[str]:
-    """T(IoU) of every method with intervals, and the paired gains over each baseline."""
-    texts = []
-    for name in ("rivals", "image_driven", "froc", "classification_rivals", "operating_points", "calibration"):
-        table = report.table(name)
-        if table is not None:
-            texts.append(_markdown(table.title, table.columns, table.rows, table.note))
-    methods, baselines = report.table("localization"), report.table("baselines")
-    if methods:
-        heads = ("Method", "Boxes", "Boxes drawn", *LEVELS)
-        rows = [Row(tuple(_by_head(methods, row)[head] for head in heads)) for row in methods.rows]
+    if "localization" in tables:
         note = (
-            "Boxes drawn: mean per annotated image and finding; many boxes meet more by chance. Differences are "
-            "paired: clear where their interval lies off zero."
+            "Each interval is of its own finding. One of no width means that all samples agree, as on a share of 0 or "
+            "1, not that the figure is certain."
         )
-        texts.append(_markdown(methods.title, heads, rows, note + _left_out(methods)))
-    if baselines:
-        kept = tuple(head for head in baselines.columns if head not in ("Boxes drawn", "by baseline"))
-        rows = [Row(tuple(_by_head(baselines, row)[head] for head in kept)) for row in baselines.rows]
-        note = "Gain: this model minus the baseline, paired: clear where its interval lies off zero."
-        texts.append(_markdown(baselines.title, kept, rows, note + _left_out(baselines)))
-    return texts
-
-
-def _left_out(table: Table | None) -> str:
-    """Why means of a table have no interval, in its own words."""
-    _, found, reason = (table.note if table else "").partition(" No interval where")
-    return found + reason
-
-
-def _normal_figures(report: Report) -> tuple[Cell, Cell, Cell]:
-    """Normal images, the share of them with a false box, and false boxes an image; None where there are no such
-    images.
-    """
-    table = report.table("normal_images")
-    cells = [row.cells[1] for row in table.rows] if table else []
-    return (cells[0], cells[1], cells[2]) if len(cells) >= 3 else (0, None, None)  # then the same by view
-
-
-def _normal_sentence(report: Report) -> str:
-    images, share, boxes = _normal_figures(report)
-    if not _defined(share):
-        return (
-            "**False boxes on normal images**: not measured, no image of these is annotated as free of every finding."
+        shown.append((_boxes_table(report), note))
+    whole = ("rivals", "image_driven", "froc", "classification_rivals", "operating_points", "calibration")
+    shown += [(tables[key], None) for key in whole if key in tables]
+    if "localization" in tables:
+        note = (
+            "Predicted boxes: mean per annotated image and finding; many boxes overlap more by chance. Differences "
+            "are paired: clear where their interval excludes zero."
         )
-    return (
-        f"**False boxes on normal images**: of {show(images)} images annotated as free of every finding, a share of "
-        f"{_with_interval(share)} gets a box; {_with_interval(boxes)} boxes an image."
+        shown.append((tables["localization"].select("method", "boxes", "boxes_predicted", *LEVELS), note))
+    if "baselines" in tables:
+        table = tables["baselines"]
+        kept = [column.key for column in table.columns if not column.key.endswith("boxes_predicted")]
+        note = "Gain: this model minus the baseline, paired: clear where its interval excludes zero."
+        shown.append((table.select(*kept), note))
+    note = f"Means over the findings with at least {fewest} positives in the group."
+    return [*shown, (tables["subgroups"], note)]
+
+
+def _boxes_table(report: Report) -> Table:
+    """T(IoU) per finding and its mean: the tuned figure with intervals, the others at all levels in a cell each."""
+    rows, found = [], _per_finding(report)
+
+    def add(key: str, name: str, annotated: Cell, tuned: Mapping[str, Cell], *others: Mapping[str, Cell]) -> None:
+        joined = [" / ".join(show(cells[level]) for level in LEVELS) for cells in others]
+        kind = "summary" if key == "mean" else ""
+        rows.append(Row(key, (name, annotated, *(tuned[level] for level in LEVELS), *joined), kind))
+
+    for finding, rules in found.items():
+        ways = (rules[key] for key in (ANY_REGION, OWN_FILTERED, FIXED_BOX))
+        add(finding, finding, rules[ANY_REGION]["annotated"], *ways)
+    if len(found) > 1:  # of one finding the mean is its own figure
+        total = sum(int(str(rules[ANY_REGION]["annotated"])) for rules in found.values())
+        keys = (f"{MODEL}/{ANY_REGION}", f"{MODEL}/{OWN_FILTERED}", f"{FIXED_BOX}/{FIXED_BOX}")
+        means = (report.tables["localization"][key] for key in keys)
+        add("mean", f"Mean of {len(found)} findings", total, *means)
+    at = " / ".join(f"{level:g}".lstrip("0") for level in COMPARED_LEVELS)
+    heads = (
+        *columns("finding annotated"),
+        *(replace(column, title=f"{column.title}, tuned") for column in level_columns(COMPARED_LEVELS)),
+        Column(OWN_FILTERED, f"{at}, as a user sees it"),
+        Column(FIXED_BOX, FIXED_BOX_NAME),
     )
-
-
-def _with_interval(cell: Cell) -> str:
-    return " ".join(filter(None, (show(cell), show_interval(cell))))
+    return Table("boxes", "T(IoU) per finding", heads, tuple(rows))
 
 
 def _missing(report: Report) -> list[str]:
     """What a reader may look for and the report does not have, with the reason."""
-    reasons = []
-    classification = report.table("classification")
-    rows = [_by_head(classification, row) for row in classification.rows] if classification else []
-    undefined = [str(row["Finding"]) for row in rows[:-1] if not _defined(row["AUROC"])]
+    classified, reasons = report.tables["classification"], []
+    rows = {row.key: classified.cells(row) for row in classified.rows}
+    mean, few = rows.pop("mean"), f"no finding has {report.min_positives} positives."
+    undefined = [finding for finding, cells in rows.items() if not defined(cells["auroc"])]
     if undefined:
         reasons.append(f"AUROC of {', '.join(undefined)}: no positives, or no negatives.")
-    if not _defined(rows[-1]["AUROC"]):
-        reasons.append(f"Mean AUROC: no finding has {report.content['min_positives']} positives.")
-    boxes = report.table("localization_per_finding")
-    if boxes is None:
+    if not defined(mean["auroc"]):
+        reasons.append(f"Mean AUROC: {few}")
+    boxed = _per_finding(report)
+    if not boxed:
         reasons.append("T(IoU): these images have no annotated boxes.")
-    else:
-        boxed = {row.cells[0] for row in boxes.rows}
-        without = [str(row["Finding"]) for row in rows[:-1] if row["Finding"] not in boxed]
-        reasons += [f"T(IoU) of {', '.join(without)}: no annotated boxes."] if without else []
-    if report.table("baselines") is None:
+    elif len(boxed) < len(rows):
+        reasons.append(f"T(IoU) of {', '.join(name for name in rows if name not in boxed)}: no annotated boxes.")
+    if "baselines" not in report.tables:
         reasons.append("Other methods: none was evaluated on these images.")
-    subgroups = report.table("subgroups")
-    groups = [_by_head(subgroups, row) for row in subgroups.rows] if subgroups else []
-    small = [f"{row['Attribute']} {row['Group']}" for row in groups if not _defined(row["AUROC"])]
-    if small:
-        reasons.append(f"Figures of {', '.join(small)}: no finding has {report.content['min_positives']} positives.")
-    if subgroups is None:
-        reasons.append("Subgroups: the report has no such table.")
-    return reasons
+    groups = [report.tables["subgroups"].cells(row) for row in report.tables["subgroups"].rows]
+    small = [f"{cells['attribute']} {cells['group']}" for cells in groups if not defined(cells["auroc"])]
+    return [*reasons, f"Figures of {', '.join(small)}: {few}"] if small else reasons
 
 
-def _failures_shown(reports: Sequence[Report]) -> tuple[dict[str, bytes], str]:
-    """Pictures of the first failure of each kind on synthetic images, and the Markdown that shows them."""
-    chosen: dict[str, tuple[str, Mapping[str, Any], bytes]] = {}
+def _failures(reports: Sequence[Report]) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Pictures of the first failure of each kind on synthetic images by file, and their captions by Markdown."""
+    pictures: dict[str, bytes] = {}
+    captions = {}
     for report in reports:
-        if not report.synthetic:  # images of patients are not shown, whatever lies in the folder
-            continue
-        for title, entry, path in report.cases():
-            name = f"case-{path.name.partition('-')[0]}.jpg"
-            if not title.startswith("Best") and name not in chosen and path.is_file():
-                chosen[name] = (title, entry, path.read_bytes())
-    if not chosen:
-        return {}, "No pictures: the reports have no cases of synthetic images, and images of patients are not shown."
-    row = picture_row(
-        [f"![{title.partition(':')[0]}]({name})" for name, (title, _, _) in chosen.items()],
-        [f"{title}. {case_caption(entry)}" for title, entry, _ in chosen.values()],
-    )
-    text = (
-        "The first case of each kind, chosen by a rule, on synthetic phantoms. Colour: the finding's map relative to "
-        "its own peak, and the model's boxes; dashed white: annotated boxes."
-    )
-    return {name: content for name, (_, _, content) in chosen.items()}, f"{text}\n\n{row.rstrip()}"
+        for kind, title, (case, *_) in report.cases_by_kind() if report.synthetic else ():
+            name, path = f"case-{kind}.jpg", report.folder / "cases" / case.picture
+            if kind != "best" and name not in pictures and path.is_file():
+                pictures[name] = path.read_bytes()
+                captions[f"![{title.partition(':')[0]}]({name})"] = f"{title}. {case_caption(case)}"
+    return pictures, captions

@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Figures of an evaluation: ROC, precision-recall, reliability, and the share of boxes found.
 
-A panel a finding, all in one scale, so that findings can be compared by eye. Figures are made with matplotlib's
+One panel per finding, all in one scale, so that findings can be compared by eye. Figures are made with matplotlib's
 objects alone: no window, no global state. matplotlib is optional: `pip install 'clarity_hf[report]'`.
 """
 
@@ -10,28 +10,56 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from clarity_hf.metrics.classification import reliability
+from clarity_hf.metrics.classification import (
+    auroc_per_finding,
+    average_precision_per_finding,
+    calibration_error_per_finding,
+    reliability,
+)
 from clarity_hf.metrics.image_driven import COMPARED_LEVELS, Froc
+from clarity_hf.metrics.localization import LEVELS
+
+from .evaluated import Evaluated
+from .localization_tables import ANY_REGION, FIXED_BOX_NAME, LARGEST_REGION, Localized
+from .published_figures import PUBLISHED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BLUE, VERMILLION, GREY, PALE = "#0072B2", "#D55E00", "#6b7280", "#d1d5db"
-"""The method, the constant box, what was published, and lines that only guide the eye."""
+"""The method, the fixed-box baseline, what was published, and guide lines."""
 
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Baselines, in their order. With the colours above it is the palette of Okabe and Ito, told apart by everyone."""
+"""Other methods, in their order. With the colours above: the palette of Okabe and Ito, safe for colour blindness."""
 
 CURVE_POINTS = 400
-"""Points that a drawn curve keeps at most: a curve over 25,000 images has no more than a screen can show."""
+"""Points of a curve at most: a screen shows no more, even of a curve over 25,000 images."""
 
 COLUMNS, PANEL_INCHES = 5, 2.1
+
+CAPTIONS = {
+    "boxes": "Share of boxes found, mean over findings; map thresholds tuned alike for every method, any region may "
+    "match. Solid and dashed: on this data. Dotted and grey: published on NIH's 984 boxes, not on this data.",
+    "boxes_largest": "Share of boxes found where only the largest region of a map is predicted, thresholds tuned for "
+    "it.",
+    "froc": "FROC: share of annotated boxes found over false boxes per image, for the findings with annotated boxes, "
+    "as all score thresholds move together. Dots: the model's own thresholds.",
+    "boxes_per_finding": "Share of boxes found per finding, map thresholds tuned, any region, whatever the score; "
+    "dashed: the fixed-box baseline.",
+    "roc": "ROC curves. Dashed: chance.",
+    "precision_recall": "Precision over recall. Dashed: chance, whose precision is the share of images with the "
+    "finding.",
+    "reliability": "Reliability: share of images with the finding over the mean score of a bin of scores; a point's "
+    "area grows with the images in its bin. On the dashed line a score is a probability.",
+}
+"""Figures of a report, in the order of the index, and what they show."""
 
 _STYLE: dict[Any, Any] = {
     "font.size": 8.0,
@@ -47,6 +75,44 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+def report_figures(
+    evaluated: Evaluated, localized: Localized, curve: Froc | None, model: str
+) -> dict[str, dict[str, bytes]]:
+    """All figures that the records allow: SVG and PNG by format, by the keys of `CAPTIONS`.
+
+    Args:
+        evaluated: Records of the method.
+        localized: Its boxes and those of other methods.
+        curve: Its FROC curve; None leaves that figure out.
+        model: Its name.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    findings, scores, labels = evaluated.findings, evaluated.scores, evaluated.labels
+    figures = {
+        "roc": finding_figure("roc", findings, scores, labels, auroc_per_finding(scores, labels)),
+        "precision_recall": finding_figure(
+            "precision_recall", findings, scores, labels, average_precision_per_finding(scores, labels)
+        ),
+        "reliability": finding_figure(
+            "reliability", findings, scores, labels, calibration_error_per_finding(scores, labels)
+        ),
+    }
+    if localized.has_boxes:
+        fixed, tuned = localized.fixed_box.found(), localized.tuned.found()
+        for name, rule in (("boxes", ANY_REGION), ("boxes_largest", LARGEST_REGION)):
+            measured = {model: localized.method.tuned()[rule].found().macro, FIXED_BOX_NAME: fixed.macro}
+            measured |= {other: boxes.tuned()[rule].found().macro for other, boxes in localized.baselines.items()}
+            figures[name] = boxes_figure(LEVELS, measured, PUBLISHED if rule == ANY_REGION else {})
+        figures["boxes_per_finding"] = boxes_per_finding_figure(
+            findings, LEVELS, tuned.shares, fixed.shares, tuned.counts
+        )
+    if curve is not None:
+        figures["froc"] = froc_figure(curve)
+    return {name: {kind: figure_bytes(one, kind) for kind in ("svg", "png")} for name, one in figures.items()}
+
+
 def require_matplotlib() -> None:
     """Say how to install matplotlib where it is missing.
 
@@ -56,19 +122,23 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ImportError(
-            "`matplotlib` must be installed to draw figures, got none. Run pip install 'clarity_hf[report]'."
-        ) from error
+        raise ImportError("Figures need matplotlib. Run pip install 'clarity_hf[report]'.") from error
 
 
-def roc_figure(findings: Sequence[str], scores: np.ndarray, labels: np.ndarray, areas: np.ndarray) -> Figure:
-    """ROC curves, a panel a finding.
+def finding_figure(
+    kind: str, findings: Sequence[str], scores: np.ndarray, labels: np.ndarray, values: np.ndarray
+) -> Figure:
+    """Curves of a kind, one panel per finding.
 
     Args:
+        kind: `"roc"`; `"precision_recall"`, beside the share of positives, which is the precision of chance; or
+            `"reliability"`, the share of images with the finding over their mean score in ten bins, the area of a
+            point growing with the images in its bin.
         findings: The F names.
         scores: `(n, F)` in [0, 1].
         labels: `(n, F)`, 1 present, 0 absent, NaN not annotated (left out).
-        areas: `(F,)` AUROC to write into the panels; a finding with NaN gets no panel.
+        values: `(F,)` AUROC, average precision or calibration error to write into the panels; a finding with NaN
+            gets no panel.
 
     Returns:
         The figure; without panels where no finding has a curve.
@@ -76,92 +146,51 @@ def roc_figure(findings: Sequence[str], scores: np.ndarray, labels: np.ndarray, 
     Raises:
         ImportError: matplotlib is not installed.
     """
+    draw_curve, text, xlabel, ylabel = _CURVES[kind]
 
     def draw(axes: Axes, finding: int) -> None:
-        truth, score = _annotated(scores, labels, finding)
-        false_rate, true_rate, _ = roc_curve(truth, score)
-        axes.plot((0, 1), (0, 1), color=PALE, linewidth=1, linestyle="--")
-        axes.plot(*_thinned(false_rate, true_rate), color=BLUE, linewidth=1.4)
+        known = ~np.isnan(labels[:, finding])
+        draw_curve(axes, labels[known, finding] == 1, scores[known, finding])
 
-    return _panels(_titles(findings, "AUROC {:.3f}", areas), draw, "1 − specificity", "sensitivity")
+    return _panels(_titles(findings, text, values), draw, xlabel, ylabel)
 
 
-def precision_recall_figure(
-    findings: Sequence[str], scores: np.ndarray, labels: np.ndarray, precisions: np.ndarray
-) -> Figure:
-    """Precision over recall, a panel a finding, beside the share of positives: the precision of a guess.
-
-    Args:
-        findings: The F names.
-        scores: `(n, F)` in [0, 1].
-        labels: `(n, F)`, 1, 0 or NaN.
-        precisions: `(F,)` average precision to write into the panels; a finding with NaN gets no panel.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-
-    def draw(axes: Axes, finding: int) -> None:
-        truth, score = _annotated(scores, labels, finding)
-        precision, recall, _ = precision_recall_curve(truth, score)
-        axes.plot((0, 1), (truth.mean(),) * 2, color=PALE, linewidth=1, linestyle="--")
-        axes.plot(*_thinned(recall, precision), color=BLUE, linewidth=1.4, drawstyle="steps-post")
-
-    return _panels(_titles(findings, "AP {:.3f}", precisions), draw, "recall", "precision")
+def _draw_roc(axes: Axes, present: np.ndarray, scores: np.ndarray) -> None:
+    false_rate, true_rate, _ = roc_curve(present, scores)
+    axes.plot((0, 1), (0, 1), color=PALE, linewidth=1, linestyle="--")
+    axes.plot(*_thinned(false_rate, true_rate), color=BLUE, linewidth=1.4)
 
 
-def reliability_figure(findings: Sequence[str], scores: np.ndarray, labels: np.ndarray, errors: np.ndarray) -> Figure:
-    """Share of images that have a finding over the score they got, a panel a finding, in ten bins.
+def _draw_precision_recall(axes: Axes, present: np.ndarray, scores: np.ndarray) -> None:
+    precision, recall, _ = precision_recall_curve(present, scores)
+    axes.plot((0, 1), (present.mean(),) * 2, color=PALE, linewidth=1, linestyle="--")
+    axes.plot(*_thinned(recall, precision), color=BLUE, linewidth=1.4, drawstyle="steps-post")
 
-    A point's area grows with the number of images in its bin. On the diagonal a score is a probability.
 
-    Args:
-        findings: The F names.
-        scores: `(n, F)` in [0, 1].
-        labels: `(n, F)`, 1, 0 or NaN.
-        errors: `(F,)` expected calibration error to write into the panels; a finding with NaN gets no panel.
+def _draw_reliability(axes: Axes, present: np.ndarray, scores: np.ndarray) -> None:
+    bins = reliability(scores, present.astype(np.float64))
+    filled = np.asarray(bins["count"]) > 0
+    mean, share, count = (np.asarray(bins[key])[filled] for key in ("mean_score", "share_present", "count"))
+    axes.plot((0, 1), (0, 1), color=PALE, linewidth=1, linestyle="--")
+    axes.plot(mean, share, color=BLUE, linewidth=1)
+    axes.scatter(mean, share, s=4 + 60 * count / count.sum(), color=BLUE, linewidths=0)
 
-    Returns:
-        The figure.
 
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-
-    def draw(axes: Axes, finding: int) -> None:
-        truth, score = _annotated(scores, labels, finding)
-        bins = reliability(score, truth.astype(np.float64))
-        filled = np.asarray(bins["count"]) > 0
-        mean, share, count = (np.asarray(bins[key])[filled] for key in ("mean_score", "share_present", "count"))
-        axes.plot((0, 1), (0, 1), color=PALE, linewidth=1, linestyle="--")
-        axes.plot(mean, share, color=BLUE, linewidth=1)
-        axes.scatter(mean, share, s=4 + 60 * count / count.sum(), color=BLUE, linewidths=0)
-
-    return _panels(_titles(findings, "ECE {:.3f}", errors), draw, "mean score", "share present")
+_CURVES: dict[str, tuple[Callable[[Axes, np.ndarray, np.ndarray], None], str, str, str]] = {
+    "roc": (_draw_roc, "AUROC {:.3f}", "1 − specificity", "sensitivity"),
+    "precision_recall": (_draw_precision_recall, "AP {:.3f}", "recall", "precision"),
+    "reliability": (_draw_reliability, "ECE {:.3f}", "mean score", "share present"),
+}
+"""How a curve is drawn, what is written into its panel, and the names of its axes."""
 
 
 def boxes_figure(
-    levels: Sequence[float],
-    measured: Mapping[str, np.ndarray],
-    published: Mapping[str, np.ndarray],
+    levels: Sequence[float], measured: Mapping[str, np.ndarray], published: Mapping[str, Mapping[float, float]]
 ) -> Figure:
-    """T(IoU): the share of annotated boxes found over the IoU that counts as found.
+    """T(IoU): the share of annotated boxes found over the L rising `levels` of IoU.
 
-    Args:
-        levels: The L levels of IoU, rising.
-        measured: Per method the L shares in [0, 1], NaN where undefined: the evaluated method first, then what is
-            compared with it; "constant box" and names that begin so are drawn dashed.
-        published: Per publication the L shares on NIH's 984 boxes, NaN where none was given; drawn thin and grey, as
-            figures of other images.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ImportError: matplotlib is not installed.
+    `measured` has the shares `(L,)` in [0, 1] of each method by name, NaN where undefined, the evaluated method first;
+    the fixed-box baseline is dashed. `published` has shares by level of each publication: thin and grey.
     """
     figure = _figure((7.6, 4.2))
     import matplotlib
@@ -172,73 +201,50 @@ def boxes_figure(
         axes.set_axisbelow(True)
         _draw_measured(axes, levels, measured)
         shown = len(axes.lines)
-        _draw_published(axes, levels, published)
+        for (name, shares), marker in zip(published.items(), cycle("sD^vP*Xh"), strict=False):
+            known = [level for level in levels if level in shares]
+            style: dict[str, Any] = {"color": GREY, "alpha": 0.8, "linewidth": 0.8, "linestyle": ":"}
+            axes.plot(known, [shares[level] for level in known], marker=marker, markersize=4, label=name, **style)
         axes.set(xlabel="IoU above which a box is found", ylabel="share of boxes found", ylim=(0, 1.02))
         axes.set_xticks(list(levels))
-        handles = axes.lines
         beside: dict[str, Any] = {"frameon": False, "alignment": "left", "borderaxespad": 0.0}
-        here = axes.legend(
-            handles=handles[:shown], bbox_to_anchor=(1.02, 1.0), loc="upper left", title="on this data", **beside
-        )
+        own, others = axes.lines[:shown], axes.lines[shown:]
+        here = axes.legend(handles=own, bbox_to_anchor=(1.02, 1), loc="upper left", title="on this data", **beside)
         if published:
             axes.add_artist(here)
-            title = "published, on NIH's 984 boxes"
-            axes.legend(
-                handles=handles[shown:],
-                bbox_to_anchor=(1.02, 0.0),
-                loc="lower left",
-                title=title,
-                fontsize=8,
-                **beside,
-            )
+            beside |= {"title": "published, on NIH's 984 boxes", "fontsize": 8}
+            axes.legend(handles=others, bbox_to_anchor=(1.02, 0.0), loc="lower left", **beside)
     return figure
 
 
 def _draw_measured(axes: Axes, levels: Sequence[float], measured: Mapping[str, np.ndarray]) -> None:
     """The evaluated method thick, and what was measured beside it."""
-    colours = _cycled(OTHERS)
+    colours = cycle(OTHERS)
     for order, (name, shares) in enumerate(measured.items()):
-        constant = name.lower().startswith("constant box")
+        own, fixed = order == 0, name == FIXED_BOX_NAME
         axes.plot(
             levels,
             shares,
-            color=BLUE if order == 0 else VERMILLION if constant else next(colours),
-            linewidth=2.2 if order == 0 else 1.4,
-            linestyle="--" if constant else "-",
+            color=BLUE if own else VERMILLION if fixed else next(colours),
+            linewidth=2.2 if own else 1.4,
+            linestyle="--" if fixed else "-",
             marker="o",
-            markersize=4 if order == 0 else 3,
+            markersize=4 if own else 3,
             label=name,
-            zorder=4 if order == 0 else 3,
-        )
-
-
-def _draw_published(axes: Axes, levels: Sequence[float], published: Mapping[str, np.ndarray]) -> None:
-    """Thin, dotted and grey, told apart by their markers; levels without a figure are passed over."""
-    for (name, shares), marker in zip(published.items(), _cycled("sD^vP*Xh"), strict=False):
-        known = ~np.isnan(shares)
-        axes.plot(
-            np.asarray(levels)[known],
-            shares[known],
-            color=GREY,
-            alpha=0.8,
-            linewidth=0.8,
-            linestyle=":",
-            marker=marker,
-            markersize=4,
-            label=name,
+            zorder=4 if own else 3,
         )
 
 
 def boxes_per_finding_figure(
-    findings: Sequence[str], levels: Sequence[float], found: np.ndarray, constant: np.ndarray, boxes: np.ndarray
+    findings: Sequence[str], levels: Sequence[float], found: np.ndarray, fixed: np.ndarray, boxes: np.ndarray
 ) -> Figure:
-    """T(IoU), a panel a finding, beside the constant box (dashed).
+    """T(IoU), one panel per finding, beside the fixed-box baseline (dashed).
 
     Args:
         findings: The F names.
         levels: The L levels of IoU, rising.
         found: `(F, L)` shares of the method in [0, 1], NaN for a finding without boxes, which gets no panel.
-        constant: `(F, L)` shares of the constant box.
+        fixed: `(F, L)` shares of the fixed-box baseline.
         boxes: `(F,)` number of annotated boxes.
 
     Returns:
@@ -249,7 +255,7 @@ def boxes_per_finding_figure(
     """
 
     def draw(axes: Axes, finding: int) -> None:
-        axes.plot(levels, constant[finding], color=VERMILLION, linewidth=1.2, linestyle="--")
+        axes.plot(levels, fixed[finding], color=VERMILLION, linewidth=1.2, linestyle="--")
         axes.plot(levels, found[finding], color=BLUE, linewidth=1.4)
 
     counts = np.where(np.isnan(found[:, 0]), np.nan, boxes)
@@ -257,40 +263,21 @@ def boxes_per_finding_figure(
 
 
 def froc_figure(curve: Froc) -> Figure:
-    """FROC: share of annotated boxes found over false boxes an image, a curve a level of IoU.
-
-    Args:
-        curve: Of [`froc`].
-
-    Returns:
-        The figure; dots mark the thresholds that users have.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    require_matplotlib()
+    """FROC: share of annotated boxes found over false boxes per image, a curve per IoU; dots: own thresholds."""
     figure = _figure((4.6, 3.2))
     axes = figure.subplots()
     for column, (level, colour) in enumerate(zip(COMPARED_LEVELS, (BLUE, VERMILLION, GREY), strict=True)):
         false, found = curve.false_boxes[:, column], curve.sensitivity[:, column]
         axes.plot(false, found, color=colour, label=f"IoU > {level:g}")
         axes.plot(false[curve.at_threshold], found[curve.at_threshold], "o", color=colour)
-    axes.set(xlabel="false boxes an image", ylabel="annotated boxes found", ylim=(0, 1))
+    axes.set(xlabel="false boxes per image", ylabel="annotated boxes found", ylim=(0, 1))
     axes.set_xlim(left=0)
     axes.legend(frameon=False, loc="upper left")
     return figure
 
 
 def figure_bytes(figure: Figure, format: str) -> bytes:
-    """A figure as a file.
-
-    Args:
-        figure: Any of this module.
-        format: `"svg"` or `"png"` (150 dots an inch).
-
-    Returns:
-        The same bytes for the same figure: no date is written.
-    """
+    """A figure as `"svg"` or `"png"` (150 dots per inch): the same bytes for the same figure, without a date."""
     import matplotlib
 
     stream = BytesIO()
@@ -301,7 +288,7 @@ def figure_bytes(figure: Figure, format: str) -> bytes:
 
 
 def _titles(findings: Sequence[str], figure: str, values: np.ndarray) -> dict[int, tuple[str, str]]:
-    """Name and figure of every finding that has one, by its index."""
+    """Name and value of every finding that has one, by its index."""
     defined = np.flatnonzero(~np.isnan(values)).tolist()
     return {i: (findings[i].replace("_", " "), figure.format(values[i])) for i in defined}
 
@@ -309,7 +296,7 @@ def _titles(findings: Sequence[str], figure: str, values: np.ndarray) -> dict[in
 def _panels(
     titles: Mapping[int, tuple[str, str]], draw: Callable[[Axes, int], None], xlabel: str, ylabel: str
 ) -> Figure:
-    """A square panel for each finding of `titles`, both axes from 0 to 1, axes named once for all."""
+    """A square panel for each finding of `titles`, both axes from 0 to 1, axes named once."""
     columns = min(COLUMNS, max(1, len(titles)))
     rows = max(1, math.ceil(len(titles) / columns))
     figure = _figure((columns * PANEL_INCHES, rows * (PANEL_INCHES + 0.25)))
@@ -342,11 +329,6 @@ def _figure(inches: tuple[float, float]) -> Figure:
     return figure
 
 
-def _annotated(scores: np.ndarray, labels: np.ndarray, finding: int) -> tuple[np.ndarray, np.ndarray]:
-    known = ~np.isnan(labels[:, finding])
-    return labels[known, finding] == 1, scores[known, finding]
-
-
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """At most `CURVE_POINTS` of a curve's points, evenly along its length, both ends among them."""
     if len(x) <= CURVE_POINTS:
@@ -355,8 +337,3 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     wanted = np.searchsorted(length, np.linspace(0, length[-1], CURVE_POINTS))
     index = np.unique(np.concatenate([[0], np.minimum(wanted, len(x) - 1), [len(x) - 1]]))
     return x[index], y[index]
-
-
-def _cycled(values: Sequence[str]) -> Any:
-    while True:
-        yield from values

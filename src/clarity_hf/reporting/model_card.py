@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Model cards, filled from a run's own figures."""
+"""Model cards, filled from the figures of a training."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 
-TEMPLATE = Path(__file__).parent / "model_card_template.md"
+from .rendering import render
 
 
 def write_model_card(
@@ -43,22 +43,10 @@ def write_model_card(
     Returns:
         The card's path.
     """
-    config = model.config
-    positives = (np.asarray(validation_labels) == 1).sum(axis=0)
-    rows = [
-        f"| {finding} | {int(count)} | {_figure(metrics.get(f'validation_auroc_{finding}'))} | {threshold:.3f} |"
-        for finding, count, threshold in zip(
-            config.findings, positives, config.per_finding("score_thresholds"), strict=True
-        )
-    ]
+    config, auroc = model.config, float(metrics["validation_auroc"])
+    positives = (np.asarray(validation_labels) == 1).sum(axis=0).tolist()
+    areas = [_figure(metrics.get(f"validation_auroc_{finding}")) for finding in config.findings]
     prefix = f"eval_{target}" if len(data) > 1 else "eval"
-    epochs = [
-        f"| {entry['epoch']:.2f} | {entry['step']} | {_figure(entry[f'{prefix}_loss'])} "
-        f"| {_figure(entry[f'{prefix}_auroc'])} |"
-        for entry in history
-        if f"{prefix}_auroc" in entry
-    ]
-    auroc = float(metrics["validation_auroc"])
     result = EvalResult(
         task_type="image-classification",
         dataset_type="chest-radiographs",
@@ -66,31 +54,47 @@ def write_model_card(
         metric_type="roc_auc",
         metric_value=round(auroc, 4),
     )
-    height, width = (side * config.patch_size for side in config.patch_grid)
-    card = ModelCard.from_template(
-        ModelCardData(
-            license="apache-2.0",
-            library_name="transformers",
-            pipeline_tag="image-classification",
-            tags=["chest-x-ray", "radiology", "localization", "clarity"],
-            model_name="clarity",
-            eval_results=None if np.isnan(auroc) else [result],  # the Hub takes no NaN
-        ),
-        template_path=str(TEMPLATE),
+    text = render(
+        "model_card_template.md",
+        card_data=card_data("clarity", "apache-2.0", [] if np.isnan(auroc) else [result]),  # the Hub takes no NaN
         names=" and ".join(data),
         target=target,
         train_images="a stream of" if train_images is None else f"{train_images:,}",
         validation_images=f"{len(validation_labels):,}",
         parameters=f"{model.num_parameters() / 1e6:.1f}",
-        image_size=f"{height} × {width}",
+        image_size=" × ".join(str(side * config.patch_size) for side in config.patch_grid),
         auroc=_figure(auroc),
-        findings="\n".join(rows),
-        epochs="\n".join(epochs),
+        findings=zip(config.findings, positives, areas, config.per_finding("score_thresholds"), strict=True),
+        epochs=[
+            (f"{entry['epoch']:.2f}", entry["step"], *(_figure(entry[f"{prefix}_{key}"]) for key in ("loss", "auroc")))
+            for entry in history
+            if f"{prefix}_auroc" in entry
+        ],
         teacher=teacher,
     )
     path = folder / "README.md"
-    card.save(path)
+    path.write_text(text, encoding="utf-8")
     return path
+
+
+def card_data(name: str, license: str, results: Sequence[EvalResult], *tags: str) -> str:
+    """Metadata of a card in the Hub's YAML.
+
+    Args:
+        name: Of the model.
+        license: Of its weights.
+        results: Its figures.
+        tags: Beside those that every card of this package has.
+    """
+    data = ModelCardData(
+        license=license,
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=["chest-x-ray", "radiology", "localization", *tags, "clarity"],
+        model_name=name,
+        eval_results=list(results) or None,
+    )
+    return data.to_yaml()
 
 
 def _figure(value: float | None) -> str:

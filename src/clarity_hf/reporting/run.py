@@ -56,34 +56,34 @@ def evaluate_checkpoint(
         image_processor: The one it was trained with.
         images: As for [`evaluate_images`].
         folder: Gets `report.html`, `report.json`, tables, figures and cases. Records, which name images and patients,
-            go to a folder beside it, `FOLDER-records`, a file a method.
+            go to a folder beside it, `FOLDER-records`, one file per method.
         about: At least `model`, `data` and `split`, names that a reader may see; see [`write_report`].
         baselines: Names from `BASELINES`.
         teacher: Folder or Hub id of the classifier of Grad-CAM, with an image processor.
-        sanity_images: How many images, the first with a present finding, are taken for deletion, insertion and
-            randomised weights, which cost 84 forward passes a present finding and 16 an image; 0 leaves them out.
-        tuning_split: Committed list of the patients on whom map thresholds are tuned in the tables of halves, such as
-            `nih-boxes-tuning-0`; None draws them with `seed`.
+        sanity_images: How many images, the first with a present finding, are used for deletion, insertion and
+            randomised weights, which cost 84 forward passes per present finding and 16 per image; 0 skips them.
+        tuning_split: Committed list of the patients on whom map thresholds are tuned, such as `nih-boxes-tuning-0`;
+            None takes random halves by `seed`.
         batch_size: Images per forward pass.
         num_workers: Processes that read images ahead.
-        repeats: Draws of every bootstrap.
+        repeats: Samples of every bootstrap.
         min_positives: Findings with fewer positives are not in means.
         seed: Of the bootstraps, splits, random maps and random weights.
-        draw_cases: Whether the best and the worst images are drawn into the report.
+        draw_cases: Whether the report shows the best and the worst images.
         progress: Whether to show bars.
 
     Returns:
         The folder's `report.html`.
 
     Raises:
-        ValueError: A baseline is unknown, Grad-CAM is asked for without `teacher`, or as for [`evaluate_images`] and
+        ValueError: A baseline is unknown, Grad-CAM is requested without `teacher`, or as for [`evaluate_images`] and
             [`write_report`].
         ImportError: A baseline's or the report's library is not installed; the message names the extra.
     """
     folder = Path(folder)
     ours = ModelLocalizer(model, image_processor)
     others = make_baselines(baselines, ours, teacher, seed)
-    check_report(  # now, and not after hours
+    check_report(  # before an evaluation of hours
         about,
         findings=ours.findings,
         score_thresholds=model.config.per_finding("score_thresholds"),
@@ -97,14 +97,12 @@ def evaluate_checkpoint(
     records, settings = found.model.records, found.settings
     described = {
         **about,
-        "images": len(records),
         "unreadable images": len(found.model.unreadable),
         "weights_hash": found.source["weights"],
         "data_hash": data_digest(records),
         "images_are": images.fingerprint,
         "seeds": {"bootstrap, splits, random maps": seed},
         "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
-        "score_thresholds": dict(zip(found.findings, settings.score_thresholds, strict=True)),
         "map_thresholds": dict(zip(found.findings, settings.map_thresholds, strict=True)),
     }
     return write_report(
