@@ -198,8 +198,6 @@ def test_findings_may_come_in_another_order(convnext, image):
     output = other([image])
     np.testing.assert_array_equal(output.scores, own.scores[:, [2, 0]])
     np.testing.assert_array_equal(output.maps, own.maps[:, [2, 0]])
-    pixel_values = processor([image], return_tensors="pt").pixel_values
-    np.testing.assert_allclose(other.scores(pixel_values).numpy(), output.scores, atol=1e-6)
 
 
 def test_a_map_covers_what_its_cells_cover(convnext, image):

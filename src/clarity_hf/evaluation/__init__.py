@@ -23,7 +23,7 @@ from .run import (
     make_baselines,
 )
 from .sanity import deletion_insertion, randomised_weights
-from .trainer_metrics import MultilabelAuroc, MultilabelAveragePrecision, MultilabelCalibrationError
+from .trainer_metrics import MultilabelAuroc
 
 __getattr__ = old_names(__name__)
 
@@ -42,8 +42,6 @@ __all__ = [
     "LocalizerOutput",
     "ModelLocalizer",
     "MultilabelAuroc",
-    "MultilabelAveragePrecision",
-    "MultilabelCalibrationError",
     "PhantomImages",
     "RandomMapLocalizer",
     "RowImages",

@@ -121,10 +121,6 @@ class GradCamLocalizer:
             processor.size = {"height": teacher.size[0], "width": teacher.size[1]}
         return cls(teacher.model, processor, findings, **options)
 
-    def scores(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Prepared images `(B, C, H, W)` → scores `(B, F)` in [0, 1]."""
-        return self.classifier(pixel_values).logits[:, self.order].sigmoid()
-
     def __call__(self, images: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None) -> LocalizerOutput:
         """Scores of all findings and maps of the wanted ones; the other maps are zero."""
         # Gradients also for a caller who has switched them off.
