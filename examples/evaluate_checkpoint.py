@@ -6,8 +6,8 @@
     python examples/evaluate_checkpoint.py clarity-s16-224 images.csv --split validation --sanity_images 50
 
 MODEL is a name, folder or Hub id; DATA is `phantom`, a folder in the NIH release's layout, a table of own images, a
-folder of images or a Hub id. Images are read one batch at a time and no map is kept; stopped and started again with
-the same arguments, it goes on where it was. Needs `pip install 'clarity_hf[report]'`, and `[baselines]` for Grad-CAM.
+folder of images or a Hub id. Images are read one batch at a time and no map is kept; a run that was stopped resumes
+when started again with the same arguments. Needs `pip install 'clarity_hf[report]'`, and `[baselines]` for Grad-CAM.
 The last line is
 
     wrote runs/evaluation/report.html
@@ -21,7 +21,7 @@ from clarity_hf.cli import main as clarity_hf
 
 
 def main() -> int:
-    """Run `clarity-hf evaluate` with the words of this command; returns the exit status."""
+    """Run `clarity-hf evaluate` with the arguments of this command; returns the exit status."""
     return clarity_hf(["evaluate", *sys.argv[1:]])
 
 

@@ -5,7 +5,7 @@
 
 It reads images as examples/evaluate_checkpoint.py does: an image that cannot be read is named and left out, and equal
 `data_hash` in two reports means the same images. Records, which name images, go to a folder beside the report,
-`runs/teacher-report-records`; stopped and started again, it goes on where it was. The last line is
+`runs/teacher-report-records`; a run that was stopped resumes. The last line is
 
     wrote runs/teacher-report/report.json
 """

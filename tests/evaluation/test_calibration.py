@@ -414,7 +414,7 @@ def test_what_has_no_halves_or_no_peaks_is_refused(config, change, options, mess
         cross_fitted(config, [replace(row, **change) for row in many_images()], **options)
 
 
-def test_boxes_are_drawn_from_scores_that_few_normal_images_reach():
+def test_boxes_start_at_scores_that_few_normal_images_reach():
     generator = np.random.default_rng(0)
     scores, present = generator.random((1000, 4)), np.array([0.5, 0.5, 0.5, 0.999])
     found = box_score_thresholds(scores, present, 0.2)

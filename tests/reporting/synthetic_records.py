@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Records of images that never were: scores with some skill, boxes near the annotated ones, all from a seed."""
+"""Synthetic records: scores with some skill, boxes near the annotated ones, all from a seed."""
 
 import numpy as np
 
@@ -28,20 +28,20 @@ def near(rng, box, spread):
 
 
 def annotation(rng, finding, spread):
-    """One annotated box with drawn ones, `spread` pixels off."""
+    """One annotated box with predicted ones, `spread` pixels off."""
     corner = rng.uniform(10, 150, 2)
     box = np.concatenate([corner, corner + rng.uniform(30, 90, 2)])
-    drawn = near(rng, box, spread)[None]
+    predicted = near(rng, box, spread)[None]
     return AnnotationRecord(
         finding=finding,
         boxes=box[None],
-        own=drawn,
+        own=predicted,
         regions=tuple(near(rng, box, spread + 10 * share)[None] for share in MAP_THRESHOLDS),
         mask_ious=rng.uniform(0, 1, len(MAP_THRESHOLDS)),
         hit=bool(rng.random() < 0.7),
-        wang_regions=tuple(drawn for _ in WANG_THRESHOLDS),
-        max_box_ious=np.full((2, len(MAX_BOX_THRESHOLDS)), box_iou(drawn, box[None]).max()),
-        cells=covered_cells(drawn / SIDE) + rng.uniform(0, 0.2, (MAP_CELLS, MAP_CELLS)),
+        wang_regions=tuple(predicted for _ in WANG_THRESHOLDS),
+        max_box_ious=np.full((2, len(MAX_BOX_THRESHOLDS)), box_iou(predicted, box[None]).max()),
+        cells=covered_cells(predicted / SIDE) + rng.uniform(0, 0.2, (MAP_CELLS, MAP_CELLS)),
     )
 
 

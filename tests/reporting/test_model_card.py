@@ -91,7 +91,7 @@ def test_a_rectangular_input_is_stated_height_first(tiny_model, labels, tmp_path
     assert "input 64 × 32." in text
 
 
-def test_with_two_sources_the_targets_evaluations_are_told(tiny_model, labels, tmp_path):
+def test_with_two_sources_the_evaluations_are_those_of_the_target(tiny_model, labels, tmp_path):
     history = [
         {"eval_phantom_loss": 0.1, "eval_phantom_auroc": 0.99, "epoch": 1.0, "step": 10},
         {"eval_nih_loss": 0.4, "eval_nih_auroc": 0.75, "epoch": 1.0, "step": 10},
@@ -102,7 +102,7 @@ def test_with_two_sources_the_targets_evaluations_are_told(tiny_model, labels, t
     assert "validation images of nih" in text
 
 
-def test_what_is_undefined_is_said_and_kept_from_the_metadata(tiny_model, labels, tmp_path):
+def test_undefined_figures_are_named_and_left_out_of_the_metadata(tiny_model, labels, tmp_path):
     metrics = METRICS | {"validation_auroc": float("nan"), "validation_auroc_Hernia": float("nan")}
     del metrics["validation_auroc_Edema"]
     path, text = write(tmp_path, tiny_model, labels, metrics=metrics)

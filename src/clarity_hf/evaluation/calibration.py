@@ -280,7 +280,7 @@ class OverSplits:
 class CrossFitted:
     """How well a calibration holds on unseen images, over random splits of the patients into halves.
 
-    In every split each image is measured once, with what was fitted on the half without its patient. The deviations
+    In every split each image is measured once, with the fit of the half without its patient. The deviations
     are over splits of the same images; they are not confidence intervals.
 
     Attributes:
@@ -446,7 +446,7 @@ def _has_map(normal: Sequence[ImageRecord], count: int) -> np.ndarray:
 
 
 def _on_normal(flagged: np.ndarray, has_map: np.ndarray) -> dict[str, float]:
-    """What one split flags and boxes on the normal images; both arguments `(n, F)` bool."""
+    """Flagged findings and boxes on the normal images in one split; both arguments `(n, F)` bool."""
     boxed = flagged & has_map
     if len(flagged) == 0:
         return dict.fromkeys(("findings_flagged", "boxes_shown", "images_with_boxes"), float("nan"))
@@ -474,7 +474,7 @@ def _score_thresholds(scores: np.ndarray, labels: np.ndarray, rule: str, sensiti
 
 
 def _between_scores(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Each threshold `(F,)` half way to the next lower of the scores `(n, F)`; where there is none it stays."""
+    """Each threshold `(F,)` half way to the next lower of the scores `(n, F)`; the lowest score stays."""
     lower = np.where(scores < thresholds, scores, -np.inf).max(axis=0)
     return np.where(np.isfinite(lower), (thresholds + lower) / 2, thresholds)
 

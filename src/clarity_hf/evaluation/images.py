@@ -92,7 +92,7 @@ class PhantomImages:
 
 
 class RowImages:
-    """Rows of a data set of [`open_source`] as images, with what its columns have.
+    """Rows of a data set of [`open_source`] as images, with the labels, boxes and attributes of its columns.
 
     Args:
         rows: Map-style: `image` undecoded, `labels`, and optionally `patient_id`, `image_id`, `boxes` with
