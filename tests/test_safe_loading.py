@@ -66,7 +66,7 @@ def test_an_index_that_names_pickles_is_refused(vit, tmp_path, opened, decoy):
     folder = pickled(tmp_path / "shards", tmp_path / "pickled")
     if decoy:
         shutil.copy(vit / "model.safetensors", folder / "other.safetensors")
-    with pytest.raises(ValueError, match=r"must name \.safetensors files, got .*\.bin"):
+    with pytest.raises(ValueError, match=r"must name \.safetensors files beside it, got .*\.bin"):
         load_foreign_model(AutoModelForImageClassification, str(folder))
     assert opened == []
 
@@ -80,7 +80,7 @@ def test_an_index_on_the_hub_that_names_pickles_is_refused(tiny_checkpoint, tmp_
     broken = on_the_hub(pickled(tmp_path / "shards", tmp_path / "pickled"), cache, "someone/pickled")
     loaded = ClarityForMultiLabelLocalization.from_pretrained(whole, cache_dir=cache)
     assert loaded.config.findings == model.config.findings
-    with pytest.raises(ValueError, match=r"must name \.safetensors files, got .*\.bin"):
+    with pytest.raises(ValueError, match=r"must name \.safetensors files beside it, got .*\.bin"):
         ClarityForMultiLabelLocalization.from_pretrained(broken, cache_dir=cache)
     assert opened == []
 

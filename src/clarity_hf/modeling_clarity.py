@@ -13,17 +13,15 @@ Symbols: B batch, F findings, D hidden size, h×w patch grid, N = h·w patches, 
 """
 
 import difflib
-import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 from torchvision.ops import StochasticDepth
 from transformers import initialization as init
@@ -48,6 +46,14 @@ from .losses_clarity import (
     orthogonality_loss,
 )
 from .plain_card import replace_draft
+from .safe_loading import (
+    require_finite,
+    require_floating,
+    require_none,
+    require_safetensors,
+    require_safetensors_files,
+    tensor_types,
+)
 
 
 @dataclass
@@ -408,7 +414,7 @@ class ClarityPreTrainedModel(PreTrainedModel):
         kwargs["use_safetensors"] = True
         place = pretrained_model_name_or_path
         if place is not None:
-            _require_safetensors(os.path.join(place, kwargs.get("subfolder") or ""))
+            require_safetensors(os.path.join(place, kwargs.get("subfolder") or ""))
         try:
             loaded = super().from_pretrained(place, *model_args, **kwargs)
         except SafetensorError as error:
@@ -418,9 +424,9 @@ class ClarityPreTrainedModel(PreTrainedModel):
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info`
         missing, misplaced = model.__dict__.pop("_incomplete", ((), ()))
         if not isinstance(loaded, tuple):
-            _require_none(missing, place, "missing", "Fetch the file again, or save the model again.")
-            _require_none(misplaced, place, "too many", "Correct the sizes in config.json.")
-        _require_finite(model, place)
+            require_none(missing, place, "missing", "Fetch the file again, or save the model again.")
+            require_none(misplaced, place, "too many", "Correct the sizes in config.json.")
+        require_finite(model.state_dict(), place)
         return loaded
 
     def _upload_modified_files(self, working_dir: str, repo_id: str, *args: Any, **kwargs: Any) -> Any:
@@ -433,11 +439,12 @@ class ClarityPreTrainedModel(PreTrainedModel):
         model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, *args: Any, **kwargs: Any
     ) -> Any:
         """Read the files that were found, here or on the Hub, where all of them are safetensors."""
-        others = sorted({Path(file).name for file in checkpoint_files or () if Path(file).suffix != ".safetensors"})
-        if others:
-            raise ValueError(f"`model.safetensors.index.json` must name .safetensors files, got {others}. {_CONVERT}")
+        files = [str(file) for file in checkpoint_files or ()]
+        require_safetensors_files(files)
         if not load_config.is_quantized:  # a quantizer has types of its own
-            _require_floating(model, state_dict, checkpoint_files or (), load_config.pretrained_model_name_or_path)
+            types = tensor_types(files if state_dict is None else state_dict)
+            ours = {name: kind for name, kind in types.items() if _is_ours(name, model)}
+            require_floating(ours, load_config.pretrained_model_name_or_path)
         return PreTrainedModel._load_pretrained_model(
             model, state_dict, checkpoint_files, load_config, *args, **kwargs
         )
@@ -478,67 +485,10 @@ class ClarityPreTrainedModel(PreTrainedModel):
             init.normal_(module.weight, mean=0.0, std=module.initial_std)
 
 
-def _require_safetensors(place: str) -> None:
-    """Refuse a local file or folder from which only pickles could be loaded, before anything of it is opened."""
-    folder = Path(place)
-    if folder.is_file() and folder.suffix != ".safetensors":
-        raise OSError(f"`{folder.name}` must be a folder or a .safetensors file, got another file. {_CONVERT}")
-    if not folder.is_dir():
-        return
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        read = json.loads(index.read_text(encoding="utf-8"))
-        shards = read.get("weight_map") if isinstance(read, dict) else None
-        if not isinstance(shards, dict):
-            raise ValueError(f"`{index.name}` must have a `weight_map`, got none. Save the model again.")
-        for shard in sorted({str(name) for name in shards.values()}):
-            if not shard.endswith(".safetensors") or Path(shard).name != shard:
-                raise ValueError(f"`{index.name}` must name .safetensors files beside it, got {shard!r}. {_CONVERT}")
-    if any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-    if pickles:
-        raise FileNotFoundError(f"`{folder}` must hold model.safetensors, got {pickles[0]}, a pickle. {_CONVERT}")
-
-
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-"""Suffixes of weights that are pickles. They can run code."""
-
-_CONVERT = (
-    "Convert it where you trust it: read its tensors with torch.load(file, weights_only=True) and save them with "
-    "safetensors.torch.save_file as model.safetensors."
-)
-
-
 def _is_ours(name: str, model: PreTrainedModel) -> bool:
     """Whether a tensor that the model has no place for belongs to one of its modules; others may lie beside them."""
     parts = name.removeprefix(f"{model.base_model_prefix}.").split(".")
     return parts[0] in model._modules or parts[0] in model.base_model._modules
-
-
-def _require_none(names: Iterable[str], place: Any, what: str, remedy: str) -> None:
-    if names := list(names):
-        shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-        raise ValueError(
-            f"`{place}` must hold the tensors of its config.json, got {len(names)} {what}: {shown}. {remedy}"
-        )
-
-
-def _require_floating(
-    model: PreTrainedModel, state_dict: Mapping[str, torch.Tensor] | None, files: Iterable[str], place: Any
-) -> None:
-    """Refuse integer, boolean and complex tensors: the library would cast them, and their scores mean nothing."""
-    types = {name: str(tensor.dtype) for name, tensor in (state_dict or {}).items()}
-    for file in files if state_dict is None else ():
-        with safe_open(file, framework="pt") as stored:
-            types |= {name: stored.get_slice(name).get_dtype() for name in stored.keys()}  # noqa: SIM118
-    floating = ("F", "BF", "torch.float", "torch.bfloat")
-    wrong = {name: kind for name, kind in types.items() if not kind.startswith(floating) and _is_ours(name, model)}
-    if wrong:
-        name, kind = min(wrong.items())
-        raise ValueError(
-            f"`{place}` must hold floating point tensors, got {len(wrong)} of another type, such as {name} of {kind}. "
-            "Save the model again with `save_pretrained`."
-        )
 
 
 def _check_arguments(kwargs: Mapping[str, Any], *own: str) -> None:
@@ -551,14 +501,6 @@ def _check_arguments(kwargs: Mapping[str, Any], *own: str) -> None:
 
 _ARGUMENTS = {*TransformersKwargs.__annotations__, "return_dict", "use_cache"}
 """What the library's decorators and attention functions read."""
-
-
-@torch.no_grad()
-def _require_finite(model: nn.Module, place: Any) -> None:
-    """Refuse weights with NaN or infinite values: their scores and maps would be no numbers."""
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
-            raise ValueError(f"`{place}` must hold finite weights, got NaN or infinity in {name}. Train it anew.")
 
 
 class ClarityModel(ClarityPreTrainedModel):

@@ -1,16 +1,28 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Load models of other classes, such as teachers, from safetensors only: no pickle is opened and no code is run."""
+"""Checks of checkpoints before and after they are loaded: safetensors only, no pickle is opened, no code is run."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
+import torch
+from safetensors import safe_open
 from transformers.utils.hub import cached_file
 
 INDEX = "model.safetensors.index.json"
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+"""Suffixes of weights that are pickles, which can run code."""
+
+_CONVERT = (
+    "Convert it where you trust it: read its tensors with torch.load(file, weights_only=True) and save them with "
+    "safetensors.torch.save_file as model.safetensors."
+)
 
 
 def load_foreign_model(loader: Any, name_or_path: str, **kwargs: Any) -> Any:
@@ -27,22 +39,27 @@ def load_foreign_model(loader: Any, name_or_path: str, **kwargs: Any) -> Any:
         ValueError: The config of timm's wrapper names files or other sources of weights, an index names files other
             than safetensors, or tensors are missing.
     """
+    from transformers import AutoConfig  # slow to import, and only models of other classes need it
+
     config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
     if config.model_type == "timm_wrapper":
         require_plain_timm(config)
     for index in {INDEX, str(getattr(config, "transformers_weights", INDEX))}:
         if index.endswith(".index.json"):
-            _require_safetensors_shards(name_or_path, index)
+            path = cached_file(
+                name_or_path,
+                index,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
+            if path is not None:
+                _require_safetensors_shards(path)
     given = {"use_safetensors": True, "trust_remote_code": False} | kwargs | {"output_loading_info": True}
     model, info = loader.from_pretrained(name_or_path, **given)
     if kwargs.get("output_loading_info"):
         return model, info
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ValueError(
-            f"`{name_or_path}` must hold all tensors of its config.json, got {len(missing)} missing: "
-            f"{', '.join(missing[:20])}. Download it again, or train the missing head first."
-        )
+    remedy = "Download it again, or train the missing head first."
+    require_none(sorted(info["missing_keys"]), name_or_path, "missing", remedy)
     return model
 
 
@@ -63,24 +80,105 @@ def require_plain_timm(config: Any) -> None:
         raise ValueError(f"`model_args` must only set sizes and shapes, got {named}. Remove them from config.json.")
 
 
-def _require_safetensors_shards(name_or_path: str, index: str) -> None:
-    """Refuse an index, in a folder or on the Hub, that names shards other than safetensors."""
-    path = cached_file(
-        name_or_path,
-        index,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    if path is None:
+def require_safetensors(place: str) -> None:
+    """Refuse a local file or folder without safetensors before anything in it is opened; other names pass.
+
+    Raises:
+        FileNotFoundError: `place` is a folder that only has pickles.
+        OSError: `place` is a file that is not safetensors.
+        ValueError: An index of shards has no `weight_map` or names anything but safetensors files beside it.
+    """
+    folder = Path(place)
+    if folder.is_file() and folder.suffix != ".safetensors":
+        raise OSError(f"`{folder.name}` must be a folder or a .safetensors file, got another file. {_CONVERT}")
+    if not folder.is_dir():
         return
-    with open(path, encoding="utf-8") as file:
-        read = json.load(file)
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        _require_safetensors_shards(index)
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if pickles:
+        raise FileNotFoundError(f"`{folder}` must hold model.safetensors, got {pickles[0]}, a pickle. {_CONVERT}")
+
+
+def _require_safetensors_shards(index: str | os.PathLike) -> None:
+    read = json.loads(Path(index).read_text(encoding="utf-8"))
     shards = read.get("weight_map") if isinstance(read, dict) else None
+    name = Path(index).name
     if not isinstance(shards, dict):
-        raise ValueError(f"`{index}` must have a `weight_map`, got none in {name_or_path}. Save the model again.")
-    others = sorted({str(shard) for shard in shards.values() if not str(shard).endswith(".safetensors")})
+        raise ValueError(f"`{name}` must have a `weight_map`, got none. Save the model again.")
+    for shard in sorted({str(shard) for shard in shards.values()}):
+        if not shard.endswith(".safetensors") or Path(shard).name != shard:
+            raise ValueError(f"`{name}` must name .safetensors files beside it, got {shard!r}. {_CONVERT}")
+
+
+def require_safetensors_files(files: Iterable[str]) -> None:
+    """Refuse files of weights, found in a folder or on the Hub, that are not safetensors.
+
+    Raises:
+        ValueError: There is one.
+    """
+    others = sorted({Path(file).name for file in files if Path(file).suffix != ".safetensors"})
     if others:
+        raise ValueError(f"`{INDEX}` must name .safetensors files beside it, got {others}. {_CONVERT}")
+
+
+def tensor_types(tensors: Mapping[str, torch.Tensor] | Iterable[str]) -> dict[str, str]:
+    """The type of each tensor by name, of a state dict or of safetensors files, of which only headers are read."""
+    if isinstance(tensors, Mapping):
+        return {name: str(tensor.dtype) for name, tensor in tensors.items()}
+    types: dict[str, str] = {}
+    for file in tensors:
+        with safe_open(file, framework="pt") as stored:
+            types |= {name: stored.get_slice(name).get_dtype() for name in stored.keys()}  # noqa: SIM118
+    return types
+
+
+def require_floating(types: Mapping[str, str], place: Any) -> None:
+    """Refuse integer, boolean and complex tensors: the library would cast them to meaningless weights.
+
+    Args:
+        types: As from [`tensor_types`].
+        place: Name of the checkpoint, for the message.
+
+    Raises:
+        ValueError: A tensor has no floating-point type.
+    """
+    floating = ("F", "BF", "torch.float", "torch.bfloat")
+    wrong = {name: kind for name, kind in types.items() if not kind.startswith(floating)}
+    if wrong:
+        name, kind = min(wrong.items())
         raise ValueError(
-            f"`{index}` must name .safetensors files, got {others} in {name_or_path}. Pickles can run code and are "
-            "not read: convert them where you trust them."
+            f"`{place}` must hold floating point tensors, got {len(wrong)} of another type, such as {name} of {kind}. "
+            "Save the model again with `save_pretrained`."
+        )
+
+
+@torch.no_grad()
+def require_finite(tensors: Mapping[str, torch.Tensor], place: Any) -> None:
+    """Refuse weights with NaN or infinite values, which give no usable scores or maps.
+
+    Args:
+        tensors: State dict; tensors on the meta device are not looked at.
+        place: Name of the checkpoint, for the message.
+
+    Raises:
+        ValueError: A value is not finite.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
+            raise ValueError(f"`{place}` must hold finite weights, got NaN or infinity in {name}. Train it again.")
+
+
+def require_none(names: Iterable[str], place: Any, what: str, remedy: str) -> None:
+    """Refuse a checkpoint with tensors that are `what`, such as "missing", named in the message.
+
+    Raises:
+        ValueError: `names` is not empty.
+    """
+    if names := list(names):
+        shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+        raise ValueError(
+            f"`{place}` must hold the tensors of its config.json, got {len(names)} {what}: {shown}. {remedy}"
         )

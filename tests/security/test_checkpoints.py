@@ -437,7 +437,7 @@ def test_a_teacher_without_its_head_is_refused(folder):
     OTHER_READERS["teacher"](folder)
     resave(folder, lambda name, tensor: None if name == "classifier.weight" else tensor)
     for reader in ("teacher", "Grad-CAM"):
-        with pytest.raises(ValueError, match=r"must hold all tensors of .*, got 1 missing: classifier.weight"):
+        with pytest.raises(ValueError, match=r"must hold the tensors of .*, got 1 missing: classifier.weight"):
             OTHER_READERS[reader](folder)
 
 

@@ -22,8 +22,8 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils.hub import cached_file
 
 from clarity_hf.configuration_clarity import ClarityConfig
-from clarity_hf.modeling_clarity import PICKLES, ClarityForMultiLabelLocalization
-from clarity_hf.safe_loading import load_foreign_model, require_plain_timm
+from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+from clarity_hf.safe_loading import PICKLES, load_foreign_model, require_plain_timm
 
 VIT_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "vit_mae", "vit_msn")
 """`model_type` of the transformers models whose blocks are those of ClarityModel, LayerScale aside."""
