@@ -360,7 +360,7 @@ def test_a_modality_table_comes_before_the_window(truth):
     np.testing.assert_allclose(read_dicom(image).pixels, 255 * truth, atol=0.3)
 
 
-def test_high_bits_and_overlays_in_the_low_ones_are_told_apart(truth):
+def test_high_bits_and_overlays_in_the_low_ones_are_distinguished(truth):
     stored = (np.rint(truth * 4095).astype(int) << 4) | 9
     np.testing.assert_allclose(read_dicom(with_pixels(stored, HighBit=15)).pixels, 255 * truth, atol=0.1)
 

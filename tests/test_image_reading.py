@@ -567,7 +567,7 @@ def test_reading_what_was_read_changes_nothing(high):
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF", "BMP"])
 def test_bytes_and_paths_give_the_same_image(tmp_path, image_format):
     content = encoded(Image.fromarray(ramp()), image_format)
-    path = tmp_path / "image.any"  # the format is told by content
+    path = tmp_path / "image.any"  # the format is recognised by content
     path.write_bytes(content)
     for source in (content, path, str(path)):
         np.testing.assert_array_equal(read_image(source), ramp())

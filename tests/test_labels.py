@@ -32,7 +32,7 @@ def test_the_boxed_findings_are_the_first_eight():
 
 
 @pytest.mark.parametrize(("given", "used"), [*ALIASES.items(), (" Mass ", "Mass"), ("Hernia", "Hernia")])
-def test_other_spellings_are_mended(given, used):
+def test_other_spellings_are_normalised(given, used):
     assert canonical_finding(given) == used
 
 
@@ -68,7 +68,7 @@ def test_an_unknown_label_is_refused_rather_than_dropped():
         encode_findings(["Mass", "Fracture"])
 
 
-def test_a_name_that_is_known_as_it_is_is_not_mended():
+def test_a_known_name_is_not_changed():
     assert canonical_finding("Pleural Effusion", ["Pleural Effusion", "Edema"]) == "Pleural Effusion"
     assert canonical_finding("Pleural Effusion") == "Effusion"
 

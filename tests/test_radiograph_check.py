@@ -59,7 +59,7 @@ def passing(images):
 
 def test_phantoms_pass_whatever_their_size_exposure_and_side(phantoms):
     assert passing(phantoms) >= 19
-    assert passing(image[:, ::-1] for image in phantoms) >= 19  # mirrored images are not told
+    assert passing(image[:, ::-1] for image in phantoms) >= 19  # mirrored images pass
     assert passing(image // 2 + 60 for image in phantoms) >= 19
     assert passing(np.kron(image, np.ones((3, 3), np.uint8)) for image in phantoms) >= 19
 
@@ -322,12 +322,12 @@ def test_weights_of_another_hash_are_an_error_that_says_what_to_do(unread, monke
     path = tmp_path / "radiograph_check.safetensors"
     path.write_bytes(broken(how))
     monkeypatch.setattr(radiograph_check, "WEIGHTS", path)
-    told = (
+    words = (
         r"^`radiograph_check\.safetensors` must be the file that clarity_hf was packaged with, got SHA-256 "
         r"[0-9a-f]{8}…, not [0-9a-f]{8}…\. Reinstall clarity_hf\.$"
     )
     for check in (lambda: check_radiograph(np.eye(20)), lambda: check_mode("warn")):
-        with pytest.raises(OSError, match=told):
+        with pytest.raises(OSError, match=words):
             check()
     check_mode("off")
 
@@ -362,8 +362,8 @@ def test_a_copy_of_the_file_without_the_weights_can_be_imported_and_knows_only_o
         spec.loader.exec_module(module)
         assert not module.is_available()
         module.check_mode("off")
-        told = r"must be 'off' without radiograph_check\.safetensors next to the code"
-        with pytest.raises(ValueError, match=told):
+        words = r"must be 'off' without radiograph_check\.safetensors next to the code"
+        with pytest.raises(ValueError, match=words):
             module.check_mode("warn")
         with pytest.raises(FileNotFoundError, match="Run pip install clarity_hf"):
             module.check_radiograph(np.eye(20))
@@ -379,7 +379,7 @@ def test_other_modes_are_refused():
 # The page
 
 
-def test_the_python_of_its_page_runs_and_says_what_stands_beside_it():
+def test_the_python_of_its_page_runs_and_gives_the_commented_results():
     page = (Path(__file__).parents[1] / "docs" / "radiograph-check.md").read_text(encoding="utf-8")
     names = {}
     with warnings.catch_warnings():
@@ -392,7 +392,7 @@ def test_the_python_of_its_page_runs_and_says_what_stands_beside_it():
     assert len(names["findings"]) == 14
 
 
-def test_the_page_tells_of_every_kind_and_mode():
+def test_the_page_names_every_kind_and_mode():
     page = (Path(__file__).parents[1] / "docs" / "radiograph-check.md").read_text(encoding="utf-8")
     assert all(f"`{kind}`" in page for kind in (*KINDS, "exposure"))
     assert all(f'`"{mode}"`' in page for mode in MODES)

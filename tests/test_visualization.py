@@ -58,7 +58,7 @@ def test_the_picture_has_the_images_proportions_and_at_least_512_pixels(shape, s
 
 
 @pytest.mark.parametrize("shape", [(512, 512), (1024, 600), (256, 128)])
-def test_a_box_lies_where_it_is_told(shape):
+def test_a_box_is_drawn_at_its_coordinates(shape):
     height, width = shape
     scale = max(1.0, 512 / min(shape))
     box = (width * 0.25, height * 0.5, width * 0.75, height * 0.75)
@@ -377,7 +377,7 @@ def test_the_same_result_gives_the_same_picture():
         ({"vmax": 0}, "`vmax` must be"),
         ({"levels": (0.5, 1)}, "`levels` must be"),
         ({"heat_of": ["Mass", "Edema"]}, "one label for a wash"),
-        ({"max_findings": 0}, "`max_findings` must be at least 1, got 0. Take None"),
+        ({"max_findings": 0}, "`max_findings` must be at least 1, got 0. Use None"),
     ],
 )
 def test_drawing_out_of_range_is_refused(options, message):

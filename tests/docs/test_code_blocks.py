@@ -575,7 +575,7 @@ def given(what):
 # The checks themselves -----------------------------------------------------------------------------------------------
 
 
-def test_blocks_are_told_apart():
+def test_kinds_of_blocks_are_distinguished():
     text = "```python\nx = 1\n```\n\n"
     text += "text\n\n    make test   # a word\n    python a.py \\\n        --b\n\n```yaml\na: 1\n```\n"
     text += "\n- a list\n\n  ```\n  clarity-hf demo\n  ```\n\ntext\n\n    a,b,c\n    1,,3\n\ntext\n"

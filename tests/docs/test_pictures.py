@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The page `docs/pictures.md`: its code runs, and its picture is there and can be drawn anew."""
+"""The page `docs/pictures.md`: its code runs, and its picture is there and can be redrawn."""
 
 import importlib.util
 import re
@@ -35,7 +35,7 @@ def test_every_picture_that_it_shows_is_there():
     assert (DOCS / shown[0]).is_file()
 
 
-def test_its_picture_and_its_figures_can_be_made_anew(tmp_path, capsys, monkeypatch):
+def test_its_picture_and_its_figures_can_be_reproduced(tmp_path, capsys, monkeypatch):
     spec = importlib.util.spec_from_file_location("draw_pictures", DOCS / "images" / "draw_pictures.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)

@@ -404,7 +404,7 @@ def test_what_the_radiograph_check_says_stands_in_dicom_results(pipeline, tmp_pa
     written = {path.name: pydicom.dcmread(path).to_json() for path in (tmp_path / "warned" / "dicom").iterdir()}
     assert len(written) == 4
     for name, text in written.items():
-        assert "this looks like a radiograph with dark bones" in text, name
+        assert "Check: looks like a radiograph with dark bones" in text, name
     summary = predict_images(pipeline, found, tmp_path / "refused", outputs=["dicom"], radiograph_check="refuse")
     assert (summary.predicted, summary.failed) == (0, 1)
     (report,) = (tmp_path / "refused" / "dicom").iterdir()

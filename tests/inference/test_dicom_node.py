@@ -253,7 +253,7 @@ def test_two_nodes_do_not_share_a_queue(start):
         start(Shelf())
 
 
-def test_health_and_counters_are_told_to_this_machine(start):
+def test_health_and_counters_are_served_to_this_machine(start):
     port = orthanc.free_port()
     node = start(Shelf(), http_port=port)
     send(node.port, radiograph(1))
@@ -452,7 +452,7 @@ def each_once(found):
 
 
 @needs_orthanc
-def test_a_killed_node_goes_on_and_every_result_is_stored_once(tmp_path, tiny_checkpoint):
+def test_a_killed_node_resumes_and_every_result_is_stored_once(tmp_path, tiny_checkpoint):
     assert each_once(store_all_while_killed(tmp_path, tiny_checkpoint, studies=4, kills=1))
 
 

@@ -272,7 +272,7 @@ def test_the_header_is_left_as_it_is(image, pixels):
     assert image == before
 
 
-def test_a_header_that_validators_or_highdicom_would_refuse_is_mended_but_the_patient_is_copied(image, pixels):
+def test_a_header_that_validators_or_highdicom_would_refuse_is_corrected_but_the_patient_is_copied(image, pixels):
     image.PixelSpacing = [0, 0]
     image.FrameOfReferenceUID = "2.25.7"
     del image.PatientOrientation, image.StudyID, image.ReferringPhysicianName, image.AccessionNumber

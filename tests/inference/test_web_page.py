@@ -117,7 +117,7 @@ def test_the_record_repeats_the_warning(pipeline):
     assert "is rotated, upside down" in records[1]["warning"]
 
 
-def test_calibration_is_told_from_the_config(pipeline, image):
+def test_calibration_is_read_from_the_config(pipeline, image):
     localized = web_page.localize_image(pipeline, image)
     assert not web_page.image_record(pipeline, localized, "tiny")["calibrated"]
     pipeline.model.config.score_slopes = [1.0] * 13 + [0.9]
@@ -562,7 +562,7 @@ def test_an_image_of_an_address_is_not_fetched(served):
     assert "not fetched from an address" in done
 
 
-def test_a_full_queue_turns_away_and_goes_on(served):
+def test_a_full_queue_rejects_uploads_and_keeps_working(served):
     body = upload_event(served, "http://127.0.0.1:9/image.png", "flood")
     refused = None
     deadline = time.monotonic() + 20
@@ -576,7 +576,7 @@ def test_a_full_queue_turns_away_and_goes_on(served):
     assert "Queue is full" in refused.read().decode()
 
 
-def test_who_is_turned_away_is_told(browser_page):
+def test_a_rejected_user_sees_a_message(browser_page):
     browser_page.route(
         "**/queue/join*", lambda route: route.fulfill(status=503, json={"detail": "Queue is full. Max size is 1."})
     )

@@ -207,7 +207,7 @@ def doubt_about(reason: str) -> str:
     Args:
         reason: `reason` of its [`RadiographVerdict`].
     """
-    return f"Check: this looks like {reason}, not like a frontal chest radiograph"
+    return f"Check: looks like {reason}, not like a frontal chest radiograph"
 
 
 def header_of(path: str | os.PathLike) -> Dataset | None:

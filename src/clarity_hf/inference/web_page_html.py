@@ -134,7 +134,7 @@ def findings_table(
     note = "" if score_name == "Probability" else f'<p class="ch-small">{UNCALIBRATED}</p>'
     payload = base64.b64encode((json.dumps(record, indent=2, allow_nan=False) + "\n").encode()).decode()
     return (
-        f'<p class="ch-told">{count} threshold. Choose one to see its map.</p><table class="ch-findings"><thead><tr>'
+        f'<p class="ch-count">{count} threshold. Choose one to see its map.</p><table class="ch-findings"><thead><tr>'
         f'<th scope="col">Finding</th><th scope="col">{escape(score_name)}, threshold as a line</th>'
         '<th scope="col" class="ch-number">Value</th><th scope="col" class="ch-number">Threshold</th>'
         '<th scope="col">Present</th></tr></thead><tbody>'
@@ -215,7 +215,7 @@ STYLE = """
   background: #fef3c7; color: #451a03; }
 .ch-header .ch-notice strong { color: inherit; }
 .ch-small { font-size: 13px; color: var(--body-text-color-subdued); margin: 6px 0 !important; }
-.ch-told { font-size: 14px; margin: 0 0 6px !important; }
+.ch-count { font-size: 14px; margin: 0 0 6px !important; }
 .ch-samples { display: grid; grid-template-columns: repeat(4, 1fr); gap: 8px; }
 .ch-samples button { margin: 0 !important; display: flex; flex-direction: column; padding: 0; cursor: pointer;
   border: 1px solid var(--border-color-primary); border-radius: 6px; overflow: hidden;
