@@ -11,7 +11,7 @@ Expected at the end of the output, where `pipeline("chest-xray-localization", mo
     Findings: 2 kept (Cardiomegaly, Effusion); 1 new (Opacity); 12 dropped (...)
     saved runs/finetuned: validation AUROC 0.... (... images)
 
-A model card lies beside it, so that `examples/publish.py` takes the folder as it is.
+A model card lies beside it, so that `clarity-hf publish` takes the folder as it is.
 """
 
 import argparse

@@ -59,7 +59,7 @@ def test_old_options_are_taken_with_a_warning(old, new, value):
         assert current_options([f"--{hyphens[0]}=7"]) == [f"--{hyphens[1]}=7"]
 
 
-def test_words_that_are_no_old_options_stay(recwarn):
+def test_words_that_are_not_old_options_are_unchanged(recwarn):
     words = ["evaluate", "films", "--images", "7", "--", "film_cache"]
     assert current_options(words) == words
     assert not recwarn

@@ -14,7 +14,7 @@ from huggingface_hub.utils import filter_repo_objects
 from transformers import Trainer, TrainingArguments, pipeline
 
 from clarity_hf import ClarityImageProcessor
-from clarity_hf.export.publishing import card_problems
+from clarity_hf.export.publication_checks import card_problems
 from clarity_hf.plain_card import plain_card, replace_draft
 from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments
 

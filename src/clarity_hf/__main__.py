@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""`python -m clarity_hf`, and what `accelerate launch -m clarity_hf` starts: the command line."""
+"""The command line as `python -m clarity_hf` and under `accelerate launch -m clarity_hf`."""
 
 import sys
 

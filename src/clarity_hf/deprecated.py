@@ -1,9 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Old spellings that keep working for one release, with a `DeprecationWarning` that gives the new one.
+"""Old spellings that work for one more release, with a `DeprecationWarning` that gives the new one.
 
-A room whose names have moved ends its `__init__.py` (or a module its file) with `__getattr__ = old_names(__name__)`.
-Add a renamed public name to [`NAMES`], a moved module to [`MODULES`], and a renamed option of a command, or key of a
-training's configuration file, to [`OPTIONS`].
+A package or module whose names have moved ends with `__getattr__ = old_names(__name__)`. Add a renamed public name to
+[`NAMES`], a moved module to [`MODULES`], and a renamed option of a command, or key of a training configuration file,
+to [`OPTIONS`].
 """
 
 import importlib
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def _moved(old: str, new: str, names: str) -> dict[str, str]:
-    """Names that kept their spelling, by full name."""
+    """Full old and new names of moved names whose last part is unchanged."""
     return {f"{old}.{name}": f"{new}.{name}" for name in names.split()}
 
 
@@ -47,7 +47,7 @@ MODULES: dict[str, str] = {
     "training.teacher": "teacher",
     "training.whole_files": "files",
 }
-"""Modules by old name, below the package; a name that is looked for there is taken from the new module."""
+"""New modules by old name, both relative to the package; names are looked up in the new module."""
 
 NAMES: dict[str, str] = {
     "DicomFilm": "dicom_reading.DicomImage",
@@ -90,7 +90,7 @@ NAMES: dict[str, str] = {
     "recipes.TeacherRecipe": "training.train_teacher.TeacherRecipe",
     "recipes.train_teacher": "training.train_teacher.train_teacher",
 }
-"""Public names by old spelling, both below the package."""
+"""New public names by old name, both relative to the package."""
 
 OPTIONS: dict[str, str] = {
     "film_cache": "image_cache",
@@ -98,22 +98,22 @@ OPTIONS: dict[str, str] = {
     "films": "images",
     "sanity_films": "sanity_images",
 }
-"""Options of commands, and keys of a training's configuration file, without hyphens."""
+"""New options of commands, and keys of training configuration files, by old name, with underscores."""
 
 
 def old_names(module: str) -> Callable[[str], Any]:
-    """The `__getattr__` of a module some of whose names, or modules inside, have moved.
+    """The `__getattr__` of a module with moved names or submodules.
 
-    Modules inside that are gone can be imported afterwards, and give the names of those that replace them.
+    Submodules that no longer exist can then be imported, and give the names of the modules that replace them.
 
     Args:
-        module: Its `__name__`; it may be gone itself.
+        module: `__name__` of the module, which may itself have moved.
     """
     package, _, place = module.partition(".")
     for old in MODULES:
         if place and old.startswith(f"{place}.") and f"{package}.{old}" not in sys.modules:
             gone: Any = ModuleType(f"{package}.{old}")
-            gone.__path__ = []  # it may hold gone modules itself
+            gone.__path__ = []  # it may contain moved modules
             gone.__getattr__ = _getattr_of(package, old)
             sys.modules[gone.__name__] = gone
     return _getattr_of(package, place)
@@ -126,7 +126,7 @@ def _getattr_of(package: str, place: str) -> Callable[[str], Any]:
         new = NAMES.get(old) or NAMES.get(f"{now}.{name}") or (f"{now}.{name}" if now != place else None)
         if new is None or name.startswith("__"):
             raise AttributeError(f"module '{package}.{place}' has no attribute {name!r}".replace(".'", "'"))
-        if f"{package}.{old}" in sys.modules:  # a gone module, by attribute
+        if f"{package}.{old}" in sys.modules:  # a moved module, accessed as an attribute
             return sys.modules[f"{package}.{old}"]
         target, _, attribute = new.rpartition(".")
         value = getattr(importlib.import_module(f"{package}.{target}"), attribute)
@@ -141,10 +141,10 @@ def _getattr_of(package: str, place: str) -> Callable[[str], Any]:
 
 
 def current_options(words: Sequence[str]) -> list[str]:
-    """Words of a command line with old options in their new spelling; each is warned of.
+    """Replace old options by new ones, with a warning for each.
 
     Args:
-        words: Options are spelled with hyphens or underscores, their values behind `=` or as the next word.
+        words: Arguments of a command; options with hyphens or underscores, values after `=` or as the next word.
 
     Example:
         >>> current_options(["train.yaml", "--image_cache", "cache"])

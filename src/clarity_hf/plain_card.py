@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The model card of a folder or repository of which nothing is known but what is in it."""
+"""A minimal model card for a folder or repository whose training and data are not recorded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DRAFTS = (
     "This is the model card of a 🤗 transformers model that has been pushed on the Hub.",
     "This model card has been generated automatically according to the information the Trainer had access to.",
 )
-"""Sentences of the cards that the library writes by itself, which do not say how such a model is loaded."""
+"""Sentences in the cards that transformers writes, which do not say how to load the model."""
 
 TEMPLATE = """---
 library_name: transformers
@@ -44,14 +44,14 @@ What it was trained and measured on, and the licence of its weights, are not rec
 
 
 def plain_card(name: str, findings: Sequence[str] = ()) -> str:
-    """A card with valid metadata that says how the model is loaded, and claims nothing.
+    """A card with valid metadata that says how to load the model, and makes no other claims.
 
     Args:
         name: Hub id, or name of a folder.
-        findings: Of the model, in the order of its logits, where they are known.
+        findings: Findings of the model in the order of its logits, if known.
 
     Returns:
-        The whole card.
+        Text of the card.
     """
     listed = f"\n\nFindings, in the order of the logits: {', '.join(findings)}." if findings else ""
     place = name if "/" in name else "FOLDER_OR_HUB_ID"
@@ -59,7 +59,7 @@ def plain_card(name: str, findings: Sequence[str] = ()) -> str:
 
 
 def replace_draft(folder: str | os.PathLike, name: str, findings: Sequence[str] = ()) -> None:
-    """Write the plain card where a folder has no card, or only a draft of the library.
+    """Write the plain card if a folder has no card, or only one that transformers drafted.
 
     Args:
         folder: With or without a `README.md`.

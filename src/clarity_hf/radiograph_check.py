@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Check that an image is a whole, upright frontal chest radiograph with bright bones, as the model expects.
 
-A small convolutional network (36,000 weights, input 64 × 64) fitted by `examples/fit_radiograph_check.py`. It guards
+A small convolutional network (36,000 weights, input 64 × 64) fitted by `benchmarks/fit_radiograph_check.py`. It guards
 against the wrong file and does not judge quality; `docs/radiograph-check.md` has its error rates. The network does not
 see exposure, so nearly black, nearly white and flat images are detected by their grey levels ([`is_badly_exposed`]).
 
@@ -26,7 +26,7 @@ WEIGHTS = Path(__file__).with_name("radiograph_check.safetensors")
 """The fitted weights; the file's metadata contain the threshold."""
 
 SHA256 = "3fdb4f26d6cfdfc8d8f8701809af544be44d7be71e2b6482f8d62f29e3c279b4"
-"""Hash of that file, printed by `examples/fit_radiograph_check.py`. Weights with a different hash are refused."""
+"""Hash of that file, printed by `benchmarks/fit_radiograph_check.py`. Weights with a different hash are refused."""
 
 SIDE = 64
 """Side of the network's square input, in pixels."""
@@ -296,7 +296,7 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], float]:
     """Read the network's weights and the threshold from a file without verifying its hash.
 
     Args:
-        path: Safetensors file written by `examples/fit_radiograph_check.py`.
+        path: Safetensors file written by `benchmarks/fit_radiograph_check.py`.
 
     Returns:
         Weights for [`classify`], and the probability in [0, 1] from which an image passes.
@@ -313,7 +313,7 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], float]:
     except (SafetensorError, KeyError, TypeError) as error:
         raise OSError(
             f"`path` must be weights of this check, got {path.name}: {error}. Fit them with "
-            "examples/fit_radiograph_check.py."
+            "benchmarks/fit_radiograph_check.py."
         ) from error
 
 

@@ -43,7 +43,7 @@ def test_all_done_is_0_some_failed_is_3_and_none_is_1(call, tmp_path, capsys):
     assert call("--output-dir", "other") == 1
 
 
-def test_a_folder_that_cannot_be_listed_is_told_and_is_3(call, tmp_path, monkeypatch, capsys):
+def test_a_folder_that_cannot_be_listed_is_reported_with_status_3(call, tmp_path, monkeypatch, capsys):
     closed = tmp_path / "images" / "closed\x1b[2J"
     closed.mkdir()
     scan = os.scandir
@@ -55,18 +55,18 @@ def test_a_folder_that_cannot_be_listed_is_told_and_is_3(call, tmp_path, monkeyp
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert call("-r", "--output-dir", "out") == 3
-    told = capsys.readouterr().err
-    assert "warning: images may be missing: images/closed\\x1b[2J cannot be listed (Permission denied)" in told
+    reported = capsys.readouterr().err
+    assert "warning: images may be missing: images/closed\\x1b[2J cannot be listed (Permission denied)" in reported
     assert len(predicted(tmp_path / "out")) == 3
 
 
-def test_folders_inside_are_told_where_they_are_not_looked_into(call, tmp_path, capsys):
+def test_subfolders_that_are_not_searched_are_reported(call, tmp_path, capsys):
     (tmp_path / "images" / "more").mkdir()
     assert call() == 0
-    assert "not searched: 1 folders inside (-r searches them)" in capsys.readouterr().err
+    assert "not searched: 1 subfolders (use -r)" in capsys.readouterr().err
 
 
-def test_too_little_memory_is_1_and_told(call, monkeypatch, capsys):
+def test_too_little_memory_is_reported_with_status_1(call, monkeypatch, capsys):
     def large(*_, **__):
         raise MemoryError
 
@@ -77,7 +77,7 @@ def test_too_little_memory_is_1_and_told(call, monkeypatch, capsys):
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("lost", [False, True])
-def test_a_signal_says_what_is_done_and_how_to_go_on(call, tmp_path, monkeypatch, capsys, number, status, lost):
+def test_a_signal_reports_progress_and_how_to_resume(call, tmp_path, monkeypatch, capsys, number, status, lost):
     whole, batches = ChestXrayLocalizationPipeline.forward, []
 
     def forward(self, *arguments):
@@ -94,10 +94,10 @@ def test_a_signal_says_what_is_done_and_how_to_go_on(call, tmp_path, monkeypatch
     before = signal.getsignal(number)
     assert call("--output-dir", "out", "--batch-size", "1") == status
     done = 2 if lost else 1
-    told = (
+    message = (
         f"stopped by {number.name}: {done} of 3 images are done, 0 of them failed, and are in out/findings.jsonl. "
     )
-    assert told + f"Start the same command again to predict the other {3 - done}." in capsys.readouterr().err
+    assert message + f"Start the same command again to predict the other {3 - done}." in capsys.readouterr().err
     assert signal.getsignal(number) == before
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
@@ -112,7 +112,7 @@ def test_a_signal_before_the_first_image_says_so(call, monkeypatch, capsys):
     assert "stopped by SIGTERM before the first image. Start the same command again." in capsys.readouterr().err
 
 
-def test_processes_are_told_by_the_environment(call, tmp_path, monkeypatch):
+def test_processes_are_numbered_by_the_environment(call, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in "01":
         monkeypatch.setenv("RANK", rank)
@@ -144,7 +144,7 @@ def test_accelerate_launch_starts_predict(call, tiny_checkpoint, tmp_path):
     assert predicted(tmp_path / "predictions") == ["0.png", "1.png", "2.png"]
 
 
-def test_a_report_has_the_command_that_makes_it_again_and_no_folder(tiny_checkpoint, tmp_path, capsys):
+def test_a_report_has_the_command_that_reproduces_it_without_folders(tiny_checkpoint, tmp_path, capsys):
     folder = tmp_path / "report"
     options = ["--images", "4", "--repeats", "10", "--min-positives", "1", "--no-cases", "--device", "cpu"]
     assert main(["evaluate", str(tiny_checkpoint), "phantom", *options, "--output-dir", str(folder)]) == 0
@@ -175,7 +175,7 @@ def test_a_table_of_images_is_named_without_its_folder(tiny_checkpoint, image, t
     assert "someone" not in text
 
 
-def test_a_calibration_prints_what_it_is_worth_on_other_images(tiny_checkpoint, tmp_path, capsys):
+def test_a_calibration_prints_how_well_it_works_on_unseen_images(tiny_checkpoint, tmp_path, capsys):
     folder = tmp_path / "calibrated"
     words = [str(tiny_checkpoint), "phantom", "--images", "24", "--output-dir", str(folder), "--device", "cpu"]
     assert main(["calibrate", *words]) == 0

@@ -59,12 +59,12 @@ def test_the_words_of_a_command_are_its_arguments_and_what_differs_from_the_defa
     assert context_of(*words).params == context_of(*given).params
 
 
-def test_predict_warns_of_what_looks_wrong_or_refuses_it(tiny_checkpoint, tmp_path, capsys):
+def test_predict_warns_of_images_that_are_not_radiographs_or_refuses_them(tiny_checkpoint, tmp_path, capsys):
     noise = np.random.default_rng(0).integers(0, 256, (100, 128)).astype(np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     words = ["predict", str(tmp_path / "noise.png"), "--model", str(tiny_checkpoint), "--device", "cpu"]
     assert main([*words, "--output-dir", str(tmp_path / "warned")]) == 0
-    warning = "warning: 1 of the images predicted now do not look like a frontal chest radiograph"
+    warning = "warning: 1 of these images do not look like a frontal chest radiograph"
     assert warning in capsys.readouterr().err
     assert main([*words, "--output-dir", str(tmp_path / "refused"), "--radiograph-check", "refuse"]) == 1
     assert "noise.png: `noise.png` does not look like a frontal" in capsys.readouterr().err
@@ -74,7 +74,7 @@ def test_predict_warns_of_what_looks_wrong_or_refuses_it(tiny_checkpoint, tmp_pa
     assert "`radiograph_check` must be one of warn, refuse, off, got 'maybe'" in capsys.readouterr().err
 
 
-def test_a_name_that_is_no_model_is_answered_with_those_that_are(image, tmp_path, capsys):
+def test_an_unknown_model_name_is_refused_with_the_known_ones(image, tmp_path, capsys):
     Image.fromarray(image).save(tmp_path / "image.png")
     words = ["predict", str(tmp_path / "image.png"), "--model", "nosuch", "--output-dir", str(tmp_path / "out")]
     assert main(words) == 1

@@ -11,13 +11,13 @@ pytest.importorskip("pynetdicom")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "`--destination` or `--stow` must be given, but not both, got none"),
-        (["--destination", "A@b:1", "--stow", "http://b"], "but not both, got both"),
+        ([], "Pass either --destination or --stow, got neither"),
+        (["--destination", "A@b:1", "--stow", "http://b"], "got both"),
         (["--destination", "nowhere"], "`destination` must be TITLE@HOST:PORT, got 'nowhere'"),
         (["--destination", "A@b:1", "--host", "0.0.0.0"], "`titles` or `addresses` must be given"),
         (["--destination", "A@b:1", "--radiograph-check", "no"], "`radiograph_check` must be one of"),
     ],
 )
-def test_options_that_make_no_sense_are_told(tmp_path, capsys, words, message):
+def test_contradictory_options_are_refused(tmp_path, capsys, words, message):
     assert main(["serve-dicom", str(tmp_path / "queue"), *words]) == 1
     assert message in capsys.readouterr().err

@@ -35,7 +35,7 @@ def test_every_long_option_is_taken_in_both_spellings(command):
             assert parsed(command, *arguments, underscored, *value) == spelt, option
 
 
-def test_a_training_takes_both_spellings_too(tmp_path):
+def test_train_takes_both_spellings_too(tmp_path):
     for name in ("--per_device_train_batch_size", "--per-device-train-batch-size"):
         (args,) = parse_arguments((ClarityTrainingArguments,), {}, ["--output_dir", str(tmp_path), name, "3"])
         assert args.per_device_train_batch_size == 3
@@ -68,13 +68,13 @@ def test_findings_of_a_phantom_are_a_list_as_well():
         ]
 
 
-def test_a_list_ends_where_a_word_is_no_choice():
+def test_a_list_ends_at_a_word_that_is_not_a_choice():
     assert spread(["--baseline", "cam", "model"], CHOICES) == ["--baseline", "cam", "model"]
     assert spread(["--baselines", "cam", "random", "model"], CHOICES)[-1] == "model"
     assert spread(["--baselines", "unknown"], CHOICES) == ["--baselines", "unknown"]
 
 
-def test_what_is_no_baseline_is_refused_before_a_model_is_loaded(capsys):
+def test_an_unknown_baseline_is_refused_before_a_model_is_loaded(capsys):
     assert main(["evaluate", "nowhere", "phantom", "--baselines", "magic"]) == 1
     assert "magic" in capsys.readouterr().err
 

@@ -24,7 +24,7 @@ def own_words(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["pytest"])  # the command hands its words over there
 
 
-def test_every_word_is_the_recipes_in_its_order(monkeypatch):
+def test_all_arguments_are_passed_to_the_recipe_in_order(monkeypatch):
     handed = []
     monkeypatch.setattr(training, "main", lambda: handed.extend(sys.argv))
     words = ["stage.yaml", "--data_dir", "phantom", "images", "--seed=3", "--learning_rate", "1e-4", "-h", "--n", "-1"]
@@ -39,7 +39,7 @@ def test_help_is_the_parsers(capsys):
     assert all(flag in out for flag in ("--image_repeats", "--distillation_alpha", "--per_device_train_batch_size"))
 
 
-def test_a_word_that_nobody_reads_is_an_error(capsys):
+def test_an_unknown_argument_is_an_error(capsys):
     assert main(["train", "--use_cpu", "--epochs", "3"]) == 1
     assert "--epochs" in capsys.readouterr().err
 

@@ -22,14 +22,8 @@ from transformers.dynamic_module_utils import get_imports, get_relative_import_f
 import clarity_hf.export.publishing as publishing
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization, ClarityImageProcessor, ClarityModel
 from clarity_hf.configuration_clarity import TRAINING_DEFAULTS
-from clarity_hf.export.publishing import (
-    card_problems,
-    check_publication,
-    flat_modules,
-    is_hub_id,
-    prepare_publication,
-    publish,
-)
+from clarity_hf.export.publication_checks import card_problems, check_publication, flat_modules
+from clarity_hf.export.publishing import is_hub_id, prepare_publication, publish
 from clarity_hf.fingerprints import check_sums, write_sums
 
 CARD = """---
@@ -141,7 +135,7 @@ def test_the_folder_holds_what_is_published_and_nothing_else(publication, publis
     assert (published / "LICENSE").read_text() == "Apache License\n"
 
 
-def test_what_stays_behind_is_named(publication):
+def test_files_that_are_left_out_are_named(publication):
     assert publication.left_out == (
         "checkpoint-5/ (2 files)",
         "pictures/ (1 file)",
@@ -311,7 +305,7 @@ def test_a_model_with_its_processor_takes_its_card_by_path(tiny_model, source, t
     assert publication.left_out == ()
     loaded = ClarityForMultiLabelLocalization.from_pretrained(publication.place)
     assert torch.equal(loaded.clarity.layernorm.weight, tiny_model.clarity.layernorm.weight)
-    with pytest.raises(FileNotFoundError, match="`card` must be a model card, got None"):
+    with pytest.raises(FileNotFoundError, match="No model card: `card` is None"):
         prepare_publication(pair, tmp_path / "other")
 
 
@@ -347,7 +341,9 @@ def test_a_packaged_name_is_a_checkpoint(source, tmp_path, monkeypatch):
     assert sorted(prepare_publication("clarity-s16-224", "out").files) == FILES
     with pytest.raises(OSError, match="weights do not ship"):
         prepare_publication("clarity-s16-512", "other")
-    with pytest.raises(FileNotFoundError, match=r"be a packaged checkpoint \(clarity-s16-224\).*got 'nowhere'"):
+    with pytest.raises(
+        FileNotFoundError, match=r"No such checkpoint: 'nowhere'. Pass a packaged checkpoint \(clarity-s16-224\)"
+    ):
         prepare_publication("nowhere", "other")
 
 
@@ -359,7 +355,7 @@ def test_a_publication_carries_the_hashes_of_what_loading_reads(source, tmp_path
     (published / "README.md").write_text((published / "README.md").read_text() + "More.\n")
     check_publication(published)  # a card may be edited where it lies
     (published / "boxes.py").write_text((published / "boxes.py").read_text() + "import os\n")
-    with pytest.raises(ValueError, match=r"SHA256SUMS states other files: boxes.py \(different SHA-256\)"):
+    with pytest.raises(ValueError, match=r"SHA256SUMS does not match: boxes.py \(different SHA-256\)"):
         check_publication(published)
     (published / "SHA256SUMS").write_text("junk")
     with pytest.raises(ValueError, match="Each line of `SHA256SUMS` must be"):
@@ -413,11 +409,11 @@ def test_a_folder_that_holds_something_is_left_alone(source, tmp_path):
         ("library_name: transformers\n", "", "has no `library_name`"),
         ("- chest-x-ray", "- {a: b}", "has the tags"),
         ("value: 0.5", "value: .nan", "has the value nan for roc_auc"),
-        ("    dataset:\n      name: phantoms\n      type: phantoms\n", "", "metadata that do not parse"),
-        ("license: apache-2.0", "license: [", "metadata that do not parse"),
+        ("    dataset:\n      name: phantoms\n      type: phantoms\n", "", "metadata that does not parse"),
+        ("license: apache-2.0", "license: [", "metadata that does not parse"),
     ],
 )
-def test_a_card_that_the_hub_would_not_take_is_refused(source, tmp_path, old, new, message):
+def test_a_card_that_the_hub_would_refuse_is_refused(source, tmp_path, old, new, message):
     assert card_problems(CARD) == []
     (source / "README.md").write_text(CARD.replace(old, new))
     with pytest.raises(ValueError, match=r"`README\.md` must be a valid model card") as caught:
@@ -427,20 +423,20 @@ def test_a_card_that_the_hub_would_not_take_is_refused(source, tmp_path, old, ne
 
 def test_without_a_card_nothing_is_published(source, tmp_path):
     (source / "README.md").unlink()
-    with pytest.raises(FileNotFoundError, match=r"`card` must be a model card, got .*README\.md, which is no file"):
+    with pytest.raises(FileNotFoundError, match=r"No model card: .*README\.md"):
         prepare_publication(source, tmp_path / "published")
 
 
 @pytest.mark.parametrize(
     ("shown", "error"),
     [
-        ("pictures/nowhere.png", "must show pictures that are there, got pictures/nowhere.png"),
+        ("pictures/nowhere.png", "No such picture of `README.md`: pictures/nowhere.png"),
         ("../case.png", "from below its own folder, got ../case.png"),
         ("/case.png", "from below its own folder, got /case.png"),
         ("training_args.bin", "must show pictures .png, .jpg, .svg"),
     ],
 )
-def test_pictures_must_be_there_and_be_pictures(source, tmp_path, shown, error):
+def test_pictures_must_exist_and_be_pictures(source, tmp_path, shown, error):
     (source / "README.md").write_text(CARD.replace("pictures/case.png", shown))
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
         prepare_publication(source, tmp_path / "published")
@@ -482,10 +478,10 @@ SPOILED = {
     "a pickle": (lambda f: pickled(f / "training_args.bin"), "training_args.bin is a pickle"),
     "a pickle named as a picture": (lambda f: pickled(f / "pictures/x.png"), "pictures/x.png is a pickle"),
     "an archive": (lambda f: zipped(f / "optimizer.md"), "optimizer.md is a pickle or an archive"),
-    "pickled weights": (lambda f: zipped(f / "model.safetensors"), "model.safetensors is no safetensors"),
+    "pickled weights": (lambda f: zipped(f / "model.safetensors"), "model.safetensors is not a safetensors file"),
     "cut weights": (
         lambda f: os.truncate(f / "model.safetensors", 1000),
-        "model.safetensors is no safetensors",
+        "model.safetensors is not a safetensors file",
     ),
     "two weights": (
         lambda f: shutil.copy(f / "model.safetensors", f / "model-2.safetensors"),
@@ -498,14 +494,14 @@ SPOILED = {
         lambda f: spoil_weights(f, **{"clarity.layernorm.bias": torch.full((48,), float("nan"))}),
         "values in clarity.layernorm.bias that are not finite",
     ),
-    "a run file": (lambda f: (f / "run.json").write_text("{}"), "run.json is no file of a publication"),
+    "a run file": (lambda f: (f / "run.json").write_text("{}"), "run.json is not a file of a publication"),
     "a link": (lambda f: (f / "notes.md").symlink_to(f / "README.md"), "notes.md is a link"),
     "code in a folder": (
         lambda f: (f / "pictures/x.py").write_text("x = 1"),
-        "pictures/x.py is no file of a publication",
+        "pictures/x.py is not a file of a publication",
     ),
     "code that nothing needs": (lambda f: (f / "extra.py").write_text("x = 1"), "extra.py is imported by nothing"),
-    "code that is missing": (lambda f: (f / "labels.py").unlink(), "`labels.py` must lie beside"),
+    "code that is missing": (lambda f: (f / "labels.py").unlink(), "`labels.py` must be in the folder"),
     "code that is not flat": (
         lambda f: (f / "labels.py").write_text("from .data.nih import x"),
         "the code is not flat (`labels.py` must import siblings",
@@ -515,7 +511,7 @@ SPOILED = {
     "a pipeline": (lambda f: spoil_config(f, custom_pipelines={}), "config.json has custom_pipelines"),
     "half precision": (lambda f: spoil_config(f, dtype="float16"), "config.json has the dtype float16"),
     "no references": (lambda f: spoil_config(f, auto_map=None), "config.json has the auto_map None"),
-    "no picture": (lambda f: (f / "pictures/case.png").write_bytes(b"no"), "pictures/case.png is no picture"),
+    "no picture": (lambda f: (f / "pictures/case.png").write_bytes(b"no"), "pictures/case.png is not a picture"),
     "a missing picture": (
         lambda f: (f / "pictures/case.png").unlink(),
         "README.md shows pictures/case.png, which is missing",
@@ -536,7 +532,7 @@ SPOILED = {
 def test_the_check_finds(copied, kind):
     spoil, message = SPOILED[kind]
     spoil(copied)
-    with pytest.raises(ValueError, match="`folder` must be ready to be published") as caught:
+    with pytest.raises(ValueError, match="`folder` is not ready to be published") as caught:
         check_publication(copied)
     assert message in str(caught.value)
 
@@ -546,14 +542,14 @@ def test_the_check_gives_the_sizes_and_keeps_a_limit(copied):
     assert sorted(files) == FILES
     with pytest.raises(ValueError, match=r"MB are more than 0\.1"):
         check_publication(copied, max_megabytes=0.1)
-    with pytest.raises(FileNotFoundError, match="`folder` must be a folder"):
+    with pytest.raises(FileNotFoundError, match="No such folder"):
         check_publication(copied / "nowhere")
 
 
 def test_the_check_names_everything_that_is_wrong(copied):
     pickled(copied / "a.pkl")
     (copied / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="got 2 problems"):
+    with pytest.raises(ValueError, match="2 problems"):
         check_publication(copied)
 
 
@@ -680,19 +676,19 @@ def test_a_private_repository_and_the_commit_message_are_passed_on(source, hub):
 
 def test_a_public_repository_does_not_get_what_should_be_private(source, hub):
     fake = hub(public=True)
-    with pytest.raises(ValueError, match="must be a private repository, got owner/tiny, which is there and public"):
+    with pytest.raises(ValueError, match="must be a private repository, but owner/tiny exists and is public"):
         publish(source, "owner/tiny", private=True)
     assert not fake.uploaded
 
 
 def test_a_repository_with_other_files_is_refused_with_their_names(source, hub):
     fake = hub(holds=["config.json", "pytorch_model.bin", "notes.txt"])
-    with pytest.raises(ValueError, match=r"nothing but a publication.* with notes\.txt, pytorch_model\.bin"):
+    with pytest.raises(ValueError, match=r"nothing but a publication.* has notes\.txt, pytorch_model\.bin"):
         publish(source, "owner/tiny")
     assert not fake.uploaded
 
 
-def test_what_fails_the_check_never_reaches_the_hub(source, hub):
+def test_a_folder_that_fails_the_check_never_reaches_the_hub(source, hub):
     fake = hub()
     (source / "README.md").write_text(CARD + "/home/somebody/images\n")
     with pytest.raises(ValueError, match="names the path"):

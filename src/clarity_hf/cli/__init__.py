@@ -1,8 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The command line `clarity-hf`: one file a command, each a thin call of the function that does the work.
+"""The command line `clarity-hf`: one file per command, each a thin call of the function that does the work.
 
-What a command needs beyond `import clarity_hf` is imported inside it. Help still waits for that import,
-which registers the classes with transformers and so loads torch.
+Torch, transformers and the other heavy libraries are imported inside the commands, so that help appears at once.
 """
 
 import sys
@@ -51,11 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: Words of the command line, by default those of the process.
+        arguments: Arguments, by default those of the process.
 
     Returns:
-        Exit status: 0 all done, 1 nothing could be done or the arguments are wrong, 3 some images failed, 130 or 143
-        stopped by SIGINT or SIGTERM.
+        Exit status: 0 for success, 1 if nothing could be done or the arguments are wrong, 3 if some images failed, 130
+        or 143 if stopped by SIGINT or SIGTERM.
     """
     try:
         with warnings.catch_warnings():
@@ -65,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as left:
         return 1 if left.code == 2 else int(left.code or 0)
     except (OSError, TypeError, ValueError, ImportError, MemoryError) as error:
-        print(f"error: {error or 'too little memory'}", file=sys.stderr)
+        print(f"error: {error or 'out of memory'}", file=sys.stderr)
         return 1
     return 0
 

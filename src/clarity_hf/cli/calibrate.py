@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""`clarity-hf calibrate`: scores as probabilities, and thresholds, from validation images."""
+"""`clarity-hf calibrate`: fit probabilities and thresholds on validation images."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +19,7 @@ from .common import (
 
 
 class Rule(StrEnum):
-    """How a score threshold is chosen."""
+    """How score thresholds are chosen."""
 
     YOUDEN = "youden"
     SENSITIVITY = "sensitivity"
@@ -27,14 +27,14 @@ class Rule(StrEnum):
 
 
 class CalibrationSplit(StrEnum):
-    """Splits to calibrate on; the test split chooses nothing."""
+    """Splits to calibrate on; nothing is selected on the test split."""
 
     TRAIN = "train"
     VALIDATION = "validation"
 
 
 class Rare(StrEnum):
-    """Map threshold of a finding with few boxes."""
+    """Map threshold of findings with few boxes."""
 
     POOLED = "pooled"
     KEPT = "kept"
@@ -43,24 +43,24 @@ class Rare(StrEnum):
 def calibrate(
     model: ModelArgument,
     data: DataArgument,
-    output_dir: Annotated[Path, typer.Option(help="Folder of the calibrated model.")] = Path("runs/calibrated"),
-    split: Annotated[CalibrationSplit, typer.Option(help="Of the images.")] = CalibrationSplit.VALIDATION,
+    output_dir: Annotated[Path, typer.Option(help="Folder for the calibrated model.")] = Path("runs/calibrated"),
+    split: Annotated[CalibrationSplit, typer.Option(help="Split of the images.")] = CalibrationSplit.VALIDATION,
     validation_split: ValidationSplitOption = None,
-    images: Annotated[int | None, typer.Option(help="Only the first images.")] = None,
-    rule: Annotated[Rule, typer.Option(help="For score thresholds.")] = Rule.YOUDEN,
-    sensitivity: Annotated[float, typer.Option(help="To be reached with --rule sensitivity.")] = 0.9,
-    min_positives: Annotated[int, typer.Option(help="With fewer a finding keeps its calibration.")] = 5,
-    min_boxes: Annotated[int, typer.Option(help="With fewer a finding is rare.")] = 10,
-    rare: Annotated[Rare, typer.Option(help="A rare finding's map threshold: of all, or its own.")] = Rare.POOLED,
-    false_boxes: Annotated[float | None, typer.Option(help="Share of normal images that may have a box.")] = None,
+    images: Annotated[int | None, typer.Option(help="Use only the first images.")] = None,
+    rule: Annotated[Rule, typer.Option(help="Rule for score thresholds.")] = Rule.YOUDEN,
+    sensitivity: Annotated[float, typer.Option(help="Target sensitivity of --rule sensitivity.")] = 0.9,
+    min_positives: Annotated[int, typer.Option(help="Findings with fewer positives keep their calibration.")] = 5,
+    min_boxes: Annotated[int, typer.Option(help="Findings with fewer boxes are rare.")] = 10,
+    rare: Annotated[Rare, typer.Option(help="Map threshold of rare findings: pooled or kept.")] = Rare.POOLED,
+    false_boxes: Annotated[float | None, typer.Option(help="Largest share of normal images with a box.")] = None,
     batch_size: BatchSizeOption = 16,
     workers: WorkersOption = 0,
     device: DeviceOption = "auto",
 ) -> None:
     """Calibrate a checkpoint on validation images and save it; report on other images afterwards.
 
-    Printed are what each finding was given, and what such a calibration reaches on images that it has not seen: fitted
-    on one half of the patients, measured on the other, and the other way round.
+    Prints the values chosen for each finding, and how well such a calibration works on unseen images: fitted on one
+    half of the patients, measured on the other, and vice versa.
     """
     from clarity_hf.evaluation import calibration
     from clarity_hf.evaluation.run import RunSettings, calibration_records
@@ -72,7 +72,7 @@ def calibrate(
     records = calibration_records(
         loaded, image_processor, data, output_dir, split.value, validation_split, images, run
     )
-    # Before the config changes: the records' scores are of the calibration that it has now, which both undo.
+    # Before the config changes: both undo the calibration that it has now, with which the records were scored.
     unseen = calibration.cross_fitted(loaded.config, records, rule.value, sensitivity, min_positives)
     found = calibration.calibrate(
         loaded.config, records, rule.value, sensitivity, min_positives, min_boxes, rare.value, false_boxes

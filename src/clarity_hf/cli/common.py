@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What several commands share: options, the model that they load, and the command as a report may show it."""
+"""Shared by the commands: options, loading a model, and the command line as reports show it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Annotated, Any
 
 import typer
 
-ModelArgument = Annotated[str, typer.Argument(help="Packaged name, folder or Hub id.")]
-ModelOption = Annotated[str, typer.Option(help="Packaged name, folder or Hub id.")]
-DataArgument = Annotated[str, typer.Argument(help="'phantom', a folder, a table or a Hub id.")]
-ValidationSplitOption = Annotated[str | None, typer.Option(help="Committed list, such as nih-validation.")]
+ModelArgument = Annotated[str, typer.Argument(help="Packaged checkpoint, folder or Hub id.")]
+ModelOption = Annotated[str, typer.Option(help="Packaged checkpoint, folder or Hub id.")]
+DataArgument = Annotated[str, typer.Argument(help="'phantom', an image folder, a table or a Hub id.")]
+ValidationSplitOption = Annotated[str | None, typer.Option(help="Committed list of patients, such as nih-validation.")]
 BatchSizeOption = Annotated[int, typer.Option(help="Images per forward pass.")]
-WorkersOption = Annotated[int, typer.Option("--num-workers", "--workers", help="Processes that read images ahead.")]
+WorkersOption = Annotated[int, typer.Option("--num-workers", "--workers", help="Worker processes that load images.")]
 RadiographCheckOption = Annotated[
-    str, typer.Option(help="Of what looks like no frontal chest radiograph: warn, refuse or off.")
+    str, typer.Option(help="For images that do not look like a frontal chest radiograph: warn, refuse or off.")
 ]
 DicomKindsOption = Annotated[
     str | None,
     typer.Option(
-        help="DICOM results, by commas: report, presentation, boxes, regions, probabilities, overlay; by default all "
-        "but boxes and regions."
+        help="Comma-separated DICOM results: report, presentation, boxes, regions, probabilities, overlay. Default: "
+        "all but boxes and regions."
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
@@ -33,11 +33,11 @@ _OUTPUT = ("--output-dir", "--output_dir")
 
 
 def published_word(word: str) -> str:
-    """A word of a command as a report may show it: a report is handed on, and tells no folder of this machine.
+    """A word of a command line without local folders, for a report that is passed on.
 
     Args:
-        word: Of a command line. A path that is here, or one that begins with `.`, `~` or `/`, or has more than one `/`
-            (a Hub id has one), is shown by its last part, also behind `--option=`; so is the folder of the output.
+        word: An existing path, one that begins with `.`, `~` or `/`, one with more than one `/` (a Hub id has one) and
+            the output folder are reduced to their last part, also in `--option=path`.
     """
     from clarity_hf.files import published_name
 
@@ -50,25 +50,21 @@ def published_word(word: str) -> str:
 
 
 def published_command(program: str, words: Sequence[str]) -> str:
-    """A command as a report may show it, each word as by [`published_word`], quoted for a shell.
+    """A command line for a report, quoted for a shell, each word by [`published_word`].
 
     Args:
-        program: What stands in front, as it is.
-        words: Of the command line after it.
+        program: Kept as it is.
+        words: Arguments of the program.
     """
     shown = []
     for before, word in zip(["", *words], words, strict=False):
-        # A folder of the output may not be there yet, and then looks like a Hub id.
+        # An output folder that does not exist yet looks like a Hub id.
         shown.append(Path(word).name if before in _OUTPUT else published_word(word))
     return f"{program} {shlex.join(shown)}"
 
 
 def words_of(context: typer.Context) -> list[str]:
-    """The words that give a command again: its arguments, and the options that differ from the defaults.
-
-    Args:
-        context: Of the command that runs.
-    """
+    """Words that reproduce a command: its arguments and the options that differ from their defaults."""
     words: list[str] = []
     for parameter in context.command.params:
         value = context.params.get(str(parameter.name))
@@ -85,24 +81,19 @@ def words_of(context: typer.Context) -> list[str]:
 
 
 def chosen_kinds(words: str | None, default: Sequence[str]) -> list[str]:
-    """The kinds of DICOM results that `--dicom-kinds` names.
-
-    Args:
-        words: Of the command line, joined by commas.
-        default: Kinds where the option is not given.
-    """
+    """Kinds of DICOM results in the comma-separated value of `--dicom-kinds`, or the default without the option."""
     return list(default) if words is None else [word.strip() for word in words.split(",") if word.strip()]
 
 
 def chosen_device(device: str) -> Any:
-    """The device that `--device` names.
+    """The torch device for `--device`.
 
     Args:
-        device: As torch names it, or `auto`: the accelerator of this process, as launchers number it in `LOCAL_RANK`,
-            and the CPU where there is none.
+        device: As torch names it, or `auto`: the accelerator numbered by the launcher's `LOCAL_RANK`, or the CPU if
+            there is no accelerator.
 
     Raises:
-        ValueError: torch knows no such device, or it is not here.
+        ValueError: torch does not know the device, or it is not available.
     """
     import torch
 
@@ -115,18 +106,18 @@ def chosen_device(device: str) -> Any:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"`device` must be auto, cpu, cuda, cuda:0, ..., got '{device}'. Correct it.") from error
+        raise ValueError(f"Unknown device '{device}'. Use auto, cpu, cuda, cuda:0, ...") from error
     if chosen.type != "cpu" and (accelerator is None or accelerator.type != chosen.type):
-        raise ValueError(f"`device` must be here, got '{device}' and none such. Leave it out or pass cpu.")
+        raise ValueError(f"{chosen.type.upper()} is not available. Use --device cpu.")
     return chosen
 
 
 def load(model: str, device: str = "auto") -> tuple[Any, Any]:
-    """A model, evaluating, and its image processor; from safetensors alone.
+    """A model in evaluation mode and its image processor, from safetensors only.
 
     Raises:
         OSError: There is no such model.
-        ValueError: The device is not here.
+        ValueError: The device is not available.
     """
     from transformers.utils import logging
 
@@ -137,18 +128,13 @@ def load(model: str, device: str = "auto") -> tuple[Any, Any]:
     logging.disable_progress_bar()
     place = chosen_device(device)
     if "/" not in model and not os.path.exists(model):
-        checkpoint_path(model)  # no Hub id is without an owner: which names there are is said at once
+        checkpoint_path(model)  # a Hub id has an owner: fail at once, with the packaged names
     loaded = ClarityForMultiLabelLocalization.from_pretrained(model, use_safetensors=True).eval().to(place)
     return loaded, ClarityImageProcessor.from_pretrained(model)
 
 
 def load_pipeline(model: str, device: str = "auto") -> Any:
-    """The pipeline of a model and its image processor, on the device.
-
-    Raises:
-        OSError: There is no such model.
-        ValueError: The device is not here.
-    """
+    """The pipeline of a model on a device; raises as [`load`]."""
     from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
 
     loaded, image_processor = load(model, device)

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""`clarity-hf evaluate`: scores, boxes and maps against labels and annotated boxes, as a report."""
+"""`clarity-hf evaluate`: a report on scores, boxes and maps against labels and annotated boxes."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -31,7 +31,7 @@ class Split(StrEnum):
 
 
 class Baseline(StrEnum):
-    """Methods that can stand beside the model: `BASELINES` of `clarity_hf.evaluation`, which help need not load."""
+    """Methods to compare with: `BASELINES` of `clarity_hf.evaluation`, spelled out so that help does not load it."""
 
     RANDOM = "random"
     CAM = "cam"
@@ -47,26 +47,26 @@ def evaluate(
     context: typer.Context,
     model: ModelArgument,
     data: DataArgument,
-    output_dir: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("runs/evaluation"),
-    split: Annotated[Split, typer.Option(help="Of the images.")] = Split.TEST,
+    output_dir: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("runs/evaluation"),
+    split: Annotated[Split, typer.Option(help="Split of the images.")] = Split.TEST,
     validation_split: ValidationSplitOption = None,
-    images: Annotated[int | None, typer.Option(help="Only the first images; of phantoms, 1,000 by default.")] = None,
+    images: Annotated[int | None, typer.Option(help="Use only the first images; 1,000 phantoms by default.")] = None,
     baselines: Annotated[
         list[Baseline] | None,
-        typer.Option("--baselines", "--baseline", help="Other methods beside it, one or several; random by default."),
+        typer.Option("--baselines", "--baseline", help="Methods to compare with, one or several; random by default."),
     ] = None,
-    teacher: Annotated[str | None, typer.Option(help="Classifier for Grad-CAM.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Classifier for the Grad-CAM baselines.")] = None,
     sanity_images: Annotated[int, typer.Option(help="Images for deletion, insertion and random weights.")] = 0,
     tuning_split: Annotated[str | None, typer.Option(help="Committed list of patients to tune on.")] = None,
-    min_positives: Annotated[int, typer.Option(help="Findings with fewer are not in means.")] = 20,
-    repeats: Annotated[int, typer.Option(help="Draws of the bootstrap by patient.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of phantoms, bootstrap, splits and random maps.")] = 0,
-    cases: Annotated[bool, typer.Option(help="Draw images into the report.")] = True,
+    min_positives: Annotated[int, typer.Option(help="Findings with fewer positives are left out of means.")] = 20,
+    repeats: Annotated[int, typer.Option(help="Bootstrap resamples, by patient.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of phantoms, bootstrap, splits and random maps.")] = 0,
+    cases: Annotated[bool, typer.Option(help="Show example images in the report.")] = True,
     batch_size: BatchSizeOption = 16,
     workers: WorkersOption = 0,
     device: DeviceOption = "auto",
 ) -> None:
-    """Evaluate a checkpoint and write a report that a browser opens; needs the extra report."""
+    """Evaluate a checkpoint and write a report for the browser. Needs the extra report."""
     from clarity_hf.data.sources import PHANTOM
     from clarity_hf.evaluation.images import open_images
     from clarity_hf.reporting.run import evaluate_checkpoint

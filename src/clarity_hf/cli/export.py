@@ -27,11 +27,11 @@ class Precision(StrEnum):
 
 def export(
     model: ModelArgument,
-    folder: Annotated[Path, typer.Argument(help="New or empty.")],
-    format: Annotated[Format, typer.Option(help="Of the model.")] = Format.ONNX,
-    precision: Annotated[Precision, typer.Option(help="Of the weights; int8 for onnx alone.")] = Precision.FP32,
+    folder: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    format: Annotated[Format, typer.Option(help="Format of the model.")] = Format.ONNX,
+    precision: Annotated[Precision, typer.Option(help="Of the weights; int8 only with onnx.")] = Precision.FP32,
 ) -> None:
-    """Write a model for another runtime with its preprocessing, labels and thresholds; needs the extra export."""
+    """Export a model for another runtime with preprocessing, labels and thresholds. Needs the extra export."""
     from clarity_hf.export.export import export_model
 
     loaded, image_processor = load(model, "cpu")

@@ -14,14 +14,14 @@ Finding = StrEnum("Finding", {finding: finding for finding in FINDINGS})  # type
 
 
 def phantom(
-    folder: Annotated[Path, typer.Argument(help="Made where it is not there; files of the same names are replaced.")],
+    folder: Annotated[Path, typer.Argument(help="Created if needed; files of the same names are replaced.")],
     count: Annotated[int, typer.Option(help="Number of images.")] = 100,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same images.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same images.")] = 0,
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 512,
-    test_fraction: Annotated[float, typer.Option(help="Share of the patients in test_list.txt.")] = 0.2,
+    test_fraction: Annotated[float, typer.Option(help="Share of patients in test_list.txt.")] = 0.2,
     findings: Annotated[
         list[Finding] | None,
-        typer.Option("--findings", "--finding", help="Findings of every image; by default drawn image by image."),
+        typer.Option("--findings", "--finding", help="Findings of every image; random by default."),
     ] = None,
 ) -> None:
     """Write synthetic images, masks, labels and boxes in the layout of NIH ChestX-ray14."""

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""`clarity-hf predict`: images in, a folder of findings out."""
+"""`clarity-hf predict`: findings of images, written to a folder."""
 
 import contextlib
 import datetime
@@ -25,51 +25,51 @@ from .common import (
 )
 
 SOME_FAILED = 3
-"""Exit status where some images failed and the others are done."""
+"""Exit status if some images failed and the others are done."""
 
 MOST_FAILURES = 3
-"""Up to this many failures are printed on the terminal too."""
+"""Up to this many failures are also printed."""
 
 MOST_FOLDERS = 5
-"""Up to this many folders that could not be listed are named."""
+"""Up to this many unreadable folders are named."""
 
 LONGEST_WAIT = datetime.timedelta(days=30)
-"""For the other processes of a launcher, at the end; one that dies is noticed at once."""
+"""For the other processes of a launcher to finish; one that dies is noticed at once."""
 
 
 def predict(
-    inputs: Annotated[list[str], typer.Argument(help="Images, folders, globs, or @FILE, a list of them.")],
-    output_dir: Annotated[Path, typer.Option(help="Folder of the results; an existing one is resumed.")] = Path(
+    inputs: Annotated[list[str], typer.Argument(help="Images, folders, globs, or @FILE with a list of them.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder for the results; an existing one is resumed.")] = Path(
         "predictions"
     ),
     model: ModelOption = "clarity-s16-224",
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search folders inside folders.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search subfolders.")] = False,
     threshold: Annotated[
-        float | None, typer.Option(help="Score from which a finding is present; by default the model's own.")
+        float | None, typer.Option(help="Score at which a finding is present; by default the model's own.")
     ] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="Also findings.csv and boxes.csv.")] = False,
-    overlays: Annotated[bool, typer.Option("--overlays", help="Also a picture of each image.")] = False,
-    maps: Annotated[bool, typer.Option("--maps", help="Also each image's localization maps as npz.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Write findings.csv and boxes.csv too.")] = False,
+    overlays: Annotated[bool, typer.Option("--overlays", help="Write an overlay of each image too.")] = False,
+    maps: Annotated[bool, typer.Option("--maps", help="Write each image's localization maps as npz too.")] = False,
     dicom: Annotated[
-        bool, typer.Option("--dicom", help="Also DICOM SR, SEG and Secondary Capture, of images that are DICOM.")
+        bool, typer.Option("--dicom", help="Write DICOM SR, SEG and Secondary Capture too, for DICOM images.")
     ] = False,
     dicom_kinds: DicomKindsOption = None,
-    fhir: Annotated[bool, typer.Option("--fhir", help="Also FHIR R4, of images that are DICOM.")] = False,
-    fhir_r5: Annotated[bool, typer.Option("--fhir-r5", help="Also FHIR R5, boxes as ImagingSelection.")] = False,
+    fhir: Annotated[bool, typer.Option("--fhir", help="Write FHIR R4 too, for DICOM images.")] = False,
+    fhir_r5: Annotated[bool, typer.Option("--fhir-r5", help="Write FHIR R5 too, boxes as ImagingSelection.")] = False,
     identifiers: Annotated[
         bool,
-        typer.Option("--identifiers", help="UIDs and accession number in lines and tables; they identify patients."),
+        typer.Option("--identifiers", help="Include UIDs and accession numbers, which identify patients."),
     ] = False,
     radiograph_check: RadiographCheckOption = "warn",
     batch_size: BatchSizeOption = 8,
     workers: Annotated[int, typer.Option("--num-workers", "--workers", help="Threads that read images ahead.")] = 2,
     device: DeviceOption = "auto",
 ) -> None:
-    """Localize the findings of images: findings.jsonl, one line an image, and more by option.
+    """Localize the findings of images: findings.jsonl with one line per image, and more by option.
 
-    Started again with the same arguments it resumes where it was stopped. Started by torchrun or accelerate launch,
-    the processes share the images, and end together. Exit status: 0 all images done, 1 nothing could be done, 3 some
-    images failed, which failed.jsonl names; a launcher's own is 0 or 1.
+    The same command resumes a run that was stopped. Under torchrun or accelerate launch, the processes share the
+    images and end together. Exit status: 0 if all images are done, 1 if nothing could be done, 3 if some images
+    failed, which are listed in failed.jsonl; a launcher's own status is 0 or 1.
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     part = f"-r{rank:02d}" if world_size > 1 else ""
@@ -80,7 +80,7 @@ def predict(
 
         found = find_images(inputs, recursive, exclude=[output_dir])
         if rank == 0:
-            _report_passed_over(found)
+            _report_skipped(found)
         pipeline = load_pipeline(model, device)
         kinds = chosen_kinds(dicom_kinds, DEFAULT_KINDS)
         wanted = {"overlays": overlays, "maps": maps, "dicom": dicom or dicom_kinds is not None}
@@ -107,7 +107,7 @@ def predict(
                 )
             counts = [done.predicted, done.skipped, done.failed, done.warned, done.changed]
             summed = counts if total_over_processes is None else total_over_processes(counts)
-            if total_over_processes is not None and rank == 0:  # all processes have done their share
+            if total_over_processes is not None and rank == 0:  # all processes are done
                 merge_shards(output_dir, csv)
                 remove_unfinished(output_dir)
             if rank == 0 or total_over_processes is None:
@@ -117,23 +117,23 @@ def predict(
 
 
 class _Stopped(BaseException):
-    """A signal that ends the run."""
+    """A signal stopped the run."""
 
 
 class _Stop:
-    """How far a run has come, and whether a signal has asked it to end."""
+    """Progress of a run, and the signal that stopped it."""
 
     def __init__(self) -> None:
         self.images = self.total = 0
         self.signal: signal.Signals | None = None
 
     def __call__(self, number: int, _: Any) -> None:
-        """End the run, as a handler of signals."""
+        """Handle a signal: stop the run."""
         self.signal = signal.Signals(number)
         raise _Stopped
 
     def after(self, advance: Callable[[int, int], None]) -> Callable[[int, int], None]:
-        """Note what is done, and end the run if a library's callback swallowed the signal's error."""
+        """Note the progress, and stop if a library's callback swallowed the signal's exception."""
 
         def reached(images: int, total: int) -> None:
             advance(images, total)
@@ -146,9 +146,9 @@ class _Stop:
 
 @contextlib.contextmanager
 def _stoppable(folder: Path, part: str) -> Iterator[_Stop]:
-    """Let SIGINT and SIGTERM end the block with a sentence on what is done and how to resume."""
+    """On SIGINT or SIGTERM, end the block and print what is done and how to resume."""
     stop = _Stop()
-    in_main = threading.current_thread() is threading.main_thread()  # no other may take signals
+    in_main = threading.current_thread() is threading.main_thread()  # only it may handle signals
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM) if in_main}
     try:
         yield stop
@@ -173,20 +173,20 @@ def _stopped_in_words(stop: _Stop, folder: Path, part: str) -> str:
     )
 
 
-def _report_passed_over(found: Any) -> None:
+def _report_skipped(found: Any) -> None:
     if found.passed_over:
         kinds = ", ".join(f"{count} {suffix or 'without ending'}" for suffix, count in found.passed_over.items())
-        print(f"passed over, not images: {kinds}", file=sys.stderr)
+        print(f"skipped, not images: {kinds}", file=sys.stderr)
     if found.folders:
-        print(f"not searched: {found.folders} folders inside (-r searches them)", file=sys.stderr)
+        print(f"not searched: {found.folders} subfolders (use -r)", file=sys.stderr)
     for folder, reason in list(found.unread.items())[:MOST_FOLDERS]:
         print(f"warning: images may be missing: {_printable(folder)} {reason}", file=sys.stderr)
     if len(found.unread) > MOST_FOLDERS:
-        print(f"warning: and {len(found.unread) - MOST_FOLDERS} folders more", file=sys.stderr)
+        print(f"warning: and {len(found.unread) - MOST_FOLDERS} more folders", file=sys.stderr)
 
 
 def _printable(name: str) -> str:
-    """A name without characters that move the cursor of a terminal, which are shown as Python writes them."""
+    """A name with terminal control characters escaped."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
@@ -197,11 +197,11 @@ def _report(counts: Sequence[int], folder: Path, part: str) -> None:
         f"wrote {folder / 'findings.jsonl'}. For research, not for diagnosis."
     )
     if changed:
-        print(f"{changed} of them had results of another file by that name, which these replace", file=sys.stderr)
+        print(f"{changed} of them replace results of an earlier file of the same name", file=sys.stderr)
     if warned:
         print(
-            f"warning: {warned} of the images predicted now do not look like a frontal chest radiograph; see "
-            f"\"warning\" in {folder / 'findings.jsonl'}",
+            f"warning: {warned} of these images do not look like a frontal chest radiograph; see "
+            f'"warning" in {folder / "findings.jsonl"}',
             file=sys.stderr,
         )
     if failed:
@@ -209,12 +209,12 @@ def _report(counts: Sequence[int], folder: Path, part: str) -> None:
         lines = record.read_text(encoding="utf-8").splitlines() if failed <= MOST_FAILURES and record.is_file() else []
         for line in map(json.loads, lines):
             print(_printable(f"{line['image']}: {line['reason']}"), file=sys.stderr)
-        print(f"what failed and why: {record}", file=sys.stderr)
+        print(f"failures and reasons: {record}", file=sys.stderr)
 
 
 @contextlib.contextmanager
 def _bar(description: str | None) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar that does not count images of earlier runs as fast ones."""
+    """A progress bar whose speed does not count images of earlier runs."""
     from tqdm import tqdm
 
     with tqdm(unit="image", file=sys.stderr, desc=description) as bar:
@@ -232,9 +232,9 @@ def _bar(description: str | None) -> Iterator[Callable[[int, int], None]]:
 
 @contextlib.contextmanager
 def _launched(world_size: int) -> Iterator[Callable[[Sequence[int]], list[int]] | None]:
-    """A sum over the processes of a launcher, once all of them have done their share; None without a launcher.
+    """A sum over the processes of a launcher once all of them are done; None without a launcher.
 
-    A launcher stops the others as soon as one process ends with a status other than 0, as one with a bad image does:
+    A launcher stops the other processes as soon as one ends with a status other than 0, for example after a bad image,
     so none may end before all are done.
     """
     if world_size == 1 or "MASTER_ADDR" not in os.environ:

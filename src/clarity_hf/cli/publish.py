@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""`clarity-hf publish`: a checkpoint with its card to a folder or to the Hub."""
+"""`clarity-hf publish`: write a checkpoint and its card to a folder or to the Hub."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,13 +8,13 @@ import typer
 
 
 def publish(
-    model: Annotated[str, typer.Argument(help="Packaged name or folder.")],
+    model: Annotated[str, typer.Argument(help="Packaged checkpoint or folder.")],
     destination: Annotated[str, typer.Argument(help="Folder, or Hub id owner/name.")],
-    half: Annotated[bool, typer.Option("--half", help="Weights in fp16, at half the size.")] = False,
-    private: Annotated[bool, typer.Option("--private", help="A private repository of the Hub.")] = False,
-    card: Annotated[Path | None, typer.Option(help="Model card instead of the checkpoint's own.")] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store weights in fp16, half the size.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make the Hub repository private.")] = False,
+    card: Annotated[Path | None, typer.Option(help="Model card to use instead of the checkpoint's own.")] = None,
 ) -> None:
-    """Publish a checkpoint: safetensors, flat code and card only; what was left out is named."""
+    """Publish a checkpoint: safetensors, flat code and card only. Prints what was left out."""
     from transformers.utils import logging
 
     from clarity_hf.export import publishing

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""`clarity-hf serve-dicom`: a node that receives images from a PACS and sends findings back."""
+"""`clarity-hf serve-dicom`: a DICOM node that receives images from a PACS and sends findings back."""
 
 import logging
 import os
@@ -19,44 +19,42 @@ TOKEN = "CLARITY_HF_DICOMWEB_TOKEN"
 
 
 def serve_dicom(
-    folder: Annotated[Path, typer.Argument(help="Folder of the queue; it holds patients' images while they wait.")],
-    destination: Annotated[str | None, typer.Option(help="Destination of results: TITLE@HOST:PORT.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Queue folder; holds patients' images while they wait.")],
+    destination: Annotated[str | None, typer.Option(help="Where results go: TITLE@HOST:PORT.")] = None,
     stow: Annotated[str | None, typer.Option(help="Or the root of a DICOMweb server, https://...")] = None,
     model: ModelOption = "clarity-s16-224",
     ae_title: Annotated[str, typer.Option(help="AE title of the node.")] = "CLARITY",
-    host: Annotated[str, typer.Option(help="Address to listen on; by default only this machine.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 11112,
-    allow_title: Annotated[
-        list[str] | None, typer.Option(help="An AE title that may call; may be repeated.")
-    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; by default only this computer.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65535)] = 11112,
+    allow_title: Annotated[list[str] | None, typer.Option(help="AE title that may call; may be repeated.")] = None,
     allow_address: Annotated[
-        list[str] | None, typer.Option(help="An address or network that may connect; may be repeated.")
+        list[str] | None, typer.Option(help="Address or network that may connect; may be repeated.")
     ] = None,
     settle: Annotated[float, typer.Option(help="Seconds without a new image after which a study is analysed.")] = 10,
-    max_queue_mb: Annotated[float, typer.Option(help="Megabytes that may wait; more is not accepted.")] = 10_000,
+    max_queue_mb: Annotated[float, typer.Option(help="Megabytes that may wait; more are rejected.")] = 10_000,
     dicom_kinds: DicomKindsOption = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Score from which a finding is present; by default the model's own.")
+        float | None, typer.Option(help="Score at which a finding is present; by default the model's own.")
     ] = None,
     radiograph_check: RadiographCheckOption = "warn",
-    refusal_reports: Annotated[bool, typer.Option(help="Send a report about each image that is not analysed.")] = True,
+    refusal_reports: Annotated[bool, typer.Option(help="Send a report for each image that is not analysed.")] = True,
     poll: Annotated[str | None, typer.Option(help="Root of a DICOMweb server to poll for new images as well.")] = None,
     poll_every: Annotated[float, typer.Option(help="Seconds between polls.")] = 60,
     http_port: Annotated[
-        int | None, typer.Option(help="Port of /healthz and /metrics on this machine.", min=1, max=65535)
+        int | None, typer.Option(help="Port of /healthz and /metrics on this computer.", min=1, max=65535)
     ] = None,
-    tls_certificate: Annotated[Path | None, typer.Option(help="PEM; callers must then use TLS.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its private key, if it is not in the same file.")] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM certificate; callers must then use TLS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key, if it is not in the same file.")] = None,
     tls_ca: Annotated[
         Path | None,
-        typer.Option(help="PEM of the authorities that sign peers' certificates; callers must then present one."),
+        typer.Option(help="PEM of the certificate authorities of peers; callers must then present a certificate."),
     ] = None,
-    tls_destination: Annotated[bool, typer.Option(help="Send with TLS.")] = False,
+    tls_destination: Annotated[bool, typer.Option(help="Send results with TLS.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Receive CR and DX images over DICOM, localize findings, send results to a PACS; needs the extra node.
+    """Receive CR and DX images over DICOM, localize findings, send results to a PACS. Needs the extra node.
 
-    Ctrl-C or SIGTERM ends it after the current image; what waits is processed at the next start.
+    Ctrl-C or SIGTERM stops it after the current image; images that wait are analysed at the next start.
     """
     from clarity_hf.files import published_name
     from clarity_hf.inference.dicom_destinations import StorageDestination, WebDestination, tls_from, tls_to
@@ -103,8 +101,8 @@ def serve_dicom(
 def _check_one(destination: str | None, stow: str | None) -> None:
     if (destination is None) == (stow is None):
         raise ValueError(
-            f"`--destination` or `--stow` must be given, but not both, got {'none' if stow is None else 'both'}. "
-            "Write --destination PACS@10.0.0.5:104."
+            f"Pass either --destination or --stow, got {'neither' if stow is None else 'both'}, for example "
+            "--destination PACS@10.0.0.5:104."
         )
 
 

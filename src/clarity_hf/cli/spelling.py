@@ -9,31 +9,31 @@ from typing import Any
 from typer.core import TyperCommand
 
 NONE = "none"
-"""Of an option that takes several of its choices: none of them."""
+"""Choice that stands for an empty list."""
 
 SPELLING: dict[str, Any] = {"token_normalize_func": lambda word: word.replace("_", "-")}
-"""Settings of a command whose options are spelt with hyphens, and taken with underscores too."""
+"""Settings of a command whose options are spelt with hyphens and also accepted with underscores."""
 
 
 class Command(TyperCommand):
-    """A command whose repeatable options with choices take several of them at once, as argparse does."""
+    """A command whose repeatable options with choices also take a list of them, as in argparse."""
 
     choices: Mapping[str, Sequence[str]] = {}
-    """Of each option that takes a list."""
+    """Choices of each option that takes a list."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Spread lists out, and parse as ever."""
+        """Spread lists, then parse as usual."""
         return super().parse_args(ctx, spread(args, self.choices))
 
 
 def spread(words: Sequence[str], choices: Mapping[str, Sequence[str]]) -> list[str]:
-    """Words of a command with a list behind an option as that option again for each of its items.
+    """Repeat an option that is followed by a list before each of its items.
 
-    A list ends where a word is none of the option's choices; an empty one is the choice `none`.
+    A list ends at the first word that is not one of the option's choices; an empty list becomes the choice `none`.
 
     Args:
-        words: Of the command.
-        choices: Of each option that takes a list.
+        words: Arguments of the command.
+        choices: Choices of each option that takes a list.
 
     Example:
         >>> spread(["a", "--baselines", "cam", "random", "b"], {"--baselines": ["cam", "random", "none"]})

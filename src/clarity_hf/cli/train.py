@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""`clarity-hf train`: a model from image labels, by the training recipe's own parser."""
+"""`clarity-hf train`: train a model on image labels, with the training recipe's own parser."""
 
 import sys
 from typing import Any
@@ -11,7 +11,7 @@ PARSER_READS_ALL: dict[str, Any] = {
     "ignore_unknown_options": True,
     "help_option_names": [],
 }
-"""Settings of the command, whose arguments (`--help` too) are parsed by the recipe and the Trainer."""
+"""Settings of the command, whose arguments, including `--help`, are parsed by the recipe."""
 
 
 def train(context: typer.Context) -> None:
@@ -21,6 +21,6 @@ def train(context: typer.Context) -> None:
     """
     from clarity_hf.training.train import main
 
-    # As launchers do: the parser reads its arguments and the program's name there.
+    # The parser reads its arguments and the name of the program from there.
     sys.argv = [context.command_path, *context.args]
     main()

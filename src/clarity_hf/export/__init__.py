@@ -4,7 +4,8 @@
 from .calibrated_checkpoint import save_calibrated
 from .checkpoint import save_checkpoint
 from .export import export_model
-from .publishing import Publication, check_publication, prepare_publication, publish
+from .publication_checks import check_publication
+from .publishing import Publication, prepare_publication, publish
 
 __all__ = [
     "Publication",

@@ -17,7 +17,7 @@ from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 from clarity_hf.plain_card import CARD, plain_card
 from clarity_hf.reporting.calibration_text import calibration_text, cross_fitted_text
 
-from .publishing import LICENCE, shown_pictures
+from .publication_checks import LICENCE, shown_pictures
 
 HEADING = "## Calibration of this folder"
 

@@ -32,7 +32,7 @@ from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 
 from . import onnx_runner
-from .publishing import PACKAGE, flat_modules
+from .publication_checks import PACKAGE, flat_modules
 
 OPSET = 20
 """Version of the ONNX operators that are written; the first with Gelu."""

