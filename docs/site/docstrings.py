@@ -45,20 +45,22 @@ class SiteDocstrings(griffe.Extension):
 
 
 def describe_by_help(attribute: griffe.Object) -> None:
-    """Give a field `field(default=..., metadata={"help": ...})` its help as docstring and its default as value."""
+    """Give a field `option(default, help)` or `field(..., metadata={"help": help})` its help and its default."""
     try:
         call = ast.parse(str(attribute.value), mode="eval").body  # type: ignore[attr-defined]
     except SyntaxError:
         return
-    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "field"):
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
         return
     given = {keyword.arg: keyword.value for keyword in call.keywords}
-    if "metadata" in given:
+    text, default = None, given.get("default") or given.get("default_factory")
+    if call.func.id == "option":
+        default, text = call.args[0], ast.literal_eval(call.args[1])
+    elif call.func.id == "field" and "metadata" in given:
         text = ast.literal_eval(given["metadata"]).get("help")
-        if text:
-            attribute.docstring = griffe.Docstring(text, parent=attribute)
-            default = given.get("default") or given.get("default_factory")
-            attribute.value = ast.unparse(default) if default else None  # type: ignore[attr-defined]
+    if text:
+        attribute.docstring = griffe.Docstring(text, parent=attribute)
+        attribute.value = ast.unparse(default) if default else None  # type: ignore[attr-defined]
 
 
 def sort_into_columns(docstring: griffe.Docstring) -> None:

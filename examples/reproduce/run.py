@@ -33,7 +33,7 @@ from smoke import short_row, write_images, write_start
 from table import picked_epoch, write_table
 
 from clarity_hf.data.nih import TEST_LIST
-from clarity_hf.training.runs import to_flags
+from clarity_hf.training.arguments import to_flags
 
 EXAMPLES = Path(__file__).parents[1]
 EVALUATE = {

@@ -44,6 +44,7 @@ MODULES: dict[str, str] = {
     "recipes.teacher": "training.train_teacher",
     "recipes.training": "training.train",
     "training.foreign_models": "safe_loading",
+    "training.runs": "training.arguments",
     "training.teacher": "teacher",
     "training.whole_files": "files",
 }
@@ -89,6 +90,8 @@ NAMES: dict[str, str] = {
     "data.phantoms.film.film_seed": "phantoms.image_seed",
     "recipes.TeacherRecipe": "training.train_teacher.TeacherRecipe",
     "recipes.train_teacher": "training.train_teacher.train_teacher",
+    **_moved("training.runs", "training.checkpoint_manifest", "COMPARED drop_pickle last_checkpoint"),
+    **_moved("training.runs", "training.trainer", "LogLastStepCallback SetEpochCallback"),
 }
 """New public names by old name, both relative to the package."""
 

@@ -8,8 +8,7 @@ from clarity_hf.cli import app, main
 from clarity_hf.cli.evaluate import Baseline
 from clarity_hf.cli.spelling import spread
 from clarity_hf.evaluation.run import BASELINES
-from clarity_hf.training.arguments import ClarityTrainingArguments
-from clarity_hf.training.runs import parse_arguments
+from clarity_hf.training.arguments import ClarityTrainingArguments, parse_arguments
 
 COMMANDS = typer.main.get_command(app).commands
 CHOICES = {name: ["cam", "random", "none"] for name in ("--baselines", "--baseline")}

@@ -31,10 +31,10 @@ from clarity_hf.metrics.records import data_digest
 from clarity_hf.phantoms import write_phantoms
 from clarity_hf.reporting.columns import columns, level_columns
 from clarity_hf.reporting.schema import Bootstrap, Estimate, Report, Row, Table
-from clarity_hf.training import ClarityTrainingArguments
+from clarity_hf.training import ClarityTrainingArguments, recipes
 from clarity_hf.training import train as training
 from clarity_hf.training import train_teacher as teacher_recipe
-from clarity_hf.training.runs import to_flags
+from clarity_hf.training.arguments import to_flags
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FOLDER = EXAMPLES / "reproduce"
@@ -114,12 +114,13 @@ def test_the_epoch_of_every_row_is_picked_on_the_committed_list(rows):
 
 @pytest.mark.parametrize("path", [training.__file__, teacher_recipe.__file__], ids=["train", "train_teacher"])
 def test_a_training_script_never_looks_at_test_images(path):
-    """The Trainer is given `source.train` and `source.validation`; nothing in the file reads another split."""
-    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
-    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    """The Trainer is given `source.train` and `source.validation`; neither script nor skeleton reads another split."""
+    trees = [ast.parse(Path(file).read_text(encoding="utf-8")) for file in (path, recipes.__file__)]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     assert {"train", "validation"} <= read
     assert not read & {"test", "splits"}
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value == "test"]
+    assert not [node for node in nodes if isinstance(node, ast.Constant) and node.value == "test"]
 
 
 def test_images_in_a_step_and_epochs_of_warm_up_are_as_documented(rows):

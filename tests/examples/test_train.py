@@ -18,7 +18,8 @@ from transformers import pipeline
 import clarity_hf
 from clarity_hf.phantoms import draw_phantom
 from clarity_hf.training import ClarityTrainingArguments
-from clarity_hf.training.runs import last_checkpoint, parse_arguments
+from clarity_hf.training.arguments import parse_arguments
+from clarity_hf.training.checkpoint_manifest import last_checkpoint
 from clarity_hf.training.train import DEFAULTS, TrainingRecipe, main
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train.py"

@@ -21,7 +21,7 @@ from clarity_hf.data.sources import open_source
 from clarity_hf.data.transforms import ImageTransform
 from clarity_hf.phantoms import draw_phantom, write_phantoms
 from clarity_hf.training import Teacher
-from clarity_hf.training.runs import parse_arguments
+from clarity_hf.training.arguments import parse_arguments
 from clarity_hf.training.train_teacher import DEFAULTS, TeacherRecipe, build_processor, main
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_teacher.py"

@@ -11,7 +11,7 @@
 - `process`: one of the two processes of a training, each once.
 
 The training is that of kill_training.py. A broken run must end with an error that names the fault; the same command
-must then go on from a whole checkpoint, say what it passed over, and come to the same weights, config and logs, to the
+must then go on from a whole checkpoint, say what it skipped, and come to the same weights, config and logs, to the
 last bit. Printed is a table; the status is 1 where a run differs, goes on from damage or says nothing.
 """
 
@@ -72,14 +72,14 @@ class Bench:
             more: Arguments.
 
         Returns:
-            `same`, `fell back` where a checkpoint was passed over too, or what is wrong.
+            `same`, `fell back` where a checkpoint was skipped too, or what is wrong.
         """
         if broken is not None and (broken.ended() != 1 or words not in broken.printed()):
             return f"the broken run ended with {broken.ended()}: {broken.printed()[-1500:]}"
         again = self.run(out, *more)
         if again.ended() != 0:
             return f"the run did not go on, {again.ended()}: {again.printed()[-1500:]}"
-        fell = "is not whole and is passed over" in again.printed()
+        fell = "is damaged and is skipped" in again.printed()
         return same_run(out, self.whole) or ("fell back" if fell else "same")
 
 

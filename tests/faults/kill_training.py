@@ -92,7 +92,7 @@ def disturb(folder: Path, times: dict[str, float], kills: int, chance: random.Ra
             run.wait()
         if met:
             # A run that ends before its kill is followed by one in another folder, which says nothing of this kill.
-            met[-1]["fell back"] |= "is not whole and is passed over" in run.printed()
+            met[-1]["fell back"] |= "is damaged and is skipped" in run.printed()
             met[-1]["resumed"] |= "resuming from" in run.printed()
         if run.ended() == 0:
             runs += 1

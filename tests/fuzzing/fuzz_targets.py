@@ -21,7 +21,7 @@ from clarity_hf.data.nih import load_nih, open_image
 from clarity_hf.data.priors import read_mask
 from clarity_hf.data.tables import load_table
 from clarity_hf.image_reading import read_image
-from clarity_hf.training.runs import parse_arguments
+from clarity_hf.training.arguments import parse_arguments
 
 ERRORS = (ValueError, TypeError, OSError, ImportError)
 OUR_WORDS = re.compile(r".* must .+, got .*[.?!] \S.*|No such file: .+", re.DOTALL)

@@ -66,7 +66,7 @@ def main() -> None:
     folder, world_size, arguments = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     # What a run would import, so that forks have it; no forward pass, whose threads a fork would lose.
     import clarity_hf.inference.batch
-    import clarity_hf.training.runs
+    import clarity_hf.training.arguments
     import clarity_hf.visualization  # noqa: F401
 
     seen = []

@@ -2,12 +2,14 @@
 """Arguments of a training run: defaults, ranges, and the ways to give them."""
 
 import json
+from dataclasses import dataclass, field
+from typing import Literal
 
 import pytest
 from transformers import HfArgumentParser
 
 from clarity_hf.training import ClarityTrainingArguments
-from clarity_hf.training.arguments import has_native_bf16
+from clarity_hf.training.arguments import has_native_bf16, parse_arguments, to_flags
 
 
 def arguments(folder, **kwargs):
@@ -102,3 +104,55 @@ def test_bf16_is_native_where_a_gpu_or_the_cpu_computes_in_it(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: not including_emulation)
     assert has_native_bf16() is True
+
+
+# Arguments from a file
+
+
+@dataclass
+class Settings:
+    """Some arguments of a script."""
+
+    names: list[str] = field(default_factory=list)
+    kind: Literal["one", "two"] = "one"
+    rate: float = 1.0
+    config: str | None = None
+    quick: bool = False
+
+
+def stage(tmp_path, text):
+    path = tmp_path / "stage.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_file_of_arguments_stands_between_the_defaults_and_the_command_line(tmp_path):
+    path = stage(tmp_path, "names: [a, b]\nrate: 2.0e-3\nconfig: {pooling: mean}\nquick: true\n")
+    (found,) = parse_arguments((Settings,), {"kind": "two", "rate": 5.0}, [path, "--rate", "3"])
+    assert found == Settings(["a", "b"], "two", 3.0, '{"pooling": "mean"}', True)
+    (plain,) = parse_arguments((Settings,), {"rate": 5.0}, ["--kind", "two"])
+    assert plain == Settings(kind="two", rate=5.0)
+
+
+def test_a_file_may_be_json_spell_with_hyphens_and_have_nulls(tmp_path):
+    @dataclass
+    class Longer(Settings):
+        batch_size: int = 8
+
+    text = '{"names": ["a"], "config": null, "rate": null, "batch-size": 4, "quick": true}'
+    (tmp_path / "stage.json").write_text(text)
+    (found,) = parse_arguments((Longer,), {"rate": 5.0}, [str(tmp_path / "stage.json")])
+    assert found == Longer(names=["a"], rate=5.0, quick=True, batch_size=4)
+    (found,) = parse_arguments((Longer,), {}, [stage(tmp_path, "batch_size: 4\nconfig: null\nkind: ~\n")])
+    assert found == Longer(batch_size=4)
+
+
+@pytest.mark.parametrize("text", ["rates: 2\n", "- rate\n", "kind: three\n", ""])
+def test_a_file_that_maps_no_arguments_to_values_is_refused(tmp_path, text, capsys):
+    with pytest.raises((ValueError, SystemExit)):
+        parse_arguments((Settings,), {}, [stage(tmp_path, text)])
+
+
+def test_flags_are_words_of_a_command_line():
+    flags = to_flags({"config": {"a": False}, "image_mean": [0.5, 0.6], "bf16": True, "seed": 3})
+    assert flags == ["--config", '{"a": false}', "--image_mean", "0.5", "0.6", "--bf16", "True", "--seed", "3"]

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import save_file
 from transformers import TrainerCallback
 
+from clarity_hf.training import ClarityTrainingArguments
 from clarity_hf.training.checkpoint_manifest import (
     SEAL,
     best_checkpoint,
     damage_of,
-    is_whole,
+    last_checkpoint,
     last_whole_checkpoint,
     named_save_failures,
     require_whole,
@@ -101,13 +104,13 @@ def test_a_flipped_bit_is_found_and_the_checkpoint_before_taken(folder, name, ca
     whole = (checkpoint / name).read_bytes()
     for _ in range(20):
         flip(checkpoint / name, chance.randrange(8 * len(whole)))
-        assert not is_whole(checkpoint, 1)
+        assert damage_of(checkpoint, 1)
         (checkpoint / name).write_bytes(whole)
-    assert is_whole(checkpoint, 1)
+    assert not damage_of(checkpoint, 1)
     flip(checkpoint / name, chance.randrange(8 * len(whole)))
     with caplog.at_level(logging.WARNING):
         assert last_whole_checkpoint(folder).name == "checkpoint-4"
-    assert "checkpoint-6 is not whole and is passed over: " in caplog.text
+    assert "checkpoint-6 is damaged and is skipped: " in caplog.text
     assert name in caplog.text
 
 
@@ -148,13 +151,13 @@ def test_without_a_seal_it_is_of_an_earlier_version_and_torn_files_are_found(fol
     assert "optimizer.pt" in damage_of(checkpoint, 1)
 
 
-def test_where_nothing_is_whole_it_is_said_that_the_run_begins_anew(folder, caplog):
+def test_a_run_without_an_intact_checkpoint_starts_over_with_a_warning(folder, caplog):
     for path in folder.glob("checkpoint-*/optimizer.pt"):
         os.truncate(path, 100)
     with caplog.at_level(logging.WARNING):
         assert last_whole_checkpoint(folder) is None
-    assert caplog.text.count("is passed over") == 3
-    assert "holds no whole checkpoint: the run starts from its beginning" in caplog.text
+    assert caplog.text.count("is skipped") == 3
+    assert "holds no intact checkpoint: the run starts from its beginning" in caplog.text
 
 
 def test_a_damaged_checkpoint_that_is_named_is_refused(folder):
@@ -226,9 +229,152 @@ class WorkerKiller(TrainerCallback):
             reader.kill()
 
 
-def test_a_lost_worker_ends_the_run_with_a_word_and_it_goes_on(run, tmp_path):
+def test_a_run_that_lost_a_worker_ends_with_an_error_and_can_be_resumed(run, tmp_path):
     lost = trainer(tmp_path, rows=400, dataloader_num_workers=1, dataloader_prefetch_factor=1)
     lost.add_callback(WorkerKiller())
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)"):
         lost.train()
     assert last_whole_checkpoint(tmp_path).name == "checkpoint-2"
+
+
+# Which checkpoint a run resumes from, and which folders are refused
+
+
+class Arguments(ClarityTrainingArguments):
+    """Of one of several processes that are not there."""
+
+    processes = 1
+    world_size = property(lambda self: self.processes)
+    should_save = True
+
+
+def arguments(folder, processes=1, **changes):
+    args = Arguments(output_dir=str(folder), use_cpu=True, report_to="none", **changes)
+    args.processes = processes
+    return args
+
+
+def write_checkpoint(folder, step, random_states, state="{}", optimizer=True):
+    """A checkpoint with the files that are looked at."""
+    checkpoint = Path(folder) / f"checkpoint-{step}"
+    checkpoint.mkdir(parents=True)
+    save_file({"weight": torch.zeros(2)}, checkpoint / "model.safetensors")
+    if optimizer:
+        torch.save({}, checkpoint / "optimizer.pt")
+    for name in random_states:
+        torch.save({}, checkpoint / f"rng_state{name}.pth")
+    (checkpoint / "trainer_state.json").write_text(state)
+    return checkpoint
+
+
+ONE, TWO, FOUR = [""], ["_0", "_1"], ["_0", "_1", "_2", "_3"]
+
+
+@pytest.mark.parametrize(("before", "states", "now"), [(1, ONE, 2), (2, TWO, 1), (2, TWO, 4), (4, FOUR, 2)])
+def test_a_run_of_another_number_of_processes_is_refused(tmp_path, before, states, now):
+    assert last_checkpoint(arguments(tmp_path, before), {}) is None
+    checkpoint = write_checkpoint(tmp_path, 4, states)
+    assert last_checkpoint(arguments(tmp_path, before), {}) == str(checkpoint)
+    text = f"with {now} processes, got .*checkpoint-4 of {before}. Start as many processes as before, or give another"
+    with pytest.raises(ValueError, match=text):
+        last_checkpoint(arguments(tmp_path, now), {})
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(ValueError, match=text):
+        last_whole_checkpoint(tmp_path, now)
+
+
+def test_a_checkpoint_without_a_killed_processs_random_state_is_skipped(tmp_path):
+    args = arguments(tmp_path, 4)
+    assert last_checkpoint(args, {}) is None
+    whole = write_checkpoint(tmp_path, 4, FOUR)
+    write_checkpoint(tmp_path, 6, TWO)
+    assert last_checkpoint(args, {}) == str(whole)
+    with pytest.raises(ValueError, match="checkpoint-6 of 4"):  # two are there: it is no run of two for that
+        last_checkpoint(arguments(tmp_path, 2), {})
+
+
+def test_where_no_checkpoint_was_finished_the_run_starts_from_scratch(tmp_path):
+    args = arguments(tmp_path, 2)
+    assert last_checkpoint(args, {}) is None
+    write_checkpoint(tmp_path, 4, TWO, state='{"epoch": 1.0,')
+    checkpoint = write_checkpoint(tmp_path, 6, ["_0"])
+    assert damage_of(checkpoint, 2)
+    assert last_checkpoint(args, {}) is None
+
+
+def test_weights_alone_are_not_resumed(tmp_path):
+    args = arguments(tmp_path)
+    assert last_checkpoint(args, {}) is None
+    write_checkpoint(tmp_path, 4, [], optimizer=False)
+    with pytest.raises(ValueError, match=r"with weights alone: it cannot be resumed\. Leave --save_only_model out"):
+        last_checkpoint(args, {})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"data_seed": 1},
+        {"per_device_train_batch_size": 4},
+        {"gradient_accumulation_steps": 2},
+        {"learning_rate": 1e-3},
+        {"weight_decay": 0.0},
+        {"layer_decay": 0.65},
+        {"optim": "sgd"},
+        {"adam_beta1": 0.8},
+        {"adam_beta2": 0.95},
+        {"adam_epsilon": 1e-6},
+        {"distillation_alpha": 0.1},
+        {"distillation_temperature": 2.0},
+        {"muon_iterations": 3},
+    ],
+)
+def test_a_run_with_other_settings_of_the_trainer_is_refused(tmp_path, change):
+    assert last_checkpoint(arguments(tmp_path), {"image_size": 64}) is None
+    checkpoint = write_checkpoint(tmp_path, 4, ONE)
+    assert last_checkpoint(arguments(tmp_path), {"image_size": 64}) == str(checkpoint)
+    with pytest.raises(ValueError, match=rf"a run that differs in \['{next(iter(change))}'\]"):
+        last_checkpoint(arguments(tmp_path, **change), {"image_size": 64})
+
+
+def test_a_run_with_patch_dropout_is_refused_where_there_was_none(tmp_path):
+    assert last_checkpoint(arguments(tmp_path), {}) is None
+    write_checkpoint(tmp_path, 4, ONE)
+    with pytest.raises(ValueError, match=r"a run that differs in \['patch_dropout', 'patch_dropout_epochs'\]"):
+        last_checkpoint(arguments(tmp_path, patch_dropout=0.5, patch_dropout_epochs=1.0), {})
+
+
+def test_a_run_with_muon_in_place_of_adamw_is_refused(tmp_path):
+    assert last_checkpoint(arguments(tmp_path), {}) is None
+    write_checkpoint(tmp_path, 4, ONE)
+    with pytest.raises(ValueError, match=r"a run that differs in \['adam_beta2', 'matrix_optimizer'\]"):
+        last_checkpoint(arguments(tmp_path, matrix_optimizer="muon"), {})
+    with pytest.raises(ValueError, match=r"a run that differs in \['matrix_optimizer'\]"):
+        last_checkpoint(arguments(tmp_path, matrix_optimizer="muon", adam_beta2=0.999), {})
+
+
+def test_a_run_may_be_prolonged(tmp_path):
+    assert last_checkpoint(arguments(tmp_path, max_steps=4), {}) is None
+    checkpoint = write_checkpoint(tmp_path, 4, ONE)
+    assert last_checkpoint(arguments(tmp_path, max_steps=8, num_train_epochs=9), {}) == str(checkpoint)
+
+
+def test_a_run_of_an_earlier_version_without_recorded_settings_resumes(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"image_size": 64}))
+    checkpoint = write_checkpoint(tmp_path, 4, ONE)
+    assert last_checkpoint(arguments(tmp_path, seed=3), {"image_size": 64}) == str(checkpoint)
+
+
+def test_checkpoints_of_an_unknown_run_are_refused(tmp_path):
+    write_checkpoint(tmp_path, 4, ONE)
+    with pytest.raises(ValueError, match=r"must hold run.json beside its checkpoints, got .*checkpoint-4 of an"):
+        last_checkpoint(arguments(tmp_path), {})
+    assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize("text", ['{"seed": 1', "[1, 2]", "null"])
+def test_a_damaged_record_of_the_run_is_refused(tmp_path, text):
+    write_checkpoint(tmp_path, 4, ONE)
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=r"must hold a readable run.json, got .*Give another --output_dir"):
+        last_checkpoint(arguments(tmp_path), {})

@@ -386,7 +386,7 @@ def test_other_models_and_noise_below_zero_are_refused():
 # CLARiTy checkpoints
 
 
-def test_a_clarity_source_is_copied_whole(tmp_path):
+def test_a_clarity_source_is_copied_completely(tmp_path):
     names = ["Mass", "Nodule"]
     source = randomised(clarity(ClarityForMultiLabelLocalization, findings=names))
     source.save_pretrained(tmp_path)
@@ -426,7 +426,7 @@ def test_findings_of_a_clarity_source_follow_by_name():
         initialize_from_vit(model, source.state_dict())
 
 
-def test_a_head_that_does_not_fit_stays_out_as_a_whole():
+def test_a_head_that_does_not_fit_is_left_out_completely():
     source = randomised(clarity(ClarityForMultiLabelLocalization, cam_size=16))
     model = clarity(ClarityForMultiLabelLocalization, pooling="linear")
     before = copy.deepcopy(model)

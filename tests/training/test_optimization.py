@@ -137,7 +137,7 @@ def joined(matrix, bias, **settings):
 
 
 @pytest.mark.parametrize("settings", [{}, {"betas": (0.5, 0.9), "eps": 0.1}, {"iterations": 2}])
-def test_the_joint_optimizer_steps_as_torchs_muon_and_adamw_would_apart(settings):
+def test_the_joint_optimizer_steps_as_torchs_muon_and_adamw_would_separately(settings):
     matrix, bias = two_layers()
     settings = dict(settings)
     stepped([joined(matrix, bias, **settings)], matrix, bias, 5)
@@ -152,7 +152,7 @@ def test_the_joint_optimizer_steps_as_torchs_muon_and_adamw_would_apart(settings
     torch.testing.assert_close(bias, other_bias, rtol=0, atol=0)
 
 
-def test_a_stored_state_goes_on_bit_for_bit():
+def test_a_stored_state_resumes_bit_for_bit():
     matrix, bias = two_layers()
     stepped([joined(matrix, bias)], matrix, bias, 6)
     other, other_bias = two_layers()
@@ -166,7 +166,7 @@ def test_a_stored_state_goes_on_bit_for_bit():
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda whole: pickle.loads(pickle.dumps(whole))])
-def test_a_copy_with_its_weights_goes_on_as_the_original_would(copied):
+def test_a_copy_with_its_weights_steps_as_the_original_would(copied):
     matrix, bias = two_layers()
     optimizer = joined(matrix, bias)
     stepped([optimizer], matrix, bias, 3)

@@ -22,8 +22,7 @@ from safetensors.torch import load_file
 
 from clarity_hf import ClarityForMultiLabelLocalization
 from clarity_hf.training import ClarityTrainingArguments
-from clarity_hf.training.checkpoint_manifest import is_whole, last_whole_checkpoint
-from clarity_hf.training.runs import last_checkpoint
+from clarity_hf.training.checkpoint_manifest import damage_of, last_checkpoint, last_whole_checkpoint
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "train.py"
@@ -125,7 +124,7 @@ def test_two_processes_with_muon_train_about_as_one(two_processes, one_process):
 @pytest.mark.parametrize(
     ("cut", "whole", "parts"), [("4x1", "8x1", 7), ("2x2", "8x1", 7), ("4x1-bare", "8x1-bare", 5)]
 )
-def test_their_logs_are_of_all_their_images(two_processes, one_process, cut, whole, parts):
+def test_logs_of_two_processes_cover_all_images(two_processes, one_process, cut, whole, parts):
     for alone, together in zip(one_process[whole]["logs"][:4], two_processes[cut]["logs"][:4], strict=True):
         losses = [name for name in alone if name.startswith("loss")]
         assert len(losses) == 1 + parts
@@ -279,7 +278,7 @@ def whole_run(tmp_path_factory):
     return folder
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, whole_run):
+def test_a_killed_run_resumes_as_if_it_had_not_been_killed(tmp_path, whole_run):
     """Same images, crops and losses in every step, same weights at the end, to the last bit."""
     command = [HERE / "killed_run.py", tmp_path]
     kill_at_a_random_moment(command, tmp_path, chosen_seed())
@@ -289,7 +288,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, whole_run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("save_steps", "workers"), [(1, 0), (3, 0), (5, 1), (4, 2)])
-def test_a_run_that_is_killed_twice_goes_on(tmp_path, whole_run, save_steps, workers):
+def test_a_run_that_is_killed_twice_resumes(tmp_path, whole_run, save_steps, workers):
     """At whatever distance from a save, and whatever reads the images."""
     chance = chosen_seed()
     command = [HERE / "killed_run.py", tmp_path, save_steps, workers]
@@ -300,7 +299,7 @@ def test_a_run_that_is_killed_twice_goes_on(tmp_path, whole_run, save_steps, wor
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_inside_a_save_goes_on_from_the_save_before(tmp_path, whole_run):
+def test_a_run_that_is_killed_during_a_save_resumes_from_the_save_before(tmp_path, whole_run):
     command = [HERE / "killed_run.py", tmp_path, 2]
 
     def unfinished():
@@ -323,7 +322,7 @@ def test_a_run_that_is_killed_inside_a_save_goes_on_from_the_save_before(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_processes_of_which_one_is_killed_go_on(tmp_path):
+def test_two_processes_resume_after_one_was_killed(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     killed.mkdir()
     launch(*TWO_PROCESSES, HERE / "killed_run.py", whole)
@@ -337,7 +336,7 @@ def test_two_processes_of_which_one_is_killed_go_on(tmp_path):
 def test_checkpoints_that_a_kill_left_unfinished_are_seen(tmp_path, whole_run):
     checkpoint = last_whole_checkpoint(whole_run, processes=1)
     assert checkpoint.name == f"checkpoint-{killed_run.STEPS}"
-    assert not is_whole(checkpoint, processes=2)  # no random states of two processes
+    assert damage_of(checkpoint, processes=2)  # no random states of two processes
     torn = tmp_path / "checkpoint-99"
     torn.mkdir()
     assert last_whole_checkpoint(tmp_path, processes=1) is None
@@ -345,7 +344,7 @@ def test_checkpoints_that_a_kill_left_unfinished_are_seen(tmp_path, whole_run):
     assert last_whole_checkpoint(tmp_path, processes=1) is None
 
 
-def test_the_scripts_go_on_from_the_last_checkpoint_that_is_whole(tmp_path, whole_run):
+def test_the_scripts_resume_from_the_last_intact_checkpoint(tmp_path, whole_run):
     args = ClarityTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
     assert last_checkpoint(args, {}) is None
     for name in ("checkpoint-16", "checkpoint-18"):
@@ -397,7 +396,7 @@ def whole_example(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_example_goes_on_after_a_kill_by_the_same_command(tmp_path, whole_example):
+def test_the_example_resumes_after_a_kill_by_the_same_command(tmp_path, whole_example):
     folder, chance = tmp_path / "run", chosen_seed()
     step = chance.randint(5, 16)
 

@@ -20,7 +20,7 @@ from clarity_hf.training.train_teacher import TeacherRecipe, train_teacher
 
 
 @pytest.mark.parametrize("recipe", [TrainingRecipe, TeacherRecipe])
-def test_a_recipe_says_nothing_anew_of_its_images(recipe):
+def test_a_recipe_repeats_no_field_of_the_data(recipe):
     shared = {field.name for field in fields(DataRecipe)}
     assert {"data_dir", "image_repeats", "phantom_count", "augment", "validation_split"} <= shared
     assert not shared & set(vars(recipe)["__annotations__"])
@@ -43,14 +43,14 @@ def test_every_field_about_the_data_sets_reaches_them(monkeypatch):
 def test_the_last_of_several_data_sets_decides(tmp_path):
     args = TrainingArguments(output_dir=str(tmp_path), metric_for_best_model="auroc", use_cpu=True)
     one = {"phantom": ["a"]}
-    assert images_that_decide(one, args) == (["a"], ["a"])
+    assert images_that_decide(one, args) == ["a"]
     assert args.metric_for_best_model == "auroc"
     two = {"phantom": ["a"], "images": ["b"]}
-    assert images_that_decide(two, args) == (two, ["b"])
+    assert images_that_decide(two, args) == two
     assert args.metric_for_best_model == "images_auroc"
 
 
-def test_a_command_trains_by_what_it_says(tmp_path):
+def test_a_command_passes_its_arguments_to_the_training(tmp_path):
     trained = []
     words = ["--output_dir", str(tmp_path), "--seed", "7", "--use_cpu", "--image_repeats", "3"]
     classes = (DataRecipe, TrainingArguments)
@@ -59,7 +59,7 @@ def test_a_command_trains_by_what_it_says(tmp_path):
     assert (recipe.image_repeats, recipe.phantom_count, args.seed) == (3, 5, 7)
 
 
-def test_a_reporter_that_is_not_installed_is_said_before_anything_is_done(tmp_path, monkeypatch):
+def test_a_reporter_that_is_not_installed_is_refused_before_any_work(tmp_path, monkeypatch):
     from transformers.integrations import integration_utils
 
     monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: False)

@@ -170,7 +170,7 @@ def test_known_images_are_not_decoded(rows, folder, monkeypatch):
     assert decoded == []
 
 
-def test_only_a_changed_image_is_computed_anew(rows, folder):
+def test_only_a_changed_image_is_computed_again(rows, folder):
     first = cached(rows, build_teacher(), folder)
     Image.fromarray(noise(99)).save(rows[2]["image"]["path"])
     teacher = build_teacher()
@@ -263,7 +263,7 @@ def empty(path):
 
 
 @pytest.mark.parametrize("damage", [cut, empty, break_content])
-def test_a_damaged_file_is_named_and_computed_anew(rows, folder, caplog, damage):
+def test_a_damaged_file_is_named_and_computed_again(rows, folder, caplog, damage):
     first = cached(rows, build_teacher(), folder)
     (name,) = files(folder)
     damage(folder / name)

@@ -16,7 +16,7 @@ from clarity_hf.configuration_clarity import TRAINING_DEFAULTS
 from clarity_hf.phantoms import draw_phantom, write_phantoms
 from clarity_hf.training import ClarityTrainingArguments
 from clarity_hf.training import train as training
-from clarity_hf.training.runs import parse_arguments
+from clarity_hf.training.arguments import parse_arguments
 from clarity_hf.training.teacher_cache import cache_teacher_logits
 from clarity_hf.training.train import TrainingRecipe, build_model, build_processor
 
@@ -203,7 +203,7 @@ def test_images_are_streamed_from_a_folder(tmp_path, capsys):
     assert "a stream of" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_images_are_kept_decoded_and_a_run_goes_on_with_another_folder_of_them(tmp_path, capsys):
+def test_decoded_images_are_kept_and_a_run_resumes_with_another_folder_of_them(tmp_path, capsys):
     write_phantoms(tmp_path / "images", 20, seed=3, size=64)
     options = ("--data_dir", tmp_path / "images", "--output_dir", tmp_path / "out", "--save_steps", "1")
     options += ("--save_strategy", "steps", "--eval_strategy", "no", "--load_best_model_at_end", "False")
@@ -240,7 +240,7 @@ def test_a_checkpoint_hands_no_settings_of_its_training_on(tiny_model, tmp_path)
     assert model.config.background_loss_weight == 0
 
 
-def test_images_that_can_choose_no_epoch_are_told(tmp_path, capsys):
+def test_validation_images_that_can_choose_no_epoch_give_a_warning(tmp_path, capsys):
     run("--max_steps", "1", "--min_positives", "99", "--output_dir", tmp_path / "out")
     assert "warning: no finding has 99 positives and a negative among the" in capsys.readouterr().out
 
@@ -253,7 +253,7 @@ def test_only_one_data_set_is_streamed(tmp_path):
         run(*options, "--output_dir", tmp_path / "out")
 
 
-def test_a_changed_config_says_which_weights_start_at_random(tiny_checkpoint, capsys):
+def test_weights_that_a_changed_config_starts_at_random_are_printed(tiny_checkpoint, capsys):
     arguments = TrainingRecipe(model=str(tiny_checkpoint), config='{"num_hidden_layers": 3}')
     model = build_model(arguments, FINDINGS, np.zeros((1, 14)))
     assert len(model.clarity.layers) == 3

@@ -104,7 +104,7 @@ def test_it_is_the_loss_of_the_trainer(monkeypatch, tmp_path):
     class Stopped(Exception):
         pass
 
-    def stop(trainer, recipe, validation):
+    def stop(trainer, recipe):
         assert trainer.compute_loss_func is teacher.annotated_loss
         raise Stopped
 

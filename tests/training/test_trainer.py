@@ -173,7 +173,7 @@ def test_patches_are_dropped_in_the_first_epochs_alone(tmp_path, rows):
     assert trainer.model.clarity.patch_dropout == 0
 
 
-def test_of_an_image_with_a_drawn_finding_the_teacher_says_nothing(tmp_path, rows):
+def test_the_teacher_does_not_teach_images_with_an_inserted_finding(tmp_path, rows):
     batch = batch_of(rows[:4])
     batch["labels"] = torch.tensor([[math.nan] * 3, [0.0, 1.0, 0.0], [0.0] * 3, [1.0, 0.0, 0.0]])
     batch["finding_masks"] = torch.zeros(4, 3, 8, 8)
@@ -399,7 +399,7 @@ def test_the_best_step_is_loaded_at_the_end(tmp_path, rows):
 # What it saves, measures and refuses ---------------------------------------------------------------------------------
 
 
-def test_training_takes_back_the_calibration_of_the_logits_that_it_changes(tmp_path, rows):
+def test_training_drops_the_calibration_of_the_logits_that_it_changes(tmp_path, rows):
     model = tiny_model(score_slopes=2.0, score_intercepts=-1.0, score_thresholds=0.3, map_thresholds=[0.3, 0.4, 0.5])
     trainer = tiny_trainer(tmp_path, rows[:8], model=model, max_steps=1)
     trainer.train()
@@ -510,7 +510,7 @@ def test_a_run_that_is_shorter_than_its_logging_steps_logs_its_loss_at_the_end(t
     assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == logged
 
 
-def test_a_run_that_shall_not_log_does_not(tmp_path, rows):
+def test_a_run_without_logging_does_not_log(tmp_path, rows):
     trainer = tiny_trainer(tmp_path, rows[:8], max_steps=2, logging_strategy="no")
     trainer.train()
     assert not [entry for entry in trainer.state.log_history if "loss" in entry]

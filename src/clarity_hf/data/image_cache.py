@@ -1,9 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Images decoded and reduced once, kept as whole grey values in a folder.
+"""Images decoded and resized once, kept as 8-bit grey levels in a folder.
 
-Decoding an image and reducing it to the size of training costs a core some tens of milliseconds in every epoch, more
-where it is DICOM; reading it from here costs a tenth of one. An image of 256² takes 64 KiB, those of the NIH release
-7 GB.
+Decoding an image and resizing it for training takes tens of milliseconds of a core in every epoch, longer for DICOM;
+reading it from here takes a tenth of one. An image of 256² takes 64 KiB, those of the NIH release 7 GB. Files are
+memory-mapped, so that workers and processes share one copy in the page cache.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ logger = logging.getLogger(__name__)
 class ImageCache:
     """A folder of images as they lie in a letterbox, one file each.
 
-    An image is known by its path, size and time of change, or by its bytes where it has no file; so a changed image is
-    another image. Several workers, processes and runs may share a folder: files appear whole, by a rename. Deleting
-    files, or the folder, costs time alone.
+    An image is identified by its path, size and modification time, or by its bytes if it has no file, so a changed
+    image is decoded again. Several workers, processes and runs may share a folder: files are written atomically. It
+    can be deleted at any time.
 
     Args:
-        folder: Made when the first image is kept.
+        folder: Created when the first image is kept.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -46,16 +46,16 @@ class ImageCache:
     def content(
         self, source: Any, frame: str, make: Callable[[], tuple[np.ndarray, tuple[int, int]]]
     ) -> tuple[np.ndarray, tuple[int, int]]:
-        """An image's content from the folder, or made and kept.
+        """An image's content from the folder; what is missing there is made and kept.
 
         Args:
             source: A path, bytes, or the `{"path", "bytes"}` of an undecoded `datasets.Image`. Images of other kinds
-                are made each time.
+                are not kept.
             frame: What else the content depends on, such as the size of the letterbox.
-            make: Gives the content `(h, w)` float32 in [0, 255] and the image's own `(H, W)`.
+            make: Returns the content `(h, w)` float32 in [0, 255] and the image's own `(H, W)`.
 
         Returns:
-            The content `(h, w)` uint8, rounded also when it is new, so that every epoch sees the same; and the image's
+            The content `(h, w)` uint8, rounded also if it is new, so that every epoch sees the same; and the image's
             own `(H, W)` in pixels.
         """
         known = _identity(source)
@@ -70,19 +70,19 @@ class ImageCache:
         return kept
 
     def _keep(self, path: Path, content: np.ndarray, size: tuple[int, int]) -> None:
-        """Write a file whole or not at all; a folder that takes no more is told once, and training goes on."""
+        """Write a file atomically; that the folder is full is logged once, and training continues."""
         if self.full:
             return
         try:
             with replaced_file(path) as made:
                 save_file({"content": content}, made, metadata={"height": str(size[0]), "width": str(size[1])})
-        except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
+        except (OSError, SafetensorError) as error:  # safetensors wraps errors of the disk
             self.full = True
             logger.warning("%s takes no more images (%s). The others are decoded each time.", self.folder, error)
 
 
 def _identity(source: Any) -> bytes | None:
-    """What tells an image from others, or None for an image that has neither a file nor bytes."""
+    """Path, size and modification time of a file, or a hash of bytes; None for an image that has neither."""
     if isinstance(source, Mapping):
         source = source["path"] if source.get("bytes") is None else source["bytes"]
     if isinstance(source, bytes):
@@ -91,13 +91,13 @@ def _identity(source: Any) -> bytes | None:
         return None
     try:
         found = os.stat(source)
-    except (OSError, ValueError):  # whoever reads it says what is wrong with it
+    except (OSError, ValueError):  # reported by whoever reads it
         return None
     return f"{os.path.abspath(source)} {found.st_size} {found.st_mtime_ns}".encode()
 
 
 def _read(path: Path) -> tuple[np.ndarray, tuple[int, int]] | None:
-    """A kept image, or None where there is none or it is damaged."""
+    """A kept image, or None if it is missing or damaged."""
     try:
         with safe_open(path, framework="numpy") as file:
             size = file.metadata()
@@ -105,7 +105,7 @@ def _read(path: Path) -> tuple[np.ndarray, tuple[int, int]] | None:
     except FileNotFoundError:
         return None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        logger.warning("%s is damaged (%s) and is made anew.", path, error)
+        logger.warning("%s is damaged (%s) and is decoded again.", path, error)
         return None
 
 

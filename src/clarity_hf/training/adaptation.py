@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -33,13 +33,7 @@ PER_FINDING_WEIGHTS = {
 
 @dataclass
 class AdaptationReport:
-    """What became of the findings when a checkpoint met another list of them.
-
-    Args:
-        kept: Findings whose weights were kept, in the new order.
-        new: Findings that the checkpoint did not know, in the new order.
-        dropped: Findings of the checkpoint that were dropped.
-    """
+    """Findings of a checkpoint that were `kept` or `dropped`, and `new` ones, kept and new in the new order."""
 
     kept: list[str]
     new: list[str]
@@ -143,8 +137,7 @@ def rows_by_finding(
     """A state dict for other findings: known ones' rows by name, new tokens the noisy mean, new heads from `own`.
 
     Args:
-        state: Weights by the names of [`state_by_short_name`]; those with a row for each finding, such as class tokens
-            `(1, F, D)` and `class_token_head.weight` `(F, D)`, have one for each of `known`.
+        state: Weights by the names of [`state_by_short_name`], with a row for each of `known`.
         known: Findings of `state`.
         findings: Findings of the result, in its order.
         own: Weights of the model that takes it, with a row for each of `findings`.
@@ -186,7 +179,11 @@ def _checked_findings(findings: Sequence[str]) -> list[str]:
 
 def _set_findings(config: ClarityConfig, findings: list[str]) -> None:
     """Set a config's findings; values per finding are kept by name, and new findings get the defaults."""
-    lists = {name: config.per_finding(name) for name in PER_FINDING_FIELDS if _is_list(getattr(config, name))}
+    lists = {
+        name: config.per_finding(name)
+        for name in PER_FINDING_FIELDS
+        if isinstance(getattr(config, name), list | tuple)
+    }
     known = config.findings
     defaults = ClarityConfig(id2label=dict(enumerate(findings)))
     config.id2label = dict(enumerate(findings))
@@ -196,10 +193,6 @@ def _set_findings(config: ClarityConfig, findings: list[str]) -> None:
         fresh = zip(findings, defaults.per_finding(name), strict=True)
         setattr(config, name, [stored.get(finding, default) for finding, default in fresh])
     config.validate_architecture()
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
 
 
 def listed(names: Sequence[str], limit: int = 6) -> str:

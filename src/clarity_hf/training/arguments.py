@@ -1,14 +1,21 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Arguments of a CLARiTy training run."""
+"""Arguments of a training: those that CLARiTy adds, the defaults of a run, the command line and YAML files."""
 
 from __future__ import annotations
 
+import json
 import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from transformers import TrainingArguments
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from clarity_hf.deprecated import current_options
 
 
 def has_native_bf16() -> bool:
@@ -18,6 +25,11 @@ def has_native_bf16() -> bool:
     return torch.backends.cpu.get_cpu_capability().startswith("AVX512") and bool(
         getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     )
+
+
+def option(default: Any, description: str) -> Any:
+    """A field of a dataclass of arguments: its default and its help on the command line."""
+    return field(default=default, metadata={"help": description})
 
 
 @dataclass
@@ -31,90 +43,49 @@ class ClarityTrainingArguments(TrainingArguments):
         ValueError: An argument is out of range, or `optim` is given beside Muon.
     """
 
-    distillation_alpha: float = field(
-        default=0.5, metadata={"help": "Share α in [0, 1] of the teacher in each logit's loss, if there is a teacher."}
+    distillation_alpha: float = option(
+        0.5, "Share α in [0, 1] of the teacher in each logit's loss, if there is a teacher."
     )
-    distillation_temperature: float = field(default=1.0, metadata={"help": "Temperature τ > 0 of the distillation."})
-    map_distillation_weight: float = field(
-        default=0.0,
-        metadata={
-            "help": "Weight of L_map, by which the student's class activation maps follow where the teacher's are "
-            "high; the teacher must end in a mean over places and a linear layer, as timm's EfficientNets do."
-        },
+    distillation_temperature: float = option(1.0, "Temperature τ > 0 of the distillation.")
+    map_distillation_weight: float = option(
+        0.0,
+        "Weight of L_map, by which the student's class activation maps follow where the teacher's are high; the "
+        "teacher must end in a mean over places and a linear layer, as timm's EfficientNets do.",
     )
-    background_warmup_epochs: float = field(
-        default=1.0, metadata={"help": "Epochs over which L_bg rises linearly from 0 to its weight."}
+    background_warmup_epochs: float = option(1.0, "Epochs over which L_bg rises linearly from 0 to its weight.")
+    patch_dropout: float = option(
+        0.0,
+        "Share in [0, 1) of the patches, drawn for each image, that the blocks are not given in the first "
+        "--patch_dropout_epochs; 0.5 nearly halves the cost of such a step. Maps and their losses are then those of "
+        "the other patches. Class tokens always stay.",
     )
-    patch_dropout: float = field(
-        default=0.0,
-        metadata={
-            "help": "Share in [0, 1) of the patches, drawn for each image, that the blocks are not given in the first "
-            "--patch_dropout_epochs; 0.5 nearly halves the cost of such a step. Maps and their losses are then those "
-            "of the other patches. Class tokens always stay."
-        },
+    patch_dropout_epochs: float = option(0.0, "Epochs with --patch_dropout; leave the last ones to complete images.")
+    layer_decay: float = option(
+        1.0, "Factor in (0, 1] on the learning rate from a layer to the one below; 0.65 after DINO."
     )
-    patch_dropout_epochs: float = field(
-        default=0.0, metadata={"help": "Epochs with --patch_dropout; leave the last ones to complete images."}
+    matrix_optimizer: Literal["adamw", "muon"] = option(
+        "adamw",
+        "Optimizer of the blocks' matrices, beside AdamW for the rest; 'muon' learns from fewer images when a ViT "
+        "starts from random weights. --adam_beta1, --adam_beta2 and --adam_epsilon are AdamW's beside it; --optim "
+        "must be left out.",
     )
-    layer_decay: float = field(
-        default=1.0,
-        metadata={"help": "Factor in (0, 1] on the learning rate from a layer to the one below; 0.65 after DINO."},
+    muon_iterations: int = option(
+        5, "Newton-Schulz iterations of Muon, 1 to 5; fewer cost less and orthogonalise less exactly."
     )
-    matrix_optimizer: Literal["adamw", "muon"] = field(
-        default="adamw",
-        metadata={
-            "help": "Optimizer of the blocks' matrices, beside AdamW for the rest; 'muon' learns from fewer images "
-            "when a ViT starts from random weights. --adam_beta1, --adam_beta2 and --adam_epsilon are AdamW's beside "
-            "it; --optim must be left out."
-        },
+    adam_beta2: float | None = option(
+        None, "AdamW's β2; default: 0.999, and 0.95 beside Muon, with which it was measured."
     )
-    muon_iterations: int = field(
-        default=5,
-        metadata={"help": "Newton-Schulz iterations of Muon, 1 to 5; fewer cost less and orthogonalise less exactly."},
-    )
-    adam_beta2: float | None = field(
-        default=None,
-        metadata={"help": "AdamW's β2; default: 0.999, and 0.95 beside Muon, with which it was measured."},
-    )
-    weight_decay: float = field(default=0.05, metadata={"help": "AdamW's weight decay."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Rows are transformed when they are read."})
+    weight_decay: float = option(0.05, "AdamW's weight decay.")
+    remove_unused_columns: bool = option(False, "Rows are transformed when they are read.")
 
     def __post_init__(self):
-        if not 0 <= self.distillation_alpha <= 1:
-            raise ValueError(
-                f"`distillation_alpha` must be inside [0, 1], got {self.distillation_alpha}. Give the teacher's share."
-            )
-        if not self.distillation_temperature > 0:
-            raise ValueError(
-                f"`distillation_temperature` must be above 0, got {self.distillation_temperature}. 1 changes nothing."
-            )
-        if not 0 <= self.map_distillation_weight < math.inf:
-            raise ValueError(
-                f"`map_distillation_weight` must be finite and at least 0, got {self.map_distillation_weight}. 0 "
-                "leaves the maps alone."
-            )
-        if not self.background_warmup_epochs >= 0:
-            raise ValueError(
-                f"`background_warmup_epochs` must be at least 0, got {self.background_warmup_epochs}. 0 is no warm-up."
-            )
-        if not 0 <= self.patch_dropout < 1:
-            raise ValueError(f"`patch_dropout` must be inside [0, 1), got {self.patch_dropout}. 0 keeps all patches.")
-        if not self.patch_dropout_epochs >= 0:
-            raise ValueError(
-                f"`patch_dropout_epochs` must be at least 0, got {self.patch_dropout_epochs}. 0 is no patch dropout."
-            )
+        for name, accepted, wanted, remedy in RANGES:
+            if not accepted(value := getattr(self, name)):
+                raise ValueError(f"`{name}` must be {wanted}, got {value}. {remedy}")
         if (self.patch_dropout > 0) != (self.patch_dropout_epochs > 0):
             raise ValueError(
                 f"`patch_dropout` and `patch_dropout_epochs` must be given together, got {self.patch_dropout} and "
                 f"{self.patch_dropout_epochs}. Give both or neither."
-            )
-        if not 1 <= self.muon_iterations <= 5:
-            raise ValueError(f"`muon_iterations` must be between 1 and 5, got {self.muon_iterations}. 5 is usual.")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"`layer_decay` must be inside (0, 1], got {self.layer_decay}. 1 decays nothing.")
-        if self.matrix_optimizer not in ("adamw", "muon"):
-            raise ValueError(
-                f"`matrix_optimizer` must be adamw or muon, got {self.matrix_optimizer}. Choose one of them."
             )
         if self.matrix_optimizer == "muon" and self.optim != type(self).optim:
             raise ValueError(
@@ -124,3 +95,80 @@ class ClarityTrainingArguments(TrainingArguments):
         if self.adam_beta2 is None:
             self.adam_beta2 = 0.95 if self.matrix_optimizer == "muon" else 0.999
         super().__post_init__()
+
+
+RANGES: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
+    ("distillation_alpha", lambda value: 0 <= value <= 1, "inside [0, 1]", "Give the teacher's share."),
+    ("distillation_temperature", lambda value: value > 0, "above 0", "1 changes nothing."),
+    ("map_distillation_weight", lambda value: 0 <= value < math.inf, "finite and at least 0", "0 ignores the maps."),
+    ("background_warmup_epochs", lambda value: value >= 0, "at least 0", "0 is no warm-up."),
+    ("patch_dropout", lambda value: 0 <= value < 1, "inside [0, 1)", "0 keeps all patches."),
+    ("patch_dropout_epochs", lambda value: value >= 0, "at least 0", "0 is no patch dropout."),
+    ("layer_decay", lambda value: 0 < value <= 1, "inside (0, 1]", "1 decays nothing."),
+    ("matrix_optimizer", lambda value: value in ("adamw", "muon"), "adamw or muon", "Choose one of them."),
+    ("muon_iterations", lambda value: 1 <= value <= 5, "between 1 and 5", "5 is usual."),
+)
+"""Arguments with the values that they may have, in code and in words, and what to do about others."""
+
+
+def default_arguments() -> dict[str, Any]:
+    """Defaults of a training: evaluation and a checkpoint every epoch, the best epoch by AUROC at the end."""
+    return {
+        "num_train_epochs": 3,
+        "per_device_train_batch_size": 32,
+        "per_device_eval_batch_size": 64,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.05,
+        "logging_steps": 25,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "save_total_limit": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "auroc",
+        "greater_is_better": True,
+        "dataloader_num_workers": 1,
+        "report_to": "none",
+        "bf16": has_native_bf16(),
+        "use_cpu": not torch.accelerator.is_available(),
+    }
+
+
+def parse_arguments(
+    data_classes: Sequence[Any], defaults: Mapping[str, Any], words: Sequence[str] | None = None
+) -> tuple[Any, ...]:
+    """Parse the arguments of a training, optionally preceded by a YAML or JSON file.
+
+    `clarity-hf train stage.yaml --learning_rate 1e-4` takes from the file what the command line leaves out. Both take
+    names with underscores or hyphens; `null` in a file means the default.
+
+    Args:
+        data_classes: Dataclasses whose fields are the arguments.
+        defaults: Defaults of the command by name, in place of those of the dataclasses.
+        words: Command line; by default that of the process.
+
+    Returns:
+        An instance of each class.
+
+    Raises:
+        ValueError: The file does not map names to values, or an argument is unknown.
+    """
+    parser = HfArgumentParser(data_classes)
+    parser.set_defaults(**defaults)
+    words = list(sys.argv[1:] if words is None else words)
+    if words and words[0].endswith((".yaml", ".yml", ".json")):
+        settings = yaml.safe_load(Path(words[0]).read_text(encoding="utf-8"))  # JSON is YAML
+        if not isinstance(settings, dict):
+            raise ValueError(f"`{words[0]}` must map arguments to values, got {settings!r}. Write `name: value`.")
+        words = to_flags(settings) + words[1:]
+    return parser.parse_args_into_dataclasses(args=current_options(words))
+
+
+def to_flags(arguments: Mapping[str, Any]) -> list[str]:
+    """Arguments as words of a command line: a dict as JSON, a list as several words, None left out."""
+    flags: list[str] = []
+    for name, value in arguments.items():
+        if value is None:
+            continue
+        values = value if isinstance(value, list) else [value]
+        flags += [f"--{name}", *(json.dumps(item) if isinstance(item, dict) else str(item) for item in values)]
+    return flags

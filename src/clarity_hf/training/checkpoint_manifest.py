@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Manifests of a run's checkpoints, by which damaged ones are found before a run resumes from them.
+"""Which checkpoint a run resumes from, and manifests by which damaged checkpoints are found before it does.
 
 The Trainer writes a checkpoint in place, file by file. A manifest is added once all files are written. Checkpoints
 that a kill, a full disk or a failing disk left damaged are skipped or refused.
@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,29 @@ SEAL = "whole.json"
 
 STATE = "trainer_state.json"
 """The last file that the Trainer writes."""
+
+
+COMPARED = (
+    "seed",
+    "data_seed",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "weight_decay",
+    "layer_decay",
+    "matrix_optimizer",
+    "optim",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "distillation_alpha",
+    "distillation_temperature",
+    "map_distillation_weight",
+    "patch_dropout",
+    "patch_dropout_epochs",
+    "muon_iterations",
+)
+"""Arguments of the Trainer that distinguish runs. The number of epochs does not: a run may be extended."""
 
 
 class CheckpointManifestCallback(TrainerCallback):
@@ -65,21 +88,14 @@ class CheckpointManifestCallback(TrainerCallback):
 
 
 def write_manifest(checkpoint: str | os.PathLike) -> None:
-    """Write `whole.json` into a checkpoint atomically.
-
-    Args:
-        checkpoint: Folder of a finished checkpoint.
+    """Write `whole.json` into the folder of a finished checkpoint atomically.
 
     Raises:
         OSError: A file cannot be read or the manifest cannot be written.
     """
     folder = Path(checkpoint)
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != SEAL and not path.name.startswith(UNFINISHED)
-    )
-    sealed = {path.relative_to(folder).as_posix(): _size_and_hash(path) for path in files}
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(UNFINISHED))
+    sealed = {path.relative_to(folder).as_posix(): _size_and_hash(path) for path in files if path.name != SEAL}
     with replaced_file(folder / SEAL) as made:
         made.write_text(json.dumps({"files": sealed}, indent=2) + "\n", encoding="utf-8")
 
@@ -89,14 +105,10 @@ def damage_of(checkpoint: str | os.PathLike, processes: int | None = None) -> st
 
     Files are compared with the manifest, to the last bit. A checkpoint without a manifest is from an earlier version
     or its run was killed before writing it: its state must be JSON, its weights as long as their header says, and
-    files of `torch.save` must match their own checksums.
-
-    Args:
-        checkpoint: Folder of the checkpoint.
-        processes: Number of processes of the run, each of which has a random state; None to accept any number.
+    files of `torch.save` must match their own checksums. Each of the run's `processes`, if given, has a random state.
     """
     folder = Path(checkpoint)
-    if not has_state(folder):
+    if not _has_state(folder):
         return f"{STATE} is missing or torn"
     if processes is not None:
         names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{index}.pth" for index in range(processes)]
@@ -104,11 +116,6 @@ def damage_of(checkpoint: str | os.PathLike, processes: int | None = None) -> st
         if missing:
             return f"{', '.join(missing)} missing"
     return _damage_by_seal(folder) if (folder / SEAL).exists() else _damage_by_format(folder)
-
-
-def is_whole(checkpoint: str | os.PathLike, processes: int) -> bool:
-    """Whether a checkpoint is complete and unchanged, see [`damage_of`]."""
-    return not damage_of(checkpoint, processes)
 
 
 def require_whole(checkpoint: str | os.PathLike) -> None:
@@ -127,16 +134,12 @@ def require_whole(checkpoint: str | os.PathLike) -> None:
 
 def best_checkpoint(checkpoint: str | os.PathLike) -> str | None:
     """Path of the best checkpoint so far according to a checkpoint's state, or None."""
-    state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
-    return state.get("best_model_checkpoint")
+    return json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8")).get("best_model_checkpoint")
 
 
 @contextlib.contextmanager
 def named_save_failures(trainer: Trainer) -> Iterator[None]:
     """Wrap `trainer.train`, so that an error of a library about a full disk names the unfinished checkpoint.
-
-    Args:
-        trainer: A Trainer with a [`CheckpointManifestCallback`].
 
     Raises:
         OSError: A checkpoint could not be written. Earlier ones are unchanged.
@@ -150,7 +153,7 @@ def named_save_failures(trainer: Trainer) -> Iterator[None]:
         raise _save_failure(checkpoint, error) from error
 
 
-def has_state(checkpoint: Path) -> bool:
+def _has_state(checkpoint: Path) -> bool:
     """Whether the Trainer's state, which the main process writes last, is complete."""
     try:
         json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
@@ -159,16 +162,8 @@ def has_state(checkpoint: Path) -> bool:
     return True
 
 
-def processes_of(checkpoint: Path, recorded: int | None = None) -> int | None:
-    """Number of processes that wrote a checkpoint with a complete state, or None if that cannot be determined.
-
-    Args:
-        checkpoint: Folder of the checkpoint.
-        recorded: Number that the run recorded, if known: a kill may have left fewer random states.
-
-    Raises:
-        ValueError: The checkpoint has weights only, because it was saved with `save_only_model`.
-    """
+def _processes_of(checkpoint: Path, recorded: int | None) -> int | None:
+    """Processes that wrote a checkpoint; if the run recorded them, a kill may have left fewer random states."""
     names = {path.name for path in checkpoint.glob("rng_state*.pth")}
     if not names and not (checkpoint / "optimizer.pt").exists():
         raise ValueError(
@@ -180,32 +175,81 @@ def processes_of(checkpoint: Path, recorded: int | None = None) -> int | None:
     return recorded or (len(names) if len(names) > 1 else None)
 
 
-def last_whole_checkpoint(folder: str | Path, processes: int = 1, recorded: int | None = None) -> Path | None:
-    """The last intact checkpoint of a folder, or None; damaged ones are skipped with a warning that says why.
+def last_checkpoint(args: TrainingArguments, described: Mapping[str, Any]) -> str | None:
+    """Path of the last intact checkpoint in the output folder, if it belongs to this same run; None without one.
 
-    Args:
-        folder: Output folder of a run.
-        processes: Number of processes of this run; only a checkpoint of as many can be resumed exactly.
-        recorded: Number of processes with which the folder's run was started, if known.
+    The run is described by `COMPARED` arguments of the Trainer and by `described`, JSON values by name. The process
+    that saves writes them into `run.json`. Checkpoints that a kill or a failing disk damaged are skipped with a
+    warning.
+
+    Raises:
+        ValueError: The folder has checkpoints of another run, of another number of processes or without optimizer, or
+            no readable record of the run that made them.
+    """
+    folder = Path(args.output_dir)
+    record = folder / "run.json"
+    earlier = _read_record(record) if record.is_file() else {}
+    checkpoint = last_whole_checkpoint(folder, args.world_size, earlier.get("processes"))
+    settings = {name: getattr(args, name) for name in COMPARED if hasattr(args, name)}
+    if checkpoint:
+        if not record.is_file():
+            raise ValueError(
+                f"`output_dir` must hold {record.name} beside its checkpoints, got {checkpoint} of an unknown run. "
+                "Give another --output_dir, or name the checkpoint by --resume_from_checkpoint."
+            )
+        changed = [name for name in described if earlier.get(name) != described[name]]
+        # Folders of earlier versions have no record of these.
+        changed += [name for name in settings if name in earlier and earlier[name] != settings[name]]
+        if changed:
+            raise ValueError(
+                f"`output_dir` must be of the same run, got {folder} of a run that differs in {sorted(changed)}. "
+                "Give another --output_dir or delete the folder."
+            )
+        return str(checkpoint)
+    if args.should_save:
+        described = {**described, **settings, "processes": args.world_size}
+        with replaced_file(record) as made:  # other processes may be reading it
+            made.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    return None
+
+
+def _read_record(record: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(record.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"`output_dir` must hold a readable {record.name}, got {record}: {error}. Give another --output_dir, or "
+            "name a checkpoint by --resume_from_checkpoint."
+        ) from error
+
+
+def drop_pickle(folder: str | Path) -> None:
+    """Remove the Trainer's `training_args.bin`, a pickle that nothing loads, from a folder that may be shared."""
+    (Path(folder) / "training_args.bin").unlink(missing_ok=True)
+
+
+def last_whole_checkpoint(folder: str | Path, processes: int = 1, recorded: int | None = None) -> Path | None:
+    """The last intact checkpoint of a run's folder, or None; damaged ones are skipped with a warning.
+
+    Only a checkpoint of as many `processes` can be resumed exactly; `recorded` is the number that run.json gives.
 
     Raises:
         ValueError: A checkpoint was written by another number of processes, or has weights only.
     """
     found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     for checkpoint in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
-        if has_state(checkpoint):
-            written = processes_of(checkpoint, recorded)
-            if written not in (None, processes):
-                raise ValueError(
-                    f"`output_dir` must be of a run with {processes} processes, got {checkpoint} of {written}. "
-                    "Start as many processes as before, or give another --output_dir."
-                )
+        written = _processes_of(checkpoint, recorded) if _has_state(checkpoint) else None
+        if written not in (None, processes):
+            raise ValueError(
+                f"`output_dir` must be of a run with {processes} processes, got {checkpoint} of {written}. "
+                "Start as many processes as before, or give another --output_dir."
+            )
         damage = damage_of(checkpoint, processes)
         if not damage:
             return checkpoint
-        logger.warning("%s is not whole and is passed over: %s.", checkpoint, damage)
+        logger.warning("%s is damaged and is skipped: %s.", checkpoint, damage)
     if found:
-        logger.warning("%s holds no whole checkpoint: the run starts from its beginning.", folder)
+        logger.warning("%s holds no intact checkpoint: the run starts from its beginning.", folder)
     return None
 
 

@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +35,9 @@ from .vit_sources import (
 
 OPTIONAL_BIAS = re.compile(r".*(?:_proj|projection|fc1|fc2)\.bias")
 """Biases that a source may lack; zero is equivalent."""
+
+STATED = ("num_attention_heads", "hidden_act")
+"""Parts of the architecture that only a config states."""
 
 
 @dataclass
@@ -91,20 +93,6 @@ class InitializationReport:
         return "\n".join(lines)
 
 
-@dataclass
-class _Plan:
-    """Tensors for the model by name (without `clarity.`), and in which list of the report each name goes."""
-
-    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
-    kinds: dict[str, str] = field(default_factory=dict)
-    unused: list[str] = field(default_factory=list)
-    findings: AdaptationReport | None = None
-    rotary: bool = False
-
-    def add(self, name: str, tensor: torch.Tensor, kind: str) -> None:
-        self.tensors[name], self.kinds[name] = tensor, kind
-
-
 @torch.no_grad()
 def initialize_from_vit(
     model: ClarityPreTrainedModel,
@@ -149,122 +137,165 @@ def initialize_from_vit(
     noise = TokenNoise(class_token_noise, generator)
     read = read_checkpoint(source)
     layout, prefix = find_layout(read.state)
-    names = {name.removeprefix("clarity."): name for name in model.state_dict()}
-    own = state_by_short_name(model)
-    config = model.config
-    planned = _plan_from_clarity if layout == "clarity" else _plan_from_vit
-    plan = planned(read, prefix, own, config, noise)
+    plan = _Plan(read, prefix, model)
+    (plan.take_clarity if layout == "clarity" else plan.take_vit)(noise)
     for name, tensor in plan.tensors.items():
-        own[name].copy_(tensor)
-    report = InitializationReport(layout, (read.architecture.get("layer_norm_eps"), config.layer_norm_eps))
-    for short, name in names.items():
-        getattr(report, plan.kinds.get(short, "initialised")).append(name)
-    report.unused = plan.unused + read.unused
-    report.findings = plan.findings
-    report.rotary = plan.rotary
+        plan.own[name].copy_(tensor)
+    report = InitializationReport(layout, (read.architecture.get("layer_norm_eps"), model.config.layer_norm_eps))
+    for name in model.state_dict():
+        getattr(report, plan.kinds.get(name.removeprefix("clarity."), "initialised")).append(name)
+    report.unused, report.findings, report.rotary = plan.unused + read.unused, plan.findings, plan.rotary
     return report
 
 
-# From a ViT
+class _Plan:
+    """Tensors for a model by name (without `clarity.`), and in which list of the report each name goes."""
 
+    def __init__(self, read: Checkpoint, prefix: str, model: ClarityPreTrainedModel):
+        self.read, self.prefix, self.config, self.own = read, prefix, model.config, state_by_short_name(model)
+        self.tensors: dict[str, torch.Tensor] = {}
+        self.kinds: dict[str, str] = {}
+        self.unused: list[str] = []
+        self.findings: AdaptationReport | None = None
+        self.rotary = False
 
-def _plan_from_vit(
-    read: Checkpoint, prefix: str, own: dict[str, torch.Tensor], config: ClarityConfig, noise: TokenNoise
-) -> _Plan:
-    found = translate(read.state, prefix)
-    if found.unplaced:
-        raise ValueError(
-            f"`source` must be a plain ViT, got {len(found.unplaced)} weights that ClarityModel has no place for"
-            f"{listed(found.unplaced)}. Without them it would compute something else: choose another checkpoint."
+    def add(self, name: str, tensor: torch.Tensor, kind: str) -> None:
+        self.tensors[name], self.kinds[name] = tensor, kind
+
+    def take_vit(self, noise: TokenNoise) -> None:
+        """Plan for a ViT of transformers, timm or DINO."""
+        tensors, self.unused = translate(self.read.state, self.prefix)
+        self._check_architecture(tensors)
+        # A state dict does not say so, but only DINOv3 has blocks of this kind and no positions.
+        self.rotary = self.read.rotary or (
+            "positions" not in tensors and any(key.endswith(".gamma_1") for key in self.read.state)
         )
-    _check_architecture(observed_architecture(found.tensors) | _stated(read), config)
-    # A state dict does not say so, but only DINOv3 has blocks of this kind and no positions.
-    rotary = read.rotary or ("positions" not in found.tensors and any(key.endswith(".gamma_1") for key in read.state))
-    plan = _Plan(unused=found.unused, rotary=rotary)
-    _plan_class_tokens_and_positions(plan, found.tensors, read, prefix, own, config, noise)
-    for name, tensor in found.tensors.items():
-        plan.add(name, tensor, "matched")
-    _fold_layer_scales(plan, found.layer_scales)
-    _complete(plan, own, config)
-    return plan
+        self._take_class_token_and_positions(tensors, noise)
+        scales = {name: tensors.pop(name) for name in list(tensors) if name.endswith(".scale")}
+        for name, tensor in tensors.items():
+            self.add(name, tensor, "matched")
+        for layer, scale in scales.items():  # γ ⊙ (W x + b) = (γ ⊙ W) x + γ ⊙ b
+            for leaf, factor in (("weight", scale[:, None]), ("bias", scale)):
+                name = layer.removesuffix("scale") + leaf
+                if name in tensors:
+                    self.add(name, tensors[name] * factor, "folded")
+        self._complete()
 
-
-def _stated(read: Checkpoint) -> dict[str, Any]:
-    """The part of the architecture that only a config states."""
-    return {name: value for name, value in read.architecture.items() if name in ("num_attention_heads", "hidden_act")}
-
-
-def _check_architecture(source: dict[str, Any], config: ClarityConfig) -> None:
-    differing = {name: value for name, value in source.items() if getattr(config, name) != value}
-    if differing:
-        got = ", ".join(f"{name} {getattr(config, name)!r} (source {value!r})" for name, value in differing.items())
-        arguments = ", ".join(f"{name}={value!r}" for name, value in differing.items())
-        raise ValueError(
-            f"`model` must have the architecture of `source`, got {got}. Build it from ClarityConfig({arguments}) or "
-            "config_from_vit(source)."
-        )
-
-
-def _complete(plan: _Plan, own: dict[str, torch.Tensor], config: ClarityConfig) -> None:
-    """Fit the channels, set missing biases to zero, and check that the encoder is complete and fits."""
-    _fit_channels(plan, config.num_channels)
-    encoder = [name for name in own if name.startswith(("embeddings.patch_projection", "layers."))]
-    for name in encoder:
-        if name not in plan.tensors and OPTIONAL_BIAS.fullmatch(name):
-            plan.add(name, torch.zeros_like(own[name]), "zeroed")
-    # The final LayerNorm may be missing: timm moves it behind average pooling, where it norms no token.
-    missing = [name for name in encoder if name not in plan.tensors]
-    if missing:
-        raise ValueError(
-            f"`source` must have all weights of a ViT, got none for {len(missing)}{listed(missing)}. "
-            "Give the complete checkpoint."
-        )
-    for name, tensor in plan.tensors.items():
-        if tensor.shape != own[name].shape:
+    def take_clarity(self, noise: TokenNoise) -> None:
+        """Plan for a CLARiTy: all that fits, by name; a head with any weight of another shape is left out."""
+        read, config = self.read, self.config
+        root = self.prefix.removesuffix("clarity.")
+        keys = {key.removeprefix(root).removeprefix("clarity."): key for key in read.state if key.startswith(root)}
+        state = {name: widened(read.state[key]) for name, key in keys.items()}
+        self._check_architecture(state)
+        self.unused = [key for key in read.state if not key.startswith(root)]
+        count = state["embeddings.class_tokens"].shape[1]
+        if read.findings is not None:
+            self.findings = match_findings(read.findings, config.findings)
+            state = rows_by_finding(state, read.findings, config.findings, self.own, noise)
+        elif count != config.num_labels:
             raise ValueError(
-                f"`source` must have {name} of shape {tuple(own[name].shape)}, got {tuple(tensor.shape)}. "
-                "Choose another checkpoint."
+                f"`source` must have a class token for each of the {config.num_labels} findings of the model, got "
+                f"{count} without names. Give the folder or the module, whose config names them."
+            )
+        positions = state.pop("embeddings.patch_positions")
+        _, grid = _position_grid(positions.shape[1], (0,), _stored_grid(read) or config.patch_grid, config)
+        self._add_patch_positions(positions, grid)
+        fits = {name: tensor.shape == self.own[name].shape for name, tensor in state.items() if name in self.own}
+        unfit = {name.split(".")[0] for name, fit in fits.items() if not fit}
+        unfit -= {"embeddings", "layers", "layernorm"}  # no heads: what does not fit there is an error
+        for name, tensor in state.items():
+            if name in fits and name.split(".")[0] not in unfit:
+                self.add(name, tensor, "matched")
+            else:
+                self.unused.append(keys[name])
+        self._complete()
+
+    def _check_architecture(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Refuse another architecture than the model's; activation and number of heads only a config states."""
+        source = observed_architecture(tensors)
+        source |= {name: self.read.architecture[name] for name in STATED if name in self.read.architecture}
+        differing = {name: value for name, value in source.items() if getattr(self.config, name) != value}
+        if differing:
+            got = ", ".join(
+                f"{name} {getattr(self.config, name)!r} (source {value!r})" for name, value in differing.items()
+            )
+            arguments = ", ".join(f"{name}={value!r}" for name, value in differing.items())
+            raise ValueError(
+                f"`model` must have the architecture of `source`, got {got}. Build it from ClarityConfig({arguments}) "
+                "or config_from_vit(source)."
             )
 
+    def _take_class_token_and_positions(self, tensors: dict[str, torch.Tensor], noise: TokenNoise) -> None:
+        """Divide `cls_token` and `positions`, which leave `tensors`, among class tokens and both positions."""
+        token, positions = tensors.pop("cls_token", None), tensors.pop("positions", None)
+        if positions is None and not (self.rotary and token is not None):
+            raise ValueError("`source` must have absolute position embeddings, got none. Choose another checkpoint.")
+        first = None
+        if positions is not None:  # with RoPE patch positions stay the model's own
+            positions = positions.reshape(1, -1, self.config.hidden_size)
+            extra, has_token = extra_tokens(self.read.state, self.prefix), int(token is not None)
+            # They begin with those of the class token and of extra tokens, of the former, or of none.
+            leading = (has_token + sum(extra.values()), has_token + extra["distillation"], has_token, 0)
+            count, grid = _position_grid(positions.shape[1], leading, _stored_grid(self.read), self.config)
+            self._add_patch_positions(positions[:, count:], grid)
+            if count > has_token:
+                self.unused.append(f"position embeddings {has_token} to {count - 1}, of the extra tokens")
+            first = positions[:, :1] if count else None  # DINOv2 with registers and DeiT-3 have none
+        if token is None:
+            return  # class tokens stay as they were, and the report says so
+        token = token.reshape(1, 1, -1)
+        first = torch.zeros_like(token) if first is None else first
+        for name, one in (("class_tokens", token), ("class_positions", first)):
+            copies = one.expand(-1, self.own[f"embeddings.{name}"].shape[1], -1)
+            self.add(f"embeddings.{name}", noise.add_to(copies), "copied_to_classes")
 
-def _plan_class_tokens_and_positions(
-    plan: _Plan,
-    tensors: dict[str, torch.Tensor],
-    read: Checkpoint,
-    prefix: str,
-    own: dict[str, torch.Tensor],
-    config: ClarityConfig,
-    noise: TokenNoise,
-) -> None:
-    """Divide `cls_token` and `positions`, which leave `tensors`, among class tokens and both kinds of positions."""
-    token, positions = tensors.pop("cls_token", None), tensors.pop("positions", None)
-    has_token = int(token is not None)
-    if positions is None and plan.rotary and token is not None:
-        _plan_class_copies(plan, token, None, own, noise)
-        return  # patch positions stay the model's own
-    if positions is None:
-        raise ValueError("`source` must have absolute position embeddings, got none. Choose another checkpoint.")
-    positions = positions.reshape(1, -1, config.hidden_size)
-    extra = extra_tokens(read.state, prefix)
-    # Position embeddings begin with those of the class token and of extra tokens, of the former, or of none.
-    leading = (has_token + sum(extra.values()), has_token + extra["distillation"], has_token, 0)
-    count, grid = _position_grid(positions.shape[1], leading, _stored_grid(read), config)
-    _plan_patch_positions(plan, positions[:, count:], grid, config)
-    if count > has_token:
-        plan.unused.append(f"position embeddings {has_token} to {count - 1}, of the extra tokens")
-    if token is not None:  # else class tokens stay as they were, and the report says so
-        _plan_class_copies(plan, token, positions[:, :1] if count else None, own, noise)
+    def _add_patch_positions(self, positions: torch.Tensor, grid: tuple[int, int]) -> None:
+        """Positions `(1, N', D)` of a grid for the model's grid, as `ClarityEmbeddings.positions_for` resamples."""
+        name = "embeddings.patch_positions"
+        if grid == self.config.patch_grid:
+            self.add(name, positions, "matched")
+            return
+        stored = positions.unflatten(1, grid).permute(0, 3, 1, 2)
+        resampled = F.interpolate(stored, size=self.config.patch_grid, mode="bicubic", align_corners=False)
+        self.add(name, resampled.flatten(2).transpose(1, 2), "resampled")
 
+    def _complete(self) -> None:
+        """Fit the channels, set missing biases to zero, and check that the encoder is complete and fits."""
+        self._fit_channels(self.config.num_channels)
+        encoder = [name for name in self.own if name.startswith(("embeddings.patch_projection", "layers."))]
+        for name in encoder:
+            if name not in self.tensors and OPTIONAL_BIAS.fullmatch(name):
+                self.add(name, torch.zeros_like(self.own[name]), "zeroed")
+        # The final LayerNorm may be missing: timm moves it behind average pooling, where it norms no token.
+        missing = [name for name in encoder if name not in self.tensors]
+        if missing:
+            raise ValueError(
+                f"`source` must have all weights of a ViT, got none for {len(missing)}{listed(missing)}. "
+                "Give the complete checkpoint."
+            )
+        for name, tensor in self.tensors.items():
+            if tensor.shape != self.own[name].shape:
+                raise ValueError(
+                    f"`source` must have {name} of shape {tuple(self.own[name].shape)}, got {tuple(tensor.shape)}. "
+                    "Choose another checkpoint."
+                )
 
-def _plan_class_copies(
-    plan: _Plan, token: torch.Tensor, position: torch.Tensor | None, own: dict[str, torch.Tensor], noise: TokenNoise
-) -> None:
-    """Class tokens and positions, each a noisy copy of the one; DINOv2 with registers and DeiT-3 have no position."""
-    token = token.reshape(1, 1, -1)
-    first = torch.zeros_like(token) if position is None else position
-    for name, tensor in (("class_tokens", token), ("class_positions", first)):
-        copies = tensor.expand(-1, own[f"embeddings.{name}"].shape[1], -1)
-        plan.add(f"embeddings.{name}", noise.add_to(copies), "copied_to_classes")
+    def _fit_channels(self, channels: int) -> None:
+        """Sum or spread a patch embedding over channels, so that a grey image repeated over them embeds alike."""
+        name = "embeddings.patch_projection.weight"
+        weight = self.tensors[name]
+        if weight.shape[1] == channels:
+            return
+        if channels == 1:
+            self.add(name, weight.sum(1, keepdim=True), "folded")
+        elif weight.shape[1] == 1:
+            self.add(name, weight.expand(-1, channels, -1, -1) / channels, "folded")
+        else:
+            raise ValueError(
+                f"`model` must have the channels of `source` or one, got num_channels {channels} "
+                f"(source {weight.shape[1]}). Build it from ClarityConfig(num_channels={weight.shape[1]})."
+            )
 
 
 def _stored_grid(read: Checkpoint) -> tuple[int, int] | None:
@@ -283,92 +314,17 @@ def _position_grid(
 
     Weights do not state their grid: a known one is tried first, then a square, then the model's own.
     """
-    for tokens in leading:
-        if known is not None and count - tokens == math.prod(known):
-            return tokens, known
-    for tokens in leading:
-        side = math.isqrt(max(0, count - tokens))
-        if side and side * side == count - tokens:
-            return tokens, (side, side)
-    for tokens in leading:
-        if count - tokens == math.prod(config.patch_grid):
-            return tokens, config.patch_grid
+    squares = [(tokens, math.isqrt(max(0, count - tokens))) for tokens in leading]
+    tried = [(tokens, known) for tokens in leading if known is not None]
+    tried += [(tokens, (side, side)) for tokens, side in squares if side]
+    tried += [(tokens, config.patch_grid) for tokens in leading]
+    for tokens, grid in tried:
+        if count - tokens == math.prod(grid):
+            return tokens, grid
     raise ValueError(
         f"`source` must have positions for a square grid of patches or for a known one, got {count}. Give the folder "
         "or the module, which state their image size."
     )
-
-
-def _plan_patch_positions(plan: _Plan, positions: torch.Tensor, grid: tuple[int, int], config: ClarityConfig) -> None:
-    """Positions `(1, N', D)` of a grid for the model's grid, as `ClarityEmbeddings.positions_for` resamples them."""
-    name = "embeddings.patch_positions"
-    if grid == config.patch_grid:
-        plan.add(name, positions, "matched")
-        return
-    stored = positions.unflatten(1, grid).permute(0, 3, 1, 2)
-    resampled = F.interpolate(stored, size=config.patch_grid, mode="bicubic", align_corners=False)
-    plan.add(name, resampled.flatten(2).transpose(1, 2), "resampled")
-
-
-def _fold_layer_scales(plan: _Plan, scales: dict[str, torch.Tensor]) -> None:
-    """Multiply γ into the layer before it: γ ⊙ (W x + b) = (γ ⊙ W) x + γ ⊙ b."""
-    for layer, scale in scales.items():
-        for leaf, factor in (("weight", scale[:, None]), ("bias", scale)):
-            name = f"{layer}.{leaf}"
-            if name in plan.tensors:
-                plan.add(name, plan.tensors[name] * factor, "folded")
-
-
-def _fit_channels(plan: _Plan, channels: int) -> None:
-    """Sum or spread a patch embedding over channels, so that a grey image repeated over them embeds alike."""
-    name = "embeddings.patch_projection.weight"
-    weight = plan.tensors[name]
-    if weight.shape[1] == channels:
-        return
-    if channels == 1:
-        plan.add(name, weight.sum(1, keepdim=True), "folded")
-    elif weight.shape[1] == 1:
-        plan.add(name, weight.expand(-1, channels, -1, -1) / channels, "folded")
-    else:
-        raise ValueError(
-            f"`model` must have the channels of `source` or one, got num_channels {channels} "
-            f"(source {weight.shape[1]}). Build it from ClarityConfig(num_channels={weight.shape[1]})."
-        )
-
-
-# From a CLARiTy
-
-
-def _plan_from_clarity(
-    read: Checkpoint, prefix: str, own: dict[str, torch.Tensor], config: ClarityConfig, noise: TokenNoise
-) -> _Plan:
-    """Everything that fits, by name; a head with any weight of another shape is left out entirely."""
-    root = prefix.removesuffix("clarity.")
-    keys = {key.removeprefix(root).removeprefix("clarity."): key for key in read.state if key.startswith(root)}
-    state = {name: widened(read.state[key]) for name, key in keys.items()}
-    _check_architecture(observed_architecture(state) | _stated(read), config)
-    plan = _Plan(unused=[key for key in read.state if not key.startswith(root)])
-    count = state["embeddings.class_tokens"].shape[1]
-    if read.findings is not None:
-        plan.findings = match_findings(read.findings, config.findings)
-        state = rows_by_finding(state, read.findings, config.findings, own, noise)
-    elif count != config.num_labels:
-        raise ValueError(
-            f"`source` must have a class token for each of the {config.num_labels} findings of the model, got {count} "
-            "without names. Give the folder or the module, whose config names them."
-        )
-    positions = state.pop("embeddings.patch_positions")
-    _, grid = _position_grid(positions.shape[1], (0,), _stored_grid(read) or config.patch_grid, config)
-    _plan_patch_positions(plan, positions, grid, config)
-    unfit = {name.split(".")[0] for name, tensor in state.items() if name in own and tensor.shape != own[name].shape}
-    unfit -= {"embeddings", "layers", "layernorm"}  # no heads: what does not fit there is an error
-    for name, tensor in state.items():
-        if name in own and name.split(".")[0] not in unfit:
-            plan.add(name, tensor, "matched")
-        else:
-            plan.unused.append(keys[name])
-    _complete(plan, own, config)
-    return plan
 
 
 __all__ = ["InitializationReport", "config_from_vit", "initialize_from_vit"]

@@ -21,15 +21,10 @@ def decaying_parameters(model: nn.Module) -> list[str]:
 
 
 def layer_of(name: str, num_layers: int) -> int:
-    """The layer to which a parameter belongs for layer decay.
+    """The layer of a parameter for layer decay.
 
-    Args:
-        name: Of the parameter, in [`ClarityModel`] or [`ClarityForMultiLabelLocalization`].
-        num_layers: Blocks L of the model.
-
-    Returns:
-        0 for the patch projection, the class tokens and both position embeddings, i + 1 for block i, and L + 1 for
-        the final LayerNorm and the heads.
+    0 for the patch projection, class tokens and both position embeddings, i + 1 for block i, and L + 1, with L
+    `num_layers`, for the final LayerNorm and the heads.
     """
     if re.search(r"(^|\.)embeddings\.", name):
         return 0

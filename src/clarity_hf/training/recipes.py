@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +12,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_utils import PredictionOutput
 
 from clarity_hf.data.sources import Source, open_sources
+from clarity_hf.data.transforms import ImageTransform, PriorSource, TransformedDataset
+from clarity_hf.evaluation.trainer_metrics import MultilabelAuroc
 from clarity_hf.files import empty_folder, move_files
+from clarity_hf.image_processing_clarity import ClarityImageProcessor
 
-from .checkpoint_manifest import best_checkpoint, named_save_failures, require_whole
-from .runs import drop_pickle, last_checkpoint, parse_arguments
+from .arguments import option, parse_arguments
+from .checkpoint_manifest import best_checkpoint, drop_pickle, last_checkpoint, named_save_failures, require_whole
 
 
 @dataclass
@@ -37,42 +41,30 @@ class DataRecipe:
         },
     )
     findings: list[str] | None = field(default=None, metadata={"help": "Columns of own labels; default: all."})
-    validation_split: str | None = field(
-        default=None,
-        metadata={"help": "Committed list of a release's validation patients, such as nih-validation; else drawn."},
+    validation_split: str | None = option(
+        None, "Committed list of a release's validation patients, such as nih-validation; else drawn."
     )
-    uncertain: Literal["nan", "negative", "positive"] = field(
-        default="nan", metadata={"help": "What a label of -1 in own labels is read as."}
+    uncertain: Literal["nan", "negative", "positive"] = option("nan", "What a label of -1 in own labels is read as.")
+    phantom_count: int = option(20_000, "Phantoms per epoch.")
+    finding_rate: float | None = option(None, "Probability of each finding in a training phantom; default: as in NIH.")
+    finding_contrast: float = option(
+        1.0, "Training phantoms show their findings up to so many times as strongly; 1 to 4."
     )
-    phantom_count: int = field(default=20_000, metadata={"help": "Phantoms per epoch."})
-    finding_rate: float | None = field(
-        default=None, metadata={"help": "Probability of each finding in a training phantom; default: as in NIH."}
+    image_repeats: int = option(1, "How often an epoch sees images that are no phantoms, to weigh them more.")
+    augment: Literal["full", "flip", "none"] = option(
+        "full", "Crops, rotations, exposure and flips; flips alone; or nothing."
     )
-    finding_contrast: float = field(
-        default=1.0,
-        metadata={"help": "Training phantoms show their findings up to so many times as strongly; 1 to 4."},
+    crop_scale: float = option(0.7, "Smallest area of a random crop.")
+    blur: float = option(
+        0.0,
+        "Largest standard deviation of a random blur, in pixels of the input, with --augment full: against learning "
+        "where an image was stored.",
     )
-    image_repeats: int = field(
-        default=1, metadata={"help": "How often an epoch sees images that are no phantoms, to weigh them more."}
+    image_cache: str | None = option(
+        None, "Folder that keeps images decoded, at the size of training: 64 KiB an image."
     )
-    augment: Literal["full", "flip", "none"] = field(
-        default="full", metadata={"help": "Crops, rotations, exposure and flips; flips alone; or nothing."}
-    )
-    crop_scale: float = field(default=0.7, metadata={"help": "Smallest area of a random crop."})
-    blur: float = field(
-        default=0.0,
-        metadata={
-            "help": "Largest standard deviation of a random blur, in pixels of the input, with --augment full: "
-            "against learning where an image was stored."
-        },
-    )
-    image_cache: str | None = field(
-        default=None, metadata={"help": "Folder that keeps images decoded, at the size of training: 64 KiB an image."}
-    )
-    verify: bool = field(
-        default=False, metadata={"help": "Decode every image once before training and leave out the corrupt, by name."}
-    )
-    min_positives: int = field(default=20, metadata={"help": "Findings with fewer are not in the mean AUROC."})
+    verify: bool = option(False, "Decode every image once before training and leave out the corrupt, by name.")
+    min_positives: int = option(20, "Findings with fewer are not in the mean AUROC.")
 
 
 def run_command(
@@ -109,14 +101,7 @@ def require_reporters(args: TrainingArguments) -> None:
 
 
 def open_recipe_sources(recipe: DataRecipe, phantom_size: int, seed: int, **options: Any) -> dict[str, Source]:
-    """The data sets of a recipe by name.
-
-    Args:
-        recipe: Options of the data.
-        phantom_size: Side in pixels at which phantoms are drawn.
-        seed: Seed of phantoms and of random splits.
-        options: Further options of [`open_sources`], whose errors are raised.
-    """
+    """The data sets of a recipe by name, phantoms `phantom_size` pixels wide; errors are those of [`open_sources`]."""
     return open_sources(
         recipe.data_dir,
         recipe.image_repeats,
@@ -133,30 +118,70 @@ def open_recipe_sources(recipe: DataRecipe, phantom_size: int, seed: int, **opti
     )
 
 
-def images_that_decide(validations: Mapping[str, Any], args: TrainingArguments) -> tuple[Any, Any]:
-    """The Trainer's evaluation data, and the part of it from the last data set, by which the epoch is chosen.
+def augmented_transform(
+    recipe: DataRecipe, processor: ClarityImageProcessor, prior: PriorSource, draw_rate: float = 0.0
+) -> ImageTransform:
+    """The transform of a recipe's training images."""
+    return ImageTransform(
+        processor, recipe.augment, recipe.crop_scale, prior, recipe.image_cache, recipe.blur, draw_rate
+    )
 
-    Each data set is measured separately: in a mixture, a model could score by telling the sources apart.
+
+@dataclass(frozen=True)
+class RecipeData:
+    """The data of a recipe, opened.
 
     Args:
-        validations: Validation images by the name of their data set.
-        args: Arguments of the Trainer. With several data sets, its metric for the best epoch becomes the last one's.
+        sources: Data sets by name; the epoch is chosen by the last.
+        images: Training rows before the transform, map-style or a stream.
+        augmented: The transform of training images.
+        plain: The transform of validation images.
+        transformed: Class of the transformed rows.
+    """
 
-    Returns:
-        The evaluation data, by name if there are several data sets, and the images of the last.
+    sources: dict[str, Source]
+    images: Any
+    augmented: ImageTransform
+    plain: ImageTransform
+    transformed: Any = TransformedDataset
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Names of the findings, in the order of the labels."""
+        return next(iter(self.sources.values())).findings
+
+    def trainer_arguments(
+        self, model: PreTrainedModel, args: TrainingArguments, processor: ClarityImageProcessor, min_positives: int
+    ) -> dict[str, Any]:
+        """Arguments of a Trainer on these data; with several data sets, `args` choose the epoch by the last."""
+        validations = {name: self.transformed(source.validation, self.plain) for name, source in self.sources.items()}
+        return {
+            "model": model,
+            "args": args,
+            "train_dataset": self.transformed(self.images, self.augmented, args.seed),
+            "eval_dataset": images_that_decide(validations, args),
+            "processing_class": processor,
+            "compute_metrics": MultilabelAuroc(self.findings, min_positives).of_prediction,
+        }
+
+
+def images_that_decide(validations: Mapping[str, Any], args: TrainingArguments) -> Any:
+    """The Trainer's evaluation data; with several data sets, its metric for the best epoch becomes the last one's.
+
+    Each data set is measured separately: in a mixture, a model could score by telling the sources apart.
     """
     target, validation = list(validations.items())[-1]
     if len(validations) == 1:
-        return validation, validation
+        return validation
     args.metric_for_best_model = f"{target}_{args.metric_for_best_model}"
-    return validations, validation
+    return validations
 
 
-def fit(trainer: Trainer, recipe: DataRecipe, validation: Any) -> PredictionOutput:
-    """Train, resuming from the last checkpoint if this same run was stopped, and predict the validation images.
+def fit(trainer: Trainer, recipe: DataRecipe) -> PredictionOutput:
+    """Train, resuming from the last checkpoint if this same run was stopped, and predict the last data set.
 
     Returns:
-        Logits and labels `(n, F)` and the metrics on them, such as `validation_auroc`.
+        Logits and labels `(n, F)` of its validation images and the metrics on them, such as `validation_auroc`.
 
     Raises:
         OSError: A checkpoint could not be written.
@@ -175,21 +200,26 @@ def fit(trainer: Trainer, recipe: DataRecipe, validation: Any) -> PredictionOutp
         print(f"resuming from {resume_from}")
     with named_save_failures(trainer):
         trainer.train(resume_from_checkpoint=resume_from)
+    validation: Any = trainer.eval_dataset
+    if isinstance(validation, dict):
+        validation = list(validation.values())[-1]
     return trainer.predict(validation, metric_key_prefix="validation")
 
 
-def save_run(trainer: Trainer) -> None:
-    """Leave the model, its image processor and the run's history in the output folder; every process calls this.
+def save_run(
+    trainer: Trainer, recipe: DataRecipe, prediction: PredictionOutput, write_card: Callable[[], str]
+) -> None:
+    """Leave model, image processor, history and card in the output folder, and push it where the arguments say so.
 
-    Files are replaced atomically, so a run killed here leaves the previous ones. Nothing is pushed to the Hub yet,
-    because the card is still missing.
+    Files are replaced atomically, so a run killed here leaves the previous ones. Every process calls this.
+    `write_card` writes the card beside the model, in the first process alone, and returns what to print at the end.
     """
     folder = Path(trainer.args.output_dir)
     staging = folder / ".unfinished"
     if trainer.args.should_save:
         empty_folder(staging)
     trainer.accelerator.wait_for_everyone()
-    trainer.save_model(str(staging), _internal_call=True)
+    trainer.save_model(str(staging), _internal_call=True)  # nothing is pushed before the card is there
     trainer.accelerator.wait_for_everyone()  # a sharded model is written by all
     if trainer.args.should_save:
         drop_pickle(staging)
@@ -197,9 +227,16 @@ def save_run(trainer: Trainer) -> None:
         trainer.state.save_to_json(str(staging / "trainer_state.json"))
         move_files(staging, folder)
         shutil.rmtree(staging)
-
-
-def push_run(trainer: Trainer) -> None:
-    """Send the output folder, with its card, to the Hub where `push_to_hub` asks for it; every process calls this."""
+    note = write_card() if trainer.is_world_process_zero() else ""
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
+    if trainer.is_world_process_zero():
+        auroc, images = prediction.metrics["validation_auroc"], len(prediction.label_ids)
+        if math.isnan(auroc):
+            print(
+                f"warning: no finding has {recipe.min_positives} positives and a negative among the {images} "
+                "validation images (--min_positives): no epoch could be chosen by AUROC, and the weights are those of "
+                "the last step."
+            )
+        print(f"saved {trainer.args.output_dir}: validation AUROC {auroc:.3f} ({images} images){note}")
+    trainer.accelerator.end_training()

@@ -43,8 +43,7 @@ logger = logging.getLogger(__name__)
 class CachedTeacherRows:
     """A map-style data set whose rows also hold `teacher_logits` `(V, F)` float32, one line a view.
 
-    The logits lie in memory as one array (112,000 images, two views and 14 findings take 13 MB), so a row costs no
-    look into a file.
+    The logits are one array in memory: 112,000 images, two views and 14 findings take 13 MB.
 
     Args:
         rows: The data set, in the order of the logits.
@@ -120,11 +119,7 @@ class TeacherLogits:
             self.known.update(zip(map(bytes, keys), logits, strict=True))
 
     def add(self, keys: Sequence[bytes], pixel_values: torch.Tensor) -> None:
-        """Compute the logits of images by their keys; kept in memory until [`write`].
-
-        Args:
-            keys: B keys of [`image_key`].
-            pixel_values: `(B, C, H, W)` as the student sees them.
+        """Compute the logits of images `(B, C, H, W)`, as the student sees them, by their B keys of [`image_key`].
 
         Raises:
             ValueError: The teacher answers with NaN or infinity.
@@ -141,14 +136,7 @@ class TeacherLogits:
         self.known.update(zip(keys, logits.float().cpu().numpy(), strict=True))
 
     def write(self, keys: Sequence[bytes]) -> Path:
-        """Write the logits of images as one file, atomically.
-
-        Args:
-            keys: Keys of images in memory, at least one.
-
-        Returns:
-            The file's path.
-        """
+        """Write the logits of images in memory, at least one, as one file, atomically; returns its path."""
         tensors = {
             "keys": np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES),
             "logits": np.stack([self.known[key] for key in keys]),
@@ -212,10 +200,8 @@ def cache_teacher_logits(
 def fingerprint(teacher: Teacher, image_processor: ClarityImageProcessor, views: Sequence[str]) -> str:
     """What logits depend on beside the image, as 16 hexadecimal digits.
 
-    Args:
-        teacher: Weights, architecture, own size and normalisation, and the order of the student's findings in it.
-        image_processor: The student's: size, proportions and normalisation.
-        views: Names from `VIEWS`.
+    Of the teacher its weights, architecture, size, normalisation and the order of the student's findings in it; of the
+    student's image processor size, proportions and normalisation; and the views.
     """
     digest = hashlib.blake2b(digest_size=8)
     # Where a model was loaded from and by which release says nothing about what it computes.
@@ -237,9 +223,7 @@ def fingerprint(teacher: Teacher, image_processor: ClarityImageProcessor, views:
 
 
 class _Images(torch.utils.data.Dataset):
-    """Key of each row's image and, where it is not known, what the student sees of it: `(key, pixel_values |
-    None)`.
-    """
+    """Key of each row's image and, where it is not known, what the student sees of it."""
 
     def __init__(self, rows: Any, transform: ImageTransform, known: set[bytes]):
         self.rows, self.transform, self.known = rows, transform, known
@@ -268,12 +252,8 @@ def _fill(
 ) -> np.ndarray:
     """Logits `(n, V, F)` of all rows; new ones go to the folder, `part_size` images to a file."""
     before = len(cache.known)
-    images = torch.utils.data.DataLoader(
-        _Images(rows, cache.transform, set(cache.known)),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        collate_fn=list,
-    )
+    images = _Images(rows, cache.transform, set(cache.known))
+    batches = torch.utils.data.DataLoader(images, batch_size=batch_size, num_workers=num_workers, collate_fn=list)
     keys: list[bytes] = []
     waiting: dict[bytes, torch.Tensor] = {}
     unwritten: list[bytes] = []
@@ -284,7 +264,7 @@ def _fill(
             unwritten.extend(waiting)
             waiting.clear()
 
-    for batch in tqdm(images, desc="teacher", unit="batch", disable=not progress):
+    for batch in tqdm(batches, desc="teacher", unit="batch", disable=not progress):
         for key, pixel_values in batch:
             keys.append(key)
             if pixel_values is not None and key not in cache.known:

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import transformers
-from transformers.trainer_utils import PredictionOutput
 
 from clarity_hf.configuration_clarity import PER_FINDING_FIELDS, TRAINING_DEFAULTS, ClarityConfig
-from clarity_hf.data.sources import JoinedRows, Source, prevalence_of, sample_labels
+from clarity_hf.data.sources import JoinedRows, prevalence_of, sample_labels
 from clarity_hf.data.streaming import TransformedStream
-from clarity_hf.data.transforms import ImageTransform, TransformedDataset
-from clarity_hf.evaluation.trainer_metrics import MultilabelAuroc
+from clarity_hf.data.transforms import ImageTransform
 from clarity_hf.files import published_name
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.losses_clarity import balanced_positive_weights
@@ -31,18 +29,18 @@ from clarity_hf.reporting.model_card import write_model_card
 
 from . import ClarityDistillationTrainer, ClarityTrainingArguments, Teacher
 from .adaptation import adapt_findings
+from .arguments import default_arguments, option
 from .initialization import config_from_vit, initialize_from_vit
 from .recipes import (
     DataRecipe,
+    RecipeData,
+    augmented_transform,
     fit,
-    images_that_decide,
     open_recipe_sources,
-    push_run,
     require_reporters,
     run_command,
     save_run,
 )
-from .runs import default_arguments
 from .teacher_cache import cache_teacher_logits
 
 DEFAULTS = default_arguments() | {"output_dir": "runs/clarity", "learning_rate": 3e-4}
@@ -61,58 +59,37 @@ class TrainingRecipe(DataRecipe):
         ValueError: Two fields contradict each other.
     """
 
-    masks_dir: str | None = field(
-        default=None,
-        metadata={"help": "Thorax masks of a release, if not in its masks/; with --prior auto or masks."},
+    masks_dir: str | None = option(
+        None, "Thorax masks of a release, if not in its masks/; with --prior auto or masks."
     )
-    prior: Literal["auto", "masks", "atlas", "none"] = field(
-        default="auto",
-        metadata={
-            "help": "Anatomical prior: an image's own mask, else the packaged segmenter's, else the atlas; masks or "
-            "the atlas alone; none."
-        },
+    prior: Literal["auto", "masks", "atlas", "none"] = option(
+        "auto",
+        "Anatomical prior: an image's own mask, else the packaged segmenter's, else the atlas; masks or the atlas "
+        "alone; none.",
     )
-    streaming: bool = field(
-        default=False,
-        metadata={
-            "help": "Read images as a stream; give --max_steps. They are one epoch, so --background_warmup_epochs is "
-            "a share of the whole run: 0.1 for its first tenth."
-        },
+    streaming: bool = option(
+        False,
+        "Read images as a stream; give --max_steps. They are one epoch, so --background_warmup_epochs is a share of "
+        "the whole run: 0.1 for its first tenth.",
     )
-    model: str | None = field(
-        default=None, metadata={"help": "Checkpoint to continue from: a name, folder or Hub id. Default: new weights."}
+    model: str | None = option(None, "Checkpoint to continue from: a name, folder or Hub id. Default: new weights.")
+    init: str | None = option(
+        None, "ViT whose encoder a new model starts from, such as timm/vit_small_patch16_224.dino."
     )
-    init: str | None = field(
-        default=None,
-        metadata={"help": "ViT whose encoder a new model starts from, such as timm/vit_small_patch16_224.dino."},
+    size: Literal["s16", "ti16"] | None = option(None, "Architecture of a new model without --init; default: s16.")
+    image_size: int | None = option(
+        None, "Side of the model's input, a multiple of the patch; default: the checkpoint's, or 224."
     )
-    size: Literal["s16", "ti16"] | None = field(
-        default=None, metadata={"help": "Architecture of a new model without --init; default: s16."}
-    )
-    image_size: int | None = field(
-        default=None,
-        metadata={"help": "Side of the model's input, a multiple of the patch; default: the checkpoint's, or 224."},
-    )
-    config: str | None = field(
-        default=None, metadata={"help": 'JSON of ClarityConfig fields to change, such as \'{"pooling": "linear"}\'.'}
-    )
-    attn_implementation: str | None = field(
-        default=None, metadata={"help": "Attention of the blocks; 'eager' trains faster on CPUs."}
-    )
-    teacher: str | None = field(default=None, metadata={"help": "Image classifier with the same findings."})
-    teacher_cache: str | None = field(
-        default=None, metadata={"help": "Folder for the teacher's logits, computed once; with --augment flip."}
-    )
-    balance_positives: bool = field(
-        default=False, metadata={"help": "Weigh positives so that both classes of a finding count alike."}
-    )
-    drop_path_rate: float = field(default=0.0, metadata={"help": "Stochastic depth; 0.1 to 0.2 on real images."})
-    draw_rate: float = field(
-        default=0.0,
-        metadata={
-            "help": "Share of the normal training images into which findings are drawn at known places, for "
-            "evidence_loss_weight of --config."
-        },
+    config: str | None = option(None, 'JSON of ClarityConfig fields to change, such as \'{"pooling": "linear"}\'.')
+    attn_implementation: str | None = option(None, "Attention of the blocks; 'eager' trains faster on CPUs.")
+    teacher: str | None = option(None, "Image classifier with the same findings.")
+    teacher_cache: str | None = option(None, "Folder for the teacher's logits, computed once; with --augment flip.")
+    balance_positives: bool = option(False, "Weigh positives so that both classes of a finding count alike.")
+    drop_path_rate: float = option(0.0, "Stochastic depth; 0.1 to 0.2 on real images.")
+    draw_rate: float = option(
+        0.0,
+        "Share of the normal training images into which findings are drawn at known places, for evidence_loss_weight "
+        "of --config.",
     )
 
     def __post_init__(self):
@@ -160,24 +137,12 @@ def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, f
     transformers.set_seed(args.seed)
     processor = build_processor(recipe)
     recipe = replace(recipe, image_size=processor.size["height"])
-    plain = ImageTransform(processor, prior=recipe.prior, image_cache=recipe.image_cache)
-    see = ImageTransform(
-        processor,
-        recipe.augment,
-        recipe.crop_scale,
-        recipe.prior,
-        recipe.image_cache,
-        recipe.blur,
-        recipe.draw_rate,
-    )
-    sources = open_sources_with_prior(recipe, see.canvas[0], args.seed)
-    images = join_images(recipe, sources, args.seed)
-    findings = next(iter(sources.values())).findings
-    model = build_model(recipe, findings, sample_labels(images))
-    teacher = Teacher.from_pretrained(recipe.teacher, findings, processor) if recipe.teacher else None
+    data = open_data(recipe, processor, args.seed)
+    model = build_model(recipe, data.findings, sample_labels(data.images))
+    teacher = Teacher.from_pretrained(recipe.teacher, data.findings, processor) if recipe.teacher else None
     if teacher is not None and recipe.teacher_cache:
-        images = cache_teacher_logits(
-            images,
+        known = cache_teacher_logits(
+            data.images,
             teacher.to(args.device),
             processor,
             recipe.teacher_cache,
@@ -185,86 +150,58 @@ def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, f
             batch_size=args.per_device_eval_batch_size,
             num_workers=args.dataloader_num_workers,
         )
-        teacher = None
-    transformed: Any = TransformedStream if recipe.streaming else TransformedDataset
-    train_images = transformed(images, see, args.seed)
-    validations = {name: transformed(source.validation, plain) for name, source in sources.items()}
-    evaluated, validation = images_that_decide(validations, args)
+        data, teacher = replace(data, images=known), None
     trainer = ClarityDistillationTrainer(
-        model=model,
-        args=args,
-        train_dataset=train_images,
-        eval_dataset=evaluated,
-        processing_class=processor,
-        teacher=teacher,
-        compute_metrics=MultilabelAuroc(findings, recipe.min_positives).of_prediction,
+        teacher=teacher, **data.trainer_arguments(model, args, processor, recipe.min_positives)
     )
-    prediction = fit(trainer, recipe, validation)
-    save(trainer, model, recipe, prediction, list(sources), None if recipe.streaming else len(train_images))
-    trainer.accelerator.end_training()
-    return prediction.metrics
-
-
-def save(
-    trainer: ClarityDistillationTrainer,
-    model: ClarityForMultiLabelLocalization,
-    recipe: TrainingRecipe,
-    prediction: PredictionOutput,
-    data: Sequence[str],
-    train_images: int | None,
-) -> None:
-    """Save the model with its thresholds, the run's history and a model card in the output folder.
-
-    Config fields that only training reads are reset to their defaults; `run.json` has the run's own settings.
-
-    Args:
-        trainer: The Trainer after training; every process calls this.
-        model: The trained model.
-        recipe: What was trained, and on what.
-        prediction: Logits and labels `(n, F)` of the validation images of the last data set, and the metrics on them.
-        data: Names of the data sets.
-        train_images: Number of training images, if known.
-    """
-    args = trainer.args
+    prediction = fit(trainer, recipe)
     scores = 1 / (1 + np.exp(-prediction.predictions.astype(np.float64)))
     model.config.score_thresholds = youden_thresholds(scores, prediction.label_ids).tolist()
-    model.config.update(TRAINING_DEFAULTS)
-    save_run(trainer)
-    if trainer.is_world_process_zero():
+    model.config.update(TRAINING_DEFAULTS)  # run.json has the run's own
+
+    def write_card() -> str:
         write_model_card(
             Path(args.output_dir),
             model,
-            data=data,
-            target=data[-1],
-            train_images=train_images,
+            data=list(data.sources),
+            target=list(data.sources)[-1],
+            train_images=None if recipe.streaming else len(data.images),
             validation_labels=prediction.label_ids,
             metrics=prediction.metrics,
             history=trainer.state.log_history,
             teacher=published_name(recipe.teacher) if recipe.teacher else None,
         )
-    push_run(trainer)
-    if not trainer.is_world_process_zero():
-        return
-    auroc = prediction.metrics["validation_auroc"]
-    if np.isnan(auroc):
-        print(
-            f"warning: no finding has {recipe.min_positives} positives and a negative among the "
-            f"{len(prediction.label_ids)} validation images (--min_positives): no epoch could be chosen by AUROC, "
-            "and the weights are those of the last step."
-        )
-    print(f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(prediction.label_ids)} images)")
+        return ""
+
+    save_run(trainer, recipe, prediction, write_card)
+    return prediction.metrics
 
 
-def open_sources_with_prior(recipe: TrainingRecipe, phantom_size: int, seed: int) -> dict[str, Source]:
-    """As [`open_recipe_sources`]; also raises a ValueError if the foreground has nothing to learn from."""
+def open_data(recipe: TrainingRecipe, processor: ClarityImageProcessor, seed: int) -> RecipeData:
+    """Open the data sets of a recipe, and join or shuffle their training images.
+
+    Raises:
+        ValueError: No image has a mask for the foreground to learn from, there are several streams, or a stream is
+            combined with `image_repeats` or `teacher_cache`.
+    """
+    plain = ImageTransform(processor, prior=recipe.prior, image_cache=recipe.image_cache)
+    augmented = augmented_transform(recipe, processor, recipe.prior, recipe.draw_rate)
     options = {"masks_dir": recipe.masks_dir, "streaming": recipe.streaming}
-    sources = open_recipe_sources(recipe, phantom_size, seed, **options)
+    sources = open_recipe_sources(recipe, augmented.canvas[0], seed, **options)
     if recipe.prior == "masks" and not any(source.has_prior for source in sources.values()):
         raise ValueError(
             f"`prior` must be auto, atlas or none if no image has a mask, got masks for {list(sources)}. Give "
             "--masks_dir or another --prior."
         )
-    return sources
+    if not recipe.streaming:
+        return RecipeData(sources, JoinedRows([source.train for source in sources.values()]), augmented, plain)
+    if len(sources) > 1 or recipe.image_repeats > 1 or recipe.teacher_cache:
+        raise ValueError(
+            f"`streaming` must be used with one data set, without --image_repeats and --teacher_cache, got "
+            f"{list(sources)}. Leave --streaming out: rows with an index are read from disk too."
+        )
+    stream = next(iter(sources.values())).train.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
+    return RecipeData(sources, stream, augmented, plain, TransformedStream)
 
 
 def build_processor(recipe: TrainingRecipe) -> ClarityImageProcessor:
@@ -281,32 +218,12 @@ def build_processor(recipe: TrainingRecipe) -> ClarityImageProcessor:
     )
 
 
-def join_images(recipe: TrainingRecipe, sources: dict[str, Source], seed: int) -> Any:
-    """Concatenate the training images of all data sets, or shuffle the stream of a single one.
-
-    Raises:
-        ValueError: There are several streams, or a stream is combined with `image_repeats` or `teacher_cache`.
-    """
-    if not recipe.streaming:
-        return JoinedRows([source.train for source in sources.values()])
-    if len(sources) > 1 or recipe.image_repeats > 1 or recipe.teacher_cache:
-        raise ValueError(
-            f"`streaming` must be used with one data set, without --image_repeats and --teacher_cache, got "
-            f"{list(sources)}. Leave --streaming out: rows with an index are read from disk too."
-        )
-    stream = next(iter(sources.values())).train
-    return stream.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
-
-
 def build_model(
     recipe: TrainingRecipe, findings: Sequence[str], labels: np.ndarray
 ) -> ClarityForMultiLabelLocalization:
     """A new model with the training images' prevalence in its biases, or a checkpoint at the wanted size.
 
-    Args:
-        recipe: Arguments.
-        findings: Names of the F findings.
-        labels: `(n, F)` of training images, 1, 0, NaN.
+    `labels` `(n, F)` of training images are 1, 0 or NaN.
     """
     changes = {"drop_path_rate": recipe.drop_path_rate} | json.loads(recipe.config or "{}")
     if recipe.balance_positives:

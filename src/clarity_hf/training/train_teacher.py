@@ -29,26 +29,24 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.trainer_utils import PredictionOutput
 
 from clarity_hf.data.sources import JoinedRows, prevalence_of, sample_labels
-from clarity_hf.data.transforms import ImageTransform, TransformedDataset
-from clarity_hf.evaluation.trainer_metrics import MultilabelAuroc
+from clarity_hf.data.transforms import ImageTransform
 from clarity_hf.files import published_name, replaced_files
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.losses_clarity import multilabel_classification_loss
 from clarity_hf.safe_loading import load_foreign_model
 
-from .checkpoint_manifest import CheckpointManifestCallback
+from .arguments import default_arguments, option
 from .optimization import MuonWithAdamW, block_matrices
 from .recipes import (
     DataRecipe,
+    RecipeData,
+    augmented_transform,
     fit,
-    images_that_decide,
     open_recipe_sources,
-    push_run,
     require_reporters,
     run_command,
     save_run,
 )
-from .runs import LogLastStepCallback, SetEpochCallback, default_arguments
 from .trainer import CardKeepingTrainer
 
 DEFAULTS = default_arguments() | {"output_dir": "runs/teacher", "learning_rate": 2e-4, "weight_decay": 0.05}
@@ -105,31 +103,27 @@ Mean AUROC {{ auroc }}.
 class TeacherRecipe(DataRecipe):
     """Which teacher is trained, and on what."""
 
-    model: str | None = field(
-        default=None,
-        metadata={"help": "Image classifier to fine-tune, a folder or Hub id: ConvNeXtV2 of transformers or timm."},
+    model: str | None = option(
+        None, "Image classifier to fine-tune, a folder or Hub id: ConvNeXtV2 of transformers or timm."
     )
-    size: Literal["atto", "femto", "pico", "nano", "tiny", "base"] = field(
-        default="nano", metadata={"help": "Architecture of a ConvNeXtV2 with random weights, without --model."}
+    size: Literal["atto", "femto", "pico", "nano", "tiny", "base"] = option(
+        "nano", "Architecture of a ConvNeXtV2 with random weights, without --model."
     )
-    image_size: int = field(default=224, metadata={"help": "Side of the teacher's input; need not be the student's."})
+    image_size: int = option(224, "Side of the teacher's input; need not be the student's.")
     image_mean: list[float] = field(
         default_factory=lambda: list(IMAGENET_DEFAULT_MEAN), metadata={"help": "Of the normalisation, by channel."}
     )
     image_std: list[float] = field(
         default_factory=lambda: list(IMAGENET_DEFAULT_STD), metadata={"help": "Of the normalisation, by channel."}
     )
-    matrix_optimizer: Literal["adamw", "muon"] = field(
-        default="adamw",
-        metadata={"help": "'muon' for the matrices of the blocks, AdamW for the rest: for random weights."},
+    matrix_optimizer: Literal["adamw", "muon"] = option(
+        "adamw", "'muon' for the matrices of the blocks, AdamW for the rest: for random weights."
     )
-    drop_path_rate: float = field(default=0.0, metadata={"help": "Stochastic depth; 0.1 to 0.2 on real images."})
-    frozen_stages: int = field(
-        default=0,
-        metadata={
-            "help": "First stages, the stem with them, that keep the weights and statistics of --model. A timm model "
-            "with `blocks`, such as EfficientNet, trains four times as fast on a CPU with two of them."
-        },
+    drop_path_rate: float = option(0.0, "Stochastic depth; 0.1 to 0.2 on real images.")
+    frozen_stages: int = option(
+        0,
+        "First stages, the stem with them, that keep the weights and statistics of --model. A timm model with "
+        "`blocks`, such as EfficientNet, trains four times as fast on a CPU with two of them.",
     )
 
 
@@ -144,39 +138,24 @@ def train_teacher(recipe: TeacherRecipe, args: TrainingArguments) -> dict[str, f
     transformers.set_seed(args.seed)
     processor = build_processor(recipe)
     plain = ImageTransform(processor, prior="none", image_cache=recipe.image_cache)
-    see = ImageTransform(processor, recipe.augment, recipe.crop_scale, "none", recipe.image_cache, recipe.blur)
-    sources = open_recipe_sources(recipe, see.canvas[0], args.seed)
-    images = JoinedRows([source.train for source in sources.values()])
-    findings = next(iter(sources.values())).findings
-    model = build_model(recipe, findings, prevalence_of(sample_labels(images)))
+    augmented = augmented_transform(recipe, processor, "none")
+    sources = open_recipe_sources(recipe, augmented.canvas[0], args.seed)
+    data = RecipeData(sources, JoinedRows([source.train for source in sources.values()]), augmented, plain)
+    model = build_model(recipe, data.findings, prevalence_of(sample_labels(data.images)))
     freeze_stages(model, recipe.frozen_stages)
-    validations = {name: TransformedDataset(source.validation, plain) for name, source in sources.items()}
-    evaluated, validation = images_that_decide(validations, args)
-
     trainer = CardKeepingTrainer(
-        model=model,
-        args=args,
-        train_dataset=TransformedDataset(images, see, args.seed),
-        eval_dataset=evaluated,
-        processing_class=processor,
         compute_loss_func=annotated_loss,
-        callbacks=[SetEpochCallback(), LogLastStepCallback(), CheckpointManifestCallback()],
         optimizers=(build_optimizer(model, args) if recipe.matrix_optimizer == "muon" else None, None),
-        compute_metrics=MultilabelAuroc(findings, recipe.min_positives).of_prediction,
+        **data.trainer_arguments(model, args, processor, recipe.min_positives),
     )
-    prediction = fit(trainer, recipe, validation)
-    save_run(trainer)
-    if trainer.is_world_process_zero():
+    prediction = fit(trainer, recipe)
+
+    def write() -> str:
         licence = licence_of_weights(recipe.model)
-        names = [source.name for source in sources.values()]
-        write_card(Path(args.output_dir), model, recipe, prediction, names, len(images), licence)
-        auroc = prediction.metrics["validation_auroc"]
-        print(
-            f"saved {args.output_dir}: validation AUROC {auroc:.3f} ({len(validation)} images), "
-            f"licence of the weights {licence[0]}"
-        )
-    push_run(trainer)
-    trainer.accelerator.end_training()
+        write_card(Path(args.output_dir), model, recipe, prediction, data, licence)
+        return f", licence of the weights {licence[0]}"
+
+    save_run(trainer, recipe, prediction, write)
     return prediction.metrics
 
 
@@ -208,12 +187,9 @@ def build_processor(recipe: TeacherRecipe) -> ClarityImageProcessor:
 
 
 def build_model(recipe: TeacherRecipe, findings: Sequence[str], prevalence: np.ndarray) -> PreTrainedModel:
-    """A ConvNeXtV2 with random weights, or a checkpoint; a new head starts at the images' prevalence.
+    """A ConvNeXtV2 with random weights, or a checkpoint.
 
-    Args:
-        recipe: Arguments.
-        findings: Names of the F logits.
-        prevalence: `(F,)` shares of positives among the training images, clamped to [0.01, 0.99].
+    A new head of F `findings` starts at their `prevalence` `(F,)` among the training images, in [0.01, 0.99].
 
     Raises:
         ValueError: The checkpoint lacks tensors, or has others of another shape than the config's, besides a head that
@@ -273,24 +249,17 @@ def _require_all_but(replaced: Collection[str], name: str, loading: Mapping[str,
 
 def build_optimizer(model: nn.Module, args: TrainingArguments) -> MuonWithAdamW:
     """Muon for the pointwise convolutions of the blocks, which are matrices, and AdamW for everything else."""
-    groups = [
-        {
-            # The scales of the response normalisation are vectors, whatever their shape.
-            "params": [weight for weight in model.parameters() if (weight.squeeze().ndim >= 2) == decays],
-            "lr": args.learning_rate,
-            "weight_decay": args.weight_decay if decays else 0.0,
-        }
-        for decays in (True, False)
-    ]
+    groups: tuple[dict[str, Any], ...] = (
+        {"params": [], "lr": args.learning_rate, "weight_decay": args.weight_decay},
+        {"params": [], "lr": args.learning_rate, "weight_decay": 0.0},
+    )
+    for weight in model.parameters():  # the scales of the response normalisation are vectors, whatever their shape
+        groups[weight.squeeze().ndim < 2]["params"].append(weight)
     return MuonWithAdamW(groups, block_matrices(model))
 
 
 def freeze_stages(model: PreTrainedModel, count: int) -> None:
     """Keep the stem and the first stages of a timm model as they are, the statistics of their BatchNorms too.
-
-    Args:
-        model: Of timm's wrapper, with `blocks` of stages after a `conv_stem` and its `bn1`.
-        count: Stages; 0 freezes nothing.
 
     Raises:
         ValueError: The model has no such stages, or fewer.
@@ -372,8 +341,7 @@ def write_card(
     model: PreTrainedModel,
     recipe: TeacherRecipe,
     prediction: PredictionOutput,
-    data: Sequence[str],
-    train_images: int,
+    data: RecipeData,
     licence: tuple[str, str],
 ) -> None:
     """Write `README.md` beside the model.
@@ -381,22 +349,17 @@ def write_card(
     Args:
         folder: Folder of the model.
         model: The trained model.
-        recipe: What was trained, and on what.
+        recipe: What was trained.
         prediction: Predictions for the validation images, with their labels and metrics.
-        data: Names of the data sets.
-        train_images: Number of training images.
+        data: What was trained on.
         licence: From [`licence_of_weights`].
     """
+    names = [source.name for source in data.sources.values()]
     positives = (prediction.label_ids == 1).sum(0)
     findings = [model.config.id2label[index] for index in range(len(positives))]
-
-    def figure(value: float) -> str:
-        return "undefined" if np.isnan(value) else f"{value:.3f}"
-
-    rows = [
-        f"| {finding} | {int(count)} | {figure(prediction.metrics[f'validation_auroc_{finding}'])} |"
-        for finding, count in zip(findings, positives, strict=True)
-    ]
+    figures = [prediction.metrics[name] for name in ("validation_auroc", *(f"validation_auroc_{f}" for f in findings))]
+    mean, *aurocs = ["undefined" if np.isnan(figure) else f"{figure:.3f}" for figure in figures]
+    rows = [f"| {name} | {count} | {auroc} |" for name, count, auroc in zip(findings, positives, aurocs, strict=True)]
     card = ModelCard.from_template(
         ModelCardData(
             license=licence[0],
@@ -410,11 +373,11 @@ def write_card(
         parameters=f"{model.num_parameters() / 1e6:.1f}",
         image_size=f"{recipe.image_size} × {recipe.image_size}",
         licence_note=licence[1],
-        train_images=f"{train_images:,}",
+        train_images=f"{len(data.images):,}",
         validation_images=f"{len(prediction.label_ids):,}",
-        names=" and ".join(data),
-        target=data[-1],
-        auroc=figure(prediction.metrics["validation_auroc"]),
+        names=" and ".join(names),
+        target=names[-1],
+        auroc=mean,
         table="\n".join(rows),
     )
     with replaced_files(folder) as made:  # a teacher made of this one reads its licence here

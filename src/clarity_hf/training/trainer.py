@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import DistributedType
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from clarity_hf.losses_clarity import distillation_loss, map_distillation_loss
 from clarity_hf.modeling_clarity import at_patches
@@ -18,16 +18,49 @@ from clarity_hf.plain_card import replace_draft
 from clarity_hf.teacher import Teacher
 
 from .arguments import ClarityTrainingArguments
-from .checkpoint_manifest import CheckpointManifestCallback
+from .checkpoint_manifest import CheckpointManifestCallback, drop_pickle
 from .optimization import MuonWithAdamW, block_matrices, decaying_parameters, parameter_groups
-from .runs import LogLastStepCallback, SetEpochCallback, drop_pickle
 
 REPLICATING = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 """Kinds of distributed training in which every process holds all weights."""
 
 
+class SetEpochCallback(TrainerCallback):
+    """Sets the epoch of the training data, so that crops and phantoms are drawn again in each epoch.
+
+    Accelerate does so for some samplers only.
+    """
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Call `set_epoch` of the training data, if it has one."""
+        dataset = kwargs["train_dataloader"].dataset
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(int((state.epoch or 0) + 1e-6))
+
+
+class LogLastStepCallback(TrainerCallback):
+    """Also logs the loss of the last steps, as a run shorter than `logging_steps` would otherwise log none."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Request a log at the end of the run, unless logging is off."""
+        if state.global_step >= state.max_steps and args.logging_strategy != "no":
+            control.should_log = True
+
+
 class CardKeepingTrainer(Trainer):
-    """[`transformers.Trainer`] whose output folder can go to the Hub as it is: with its own card, and no pickle."""
+    """[`transformers.Trainer`] whose output folder can go to the Hub as it is: with its own card, and no pickle.
+
+    Epochs reach the training data, the last step is logged, and checkpoints have a manifest.
+
+    Args:
+        args: As for [`transformers.Trainer`], with `kwargs`.
+        kwargs: As for [`transformers.Trainer`].
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        for callback in (SetEpochCallback(), LogLastStepCallback(), CheckpointManifestCallback()):
+            self.add_callback(callback)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As the library's, without its pickle of the arguments in the output folder."""
@@ -80,9 +113,6 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
         for added in fields(ClarityTrainingArguments):
             if not hasattr(self.args, added.name):  # plain TrainingArguments
                 setattr(self.args, added.name, added.default)
-        self.add_callback(SetEpochCallback())
-        self.add_callback(LogLastStepCallback())
-        self.add_callback(CheckpointManifestCallback())
         self.teacher = None
         if teacher is not None:
             findings = self.accelerator.unwrap_model(self.model).config.findings

@@ -25,8 +25,16 @@ from clarity_hf.configuration_clarity import ClarityConfig
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 from clarity_hf.safe_loading import PICKLES, load_foreign_model, require_plain_timm
 
+from .adaptation import listed
+
 VIT_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "vit_mae", "vit_msn")
 """`model_type` of the transformers models whose blocks are those of ClarityModel, LayerScale aside."""
+
+CONFIG_FIELDS = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act"),
+    *("num_channels", "qkv_bias", "layer_norm_eps", "image_size"),
+)
+"""Fields that these and [`ClarityConfig`] call the same."""
 
 NOT_READ = (*PICKLES, ".tar", ".npz")
 
@@ -46,7 +54,7 @@ PATCH_EMBEDDINGS = {
 }
 """The key by which a layout is recognised; what precedes it, such as `vit.`, is the prefix of the encoder."""
 
-SPELLINGS = {
+OUTER_SPELLINGS = {
     "cls_token": ("embeddings.cls_token", "cls_token"),
     "positions": ("embeddings.position_embeddings", "pos_embed"),
     "embeddings.patch_projection": ("embeddings.patch_embeddings.projection", "patch_embed.proj"),
@@ -65,17 +73,14 @@ BLOCK_SPELLINGS = {
     "mlp.fc2": ("output.dense", "mlp.fc2"),
     "layernorm_before": ("layernorm_before", "norm1"),
     "layernorm_after": ("layernorm_after", "norm2"),
+    # LayerScale of DINOv2 and DINOv3, by the linear layer before it.
+    "attention.o_proj.scale": ("layer_scale1.lambda1", "ls1.gamma", "gamma_1"),
+    "mlp.fc2.scale": ("layer_scale2.lambda1", "ls2.gamma", "gamma_2"),
+    # Biases that timm's EVA and DINOv3 keep beside their fused projection; keys have none.
+    "attention.q_proj.bias": ("attn.q_bias",),
+    "attention.v_proj.bias": ("attn.v_bias",),
 }
-"""Layers of a block by our names: in files of transformers, in its models, in timm and DINO."""
-
-LAYER_SCALES = {
-    "attention.o_proj": ("layer_scale1.lambda1", "ls1.gamma", "gamma_1"),
-    "mlp.fc2": ("layer_scale2.lambda1", "ls2.gamma", "gamma_2"),
-}
-"""LayerScale of DINOv2 and DINOv3 by the linear layer before it."""
-
-BIASES = {"attn.q_bias": "attention.q_proj.bias", "attn.v_bias": "attention.v_proj.bias"}
-"""Biases that timm's EVA and DINOv3 keep beside their fused projection; keys have none."""
+"""Layers and weights of a block by our names: in files of transformers, in its models, in timm and DINO."""
 
 BLOCK_KEY = re.compile(r"(?:encoder\.layers?|layers?|blocks)\.(\d+)\.(.+)")
 EXTRA_TOKEN = re.compile(r"(?:embeddings\.)?(?:(reg|register|dist|distillation)_tokens?|mask_token)")
@@ -84,28 +89,10 @@ CHANGES_TOKENS = re.compile(r"embeddings\.|patch_embed\.|norm_pre\.|pos_embed|ro
 GATED_MLP = re.compile(r"mlp\.(gate_proj|up_proj|down_proj|weights_in|weights_out|w12|w[123]|fc1_[gx])\.")
 
 
-def _inverted(spellings: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    return {spelling: name for name, known in spellings.items() for spelling in known}
-
-
-OUTER_NAMES, BLOCK_NAMES, SCALED_LAYERS = _inverted(SPELLINGS), _inverted(BLOCK_SPELLINGS), _inverted(LAYER_SCALES)
-
-
-@dataclass
-class Translation:
-    """A state dict by the names of ClarityModel.
-
-    Args:
-        tensors: By our names, in at least float32; `cls_token` and `positions` are still to be divided.
-        layer_scales: LayerScales `(D,)`, by the layer before them.
-        unused: Keys that the encoder does not need.
-        unplaced: Keys that ClarityModel has no place for, without which the encoder would compute something else.
-    """
-
-    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
-    layer_scales: dict[str, torch.Tensor] = field(default_factory=dict)
-    unused: list[str] = field(default_factory=list)
-    unplaced: list[str] = field(default_factory=list)
+OUTER_NAMES, BLOCK_NAMES = (
+    {spelling: name for name, known in table.items() for spelling in known}
+    for table in (OUTER_SPELLINGS, BLOCK_SPELLINGS)
+)
 
 
 def find_layout(state: Mapping[str, torch.Tensor]) -> tuple[str, str]:
@@ -135,44 +122,49 @@ def find_layout(state: Mapping[str, torch.Tensor]) -> tuple[str, str]:
     return found[0]
 
 
-def translate(state: Mapping[str, torch.Tensor], prefix: str) -> Translation:
-    """A state dict in the layout of transformers or timm, by the names of ClarityModel.
+def translate(state: Mapping[str, torch.Tensor], prefix: str) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """A state dict in the layout of transformers or timm, under a prefix, by the names of ClarityModel.
 
-    Args:
-        state: Weights by the source's names.
-        prefix: Prefix of the encoder's names, from [`find_layout`].
+    Returns:
+        Tensors in at least float32, with `cls_token` and `positions` still to be divided and LayerScales `(D,)` as
+        `scale` of the layer before them; and the keys that the encoder does not need.
 
     Raises:
-        ValueError: The MLPs are SwiGLU.
+        ValueError: ClarityModel has no place for a weight without which the encoder would compute something else, such
+            as those of a SwiGLU MLP.
     """
-    found = Translation()
+    tensors: dict[str, torch.Tensor] = {}
+    unused, unplaced = [], []
     for key, tensor in state.items():
         short = key.removeprefix(prefix)
-        wide = widened(tensor)
-        block = BLOCK_KEY.fullmatch(short)
-        outer, _, outer_leaf = short.rpartition(".")
-        module, _, leaf = block[2].rpartition(".") if block else ("", "", "")
         if not key.startswith(prefix):
-            found.unused.append(key)
-        elif block and block[2] in SCALED_LAYERS:
-            found.layer_scales[f"layers.{block[1]}.{SCALED_LAYERS[block[2]]}"] = wide
-        elif block and block[2] in BIASES:
-            found.tensors[f"layers.{block[1]}.{BIASES[block[2]]}"] = wide
-        elif block and module in BLOCK_NAMES and leaf in ("weight", "bias"):
-            found.tensors |= _split(f"layers.{block[1]}.{BLOCK_NAMES[module]}", leaf, wide)
-        elif short in OUTER_NAMES:  # a token or positions
-            found.tensors[OUTER_NAMES[short]] = wide
-        elif not block and outer in OUTER_NAMES and outer_leaf in ("weight", "bias"):
-            found.tensors[f"{OUTER_NAMES[outer]}.{outer_leaf}"] = wide
-        elif block or (CHANGES_TOKENS.match(short) and not EXTRA_TOKEN.fullmatch(short)):
-            found.unplaced.append(key)
+            unused.append(key)
+        elif name := _our_name(short):
+            tensors |= _split(name, widened(tensor))
+        elif BLOCK_KEY.fullmatch(short) or (CHANGES_TOKENS.match(short) and not EXTRA_TOKEN.fullmatch(short)):
+            unplaced.append(key)
         else:
-            found.unused.append(key)
-    first, second = (found.tensors.get(f"layers.0.mlp.{name}.weight") for name in ("fc1", "fc2"))
+            unused.append(key)
+    first, second = (tensors.get(f"layers.0.mlp.{name}.weight") for name in ("fc1", "fc2"))
     packed = first is not None and second is not None and first.shape[0] != second.shape[1]  # both halves in one
-    if packed or any(GATED_MLP.search(key) for key in found.unplaced):
+    if packed or any(GATED_MLP.search(key) for key in unplaced):
         raise gated_mlp_error()
-    return found
+    if unplaced:
+        raise ValueError(
+            f"`source` must be a plain ViT, got {len(unplaced)} weights that ClarityModel has no place for"
+            f"{listed(unplaced)}. Without them it would compute something else: choose another checkpoint."
+        )
+    return tensors, unused
+
+
+def _our_name(name: str) -> str | None:
+    block = BLOCK_KEY.fullmatch(name)
+    known, rest = (BLOCK_NAMES, block[2]) if block else (OUTER_NAMES, name)
+    module, _, leaf = rest.rpartition(".")
+    found = known.get(rest)
+    if found is None and module in known and leaf in ("weight", "bias"):
+        found = f"{known[module]}.{leaf}"
+    return f"layers.{block[1]}.{found}" if block and found else found
 
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:
@@ -180,12 +172,12 @@ def widened(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def _split(name: str, leaf: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
-    """A layer by its name, timm's fused query, key and value as three."""
-    if not name.endswith(".qkv"):
-        return {f"{name}.{leaf}": tensor}
-    stem = name.removesuffix("qkv")
-    return {f"{stem}{part}_proj.{leaf}": third for part, third in zip("qkv", tensor.chunk(3), strict=True)}
+def _split(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A tensor by its name, timm's fused query, key and value as three."""
+    stem, fused, leaf = name.partition(".qkv.")
+    if not fused:
+        return {name: tensor}
+    return {f"{stem}.{part}_proj.{leaf}": third for part, third in zip("qkv", tensor.chunk(3), strict=True)}
 
 
 def gated_mlp_error() -> ValueError:
@@ -197,10 +189,7 @@ def gated_mlp_error() -> ValueError:
 
 
 def observed_architecture(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """The architecture as far as shapes determine it, as arguments of [`ClarityConfig`].
-
-    Args:
-        tensors: By the names of ClarityModel; the patch embedding `(D, C, P, P)` must be there.
+    """The architecture as far as shapes determine it, as arguments of [`ClarityConfig`]; tensors by our names.
 
     Raises:
         ValueError: Patches are not square or not embedded by a convolution.
@@ -296,10 +285,7 @@ def config_from_vit(source: str | os.PathLike | nn.Module | PreTrainedConfig, **
 
 
 def read_checkpoint(source: str | os.PathLike | nn.Module | Mapping[str, torch.Tensor]) -> Checkpoint:
-    """Read the weights of a source and the architecture that its config states.
-
-    Args:
-        source: A Hub id, a folder, a `.safetensors` file, a module or a state dict, as for [`initialize_from_vit`].
+    """Read a source of [`initialize_from_vit`]: its weights, and the architecture that its config states.
 
     Raises:
         ValueError: The weights are pickled, there are several files without a config, or the config does not describe
@@ -309,8 +295,8 @@ def read_checkpoint(source: str | os.PathLike | nn.Module | Mapping[str, torch.T
         OSError: No such repository, or one without safetensors.
     """
     if isinstance(source, nn.Module):
-        findings = _findings_of(getattr(source, "config", None))
         rotary = any(getattr(part, "rope", None) is not None for part in source.modules())
+        findings = _findings_of(getattr(source, "config", None))
         return Checkpoint(dict(source.state_dict()), _module_architecture(source), findings, rotary=rotary)
     if isinstance(source, Mapping):
         strange = [key for key, value in source.items() if not isinstance(value, torch.Tensor)]
@@ -320,12 +306,12 @@ def read_checkpoint(source: str | os.PathLike | nn.Module | Mapping[str, torch.T
                 "Give the state dict itself."
             )
         return Checkpoint(dict(source))
-    if isinstance(source, str | os.PathLike):
-        return _read_files(_repository(source))
-    raise TypeError(
-        f"`source` must be a Hub id, a folder, a .safetensors file, a module or a state dict, got "
-        f"{type(source).__name__}. Give one of them."
-    )
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            f"`source` must be a Hub id, a folder, a .safetensors file, a module or a state dict, got "
+            f"{type(source).__name__}. Give one of them."
+        )
+    return _read_files(_repository(source))
 
 
 def _repository(source: str | os.PathLike) -> str:
@@ -343,19 +329,15 @@ def _read_files(name: str) -> Checkpoint:
                 f"{name}. Give one of the files."
             )
         path = files[0] if files else path
-    if path.is_file() or path.suffix == ".safetensors":
-        return _read_file(path)
     if path.is_dir() and not any(path.glob("*.safetensors")):
         pickles = sorted(file.name for file in path.iterdir() if file.suffix in NOT_READ)
         if not pickles:
             raise FileNotFoundError(f"`source` must hold a .safetensors file, got none in {name}. Correct the path.")
         raise _pickled(name, pickles)
-    return _read_pretrained(name)
-
-
-def _read_file(path: Path) -> Checkpoint:
+    if path.is_file() and path.suffix != ".safetensors":
+        raise _pickled(name, [path.name])
     if path.suffix != ".safetensors":
-        raise _pickled(str(path), [path.name])
+        return _read_pretrained(name)
     if not path.is_file():
         raise FileNotFoundError(f"`source` must be a file that exists, got {path}. Correct the path.")
     source = Checkpoint(load_file(path))
@@ -391,6 +373,7 @@ def _findings_of(config: Any) -> list[str] | None:
 def _config_architecture(config: Any) -> dict[str, Any]:
     """The encoder of a config as arguments of [`ClarityConfig`]."""
     kind = getattr(config, "model_type", type(config).__name__)
+    architecture: dict[str, Any] = {}
     if kind == "timm_wrapper":
         import timm
 
@@ -398,20 +381,14 @@ def _config_architecture(config: Any) -> dict[str, Any]:
         # Only timm can resolve an architecture's name; on the meta device that costs nothing.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             module = timm.create_model(config.architecture, **({"num_classes": 0} | (config.model_args or {})))
-        architecture = _module_architecture(module)
-        kind = config.architecture
+        architecture, kind = _module_architecture(module), config.architecture
     elif kind in (*VIT_TYPES, "clarity"):
         if getattr(config, "use_swiglu_ffn", False):
             raise gated_mlp_error()
-        fields = ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "num_channels", "qkv_bias")
-        architecture = {name: getattr(config, name) for name in (*fields, "layer_norm_eps", "image_size")}
+        architecture = {name: getattr(config, name) for name in CONFIG_FIELDS}
         ratio = getattr(config, "mlp_ratio", None)
-        architecture["intermediate_size"] = config.intermediate_size if ratio is None else int(
-            config.hidden_size * ratio
-        )
-        architecture["patch_size"] = patch_side(config.patch_size)
-    else:
-        architecture = {}
+        width = config.intermediate_size if ratio is None else int(config.hidden_size * ratio)
+        architecture |= {"intermediate_size": width, "patch_size": patch_side(config.patch_size)}
     if not architecture:
         raise ValueError(
             f"`source` must be a ViT with plain blocks ({', '.join(VIT_TYPES)}, or timm's VisionTransformer), got "
