@@ -213,7 +213,8 @@ def test_a_multi_hot_list_is_read_with_a_name_for_each_place(tmp_path, streaming
     normal = load_hub(folder, ["No Finding", "Rib", "Mass"], **options)
     assert normal.findings == ("Rib", "Mass")
     np.testing.assert_array_equal([r["labels"] for r in normal.train], [[1, 0], [0, 0], [NAN, NAN], [0, 1]])
-    assert streaming or "1 images have both No Finding and a finding, which stands: train row 3." in normal.messages
+    contradiction = "1 images have both No Finding and a finding; the finding is used: train row 3."
+    assert streaming or contradiction in normal.messages
     with pytest.raises(ValueError, match="each number once"):
         list(load_hub(folder, ["Rib", "Mass"], **options).train)
 
@@ -237,11 +238,11 @@ def test_one_number_an_image_stays_a_number_with_one_finding(tmp_path):
 def test_images_with_no_finding_and_a_finding_are_counted(tmp_path):
     labels = [["No Finding", "Mass"], ["No Finding"], ["Mass"]]
     source = load_hub(write(tmp_path / "own", "train", {"labels": labels}, labels=STRINGS), validation_fraction=0)
-    assert "1 images have both No Finding and a finding, which stands: train row 0." in source.messages
+    assert "1 images have both No Finding and a finding; the finding is used: train row 0." in source.messages
 
 
 def test_a_stream_says_that_it_does_not_look_for_patients_in_two_splits(written):
-    assert "Patients in two splits are not looked for in a stream." in load_hub(written, streaming=True).messages
+    assert "A stream is not searched for patients in two splits." in load_hub(written, streaming=True).messages
 
 
 def test_labels_are_written_as_a_table_would(tmp_path):
@@ -339,7 +340,7 @@ def test_metadata_in_the_folders_of_splits_is_read_as_columns(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="`folder` must be a folder of images, got nothing at"):
+    with pytest.raises(FileNotFoundError, match="`folder` must be a folder of images, found nothing at"):
         load_imagefolder(tmp_path / "nowhere")
 
 
@@ -362,7 +363,7 @@ def test_a_fetched_row_may_not_name_an_image_of_this_machine(tmp_path, monkeypat
     images = [{"path": "a.png", "bytes": png(0)}, {"path": cached, "bytes": None}]
     assert len(list(load_hub("owner/name", validation_fraction=0, streaming=streaming).train)) == 2
     images[1] = {"path": str(tmp_path / "private.png"), "bytes": None}
-    with pytest.raises(ValueError, match=r"'image' must hold images, or paths of what was fetched .*private\.png"):
+    with pytest.raises(ValueError, match=r"'image' must hold images, or paths of what was downloaded .*private\.png"):
         list(load_hub("owner/name", validation_fraction=0, streaming=streaming).train)
 
 
@@ -371,7 +372,7 @@ def test_images_in_any_folder_of_what_was_fetched_are_allowed(tmp_path, monkeypa
         monkeypatch.setattr(datasets.config, name, tmp_path / name)
         _check_fetched([str(tmp_path / name / "a.png")], "image")
     _check_fetched(["hf://datasets/a/b.png", "s3://images/b.png", None], "image")
-    with pytest.raises(ValueError, match="paths of what was fetched"):
+    with pytest.raises(ValueError, match="paths of what was downloaded"):
         _check_fetched([str(tmp_path / "a.png")], "image")
 
 
@@ -391,14 +392,14 @@ def test_images_out_of_an_own_folder_of_parquet_are_counted(tmp_path):
     (tmp_path / "own").mkdir()
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "own" / "train.parquet")
     messages = load_hub(tmp_path / "own", validation_fraction=0).messages
-    assert f"train names 1 images out of the folder: {tmp_path / 'image.png'}." in messages
+    assert f"1 images are outside of the folder: {tmp_path / 'image.png'}." in messages
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 no parquet PAR1"])
 def test_broken_parquet_is_refused(tmp_path, content):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "train.parquet").write_bytes(content)
-    with pytest.raises(ValueError, match=r"`name` must be a data set of whole files, got .*own"):
+    with pytest.raises(ValueError, match=r"`name` must be a data set of intact files, got .*own"):
         load_hub(tmp_path / "own")
 
 
@@ -456,8 +457,9 @@ def test_an_empty_list_is_a_normal_image_and_null_an_unannotated_one_and_both_ar
     assert source.train["labels"][0] == vector("Mass")
     assert source.train["labels"][1] == source.train["labels"][3] == vector()
     assert np.isnan(source.train["labels"][2]).all()
-    assert "2 images have an empty list of labels and count as without findings." in source.messages
-    assert "1 images have no labels and are not annotated." in source.messages
+    empty = "2 images have an empty list of labels and count as without findings: train row 1, train row 3."
+    assert empty in source.messages
+    assert "1 images have no labels and are not annotated: train row 2." in source.messages
 
 
 def test_an_empty_list_of_numbers_is_a_normal_image(tmp_path):

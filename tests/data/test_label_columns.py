@@ -7,6 +7,7 @@ import pytest
 from clarity_hf import FINDINGS
 from clarity_hf.data.label_columns import (
     ColumnLabels,
+    LabelOptions,
     NameLabels,
     cell_text,
     choose_labels,
@@ -20,7 +21,7 @@ NAN = np.nan
 
 
 def choose(columns, findings=None, uncertain="nan", empty="nan"):
-    return choose_labels(columns, findings, uncertain, empty)
+    return choose_labels(columns, LabelOptions(findings, uncertain, empty))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_findings_are_the_vocabulary_of_a_column_of_names():
     ("columns", "findings", "message"),
     [
         ({"Mass": ["1"]}, ["Mas"], r"got 'Mas'\. Did you mean 'Mass'\?"),
-        ({"age": ["61"]}, None, "`findings` must be given where no column holds labels"),
+        ({"age": ["61"]}, None, "`findings` must be given if no column holds labels"),
         ({"Effusion": ["1"], "Pleural Effusion": ["0"]}, None, r"got \['Effusion'\] twice"),
     ],
 )
@@ -196,7 +197,7 @@ def test_names_are_read_from_lists_as_they_are_printed(written):
 
 def test_lists_as_text_give_the_labels_of_names_joined_by_bars():
     cells = ["['Mass', 'Edema']", "[]", "", "Edema"]
-    reader = choose_labels({"labels": cells}, None, "nan", "nan")
+    reader = choose({"labels": cells})
     assert reader.names == ("Mass", "Edema")
     read = [reader.read({"labels": cell}, "line") for cell in cells]
     np.testing.assert_array_equal([row.labels for row in read], [[1, 1], [0, 0], [np.nan, np.nan], [0, 1]])
@@ -229,7 +230,7 @@ JOINED = [
 @pytest.mark.parametrize("cell", JOINED)
 def test_names_joined_by_anything_but_a_bar_are_refused(cell):
     with pytest.raises(ValueError, match=r"(?s)`findings` must have names that contain no others, .*Join the"):
-        choose_labels({"path": ["a", "b"], "labels": [cell, "Edema"]}, None, "nan", "nan")
+        choose({"path": ["a", "b"], "labels": [cell, "Edema"]})
 
 
 def test_unknown_names_that_several_cells_share_are_joined_too():
@@ -247,19 +248,19 @@ def test_names_of_several_words_are_no_joined_ones():
 
 
 def test_joined_names_are_one_finding_where_findings_say_so():
-    reader = choose_labels({"labels": ["Mass, calcified", "Mass"]}, ["Mass, calcified", "Mass"], "nan", "nan")
+    reader = choose({"labels": ["Mass, calcified", "Mass"]}, ["Mass, calcified", "Mass"])
     assert reader.read({"labels": "Mass, calcified"}, "line").labels.tolist() == [1, 0]
 
 
 def test_long_cells_of_joined_names_are_refused_and_reports_are_passed_over():
     long = ";".join(FINDINGS)
     with pytest.raises(ValueError, match="must have names that contain no others"):
-        choose_labels({"labels": [long, "Mass"], "smoker": ["0", "1"]}, None, "nan", "nan")
+        choose({"labels": [long, "Mass"], "smoker": ["0", "1"]})
     report = "The heart is of normal size, and neither effusion nor consolidation is seen on this radiograph."
-    assert choose_labels({"findings": [report, report], "Mass": ["0", "1"]}, None, "nan", "nan").names == ("Mass",)
+    assert choose({"findings": [report, report], "Mass": ["0", "1"]}).names == ("Mass",)
 
 
 @pytest.mark.parametrize("cells", [["0", "1", "2"], ["3", "7|9"], ["1.5", "Mass"]])
 def test_numbers_are_no_names(cells):
     with pytest.raises(ValueError, match="`findings` must have names, got the numbers"):
-        choose_labels({"label": cells}, None, "nan", "nan")
+        choose({"label": cells})

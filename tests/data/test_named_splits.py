@@ -129,7 +129,7 @@ def test_the_default_draw_of_the_whole_release_is_the_list(whole_release):
 
 def test_the_list_stands_where_further_boxes_change_the_draw(whole_release, nih_folder):
     boxed = {image.image_id for image in read_nih_tables(nih_folder)[0] if image.boxes}
-    images = [image for image in whole_release if image.official_split == "train_val"]
+    images = [image for image in whole_release if image.split == "train"]
     before = [image.boxes for image in images]
     for image in images:
         if image.image_id in boxed:

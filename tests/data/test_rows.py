@@ -9,9 +9,11 @@ import pytest
 
 from clarity_hf.data.rows import (
     AlignedRows,
+    ImageRow,
     Source,
     align_labels,
     align_source,
+    check_disjoint,
     check_validation_fraction,
     draw_patients,
     draws_patient,
@@ -121,7 +123,9 @@ def test_the_draw_is_that_of_the_releases_reader():
     from clarity_hf.data.nih import NihImage, split_images
 
     ids = [f"{i:08d}" for i in range(30)]
-    images = [NihImage(f"{i}_000", i, (), official_split="train_val", path="x") for i in ids]
+    images = [
+        NihImage(image_id=f"{i}_000", patient_id=i, labels=np.zeros(14), split="train", path="x") for i in ids
+    ]
     held_out = {image.patient_id for image in split_images(images, 0.2, seed=3)["validation"]}
     assert held_out == draw_patients(ids, 0.2, seed=3)
 
@@ -135,6 +139,27 @@ def test_a_patient_alone_is_drawn_with_the_probability_asked_for():
     alone = {patient for patient in patients if draws_patient(patient, 0.2, seed=0)}
     together = draw_patients(patients, 0.2, seed=0)
     assert alone <= together or together <= alone
+
+
+def test_some_patients_are_taken_in_any_case_and_some_first():
+    patients = [f"p{i}" for i in range(10)]
+    drawn = draw_patients(patients, 0.3, seed=0, always=["p7", "unknown"], first=["p1", "p2", "p3"])
+    assert "p7" in drawn
+    assert len(drawn) == 3
+    assert drawn - {"p7"} < {"p1", "p2", "p3"}
+    assert draw_patients(patients, 0.0, seed=0, always=["p7", "p8"], first=["p1"]) == {"p7", "p8"}
+
+
+def test_splits_that_share_a_patient_are_refused_by_their_lines_alone():
+    def rows(*patients):
+        return [
+            ImageRow(image_id="x", patient_id=patient, labels=np.zeros(1), split=split, line=line)
+            for line, (patient, split) in enumerate(zip(patients, ("train", "validation", "test"), strict=True), 2)
+        ]
+
+    check_disjoint(rows("a", "b", "c"), "")
+    with pytest.raises(ValueError, match=r"train and test share 1 patients \(train lines 2; test lines 4\)\. Move"):
+        check_disjoint(rows("a", "b", "a"), "Move it.")
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, NAN])

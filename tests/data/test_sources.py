@@ -160,7 +160,7 @@ def test_what_was_dropped_from_a_release_is_in_its_messages(tmp_path):
     lost = sorted((tmp_path / "images").iterdir())[0]
     lost.unlink()
     (message, *_) = open_source(str(tmp_path)).messages
-    assert message == f"1 images of the table have no image file and are dropped: {lost.stem}."
+    assert message == f"1 images have no file and are dropped: {lost.stem}."
 
 
 def test_masks_of_a_release_may_lie_elsewhere(release, tmp_path):
@@ -242,7 +242,7 @@ def test_a_name_that_is_nothing_says_what_is_accepted_and_what_was_meant(own):
         open_source(str(own / "imagees"))
     with pytest.raises(FileNotFoundError, match=r"got 'nobody/nothing', .* The Hub says: "):
         open_source("nobody/nothing")
-    with pytest.raises(FileNotFoundError, match=r"`table` must be a file"):
+    with pytest.raises(FileNotFoundError, match=r"No such file: .*nowhere\.csv"):
         open_source(str(own / "nowhere.csv"))
     (own / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="without any of them"):

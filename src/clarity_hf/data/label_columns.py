@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Where a table's labels stand, and how a cell is read: a column a finding, or one column of names.
+"""Where a table's labels are, and how a cell is read: one column per finding, or one column of names.
 
 Labels are 1 present, 0 absent, NaN not annotated; a table may also say −1 for uncertain.
 """
@@ -11,6 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from clarity_hf.labels import ALIASES, CHEXPERT_TO_NIH, FINDINGS, harmonised_fin
 
 from .rows import first_names
 
-# What columns are usually called; see `loose_name`. The first that a table has is taken.
+# Usual names of columns, see `loose_name`; the first that a table has is used.
 IMAGE_COLUMNS = ("path", "image path", "file name", "filename", "image", "image index", "file")
 PATIENT_COLUMNS = ("patient id", "patientid", "subject id", "patient", "subject")
 SPLIT_COLUMNS = ("split", "partition")
@@ -27,17 +28,17 @@ MASK_COLUMNS = ("thorax mask",)
 VIEW_COLUMNS = ("frontal/lateral", "view position", "viewposition", "view")
 NAME_COLUMNS = ("finding labels", "labels", "findings", "label")
 OTHER_COLUMNS = ("sex", "gender", "patient sex", "patient gender", "age", "patient age", "ap/pa", "follow up #")
-"""Columns of 0 and 1 that are no findings even where they look like it."""
+"""Columns that are not findings, even if they hold 0 and 1."""
 
 LATERAL_VIEWS = ("lateral", "ll", "rl", "lat")
 NORMAL_NAMES = ("no finding", "no findings", "normal")
-"""What stands for an image without any finding, as a column, a label or the name of a folder."""
+"""Names of a column, a label or a folder that stand for radiographs without any finding."""
 
 INDEPENDENT_FINDINGS = ("support devices",)
-"""Observations of which `No Finding` says nothing: CheXpert's labeller ignores devices when it sets it."""
+"""Observations that `No Finding` does not exclude: CheXpert's labeller ignores devices when it sets it."""
 
 MAX_NAMES, MAX_NAME_LENGTH = 200, 60
-"""A column of more or longer names is no column of findings."""
+"""A column of more or longer names is not a column of findings."""
 
 Uncertain = Literal["nan", "negative", "positive"]
 Empty = Literal["nan", "negative"]
@@ -46,11 +47,27 @@ _VALUES = {"nan": np.nan, "negative": 0.0, "positive": 1.0}
 _LABEL_VALUES = {"": None, "nan": None, "na": None, "none": None, "null": None, "true": 1, "false": 0}
 
 
+@dataclass(frozen=True)
+class LabelOptions:
+    """What the labels of a data set are, and how its cells are read.
+
+    Attributes:
+        findings: Columns, or names that occur in the one column of names; a mapping also renames them. None for all
+            that the data set has.
+        uncertain: How −1 is read: `nan`, `negative` or `positive`.
+        empty: How an empty cell is read: `nan` or `negative`.
+    """
+
+    findings: Sequence[str] | Mapping[str, str] | None = None
+    uncertain: Uncertain = "nan"
+    empty: Empty = "nan"
+
+
 def find_column(header: Sequence[str], given: str | None, argument: str, usual: Sequence[str]) -> str | None:
     """The column that the user named, else the first with one of the usual names, else None.
 
     Raises:
-        ValueError: The column that the user named is not there; the message names the closest.
+        ValueError: The column that the user named does not exist; the message suggests the closest.
     """
     if given is None:
         by_name = {loose_name(name): name for name in reversed(header)}
@@ -63,17 +80,40 @@ def find_column(header: Sequence[str], given: str | None, argument: str, usual: 
     return given
 
 
+_ROLES = {
+    "image": ("image_column", IMAGE_COLUMNS),
+    "patient": ("patient_column", PATIENT_COLUMNS),
+    "split": ("split_column", SPLIT_COLUMNS),
+    "thorax mask": ("mask_column", MASK_COLUMNS),
+    "view": ("view", VIEW_COLUMNS),
+}
+
+
+def find_roles(header: Sequence[str], given: Mapping[str, str | None]) -> dict[str, str]:
+    """Columns that are not labels: those that there are of `image`, `patient`, `split`, `thorax mask` and `view`.
+
+    Args:
+        header: Names of all columns.
+        given: Columns that the user named, by role.
+
+    Raises:
+        ValueError: As for [`find_column`].
+    """
+    found = {role: find_column(header, given.get(role), *names) for role, names in _ROLES.items()}
+    return {role: column for role, column in found.items() if column is not None}
+
+
 def _hint(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
 class LabelRow(NamedTuple):
-    """Labels of one image.
+    """Labels of one radiograph.
 
     Attributes:
         labels: `(F,)` float32 of 1, 0, NaN.
-        uncertain: Findings that are uncertain (−1); in `labels` they are what the reader makes of that.
+        uncertain: Findings that are uncertain (−1); `labels` has what the reader turns them into.
         contradicts: Whether the row has both `No Finding` and a finding.
         empty_list: Whether its labels are an empty list: none of the findings is present.
     """
@@ -85,13 +125,13 @@ class LabelRow(NamedTuple):
 
 
 class ColumnLabels:
-    """Reads a column a finding.
+    """Reads one column per finding.
 
     Args:
         columns: The findings' names by column.
-        normal_column: Column of `No Finding`, if there is one: where it is 1, empty cells are 0.
-        uncertain: What −1 is read as: `nan`, `negative` or `positive`.
-        empty: What an empty cell is read as: `nan` or `negative`.
+        normal_column: Column of `No Finding`, if there is one: if it is 1, empty cells are 0.
+        uncertain: As for [`LabelOptions`].
+        empty: As for [`LabelOptions`].
     """
 
     def __init__(self, columns: Mapping[str, str], normal_column: str | None, uncertain: Uncertain, empty: Empty):
@@ -108,7 +148,7 @@ class ColumnLabels:
             where: File and line, for errors.
 
         Raises:
-            ValueError: A cell is no label.
+            ValueError: A cell is not a label.
         """
         normal = self.normal_column is not None and read_label(cells[self.normal_column], where, "No Finding") == 1
         labels = np.empty(len(self.names), dtype=np.float32)
@@ -132,7 +172,7 @@ class NameLabels:
 
     Args:
         column: The column.
-        vocabulary: The finding by the name that may be written, itself or in another of its spellings.
+        vocabulary: The finding by each name that may be written, in any spelling of that name.
     """
 
     def __init__(self, column: str, vocabulary: Mapping[str, str]):
@@ -141,11 +181,10 @@ class NameLabels:
         self.places = {harmonised_finding(name): self.names.index(finding) for name, finding in vocabulary.items()}
 
     def read(self, cells: Mapping[str, str], where: str) -> LabelRow:
-        """Read one row, as [`ColumnLabels`]; an empty cell is an unannotated image, an empty list one without
-        findings.
+        """Read one row, as [`ColumnLabels`]; an empty cell means not annotated, an empty list without findings.
 
         Raises:
-            ValueError: A name is not in the vocabulary; the message names the line and the closest.
+            ValueError: A name is not in the vocabulary; the message names the line and suggests the closest.
         """
         read = read_names(cells[self.column])
         written = read or []
@@ -170,7 +209,7 @@ def read_names(written: str) -> list[str] | None:
     """The names in a cell: `Effusion|Mass`, or a list as Python, pandas, numpy or JSON print it.
 
     Args:
-        written: Of the cell, without blanks around it.
+        written: Text of the cell, without blanks around it.
 
     Returns:
         The names; an empty list for an empty list, None for an empty cell or one that says so (`nan`, `None`).
@@ -189,7 +228,7 @@ def read_names(written: str) -> list[str] | None:
     if not items.strip():
         return []
     if (quoted and _QUOTED.sub("", items).strip(", \t\r\n")) or (not quoted and bare[0] != "["):
-        return [written]  # no list that is known
+        return [written]  # not a known form of list
     names = [one or other for one, other in quoted] if quoted else items.split(",")
     return [name.strip() for name in names if name.strip().casefold() not in _NULL] or None
 
@@ -201,7 +240,7 @@ _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
 
 
 def cell_text(value: Any) -> str:
-    """A value of a typed table as a text file has it: nothing for None and NaN, whole numbers without a point."""
+    """A typed value as text: nothing for None and NaN, integers without a decimal point."""
     if isinstance(value, list):
         return json.dumps([cell_text(item) for item in value], ensure_ascii=False) if value != [None] else ""
     if value is None or value != value:
@@ -213,17 +252,17 @@ def read_label(written: str, where: str, column: str) -> int | None:
     """Read one label: 1, 0, −1 for uncertain, None for an empty cell.
 
     Raises:
-        ValueError: The cell is something else.
+        ValueError: The cell holds anything else.
     """
     label = _label(written)
     if label is not _NO_LABEL:
         return label
-    raise ValueError(f"{where}: '{column}' must be 1, 0, −1 or empty, got '{written}'. Mend the cell.")
+    raise ValueError(f"{where}: '{column}' must be 1, 0, −1 or empty, got '{written}'. Correct the cell.")
 
 
 _NO_LABEL: Any = object()
 
-# As spreadsheets of many countries write it; "1,000" may be a thousand.
+# As spreadsheets of many countries write decimals; "1,000" may be a thousand.
 _DECIMAL_COMMA = re.compile(r"^(-?[0-9]),([0-9]{1,2})$")
 
 
@@ -237,66 +276,48 @@ def _label(written: str) -> Any:
     return int(value) if value in (1.0, 0.0, -1.0) else _NO_LABEL
 
 
-def choose_labels(
-    columns: Mapping[str, Sequence[str]],
-    findings: Sequence[str] | Mapping[str, str] | None,
-    uncertain: Uncertain,
-    empty: Empty,
-) -> LabelReader:
-    """Decide where a table's labels stand.
+def choose_labels(columns: Mapping[str, Sequence[str]], options: LabelOptions) -> LabelReader:
+    """Decide which columns of a table are its labels.
 
     Args:
         columns: Cells as text, by column.
-        findings: Columns, or names that occur in the one column of names; None for all that there are.
-        uncertain: As for [`ColumnLabels`].
-        empty: As for [`ColumnLabels`].
+        options: What the user chose.
 
     Returns:
         A reader of rows; its `names` are the findings.
 
     Raises:
         TypeError: `findings` is a string.
-        ValueError: There are no labels, or `findings` names columns that are not there.
+        ValueError: There are no labels, `findings` names columns that do not exist, or an option is unknown.
     """
-    check_choice("uncertain", uncertain, ("nan", "negative", "positive"))
-    check_choice("empty", empty, ("nan", "negative"))
+    _check_choice("uncertain", options.uncertain, ("nan", "negative", "positive"))
+    _check_choice("empty", options.empty, ("nan", "negative"))
     normal_column = find_column(list(columns), None, "labels", NORMAL_NAMES)
     name_column = find_column(list(columns), None, "labels", NAME_COLUMNS)
     if name_column is not None and not _is_names(columns[name_column]):
-        if findings is None:
+        if options.findings is None:
             _refuse_joined(columns[name_column])
         name_column = None  # a report, or a column of 0 and 1 that is called `label`
-    reader: LabelReader
-    if findings is not None:
-        chosen = named_findings(findings)
+    if options.findings is not None:
+        chosen = named_findings(options.findings)
         absent = [name for name in chosen if name not in columns]
-        if not absent:
-            reader = ColumnLabels(chosen, normal_column, uncertain, empty)
-        elif name_column is not None:
-            reader = NameLabels(name_column, chosen)
-        else:
+        if absent and name_column is None:
             raise ValueError(
                 f"`findings` must name columns of the table, {list(columns)}, got '{absent[0]}'."
                 f"{_hint(absent[0], columns)} Correct the name."
             )
-    elif name_column is not None:
-        reader = NameLabels(name_column, named_findings(ordered_names(columns[name_column])))
+        name_column = name_column if absent else None
     else:
-        reader = ColumnLabels(named_findings(_label_columns(columns)), normal_column, uncertain, empty)
-    _check_names(reader, columns)
-    return reader
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise ValueError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {list(choices)}, got '{value}'. Choose one of them.")
-
-
-def _check_names(reader: LabelReader, columns: Iterable[str]) -> None:
+        names = _label_columns(columns) if name_column is None else ordered_names(columns[name_column])
+        chosen = named_findings(names)
+    reader: LabelReader
+    if name_column is None:
+        reader = ColumnLabels(chosen, normal_column, options.uncertain, options.empty)
+    else:
+        reader = NameLabels(name_column, chosen)
     if not reader.names:
         raise ValueError(
-            f"`findings` must be given where no column holds labels (1, 0, −1 or empty), got the columns "
+            f"`findings` must be given if no column holds labels (1, 0, −1 or empty), got the columns "
             f"{list(columns)}. Name those of the findings."
         )
     repeated = [name for name, count in Counter(reader.names).items() if count > 1]
@@ -305,10 +326,16 @@ def _check_names(reader: LabelReader, columns: Iterable[str]) -> None:
             f"`findings` must give each column a finding of its own, got {repeated} twice. Leave one out, or rename "
             "it with a mapping {column: name}."
         )
+    return reader
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {list(choices)}, got '{value}'. Choose one of them.")
 
 
 def named_findings(findings: Iterable[str] | Mapping[str, str]) -> dict[str, str]:
-    """The finding by the name that is written: its NIH spelling where it has one; a mapping stands as it is.
+    """The finding by the name that is written: its NIH spelling if it has one; a mapping is used as it is.
 
     Raises:
         TypeError: `findings` is a string.
@@ -321,10 +348,10 @@ def named_findings(findings: Iterable[str] | Mapping[str, str]) -> dict[str, str
 
 
 def ordered_names(cells: Iterable[str]) -> list[str]:
-    """A spelling of each finding that occurs: those of NIH in the order of the release, then the others.
+    """One spelling of each finding that occurs: those of NIH in the order of the release, then the others.
 
     Raises:
-        ValueError: A name is made of others, as where labels are joined by something else than `|`, or is a number.
+        ValueError: A name is a number, or is made of others, as when labels are joined by anything but `|`.
     """
     places = {name: place for place, name in enumerate(FINDINGS)}
     written = {name for cell in set(cells) for name in read_names(cell) or ()}
@@ -338,14 +365,14 @@ _KNOWN = {loose_name(name) for name in (*FINDINGS, *ALIASES, *CHEXPERT_TO_NIH, *
 
 
 def _parts(name: str) -> list[str]:
-    """What stands between the marks by which a name may be joined from others, as [`loose_name`] has it."""
+    """The parts of a name that may be joined from others, as [`loose_name`] writes them."""
     return [loose_name(part) for part in _JOINTS.split(name) if part.strip()]
 
 
 def _is_chain(name: str, known: Collection[str]) -> bool:
-    """Whether a name is several known ones with blanks, hyphens or underscores between them."""
+    """Whether a name is several known names with blanks, hyphens or underscores between them."""
     words = loose_name(name).split()
-    ends = {0}  # how many words a chain of known names may cover
+    ends = {0}  # numbers of words that a chain of known names can cover
     for stop in range(1, len(words) + 1):
         if any(" ".join(words[start:stop]) in known for start in ends):
             ends.add(stop)
@@ -353,12 +380,12 @@ def _is_chain(name: str, known: Collection[str]) -> bool:
 
 
 def _check_vocabulary(written: Collection[str]) -> None:
-    """Refuse names that contain others: a separator that is not known makes findings of its own of true labels."""
+    """Refuse names that contain others: an unknown separator would turn true labels into findings of their own."""
     numbers = sorted(name for name in written if _label(name) is not _NO_LABEL or name.replace(".", "").isdecimal())
     if numbers:
         raise ValueError(
             f"`findings` must have names, got the numbers {first_names(numbers)} in a column of names. Write names, "
-            "or give a column a finding."
+            "or one column per finding."
         )
     shared = Counter(part for name in written for part in set(_parts(name)))
     joined = []
@@ -370,13 +397,13 @@ def _check_vocabulary(written: Collection[str]) -> None:
     if joined:
         raise ValueError(
             f"`findings` must have names that contain no others, got {first_names(joined, 2)[: 3 * MAX_NAME_LENGTH]} "
-            f"({len(joined)} in all). Join the names of a cell by '|', or write it as a list; where each is one "
-            "finding, give all names as `findings`."
+            f"({len(joined)} in all). Join the names of a cell by '|', or write it as a list; if each is one "
+            "finding, pass all names as `findings`."
         )
 
 
 def _refuse_joined(cells: Sequence[str]) -> None:
-    """Refuse a column that is too long for names as they are joined, and no report: half the cells are known names."""
+    """Refuse a column of names joined in an unknown way; a column of reports is known by its few known names."""
     written = {cell for cell in cells if cell}
     joined = [cell for cell in written if _JOINTS.search(cell) and set(_parts(cell)) <= _KNOWN]
     if joined and 2 * len(joined) >= len(written):
@@ -388,16 +415,15 @@ def _label_columns(columns: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def broken_label_columns(columns: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, str]]:
-    """Columns that are no finding because of a few cells alone: `maybe`, or a 2 among the 0 and 1.
+    """Columns that are not findings only because of a few cells: `maybe`, or a 2 among the 0 and 1.
 
-    They are those in which nine of ten cells that are not empty are labels, and those that are called as one of the
-    14 findings.
+    In them nine of ten cells that are not empty are labels, or their name is that of one of the 14 findings.
 
     Args:
         columns: Cells as text, by column.
 
     Returns:
-        By column the place of the first such cell, from 0, and what it holds.
+        By column the index of the first such cell, from 0, and its text.
     """
     broken = {}
     for name, cells in columns.items():
@@ -417,12 +443,12 @@ _NO_FINDINGS = {*IMAGE_COLUMNS, *PATIENT_COLUMNS, *SPLIT_COLUMNS, *MASK_COLUMNS,
 
 
 def _is_labels(cells: Sequence[str]) -> bool:
-    """Whether a column holds nothing but 1, 0, −1 and empty cells, and not only the latter."""
+    """Whether a column holds only 1, 0, −1 and empty cells, and not only empty ones."""
     values = [_label(cell) for cell in set(cells)]
     return _NO_LABEL not in values and any(value is not None for value in values)
 
 
 def _is_names(cells: Sequence[str]) -> bool:
-    """Whether a column holds names of findings rather than 0 and 1 or the text of reports."""
+    """Whether a column holds names of findings rather than numbers or the text of reports."""
     names = {name for cell in set(cells) for name in read_names(cell) or ()}
     return not _is_labels(cells) and len(names) <= MAX_NAMES and all(len(name) <= MAX_NAME_LENGTH for name in names)

@@ -1,14 +1,15 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What all data sets share: a row's columns, the draw of patients, and labels brought into one order of findings.
+"""What all data sets share: rows, the split by patient, and labels aligned to one order of findings.
 
-A row has `image`, the image undecoded as `{"path", "bytes"}`; `labels` `(F,)` float32 of 1 present, 0 absent, NaN not
-annotated; `patient_id`; and `thorax_mask`, undecoded or None, where the data set has masks.
+A row of a data set has `image`, undecoded as `{"path", "bytes"}`; `labels` `(F,)` float32 of 1 present, 0 absent, NaN
+not annotated; `patient_id`; and `thorax_mask`, undecoded or None, if the data set has masks.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,25 +17,30 @@ import datasets
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
-"""Names of the splits, everywhere."""
-
+"""Names of the splits."""
 
 STREAM_SHARDS = 64
-"""Shards of a data set that is on this machine and is read as a stream."""
+"""Shards of a local data set that is read as a stream."""
+
+PATIENTS_UNKNOWN = (
+    "No column names patients: images of one patient may be on both sides of a split, and figures may be too high. "
+    "Give `patient_column`."
+)
+"""Message of a data set without patients."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set, opened.
+    """An opened data set.
 
     Attributes:
         name: What the user called it.
         findings: Names of the F labels of a row, in their order.
-        train: Rows to train on, map-style or, if it was opened for streaming, a `datasets.IterableDataset`.
-        validation: Rows to choose an epoch and thresholds on; no patient of `train`, as far as patients are known.
-        test: Rows that choose nothing. Each of the three may be empty.
-        has_prior: Whether rows bring thorax masks, from which a model learns its foreground.
-        messages: What was dropped or doubted, one sentence each; also logged.
+        train: Rows to train on: map-style or, when streaming, a `datasets.IterableDataset`.
+        validation: Rows for choosing an epoch and thresholds; no patient of `train`, as far as patients are known.
+        test: Rows that nothing is chosen on. Each of the three splits may be empty.
+        has_prior: Whether rows have thorax masks, from which a model learns its foreground.
+        messages: What was dropped or looks doubtful, one sentence each; also logged.
     """
 
     name: str
@@ -50,116 +56,47 @@ class Source:
         return {name: getattr(self, name) for name in SPLITS}
 
 
-class AlignedRows:
-    """A map-style data set with its labels in another order of findings; those that it does not annotate are NaN.
+# Rows of files
 
-    Args:
-        rows: The data set; its `labels` are `(len(own),)`.
-        own: Its findings.
-        findings: The findings of the labels that come out, all of `own` among them.
 
-    Raises:
-        ValueError: A finding occurs twice, or one of `own` is not in `findings`: its labels would be lost.
+@dataclass(slots=True, kw_only=True, eq=False)
+class ImageRow:
+    """One radiograph of a data set whose images are files.
+
+    Attributes:
+        image_id: Its name in the source: the path as written in a table, the file name without extension in the NIH
+            release.
+        patient_id: As written; `image_id` where the patient is unknown.
+        labels: `(F,)` float32 of 1, 0, NaN.
+        path: Absolute path of the image, None if it is missing or cannot be read.
+        mask_path: Absolute path of the thorax mask, None if there is none.
+        split: `train`, `validation` or `test`; None if it belongs to none of them.
+        line: Line on which its row ends in the table, from 1; in parquet the number of the row.
     """
 
-    def __init__(self, rows: Any, own: Sequence[str], findings: Sequence[str]):
-        self.rows, self.align = rows, _Alignment(own, findings)
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Row `index`, its `labels` `(len(findings),)` float32."""
-        if not 0 <= index < len(self):  # without it a loop over the rows of some data sets would never end
-            raise IndexError(f"`index` must be between 0 and {len(self) - 1}, got {index}.")
-        return self.align(self.rows[index])
-
-    def set_epoch(self, epoch: int) -> None:
-        """Pass the epoch on to a data set that can be told of it."""
-        if hasattr(self.rows, "set_epoch"):
-            self.rows.set_epoch(epoch)
+    image_id: str
+    patient_id: str
+    labels: np.ndarray
+    path: str | None = None
+    mask_path: str | None = None
+    split: str | None = None
+    line: int = 0
 
 
-class _Alignment:
-    """Moves the labels of a row; a class and no closure, so that workers can be sent it."""
-
-    def __init__(self, own: Sequence[str], findings: Sequence[str]):
-        for name, names in (("own", own), ("findings", findings)):
-            if len(set(names)) < len(names):
-                raise ValueError(f"`{name}` must not repeat a finding, got {list(names)}. Name each once.")
-        lost = [finding for finding in own if finding not in findings]
-        if lost:
-            raise ValueError(
-                f"`findings` must include all findings of the data set, got {list(findings)} without {lost}. "
-                "Add them, or open the data set with the findings wanted."
-            )
-        self.count, self.places = len(findings), [list(findings).index(finding) for finding in own]
-
-    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        own = np.asarray(row["labels"], dtype=np.float32)
-        if own.shape != (len(self.places),):
-            raise ValueError(
-                f"`labels` must have one value per finding ({len(self.places)}), got {own.shape}. Name the data "
-                "set's findings in the order of its labels."
-            )
-        return {**row, "labels": self.move(own)}
-
-    def move(self, own: np.ndarray) -> np.ndarray:
-        """Labels `(..., len(own))` to `(..., len(findings))` float32, NaN where the data set has none."""
-        labels = np.full((*own.shape[:-1], self.count), np.nan, dtype=np.float32)
-        labels[..., self.places] = own
-        return labels
-
-
-def align_labels(rows: Any, own: Sequence[str], findings: Sequence[str]) -> Any:
-    """Bring the labels of a data set into another order of findings, one row at a time, as rows are read.
+def build_dataset(rows: Sequence[ImageRow], features: datasets.Features, **info: Any) -> datasets.Dataset:
+    """Turn rows into a data set.
 
     Args:
-        rows: Map-style, or a `datasets.IterableDataset`.
-        own: Findings of its labels.
-        findings: Findings wanted, all of `own` among them. One that is not in `own` is NaN throughout.
-
-    Returns:
-        `rows` itself where nothing changes, else [`AlignedRows`] or, for a stream, a stream.
-
-    Raises:
-        ValueError: As for [`AlignedRows`].
+        rows: Those of one split; all of them have a path.
+        features: Types of the columns. `image` and `thorax_mask` are the paths, every other column the attribute of
+            that name.
+        info: Further fields of the `datasets.DatasetInfo`.
     """
-    align = _Alignment(own, findings)
-    if tuple(own) == tuple(findings):
-        return rows
-    if isinstance(rows, datasets.IterableDataset):
-        features = rows.features and datasets.Features({**rows.features, "labels": label_feature(len(findings))})
-        return rows.map(align, features=features)
-    return AlignedRows(rows, own, findings)
-
-
-def align_source(source: Source, findings: Sequence[str]) -> Source:
-    """Bring all splits of a data set into another order of findings, as [`align_labels`]."""
-    splits = {name: align_labels(rows, source.findings, findings) for name, rows in source.splits().items()}
-    return replace(source, findings=tuple(findings), **splits)
-
-
-def union_of_findings(sources: Iterable[Source]) -> tuple[str, ...]:
-    """All findings of several data sets, each once, in the order in which they first occur."""
-    return tuple(dict.fromkeys(finding for source in sources for finding in source.findings))
-
-
-def as_stream(rows: datasets.Dataset) -> datasets.IterableDataset:
-    """Give rows with an index as a stream, in shards enough for workers and for shuffling."""
-    if len(rows) == 0:  # which `to_iterable_dataset` refuses
-        return datasets.IterableDataset.from_generator(_nothing, features=rows.features)
-    return rows.to_iterable_dataset(num_shards=min(len(rows), STREAM_SHARDS))
-
-
-def _nothing() -> Iterator[dict[str, Any]]:
-    yield from ()
-
-
-def streamed(source: Source) -> Source:
-    """Give all splits of a data set that was opened whole as streams, see [`as_stream`]."""
-    return replace(source, **{name: as_stream(rows) for name, rows in source.splits().items()})
+    attributes = {"image": "path", "thorax_mask": "mask_path"}
+    columns = {name: [getattr(row, attributes.get(name, name)) for row in rows] for name in features}
+    return datasets.Dataset.from_dict(
+        columns, features=features, info=datasets.DatasetInfo(features=features, **info)
+    )
 
 
 def label_feature(count: int) -> datasets.List:
@@ -187,15 +124,65 @@ def undecoded(rows: Any) -> Any:
     return rows
 
 
+# Splits by patient
+
+
+def split_rows(rows: Iterable[Any], held_out: Collection[str] = ()) -> dict[str, list[Any]]:
+    """Rows that have a file, by split; those of training patients in `held_out` are validation."""
+    splits: dict[str, list[Any]] = {name: [] for name in SPLITS}
+    for row in rows:
+        if row.path is not None and row.split is not None:
+            splits["validation" if row.split == "train" and row.patient_id in held_out else row.split].append(row)
+    return splits
+
+
+def check_disjoint(rows: Iterable[ImageRow], remedy: str) -> None:
+    """Refuse splits that share patients.
+
+    Raises:
+        ValueError: A patient is in two splits. The message has the splits, the number of patients, the lines of their
+            rows and `remedy`, but no patient's id, which may be a name.
+    """
+    places: dict[str, list[tuple[str, int]]] = {name: [] for name in SPLITS}
+    for row in rows:
+        if row.split is not None:
+            places[row.split].append((row.patient_id, row.line))
+    for shared in shared_patients(places, "lines"):
+        raise ValueError(f"the splits must have no patient in common, but {shared}. {remedy}")
+
+
+def shared_patients(places: Mapping[str, Sequence[tuple[str, int]]], unit: str) -> list[str]:
+    """Describe which splits share patients, without their ids, which may be names.
+
+    Args:
+        places: By split, the patient's id of each row and the number of its line or row.
+        unit: What is numbered, such as `lines`.
+
+    Returns:
+        A clause for each two splits that share patients, such as `train and test share 1 patients (train lines 2;
+        test lines 7)`.
+    """
+    clauses = []
+    for pair in itertools.combinations(places, 2):
+        one, other = ({patient for patient, _ in places[split]} for split in pair)
+        if one & other:
+            where = "; ".join(
+                f"{split} {unit} {first_names(str(n) for patient, n in places[split] if patient in one & other)}"
+                for split in pair
+            )
+            clauses.append(f"{' and '.join(pair)} share {len(one & other)} patients ({where})")
+    return clauses
+
+
 def check_validation_fraction(fraction: float) -> None:
     """Raise ValueError unless `fraction` is a share in [0, 1)."""
     if not 0 <= fraction < 1:
-        raise ValueError(
-            f"`validation_fraction` must be in [0, 1), got {fraction}. Pass a share of the patients."
-        )
+        raise ValueError(f"`validation_fraction` must be in [0, 1), got {fraction}. Pass a share of the patients.")
 
 
-def draw_patients(patients: Iterable[str], fraction: float, seed: int) -> set[str]:
+def draw_patients(
+    patients: Iterable[str], fraction: float, seed: int, always: Collection[str] = (), first: Collection[str] = ()
+) -> set[str]:
     """Draw a share of the patients: those whose hash with `seed` is lowest.
 
     The draw is the same on every platform and for every order of the rows.
@@ -203,19 +190,18 @@ def draw_patients(patients: Iterable[str], fraction: float, seed: int) -> set[st
     Args:
         patients: Their ids; repetitions count once.
         fraction: Share in [0, 1), rounded to whole patients.
-        seed: Of the draw.
+        seed: Seed of the draw.
+        always: Patients to take in any case, even beyond `fraction`; those that are not among `patients` are ignored.
+        first: Patients to take before all others, as far as `fraction` allows.
     """
     known = set(patients)
-    return set(in_drawing_order(known, seed)[: round(fraction * len(known))])
-
-
-def in_drawing_order(patients: Iterable[str], seed: int) -> list[str]:
-    """Patients in the order in which a draw with `seed` takes them: by their hash with it."""
-    return sorted(patients, key=lambda patient: _hash(patient, seed))
+    taken = known & set(always)
+    order = sorted(known - taken, key=lambda patient: (patient not in first, _hash(patient, seed)))
+    return taken | set(order[: max(0, round(fraction * len(known)) - len(taken))])
 
 
 def draws_patient(patient: str, fraction: float, seed: int) -> bool:
-    """Whether a patient is drawn when the others are not known, as in a stream: with probability `fraction`."""
+    """Whether to take a patient if the others are not known, as in a stream: with probability `fraction`."""
     return int.from_bytes(_hash(patient, seed)[:8]) < fraction * 2**64
 
 
@@ -227,3 +213,118 @@ def first_names(names: Iterable[str], count: int = 5) -> str:
     """The first few of many names, for a message."""
     names = list(names)
     return ", ".join(names[:count]) + (", …" if len(names) > count else "")
+
+
+# One order of findings
+
+
+class AlignedRows:
+    """A map-style data set with its labels in another order of findings; NaN for findings that it does not have.
+
+    Args:
+        rows: The data set; its `labels` are `(len(own),)`.
+        own: Its findings.
+        findings: Findings of the resulting labels, including all of `own`.
+
+    Raises:
+        ValueError: A finding occurs twice, or one of `own` is not in `findings`, so that its labels would be lost.
+    """
+
+    def __init__(self, rows: Any, own: Sequence[str], findings: Sequence[str]):
+        self.rows, self.align = rows, _Alignment(own, findings)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Row `index`, its `labels` `(len(findings),)` float32."""
+        if not 0 <= index < len(self):  # otherwise a loop over the rows of some data sets would never end
+            raise IndexError(f"`index` must be between 0 and {len(self) - 1}, got {index}.")
+        return self.align(self.rows[index])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Pass the epoch on to a data set that takes it."""
+        if hasattr(self.rows, "set_epoch"):
+            self.rows.set_epoch(epoch)
+
+
+class _Alignment:
+    """Moves the labels of a row; a class, because a closure could not be sent to workers."""
+
+    def __init__(self, own: Sequence[str], findings: Sequence[str]):
+        for name, names in (("own", own), ("findings", findings)):
+            if len(set(names)) < len(names):
+                raise ValueError(f"`{name}` must not repeat a finding, got {list(names)}. Name each once.")
+        lost = [finding for finding in own if finding not in findings]
+        if lost:
+            raise ValueError(
+                f"`findings` must include all findings of the data set, got {list(findings)} without {lost}. "
+                "Add them, or open the data set with the findings wanted."
+            )
+        self.count, self.places = len(findings), [list(findings).index(finding) for finding in own]
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        own = np.asarray(row["labels"], dtype=np.float32)
+        if own.shape != (len(self.places),):
+            raise ValueError(
+                f"`labels` must have one value per finding ({len(self.places)}), got {own.shape}. Name the data "
+                "set's findings in the order of its labels."
+            )
+        return {**row, "labels": self.move(own)}
+
+    def move(self, own: np.ndarray) -> np.ndarray:
+        """Labels `(..., len(own))` to `(..., len(findings))` float32, NaN for findings that are not in `own`."""
+        labels = np.full((*own.shape[:-1], self.count), np.nan, dtype=np.float32)
+        labels[..., self.places] = own
+        return labels
+
+
+def align_labels(rows: Any, own: Sequence[str], findings: Sequence[str]) -> Any:
+    """Put the labels of a data set into another order of findings, row by row, as rows are read.
+
+    Args:
+        rows: Map-style, or a `datasets.IterableDataset`.
+        own: Findings of its labels.
+        findings: Findings wanted, including all of `own`. Those that are not in `own` are NaN throughout.
+
+    Returns:
+        `rows` itself if nothing changes, otherwise [`AlignedRows`] or, for a stream, a stream.
+
+    Raises:
+        ValueError: As for [`AlignedRows`].
+    """
+    align = _Alignment(own, findings)
+    if tuple(own) == tuple(findings):
+        return rows
+    if isinstance(rows, datasets.IterableDataset):
+        features = rows.features and datasets.Features({**rows.features, "labels": label_feature(len(findings))})
+        return rows.map(align, features=features)
+    return AlignedRows(rows, own, findings)
+
+
+def align_source(source: Source, findings: Sequence[str]) -> Source:
+    """Put the labels of all splits into another order of findings, as [`align_labels`]."""
+    splits = {name: align_labels(rows, source.findings, findings) for name, rows in source.splits().items()}
+    return replace(source, findings=tuple(findings), **splits)
+
+
+def union_of_findings(sources: Iterable[Source]) -> tuple[str, ...]:
+    """All findings of several data sets, each once, in order of first occurrence."""
+    return tuple(dict.fromkeys(finding for source in sources for finding in source.findings))
+
+
+def as_stream(rows: datasets.Dataset) -> datasets.IterableDataset:
+    """Turn map-style rows into a stream with enough shards for workers and for shuffling."""
+    if len(rows) == 0:  # which `to_iterable_dataset` refuses
+        return datasets.IterableDataset.from_generator(_nothing, features=rows.features)
+    return rows.to_iterable_dataset(num_shards=min(len(rows), STREAM_SHARDS))
+
+
+def _nothing() -> Iterator[dict[str, Any]]:
+    yield from ()
+
+
+def streamed(source: Source) -> Source:
+    """Turn all splits of a map-style data set into streams, see [`as_stream`]."""
+    return replace(source, **{name: as_stream(rows) for name, rows in source.splits().items()})

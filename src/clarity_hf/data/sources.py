@@ -23,7 +23,8 @@ from .hub import METADATA_FILES, load_hub, load_imagefolder
 from .label_columns import Uncertain
 from .nih import TABLES, load_nih
 from .rows import AlignedRows, Source, align_source, streamed, undecoded, union_of_findings
-from .tables import TABLE_SUFFIXES, load_table
+from .table_files import TABLE_SUFFIXES
+from .tables import load_table
 
 PHANTOM = "phantom"
 """Name of the data set that is drawn as it is read and needs no files."""
