@@ -5,7 +5,7 @@ A draw by seed is only as fixed as the code and the tables it reads; a list is f
 lines that begin with `#` say what it is and how it was made, every other line is a patient of eight digits.
 `examples/write_splits.py` writes them from the release's own tables.
 
-- `nih-validation`: the validation patients of the whole release, a fifth of those of `train_val_list.txt`.
+- `nih-validation`: the validation patients of the complete release, a fifth of those of `train_val_list.txt`.
 - `clarity-validation`: the patients of `nih-validation` but those of `clarity-s16-224-train`, and those of
   `clarity-s16-224-validation`: none of them is known to the packaged weights, nor to weights trained on from them with
   this list.
@@ -43,7 +43,7 @@ def named_split(name: str) -> frozenset[str]:
         Their ids, eight digits each, as in the column `patient_id` of [`load_nih`].
 
     Raises:
-        ValueError: There is no list of that name; the message names those that there are.
+        ValueError: There is no list of that name; the message names all lists.
 
     Example:
         >>> len(named_split("nih-validation"))

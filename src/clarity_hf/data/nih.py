@@ -322,18 +322,18 @@ def _listed_patients(patients: set[str], split: str) -> set[str]:
 
 
 def open_image(source: str | os.PathLike[str]) -> PIL.Image.Image:
-    """Open and decode an image whole, in its own mode and size.
+    """Open and fully decode an image, in its own mode and size.
 
     Args:
         source: Path of the image, as in `example["image"]["path"]` of a split cast to `datasets.Image(decode=False)`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        OSError: The file does not decode, is no PNG, JPEG, TIFF or BMP, holds several frames or more than
+        OSError: The file does not decode, is not a PNG, JPEG, TIFF or BMP, holds several frames or more than
             `MAX_PIXELS` pixels; the message names it.
     """
     name = os.fspath(source)
-    if os.path.exists(source) and not os.path.isfile(source):  # a pipe would be waited for
+    if os.path.exists(source) and not os.path.isfile(source):  # a pipe would block
         raise OSError(f"`source` must be a file, got the folder, pipe or device {name}. Copy the image itself.")
     try:
         return decoded_image(source)
@@ -347,13 +347,13 @@ def open_image(source: str | os.PathLike[str]) -> PIL.Image.Image:
 
 
 def decoded_image(source: str | os.PathLike[str] | BinaryIO) -> PIL.Image.Image:
-    """Decode an image whole, its frames and its claimed size checked before its pixels.
+    """Fully decode an image, after checking its number of frames and its claimed size.
 
     Args:
         source: A path or an open file of PNG, JPEG, TIFF or BMP.
 
     Raises:
-        Exception: As Pillow's own for what does not decode; callers give it their words.
+        Exception: Pillow's own, if it does not decode; callers replace its message.
         ValueError: The image has several frames, or more than `MAX_PIXELS` pixels.
     """
     with PIL.Image.open(source, formats=FORMATS) as image:
@@ -539,7 +539,7 @@ def _join_files(images: dict[str, NihImage], root: Path, masks: Path, report: Ro
 
 
 def _image_files(root: Path, masks: Path) -> list[tuple[int, str]]:
-    """Folder rank and absolute path of all images below `root` but the masks, those to be preferred first."""
+    """Folder rank and absolute path of all images below `root` except masks, the preferred ones first."""
     top = str(root.absolute())
     found: list[tuple[int, str]] = []
     visited = {os.path.realpath(masks)}
@@ -558,7 +558,7 @@ def _image_files(root: Path, masks: Path) -> list[tuple[int, str]]:
             for name in names
             if name.lower().endswith(IMAGE_SUFFIXES)
             and not name.startswith(".")
-            and os.path.isfile(os.path.join(folder, name))  # no pipe, which would be waited for, and no broken link
+            and os.path.isfile(os.path.join(folder, name))  # neither a pipe, which would block, nor a broken link
         )
     return sorted(found)
 
@@ -567,7 +567,7 @@ _ORIGINALS_RANK = 3
 
 
 def _folder_rank(folder: str) -> int:
-    """Which folder wins where several hold an image: the release's own, flat, any other, and last the originals."""
+    """Preference among folders with the same image: the release's own, flat, any other, last the originals."""
     if ORIGINALS_FOLDER in Path(folder).parts:
         return _ORIGINALS_RANK
     if re.fullmatch(r"images(_\d+)?([/\\]images)?", folder):

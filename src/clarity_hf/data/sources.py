@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Data sets by what a user names: phantoms, the NIH release, own tables and folders, the Hub."""
+"""Data sets by name: phantoms, the NIH release, your own tables and folders, the Hub."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ SPLIT_SEEDS = {"train": 1, "validation": 2, "test": 3}
 class PhantomRows:
     """Synthetic phantoms as a map-style data set: row i is the same image on every reading in an epoch.
 
-    `set_epoch` goes on to images that no earlier epoch had, so that training is endless.
+    `set_epoch` moves to images that no earlier epoch had, so that training never runs out of them.
 
     Args:
         count: Number of images.
         split: `train`, `validation` or `test`: disjoint streams.
-        seed: Of the whole set.
+        seed: Seed of the set.
         size: Side of the images in pixels.
         finding_rate: Probability with which an image has each finding, independently of the others; None draws
             findings as they occur together in the release. A dense, uncorrelated mix teaches more per image.
@@ -110,7 +110,7 @@ class PhantomRows:
 
 
 class JoinedRows(torch.utils.data.ConcatDataset):
-    """Map-style data sets one after the other, each told of the epoch that it can be told of."""
+    """Map-style data sets one after the other; the epoch is passed on to those that take it."""
 
     def set_epoch(self, epoch: int) -> None:
         """Pass the epoch on."""
@@ -170,25 +170,25 @@ def open_source(
             - a Hub id `owner/name`, see [`load_hub`]. A file or folder of that name goes first.
         phantom_count: Training images of `phantom`; a tenth of it, between 200 and 1,000 and never more than it, for
             validation and as many for test.
-        seed: Of the phantoms. The validation patients of images are the same under every seed: an image that one run
-            trains on is never another's validation.
-        validation_fraction: Share of the training patients that goes to validation, where the data set does not say.
-        finding_rate: Of the phantoms for training, see [`PhantomRows`].
-        finding_contrast: Likewise.
+        seed: Seed of the phantoms. It does not change the validation patients of a data set, so that no run trains on
+            a radiograph that another validates on.
+        validation_fraction: Share of the training patients that goes to validation if the data set has no such split.
+        finding_rate: For training phantoms, see [`PhantomRows`].
+        finding_contrast: For training phantoms, see [`PhantomRows`].
         phantom_size: Side of the phantoms in pixels.
         verify: Decode every image of a release or a table once and leave out those that do not, by name.
-        findings: Of own labels, see [`load_table`]; phantoms and the release have the 14 of `FINDINGS`.
-        uncertain: Of own labels: what −1 is read as, `nan`, `negative` or `positive`.
-        masks_dir: Of a release: its folder of thorax masks, see [`load_nih`]. A table has a column of masks.
+        findings: For your own labels, see [`load_table`]; phantoms and the release have the 14 of `FINDINGS`.
+        uncertain: For your own labels: how −1 is read, `nan`, `negative` or `positive`.
+        masks_dir: For a release: its folder of thorax masks, see [`load_nih`]. A table has a column of masks.
         streaming: Give streams for [`TransformedStream`] instead of rows with an index.
-        validation_split: Of a release: the committed list of its validation patients, such as `nih-validation`, in
+        validation_split: For a release: the committed list of its validation patients, such as `nih-validation`, in
             place of a draw, see [`load_nih`]. A table has a column of splits.
 
     Returns:
         A [`Source`]; its rows are what [`ImageTransform`] takes.
 
     Raises:
-        FileNotFoundError: The name is nothing of these; the message lists what is there.
+        FileNotFoundError: The name is none of these; the message lists what is accepted.
         ValueError: An option does not fit this kind of data set, or as for its loader.
     """
     path = _path(name)
@@ -212,7 +212,7 @@ def open_sources(names: Sequence[str], image_repeats: int = 1, **options: Any) -
     """Open several data sets to be trained on together.
 
     Args:
-        names: Of each, see [`open_source`].
+        names: Name of each data set, see [`open_source`].
         image_repeats: How often an epoch sees the training rows of all but `phantom`, to weigh them against phantoms.
         options: As for [`open_source`], for all of them; `findings`, `masks_dir` and `validation_split` go to those
             that take them.
@@ -263,7 +263,7 @@ def sample_labels(rows: Any, count: int = 500) -> np.ndarray:
         return np.array(rows.select_columns("labels").with_format("numpy")[:]["labels"], dtype=np.float64)
     indices = np.unique(np.linspace(0, len(rows) - 1, count).astype(int))
     drawn = np.array([rows[int(index)]["labels"] for index in indices], dtype=np.float64)
-    # As many as there are rows: beside images that are read whole, phantoms keep their weight.
+    # As many as there are rows: phantoms keep their weight beside data sets whose labels are all read.
     return drawn[np.arange(len(rows)) * len(drawn) // len(rows)]
 
 
@@ -275,7 +275,7 @@ def prevalence_of(labels: np.ndarray) -> np.ndarray:
 
 
 def _own_options(kind: str, kinds: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options without those for other data sets; what none of `kinds` takes stays and is refused later."""
+    """Options without those of other kinds; an option that no kind takes is kept and refused later."""
     others = {name for name, takers in OPTION_KINDS.items() if kind not in takers and set(takers) & set(kinds)}
     return {name: value for name, value in options.items() if name not in others}
 
@@ -297,7 +297,7 @@ def _check_options(
 
 
 def _path(name: str) -> Path:
-    return Path(os.path.expanduser(name))  # `Path.expanduser` ends at a `~name` that is no user
+    return Path(os.path.expanduser(name))  # `Path.expanduser` raises if `~name` is not a user
 
 
 def _kind(name: str, path: Path) -> str:

@@ -39,10 +39,10 @@ class TransformedStream(torch.utils.data.IterableDataset):
         rows: The stream, such as `load_hub(..., streaming=True).train`. Its images come in its own order:
             `rows.shuffle(seed, buffer_size)` first.
         transform: Applied to each row.
-        seed: Of the augmentation.
+        seed: Seed of the augmentation.
 
     Raises:
-        TypeError: `rows` is no stream.
+        TypeError: `rows` is not a stream.
     """
 
     def __init__(self, rows: datasets.IterableDataset, transform: ImageTransform, seed: int = 0):
@@ -63,7 +63,7 @@ class TransformedStream(torch.utils.data.IterableDataset):
             yield example
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw anew in every epoch, and shuffle anew if the stream is shuffled; workers that live on are told too."""
+        """Draw new augmentations, and shuffle again if the stream is shuffled; persistent workers follow."""
         self.rows.set_epoch(epoch)
 
 

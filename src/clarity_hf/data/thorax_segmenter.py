@@ -37,7 +37,7 @@ FINGERPRINT = "thorax-1"
 """Part of the name under which masks are kept: raise it when the weights or the way to the masks change."""
 
 SMALLEST_SHARE = 0.01
-"""Share of the image that each lung and the heart cover at least; less is no whole thorax, or the net failed on it."""
+"""Smallest share of the image for each lung and the heart; below it the thorax is incomplete, or the net failed."""
 
 
 class ThoraxMasks(NamedTuple):
