@@ -18,23 +18,23 @@ def draw_lungs(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
     depth = np.zeros((geometry.height, geometry.width), dtype=np.float32)
     mask = np.zeros((geometry.height, geometry.width), dtype=bool)
     for side in (-1, 1):
-        window, p, q = geometry.mirrored(
-            side,
-            -0.02,
-            min(geometry.apex.values()) - 0.02,
-            geometry.half[side] + 0.01,
-            max(geometry.dome.values()) + 0.15,
-        )
-        lateral = geometry.outer(side, q).astype(np.float32) - p
-        above = geometry.floor(side, p) - q
-        below = q - geometry.roof(side, p)
-        t = np.clip((q - geometry.apex[side]) / geometry.person.height, 0, 1)
-        medial = p - geometry.inner
-        part = chord(lateral / 0.075) * (0.62 * step(medial / 0.02 + 0.3) + 0.38 * step(medial / 0.11))
-        part *= step(below / 0.028) * step(above / 0.009)
-        part *= (0.78 + 0.22 * step(above / 0.12)) * (0.74 + 0.26 * t)
-        depth[window] += part.astype(np.float32)
-        mask[window] |= (lateral > 0) & (above > 0) & (below > 0) & (p > geometry.inner)
+        top, bottom = min(geometry.apex.values()) - 0.02, max(geometry.dome.values()) + 0.15
+        window = geometry.window(side * -0.02, top, side * (geometry.half[side] + 0.01), bottom)
+        upper, lower = geometry.above(window, geometry.dome[side] - 0.13)
+        for band in (*geometry.bands(upper), *geometry.bands(lower)):
+            p, q = geometry.coordinates(band)
+            p = p * side
+            lateral = geometry.outer(side, q).astype(np.float32) - p
+            # High above the dome the diaphragm is too far away to matter.
+            above = geometry.floor(side, p) - q if band[0].start >= lower[0].start else np.ones((1, 1))
+            below = q - geometry.roof(side, p)
+            t = np.clip((q - geometry.apex[side]) / geometry.person.height, 0, 1)
+            medial = p - geometry.inner
+            part = chord(lateral / 0.075) * (0.62 * step(medial / 0.02 + 0.3) + 0.38 * step(medial / 0.11))
+            part *= step(below / 0.028) * step(above / 0.009)
+            part *= (0.78 + 0.22 * step(above / 0.12)) * (0.74 + 0.26 * t)
+            depth[band] += part.astype(np.float32)
+            mask[band] |= (lateral > 0) & (above > 0) & (below > 0) & (p > geometry.inner)
     return depth, mask
 
 
@@ -50,11 +50,18 @@ def draw_heart(geometry: Geometry, ratio: float, sag: float = 0.0, window: Windo
     Returns:
         `(h, w)` float32 from 0 to 1 for the pixels of the window.
     """
-    window = window or (slice(0, geometry.height), slice(0, geometry.width))
-    p, q = geometry.coordinates(window)
-    p = p - geometry.exam.turn
     breadth = ratio * (geometry.half[-1] + geometry.half[1])
     left, right = geometry.person.heart_lean * breadth, (1 - geometry.person.heart_lean) * breadth
+    if window is None:
+        layer = np.zeros((geometry.height, geometry.width), dtype=np.float32)
+        tall = 1.1 * (geometry.heart_bottom + sag - geometry.heart_top)
+        turn, top = geometry.exam.turn, geometry.heart_top
+        window = geometry.window(turn - max(right, 0.04), top, turn + max(left, 0.042), top + tall)
+        for band in geometry.bands(window):
+            layer[band] = draw_heart(geometry, ratio, sag, band)
+        return layer
+    p, q = geometry.coordinates(window)
+    p = p - geometry.exam.turn
     t = (q - geometry.heart_top) / (geometry.heart_bottom + sag - geometry.heart_top)
     c = np.clip(t, 0.0, 1.0)
     rise = np.sin(0.5 * np.pi * np.minimum(c / 0.78, 1.0)) ** 1.25 - 0.32 * np.clip((c - 0.78) / 0.22, 0, 1) ** 2
@@ -68,39 +75,46 @@ def draw_mediastinum(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
     """Attenuation of the great vessels, the trachea and the spine, `(H, W)` float32, and their silhouette, bool."""
     person = geometry.person
     top, knob_q = person.apex, geometry.heart_top - 0.075
-    window = geometry.window(-0.16, -0.3, 0.16, 1.4)
-    p, q = geometry.coordinates(window)
-    shifted = p - 0.6 * geometry.exam.turn
-    knob = person.knob * np.exp(-(((q - knob_q) / (1.1 * person.knob)) ** 2))
-    trunk = 0.014 * np.exp(-(((q - geometry.heart_top + 0.005) / 0.03) ** 2))
-    left = 0.047 + 0.012 * step((top + 0.12 - q) / 0.15) + knob + trunk
-    right = 0.048 + 0.008 * step((top + 0.16 - q) / 0.2)
-    inside = chord((left - shifted) / 0.03) * chord((shifted + right) / 0.03)
-    fade = step((q - 0.02) / 0.1)
-    # The band of the great vessels hides the lungs' inner rim.
-    part = _MEDIASTINUM_ATTENUATION * inside * fade * 1.6
-    carina = geometry.heart_top - 0.045
-    windpipe = step((0.021 - np.abs(shifted + 0.004)) / 0.009) * step((carina - q) / 0.03)
-    near = step((carina + 0.06 - q) / 0.03)
-    branch = np.abs(np.abs(shifted) - np.clip((q - carina + 0.02) * 0.75, 0, 0.09))
-    windpipe = np.maximum(windpipe, 0.7 * step((0.014 - branch) / 0.008) * step((q - carina + 0.02) / 0.02) * near)
-    part = part - 0.20 * windpipe
-    spine = step((0.036 - np.abs(p)) / 0.012)
-    discs = 0.75 + 0.25 * np.cos(2 * np.pi * (q + person.rib_slope) / 0.056)
-    part += 0.07 * spine * discs
-    part += 0.03 * np.exp(-(((np.abs(p) - 0.034) / 0.006) ** 2)) * discs
     layer = np.zeros((geometry.height, geometry.width), dtype=np.float32)
-    layer[window] = part
     mask = np.zeros((geometry.height, geometry.width), dtype=bool)
     floor = min(geometry.dome.values()) + 0.02
-    mask[window] = (shifted < left) & (shifted > -right) & (q > top) & (q < floor)
+    carina = geometry.heart_top - 0.045
+    upper, lower = geometry.above(geometry.window(-0.16, -0.3, 0.16, 1.4), carina + 0.07)
+    for band in (*geometry.bands(upper), *geometry.bands(lower)):
+        p, q = geometry.coordinates(band)
+        shifted = p - 0.6 * geometry.exam.turn
+        knob = person.knob * np.exp(-(((q - knob_q) / (1.1 * person.knob)) ** 2))
+        trunk = 0.014 * np.exp(-(((q - geometry.heart_top + 0.005) / 0.03) ** 2))
+        left = 0.047 + 0.012 * step((top + 0.12 - q) / 0.15) + knob + trunk
+        right = 0.048 + 0.008 * step((top + 0.16 - q) / 0.2)
+        inside = chord((left - shifted) / 0.03) * chord((shifted + right) / 0.03)
+        fade = step((q - 0.02) / 0.1)
+        # The band of the great vessels hides the lungs' inner rim.
+        part = _MEDIASTINUM_ATTENUATION * inside * fade * 1.6
+        if band[0].start < upper[0].stop:
+            part -= 0.20 * _windpipe(shifted, q, carina)
+        spine = step((0.036 - np.abs(p)) / 0.012)
+        discs = 0.75 + 0.25 * np.cos(2 * np.pi * (q + person.rib_slope) / 0.056)
+        part += 0.07 * spine * discs
+        part += 0.03 * np.exp(-(((np.abs(p) - 0.034) / 0.006) ** 2)) * discs
+        layer[band] = part
+        mask[band] = (shifted < left) & (shifted > -right) & (q > top) & (q < floor)
     return layer, mask
 
 
-def draw_body(geometry: Geometry) -> np.ndarray:
-    """Attenuation of trunk without lungs, neck, arms and what lies under the diaphragm, `(H, W)` float32."""
-    person, q = geometry.person, geometry.q
-    side = np.abs(geometry.p)
+def _windpipe(shifted: np.ndarray, q: np.ndarray, carina: float) -> np.ndarray:
+    """Air in the trachea and the main bronchi, 0 to 1; they end 0.06 below the carina."""
+    windpipe = step((0.021 - np.abs(shifted + 0.004)) / 0.009) * step((carina - q) / 0.03)
+    near = step((carina + 0.06 - q) / 0.03)
+    branch = np.abs(np.abs(shifted) - np.clip((q - carina + 0.02) * 0.75, 0, 0.09))
+    return np.maximum(windpipe, 0.7 * step((0.014 - branch) / 0.008) * step((q - carina + 0.02) / 0.02) * near)
+
+
+def draw_body(geometry: Geometry, window: Window) -> np.ndarray:
+    """Attenuation of trunk without lungs, neck, arms and what lies under the diaphragm, `(h, w)` float32."""
+    person = geometry.person
+    p, q = geometry.coordinates(window)
+    side = np.abs(p)
     trunk = 0.5 * (geometry.outer(-1, q) + geometry.outer(1, q)) + person.fat + 0.035
     slope = step((q - person.apex + 0.16) / 0.24)
     # The shoulders run into the arms and, through the folds of the axillae, into the trunk.
@@ -116,16 +130,16 @@ def draw_body(geometry: Geometry) -> np.ndarray:
     arm = 0.58 * chord((0.068 - np.abs(side - arm_middle)) / 0.05) * step((q - person.apex - 0.02) / 0.08)
     body = np.maximum(body, arm)
     if person.breast > 0:
-        body += _draw_breasts(geometry, side)
+        body += _draw_breasts(geometry, side, q)
     body += _ABDOMEN_ATTENUATION * step((q - min(geometry.dome.values()) + 0.02) / 0.2) * chord((half - side) / 0.2)
     return body.astype(np.float32)
 
 
-def _draw_breasts(geometry: Geometry, side: np.ndarray) -> np.ndarray:
-    """Attenuation of the breasts, at the distances `side` from the midline."""
+def _draw_breasts(geometry: Geometry, side: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Attenuation of the breasts, at the distances `side` from the midline, in the rows `q`."""
     person = geometry.person
     size = 0.11 + 0.05 * person.breast
-    p, q = (side - 0.55 * person.half_width) / (1.15 * size), (geometry.q - (0.58 + 0.05 * person.breast)) / size
+    p, q = (side - 0.55 * person.half_width) / (1.15 * size), (q - (0.58 + 0.05 * person.breast)) / size
     return (0.07 + 0.16 * person.breast) * step((1.0 - p * p - np.where(q > 0, q * q, 0.45 * q * q)) / 0.35)
 
 
@@ -140,11 +154,16 @@ def draw_texture(geometry: Geometry, rng: np.random.Generator, lung: np.ndarray)
     Returns:
         `(H, W)` float32.
     """
-    clouds = enlarge(rng.standard_normal((7, 7), dtype=np.float32), geometry.height, geometry.width) * 0.035
+    coarse = enlarge(rng.standard_normal((7, 7), dtype=np.float32), geometry.height, geometry.width)
     fine = enlarge(rng.standard_normal((44, 44), dtype=np.float32), geometry.height, geometry.width)
-    clouds += fine * (0.012 + 0.022 * np.sqrt(lung))
     slope = 0.16 * (rng.random(2) - 0.5)
-    clouds += (slope[0] * geometry.p + slope[1] * (geometry.q - 0.5)).astype(np.float32)
+    clouds = np.empty_like(lung)
+    for band in geometry.bands():
+        p, q = geometry.coordinates(band)
+        part = coarse[band] * 0.035
+        part += fine[band] * (0.012 + 0.022 * np.sqrt(lung[band]))
+        part += (slope[0] * p + slope[1] * (q - 0.5)).astype(np.float32)
+        clouds[band] = part
     u = rng.random(5)
     if u[0] < 0.55:
         p0, q0 = 0.12 + 0.06 * u[1], geometry.dome[1] + 0.045 + 0.03 * u[2]

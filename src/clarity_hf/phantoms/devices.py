@@ -54,7 +54,7 @@ def draw_devices(geometry: Geometry, rng: np.random.Generator, base: np.ndarray)
     if u[25] < 0.05:
         for k in range(5):
             canvas.line([-0.006, 0.006], [0.26 + 0.07 * k, 0.265 + 0.07 * k], 0.004, 0.8)  # sternal wires
-    attenuation = base + 0.75 * canvas.layer()
+    attenuation = base.copy() if canvas.image.getbbox() is None else base + 0.75 * canvas.layer()
     return _draw_plate(geometry, rng, attenuation)
 
 

@@ -7,6 +7,7 @@ The patient frame `(p, q)` is described in the package's docstring.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ Window = tuple[slice, slice]
 
 _NORMAL_HEART_RATIO = (0.38, 0.49)  # least and most, heart over thorax; over one half is enlarged
 _CLOUD_NODES = 48  # along a side of the grid of `Geometry.field`
+_BAND_PIXELS = 1 << 16  # few enough that the arrays of a calculation stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -134,13 +136,19 @@ class Exam:
 def step(x: np.ndarray) -> np.ndarray:
     """Smooth step from 0 at 0 to 1 at 1."""
     x = np.clip(x, 0.0, 1.0)
-    return x * x * (3.0 - 2.0 * x)
+    rise = x * -2.0
+    rise += 3.0
+    x *= x
+    x *= rise
+    return x
 
 
 def chord(x: np.ndarray) -> np.ndarray:
     """Depth of a round body at a distance from its rim: 0 at 0, steep, 1 from 1 on."""
     x = np.clip(x, 0.0, 1.0)
-    return np.sqrt(x * (2.0 - x))
+    depth = 2.0 - x
+    depth *= x
+    return np.sqrt(depth, out=depth)
 
 
 def enlarge(
@@ -261,6 +269,22 @@ class Geometry:
         x = p * self.exam.scale + self.exam.center[0] + self.exam.shear * (q - 0.5)
         y = (q - 0.5) * self.exam.scale + self.exam.center[1]
         return (x - 0.5) * self.unit + self.width / 2, (y - 0.5) * self.unit + self.height / 2
+
+    def bands(self, window: Window | None = None) -> Iterator[Window]:
+        """A window, by default the whole image, in parts of a few rows, to be computed one after the other."""
+        rows, columns = window or (slice(0, self.height), slice(0, self.width))
+        step = max(_BAND_PIXELS // (columns.stop - columns.start), 1)
+        for start in range(rows.start, rows.stop, step):
+            yield slice(start, min(start + step, rows.stop)), columns
+
+    def above(self, window: Window, q: float) -> tuple[Window, Window]:
+        """Split a window at `q`.
+
+        Returns:
+            The rows whose centres are above `q`, and the others; either may have no rows.
+        """
+        (rows, columns), split = window, int(np.searchsorted(self.q[window[0], 0], q))
+        return (slice(rows.start, rows.start + split), columns), (slice(rows.start + split, rows.stop), columns)
 
     def coordinates(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """`p` and `q` of the pixels of a window, `(h, w)` and `(h, 1)`."""

@@ -177,7 +177,7 @@ def draw_image(
             boxes.append((finding, box))
             if lesion.silhouette is not None:
                 thorax[window] |= lesion.silhouette & (delta != 0)
-    image = scene.show(attenuation + scene.noise)
+    image = scene.show(attenuation)
     return Phantom(image, encode_findings(present), tuple(boxes), thorax, person.sex, person.age + years, exam.view)
 
 

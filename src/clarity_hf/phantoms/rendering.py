@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -33,32 +34,43 @@ class Canvas:
         self._y0 = ((exam.center[1] - 0.5) * geometry.unit + geometry.height / 2) * self.factor
         self._shear = exam.shear * geometry.unit * self.factor
 
-    def points(self, p: Coordinates, q: Coordinates) -> list[tuple[float, float]]:
-        """Positions `(x, y)` in pixels of the enlarged image."""
-        k, x0, y0, shear = self._k, self._x0, self._y0, self._shear
-        return [(a * k + x0 + shear * (b - 0.5), (b - 0.5) * k + y0) for a, b in zip(p, q, strict=True)]
+    def points(self, p: Coordinates, q: Coordinates) -> np.ndarray:
+        """Positions in pixels of the enlarged image, `(..., 2 n)`: x and y in turn."""
+        p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64) - 0.5
+        x, y = p * self._k + self._x0 + self._shear * q, q * self._k + self._y0
+        return np.stack([x, y], axis=-1).reshape(*p.shape[:-1], -1)
 
     def line(self, p: Coordinates, q: Coordinates, width: float, value: float) -> None:
         """Polyline of a width in units of the patient frame; replaces what lies under it."""
-        pixels = width * self._k
+        self.lines([p], [q], [width], [value])
+
+    def lines(self, p: Any, q: Any, widths: Coordinates, values: Coordinates) -> None:
+        """Polylines of equal numbers of points, one after the other, as [`Canvas.line`]."""
+        pixels = np.asarray(widths) * self._k
         # Thinner than a pixel is drawn a pixel wide and fainter.
-        value *= min(pixels, 1.0)
-        self.pen.line(self.points(p, q), fill=int(255 * value), width=max(round(pixels), 1))
+        inks = (255 * (np.asarray(values) * np.minimum(pixels, 1.0))).astype(int)
+        strokes = (self.points(p, q).tolist(), inks.tolist(), np.maximum(np.rint(pixels), 1).astype(int).tolist())
+        for xy, ink, width in zip(*strokes, strict=True):
+            self.pen.line(xy, ink, width)
 
     def bone(self, p: Coordinates, q: Coordinates, widths: tuple[float, float], values: tuple[float, float]) -> None:
         """Polyline with a dense rim and a lighter middle: widths and values of the whole and of the middle."""
-        for width, value in zip(widths, values, strict=True):
-            self.line(p, q, width, value)
+        self.bones([(p, q, 1.0)], widths, values)
+
+    def bones(self, middles: list[tuple[Any, Any, float]], widths: Sequence[float], values: Sequence[float]) -> None:
+        """Bones of equal numbers of points, one after the other: `p`, `q`, and what `widths` are multiplied by."""
+        ps, qs = ([middle[part] for middle in middles for _ in widths] for part in (0, 1))
+        self.lines(ps, qs, [width * factor for *_, factor in middles for width in widths], [*values] * len(middles))
 
     def disc(self, p: float, q: float, radius: float, value: float) -> None:
         """Filled circle of a radius in units of the patient frame."""
-        ((x, y),) = self.points([p], [q])
+        x, y = self.points([p], [q]).tolist()
         r = max(radius * self._k, 1.0)
         self.pen.ellipse((x - r, y - r, x + r, y + r), fill=int(255 * value))
 
     def polygon(self, p: Coordinates, q: Coordinates, value: float) -> None:
         """Filled polygon."""
-        self.pen.polygon(self.points(p, q), fill=int(255 * value))
+        self.pen.polygon(self.points(p, q).tolist(), fill=int(255 * value))
 
     def layer(self) -> np.ndarray:
         """What was drawn, `(H, W)` float32 from 0 to 1."""
@@ -78,8 +90,8 @@ def draw_vessels(geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
             root = (p0 + dp - 0.01, q0 + dq + 0.03 * math.sin(direction))
             _grow_vessel(strokes, rng, side, *root, float(direction), reach, 0.0125, 0)
     strokes.sort(key=lambda stroke: stroke[0])
-    for width, ps, qs in strokes:
-        canvas.line(ps, qs, width, min(0.16 + 68 * width, 1.0))
+    widths, ps, qs = (np.array(part) for part in zip(*strokes, strict=True))
+    canvas.lines(ps, qs, widths, np.minimum(0.16 + 68 * widths, 1.0))
     layer = canvas.layer()
     for side in (-1, 1):
         # The hilum itself: a knot of vessels seen end on.
@@ -120,13 +132,15 @@ def _grow_vessel(
             _grow_vessel(strokes, rng, side, p, q, direction + turn, 0.55 * reach, width * 0.8, depth + 1)
 
 
-def draw_bones(geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
-    """Attenuation of ribs, clavicles, scapulae and humeri, `(H, W)` float32."""
+def draw_bones(geometry: Geometry, rng: np.random.Generator) -> list[np.ndarray]:
+    """Attenuation of ribs, clavicles, scapulae and humeri, by [`Geometry.bands`]."""
     person = geometry.person
     back, front = Canvas(geometry), Canvas(geometry)
     spacing = (geometry.dome[-1] - person.apex) / 8.6
     u = rng.random(40)
     t = np.linspace(0, 1, 13)
+    back_ribs: list[tuple[Any, Any, float]] = []
+    front_ribs: list[tuple[Any, Any, float]] = []
     for side in (-1, 1):
         for i in range(10):
             q0 = person.apex - 0.025 + i * spacing + side * geometry.exam.tilt + 0.004 * (u[i] - 0.5)
@@ -135,14 +149,16 @@ def draw_bones(geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
             drop = person.rib_slope + 0.014 * i
             q = q0 - 0.035 * np.sin(np.pi * np.minimum(t * 1.25, 1)) + drop * t**2.2 + 0.2 * np.maximum(t - 0.85, 0)
             width = 0.0175 + 0.004 * u[10 + i]
-            back.bone(side * p, q, (width, width * 0.62), (0.95, 0.62))
+            back_ribs.append((side * p, q, width))
             if 1 <= i < 8:
                 # The same rib on its way to the sternum, in front; its cartilage is not seen.
                 stop = 0.30 + 0.012 * i
                 pf = end + (end * stop - end) * t
                 qf = q[-1] + (0.10 + 0.008 * i) * t**0.8
-                front.bone(side * pf, qf, (width * 1.15, width * 0.7), (0.9, 0.68))
-    layer = _RIB_ATTENUATION * person.rib_density * (back.layer() + 0.32 * front.layer())
+                front_ribs.append((side * pf, qf, width))
+    back.bones(back_ribs, (1.0, 0.62), (0.95, 0.62))
+    front.bones(front_ribs, (1.15, 0.7), (0.9, 0.68))
+    back_layer, front_layer = back.layer(), front.layer()
     girdle = Canvas(geometry)
     for side in (-1, 1):
         _draw_scapula(girdle, geometry, side, u[22:26])
@@ -156,7 +172,11 @@ def draw_bones(geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
         girdle.disc(side * (arm - 0.02), person.apex + 0.06, 0.035, 0.75)
         humerus_p, humerus_q = [side * (arm - 0.01), side * (arm + 0.06)], [person.apex + 0.07, person.apex + 0.55]
         girdle.bone(humerus_p, humerus_q, (0.032, 0.016), (0.8, 0.55))
-    return layer + 0.24 * girdle.layer()
+    rest = girdle.layer()
+    return [
+        _RIB_ATTENUATION * person.rib_density * (back_layer[band] + 0.32 * front_layer[band]) + 0.24 * rest[band]
+        for band in geometry.bands()
+    ]
 
 
 def _draw_scapula(canvas: Canvas, geometry: Geometry, side: int, u: np.ndarray) -> None:

@@ -55,30 +55,36 @@ class Scene(Geometry):
         vessels: `(H, W)` float32, depth of the vessels of the lungs.
         thorax: `(H, W)` bool, silhouette of lungs, heart and mediastinum.
         base: `(H, W)` attenuation of patient and devices.
-        noise: `(H, W)` attenuation that is added before the image is shown.
+        grain: `(H, W)` float32, standard normal noise that is scaled and added when the image is shown.
     """
 
     def __init__(self, seed: int, person: Person, exam: Exam, height: int, width: int) -> None:
         super().__init__(person, exam, height, width)
         self.lung, self.lung_mask = draw_lungs(self)
         self.heart = draw_heart(self, person.heart_ratio + (0.012 if exam.view == "AP" else 0.0))
-        self.vessels = draw_vessels(self, Stream.VESSELS.generator(seed)) * np.sqrt(self.lung)
+        self.vessels = draw_vessels(self, Stream.VESSELS.generator(seed))
         mediastinum, mediastinum_mask = draw_mediastinum(self)
         self.thorax = self.lung_mask | (self.heart > 0.05) | mediastinum_mask
-        # Behind the mediastinum there is no lung for the heart to displace: it adds less there.
-        self.heart_weight = (_HEART_ATTENUATION * (0.30 + 0.70 * np.minimum(1.3 * self.lung, 1.0))).astype(np.float32)
-        body = draw_body(self)
-        base = body - LUNG_ATTENUATION * self.lung + self.heart_weight * self.heart
-        base = base + VESSEL_ATTENUATION * self.vessels + mediastinum
-        # Beside the body the plate is exposed directly: black, whatever the exposure.
-        base -= 0.5 * (1.0 - np.minimum(3.0 * body, 1.0))
-        base += draw_bones(self, Stream.BONES.generator(seed))
-        base += draw_texture(self, Stream.TEXTURE.generator(seed), self.lung) * np.minimum(body * 1.2, 1.0)
+        texture = draw_texture(self, Stream.TEXTURE.generator(seed), self.lung)
+        bones = draw_bones(self, Stream.BONES.generator(seed))
+        self.heart_weight, base = np.empty_like(self.lung), np.empty_like(self.lung)
+        for band, bone in zip(self.bands(), bones, strict=True):
+            lung, weight, vessels = self.lung[band], self.heart_weight[band], self.vessels[band]
+            vessels *= np.sqrt(lung)
+            # Behind the mediastinum there is no lung for the heart to displace: it adds less there.
+            weight[:] = _HEART_ATTENUATION * (0.30 + 0.70 * np.minimum(1.3 * lung, 1.0))
+            body = draw_body(self, band)
+            part = body - LUNG_ATTENUATION * lung + weight * self.heart[band]
+            part += VESSEL_ATTENUATION * vessels
+            part += mediastinum[band]
+            # Beside the body the plate is exposed directly: black, whatever the exposure.
+            part -= 0.5 * (1.0 - np.minimum(3.0 * body, 1.0))
+            part += bone
+            part += texture[band] * np.minimum(body * 1.2, 1.0)
+            base[band] = part
         self._set_tone()
         self.base = draw_devices(self, Stream.DEVICES.generator(seed), base)
-        grain = Stream.NOISE.generator(seed).standard_normal((height, width), dtype=np.float32)
-        # Few photons pass dense tissue: its noise is larger.
-        self.noise = grain * (exam.grain * (0.6 + 0.5 * np.clip(self.base, 0.0, 1.6)))
+        self.grain = Stream.NOISE.generator(seed).standard_normal((height, width), dtype=np.float32)
 
     def _set_tone(self) -> None:
         """Tabulate the tone curve, from black to white in 2048 steps."""
@@ -88,9 +94,22 @@ class Scene(Geometry):
         self._offset, self._gain = -black, 2048 / (white - black)
 
     def grey(self, attenuation: np.ndarray) -> np.ndarray:
-        """Grey levels in [0, 255], float32, of an attenuation, through the image's tone curve."""
-        return self._tone[np.clip((attenuation + self._offset) * self._gain, 0, 2047).astype(np.int16)]
+        """Grey levels in [0, 255] of an attenuation, through the image's tone curve."""
+        return self._tone.take(self._steps(attenuation))
+
+    def _steps(self, attenuation: np.ndarray) -> np.ndarray:
+        """Places in the table of the tone curve."""
+        steps = attenuation + self._offset
+        steps *= self._gain
+        return np.clip(steps, 0, 2047, out=steps).astype(np.intp)
 
     def show(self, attenuation: np.ndarray) -> np.ndarray:
-        """The image that an attenuation gives, uint8."""
-        return (self.grey(attenuation) + 0.5).astype(np.uint8)
+        """The image that an attenuation gives with the noise added, uint8."""
+        image = np.empty(attenuation.shape, dtype=np.uint8)
+        levels = (self._tone + 0.5).astype(np.uint8)
+        for band in self.bands():
+            # Few photons pass dense tissue: its noise is larger.
+            noise = self.grain[band] * (self.exam.grain * (0.6 + 0.5 * np.clip(self.base[band], 0.0, 1.6)))
+            noise += attenuation[band]
+            image[band] = levels.take(self._steps(noise))
+        return image
