@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The task `chest-xray-localization`: image in, findings with scores and boxes out."""
+"""The task `chest-xray-localization`: from an image to findings with scores and boxes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numbers
 import os
 import types
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,12 @@ class ChestXrayLocalizationPipeline(Pipeline):
     Pipeline that classifies and localizes the findings of chest radiographs with
     [`ClarityForMultiLabelLocalization`].
 
+    Attributes:
+        engine: What computes scores and maps in place of the model, from `pixel_values`; None is the model itself.
+            `clarity_hf.inference.use_engine` sets it.
+
     Raises:
-        ValueError: The model is no CLARiTy model, or the image processor none of its.
+        ValueError: The model is not a CLARiTy model, or the image processor not a `ClarityImageProcessor`.
 
     Example:
         >>> from transformers import pipeline
@@ -41,6 +45,7 @@ class ChestXrayLocalizationPipeline(Pipeline):
         {'label': 'Effusion', 'score': 0.93, 'threshold': 0.5, 'present': True, 'boxes': [{'xmin': 96.0, ...}]}
     """
 
+    engine: Callable[..., ModelOutput] | None = None
     _load_image_processor = True
     _load_processor = False
     _load_feature_extractor = False
@@ -73,11 +78,11 @@ class ChestXrayLocalizationPipeline(Pipeline):
             top_k (`int`, *optional*): Keep the findings with the highest scores; all by default.
             return_maps (`bool`, defaults to `False`): Add to each finding `"map"`, its localization map over the
                 image, a numpy array `(H, W)` float32 of values ≥ 0 on the model's own scale.
-            radiograph_check (`str`, *optional*): What follows where an image does not look like a whole frontal chest
-                radiograph, upright, bones bright (see [`check_radiograph`]): `"warn"` says so in a
-                [`NotARadiographWarning`] for every such image, by its file's name or its place among `inputs`, and
-                goes on, `"refuse"` raises, `"off"` does not look. The default is `"warn"`; a copy of this code beside
-                a published model has not the check's weights, and there it is `"off"`.
+            radiograph_check (`str`, *optional*): What to do if an image does not look like a whole, upright frontal
+                chest radiograph with bright bones (see [`check_radiograph`]): `"warn"` gives a
+                [`NotARadiographWarning`] for every such image, with its file name or its place among `inputs`,
+                `"refuse"` raises, `"off"` does not check. The default is `"warn"`; a copy of this code beside a
+                published model lacks the check's weights, and its default is `"off"`.
             batch_size (`int`, *optional*): Images per forward pass.
 
         Returns:
@@ -90,7 +95,7 @@ class ChestXrayLocalizationPipeline(Pipeline):
             Without `return_maps` all of it is JSON.
 
         Raises:
-            FileNotFoundError, TypeError, ValueError: An input is no image, or is refused by the check; the message
+            FileNotFoundError, TypeError, ValueError: An input is not an image, or is refused by the check; the message
                 names it and the reason.
             OSError: The weights of the check are not those that ship with clarity_hf.
         """
@@ -127,7 +132,7 @@ class ChestXrayLocalizationPipeline(Pipeline):
         return reading, {}, {name: value for name, value in given.items() if value is not None}
 
     def preprocess(self, image: Any, radiograph_check: str | None = None) -> dict[str, torch.Tensor]:
-        """Read, check and prepare one image; its own size travels along."""
+        """Read, check and prepare one image, and keep its own size."""
         name = "image"
         if isinstance(image, _Listed):
             image, name = image.image, f"inputs[{image.index}]"
@@ -141,8 +146,9 @@ class ChestXrayLocalizationPipeline(Pipeline):
         return inputs
 
     def _forward(self, model_inputs: dict[str, torch.Tensor]) -> ModelOutput:
-        outputs = self.model(pixel_values=model_inputs["pixel_values"])
-        # Only what a result needs: a batch's outputs are split image by image afterwards.
+        compute = self.model if self.engine is None else self.engine
+        outputs = compute(pixel_values=model_inputs["pixel_values"])
+        # Only what a result needs, as a batch's outputs are split by image afterwards.
         return ModelOutput(
             scores=outputs.scores,
             localization_maps=outputs.localization_maps,
@@ -158,10 +164,10 @@ class ChestXrayLocalizationPipeline(Pipeline):
         top_k: int | None = None,
         return_maps: bool = False,
     ) -> list[dict[str, Any]]:
-        """The outputs of one image to the result that `__call__` documents.
+        """Turn the outputs of one image into the result that `__call__` documents.
 
         Args:
-            model_outputs: Of `_forward`, of one image.
+            model_outputs: What `_forward` returned for one image.
             threshold: As in `__call__`.
             map_threshold: As in `__call__`.
             top_k: As in `__call__`.
@@ -214,23 +220,21 @@ class ChestXrayLocalizationPipeline(Pipeline):
         self.image_processor.save_pretrained(save_directory, **kwargs)
 
     def _upload_modified_files(self, working_dir: str, repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        """Of `push_to_hub`: the repository's own card stays, a draft of the library gives way to a plain one."""
+        """Part of `push_to_hub`: keep the repository's own card; replace a draft of the library by a plain one."""
         replace_draft(working_dir, repo_id, self.model.config.findings)
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
 
 @dataclass(frozen=True)
 class _Listed:
-    """An image of many, with its place among them: a warning names an array by it."""
+    """One of several images, with its place among them, by which a warning names an array."""
 
     image: Any
     index: int
 
 
 class _Results(Iterator):
-    """Results of many images one by one: the library's are iterable, but no iterator, and begin again on each
-    `for`.
-    """
+    """Iterator over the results of many images; the library's own iterable starts again with each `for`."""
 
     def __init__(self, results: Any):
         self._results = results
@@ -240,12 +244,12 @@ class _Results(Iterator):
         return next(self._remaining)
 
     def __len__(self) -> int:
-        """Number of batches of a data set, for a progress bar; a TypeError for a generator, as the library's."""
+        """Number of batches of a data set, for a progress bar; a TypeError for a generator, as in the library."""
         return len(self._results)
 
 
 def _check(pixels: np.ndarray, name: str, mode: str) -> None:
-    """Warn of pixels that look like no frontal chest radiograph, or refuse them."""
+    """Warn of pixels that do not look like a frontal chest radiograph, or refuse them."""
     if mode == "off":
         return
     verdict = check_radiograph(pixels)
@@ -253,8 +257,8 @@ def _check(pixels: np.ndarray, name: str, mode: str) -> None:
         return
     if mode == "refuse":
         raise ValueError(verdict.message(name))
-    # With a registry of its own, as Python drops a warning whose words it has seen at the same place: every image
-    # counts, also the next of the same name. The filters of whoever calls hold.
+    # With its own registry: Python would drop a repeated message from the same place, but every image counts. The
+    # caller's filters apply.
     place = _check.__code__
     warnings.warn_explicit(
         verdict.message(name), NotARadiographWarning, place.co_filename, place.co_firstlineno, __name__, registry={}
@@ -262,7 +266,7 @@ def _check(pixels: np.ndarray, name: str, mode: str) -> None:
 
 
 def _column_as_list(inputs: Any) -> Any:
-    """A column of paths or bytes as a list; anything else as it is, also an array of numbers, which is an image."""
+    """A column of paths or bytes as a list; anything else unchanged, such as an array, which is an image."""
     if not hasattr(inputs, "__array__") or hasattr(inputs, "detach") or is_dicom_dataset(inputs):
         return inputs
     column = np.asarray(inputs)
@@ -274,7 +278,7 @@ def _column_as_list(inputs: Any) -> Any:
 
 
 def _is_many(inputs: Any) -> bool:
-    """Whether inputs are an iterable of images of a type that the base class does not know, such as a column."""
+    """Whether inputs are an iterable of images of a type unknown to the base class, such as a column."""
     images = (
         (str, bytes, bytearray, memoryview, os.PathLike, Mapping),
         (list, torch.utils.data.Dataset, types.GeneratorType),

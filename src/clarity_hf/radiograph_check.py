@@ -146,10 +146,12 @@ def check_radiograph(pixels: np.ndarray) -> RadiographVerdict:
         ValueError: `pixels` is not 2-D.
     """
     weights, threshold = _fitted()
+    _check_axes(pixels)
+    content = pixels[content_of(pixels)]
     with torch.inference_mode():
-        probabilities = classify(prepare(pixels)[None], weights).softmax(-1)[0].tolist()
+        probabilities = classify(_reduced(content)[None], weights).softmax(-1)[0].tolist()
     verdict = verdict_of(probabilities, threshold)
-    if verdict.passed and is_badly_exposed(pixels):
+    if verdict.passed and _is_badly_exposed(content):
         return RadiographVerdict(0.0, threshold, "exposure")
     return verdict
 
@@ -164,7 +166,11 @@ def is_badly_exposed(pixels: np.ndarray) -> bool:
         ValueError: `pixels` has another number of axes.
     """
     _check_axes(pixels)
-    content, _ = _thinned(pixels[content_of(pixels)])
+    return _is_badly_exposed(pixels[content_of(pixels)])
+
+
+def _is_badly_exposed(content: np.ndarray) -> bool:
+    content, _ = _thinned(content)
     grey = content[(content > BLACK) & (content < WHITE)]
     if (content >= WHITE).mean() > MOST_WHITE or grey.size < LEAST_GREY * content.size:
         return True
@@ -198,7 +204,10 @@ def prepare(pixels: np.ndarray) -> torch.Tensor:
         ValueError: `pixels` is not 2-D.
     """
     _check_axes(pixels)
-    content = pixels[content_of(pixels)]
+    return _reduced(pixels[content_of(pixels)])
+
+
+def _reduced(content: np.ndarray) -> torch.Tensor:
     longer = max(content.shape)
     height, width = (max(1, round(SIDE * side / longer)) for side in content.shape)
     thinned, _ = _thinned(content)

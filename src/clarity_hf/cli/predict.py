@@ -64,6 +64,13 @@ def predict(
     batch_size: BatchSizeOption = 8,
     workers: Annotated[int, typer.Option("--num-workers", "--workers", help="Threads that read images ahead.")] = 2,
     device: DeviceOption = "auto",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="auto, torch, onnx or openvino; auto is torch for fewer than 100 images, else the fastest here."
+        ),
+    ] = "auto",
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8; by default the engine's own.")] = None,
 ) -> None:
     """Localize the findings of images: findings.jsonl with one line per image, and more by option.
 
@@ -75,13 +82,21 @@ def predict(
     part = f"-r{rank:02d}" if world_size > 1 else ""
     with _stoppable(output_dir, part) as stop:
         from clarity_hf.files import published_name, remove_unfinished
-        from clarity_hf.inference import find_images, merge_shards, predict_images
+        from clarity_hf.inference import find_images, merge_shards, predict_images, use_engine
         from clarity_hf.inference.dicom_output import DEFAULT_KINDS
+        from clarity_hf.inference.engines import check_engine, engine_of
+        from clarity_hf.inference.result_store import SETTINGS
+
+        check_engine(engine, precision)
 
         found = find_images(inputs, recursive, exclude=[output_dir])
         if rank == 0:
             _report_skipped(found)
         pipeline = load_pipeline(model, device)
+        before = engine_of(output_dir / SETTINGS) if engine == "auto" and precision is None else None
+        chosen = use_engine(pipeline, *(before or (engine, precision)), images=len(found.images))
+        if rank == 0 and pipeline.engine is not None:
+            print(f"engine: {chosen}", file=sys.stderr)
         kinds = chosen_kinds(dicom_kinds, DEFAULT_KINDS)
         wanted = {"overlays": overlays, "maps": maps, "dicom": dicom or dicom_kinds is not None}
         wanted |= {"fhir": fhir, "fhir_r5": fhir_r5, "identifiers": identifiers}

@@ -1,10 +1,10 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Export: the model as ONNX, OpenVINO IR or a `torch.export` program, with what makes its outputs findings and boxes.
+"""Export: the model as ONNX, OpenVINO IR or a `torch.export` program, with the settings that turn outputs into boxes.
 
 Needs the extra `export`. Every format has one input, `pixel_values` `(B, C, H, W)` float32 of any B, and three
-outputs: `logits` `(B, F)`, calibrated, `scores` `(B, F)`, their sigmoid, and `localization_maps` `(B, F, h, w)`. What
-the image processor and the pipeline do around them is in `clarity.json`; the file `run.py` beside an ONNX model does
-it with numpy, onnxruntime, Pillow and scipy alone.
+outputs: `logits` `(B, F)`, calibrated, `scores` `(B, F)`, their sigmoid, and `localization_maps` `(B, F, h, w)`.
+`clarity.json` describes preprocessing and boxes; the file `run.py` beside an ONNX model does both with numpy,
+onnxruntime, Pillow and scipy alone.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from . import onnx_runner
 from .publication_checks import PACKAGE, flat_modules
 
 OPSET = 20
-"""Version of the ONNX operators that are written; the first with Gelu."""
+"""Version of the ONNX operators; the first one with Gelu."""
 
 OUTPUTS = ("scores", "logits", "localization_maps")
-"""Outputs of an exported model, in their order."""
+"""Outputs of an exported model, in order."""
 
 PRECISIONS = ("fp32", "int8")
-"""Of the weights in an export."""
+"""Precisions of the weights in an export."""
 
 FLOAT_MODULES = ("clarity.layers.0.mlp", "class_token_head")
 """Modules whose linear layers stay in fp32 in an int8 model; convolutions (patches, SegmentCAM) always do.
@@ -50,10 +50,10 @@ In `clarity-s16-224` the first MLP moved scores further than any other part (`be
 """
 
 RESAMPLING = {2: "bilinear", 3: "bicubic"}
-"""Names in `clarity.json` of Pillow's numbers for the filters that the runner has."""
+"""Filters of the runner: Pillow's numbers, and their names in `clarity.json`."""
 
 READING = "clarity_reading"
-"""Folder beside the runner with the files that read images and make boxes."""
+"""Folder beside the runner with the files that read images and compute boxes."""
 
 PADDING = "centred on black (0) before the normalisation"
 
@@ -68,19 +68,19 @@ def export_model(
 ) -> dict[str, Path]:
     """Write a model for another runtime, with its preprocessing, labels and thresholds.
 
-    The image size is the processor's and fixed; the batch is free. Weights are fp32, or int8 for the linear layers of
-    the blocks (onnxruntime's dynamic quantization: weights per channel, activations per tensor as they come).
+    The image size is fixed to the processor's; the batch size is free. Weights are fp32, or int8 for the linear layers
+    of the blocks (onnxruntime's dynamic quantization: weights per channel, activations per tensor at run time).
 
     Args:
-        model: Left as it is; on any device.
-        image_processor: The one it was trained with.
-        folder: New or empty. Nothing appears in it unless all is written.
+        model: Not modified; on any device.
+        image_processor: The processor that the model was trained with.
+        folder: New or empty. Files appear in it only once all are written.
         format: `"onnx"`, `"openvino"` (to be run with `INFERENCE_PRECISION_HINT` f32) or `"torch"`.
-        precision: `"int8"` for ONNX alone.
-        float_modules: Names of modules, as in `model.named_modules()`, whose linear layers stay in fp32 under int8.
+        precision: `"int8"` for ONNX only.
+        float_modules: Names of modules, as in `model.named_modules()`, whose linear layers stay in fp32 in int8.
 
     Returns:
-        Everything that was written, by what it is: `"model"` and, for OpenVINO, `"weights"`; `"settings"`
+        Paths of what was written: `"model"` and, for OpenVINO, `"weights"`; `"settings"`
         (`clarity.json`), `"image_processor"` (`preprocessor_config.json`), and for ONNX `"runner"` (`run.py`)
         and `"reading"`, a folder of code for it.
 
@@ -122,7 +122,7 @@ def export_model(
 def export_settings(
     model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor
 ) -> dict[str, Any]:
-    """What `clarity.json` says beside the model's format: all between an image and `pixel_values`, outputs and boxes.
+    """Content of `clarity.json` apart from the model's format: preprocessing, and from outputs to boxes.
 
     Raises:
         ValueError: The processor leaves out a step, resamples by another filter than bilinear or bicubic, or has other
@@ -169,7 +169,7 @@ def export_settings(
 
 
 class _Exported(nn.Module):
-    """A model that gives the outputs that are exported, as a tuple."""
+    """A model that returns the exported outputs as a tuple."""
 
     def __init__(self, model: ClarityForMultiLabelLocalization):
         super().__init__()
@@ -185,14 +185,14 @@ def export_program(
 ) -> torch.export.ExportedProgram:
     """The model at the processor's size as a graph `pixel_values` → `OUTPUTS`, in fp32 on the CPU, of any batch.
 
-    It carries neither the paths of the source files nor an example input.
+    It contains no paths of source files and no example input.
     """
     exported = copy.deepcopy(model).eval().float().cpu().requires_grad_(False)
     exported.set_attn_implementation("sdpa")  # flash and flex attention have no counterpart elsewhere
     height, width = image_processor.size["height"], image_processor.size["width"]
     if exported.config.patch_grid != (height // exported.config.patch_size, width // exported.config.patch_size):
         exported.clarity.resize_position_embeddings((height, width))  # once, and not in every forward
-    example = torch.zeros(2, exported.config.num_channels, height, width)  # 2: a batch of 1 would be taken as fixed
+    example = torch.zeros(2, exported.config.num_channels, height, width)  # 2: torch treats a batch of 1 as fixed
     with torch.no_grad():
         program = torch.export.export(
             _Exported(exported), (example,), dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}}
@@ -232,7 +232,7 @@ def _write_onnx(program: torch.export.ExportedProgram, folder: Path) -> dict[str
 
 
 def _tidy(model: Any) -> None:
-    """Name nodes by their module and operator, and drop what the exporter notes of source files and Python code."""
+    """Name nodes by module and operator, and drop the exporter's notes on source files and Python code."""
     graph = model.graph
     seen: Counter[str] = Counter()
     for node in graph.node:
@@ -257,13 +257,26 @@ def _write_openvino(program: torch.export.ExportedProgram, folder: Path) -> dict
     converted.inputs[0].get_tensor().set_names({"pixel_values"})
     for output, name in zip(converted.outputs, OUTPUTS, strict=True):
         output.get_tensor().set_names({name})
+    _clip_softplus(converted)
     path = folder / "model.xml"
     openvino.save_model(converted, path, compress_to_fp16=False)  # its default halves the weights
     return {"model": path, "weights": path.with_suffix(".bin")}
 
 
+def _clip_softplus(model: Any) -> None:
+    """Clip SoftPlus at 0 in an OpenVINO model: on a CPU it may give −1e-9, of which a power is NaN."""
+    with without_telemetry():
+        opset = importlib.import_module("openvino.opset13")
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "SoftPlus":
+            readers = node.output(0).get_target_inputs()
+            clipped = opset.relu(node.output(0))
+            for reader in readers:
+                reader.replace_source_output(clipped.output(0))
+
+
 def _write_runner(folder: Path) -> dict[str, Path]:
-    """The runner, and beside it, as a small package, the files of this one that read images and make boxes."""
+    """Write the runner and, as a small package beside it, copies of the files that read images and compute boxes."""
     reading = folder / READING
     reading.mkdir()
     (reading / "__init__.py").touch()
@@ -282,7 +295,7 @@ _WRITERS: dict[str, Callable[[torch.export.ExportedProgram, Path], dict[str, Pat
 
 
 def quantize_onnx(source: Path, target: Path, float_modules: Sequence[str] = FLOAT_MODULES) -> Path:
-    """Quantize the linear layers of an exported model to int8, dynamically: weights now, activations as they come.
+    """Quantize the linear layers of an exported model to int8, dynamically: weights now, activations at run time.
 
     Args:
         source: `model.onnx` in fp32, as [`export_model`] writes it.
@@ -335,8 +348,8 @@ def _required(name: str) -> Any:
 def without_telemetry() -> Iterator[None]:
     """Keep OpenVINO from sending usage statistics, as it otherwise does on import and on conversion.
 
-    Its package has a silent stand-in for the case that `openvino_telemetry` is not installed. Where a caller has
-    imported that before, the caller has decided, and nothing is changed.
+    The package has a silent stand-in for `openvino_telemetry` if that is not installed. If the caller has already
+    imported it, nothing is changed.
     """
     silenced = "openvino_telemetry"
     if silenced in sys.modules:

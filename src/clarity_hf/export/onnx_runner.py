@@ -5,8 +5,8 @@
 
 prints what the pipeline `chest-xray-localization` returns, as JSON. [`export_model`] copies this file as `run.py`
 beside `model.onnx` and `clarity.json`, and the package's files for reading and boxes into the folder `clarity_reading`
-beside it, so that it needs neither torch nor clarity_hf. It repeats only the preprocessing of
-`image_processing_clarity`, with torch's antialiased resize, to which its tests hold it.
+beside it, so it needs neither torch nor clarity_hf. It repeats only the preprocessing of `image_processing_clarity`;
+tests compare it with torch's antialiased resize.
 
 For research; not a medical device.
 """
@@ -30,7 +30,7 @@ FORMAT_VERSION = 1
 
 MAX_UPSAMPLING = 64
 SMALLEST, LARGEST = 1e-12, 1e12
-"""Bounds of the numbers in `clarity.json` that must be above 0, or finite."""
+"""Bounds of numbers in `clarity.json` that must be positive, or finite."""
 
 SETTINGS = {
     "format_version",
@@ -49,15 +49,15 @@ SETTINGS = {
     "mean",
     "std",
 }
-"""What is read of `clarity.json`."""
+"""Keys that are read from `clarity.json`."""
 
 
 class OnnxRunner:
     """An exported model, ready to localize.
 
     Args:
-        folder: What [`export_model`] wrote with `format="onnx"`.
-        providers: Execution providers of onnxruntime, in the order of preference.
+        folder: Folder that [`export_model`] wrote with `format="onnx"`.
+        providers: Execution providers of onnxruntime, in order of preference.
 
     Raises:
         FileNotFoundError: `folder` has no `clarity.json`.
@@ -88,7 +88,7 @@ class OnnxRunner:
         self._check_numbers()
 
     def _check_sizes(self) -> None:
-        """Refuse sizes that the model does not have, before images are resized to them."""
+        """Refuse sizes that are not the model's."""
         size, times = self.settings["size"], self.settings["box_upsampling"]
         expected = list(self.session.get_inputs()[0].shape[2:])
         if [size["height"], size["width"]] != expected:
@@ -97,7 +97,7 @@ class OnnxRunner:
             raise ValueError(f"`box_upsampling` must be between 1 and {MAX_UPSAMPLING}, got {times}. Export it again.")
 
     def _check_numbers(self) -> None:
-        """Refuse settings that make no sense, as the package does in its config and its image processor."""
+        """Refuse impossible settings, as the package's config and image processor do."""
         findings = self.settings["findings"]
         for name, low, high in (
             ("score_thresholds", 0.0, 1.0),
@@ -128,7 +128,7 @@ class OnnxRunner:
 
         Raises:
             FileNotFoundError, ValueError: `image` cannot be read as a radiograph; the message says why.
-            ImportError: `image` is of a kind that needs another library, such as DICOM; the message names it.
+            ImportError: The format of `image`, such as DICOM, needs another library; the message names it.
         """
         pixels = read_image(image)
         scores, maps = self.session.run(
@@ -208,8 +208,8 @@ def prepare(pixels: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
 def _resize_rows(pixels: np.ndarray, size: int, cubic: bool) -> np.ndarray:
     """Resample every row `(n, length)` to `(n, size)` as torch's `interpolate(antialias=True)` does on a CPU.
 
-    8-bit images go through torch's own fixed-point arithmetic (16-bit weights, rounded after either axis), so that
-    they come out equal to the last bit; Pillow's resize differs by one grey level in some pixels.
+    8-bit images use torch's fixed-point arithmetic (16-bit weights, rounded after each axis) and are equal to the last
+    bit; Pillow's resize differs by one grey level in some pixels.
     """
     length = pixels.shape[1]
     if length == size:

@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Many images: read them ahead, predict them in batches, and write what was asked for of each into a folder.
+"""Prediction of many images: read ahead, predict in batches, and write the results of each image into a folder.
 
-A line is written only when everything else that was asked for of its image is there. Patients, UIDs and absolute paths
-do not get into these files, except by the output `identifiers`: an image goes by its path below the inputs.
+An image's line is written after its other outputs. These files contain no patients, UIDs or absolute paths, except for
+the output `identifiers`: an image is named by its path below the inputs.
 """
 
 from __future__ import annotations
@@ -35,19 +35,20 @@ from clarity_hf.visualization import draw_findings
 
 from .dicom_inference import DicomResultWriter, doubt_about, header_of
 from .dicom_output import DEFAULT_KINDS
+from .engines import engine_settings
 from .fhir import fhir_bundle
 from .image_files import ImageFile
 from .result_store import IDENTIFIERS, ResultStore, append, merge_shards
 
 OUTPUTS = ("overlays", "maps", "dicom", "fhir", "fhir_r5", "identifiers")
-"""What can be written of each image beside its line."""
+"""What can be written for each image in addition to its line."""
 
 _FHIR: dict[str, Any] = {"fhir": "R4", "fhir_r5": "R5"}
 _FROM_HEADERS = {"dicom", "identifiers", *_FHIR}
 
 _OWN_ERRORS = (OSError, TypeError, ValueError, ImportError)  # worded by this package, or naming a file
 _BAD_NAMES = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
-"""Errors of a file system about the name of one image, where a full disk concerns all of them."""
+"""File system errors about the name of one image; others, such as a full disk, concern all images."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,11 @@ class BatchSummary:
 
     Attributes:
         images: Number of images in this process's share.
-        skipped: Those whose results were there already.
-        predicted: Those whose results were written now.
-        failed: Those that could not be read, were refused, or whose DICOM results could not be made.
-        warned: Those predicted now that do not look like a frontal chest radiograph.
-        changed: Those predicted now whose file has changed since an earlier run; the new result stands.
+        skipped: Images that already had results.
+        predicted: Images whose results were written by this run.
+        failed: Images that could not be read, were refused, or whose DICOM results could not be written.
+        warned: Predicted images that do not look like a frontal chest radiograph.
+        changed: Predicted images whose file has changed since an earlier run; the new result replaces the old one.
     """
 
     images: int
@@ -91,49 +92,49 @@ def predict_images(
 ) -> BatchSummary:
     """Predict images into a folder, or resume an earlier run into it.
 
-    A line of `findings.jsonl` is `{"image", "size": [H, W], "bytes", "modified", "findings"}`; the last is what the
-    pipeline gives, all findings, highest score first, boxes xyxy in pixels of the image, right and bottom exclusive;
-    `bytes` and `modified` (nanoseconds since 1970) tell the file from another of the same name: an image whose
-    file has changed is predicted again, and its line has `revision`, how often it was. An image that does not look
-    like a frontal chest radiograph has `warning` too: `{"kind", "reason", "probability"}` of its
-    [`RadiographVerdict`]. A line of `failed.jsonl` is `{"image", "reason"}`. Images that failed are tried again by the
-    next run.
+    A line of `findings.jsonl` is `{"image", "size": [H, W], "bytes", "modified", "findings"}`. `findings` is the
+    pipeline's result: all findings, highest score first, boxes xyxy in pixels of the image, right and bottom
+    exclusive.
+    `bytes` and `modified` (nanoseconds since 1970) identify the version of the file: an image whose file has changed
+    is predicted again, and `revision` in its line counts how often. An image that does not look like a frontal chest
+    radiograph also has `warning`: `{"kind", "reason", "probability"}` of its [`RadiographVerdict`]. A line of
+    `failed.jsonl` is `{"image", "reason"}`. The next run tries failed images again.
 
     Args:
-        pipeline: Its model is evaluated where it is.
-        images: From `find_images`, of all processes, the same list in each.
-        folder: Of the results; created if needed.
-        model_name: For `settings.json` and DICOM results; not a path.
+        pipeline: Runs on its own device, with its own engine.
+        images: From `find_images`; all processes pass the same complete list.
+        folder: Folder of the results; created if needed.
+        model_name: Name for `settings.json` and DICOM results; not a path.
         threshold: Score in [0, 1] from which a finding is present, instead of the config's thresholds.
-        outputs: Of `OUTPUTS`. `overlays/NAME.png`: boxes of present findings and the map of the first of them over
-            the image, its name and scale below.
+        outputs: Names from `OUTPUTS`. `overlays/NAME.png`: boxes of the present findings and the map of the first of
+            them over the image, with its name and scale below.
             `maps/NAME.npz`: `maps` `(F, h, w)` float32 ≥ 0 on the patch grid over the model's input, `labels` `(F,)`,
             `image_size`, `input_size` (H, W), and `content` (top, left, height, width), where the image lies in the
             input, in its pixels. `dicom/NAME.KIND.dcm`: see `write_dicom_results`; only of images that came as DICOM;
             those that were refused get a report that says why. With it images go through the model one by one,
             which makes the same bytes in every batch. `fhir/NAME.json`, `fhir_r5/NAME.json`: see `fhir_bundle`, of
-            images that came as DICOM. `identifiers` gives lines and tables the Study, Series and SOP Instance UID and
-            the accession number of such images: these files then identify patients.
-        table: Write `findings.csv` (a row an image, score and presence of each finding, and the reason of a warning)
-            and `boxes.csv` (a row a box).
-        radiograph_check: What becomes of an image that does not look like a frontal chest radiograph: `warn` predicts
-            it and gives its line a `warning`, `refuse` counts it as failed, `off` does not look.
-        dicom_kinds: Of `KINDS` of `dicom_output`, with the output `dicom`.
+            images that came as DICOM. `identifiers` adds the Study, Series and SOP Instance UID and the accession
+            number of such images to lines and tables: these files then identify patients.
+        table: Whether to write `findings.csv` (a row per image: score and presence of each finding, and the reason of
+            a warning) and `boxes.csv` (a row per box).
+        radiograph_check: What to do with an image that does not look like a frontal chest radiograph: `warn` predicts
+            it and adds a `warning` to its line, `refuse` counts it as failed, `off` does not check.
+        dicom_kinds: Names from `KINDS` of `dicom_output`, for the output `dicom`.
         batch_size: Images per forward pass.
-        workers: Threads that read images ahead, decoded images of one batch and one a thread at most; 0 reads in turn.
-        rank, world_size: This process and how many share the list; process r takes images r, r + world_size, ...
-        merge: Whether to merge the processes' shards at the end, and write the tables. A launcher's processes pass
-            False, and one calls [`merge_shards`] after all have ended.
-        progress: Called with the images done and those of this share, skipped ones included: at the start and after
-            each batch.
+        workers: Threads that read images ahead, at most one batch and one image per thread; 0 reads one at a time.
+        rank, world_size: This process and the number of processes; process r takes images r, r + world_size, ...
+        merge: Whether to merge the processes' shards at the end, and write the tables. Processes of a launcher pass
+            False, and one of them calls [`merge_shards`] after all have ended.
+        progress: Called at the start and after each batch with the number of images done, including skipped ones, and
+            the number of images of this process.
 
     Returns:
         Counts of this process.
 
     Raises:
-        BlockingIOError: Another run writes to the folder.
-        ImportError: DICOM results are wanted and the extra `dicom` is not installed.
-        MemoryError: A batch does not fit the memory.
+        BlockingIOError: Another run is writing to the folder.
+        ImportError: DICOM results are requested and the extra `dicom` is not installed.
+        MemoryError: A batch does not fit into memory.
         OSError: A result cannot be written, or the weights of the radiograph check are not those that ship.
         ValueError: An argument is out of range, or the folder holds broken records, results of another model, of other
             settings, of other files under the images' names, or of the same files under other names.
@@ -153,6 +154,7 @@ def predict_images(
         **describe_results(pipeline.model, pipeline.image_processor, threshold),
         "outputs": sorted(wanted.outputs),
         "radiograph_check": radiograph_check,
+        **engine_settings(pipeline),
         **({"dicom_kinds": sorted(set(dicom_kinds))} if "dicom" in outputs else {}),
     }
     with store.held():
@@ -205,7 +207,7 @@ def _check_arguments(images: Sequence[ImageFile], threshold: float | None, outpu
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What to make of each image; see [`predict_images`]."""
+    """Settings of the results, as in [`predict_images`]."""
 
     outputs: frozenset[str]
     threshold: float | None
@@ -214,7 +216,7 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Read:
-    """An image that was read; `reason` says why it could not be, and is empty otherwise."""
+    """An image that was read, or the `reason` why it could not be read."""
 
     image: ImageFile
     reason: str = ""
@@ -226,18 +228,18 @@ class _Read:
 
     @property
     def doubt(self) -> str:
-        """What DICOM and FHIR results say of an image that failed the radiograph check."""
+        """What DICOM and FHIR results say about an image that failed the radiograph check."""
         return "" if self.warning is None else doubt_about(self.warning["reason"])
 
 
 class _Reader:
-    """From files to the model's input, in any thread."""
+    """Reads files and prepares the model's input, in any thread."""
 
     def __init__(self, pipeline: ChestXrayLocalizationPipeline, wanted: _Wanted):
         self.pipeline, self.wanted = pipeline, wanted
 
     def read(self, image: ImageFile) -> _Read:
-        """Read one image. Whatever is wrong with it becomes its `reason`, and the others are predicted."""
+        """Read one image; an error becomes its `reason`."""
         header = None
         try:
             stat = image.path.stat()
@@ -246,7 +248,7 @@ class _Reader:
             kept = pixels if {"overlays", "dicom"} & self.wanted.outputs else None
             inputs = self.pipeline.preprocess(pixels, radiograph_check="off")
             return _Read(image, "", (stat.st_size, stat.st_mtime_ns), inputs, kept, header, warning)
-        except Exception as error:  # of a broken file a library may raise anything
+        except Exception as error:  # libraries may raise anything for a broken file
             if "dicom" in self.wanted.outputs and header is None and image.path.is_file():
                 header = header_of(image.path)
             return _Read(image, _reason(error, image), header=header)
@@ -261,7 +263,7 @@ class _Reader:
         return read_image(image.path), None
 
     def _checked(self, pixels: np.ndarray, image: ImageFile) -> dict[str, Any] | None:
-        """The warning of an image that fails the check; raises where it is to be refused."""
+        """The warning for an image that fails the check; raises if it is to be refused."""
         if self.wanted.radiograph_check == "off":
             return None
         verdict = check_radiograph(pixels)
@@ -273,7 +275,7 @@ class _Reader:
 
 
 class _Writer:
-    """From the model's input to lines, and to the files beside them."""
+    """Computes outputs and writes lines and files."""
 
     def __init__(
         self, pipeline: ChestXrayLocalizationPipeline, wanted: _Wanted, folder: Path, dicom: DicomResultWriter
@@ -282,7 +284,7 @@ class _Writer:
         self.threshold, self.outputs = wanted.threshold, wanted.outputs
 
     def predict(self, batch: Sequence[_Read]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Lines of the images that were read, after everything beside them is written, and of those that failed."""
+        """Predict a batch and write its other outputs; return its lines, of predicted and of failed images."""
         bad = [{"image": read.image.name, "reason": read.reason} for read in batch if read.reason]
         for read in batch:
             if read.reason and read.header is not None and "dicom" in self.outputs:
@@ -297,13 +299,13 @@ class _Writer:
                 bad.append({"image": name, "reason": _reason(error, read.image)})
             except OSError as error:
                 if error.errno not in _BAD_NAMES:
-                    raise  # a full disk is not the fault of one image
+                    raise  # such as a full disk
                 reason = f"Results cannot have the name `{name}`: {error.strerror}. Rename the image."
                 bad.append({"image": name, "reason": reason})
         return good, bad
 
     def _record(self, read: _Read, outputs: ModelOutput) -> dict[str, Any]:
-        """An image's line, once everything beside it is written."""
+        """Write an image's other outputs and return its line."""
         findings = self.pipeline.postprocess(outputs, threshold=self.threshold)
         try:
             self._write_fhir(read, findings)
@@ -325,7 +327,7 @@ class _Writer:
         }
 
     def _forward(self, reads: Sequence[_Read]) -> list[ModelOutput]:
-        """Outputs image by image, each still a batch of one."""
+        """Outputs per image, each a batch of one."""
         inputs = [read.inputs for read in reads if read.inputs is not None]
         if not inputs:
             return []
@@ -346,7 +348,7 @@ class _Writer:
         ]
 
     def _write_overlay(self, read: _Read, findings: list[dict[str, Any]], outputs: ModelOutput) -> None:
-        """The findings over the image, the first present one with its map."""
+        """Draw the findings over the image, the first present one with its map."""
         if "overlays" not in self.outputs:
             return
         # Each finding has its own threshold, so the first present one need not have the highest score.
@@ -398,16 +400,16 @@ class _Writer:
         except OSError as error:
             if error.errno not in _BAD_NAMES:
                 raise
-        except Exception:  # a header too broken for a report; the image is among those that failed all the same
+        except Exception:  # a header too broken for a report; the image counts as failed anyway
             pass
 
 
 class _Failed(ValueError):
-    """An image without results, in words that need no others."""
+    """An image failed; the message is complete."""
 
 
 def out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that caused it, reports too little memory, as Python or torch do.
+    """Whether an error, or one that caused it, says that memory ran out, as Python or torch report it.
 
     Args:
         error: As caught.
@@ -423,12 +425,12 @@ def out_of_memory(error: BaseException | None) -> bool:
 
 
 def _identifiers(header: Any) -> dict[str, str]:
-    """UIDs and accession number of an image's line, where it came as DICOM."""
+    """UIDs and accession number for the line of an image that came as DICOM."""
     return {} if header is None else {name: str(header.get(keyword) or "") for name, keyword in IDENTIFIERS.items()}
 
 
 def _reason(error: Exception, image: ImageFile) -> str:
-    """Why an image failed, by its name below the inputs; the text of a library's error may quote the patient."""
+    """Why an image failed, without its folder; a library's message may quote the patient, so it is left out."""
     if out_of_memory(error):
         return f"Too little free memory for `{image.name}`. Predict again with fewer workers and a smaller batch_size."
     if isinstance(error, _OWN_ERRORS):
@@ -439,7 +441,7 @@ def _reason(error: Exception, image: ImageFile) -> str:
 def _read_ahead(
     images: Sequence[ImageFile], read: Callable[[ImageFile], _Read], workers: int, ahead: int
 ) -> Generator[_Read, None, None]:
-    """Images in their order, at most `ahead` of them read and not yet taken."""
+    """Images in order, with at most `ahead` of them read in advance."""
     if workers == 0:
         yield from map(read, images)
         return

@@ -32,6 +32,7 @@ from .dicom_output import (
     write_refusal_report,
 )
 from .dicom_source import missing_attributes
+from .engines import engine_settings
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -81,6 +82,7 @@ class DicomResultWriter:
         """The model's name and the hash of everything that decides findings and boxes."""
         pipeline = self.pipeline
         settings = describe_results(pipeline.model, pipeline.image_processor, self.threshold)
+        settings |= engine_settings(pipeline)
         return ModelIdentity.of(pipeline.model, self.model_name, settings)
 
     def write(

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Images that files, folders, globs and lists stand for, and the names that results give them."""
+"""Finding images: from files, folders, globs and lists to images, and their names in results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from clarity_hf.dicom_reading import looks_like_dicom
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
-"""A file of a folder with one of these endings counts as an image whatever it holds, so that a broken one is
+"""A file in a folder with one of these endings counts as an image whatever it contains, so that broken ones are
 reported."""
 
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"BM")
@@ -26,10 +26,10 @@ class ImageFile:
     """A file to predict.
 
     Attributes:
-        path: Where it is.
-        name: What results call it: its path below the deepest folder common to all inputs, with `/`. Where inputs
+        path: Path of the file.
+        name: Its name in results: the path below the deepest folder common to all inputs, with `/`. If the inputs
             share only the root of the file system, the path below its own input, preceded by as many of the input's
-            last folders as are needed to tell the inputs apart.
+            last folders as are needed to distinguish the inputs.
     """
 
     path: Path
@@ -41,11 +41,11 @@ class FoundImages:
     """What `find_images` found.
 
     Attributes:
-        images: Each file once, in the order of the inputs, inside a folder by name.
-        passed_over: Number of files in folders that are not images, by their ending (`""` without one), most frequent
+        images: Each file once, in the order of the inputs, sorted by name within a folder.
+        passed_over: Number of files in folders that are not images, by their ending (`""` for none), most frequent
             first.
-        unread: Folders that could not be listed, each with the reason: images in them are missing.
-        folders: Number of folders inside those given that were not searched, without `recursive`.
+        unread: Folders that could not be listed, each with the reason; images in them are missing.
+        folders: Number of subfolders that were not searched, without `recursive`.
     """
 
     images: tuple[ImageFile, ...]
@@ -59,16 +59,16 @@ def find_images(
     recursive: bool = False,
     exclude: Sequence[str | os.PathLike] = (),
 ) -> FoundImages:
-    """List the images that inputs stand for.
+    """List the images of the inputs.
 
     Args:
-        inputs: Paths of files, which count as images whatever they hold; of folders, whose PNG, JPEG, TIFF, BMP and
-            DICOM files are recognised by content, with or without an ending; globs, with `**` for any depth; and
-            `@FILE`, a text file with one of these a line, quoted or not, relative to the working directory, in UTF-8
-            or in UTF-16 with a byte order mark.
-        recursive: Whether to search folders inside folders, linked ones too. A folder is searched once, whatever
-            links lead to it.
-        exclude: Folders not to search, such as the one of the results.
+        inputs: Files, which count as images whatever they contain; folders, whose PNG, JPEG, TIFF, BMP and DICOM files
+            are recognised by content, with or without an ending; globs, with `**` for any depth; and `@FILE`, a text
+            file with one of these per line, quoted or not, relative to the working directory, in UTF-8 or in UTF-16
+            with a byte order mark.
+        recursive: Whether to search subfolders, including linked ones. A folder is searched once, however many links
+            lead to it.
+        exclude: Folders not to search, such as the folder of the results.
 
     Raises:
         FileNotFoundError: An input matches nothing.
@@ -101,7 +101,7 @@ def find_images(
 
 
 def _starts_of_names(roots: set[str]) -> dict[str, str]:
-    """Folders above all images, and what stands for each in their names."""
+    """Folders above all images, and what replaces each in names."""
     with contextlib.suppress(ValueError):  # different drives share no folder
         common = os.path.commonpath(roots)
         if common != Path(common).anchor or common in roots:
@@ -119,7 +119,7 @@ def _name(path: str, starts: dict[str, str]) -> str:
 
 
 def _expanded(inputs: Iterable[str | os.PathLike], walk: _Walk) -> Iterator[str]:
-    """Inputs with lists and globs replaced by what they stand for."""
+    """Inputs, with lists and globs expanded."""
     for given in (os.fspath(path) for path in inputs):
         if os.path.exists(given):
             yield given
@@ -139,7 +139,7 @@ def _expanded(inputs: Iterable[str | os.PathLike], walk: _Walk) -> Iterator[str]
 
 
 def _lines_of_list(path: str) -> list[str]:
-    """Paths of a list: lines in UTF-8, or in UTF-16 with its mark, as editors and spreadsheets write them."""
+    """Lines of a list, in UTF-8 or in UTF-16 with a byte order mark, as editors and spreadsheets write them."""
     if not os.path.isfile(path):
         raise FileNotFoundError(f"No such list: @{path}. Check the path.")
     content = Path(path).read_bytes()
@@ -155,7 +155,7 @@ def _lines_of_list(path: str) -> list[str]:
 
 
 def _unquoted(line: str) -> str:
-    """A path without the blanks and quotes around it, unless a file has that very name."""
+    """A path without surrounding blanks and quotes, unless a file has exactly that name."""
     bare = line.strip()
     if not os.path.exists(bare) and len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "\"'":
         bare = bare[1:-1]
@@ -163,7 +163,7 @@ def _unquoted(line: str) -> str:
 
 
 class _Walk:
-    """Files of folders by name, and the folders that could not be listed."""
+    """Walks folders by name, and records those that could not be listed."""
 
     def __init__(self, recursive: bool, excluded: set[str]):
         self.recursive, self.excluded = recursive, excluded
@@ -171,7 +171,7 @@ class _Walk:
         self.folders = 0
 
     def files_below(self, folder: str) -> Iterator[str]:
-        """Files of a folder, without hidden files and hidden folders."""
+        """Files of a folder, without hidden files and folders."""
         root = os.path.realpath(folder)
         entered = {root}
         for here, folders, files in os.walk(folder, onerror=self._note, followlinks=True):
@@ -184,7 +184,7 @@ class _Walk:
             yield from (os.path.join(here, name) for name in sorted(files) if not name.startswith("."))
 
     def _enters(self, path: str, root: str, entered: set[str]) -> bool:
-        """Whether to search a folder; one below the root is searched by its own path, never by a link."""
+        """Whether to search a folder; one below the root is searched by its own path, not by a link."""
         real = os.path.realpath(path)
         if os.path.islink(path):
             if real != root and _contains(real, root):
@@ -198,7 +198,7 @@ class _Walk:
         return True
 
     def note_unlisted(self, pattern: str) -> None:
-        """Note the folders that a glob would search and cannot: `glob` passes over them in silence."""
+        """Record folders that a glob would search and cannot list; `glob` ignores them silently."""
         parts = Path(pattern).parts
         fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
         base = str(Path(*parts[:fixed])) if fixed else os.curdir
@@ -221,10 +221,10 @@ def _is_below(path: str, folders: set[str]) -> bool:
 
 
 def _is_image(path: str) -> bool:
-    """Whether a file of a folder is one; the index of a DICOM medium (PS3.10, section 8) is not."""
+    """Whether a file in a folder is an image; the index of a DICOM medium (PS3.10, section 8) is not."""
     if os.path.basename(path).upper() == "DICOMDIR":
         return False
-    if path.lower().endswith(SUFFIXES):  # a broken link or a pipe too: it fails by its name
+    if path.lower().endswith(SUFFIXES):  # also a broken link or a pipe, which then fails by name
         return True
     if not os.path.isfile(path):
         return False

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""A folder of results that can be resumed: its records, its tables, and what made them.
+"""A folder of results that can be resumed: records, tables and settings.
 
 The folder holds `findings.jsonl`, one line an image in the order in which they were predicted, `failed.jsonl`, the
 images that the last run could not read and why, and `settings.json`, what made the results. A batch's lines go to the
@@ -31,7 +31,7 @@ from .image_files import ImageFile
 SETTINGS = "settings.json"
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
-"""Of a box, as its line names them."""
+"""Sides of a box, as named in a line."""
 
 IDENTIFIERS = {
     "study": "StudyInstanceUID",
@@ -39,28 +39,28 @@ IDENTIFIERS = {
     "sop": "SOPInstanceUID",
     "accession": "AccessionNumber",
 }
-"""What the output `identifiers` adds to lines and tables, and the attribute of the header that holds it."""
+"""Keys that the output `identifiers` adds to lines and tables, and the DICOM attribute of each."""
 
 LOCK = ".lock"
-"""Held by a run of one process; process r of several holds `.lock-rRR`. The files stay, the locks do not."""
+"""Locked by a run of one process; process r of several locks `.lock-rRR`. The files remain, the locks do not."""
 
-_PATIENCE = 2.0  # seconds to wait for a lock that another process may take for a moment, to see whether it is free
+_PATIENCE = 2.0  # seconds to wait for a lock: another process may hold it briefly, to see whether it is free
 
 
 @dataclass(frozen=True)
 class _Done:
-    """The file that an image's result is of, by (bytes, time of change), and how often it was predicted again."""
+    """The file version of an image's result, as (bytes, time of change), and how often it was predicted again."""
 
     revision: int
     stat: tuple[int, int]
 
 
 class ResultStore:
-    """What one process reads and writes of a folder of results, inside [`ResultStore.held`].
+    """One process's view of a folder of results, to be used inside [`ResultStore.held`].
 
     Args:
-        folder: Of the results; created if needed.
-        rank: This process.
+        folder: Folder of the results; created if needed.
+        rank: Number of this process.
         world_size: Number of processes that share the images.
 
     Raises:
@@ -76,12 +76,12 @@ class ResultStore:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other runs out: one process excludes all others, one of several its own rank and a single process.
+        """Keep other runs out: a single process excludes all others, one of several its own rank and single processes.
 
-        Each takes its own lock before it tries the others', so of two that start together at least one sees the other.
+        Each takes its own lock before it tries the others, so if two start together, at least one sees the other.
 
         Raises:
-            BlockingIOError: Another run writes to the folder.
+            BlockingIOError: Another run is writing to the folder.
         """
         own = f"{LOCK}{self._shard}"
         with contextlib.ExitStack() as stack:
@@ -98,14 +98,14 @@ class ResultStore:
             yield
 
     def open_results(self, settings: dict[str, Any], images: Sequence[ImageFile]) -> dict[str, int]:
-        """Prepare the folder to be written to, after a run that may have been killed.
+        """Prepare the folder for writing, also after a run that was killed.
 
         Args:
-            settings: What makes the results; a folder that was made by others is refused.
-            images: Of all processes.
+            settings: Settings of this run; a folder made with others is refused.
+            images: The images of all processes.
 
         Returns:
-            The images that have a result, each with 0, or with the number of its next revision where its file has
+            The images that have a result, each with 0, or with the number of its next revision if its file has
             changed since.
 
         Raises:
@@ -124,7 +124,7 @@ class ResultStore:
 
     @contextlib.contextmanager
     def appending(self) -> Iterator[tuple[TextIO, TextIO]]:
-        """This process's lines and, started empty, its failures; both for [`append`]."""
+        """Open this process's lines and its failures, the latter empty, for [`append`]."""
         with (
             (self.folder / f"findings{self._shard}.jsonl").open("a", encoding="utf-8") as lines,
             (self.folder / f"failed{self._shard}.jsonl").open("w", encoding="utf-8") as failures,
@@ -133,7 +133,7 @@ class ResultStore:
 
 
 def append(file: TextIO, records: Sequence[dict[str, Any]]) -> None:
-    """Add lines to a file, and wait until they are on the disk."""
+    """Append lines to a file, and wait until they are on the disk."""
     if records:
         file.write("".join(map(_line, records)))
         file.flush()
@@ -145,17 +145,17 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def merge_shards(folder: str | os.PathLike, table: bool = False, remove: bool = False) -> None:
-    """Bring `findings.jsonl` and `failed.jsonl` up to what all processes have written, each image's last result once.
+    """Update `findings.jsonl` and `failed.jsonl` with what all processes have written, each image's last result once.
 
-    Processes without a launcher each merge when they end, one at a time: the last of them sees all lines.
+    Without a launcher, each process merges when it ends, one at a time: the last one sees all lines.
 
     Args:
-        folder: Of the results.
-        table: Whether to write `findings.csv` and `boxes.csv` too.
-        remove: Whether to remove the shards, whose failures are then tried again. No process may be at work.
+        folder: Folder of the results.
+        table: Whether to write `findings.csv` and `boxes.csv` as well.
+        remove: Whether to remove the shards; their failures are then tried again. No process may be running.
 
     Raises:
-        ValueError: A line is broken, or has other findings than the first.
+        ValueError: A line is broken, or its findings are not those of the first line.
     """
     folder = Path(folder)
     with FileLock(folder / f"{LOCK}-merge"):
@@ -165,7 +165,7 @@ def merge_shards(folder: str | os.PathLike, table: bool = False, remove: bool = 
         latest = _latest(folder) if rewrite or table or shards["failed"] else {}
         with contextlib.ExitStack() as stack:
             lines = tables = None
-            if rewrite:  # durable, for the shards may be removed next
+            if rewrite:  # durable, as the shards may be removed next
                 made = stack.enter_context(replaced_file(merged, durable=True))
                 lines = stack.enter_context(made.open("w", encoding="utf-8"))
             if table:
@@ -201,7 +201,7 @@ def _latest(folder: Path) -> dict[str, _Done]:
 
 
 def _last_records(folder: Path, latest: dict[str, _Done]) -> Iterator[dict[str, Any]]:
-    """Every image's record once, that of its last revision."""
+    """The record of each image's last revision."""
     left = {name: done.revision for name, done in latest.items()}
     for path in _files(folder, "findings"):
         for _, record in _records(path):
@@ -211,7 +211,7 @@ def _last_records(folder: Path, latest: dict[str, _Done]) -> Iterator[dict[str, 
 
 
 def _failures(shards: Sequence[Path], latest: dict[str, _Done]) -> Iterator[str]:
-    """Lines of the images that a process could not read and no process has read since."""
+    """Lines of images that a process could not read and no process has read since."""
     failures = {record["image"]: record for path in shards for _, record in _records(path)}
     for name, record in failures.items():
         if name not in latest or latest[name].revision < record.get("revision", 0):
@@ -219,7 +219,7 @@ def _failures(shards: Sequence[Path], latest: dict[str, _Done]) -> Iterator[str]
 
 
 def _is_superseded(merged: Path) -> bool:
-    """Whether an image has several lines, or a line an old key."""
+    """Whether an image has several lines, or a line has an old key."""
     names: set[str] = set()
     for old, record in _records(merged):
         if old or record["image"] in names:
@@ -229,7 +229,7 @@ def _is_superseded(merged: Path) -> bool:
 
 
 def _records(path: Path) -> Iterator[tuple[bool, dict[str, Any]]]:
-    """What the complete lines of a file say, and whether an earlier version wrote them, with `film` for `image`.
+    """Records of the complete lines of a file, and whether an earlier version wrote them, with `film` for `image`.
 
     A torn last line is ignored; a missing file has no lines.
     """
@@ -287,7 +287,7 @@ def _check_record(record: Any, failed: bool) -> None:
 
 
 def _drop_torn_line(path: Path) -> None:
-    """Cut what follows the last line end: a line that a killed run did not finish."""
+    """Remove an incomplete last line, which a killed run left."""
     if not path.exists():
         return
     with path.open("r+b") as file:
@@ -304,7 +304,7 @@ def _drop_torn_line(path: Path) -> None:
 
 
 def _check_names(images: Sequence[ImageFile], done: dict[str, _Done]) -> None:
-    """Refuse images whose names in the folder were different: another input can lengthen the names of all."""
+    """Refuse images that have other names in the folder: another input can change the names of all images."""
     if not done or any(image.name in done for image in images):
         return
     before = {(Path(name).name, *entry.stat): name for name, entry in done.items()}
@@ -320,7 +320,7 @@ def _check_names(images: Sequence[ImageFile], done: dict[str, _Done]) -> None:
 
 
 def _revisions(images: Sequence[ImageFile], done: dict[str, _Done]) -> dict[str, int]:
-    """Images with a result: 0 where it is that of the file, else the number of the next revision."""
+    """Images with a result: 0 if the file is unchanged, else the number of the next revision."""
     revisions = {}
     for image in images:
         if image.name in done:
@@ -341,9 +341,9 @@ def _revisions(images: Sequence[ImageFile], done: dict[str, _Done]) -> dict[str,
 
 
 def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Write what makes the results, or compare it with what made those already there; the model's name may differ."""
+    """Write the settings, or compare them with those already there; the model's name may differ."""
     path = folder / SETTINGS
-    findings = list(folder.glob("findings*.jsonl"))  # before the settings: another process writes them after its own
+    findings = list(folder.glob("findings*.jsonl"))  # before the settings: another process writes those first
     if not path.exists():
         if findings:
             raise ValueError(f"`folder` must hold {SETTINGS} beside its findings, got none. Choose another folder.")
@@ -398,7 +398,7 @@ def _csv(path: Path) -> Iterator[Any]:
 
 
 class _LineEnds:
-    """Rows that end with a line feed; the writer, whose line end has both characters, quotes fields with either."""
+    """Rows that end with a line feed; the CSV writer ends them with CRLF, so it quotes fields with CR or LF."""
 
     def __init__(self, file: TextIO):
         self.file = file
@@ -414,7 +414,7 @@ def _added_columns(folder: Path) -> list[str]:
 
 
 class _Tables:
-    """Rows of `findings.csv` and `boxes.csv`; columns are findings by name, whatever their rank in an image."""
+    """Rows of `findings.csv` and `boxes.csv`; columns are findings, sorted by name."""
 
     def __init__(self, findings: Any, boxes: Any, *, added: Sequence[str]):
         self.findings, self.boxes, self.added = findings, boxes, added
@@ -422,7 +422,7 @@ class _Tables:
         self.boxes.writerow(["image", "finding", "score", *SIDES, *added])
 
     def add(self, record: dict[str, Any]) -> None:
-        """Write an image's rows; the first image's labels make the header."""
+        """Write an image's rows; the first image's labels become the header."""
         by_label = {finding["label"]: finding for finding in record["findings"]}
         if not self.labels:
             self.labels = sorted(by_label)

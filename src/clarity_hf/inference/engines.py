@@ -1,0 +1,355 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Runtimes that compute scores and maps: torch itself, or an export of the model in onnxruntime or OpenVINO.
+
+An export is made once and kept in a cache folder, `$CLARITY_HF_CACHE` or `~/.cache/clarity_hf`, under a hash of
+weights, config, preprocessing, library version and processor. The cache holds no radiographs and may be deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from transformers.modeling_outputs import ModelOutput
+
+from clarity_hf.files import UNFINISHED, replaced_file
+from clarity_hf.fingerprints import describe_model
+from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = {"torch": ("fp32", "bf16"), "onnx": ("fp32", "int8"), "openvino": ("fp32", "bf16")}
+"""Engines, and the precisions of each; the first one is its default."""
+
+FASTEST = (("onnx", "fp32"),)
+"""What `auto` tries, fastest first, before it falls back to torch. Not bf16 and int8, in which a quarter of the boxes
+move, nor OpenVINO 2026.4, whose class-token logits of `clarity-s16-224` are off by up to 0.5 in fp32 too."""
+
+LIBRARIES = {"onnx": "onnxruntime", "openvino": "openvino"}
+"""Package that runs an export; it is also the name of the extra, `export` for onnxruntime."""
+
+FEWEST_IMAGES = 100
+"""From this many images on `auto` uses an export: making one takes as long as about 100 forwards in torch."""
+
+PARITY_IMAGES, PARITY_SIZE = 16, 512
+"""Phantoms on which an engine is compared with torch, and their side in pixels."""
+
+MOST_MOVED, LEAST_SAME, NEAR = 0.001, 0.99, 2.0
+"""Largest mean change of a score, least share of findings whose boxes stay, and by how many pixels boxes may move."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an engine's results on phantoms are from those of the model in torch, in fp32.
+
+    Attributes:
+        score_change: Mean absolute change of a score, in [0, 1].
+        same_boxes: Share of the findings with boxes, in either, that have as many boxes in both, none of whose sides
+            moved by more than `NEAR` pixels.
+    """
+
+    score_change: float
+    same_boxes: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether `auto` may use the engine."""
+        return self.score_change <= MOST_MOVED and self.same_boxes >= LEAST_SAME
+
+
+class Engine:
+    """The model of a pipeline in another runtime or precision.
+
+    Args:
+        pipeline: Its model's config gives the settings of boxes.
+        name: Runtime and precision, such as `onnx fp32`.
+        run: `pixel_values` `(B, C, H, W)` float32 → scores `(B, F)` in [0, 1] and maps `(B, F, h, w)`.
+    """
+
+    def __init__(self, pipeline: ChestXrayLocalizationPipeline, name: str, run: Callable[[torch.Tensor], tuple]):
+        self.pipeline, self.name, self.run = pipeline, name, run
+
+    def __call__(self, pixel_values: torch.Tensor) -> ModelOutput:
+        """Scores, maps and settings of boxes, as the model's forward gives them."""
+        scores, maps = (torch.as_tensor(values).float() for values in self.run(pixel_values))
+        settings = self.pipeline.model.box_settings(scores)
+        return ModelOutput(scores=scores, localization_maps=maps, box_settings=settings)
+
+
+def use_engine(
+    pipeline: ChestXrayLocalizationPipeline, engine: str = "auto", precision: str | None = None, images: int = 1
+) -> str:
+    """Choose what computes a pipeline's scores and maps. Prediction, web page and DICOM node then use it.
+
+    Args:
+        pipeline: Changed in place.
+        engine: `torch`, `onnx`, `openvino`, or `auto`: torch for fewer than `FEWEST_IMAGES` images or where the model
+            is not on a CPU; otherwise the fastest export that can be made here and passes the comparison with torch.
+        precision: One of the engine's `PRECISIONS`; by default the first of them, with `auto` the fastest.
+        images: How many images will be predicted.
+
+    Returns:
+        Runtime and precision, such as `onnx fp32`.
+
+    Raises:
+        ImportError: The engine's package, or one that exporting needs, is not installed.
+        OSError: The export cannot be written to the cache folder.
+        ValueError: The engine or the precision is unknown, or the model is not on a CPU and the engine is not torch.
+    """
+    check_engine(engine, precision)
+    pipeline.engine = None
+    on_cpu = pipeline.device.type == "cpu"
+    if engine == "auto" and on_cpu and images >= FEWEST_IMAGES:
+        for runtime, chosen in _installed(precision):
+            if _try(pipeline, runtime, chosen):
+                return f"{runtime} {chosen}"
+    if engine == "auto":
+        engine = "onnx" if precision == "int8" else "torch"
+    if engine != "torch" and not on_cpu:
+        raise ValueError(f"`engine` must be torch on {pipeline.device.type}, got '{engine}'. Pass device='cpu'.")
+    precision = precision or PRECISIONS[engine][0]
+    if (engine, precision) != ("torch", "fp32"):
+        pipeline.engine = open_engine(pipeline, engine, precision)
+    return f"{engine} {precision}"
+
+
+def _installed(precision: str | None) -> list[tuple[str, str]]:
+    """What `auto` can try here of a precision, fastest first."""
+    installed = [pair for pair in FASTEST if importlib.util.find_spec(LIBRARIES[pair[0]]) is not None]
+    if not installed:
+        logger.warning("onnxruntime is not installed: predicting in torch, which is slower.")
+    return [pair for pair in installed if precision in (None, pair[1])]
+
+
+def check_engine(engine: str, precision: str | None = None) -> None:
+    """Refuse an engine or a precision that does not exist.
+
+    Args:
+        engine: `auto` or a key of `PRECISIONS`.
+        precision: One of the engine's, or None.
+
+    Raises:
+        ValueError: It is another one.
+    """
+    if engine not in ("auto", *PRECISIONS):
+        raise ValueError(f"`engine` must be one of auto, {', '.join(PRECISIONS)}, got '{engine}'.")
+    known = PRECISIONS.get(engine, ("fp32", "bf16", "int8"))
+    if precision not in (None, *known):
+        raise ValueError(f"`precision` must be one of {', '.join(known)} with {engine}, got '{precision}'.")
+
+
+def engine_settings(pipeline: ChestXrayLocalizationPipeline) -> dict[str, str]:
+    """What settings of results say of a pipeline's engine: nothing where it is the model itself.
+
+    Args:
+        pipeline: As `use_engine` left it.
+    """
+    return {"engine": pipeline.engine.name} if isinstance(pipeline.engine, Engine) else {}
+
+
+def engine_of(settings: str | os.PathLike) -> tuple[str, str] | None:
+    """What computed the results in a folder.
+
+    Args:
+        settings: Path of the folder's `settings.json`.
+
+    Returns:
+        Engine and precision, such as `("torch", "fp32")`; None if there are no results yet.
+    """
+    try:
+        name = json.loads(Path(settings).read_text(encoding="utf-8")).get("engine", "torch fp32")
+        engine, precision = name.split()
+    except (OSError, ValueError, AttributeError):  # a broken file is refused when the folder is opened
+        return None
+    return engine, precision
+
+
+def _try(pipeline: ChestXrayLocalizationPipeline, runtime: str, precision: str) -> bool:
+    """Use an engine if it runs here and its results are those of torch; log why not."""
+    name = f"{runtime} {precision}"
+    try:
+        engine = open_engine(pipeline, runtime, precision)
+        found = parity_of(pipeline, engine, _export_folder(pipeline, runtime) / f"parity-{precision}.json")
+    except Exception as error:  # a runtime may raise anything, and torch takes over
+        logger.warning("The engine %s cannot be used: %s", name, error)
+        return False
+    if not found.passed:
+        logger.warning("The engine %s differs from torch on phantoms: %s.", name, found)
+        return False
+    pipeline.engine = engine
+    return True
+
+
+def open_engine(pipeline: ChestXrayLocalizationPipeline, engine: str, precision: str) -> Engine:
+    """Open an engine, exporting the model if the cache has no export of it.
+
+    Args:
+        pipeline: On the CPU, unless the engine is torch; left as it is.
+        engine: A key of `PRECISIONS`.
+        precision: One of the engine's.
+
+    Raises:
+        ImportError: The engine's package, or one that exporting needs, is not installed.
+        OSError: The export cannot be written to the cache folder.
+    """
+    opened = {"torch": _torch, "onnx": _onnxruntime, "openvino": _openvino}[engine]
+    return Engine(pipeline, f"{engine} {precision}", opened(pipeline, precision))
+
+
+def _torch(pipeline: ChestXrayLocalizationPipeline, precision: str) -> Callable[[torch.Tensor], tuple]:
+    def run(pixel_values: torch.Tensor) -> tuple:
+        with torch.autocast(pixel_values.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            outputs = pipeline.model(pixel_values=pixel_values)
+        return outputs.scores, outputs.localization_maps
+
+    return run
+
+
+def _onnxruntime(pipeline: ChestXrayLocalizationPipeline, precision: str) -> Callable[[torch.Tensor], tuple]:
+    _require("onnx")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # readers need the cores
+    file = exported(pipeline, "onnx", precision) / ("model-int8.onnx" if precision == "int8" else "model.onnx")
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return lambda values: session.run(["scores", "localization_maps"], {"pixel_values": values.float().numpy()})
+
+
+def _openvino(pipeline: ChestXrayLocalizationPipeline, precision: str) -> Callable[[torch.Tensor], tuple]:
+    from clarity_hf.export.export import without_telemetry
+
+    _require("openvino")
+    with without_telemetry():
+        import openvino
+    hints = {
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32"}.get(precision, precision),
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    compiled = openvino.Core().compile_model(exported(pipeline, "openvino") / "model.xml", "CPU", hints)
+
+    def run(pixel_values: torch.Tensor) -> tuple:
+        found = compiled({"pixel_values": pixel_values.float().numpy()})
+        return tuple(np.array(found[name]) for name in ("scores", "localization_maps"))
+
+    return run
+
+
+def _require(engine: str) -> None:
+    package = LIBRARIES[engine]
+    if importlib.util.find_spec(package) is None:
+        extra = "export" if engine == "onnx" else engine
+        raise ImportError(f"The engine {engine} needs {package}. Run pip install 'clarity_hf[{extra}]'.")
+
+
+# Cache
+
+
+def cache_folder() -> Path:
+    """Folder of exports: `$CLARITY_HF_CACHE`, else `clarity_hf` in the user's cache folder."""
+    own = os.environ.get("CLARITY_HF_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clarity_hf"
+
+
+def exported(pipeline: ChestXrayLocalizationPipeline, engine: str, precision: str = "fp32") -> Path:
+    """Folder of an export of a pipeline's model, made if the cache lacks it. Processes wait for each other.
+
+    Args:
+        pipeline: Its model is on the CPU.
+        engine: `onnx` or `openvino`.
+        precision: As for `export_model`.
+
+    Raises:
+        ImportError: A library of the extra `export` is not installed.
+        OSError: The folder cannot be written.
+    """
+    folder = _export_folder(pipeline, engine)
+    if precision != "fp32":
+        folder = folder.with_name(f"{folder.name}-{precision}")
+    if folder.is_dir():
+        return folder
+    from clarity_hf.export.export import export_model  # 100 MB that a cached export does without
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            logger.warning("Exporting the model for %s to %s, once.", LIBRARIES[engine], folder)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=UNFINISHED) as made:
+                export_model(pipeline.model, pipeline.image_processor, Path(made) / "export", engine, precision)  # type: ignore[arg-type]
+                os.replace(Path(made) / "export", folder)
+    return folder
+
+
+def _export_folder(pipeline: ChestXrayLocalizationPipeline, engine: str) -> Path:
+    about = describe_model(pipeline.model, pipeline.image_processor) | {
+        "library": f"{LIBRARIES[engine]} {importlib.metadata.version(LIBRARIES[engine])}",
+        "torch": torch.__version__,
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+    }
+    key = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return cache_folder() / "engines" / f"{engine}-{key}"
+
+
+# Parity
+
+
+def parity_of(pipeline: ChestXrayLocalizationPipeline, engine: Engine, file: Path) -> Parity:
+    """Parity of an engine, from its file if it was measured before.
+
+    Args:
+        pipeline: Its model is compared with.
+        engine: Of the pipeline.
+        file: Written if it is not there.
+    """
+    if file.is_file():
+        return Parity(**json.loads(file.read_text(encoding="utf-8")))
+    found = measure_parity(pipeline, engine)
+    with replaced_file(file) as made:
+        made.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
+    return found
+
+
+def measure_parity(
+    pipeline: ChestXrayLocalizationPipeline, engine: Engine, images: int = PARITY_IMAGES, size: int = PARITY_SIZE
+) -> Parity:
+    """Compare an engine with the model in torch, on phantoms.
+
+    Args:
+        pipeline: Its model is compared with.
+        engine: Of the pipeline.
+        images: Number of phantoms.
+        size: Their side in pixels, in which boxes are compared.
+    """
+    from clarity_hf.phantoms import iterate_phantoms
+
+    processor = pipeline.image_processor
+    moved: list[torch.Tensor] = []
+    same: list[bool] = []
+    for phantom in iterate_phantoms(images, seed=1, size=size):
+        pixel_values = processor(phantom.image, return_tensors="pt")["pixel_values"]
+        with torch.inference_mode():
+            outputs = [compute(pixel_values=pixel_values) for compute in (pipeline.model, engine)]
+        results = [processor.post_process_localization(found, target_sizes=[(size, size)])[0] for found in outputs]
+        ours, theirs = results
+        moved.append((ours["finding_scores"] - theirs["finding_scores"]).abs())
+        for finding in sorted({*ours["labels"].tolist(), *theirs["labels"].tolist()}):
+            pair = [found["boxes"][found["labels"] == finding] for found in (ours, theirs)]
+            same.append(_near(*pair))
+    return Parity(float(torch.stack(moved).mean()), float(np.mean(same)) if same else 1.0)
+
+
+def _near(boxes: torch.Tensor, others: torch.Tensor) -> bool:
+    return len(boxes) == len(others) and bool(((boxes - others).abs() <= NEAR).all())

@@ -1,0 +1,157 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Engines give the results of the model in torch, and are chosen, exported and kept as documented."""
+
+import json
+
+import pytest
+import torch
+
+from clarity_hf import CHECKPOINT_FOLDER, ChestXrayLocalizationPipeline, ClarityImageProcessor
+from clarity_hf import ClarityForMultiLabelLocalization as Model
+from clarity_hf.export.export import without_telemetry
+from clarity_hf.inference import engines, find_images, predict_images, use_engine
+from clarity_hf.inference.engines import PRECISIONS, Parity, engine_of, measure_parity, open_engine
+
+PAIRS = [(engine, precision) for engine, precisions in PRECISIONS.items() for precision in precisions]
+CLOSE = {"fp32": 1e-4, "bf16": 0.02, "int8": 0.05}
+"""Largest change of a score of the tiny model, whose weights are random."""
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path_factory):
+    """Exports of the module in one folder: a tiny model's takes seconds."""
+    folder = tmp_path_factory.getbasetemp() / "engines"
+    monkeypatch.setenv("CLARITY_HF_CACHE", str(folder))
+    return folder
+
+
+def require(engine):
+    with without_telemetry():
+        for package in {"onnx": ("onnxruntime", "onnx", "onnxscript"), "openvino": ("openvino",)}.get(engine, ()):
+            pytest.importorskip(package)
+
+
+@pytest.mark.parametrize(("engine", "precision"), PAIRS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_engine_gives_scores_maps_and_box_settings_of_the_model(pipeline, engine, precision, count):
+    require(engine)
+    pixel_values = torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(count))
+    with torch.inference_mode():
+        expected = pipeline.model(pixel_values=pixel_values)
+        found = open_engine(pipeline, engine, precision)(pixel_values=pixel_values)
+    assert found.scores.dtype == found.localization_maps.dtype == torch.float32
+    torch.testing.assert_close(found.scores, expected.scores, atol=CLOSE[precision], rtol=0)
+    peaks = expected.localization_maps.amax((2, 3), keepdim=True)
+    moved = (found.localization_maps - expected.localization_maps).abs() / peaks
+    assert moved.max() < 5 * CLOSE[precision]
+    torch.testing.assert_close(found.box_settings, expected.box_settings)
+
+
+def test_results_of_a_folder_by_an_engine_name_it_and_are_resumed_by_it_alone(pipeline, images, tmp_path):
+    require("openvino")
+    found = find_images([images]).images
+    predict_images(pipeline, found, tmp_path / "torch", batch_size=3)
+    assert use_engine(pipeline, "openvino", "fp32") == "openvino fp32"
+    predict_images(pipeline, found, tmp_path / "openvino", batch_size=3)
+    one, other = (
+        [json.loads(line) for line in (tmp_path / name / "findings.jsonl").read_text().splitlines()]
+        for name in ("torch", "openvino")
+    )
+    for mine, theirs in zip(one, other, strict=True):
+        scores = [{row["label"]: row["score"] for row in record["findings"]} for record in (mine, theirs)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    assert engine_of(tmp_path / "torch" / "settings.json") == ("torch", "fp32")
+    assert engine_of(tmp_path / "openvino" / "settings.json") == ("openvino", "fp32")
+    assert engine_of(tmp_path / "settings.json") is None
+    with pytest.raises(ValueError, match=r"engine null there, \"openvino fp32\" now"):
+        predict_images(pipeline, found, tmp_path / "torch")
+
+
+def test_an_engine_follows_thresholds_that_change_after_it_was_opened(pipeline, image):
+    require("openvino")
+    use_engine(pipeline, "openvino", "fp32")
+    pipeline.model.config.score_thresholds = [0.0] * 14
+    assert all(finding["boxes"] for finding in pipeline(image, radiograph_check="off"))
+
+
+def test_few_images_are_predicted_by_torch(pipeline, monkeypatch):
+    monkeypatch.setattr(engines, "_try", lambda *_: True)
+    assert use_engine(pipeline, images=engines.FEWEST_IMAGES - 1) == "torch fp32"
+    assert use_engine(pipeline, images=engines.FEWEST_IMAGES) == "{} {}".format(*engines.FASTEST[0])
+    assert use_engine(pipeline, precision="bf16", images=engines.FEWEST_IMAGES) == "torch bf16"
+
+
+def test_torch_takes_over_where_packages_are_absent(pipeline, monkeypatch, caplog):
+    monkeypatch.setattr(engines, "LIBRARIES", {"onnx": "no_such_package", "openvino": "no_such_package"})
+    assert use_engine(pipeline, images=1000) == "torch fp32"
+    assert pipeline.engine is None
+    assert caplog.messages == ["onnxruntime is not installed: predicting in torch, which is slower."]
+    with pytest.raises(ImportError, match=r"pip install 'clarity_hf\[openvino\]'"):
+        use_engine(pipeline, "openvino")
+
+
+def test_an_engine_that_differs_from_torch_is_passed_over(pipeline, monkeypatch, caplog, cache):
+    require("openvino")
+    monkeypatch.setattr(engines, "FASTEST", (("openvino", "fp32"),))
+    monkeypatch.setenv("CLARITY_HF_CACHE", str(cache / "differs"))
+    monkeypatch.setattr(engines, "measure_parity", lambda *_: Parity(0.1, 1.0))
+    assert use_engine(pipeline, images=1000) == "torch fp32"
+    assert "differs from torch" in caplog.text
+
+
+def test_an_export_is_made_once_and_again_for_other_weights(pipeline, cache, monkeypatch):
+    require("openvino")
+    monkeypatch.setenv("CLARITY_HF_CACHE", str(cache / "once"))
+    folder = engines.exported(pipeline, "openvino")
+    written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert engines.exported(pipeline, "openvino") == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == written
+    with torch.no_grad():
+        pipeline.model.class_token_head.bias += 1
+    assert engines._export_folder(pipeline, "openvino") != folder
+    assert not list((cache / "once").rglob(".unfinished-*"))
+
+
+def test_parity_counts_findings_whose_boxes_moved(pipeline, monkeypatch):
+    pipeline.model.config.score_thresholds = [0.0] * 14
+    same = engines.Engine(pipeline, "same", lambda values: _outputs(pipeline, values))
+    assert measure_parity(pipeline, same, images=1, size=64) == Parity(0.0, 1.0)
+    turned = engines.Engine(pipeline, "turned", lambda values: _turned(*_outputs(pipeline, values)))
+    found = measure_parity(pipeline, turned, images=1, size=64)
+    assert found.score_change > 0
+    assert found.same_boxes < 1
+    assert not found.passed
+
+
+def _outputs(pipeline, values):
+    outputs = pipeline.model(pixel_values=values)
+    return outputs.scores, outputs.localization_maps
+
+
+def _turned(scores, maps):
+    return 1 - scores, maps.flip(3)
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "message"),
+    [
+        ("tensorrt", None, "`engine` must be one of auto, torch, onnx, openvino, got 'tensorrt'"),
+        ("onnx", "bf16", "`precision` must be one of fp32, int8 with onnx, got 'bf16'"),
+        ("auto", "fp8", "`precision` must be one of"),
+    ],
+)
+def test_an_engine_or_precision_that_does_not_exist_is_refused(pipeline, engine, precision, message):
+    with pytest.raises(ValueError, match=message):
+        use_engine(pipeline, engine, precision)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "precision"), [("onnx", "fp32"), ("onnx", "int8"), ("torch", "bf16")])
+def test_on_300_phantoms_the_packaged_model_keeps_its_scores_and_boxes(engine, precision):
+    require(engine)
+    model = Model.from_pretrained(CHECKPOINT_FOLDER, use_safetensors=True).eval()
+    processor = ClarityImageProcessor.from_pretrained(CHECKPOINT_FOLDER)
+    pipeline = ChestXrayLocalizationPipeline(model=model, image_processor=processor, device="cpu")
+    found = measure_parity(pipeline, open_engine(pipeline, engine, precision), images=300)
+    assert found.score_change <= {"fp32": 1e-5, "bf16": 0.001, "int8": 0.001}[precision]
+    assert found.same_boxes >= {"fp32": 0.99, "bf16": 0.6, "int8": 0.6}[precision]
