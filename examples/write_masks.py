@@ -126,7 +126,7 @@ def load_segmenter(name: str, wanted: Sequence[str] | None, device: str) -> tupl
 
     processor = AutoImageProcessor.from_pretrained(name)
     if getattr(processor, "do_center_crop", False) or getattr(processor, "do_pad", False):
-        raise ValueError(f"`model` must see the whole image and nothing else, got {name}, which crops or pads it.")
+        raise ValueError(f"`model` must see the complete image and nothing else, got {name}, which crops or pads it.")
     if not hasattr(processor, "post_process_semantic_segmentation"):
         raise ValueError(f"`model` must be a semantic segmentation model, got {name} with {type(processor).__name__}.")
     model = load_foreign_model(AutoModelForSemanticSegmentation, name).to(device).eval()

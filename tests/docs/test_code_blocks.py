@@ -144,6 +144,7 @@ RUN_SLOW = {
     "clarity-hf calibrate MODEL images.csv --output-dir runs/calibrated": {},
     "clarity-hf calibrate MODEL images.csv --rule sensitivity --sensitivity 0.95 --output-dir runs/calibrated": {},
     "clarity-hf export clarity-s16-224 runs/onnx": {},
+    "clarity-hf predict IMAGES --engine onnx": {},
     "clarity-hf publish clarity-s16-224 ./clarity-s16-224 --half": {},
     "python examples/finetune.py images.csv --output_dir runs/mine": {"$": "--epochs 1"},
 }

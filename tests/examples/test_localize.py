@@ -143,14 +143,16 @@ def test_the_table_marks_what_is_present(script):
     ]
 
 
-@pytest.mark.parametrize("content", [None, b"this is no image"])
-def test_a_bad_image_is_an_error_that_names_it(run, tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "error"), [(None, "No such file: bad.png"), (b"this is no image", "`bad.png` must be")]
+)
+def test_a_bad_image_is_an_error_that_names_it(run, tmp_path, content, error):
     if content is not None:
         (tmp_path / "bad.png").write_bytes(content)
     status, out, err = run("bad.png")
     assert status == 1
     assert out == ""
-    assert "error: `bad.png` must be" in err
+    assert f"error: {error}" in err
     assert not (tmp_path / "demo-output").exists()
 
 
