@@ -134,7 +134,7 @@ def test_no_folder_imports_in_a_circle(folder):
 
 
 LIGHT = {"clarity_hf", "transformers", "torch", "torchvision", "scipy", "numpy", "PIL"}
-LIGHT |= {"safetensors", "huggingface_hub", "wrapt"}  # of transformers
+LIGHT |= {"safetensors", "huggingface_hub"}  # of transformers
 """Libraries that the files of the model may import. What these load in turn is their own affair."""
 
 

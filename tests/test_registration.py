@@ -68,6 +68,15 @@ assert AutoModel._model_mapping[clarity_hf.ClarityConfig] is clarity_hf.ClarityM
     run(code)
 
 
+def test_threads_get_public_names_on_first_use():
+    code = """
+import concurrent.futures, clarity_hf
+names = ["ClarityForMultiLabelLocalization", "ChestXrayLocalizationPipeline", "ClarityImageProcessor", "read_image"]
+with concurrent.futures.ThreadPoolExecutor(4) as pool: print(len(list(pool.map(clarity_hf.__getattr__, names))))
+"""
+    assert run(code).split()[-1] == "4"
+
+
 def test_spawned_workers_unpickle_models(tiny_model):
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         count = pool.apply(ClarityForMultiLabelLocalization.num_parameters, (tiny_model,))

@@ -8,6 +8,7 @@ first use.
 """
 
 import importlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 from .deprecated import old_names
@@ -55,17 +56,19 @@ _NAMES = {
 
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 _old_name = old_names(__name__)
+_importing = threading.RLock()
 
 register()
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name, or a module that defines some, on first use."""
-    if name in _NAMES:
-        return importlib.import_module(f"{__name__}.{name}")
-    if name not in _MODULES:
+    if name not in _NAMES and name not in _MODULES:
         return _old_name(name)
-    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    with _importing:  # two threads that import torchvision at once may each find it half imported
+        if name in _NAMES:
+            return importlib.import_module(f"{__name__}.{name}")
+        value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     return value
 
 

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.abc
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
-
-from wrapt import register_post_import_hook, wrap_function_wrapper
 
 from .packaged_checkpoints import CHECKPOINT_FOLDER, DEFAULT_CHECKPOINT, is_packaged_name, served_path
 
@@ -32,11 +31,44 @@ def register() -> None:
     for both would import a module again that is still being imported: `from clarity_hf import
     ChestXrayLocalizationPipeline` imports `transformers.pipelines`. Calling it again changes nothing.
     """
-    register_post_import_hook(serve_packaged_names, "transformers.utils.hub")
+    earlier = [finder for finder in sys.meta_path if type(finder).__name__ == _HookFinder.__name__]
+    finder: Any = earlier[0] if earlier else _HookFinder()
+    if not earlier:
+        sys.meta_path.insert(0, finder)
+    finder.hooks.update({"transformers.utils.hub": serve_packaged_names})
     for ours, (register_classes, theirs) in _CLASSES.items():
-        register_post_import_hook(register_classes, f"{__package__}.{ours}")
-        for module in theirs:
-            register_post_import_hook(functools.partial(_import_ours, ours, theirs), module)
+        finder.hooks[f"{__package__}.{ours}"] = register_classes
+        finder.hooks.update({module: functools.partial(_import_ours, ours, theirs) for module in theirs})
+    for name, hook in finder.hooks.items():
+        if name in sys.modules:
+            hook(sys.modules[name])
+
+
+class _HookFinder(importlib.abc.MetaPathFinder):
+    """Calls `hooks[name]` with the module of that name as soon as it has been executed.
+
+    It holds no lock. wrapt 2.5.2, whose hooks do the same, holds one while it searches, and two threads that import
+    at once can then wait for each other forever.
+    """
+
+    def __init__(self) -> None:
+        self.hooks: dict[str, Callable[[Any], None]] = {}
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
+        if fullname not in self.hooks:
+            return None
+        found = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next((spec for spec in found if spec is not None), None)
+        if spec is not None and spec.loader is not None:
+            loader: Any = spec.loader  # this spec's own
+            execute = loader.exec_module
+
+            def execute_and_hook(module: Any) -> None:
+                execute(module)
+                self.hooks[fullname](module)
+
+            loader.exec_module = execute_and_hook
+        return spec
 
 
 def _import_ours(ours: str, theirs: Mapping[str, str], module: Any) -> None:
@@ -107,18 +139,17 @@ def serve_packaged_names(hub: Any) -> None:
     api = hub.hf_api()  # shared by all loaders, which first ask it for the commit that a name stands for
     if "resolve_revision" in vars(api):
         return
-    wrap_function_wrapper(hub, "cached_files", _cached_files)
-    wrap_function_wrapper(api, "resolve_revision", _resolve_revision)
+    cached_files, resolve_revision = hub.cached_files, api.resolve_revision
 
+    @functools.wraps(cached_files)
+    def of_names_too(path_or_repo_id: Any, *args: Any, **kwargs: Any) -> Any:
+        return cached_files(served_path(path_or_repo_id), *args, **kwargs)
 
-def _cached_files(wrapped: Any, instance: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    path, *others = args or [kwargs.pop("path_or_repo_id")]
-    return wrapped(served_path(path), *others, **kwargs)
+    @functools.wraps(resolve_revision)
+    def of_repositories(repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        return kwargs.get("revision") if is_packaged_name(str(repo_id)) else resolve_revision(repo_id, *args, **kwargs)
 
-
-def _resolve_revision(wrapped: Any, instance: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    repo_id = args[0] if args else kwargs["repo_id"]
-    return kwargs.get("revision") if is_packaged_name(str(repo_id)) else wrapped(*args, **kwargs)
+    hub.cached_files, api.resolve_revision = of_names_too, of_repositories
 
 
 __all__ = ["TASK", "register", "serve_packaged_names"]
