@@ -628,6 +628,15 @@ class ClarityAttentionPooling(nn.Module):
         return class_tokens + self.layer_scale * self.o_proj(attended)
 
 
+def sum_of_last_axis(values: torch.Tensor) -> torch.Tensor:
+    """`values.sum(-1)` of `(B, F, n)`, in a form that exports to OpenVINO.
+
+    OpenVINO 2026.4.1 adds a vector `(F,)` to the sum over the last of three axes as if it were of length B: on a CPU
+    all scores of a batch but a diagonal are wrong. Over two axes at once the sum is right, and the same number.
+    """
+    return values.unsqueeze(-1).sum((-2, -1))
+
+
 class ClarityClassTokenHead(nn.Module):
     """From class tokens to one logit per finding, by the pooling of the config."""
 
@@ -643,11 +652,11 @@ class ClarityClassTokenHead(nn.Module):
         tokens, num_tokens = encoded.last_hidden_state, encoded.class_tokens.shape[1]
         if self.weight is None:
             # Before the final LayerNorm: after it the mean over D is the mean of its bias.
-            return encoded.class_tokens.mean(-1) + self.bias
+            return sum_of_last_axis(encoded.class_tokens) / encoded.class_tokens.shape[-1] + self.bias
         class_tokens = tokens[:, :num_tokens]
         if self.attention is not None:
             class_tokens = self.attention(class_tokens, tokens[:, num_tokens:])
-        return (class_tokens * self.weight).sum(-1) + self.bias
+        return sum_of_last_axis(class_tokens * self.weight) + self.bias
 
 
 class ClaritySegmentCam(nn.Module):
@@ -702,7 +711,7 @@ class ClarityRankingPooling(nn.Module):
         decay = max(0.0, 1 - 1 / (self.share * count))
         # In float32: bfloat16 holds no ranks beyond 256 and is off by a tenth at 32 × 32 patches.
         weights = decay ** torch.arange(count, device=scores.device, dtype=torch.float32)
-        pooled = (scores * (weights / weights.sum())).sum(-1)  # a product sum: `@` breaks int8 export
+        pooled = sum_of_last_axis(scores * (weights / weights.sum()))  # a product sum: `@` breaks int8 export
         return pooled.to(self.bias.dtype) + self.bias
 
 

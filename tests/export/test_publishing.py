@@ -64,6 +64,7 @@ CODE = [
     "pipeline_chest_xray_localization.py",
     "plain_card.py",
     "radiograph_check.py",
+    "safe_loading.py",
 ]
 
 CONFIGS = ["config.json", "preprocessor_config.json"]

@@ -47,6 +47,23 @@ def test_an_engine_gives_scores_maps_and_box_settings_of_the_model(pipeline, eng
     torch.testing.assert_close(found.box_settings, expected.box_settings)
 
 
+@pytest.mark.parametrize("pooling", ["attention", "mean"])
+def test_an_engine_adds_the_bias_of_each_finding_to_all_images_of_a_batch(pipeline, monkeypatch, tmp_path, pooling):
+    """As after training: a bias that is the same for all findings hides to which axis it was added."""
+    require("openvino")
+    monkeypatch.setenv("CLARITY_HF_CACHE", str(tmp_path))
+    config = pipeline.model.config
+    config.pooling = pooling
+    model = pipeline.model = Model(config).eval()
+    with torch.no_grad():
+        for bias in (model.class_token_head.bias, model.ranking_pooling.bias):
+            bias.copy_(torch.linspace(-2, 2, len(bias)))
+    pixel_values = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        found = open_engine(pipeline, "openvino", "fp32")(pixel_values=pixel_values)
+        torch.testing.assert_close(found.scores, model(pixel_values=pixel_values).scores, atol=1e-4, rtol=0)
+
+
 def test_results_of_a_folder_by_an_engine_name_it_and_are_resumed_by_it_alone(pipeline, images, tmp_path):
     require("openvino")
     found = find_images([images]).images
@@ -85,7 +102,7 @@ def test_torch_takes_over_where_packages_are_absent(pipeline, monkeypatch, caplo
     monkeypatch.setattr(engines, "LIBRARIES", {"onnx": "no_such_package", "openvino": "no_such_package"})
     assert use_engine(pipeline, images=1000) == "torch fp32"
     assert pipeline.engine is None
-    assert caplog.messages == ["onnxruntime is not installed: predicting in torch, which is slower."]
+    assert caplog.messages == ["Neither openvino nor onnxruntime is installed: predicting in torch, which is slower."]
     with pytest.raises(ImportError, match=r"pip install 'clarity_hf\[openvino\]'"):
         use_engine(pipeline, "openvino")
 

@@ -164,7 +164,7 @@ def text_lines(path: Path) -> Iterator[str]:
                     raise TableError(f"{path}, line {number}: a line must be text, got NUL bytes. Save it as UTF-8.")
                 yield line
     except UnicodeDecodeError as error:
-        raise TableError(f"{path} must be UTF-8 ({error}). Save it as UTF-8.") from error
+        raise TableError(f"{path} must be UTF-8, got other bytes ({error}). Save it as UTF-8.") from error
 
 
 # Parquet
