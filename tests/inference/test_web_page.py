@@ -2,6 +2,7 @@
 """The web page: what it says of an image, what it refuses, that nothing stays, and a person's steps in a browser."""
 
 import base64
+import gc
 import html as markup
 import io
 import json
@@ -409,6 +410,13 @@ def test_without_gradio_the_extra_is_named(monkeypatch):
         web_page.import_gradio()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def collected():
+    """Responses that no test closed end here, and not as warnings of later tests that turn warnings into errors."""
+    yield
+    gc.collect()
+
+
 class Served:
     """A page of the tiny model in a process of its own."""
 
@@ -435,7 +443,8 @@ class Served:
 
     def end(self):
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
+        with self.process:  # closes its pipe
+            return self.process.wait(timeout=30)
 
 
 @pytest.fixture(scope="module")
