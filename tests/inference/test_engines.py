@@ -102,7 +102,7 @@ def test_torch_takes_over_where_packages_are_absent(pipeline, monkeypatch, caplo
     monkeypatch.setattr(engines, "LIBRARIES", {"onnx": "no_such_package", "openvino": "no_such_package"})
     assert use_engine(pipeline, images=1000) == "torch fp32"
     assert pipeline.engine is None
-    assert caplog.messages == ["Neither openvino nor onnxruntime is installed: predicting in torch, which is slower."]
+    assert caplog.messages == ["onnxruntime is not installed: predicting in torch, which is slower."]
     with pytest.raises(ImportError, match=r"pip install 'clarity_hf\[openvino\]'"):
         use_engine(pipeline, "openvino")
 
