@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PINNED = {"MALLOC_TRIM_THRESHOLD_": str(1 << 34), "MALLOC_MMAP_THRESHOLD_": str(1 << 32)}
 """glibc's trimming alone moves single measurements by a quarter."""
@@ -92,3 +92,29 @@ def write_phantom_pngs(folder: Path, count: int, size: int = 1024) -> list[Path]
         paths.append(folder / f"{index:04d}.png")
         Image.fromarray(phantom.image).save(paths[-1])
     return paths
+
+
+def dicom_of(image: Any, seed: int, bits: int) -> Any:
+    """An uncompressed DICOM data set of an image, spanning `bits` bits, with noise of a 250th of them.
+
+    Args:
+        image: `(H, W)` uint8.
+        seed: Of the noise.
+        bits: 9 to 16.
+    """
+    import numpy as np
+    import pydicom
+    from pydicom import uid
+
+    noise = np.random.default_rng(seed).normal(0, 0.004, image.shape)
+    stored = np.rint(np.clip(image / 255 + noise, 0, 1) * (2**bits - 1)).astype("<u2")
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = uid.DigitalXRayImageStorageForPresentation, uid.generate_uid()
+    dataset.Modality, dataset.ViewPosition, dataset.BodyPartExamined = "DX", "PA", "CHEST"
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, bits, bits - 1, 0
+    dataset.PixelData = stored.tobytes()
+    return dataset

@@ -30,6 +30,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common import dicom_of
+
 OWN = Path(__file__).resolve().parents[1] / "src"
 KINDS = ("png", "dicom", "dicom-lossless")
 SIDE, BITS, NEAR = 1024, 12, 2.0
@@ -47,26 +49,14 @@ class Run(NamedTuple):
 
 def write_image(folder: Path, index: int) -> list[float]:
     """Write a phantom in all kinds of files, and return its labels."""
-    import pydicom
     from PIL import Image
-    from pydicom import uid
 
     from clarity_hf.phantoms import draw_phantom
     from clarity_hf.phantoms.phantom import image_seed
 
     phantom = draw_phantom(image_seed(0, index), SIDE)
     Image.fromarray(phantom.image).save(folder / "png" / f"{index:04d}.png")
-    noise = np.random.default_rng(index).normal(0, 0.004, phantom.image.shape)
-    stored = np.rint(np.clip(phantom.image / 255 + noise, 0, 1) * (2**BITS - 1)).astype("<u2")
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    dataset.SOPClassUID, dataset.SOPInstanceUID = uid.DigitalXRayImageStorageForPresentation, uid.generate_uid()
-    dataset.Modality, dataset.ViewPosition, dataset.BodyPartExamined = "DX", "PA", "CHEST"
-    dataset.Rows, dataset.Columns = stored.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, BITS, BITS - 1, 0
-    dataset.PixelData = stored.tobytes()
+    dataset = dicom_of(phantom.image, index, BITS)
     plain = folder / "dicom" / f"{index:04d}.dcm"
     dataset.save_as(plain, enforce_file_format=True)
     compress(plain, folder / "dicom-lossless" / plain.name)

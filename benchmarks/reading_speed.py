@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import interleaved, paired_ratio, restart_pinned, write_phantom_pngs
+from common import dicom_of, interleaved, paired_ratio, restart_pinned, write_phantom_pngs
 
 DICOM_BITS = (12, 14, 16)
 DICOM_SIDE = 2048
@@ -31,24 +31,11 @@ DICOM_SIDE = 2048
 
 def write_phantom_dicom(path: Path, seed: int, bits: int) -> None:
     """A phantom as lossless JPEG 2000, spanning `bits` bits, with noise of a 250th of them."""
-    import numpy as np
-    import pydicom
     from pydicom import uid
 
     from clarity_hf.phantoms import draw_phantom
 
-    rng = np.random.default_rng(seed)
-    image = draw_phantom(seed, size=DICOM_SIDE).image / 255 + rng.normal(0, 0.004, (DICOM_SIDE, DICOM_SIDE))
-    stored = np.rint(np.clip(image, 0, 1) * (2**bits - 1)).astype("<u2")
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    dataset.SOPClassUID, dataset.SOPInstanceUID = uid.DigitalXRayImageStorageForPresentation, uid.generate_uid()
-    dataset.Modality, dataset.ViewPosition, dataset.BodyPartExamined = "DX", "PA", "CHEST"
-    dataset.Rows, dataset.Columns = stored.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, bits, bits - 1, 0
-    dataset.PixelData = stored.tobytes()
+    dataset = dicom_of(draw_phantom(seed, size=DICOM_SIDE).image, seed, bits)
     dataset.compress(uid.JPEG2000Lossless, generate_instance_uid=False)
     dataset.save_as(path, enforce_file_format=True)
 
