@@ -23,7 +23,7 @@ import clarity_hf
 from clarity_hf.phantoms import draw_phantom
 from clarity_hf.visualization import draw_findings
 
-SEED, FINDINGS = 11, ("Cardiomegaly", "Effusion")
+SEED, FINDINGS = 18, ("Cardiomegaly", "Effusion")
 SIDE, GAP = 512, 8
 PHANTOMS = 24
 

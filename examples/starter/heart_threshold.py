@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from clarity_hf import ClarityForMultiLabelLocalization, ClarityImageProcessor
 from clarity_hf.boxes import box_iou
-from clarity_hf.data import load_nih
+from clarity_hf.data.nih import load_nih
 from clarity_hf.data.thorax_segmenter import segment_thorax
 from clarity_hf.image_reading import read_image
 

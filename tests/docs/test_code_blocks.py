@@ -170,7 +170,7 @@ NOT_RUN = {
     r"^python examples/ablate\.py": "trains for hours; tests/examples/test_ablate.py",
     r"^python examples/reproduce/": "trains for hours or minutes; tests/examples/test_reproduce.py",
     r"^python examples/(build_atlas|write_masks)\.py": "needs weights or packages from elsewhere",
-    r"^python examples/(write_card|plot_losses)\.py": "of runs of hours; tests/examples/test_write_card.py and others",
+    r"^python examples/(write_card|plot_losses|average_checkpoints)\.py": "tests/examples has tests of each",
     r"NIH_FOLDER|nih-subset": "trains for hours or reads the whole release; shorter commands of its kind are run",
     r"^clarity-hf evaluate clarity-s16-224 .*--baseline": "of a committed report: hundreds of images",
     r"^clarity-hf serve-dicom": "serves until it is stopped; tests/inference/test_dicom_node.py",
