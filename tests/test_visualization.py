@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor, ImageDraw
 
-from clarity_hf import visualization
 from clarity_hf.visualization import (
     BOX_COLOURS,
     draw_findings,
     draw_side_by_side,
     heat_colours,
-    place_labels,
     plot_findings,
     plot_map,
 )
+from clarity_hf.visualization import labels as label_module
+from clarity_hf.visualization.labels import place_labels
 
 FIRST, SECOND = (ImageColor.getrgb(colour) for colour in BOX_COLOURS[:2])
 
@@ -38,13 +38,13 @@ def pixels_of(picture, colour):
 def label_places(monkeypatch):
     """Where labels were written, in the picture's pixels, in the order of the boxes."""
     places = []
-    write = visualization._write_label
+    write = label_module._write_label
 
     def record(draw, text, place, colour, font):
         write(draw, text, place, colour, font)
         places.append(place)
 
-    monkeypatch.setattr(visualization, "_write_label", record)
+    monkeypatch.setattr(label_module, "_write_label", record)
     return places
 
 
@@ -245,7 +245,7 @@ def place_at(monkeypatch):
     """Put labels where a test wants them."""
 
     def put(*places):
-        monkeypatch.setattr(visualization, "place_labels", lambda *_, **__: [np.array(place) for place in places])
+        monkeypatch.setattr(label_module, "place_labels", lambda *_, **__: [np.array(place) for place in places])
 
     return put
 
