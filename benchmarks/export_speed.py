@@ -180,7 +180,7 @@ def accuracy_table(model, processor, arguments):
     from clarity_hf.evaluation.evaluator import BoxSettings, evaluate_images
     from clarity_hf.evaluation.images import PhantomImages
     from clarity_hf.fingerprints import weights_digest
-    from clarity_hf.metrics.bootstrap import classification_differences, localization_difference
+    from clarity_hf.metrics.bootstrap import classification_intervals, localization_difference
     from clarity_hf.metrics.classification import mean_auroc
     from clarity_hf.metrics.matching import annotated_boxes
 
@@ -203,7 +203,7 @@ def accuracy_table(model, processor, arguments):
     shares = {name: overlaps.found(LEVELS).macro for name, overlaps in drawn.items()}
     changes = [area["onnx-int8"] - area["eager"], *(shares["onnx-int8"] - shares["eager"])]
     names = [record.patient for record in records["eager"]]
-    known = classification_differences(scores["onnx-int8"], scores["eager"], labels, names, min_positives=1)
+    known = classification_intervals(scores["onnx-int8"], labels, names, min_positives=1, minus=scores["eager"])
     found = localization_difference(drawn["onnx-int8"], drawn["eager"], LEVELS).macro
     low, high = [known["macro_auroc"].low, *found.low], [known["macro_auroc"].high, *found.high]
     rows = {name: [area[name], *shares[name]] for name in records}

@@ -73,7 +73,7 @@ def test_rows_without_patients_are_patients_of_their_own(image):
 
 def test_labels_and_boxes_are_brought_into_the_models_order_and_what_is_missing_is_unknown(image, caplog):
     row = {"image": image, "labels": [1.0, 0.0, 1.0], "box_findings": [0, 2, 2], "boxes": [[0, 0, 2, 2]] * 3}
-    images = AlignedImages(RowImages([row], ["Nodule", "Fracture", "Mass"], None), ["Mass", "Hernia", "Nodule"])
+    images = AlignedImages(RowImages([row], ["Nodule", "Fracture", "Mass"]), ["Mass", "Hernia", "Nodule"])
     found = images[0]
     np.testing.assert_array_equal(found.labels, [1, np.nan, 1])
     assert {finding: len(boxes) for finding, boxes in found.boxes.items()} == {0: 2, 2: 1}

@@ -228,7 +228,6 @@ def test_rank_correlation_is_spearmans():
     assert rank_correlation(one, other) == pytest.approx(expected)
     assert rank_correlation(other, np.exp(other)) == pytest.approx(1)
     assert rank_correlation(other, -other) == pytest.approx(-1)
-    assert np.isnan(rank_correlation(np.ones((2, 2)), other[:2, :2]))
 
 
 def test_structural_similarity_by_hand():

@@ -2,6 +2,7 @@
 """A calibrated folder: model, processor, and the card that says what was fitted, ready to be published."""
 
 import shutil
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def save(source, folder, images="8 validation images of images"):
         kept_maps=tuple(range(14)),
     )
     nothing = OverSplits(float("nan"), float("nan"))
-    unseen = CrossFitted(8, 8, 2, (0,), 5, *[nothing] * 7)
+    unseen = CrossFitted(8, 2, (0,), 5, defaultdict(lambda: nothing))
     return save_calibrated(source, model, ClarityImageProcessor.from_pretrained(source), folder, found, unseen, images)
 
 

@@ -14,7 +14,6 @@ from clarity_hf.metrics import bootstrap
 from clarity_hf.metrics.bootstrap import (
     Interval,
     bootstrap_by_patient,
-    classification_differences,
     classification_intervals,
     localization_difference,
     localization_intervals,
@@ -88,8 +87,8 @@ def test_the_statistic_sees_the_rows_that_were_weighted():
 
 def test_an_interval_is_the_middle_of_the_samples():
     values = iter(range(101))
-    interval = bootstrap_by_patient(lambda _: next(values), ["a"], repeats=101, level=0.9)
-    assert (interval.low, interval.high, interval.defined) == pytest.approx((5, 95, 1))
+    interval = bootstrap_by_patient(lambda _: next(values), ["a"], repeats=101)
+    assert (interval.low, interval.high, interval.defined) == pytest.approx((2.5, 97.5, 1))
     assert isinstance(interval.low, float)
 
 
@@ -124,10 +123,12 @@ def test_an_array_gets_an_interval_for_each_of_its_numbers():
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("missing", "ends"), [(0, (0, 9)), (5, (5, 9)), (6, (NAN, NAN)), (10, (NAN, NAN))])
+@pytest.mark.parametrize(
+    ("missing", "ends"), [(0, (0.225, 8.775)), (5, (5.1, 8.9)), (6, (NAN, NAN)), (10, (NAN, NAN))]
+)
 def test_fewer_than_half_of_the_samples_make_no_interval(missing, ends):
     values = iter([NAN if draw < missing else draw for draw in range(10)])
-    interval = bootstrap_by_patient(lambda _: next(values), ["a"], repeats=10, level=1 - 1e-9)
+    interval = bootstrap_by_patient(lambda _: next(values), ["a"], repeats=10)
     np.testing.assert_allclose([interval.low, interval.high], ends, atol=1e-6)
     assert interval.defined == pytest.approx(1 - missing / 10)
 
@@ -139,9 +140,6 @@ def test_what_cannot_be_sampled_is_refused():
         bootstrap_by_patient(len, ["a", None, NAN])
     with pytest.raises(ValueError, match="`repeats` must be at least 1, got 0"):
         bootstrap_by_patient(len, ["a"], repeats=0)
-    for level in (0, 1, 95):
-        with pytest.raises(ValueError, match=rf"`level` must be in \(0, 1\), got {level}"):
-            bootstrap_by_patient(len, ["a"], level=level)
 
 
 # The weighted ranking
@@ -230,7 +228,7 @@ def test_the_fast_intervals_are_the_slow_ones(name, steps):
 def test_the_fast_differences_are_the_slow_ones(name):
     scores, labels, patients = images(8)
     other = scores + np.random.default_rng(9).normal(size=scores.shape)
-    fast = classification_differences(scores, other, labels, patients, repeats=15, seed=2, min_positives=10)
+    fast = classification_intervals(scores, labels, patients, repeats=15, seed=2, min_positives=10, minus=other)
     figure = FIGURES[name]
     slow = bootstrap_by_patient(
         lambda rows: figure(scores[rows], labels[rows]) - figure(other[rows], labels[rows]),
@@ -251,7 +249,7 @@ def test_intervals_contain_the_figure_and_differences_of_a_method_from_itself_ar
         assert (intervals[name].low < values).all()
         assert (values < intervals[name].high).all()
     monotone = np.exp(scores)
-    for interval in classification_differences(monotone, scores, labels, patients, repeats=20).values():
+    for interval in classification_intervals(monotone, labels, patients, repeats=20, minus=scores).values():
         np.testing.assert_allclose([interval.low, interval.high], 0, atol=1e-12)
 
 
@@ -289,7 +287,7 @@ def test_every_row_needs_a_patient():
     with pytest.raises(ValueError, match="`patients` must name 150 rows, got 149"):
         classification_intervals(scores, labels, patients[1:])
     with pytest.raises(ValueError, match=r"`scores` and `labels` must both be \(n, F\)"):
-        classification_differences(scores, scores[:, 1:], labels, patients)
+        classification_intervals(scores, labels, patients, minus=scores[:, 1:])
 
 
 # Intervals of localization

@@ -13,14 +13,14 @@ from clarity_hf.metrics import image_driven
 from clarity_hf.metrics.image_driven import (
     COMPARED_LEVELS,
     AnnotatedMaps,
-    MapRules,
+    boxes_of_cells,
     correlation_of_maps,
     covered_cells,
     figures_by_patient,
     froc,
     pixel_auroc,
 )
-from clarity_hf.metrics.localization import fixed_boxes
+from clarity_hf.metrics.localization import BoxSettings, fixed_boxes
 from clarity_hf.metrics.records import MAP_CELLS, MAP_THRESHOLDS, AnnotationRecord, ImageRecord
 
 NONE = np.zeros((0, 4))
@@ -98,8 +98,9 @@ def four_patients():
 
 def test_swapped_boxes_are_those_of_all_other_patients():
     maps = AnnotatedMaps.of(four_patients())
-    np.testing.assert_allclose(maps.own_hits().shares[:, 0], 1)
-    assert maps.own_hits().boxes_predicted == 1.25
+    own = maps.hits_of(maps.own)
+    np.testing.assert_allclose(own.shares[:, 0], 1)
+    assert own.boxes_predicted == 1.25
     np.testing.assert_allclose(maps.swapped_hits().shares, np.repeat([[2 / 3], [2 / 3], [1 / 3], [1 / 3]], 3, axis=1))
 
 
@@ -142,9 +143,10 @@ def test_mean_maps_are_of_other_patients_each_by_its_peak():
     expected = np.mean([1, 0.5, 0.25]), np.mean([0.5, 1, 1])
     np.testing.assert_allclose(maps.mean_maps[0, 0, [0, -1]], expected)
     np.testing.assert_allclose(maps.mean_masks[0, 0, [0, -1]], [1 / 3, 2 / 3])
-    drawn = MapRules([0.9, 0.5]).boxes(maps.mean_maps[0], 0)
+    settings = BoxSettings([0.5, 0.5], [0.9, 0.5], "all")
+    drawn = boxes_of_cells(maps.mean_maps[0], 0, settings)
     np.testing.assert_allclose(drawn, [[0.5, 0, 1, 1]], atol=0.02)
-    assert maps.mean_map_hits(MapRules([0.9, 0.5])).shares[0].sum() == 0
+    assert maps.mean_map_hits(settings).shares[0].sum() == 0
 
 
 def test_pixel_aurocs_of_the_rivals_are_those_of_their_maps():
@@ -180,13 +182,11 @@ def test_figures_are_means_over_findings_with_paired_intervals():
     values = np.array([[1.0], [0.0], [1.0], [np.nan]])
     figures = figures_by_patient(values, np.array([0, 0, 2, 2]), np.array(list("aabc")), 3, repeats=50)
     assert figures.counts.tolist() == [2, 0, 1]
-    np.testing.assert_allclose(figures.shares[:, 0], [0.5, np.nan, 1])
-    assert figures.macro.tolist() == [0.75]
-    assert figures.pooled == pytest.approx(2 / 3)
+    np.testing.assert_allclose(figures.values[:, 0], [0.5, np.nan, 1, 0.75, 2 / 3])  # findings, macro, pooled
     same = figures_by_patient(values[:3] - values[:3], np.array([0, 0, 2]), np.array(list("abc")), 3, repeats=50)
     assert np.nanmax(np.abs(same.intervals.low)) == np.nanmax(np.abs(same.intervals.high)) == 0
     nothing = figures_by_patient(np.zeros((0, 2)), np.zeros(0, int), np.zeros(0, str), 3)
-    assert np.isnan(nothing.macro).all()
+    assert np.isnan(nothing.values).all()
 
 
 def test_froc_counts_boxes_found_and_false_ones():

@@ -18,9 +18,9 @@ from clarity_hf.metrics.localization import (
     box_iobb,
     boxes_found,
     fixed_boxes,
-    found_shares,
     max_box_accuracy,
     measure_map,
+    shares_per_finding,
     tune_map_thresholds,
 )
 from clarity_hf.metrics.records import (
@@ -183,16 +183,19 @@ def test_the_best_threshold_is_taken_for_each_level():
 
 @pytest.mark.filterwarnings("error")
 def test_means_over_findings_and_over_boxes_differ():
-    found = found_shares(np.array([0, 0, 0, 2]), np.array([0.2, 0.4, 0.6, 0.9]), 3, (0.3, 0.5))
+    above = np.array([[0.2], [0.4], [0.6], [0.9]]) > (0.3, 0.5)
+    found = shares_per_finding(np.array([0, 0, 0, 2]), above, 3)
     assert found.counts.tolist() == [3, 0, 1]
     np.testing.assert_allclose(found.shares, [[2 / 3, 1 / 3], [np.nan, np.nan], [1, 1]])
     np.testing.assert_allclose(found.macro, [5 / 6, 2 / 3])
     np.testing.assert_allclose(found.pooled, [3 / 4, 2 / 4])
+    one = shares_per_finding(np.array([0, 0, 0, 2]), above[:, 0], 3)
+    assert (one.shares[2], one.macro, one.pooled) == (found.shares[2, 0], found.macro[0], found.pooled[0])
 
 
 @pytest.mark.filterwarnings("error")
 def test_shares_of_nothing_are_undefined():
-    found = found_shares(np.zeros(0, dtype=int), np.zeros(0), 2, (0.5,))
+    found = shares_per_finding(np.zeros(0, dtype=int), np.zeros((0, 1)), 2)
     assert found.counts.tolist() == [0, 0]
     assert np.isnan([found.shares[0, 0], found.macro[0], found.pooled[0]]).all()
 

@@ -74,9 +74,7 @@ def test_of_equally_bad_cases_the_surer_one_comes_first():
 def test_boxes_are_drawn_where_they_are():
     case = Case(0, 1, np.array([[128.0, 128, 192, 192]]), np.array([[32.0, 32, 96, 96]]), 0.0)
     picture = np.asarray(
-        draw_case(
-            case, "Mass", 0.9, np.linspace(0, 20, 256)[:, None].repeat(256, axis=1), np.zeros((2, 14, 14)), side=512
-        )
+        draw_case(case, "Mass", 0.9, np.linspace(0, 20, 256)[:, None].repeat(256, axis=1), np.zeros((14, 14)))
     ).astype(int)
     assert picture.shape == (512, 512, 3)
     white = (picture == 255).all(-1)
@@ -88,8 +86,8 @@ def test_boxes_are_drawn_where_they_are():
 
 
 def test_the_map_is_laid_over_the_whole_image_whatever_its_size():
-    heat = np.zeros((1, 2, 2))
-    heat[0, 1, 0] = 1  # lower left
+    heat = np.zeros((2, 2))
+    heat[1, 0] = 1  # lower left
     case = Case(0, 0, np.zeros((0, 4)), np.zeros((0, 4)), None)
     picture = np.asarray(draw_case(case, "Mass", 0.9, np.linspace(0, 20, 100)[:, None].repeat(200, axis=1), heat)).sum(
         -1

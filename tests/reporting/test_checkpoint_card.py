@@ -447,5 +447,5 @@ def test_incomplete_facts_are_refused_by_name(tmp_path, change, message):
 
 
 def test_a_missing_file_of_facts_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="No such file of facts: "):
+    with pytest.raises(FileNotFoundError, match="No such file: "):
         read_facts(tmp_path / "training.yaml")

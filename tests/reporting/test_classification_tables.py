@@ -125,7 +125,7 @@ def test_without_normal_images_their_table_has_no_figures():
 
 
 def test_means_are_named_by_how_many_positives_their_findings_have(images):
-    table = classification_rivals_table(images, "Ours")
+    table = classification_rivals_table(images)
     assert [table[f"mean_{least}"]["finding"] for least in (10, 20)] == [
         "Mean of 3 findings with ≥ 10 positives",
         "Mean of 3 findings with ≥ 20 positives",

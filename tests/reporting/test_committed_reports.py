@@ -13,6 +13,7 @@ from PIL import Image
 
 from clarity_hf.metrics.records import to_json
 from clarity_hf.reporting.committed_reports import commit_report, write_index
+from clarity_hf.reporting.evaluated import Evaluated
 from clarity_hf.reporting.rendering import markdown
 from clarity_hf.reporting.report import write_report
 from clarity_hf.reporting.schema import Report
@@ -33,8 +34,9 @@ def look(names):
 def evaluate(folder, data, split, drawn, records):
     """A report with its records beside it, as an evaluation leaves them."""
     about = {"model": "ours", "data": data, "split": split, "synthetic": drawn, "command": f"evaluate {data}"}
-    options = {"findings": synthetic.FINDINGS, "score_thresholds": synthetic.THRESHOLDS, "repeats": 3, "cases": 1}
-    write_report(records, folder, about, baselines={"random map": records}, look=look, **options)
+    thresholds = np.array(synthetic.THRESHOLDS)
+    evaluated = Evaluated(records, synthetic.FINDINGS, thresholds, repeats=3, baselines={"random map": records})
+    write_report(evaluated, folder, about, look=look)
     kept = folder.with_name(f"{folder.name}-records")
     kept.mkdir()
     lines = [json.dumps({"method": "CLARiTy"}), *(json.dumps(to_json(record)) for record in records)]

@@ -12,7 +12,7 @@ from clarity_hf.metrics.bootstrap import localization_intervals
 from clarity_hf.metrics.localization import IOBB_LEVELS, LEVELS, boxes_found
 from clarity_hf.metrics.records import MAP_THRESHOLDS
 from clarity_hf.reporting.evaluated import Evaluated
-from clarity_hf.reporting.localization_tables import localization_tables, localize, masks_table, sanity_tables
+from clarity_hf.reporting.localization_tables import Localized, localization_tables, masks_table, sanity_tables
 
 _spec = importlib.util.spec_from_file_location("synthetic_records", Path(__file__).with_name("synthetic_records.py"))
 synthetic = importlib.util.module_from_spec(_spec)
@@ -26,8 +26,8 @@ def evaluated(records, repeats=20, min_positives=20, **options):
 
 def tables_of(images, baselines=None):
     """Tables by key."""
-    localized = localize(images, baselines)
-    return {table.key: table for table in localization_tables(images, localized, baselines or {}, "ours")}
+    localized = Localized(replace(images, name="ours", baselines=baselines or {}))
+    return {table.key: table for table in localization_tables(localized)}
 
 
 def shares_of(cells):
@@ -83,7 +83,7 @@ def test_t_iou_is_that_of_the_methods_own_boxes_and_filtering_by_score_removes_b
 
 def test_every_box_is_scored_once_at_thresholds_of_the_other_patients(unequal):
     # The best threshold is the same everywhere, so that tuning on any half finds every box; its own finds none.
-    localized = localize(unequal, {"untuned": unequal.records})
+    localized = Localized(replace(unequal, baselines={"untuned": unequal.records}))
     assert len(localized.tuned.best) == sum(len(record.annotations) for record in unequal.records)
     assert localized.tuned.best == pytest.approx(1.0, abs=1e-5)
     assert localized.own.best == pytest.approx(0.09, abs=1e-5)
@@ -118,7 +118,7 @@ def test_the_largest_region_alone_has_rows_for_every_method_with_the_boxes_it_pr
 
 
 def test_a_pooled_share_is_of_all_boxes_and_a_mean_of_findings(images, tables):
-    tuned = localize(images).tuned
+    tuned = Localized(images).tuned
     mean, pooled = (tables[name]["model/any_region"]["iou_0.1"] for name in ("localization", "localization_pooled"))
     assert pooled.value == pytest.approx((tuned.best > 0.1).mean())
     shares = [(tuned.best[tuned.findings == i] > 0.1).mean() for i in np.unique(tuned.findings)]
@@ -144,7 +144,7 @@ def test_t_iou_per_finding_has_the_interval_of_samples_of_patients():
 
 
 def test_every_row_per_finding_has_the_intervals_of_its_own_finding_and_boxes(images, tables):
-    localized = localize(images)
+    localized = Localized(images)
     by_rule = {
         "any_region": localized.tuned,
         "largest_region": localized.method.largest.crossed.iou,
@@ -167,11 +167,11 @@ def test_every_table_says_which_half_was_tuned_on(images, tables, monkeypatch):
     listed_half = evaluated(images.records, tuning_split="a-list")
     assert {record.patient for record in listed_half.sides[0] if record.annotations} <= listed
     assert not {record.patient for record in listed_half.sides[1]} & listed
-    localized = localize(listed_half)
+    localized = Localized(listed_half)
     assert set(localized.method.any_region.named.iou.patients) == {
         record.patient for record in images.records if record.annotations
     } - listed
-    assert not np.array_equal(localized.fixed_box.best, localize(images).fixed_box.best)
+    assert not np.array_equal(localized.fixed_box.best, Localized(images).fixed_box.best)
     masks = [row.cells[1] for row in masks_table(listed_half).rows]
     assert masks != [row.cells[1] for row in tables["masks"].rows]
     named = tables_of(listed_half)
@@ -208,7 +208,7 @@ def test_a_fixed_box_never_comes_from_a_patient_on_whom_it_is_scored():
         if record.patient not in seen:
             seen.add(record.patient)
             alone.append(replace(record, annotations=tuple(part for part in record.annotations if part.finding == 0)))
-    fixed = localize(evaluated(alone)).fixed_box
+    fixed = Localized(evaluated(alone)).fixed_box
     assert len(fixed.best) == len(alone)
     assert (fixed.best < 1).all()
     assert (fixed.best > 0).any()

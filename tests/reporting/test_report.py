@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from clarity_hf.metrics.classification import mean_auroc
+from clarity_hf.reporting.evaluated import Evaluated
 from clarity_hf.reporting.report import check_report, write_report
 
 _spec = importlib.util.spec_from_file_location("synthetic_records", Path(__file__).with_name("synthetic_records.py"))
@@ -27,8 +28,12 @@ ABOUT = {
     "map_thresholds": [0.25, float("nan")],
     "command": "python examples/evaluate.py",
 }
-OPTIONS = {"findings": synthetic.FINDINGS, "score_thresholds": synthetic.THRESHOLDS, "repeats": 10, "cases": 1}
 VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+def evaluated(records, **options):
+    settings = {"findings": synthetic.FINDINGS, "score_thresholds": np.array(synthetic.THRESHOLDS), "repeats": 10}
+    return Evaluated(records, **settings | options)
 
 
 class Page(HTMLParser):
@@ -64,13 +69,11 @@ def records():
 def folder(records, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     page = write_report(
-        records,
+        evaluated(records, baselines={"Random map": synthetic.images(120, spread=80.0, skill=0.0)[::-1]}),
         folder,
         ABOUT,
-        baselines={"Random map": synthetic.images(120, spread=80.0, skill=0.0)[::-1]},
         sanity={"Random weights": [{"Part": "head", "Rank correlation": float("nan")}]},
         look=look,
-        **OPTIONS,
     )
     assert page == folder / "report.html"
     return folder
@@ -105,7 +108,7 @@ def test_the_page_needs_nothing_but_itself(page):
     assert not {"script", "link", "iframe"} & set(parsed.tags)
     assert "@import" not in page
     assert "url(" not in page
-    assert sum(link.startswith("data:") for link in parsed.links) == 7 + 4
+    assert sum(link.startswith("data:") for link in parsed.links) == 7 + 4 * 4
 
 
 def test_the_page_begins_with_what_was_evaluated_and_its_caveats(page):
@@ -127,7 +130,7 @@ def test_the_page_begins_with_what_was_evaluated_and_its_caveats(page):
 
 
 def test_real_images_are_not_called_phantoms(records, tmp_path):
-    page = write_report(records[:40], tmp_path, {"model": "m", "data": "d"}, **OPTIONS).read_text(encoding="utf-8")
+    page = write_report(evaluated(records[:40]), tmp_path, {"model": "m", "data": "d"}).read_text(encoding="utf-8")
     assert "Synthetic" not in page
     assert '<h2 id="cases">' not in page
     assert not (tmp_path / "cases").exists()
@@ -165,7 +168,7 @@ def test_figures_are_files_too(folder):
     files = {path.name for path in (folder / "figures").iterdir()}
     assert files == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
     assert {path.name for path in (folder / "cases").iterdir()} == {
-        f"{kind}-1.jpg" for kind in ("best", "worst", "missed", "false")
+        f"{kind}-{number}.jpg" for kind in ("best", "worst", "missed", "false") for number in range(1, 5)
     }
 
 
@@ -177,8 +180,8 @@ def test_a_baseline_in_another_order_is_aligned_by_name(summary):
 
 
 def test_the_same_records_give_the_same_page(tmp_path):
-    few = synthetic.images(12)
-    pages = [write_report(few, tmp_path / name, {"model": "m", "data": "d"}, **OPTIONS).read_bytes() for name in "ab"]
+    few = evaluated(synthetic.images(12))
+    pages = [write_report(few, tmp_path / name, {"model": "m", "data": "d"}).read_bytes() for name in "ab"]
     assert pages[0] == pages[1]
 
 
@@ -199,7 +202,7 @@ def test_the_same_records_give_the_same_page(tmp_path):
         ({"tuning_split": "half"}, "`tuning_split` must be one of nih-validation, .*, or None, got 'half'"),
         (
             {"tuning_split": "nih-boxes-tuning-0"},
-            r"`tuning_split` must list some of the 2 patients with boxes .* 'nih-boxes-tuning-0' with 0 of them",
+            r"`tuning_patients` must name patients of the 2 with boxes, got 363 others",
         ),
         ({"baselines": {"CAM": []}}, r"`baselines\['CAM'\]` must be records of the same 4 images, got 0, 4 missing"),
         ({"about": {"model": "m"}}, "`about` must have data, got"),
@@ -208,28 +211,29 @@ def test_the_same_records_give_the_same_page(tmp_path):
     ],
 )
 def test_inconsistent_input_is_refused_before_anything_is_written(change, match, tmp_path):
-    given = {"records": synthetic.images(4), "about": {"model": "m", "data": "d"}} | OPTIONS | change
+    given = {"records": synthetic.images(4), "about": {"model": "m", "data": "d"}} | change
+    about = given.pop("about")
     with pytest.raises(ValueError, match=match):
-        write_report(given.pop("records"), tmp_path / "report", given.pop("about"), **given)
+        write_report(evaluated(**given), tmp_path / "report", about)
     assert not (tmp_path / "report").exists()
 
 
 def test_without_matplotlib_nothing_is_written(records, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'clarity_hf\[report\]'"):
-        write_report(records, tmp_path / "report", ABOUT, **OPTIONS)
+        write_report(evaluated(records), tmp_path / "report", ABOUT)
     assert not (tmp_path / "report").exists()
 
 
 @pytest.mark.parametrize("missing", ["model", "data"])
 def test_bad_input_can_be_refused_before_an_evaluation(missing, monkeypatch):
-    options = {"findings": synthetic.FINDINGS, "score_thresholds": synthetic.THRESHOLDS}
-    check_report(ABOUT, **options, baselines=["Random map"], tuning_split="nih-boxes-tuning-0", repeats=1)
+    planned = evaluated((), baselines={"Random map": ()}, tuning_split="nih-boxes-tuning-0", repeats=1)
+    check_report(planned, ABOUT)
     with pytest.raises(ValueError, match=f"`about` must have {missing}"):
-        check_report({key: value for key, value in ABOUT.items() if key != missing}, **options)
+        check_report(planned, {key: value for key, value in ABOUT.items() if key != missing})
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match="matplotlib"):
-        check_report(ABOUT, **options)
+        check_report(planned, ABOUT)
 
 
 @pytest.mark.parametrize(
@@ -242,14 +246,14 @@ def test_bad_input_can_be_refused_before_an_evaluation(missing, monkeypatch):
 )
 def test_images_that_may_have_been_used_to_choose_thresholds_are_a_caveat(split, caveat, tmp_path):
     about = {"model": "m", "data": "d"} | ({"split": split} if split else {})
-    page = write_report(synthetic.images(8), tmp_path, about, **OPTIONS).read_text(encoding="utf-8")
+    page = write_report(evaluated(synthetic.images(8)), tmp_path, about).read_text(encoding="utf-8")
     assert "figures on them are optimistic" in page if caveat else "optimistic" not in page
     assert caveat is None or caveat in page
 
 
 def test_versions_and_seeds_that_are_given_are_not_repeated(tmp_path):
     about = {"model": "m", "data": "d", "split": "test", "versions": {"clarity_hf": "0.0.test"}, "seeds": {"all": 3}}
-    page = write_report(synthetic.images(8), tmp_path, about, **OPTIONS).read_text(encoding="utf-8")
+    page = write_report(evaluated(synthetic.images(8)), tmp_path, about).read_text(encoding="utf-8")
     names = re.findall("<dt>(.*?)</dt>", page)
     assert len(set(names)) == len(names)
     assert "matplotlib" not in page

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clarity_hf.metrics.image_driven import MapRules
+from clarity_hf.metrics.localization import BoxSettings
 from clarity_hf.reporting.evaluated import Evaluated
 from clarity_hf.reporting.rival_tables import ImageDriven, nearest_fixed_boxes, rival_tables
 
@@ -18,12 +18,13 @@ _spec.loader.exec_module(synthetic)
 
 
 def evaluated(records, **options):
-    settings = {"min_positives": 20, "repeats": 50, "map_rules": MapRules([0.5] * 4)} | options
+    halves = [0.5] * 4
+    settings = {"repeats": 50, "box_settings": BoxSettings(halves, halves, "all")} | options
     return Evaluated(records, synthetic.FINDINGS, np.array(synthetic.THRESHOLDS), **settings)
 
 
 def tables_of(driven):
-    return {table.key: table for table in rival_tables(driven, "Ours")}
+    return {table.key: table for table in rival_tables(driven)}
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +68,9 @@ def test_a_method_whose_boxes_are_those_of_other_images_is_not_above_them():
 
 
 def test_the_mean_map_is_a_rival_only_where_the_rules_for_boxes_are_known(tables):
-    assert "mean_map" in tables["rivals"]
-    plain = evaluated(synthetic.images(40), map_rules=None)
-    assert "mean_map" not in tables_of(ImageDriven(plain))["rivals"]
+    assert tables["rivals"]["mean_map"]
+    plain = evaluated(synthetic.images(40), box_settings=None)
+    assert "mean_map" not in [row.key for row in tables_of(ImageDriven(plain))["rivals"].rows]
 
 
 def test_every_finding_with_boxes_has_a_row_and_their_mean_the_last(tables):
@@ -89,7 +90,7 @@ def test_one_sided_images_are_pooled_in_the_last_row(tables):
 
 
 def test_froc_needs_all_maps(tables):
-    assert "shipped" in tables["froc"]
+    assert tables["froc"]["shipped"]
     partly = [replace(record, box_counts=None) for record in synthetic.images(60)]
     assert "froc" not in tables_of(ImageDriven(evaluated(partly)))
 

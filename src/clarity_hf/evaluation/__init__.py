@@ -2,6 +2,7 @@
 """Evaluation: a method run over images gives records, one per image; baselines, sanity checks, calibration."""
 
 from clarity_hf.deprecated import old_names
+from clarity_hf.metrics.localization import BoxSettings
 
 from .baselines import (
     AtlasSuppressionLocalizer,
@@ -11,7 +12,7 @@ from .baselines import (
     with_map_fusion,
 )
 from .calibration import Calibration, CrossFitted, calibrate, cross_fitted, fit_platt
-from .evaluator import BoxSettings, Evaluation, evaluate_images, read_records
+from .evaluator import Evaluation, evaluate_images, read_records
 from .images import EvaluationImage, PhantomImages, RowImages, open_images
 from .localizers import Localizer, LocalizerOutput, ModelLocalizer
 from .run import (

@@ -39,22 +39,21 @@ class GradCamLocalizer:
     """Grad-CAM or Grad-CAM++ on an image classifier, by the formulas of the `grad-cam` package.
 
     It takes one forward pass per batch, and per wanted finding a backward pass from its logit to the target layer.
-    The map is the ReLU of the weighted activations less its own minimum, upsampled bilinearly by an odd factor to at
-    least `MIN_GRID` cells a side. The package also divides every map by its maximum; here maps keep their scale, so
+    The map is the ReLU of the weighted activations minus its own minimum, upsampled bilinearly by an odd factor to at
+    least `MIN_GRID` cells per side. The package also divides every map by its maximum; here maps keep their scale, so
     that peaks can be compared between images; boxes, which depend on shares of the peak, are the same. Grad-CAM++
-    keeps the package's 1e-6 in a denominator, which damps gradients under about 1e-3.
-
-    The `input` of a letterbox is the part of the classifier's input that the map covers: all of it at 224, and 96 of
-    112 pixels, where a ConvNeXt halves 7 cells to 3.
+    keeps the package's 1e-6 in a denominator, which dampens gradients below about 1e-3. The `input` of a letterbox is
+    the part of the classifier's input that the map covers.
 
     Args:
         classifier: Any model with `logits` `(B, F')` in its output, such as ConvNeXtV2 of transformers or timm through
             `AutoModelForImageClassification`. Its weights are frozen and it is put into evaluation mode.
         image_processor: Prepares images in the classifier's own size and normalisation; its letterbox is the frame of
             the maps.
-        findings: Names of the F findings that are wanted, in this order; None for all that the classifier knows.
+        findings: Names of the F wanted findings, in this order; None for all that the classifier knows.
         method: `"gradcam"` or `"gradcam++"`.
-        target_layer: Whose output `(B, C, h, w)` is weighted; None for the last stage of a ConvNeXt or EfficientNet.
+        target_layer: Layer whose output `(B, C, h, w)` is weighted; None for the last stage of a ConvNeXt or
+            EfficientNet.
 
     Raises:
         ImportError: `grad-cam` is not installed.
@@ -94,7 +93,7 @@ class GradCamLocalizer:
         """Load a classifier from a folder or the Hub, safetensors only, as [`Teacher.from_pretrained`] does.
 
         Images are prepared in the classifier's own normalisation and size. They are padded, not cropped as by its own
-        image processor, so that the map covers all of an image; or squashed, where that processor is a
+        image processor, so that the map covers the complete image; or squashed, if that processor is a
         [`ClarityImageProcessor`] that squashes.
 
         Args:
@@ -107,7 +106,7 @@ class GradCamLocalizer:
         """
         if findings is None:
             findings = findings_of(AutoConfig.from_pretrained(name_or_path))
-        # A student whose pixels are in [0, 1]: the teacher's own normalisation is then all that is applied.
+        # With a student whose pixels are in [0, 1], only the teacher's own normalisation is applied.
         teacher = Teacher.from_pretrained(name_or_path, findings, ClarityImageProcessor(do_normalize=False))
         std = 1 / teacher.scale.flatten()
         mean = -teacher.shift.flatten() * std
@@ -123,14 +122,14 @@ class GradCamLocalizer:
 
     def __call__(self, images: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None) -> LocalizerOutput:
         """Scores of all findings and maps of the wanted ones; the other maps are zero."""
-        # Gradients also for a caller who has switched them off.
+        # Gradients are needed even if the caller has disabled them.
         with torch.inference_mode(False), torch.enable_grad():
             inputs = self.image_processor(list(images), return_tensors="pt").to(self.classifier.device)
             logits, activations = self._forward(inputs["pixel_values"])
             grid = (activations.shape[-2], activations.shape[-1])
             maps = np.zeros((len(images), len(self.findings), *grid), dtype=np.float32)
             for finding, rows in _rows_by_finding(wanted, len(images), len(self.findings)).items():
-                target = logits[:, self.order[finding]].sum()  # images do not see each other: one pass serves them all
+                target = logits[:, self.order[finding]].sum()  # images are independent: one pass serves them all
                 (gradients,) = torch.autograd.grad(target, activations, retain_graph=True)
                 maps[rows, finding] = self._weighted(activations[rows], gradients[rows])
         # Odd factors keep a cell's own value at its centre: at 2 the peak of a single cell would fall to .56.
@@ -145,7 +144,7 @@ class GradCamLocalizer:
         )
 
     def _forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits `(B, F')` and the target layer's output `(B, C, h, w)`, at which the graph begins."""
+        """Logits `(B, F')` and the target layer's output `(B, C, h, w)`, where the graph begins."""
         kept: list[torch.Tensor] = []
 
         def cut(module: nn.Module, arguments: Any, output: Any) -> torch.Tensor:
@@ -167,7 +166,7 @@ class GradCamLocalizer:
         return logits, kept[0]
 
     def _weighted(self, activations: torch.Tensor, gradients: torch.Tensor) -> np.ndarray:
-        """Activations and gradients, both `(n, C, h, w)` → maps `(n, h, w)` ≥ 0 whose minimum is 0."""
+        """Maps `(n, h, w)` with minimum 0 from activations and gradients, both `(n, C, h, w)`."""
         values, slopes = activations.detach().float().cpu().numpy(), gradients.float().cpu().numpy()
         maps = np.maximum(self.formula.get_cam_image(None, None, None, values, slopes), 0)
         return maps - maps.min(axis=(1, 2), keepdims=True)
@@ -185,30 +184,28 @@ def _last_stage(classifier: Any) -> nn.Module:
     stages = getattr(encoder, "stages", getattr(encoder, "blocks", None))  # of a ConvNeXt, of timm's EfficientNets
     if not isinstance(stages, nn.Sequential | nn.ModuleList) or len(stages) == 0:
         raise ValueError(
-            f"`target_layer` must be given for {type(classifier).__name__}, got None. It has no stages as a ConvNeXt "
-            "has: name its last convolutional layer."
+            f"`target_layer` must be given for {type(classifier).__name__}, got None. Unlike a ConvNeXt it has no "
+            "stages: pass its last convolutional layer."
         )
     return stages[-1]
 
 
 def _grad_cam(method: str, classifier: nn.Module) -> Any:
-    """The package's method as a formula: without target layers it registers no hooks and leaves none behind."""
+    """The package's method as a formula: without target layers it registers no hooks."""
     if method not in GRAD_CAM_NAMES:
         raise ValueError(f"`method` must be one of {list(GRAD_CAM_NAMES)}, got '{method}'. Choose one of them.")
     try:
         from pytorch_grad_cam import GradCAM, GradCAMPlusPlus
     except ImportError as error:
-        raise ImportError(
-            "`grad-cam` must be installed for Grad-CAM, got an environment without it. Run `pip install grad-cam`."
-        ) from error
+        raise ImportError("Grad-CAM needs the package grad-cam. Run pip install 'clarity_hf[baselines]'.") from error
     return {"gradcam": GradCAM, "gradcam++": GradCAMPlusPlus}[method](classifier, [])
 
 
 def _covered(letterbox: Letterbox, grid: tuple[int, int]) -> Letterbox:
     """A letterbox whose input is the part of it that a map covers.
 
-    Where the strides, powers of two, do not divide the input, convolutions without padding leave its end unseen: at
-    112 a ConvNeXt has 3 × 3 cells of 32 pixels, which cover 96. Spread over 112 they would be off by up to 16 pixels.
+    If the strides, powers of two, do not divide the input, convolutions without padding ignore its end: at 112 a
+    ConvNeXt has 3 × 3 cells of 32 pixels, which cover 96. Spread over 112 they would be off by up to 16 pixels.
     """
     sides = [
         side if side % cells == 0 else cells * 2 ** round(math.log2(side / cells))
@@ -218,12 +215,12 @@ def _covered(letterbox: Letterbox, grid: tuple[int, int]) -> Letterbox:
 
 
 def _rows_by_finding(wanted: Sequence[Sequence[int]] | None, images: int, findings: int) -> dict[int, list[int]]:
-    """Per finding that any image wants the rows of the images that do."""
+    """Per wanted finding the rows of the images that want it."""
     if wanted is None:
         return {finding: list(range(images)) for finding in range(findings)}
     if len(wanted) != images:
         raise ValueError(
-            f"`wanted` must have one entry per image ({images}), got {len(wanted)}. An empty list is none."
+            f"`wanted` must have one entry per image ({images}), got {len(wanted)}. Use an empty list for no maps."
         )
     rows: dict[int, list[int]] = {}
     for row, indices in enumerate(wanted):
@@ -239,11 +236,11 @@ class AttentionRolloutLocalizer:
 
     The attention of a block is the mean over its heads; the identity is added for the residual path, the rows are
     renormalised, and the product over the blocks gives the share of each patch in each class token. The map is N times
-    the class token's row over the patches, as the model's own maps are. It runs on a copy with eager attention that
-    shares the weights, and image by image, because the matrices of all blocks are kept (310 MB per image at 512).
+    the class token's row over the patches, like the model's own maps. It runs on a copy with eager attention that
+    shares the weights, one image at a time, because the matrices of all blocks are kept (310 MB per image at 512).
 
     Args:
-        model: In evaluation mode, on the device on which it is to run.
+        model: In evaluation mode, on the device to use.
         image_processor: The one it was trained with.
 
     Source: Abnar and Zuidema, ACL 2020, arXiv 2005.00928.
@@ -278,13 +275,11 @@ def attention_rollout(attentions: Sequence[torch.Tensor], num_tokens: int) -> to
     """Rows of the class tokens in the rollout Â_L ··· Â_1 with Â = (A + 1) / row sums, A the mean over heads.
 
     Args:
-        attentions: Per block, the first one first, `(heads, T + N, T + N)` with T class tokens in front.
+        attentions: Of each block from the first, `(heads, T + N, T + N)` with T class tokens in front.
         num_tokens: T.
 
     Returns:
         `(T, N)` float32 ≥ 0: the columns of the patches. A row sums to less than 1; the rest stays in class tokens.
-
-    Source: Abnar and Zuidema, ACL 2020, arXiv 2005.00928.
     """
     length = attentions[0].shape[-1]
     identity = torch.eye(length, device=attentions[0].device)
@@ -299,28 +294,22 @@ def with_map_fusion(
     model: ClarityForMultiLabelLocalization,
     image_processor: ClarityImageProcessor,
     map_fusion: Literal["cam", "attention", "geometric"],
-    background_suppression: bool = False,
 ) -> ModelLocalizer:
-    """The same weights with other maps: the activation map alone, or the class attention alone.
+    """The same weights with other maps, without background suppression: the activation map or the attention alone.
 
     Args:
-        model: In evaluation mode; it is not changed, but a copy that shares its weights.
+        model: In evaluation mode; a copy that shares its weights is changed instead.
         image_processor: The one it was trained with.
         map_fusion: As in [`ClarityConfig`].
-        background_suppression: Whether maps are multiplied by the learned foreground.
 
     Raises:
         ValueError: `map_fusion` is unknown, or the model has no SegmentCAM for it.
     """
     shared = share_weights(model)
-    shared.config.map_fusion, shared.config.background_suppression = map_fusion, background_suppression
+    shared.config.map_fusion, shared.config.background_suppression = map_fusion, False
     shared.config.validate_architecture()
-    name = {"cam": "CAM alone", "attention": "attention alone", "geometric": "CLARiTy"}[map_fusion]
-    if map_fusion == "geometric" and not background_suppression:
-        name = "without suppression"
-    elif map_fusion != "geometric" and background_suppression:
-        name += ", suppressed"
-    return ModelLocalizer(shared, image_processor, name)
+    names = {"cam": "CAM alone", "attention": "attention alone", "geometric": "without suppression"}
+    return ModelLocalizer(shared, image_processor, names[map_fusion])
 
 
 def share_weights(model: ClarityForMultiLabelLocalization) -> ClarityForMultiLabelLocalization:
@@ -332,8 +321,8 @@ def share_weights(model: ClarityForMultiLabelLocalization) -> ClarityForMultiLab
 class AtlasSuppressionLocalizer:
     """The model with the packaged atlas of the thorax instead of its learned foreground, at inference only.
 
-    M ⊙ (ε + (1 − ε) A) instead of M ⊙ (ε + (1 − ε) S), ε the config's `suppression_floor`; A is the same dilated atlas
-    that training takes as a prior, laid over each image.
+    M ⊙ (ε + (1 − ε) A) instead of M ⊙ (ε + (1 − ε) S), with ε the config's `suppression_floor`; A is the dilated atlas
+    that is also the prior of training, resized to each image.
 
     Args:
         model: In evaluation mode; it is not changed.
@@ -358,32 +347,22 @@ class AtlasSuppressionLocalizer:
 
 
 def _laid_over_input(atlas: torch.Tensor, box: Letterbox, grid: tuple[int, int]) -> np.ndarray:
-    """An atlas `(1, S, S)` over the image → `(h, w)` means over the cells of the input; 0 over the padding."""
+    """Means `(h, w)` of an atlas `(1, S, S)` of the image over the cells of the input; 0 over the padding."""
     content = F.interpolate(atlas[None], size=box.content, mode="bilinear", align_corners=False)
     right, bottom = (box.input[1] - box.left - box.content[1], box.input[0] - box.top - box.content[0])
     return F.adaptive_avg_pool2d(F.pad(content, (box.left, right, box.top, bottom)), grid)[0, 0].numpy()
 
 
-def random_map(generator: np.random.Generator, grid: tuple[int, int] = (14, 14), smoothing: float = 1.0) -> np.ndarray:
-    """A map without an image: uniform noise, smoothed by a Gaussian so that it has regions, scaled to [0, 1].
-
-    Args:
-        generator: Source of the noise.
-        grid: `(h, w)`.
-        smoothing: Standard deviation of the Gaussian in cells.
-
-    Returns:
-        `(h, w)` float64 whose minimum is 0 and maximum 1.
-    """
-    noise = ndimage.gaussian_filter(generator.random(grid), smoothing)
+def random_map(generator: np.random.Generator, grid: tuple[int, int] = (14, 14)) -> np.ndarray:
+    """Uniform noise `(h, w)`, smoothed by a Gaussian of one cell so that it has regions, scaled to [0, 1]."""
+    noise = ndimage.gaussian_filter(generator.random(grid), 1.0)
     return (noise - noise.min()) / (noise.max() - noise.min())
 
 
 class RandomMapLocalizer:
     """Random maps: the figures that a method reaches without seeing the image. Every score is 0.5.
 
-    An image's maps depend on its pixels and the seed alone, so that neither its position nor the batch size changes
-    them.
+    An image's maps depend only on its pixels and the seed, not on its position or the batch size.
 
     Args:
         findings: Names of the F findings.
@@ -396,7 +375,7 @@ class RandomMapLocalizer:
         self.findings, self.seed = tuple(findings), seed
 
     def __call__(self, images: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None) -> LocalizerOutput:
-        """Scores and all maps, whatever is `wanted`; the maps lie over the image itself, without padding."""
+        """Scores and all maps, whatever is `wanted`; the maps cover the image itself, without padding."""
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         return LocalizerOutput(
             scores=np.full((len(images), len(self.findings)), 0.5),

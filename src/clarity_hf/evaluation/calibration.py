@@ -27,8 +27,8 @@ from clarity_hf.metrics.classification import (
     support,
     youden_thresholds,
 )
-from clarity_hf.metrics.matching import annotated_boxes
-from clarity_hf.metrics.records import MAP_THRESHOLDS, ImageRecord
+from clarity_hf.metrics.matching import annotated_boxes, best_threshold, per_finding
+from clarity_hf.metrics.records import ImageRecord
 from clarity_hf.metrics.splits import halves
 
 ScoreRule = Literal["youden", "sensitivity", "f1"]
@@ -54,8 +54,8 @@ def fit_platt(
 
     The cross-entropy is minimised against Platt's targets, (N₊ + 1)/(N₊ + 2) for the N₊ positive images and 1/(N₋ + 2)
     for the N₋ negative ones, which keep a and b finite where a threshold separates the images without error. The slope
-    stays above zero, so that the order of the images, and AUROC, do not change: a finding that is ranked no better
-    than by chance gets 0.01 over the standard deviation of its logits, and scores close to its share of positives.
+    stays above zero, so the order of the images and AUROC do not change: a finding ranked no better than by chance
+    gets 0.01 over the standard deviation of its logits, and scores close to its share of positives.
 
     Args:
         logits: `(n, F)`, finite.
@@ -77,8 +77,8 @@ def fit_platt(
     """
     logits, labels = checked_scores(logits, labels)
     count = logits.shape[1]
-    fitted_slopes = _given("slopes", slopes, 1.0, count)
-    fitted_intercepts = _given("intercepts", intercepts, 0.0, count)
+    fitted_slopes = per_finding("slopes", np.ones(count) if slopes is None else slopes, count).copy()
+    fitted_intercepts = per_finding("intercepts", np.zeros(count) if intercepts is None else intercepts, count).copy()
     for finding in np.flatnonzero(~_too_few(labels, min_positives)).tolist():
         known = ~np.isnan(labels[:, finding])
         fitted_slopes[finding], fitted_intercepts[finding] = _platt_of_one(
@@ -88,10 +88,9 @@ def fit_platt(
 
 
 def _platt_of_one(logits: np.ndarray, present: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept from the logits `(n,)` of one finding and whether it is `present` `(n,)`, both ways."""
+    """Slope and intercept from the logits `(n,)` of one finding and whether it is `present` `(n,)`."""
     centre, spread = float(logits.mean()), float(logits.std()) or 1.0
-    # In a and b the problem is convex, so the bound is all that log a would give; standardised logits make it well
-    # conditioned and the fit independent of their scale.
+    # Standardised logits make the problem, convex in a and b, well conditioned and the fit independent of their scale.
     standardised = (logits - centre) / spread
     positives = int(present.sum())
     negatives = len(present) - positives
@@ -113,8 +112,8 @@ def _platt_of_one(logits: np.ndarray, present: np.ndarray) -> tuple[float, float
     )
     if not found.success:
         raise RuntimeError(
-            f"`logits` must allow a fit of slope and intercept, got {found.message} from {len(logits)} of them. Look "
-            "for logits far from all others."
+            f"`logits` must allow a fit of slope and intercept, got {found.message} from {len(logits)} of them. Check "
+            "for outliers."
         )
     slope = float(found.x[0]) / spread
     return slope, float(found.x[1]) - slope * centre
@@ -161,13 +160,13 @@ def calibrate(
     """Fit slopes, intercepts and thresholds on validation images and write them into a config.
 
     Slopes and intercepts are those of [`fit_platt`]. The score threshold of a finding follows `rule` on the calibrated
-    scores, half way down to the next lower score, so that rounding elsewhere does not lose the image that defines it;
-    its map threshold is that of `MAP_THRESHOLDS` with the highest mean IoU between annotated and predicted boxes. Do
-    not report figures of the same images; see [`cross_fitted`].
+    scores, halfway down to the next lower score, so that rounding elsewhere does not lose the image that defines it;
+    its map threshold is the one of `MAP_THRESHOLDS` with the highest mean IoU between annotated and predicted boxes.
+    Do not report figures of the same images; see [`cross_fitted`].
 
-    The records' scores must come from `config` as it is passed. Its slopes and intercepts are undone first, so that a
-    calibrated model can be calibrated again; findings with too few images keep what they had. To try a second rule on
-    the same records, pass a copy of the config from before the first.
+    The records' scores must come from `config` as it is passed. Its slopes and intercepts are undone first, so a
+    calibrated model can be calibrated again. To try a second rule on the same records, pass a copy of the config from
+    before the first.
 
     Args:
         config: Config of the model that made the records. `score_slopes`, `score_intercepts`, `score_thresholds`,
@@ -198,12 +197,12 @@ def calibrate(
     count = config.num_labels
     components: Literal["largest", "all"] = "largest" if config.box_components == "largest" else "all"
     boxes = annotated_boxes(records, components, count)
-    per_finding = np.bincount(boxes.findings, minlength=count)
-    is_rare = per_finding < max(1, min_boxes)
+    box_counts = np.bincount(boxes.findings, minlength=count)
+    is_rare = box_counts < max(1, min_boxes)
     pooled = is_rare & (rare == "pooled") & (len(boxes.findings) > 0)
     map_thresholds = np.where(is_rare, config.per_finding("map_thresholds"), boxes.tuned_thresholds())
     if pooled.any():
-        map_thresholds[pooled] = MAP_THRESHOLDS[int(boxes.iou.mean(axis=0).argmax())]
+        map_thresholds[pooled] = best_threshold(boxes.iou[:, :-1])
     chosen = {
         "score_slopes": fit.slopes,
         "score_intercepts": fit.intercepts,
@@ -221,7 +220,7 @@ def calibrate(
     return Calibration(
         **chosen,
         positives=support(labels)["positives"],
-        boxes=per_finding,
+        boxes=box_counts,
         kept_scores=_places(fit.kept),
         pooled_maps=_places(pooled),
         kept_maps=_places(is_rare & ~pooled),
@@ -231,16 +230,16 @@ def calibrate(
 def box_score_thresholds(
     scores: np.ndarray, score_thresholds: np.ndarray, share: float, boxless: np.ndarray | None = None
 ) -> np.ndarray:
-    """The lowest score thresholds for boxes at which no more than a share of the normal images has a box.
+    """The lowest score thresholds for boxes at which at most a share of the normal images has a box.
 
-    Every finding is allowed the same share of false alarms, the largest that keeps the images with at least one box
-    within `share`, but no lower score than the one from which it is present.
+    Every finding has the same share of false alarms, the largest that keeps the images with at least one box within
+    `share`, but no lower threshold than the one from which it is present.
 
     Args:
         scores: `(n, F)` in [0, 1] of images on which every finding is absent.
         score_thresholds: `(F,)`, from which a finding is present.
         share: Share of the images that may have a box, in (0, 1].
-        boxless: `(F,)` bool, findings that get no box whatever their score; None is none.
+        boxless: `(F,)` bool, findings that get no box whatever their score; None for no such findings.
 
     Returns:
         `(F,)` at or above `score_thresholds`.
@@ -257,7 +256,7 @@ def box_score_thresholds(
     counted = np.ones(scores.shape[1], dtype=bool) if boxless is None else ~np.asarray(boxless)
 
     def thresholds(alarms: int) -> np.ndarray:
-        """Just above the score of rank `alarms`, so that so many images reach it."""
+        """Just above the score of rank `alarms`, so that this many images reach it."""
         return np.maximum(score_thresholds, above[min(alarms, len(above) - 1)])
 
     low, high = 0, len(ordered)
@@ -285,33 +284,22 @@ class CrossFitted:
 
     Attributes:
         images: Number of images.
-        patients: Number of patients.
-        normal_images: Images on which every finding is annotated as absent.
+        normal_images: Number of images on which every finding is annotated as absent.
         findings: Indices of the findings in the means of errors, sensitivity and specificity.
         repeats: Number of splits.
-        uncalibrated_error: Mean expected calibration error, in [0, 1], of the sigmoid of the logits; the same in every
-            split.
-        calibrated_error: The same of the calibrated scores.
-        sensitivity: Mean sensitivity at the score thresholds.
-        specificity: Mean specificity at the score thresholds.
-        findings_flagged: Findings at or above their score threshold on a normal image, of all F.
-        boxes_shown: Boxes that a user sees on a normal image, one for each flagged finding whose map is not zero. NaN
-            where `box_components` is `"all"`, because records do not hold the regions of maps on normal images.
-        images_with_boxes: Share of the normal images with at least one box.
+        figures: By name: `uncalibrated_error`, the mean expected calibration error in [0, 1] of the sigmoid of the
+            logits, and `calibrated_error`, that of the calibrated scores; mean `sensitivity` and `specificity` at the
+            score thresholds; on a normal image, `findings_flagged`, those at or above their threshold, and
+            `boxes_shown`, the boxes that a user sees, one for each flagged finding whose map is not zero (NaN where
+            `box_components` is `"all"`, because records do not hold the regions of maps on normal images);
+            `images_with_boxes`, the share of the normal images with at least one box.
     """
 
     images: int
-    patients: int
     normal_images: int
     findings: tuple[int, ...]
     repeats: int
-    uncalibrated_error: OverSplits
-    calibrated_error: OverSplits
-    sensitivity: OverSplits
-    specificity: OverSplits
-    findings_flagged: OverSplits
-    boxes_shown: OverSplits
-    images_with_boxes: OverSplits
+    figures: dict[str, OverSplits]
 
 
 def cross_fitted(
@@ -326,18 +314,17 @@ def cross_fitted(
 ) -> CrossFitted:
     """Calibrate on one half of the patients and measure on the other, both ways and on several splits.
 
-    [`calibrate`] on the same images fits all of them; this estimates how well the result will hold. Map thresholds
-    change no figure here: the largest region of a map that is not zero gets a box at any of them. See
-    [`patient_protocol`] for map thresholds.
+    [`calibrate`] fits all of the same images; this estimates how well the result will hold. Map thresholds change no
+    figure here, because the largest region of a map that is not zero gets a box at any of them; see
+    [`patient_protocol`] for those.
 
     Args:
-        config: As for [`calibrate`], before that changes it; it is not changed.
+        config: As for [`calibrate`], which changes it; here it is not changed.
         records: As for [`calibrate`].
         rule: As for [`calibrate`].
         sensitivity: As for [`calibrate`].
-        min_positives: As for [`calibrate`], in each half: a finding below it keeps the config's own slope, intercept
-            and score threshold there.
-        min_positives_in_mean: Findings with fewer positive images in all are not in the means.
+        min_positives: As for [`calibrate`], in each half.
+        min_positives_in_mean: Findings with fewer positive images in total are not in the means.
         repeats: Number of splits, at least two.
         seed: Seed of the first split, see [`halves`]; the others take the seeds after it.
 
@@ -367,17 +354,18 @@ def cross_fitted(
             flagged[other] = scores[other] >= fit.thresholds
         splits.append(_figures(scores, flagged, labels, min_positives_in_mean) | _on_normal(flagged[normal], has_map))
     plain = macro(calibration_error_per_finding(expit(logits), labels), labels, min_positives_in_mean)
-    figures = {name: _over_splits([split[name] for split in splits]) for name in splits[0]}
+    figures = {"uncalibrated_error": OverSplits(plain, 0.0 * plain)}  # NaN beside NaN
+    for name in splits[0]:
+        values = [split[name] for split in splits]
+        figures[name] = OverSplits(float(np.mean(values)), float(np.std(values, ddof=1)))
     if config.box_components != "largest":
         figures["boxes_shown"] = OverSplits(float("nan"), float("nan"))
     return CrossFitted(
         images=len(records),
-        patients=len(set(patients)),
         normal_images=int(normal.sum()),
         findings=_places(support(labels)["positives"] >= min_positives_in_mean),
         repeats=repeats,
-        uncalibrated_error=OverSplits(plain, 0.0 * plain),  # NaN beside NaN
-        **figures,
+        figures=figures,
     )
 
 
@@ -457,10 +445,6 @@ def _on_normal(flagged: np.ndarray, has_map: np.ndarray) -> dict[str, float]:
     }
 
 
-def _over_splits(values: Sequence[float]) -> OverSplits:
-    return OverSplits(float(np.mean(values)), float(np.std(values, ddof=1)))
-
-
 def _score_thresholds(scores: np.ndarray, labels: np.ndarray, rule: str, sensitivity: float) -> np.ndarray:
     rules: dict[str, Callable[..., np.ndarray]] = {
         "youden": youden_thresholds,
@@ -474,7 +458,7 @@ def _score_thresholds(scores: np.ndarray, labels: np.ndarray, rule: str, sensiti
 
 
 def _between_scores(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Each threshold `(F,)` half way to the next lower of the scores `(n, F)`; the lowest score stays."""
+    """Each threshold `(F,)` halfway to the next lower of the scores `(n, F)`; the lowest score stays."""
     lower = np.where(scores < thresholds, scores, -np.inf).max(axis=0)
     return np.where(np.isfinite(lower), (thresholds + lower) / 2, thresholds)
 
@@ -483,13 +467,6 @@ def _too_few(labels: np.ndarray, min_positives: int) -> np.ndarray:
     """`(F,)` bool: findings with too few positive or negative images to fit anything."""
     known = support(labels)
     return np.minimum(known["positives"], known["negatives"]) < max(1, min_positives)
-
-
-def _given(name: str, values: Sequence[float] | np.ndarray | None, default: float, count: int) -> np.ndarray:
-    given = np.full(count, default) if values is None else np.array(values, dtype=np.float64)
-    if given.shape != (count,):
-        raise ValueError(f"`{name}` must be ({count},), got {given.shape}. Give one per finding.")
-    return given
 
 
 def _places(chosen: np.ndarray) -> tuple[int, ...]:

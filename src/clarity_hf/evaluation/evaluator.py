@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""From a method and images to records: streamed and resumable, without keeping maps."""
+"""Runs a method over images and writes records: streamed and resumable, without keeping maps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from clarity_hf.boxes import boxes_from_map
 from clarity_hf.deprecated import old_names
 from clarity_hf.fingerprints import image_key
 from clarity_hf.metrics.image_driven import correlation_of_maps
-from clarity_hf.metrics.localization import measure_map
+from clarity_hf.metrics.localization import BoxSettings, measure_map
 from clarity_hf.metrics.map_checks import mass_outside
 from clarity_hf.metrics.records import THUMBNAIL_CELLS, ImageRecord, from_json, to_json
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class EvaluationImages(Protocol):
-    """Images by index; everything but their pixels is known without reading them.
+    """Images by index; everything except their pixels is known without reading them.
 
     Attributes:
         names: Unique.
@@ -49,50 +49,6 @@ class EvaluationImages(Protocol):
 
     def __getitem__(self, index: int) -> EvaluationImage:
         """Read image `index`."""
-
-
-@dataclass(frozen=True)
-class BoxSettings:
-    """How a method's scores and maps become the findings and boxes that a user sees.
-
-    Attributes:
-        score_thresholds: `(F,)` in [0, 1]; a finding is present from its threshold.
-        map_thresholds: `(F,)` in (0, 1), shares of a map's peak.
-        components: `"largest"` region of a map or `"all"`.
-        upsampling: Factor from the map's grid to the grid on which it is thresholded.
-        valleys: `(F,)` in [0, 1], shares of the lower of two peaks under which a map must fall to divide a region
-            between them; None leaves connected regions whole.
-        box_score_thresholds: `(F,)`, the score from which a finding gets boxes, infinity for never; None is
-            `score_thresholds`.
-    """
-
-    score_thresholds: Sequence[float]
-    map_thresholds: Sequence[float]
-    components: Literal["largest", "all"] = "largest"
-    upsampling: int = 8
-    valleys: Sequence[float] | None = None
-    box_score_thresholds: Sequence[float] | None = None
-
-    @classmethod
-    def of_config(cls, config: Any) -> BoxSettings:
-        """Those of a [`ClarityConfig`]."""
-        return cls(
-            config.per_finding("score_thresholds"),
-            config.per_finding("map_thresholds"),
-            config.box_components,
-            config.box_upsampling,
-            config.per_finding("box_valleys"),
-            [row[0] for row in config.box_settings()],
-        )
-
-    @property
-    def boxed_from(self) -> np.ndarray:
-        """`(F,)`, the score from which a finding gets boxes."""
-        return np.asarray(self.score_thresholds if self.box_score_thresholds is None else self.box_score_thresholds)
-
-    def valley(self, finding: int) -> float:
-        """Where regions of a finding's map are divided, see [`boxes_from_map`]."""
-        return 0.0 if self.valleys is None else self.valleys[finding]
 
 
 @dataclass(frozen=True)
@@ -121,23 +77,19 @@ def evaluate_images(
 ) -> Evaluation:
     """Evaluate a method on images, one batch at a time, and write a line of JSON per image.
 
-    Memory holds one batch of images and maps. A run that was stopped resumes: images whose record is in the file are
-    not read again.
+    An interrupted run resumes: images whose record is in the file are not read again.
 
     Args:
         localizer: The method.
         images: Images to evaluate it on.
         settings: Thresholds of the boxes that a user would see.
         path: The file of records, `.jsonl`; its first line describes the method, the images and the settings.
-        about: What else the records depend on, such as hashes of weights and data: JSON.
+        about: JSON of what else the records depend on, such as hashes of weights and data.
         maps: `"annotated"` measures only the maps of annotated findings, for methods whose maps cost a backward pass
             each: `shown` is then empty and other findings' `peaks` are NaN.
         batch_size: Images per forward pass.
         num_workers: Processes that read images ahead; 0 reads them in this process.
         progress: Whether to show a progress bar.
-
-    Returns:
-        [`Evaluation`].
 
     Raises:
         ValueError: The file is of another method, other images or settings, an image's name occurs twice, the method
@@ -146,7 +98,7 @@ def evaluate_images(
     if maps not in ("all", "annotated"):
         raise ValueError(f"`maps` must be 'all' or 'annotated', got '{maps}'. Choose one of them.")
     if len(set(images.names)) < len(images.names):
-        raise ValueError("`images` must have unique names, got one twice. Images of one name would share a record.")
+        raise ValueError("`images` must have unique names, got one twice. Images with one name would share a record.")
     if tuple(images.findings) != tuple(localizer.findings):
         raise ValueError(
             f"`images` must have the method's findings in its order, got {list(images.findings)}; the method has "
@@ -163,7 +115,7 @@ def evaluate_images(
     path = Path(path)
     done = _finished(path, head)
     missing = [index for index, name in enumerate(images.names) if name not in done]
-    unreadable: dict[str, str] = {}  # of this run: images that could not be read before are tried again
+    unreadable: dict[str, str] = {}  # in this run: images that could not be read before are tried again
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         if file.tell() == 0:
@@ -181,17 +133,14 @@ def evaluate_images(
             file.flush()  # a killed run leaves complete batches and at most one torn line
             bar.update(len(batch))
         bar.close()
-    # Read back at once: records that are kept while images are allocated and freed fragment the memory. And a run that
-    # was resumed gives the same figures to the last digit.
+    # Read back at the end, because records kept while images are allocated and freed fragment the memory, and because
+    # a resumed run then gives exactly the same figures.
     records = {record.name: record for record in read_records(path)[1].records}
     return Evaluation([records[name] for name in images.names if name in records], unreadable)
 
 
 def read_records(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Evaluation]:
     """Read a file of records that [`evaluate_images`] wrote.
-
-    Args:
-        path: The file.
 
     Returns:
         Its head (`method`, `findings`, `settings`, `maps`, `about`) and the evaluation, in the file's order.
@@ -223,7 +172,7 @@ class _Unreadable:
 
 
 class _Reading(torch.utils.data.Dataset):
-    """Some of the images; one that cannot be read comes as its name and the reason."""
+    """Some of the images; one that cannot be read is returned as its name and the reason."""
 
     def __init__(self, images: EvaluationImages, indices: Sequence[int]):
         self.images, self.indices = images, indices
@@ -236,14 +185,14 @@ class _Reading(torch.utils.data.Dataset):
         try:
             return self.images[index]
         except (OSError, ValueError) as error:
-            # Records are handed on: no folders of this machine.
+            # Records are passed on, so the message must not contain folders of this machine.
             return _Unreadable(self.images.names[index], re.sub(r"(/[^/\s`']+)+/", "", str(error)))
 
 
 def _batches(
     images: EvaluationImages, indices: Sequence[int], batch_size: int, num_workers: int
 ) -> Iterator[list[EvaluationImage | _Unreadable]]:
-    """Images in batches, read ahead by processes where there are any."""
+    """Images in batches, read ahead by processes if there are any."""
     loader = torch.utils.data.DataLoader(
         _Reading(images, indices),
         batch_size=batch_size,
@@ -263,7 +212,7 @@ def _records_of(
     wanted = [sorted(image.boxes) for image in images] if maps == "annotated" else None
     output = localizer([image.pixels for image in images], wanted)
     if not np.isfinite(output.scores).all():
-        raise ValueError(f"`{localizer.name}` must give finite scores, got others. Look for a diverged model.")
+        raise ValueError(f"`{localizer.name}` must give finite scores, got others. Check whether the model diverged.")
     for row, image in enumerate(images):
         yield _record(image, output, row, settings, maps)
 
@@ -272,18 +221,13 @@ def _record(
     image: EvaluationImage, output: LocalizerOutput, row: int, settings: BoxSettings, maps: str
 ) -> ImageRecord:
     scores, image_maps, letterbox = output.scores[row], output.maps[row], output.letterboxes[row]
-    count = len(scores)
-    rules = [
-        (settings.map_thresholds[finding], settings.components, settings.upsampling, settings.valley(finding))
-        for finding in range(count)
-    ]
     found: list[np.ndarray] | None = None
-    measured = np.array([maps == "all" or finding in image.boxes for finding in range(count)])
     if maps == "all":
-        found = [boxes_from_map(one, letterbox, *rule) for one, rule in zip(image_maps, rules, strict=True)]
+        found = [boxes_from_map(one, letterbox, *settings.rule(finding)) for finding, one in enumerate(image_maps)]
+    measured = np.array([maps == "all" or finding in image.boxes for finding in range(len(scores))])
     boxed = np.flatnonzero(scores >= settings.boxed_from).tolist()
     annotations = tuple(
-        measure_map(image_maps[finding], letterbox, boxes, *rules[finding], finding=finding)
+        measure_map(image_maps[finding], letterbox, boxes, *settings.rule(finding), finding=finding)
         for finding, boxes in sorted(image.boxes.items())
     )
     outside = None if image.thorax is None else mass_outside(image_maps, letterbox, image.thorax)
@@ -314,7 +258,7 @@ def _thumbnail(pixels: np.ndarray) -> np.ndarray:
 
 
 def _finished(path: Path, head: Mapping[str, Any]) -> set[str]:
-    """Names of the images with a record in the file, after cutting off a torn last line; none without a file."""
+    """Names of the images with a record in the file, after truncating an incomplete last line."""
     if not path.is_file():
         return set()
     with path.open("r+b") as file:
@@ -335,11 +279,12 @@ def _finished(path: Path, head: Mapping[str, Any]) -> set[str]:
 
 
 def _head(line: str) -> dict[str, Any]:
-    """The first line of a file of records; empty for any other file."""
+    """The first line of a file of records; an empty mapping for any other file."""
     try:
         head = json.loads(line)
     except json.JSONDecodeError:
         return {}
     return head if isinstance(head, dict) and "method" in head else {}
+
 
 __getattr__ = old_names(__name__)

@@ -40,7 +40,7 @@ class EvaluationImage:
         sex: `M`, `F`, or None.
         age: In years, or None.
         view: `PA`, `AP`, or None.
-        thorax: `(H', W')` bool over the image, of any size; None where there is no mask.
+        thorax: `(H', W')` bool mask over the image, of any size, or None.
     """
 
     name: str
@@ -76,7 +76,7 @@ class PhantomImages:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> EvaluationImage:
-        """Draw image `index`; each is a patient of its own."""
+        """Draw image `index`; each is a separate patient."""
         phantom = self.rows.phantom(index)
         return EvaluationImage(
             name=self.names[index],
@@ -95,15 +95,14 @@ class RowImages:
     """Rows of a data set of [`open_source`] as images, with the labels, boxes and attributes of its columns.
 
     Args:
-        rows: Map-style: `image` undecoded, `labels`, and optionally `patient_id`, `image_id`, `boxes` with
-            `box_findings`, `sex`, `age`, `view`, `thorax_mask`. Without `patient_id` each image is one patient.
+        rows: Map-style: `image` undecoded, `labels`, and optionally `patient_id`, `image_id`, `boxes` in a frame of
+            side `BOX_FRAME` with `box_findings`, `sex`, `age`, `view`, `thorax_mask`. Without `patient_id` each image
+            is one patient.
         findings: Names of the F labels.
-        box_frame: Side of the frame of `boxes`, in pixels; None for the image's own pixels.
     """
 
-    def __init__(self, rows: Any, findings: Sequence[str], box_frame: int | None = BOX_FRAME):
-        self.rows, self.findings, self.box_frame = rows, tuple(findings), box_frame
-        self.fingerprint = _fingerprint(rows, box_frame)
+    def __init__(self, rows: Any, findings: Sequence[str]):
+        self.rows, self.findings, self.fingerprint = rows, tuple(findings), _fingerprint(rows)
         named = "image_id" in getattr(rows, "column_names", ())
         self.names = list(rows["image_id"]) if named else [f"image-{index:06d}" for index in range(len(rows))]
 
@@ -120,7 +119,7 @@ class RowImages:
         row = self.rows[index]
         pixels = read_source(row["image"])
         height, width = pixels.shape
-        scale = np.ones(4) if self.box_frame is None else np.array([width, height] * 2) / self.box_frame
+        scale = np.array([width, height] * 2) / BOX_FRAME
         boxes = _by_finding(row.get("box_findings") or [], row.get("boxes") or [])
         mask = read_mask(row.get("thorax_mask"))
         return EvaluationImage(
@@ -139,11 +138,10 @@ class RowImages:
 class AlignedImages:
     """Images with labels and boxes in a model's order of findings.
 
-    A finding of the model that the images do not annotate is NaN; one that the model does not know is left out with a
-    warning.
+    A finding of the model that is not annotated is NaN; one that the model does not know is left out with a warning.
 
     Args:
-        images: As [`PhantomImages`] or [`RowImages`].
+        images: Images in their own order of findings.
         findings: Findings of the model.
 
     Raises:
@@ -191,10 +189,10 @@ def open_images(
     Args:
         data: `phantom`, or a folder, table or Hub id as for [`open_source`].
         split: `train`, `validation` or `test`.
-        count: Only the first images; 1,000 by default of phantoms, which are endless.
+        count: Number of images, the first ones; None for all, or 1,000 phantoms.
         seed: Seed of the phantoms.
-        wanted: Findings of the model, in whose order labels and boxes are given, see [`AlignedImages`]; None keeps the
-            data set's order.
+        wanted: Findings of the model, whose order labels and boxes take, see [`AlignedImages`]; None keeps the data
+            set's order.
         options: As for [`open_source`], such as `findings` of a table or `validation_split` of a release.
 
     Raises:
@@ -218,9 +216,9 @@ def _open_rows(data: str, split: str, count: int | None, options: Mapping[str, A
     return RowImages(rows if count is None else rows.select(range(min(count, len(rows)))), source.findings)
 
 
-def _fingerprint(rows: Any, box_frame: int | None) -> str:
+def _fingerprint(rows: Any) -> str:
     """Hash of the columns of rows other than the images: 16 hexadecimal digits."""
-    digest = hashlib.blake2b(str(box_frame).encode(), digest_size=8)
+    digest = hashlib.blake2b(str(BOX_FRAME).encode(), digest_size=8)
     columns = [name for name in _DESCRIBED if name in getattr(rows, "column_names", _DESCRIBED)]
     described = rows.select_columns(columns) if hasattr(rows, "select_columns") else rows
     for row in described:
@@ -231,11 +229,8 @@ def _fingerprint(rows: Any, box_frame: int | None) -> str:
 
 def _by_finding(findings: Sequence[int], boxes: Sequence[Any]) -> dict[int, np.ndarray]:
     """Boxes `(m, 4)` by finding."""
-    return {
-        int(finding): np.array(
-            [box for box, owner in zip(boxes, findings, strict=True) if owner == finding], dtype=np.float64
-        )
-        for finding in sorted(set(findings))
-    }
+    owners, corners = np.asarray(findings), np.asarray(boxes, dtype=np.float64)
+    return {int(finding): corners[owners == finding] for finding in np.unique(owners)}
+
 
 __getattr__ = old_names(__name__)

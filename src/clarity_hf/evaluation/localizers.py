@@ -21,8 +21,8 @@ class LocalizerOutput:
 
     Attributes:
         scores: `(B, F)` float64 in [0, 1].
-        maps: `(B, F, h, w)` float32 values ≥ 0 on a grid over the whole of the method's input.
-        letterboxes: How each image lies in that input.
+        maps: `(B, F, h, w)` float32 values ≥ 0 on a grid over the method's complete input.
+        letterboxes: Position of each image in that input.
     """
 
     scores: np.ndarray
@@ -45,9 +45,9 @@ class Localizer(Protocol):
         """Score and localize.
 
         Args:
-            images: Pixels `(H, W)` in [0, 255] as [`read_image`] gives them, of any sizes.
-            wanted: Per image the indices of the findings whose maps are needed; a method whose maps cost a backward
-                pass each may leave the others zero. None: all.
+            images: Pixels `(H, W)` in [0, 255], as [`read_image`] returns them, of any sizes.
+            wanted: Per image the indices of the findings whose maps are needed, None for all; a method whose maps cost
+                a backward pass each may leave the others zero.
         """
 
 
@@ -55,7 +55,7 @@ class ModelLocalizer:
     """[`ClarityForMultiLabelLocalization`] as a method to evaluate.
 
     Args:
-        model: In evaluation mode, on the device on which it is to run.
+        model: In evaluation mode, on the device to use.
         image_processor: The one it was trained with.
         name: Its name in tables.
     """
@@ -68,7 +68,7 @@ class ModelLocalizer:
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[np.ndarray], wanted: Sequence[Sequence[int]] | None = None) -> LocalizerOutput:
-        """Scores and all maps, whatever is `wanted`: one forward pass gives them."""
+        """Scores and all maps, whatever is `wanted`, from one forward pass."""
         inputs = self.image_processor(list(images), return_tensors="pt").to(self.model.device)
         outputs = self.model(**inputs)
         return LocalizerOutput(

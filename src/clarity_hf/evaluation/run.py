@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,19 @@ from clarity_hf.boxes import map_over_image
 from clarity_hf.files import published_name
 from clarity_hf.fingerprints import describe_model, weights_digest
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
+from clarity_hf.metrics.localization import BoxSettings
 from clarity_hf.metrics.records import ImageRecord
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 
 from .baselines import (
+    GRAD_CAM_NAMES,
     AtlasSuppressionLocalizer,
     AttentionRolloutLocalizer,
     GradCamLocalizer,
     RandomMapLocalizer,
     with_map_fusion,
 )
-from .evaluator import BoxSettings, Evaluation, EvaluationImages, evaluate_images
+from .evaluator import Evaluation, EvaluationImages, evaluate_images
 from .images import open_images
 from .localizers import Localizer, ModelLocalizer
 from .sanity import PerturbationCurves, RandomisedStage, deletion_insertion, randomised_weights
@@ -44,7 +47,7 @@ class RunSettings:
         batch_size: Images per forward pass.
         num_workers: Processes that read images ahead; 0 reads them in this process.
         progress: Whether to show progress bars.
-        seed: Of random maps and random weights.
+        seed: Seed of random maps and random weights.
     """
 
     batch_size: int = 16
@@ -58,7 +61,7 @@ class SanityChecks:
     """Checks of a model's maps that need further forward passes.
 
     Attributes:
-        perturbations: Deletion and insertion curves by finding, under the name of the method that gave the maps: the
+        perturbations: Deletion and insertion curves by finding, by the name of the method that gave the maps: the
             model, and random maps to compare with.
         randomised: Similarity of the maps to the original ones as weights are randomised from the heads down.
     """
@@ -76,8 +79,8 @@ class CheckpointEvaluation:
         settings: Thresholds of the model's config.
         source: Hashes of weights, config and preprocessing, with the names of data and split.
         model: Records of the model, and the images that could not be read.
-        baselines: The same of each baseline, by its name in tables.
-        sanity: None if they were not requested, or no image has a present finding.
+        baselines: The same for each baseline, by its name in tables.
+        sanity: None if not requested, or no image has a present finding.
     """
 
     findings: tuple[str, ...]
@@ -98,13 +101,13 @@ def evaluate_methods(
     sanity_images: int = 0,
     run: RunSettings | None = None,
 ) -> CheckpointEvaluation:
-    """Evaluate a model and its baselines on the same images; a run that was stopped resumes.
+    """Evaluate a model and its baselines on the same images; an interrupted run resumes.
 
     Args:
         model: The model to evaluate.
         baselines: Methods to compare it with, see [`make_baselines`].
         images: As for [`evaluate_images`].
-        folder: Gets the records, one file a method. They name images and patients.
+        folder: Where the records are written, one file per method. They name images and patients.
         about: At least `data` and `split`, names that a reader may see; both are stored with the records.
         sanity_images: How many images, the first with a present finding, are used for deletion, insertion and
             randomised weights, which cost 84 forward passes per present finding and 16 per image; 0 skips them.
@@ -143,7 +146,7 @@ def make_baselines(
         names: From `BASELINES`.
         model: The model, whose weights, scores and findings the methods use.
         teacher: Folder or Hub id of the classifier of Grad-CAM, with an image processor.
-        seed: Of random maps.
+        seed: Seed of random maps.
 
     Raises:
         ValueError: A name is unknown, or Grad-CAM is requested without `teacher`.
@@ -152,25 +155,24 @@ def make_baselines(
     unknown = sorted(set(names) - set(BASELINES))
     if unknown:
         raise ValueError(f"`baselines` must be among {list(BASELINES)}, got {unknown}. Leave them out.")
-    if teacher is None and {"gradcam", "gradcam++"} & set(names):
+    if teacher is None and set(GRAD_CAM_NAMES) & set(names):
         raise ValueError("`teacher` must be given for Grad-CAM, got None. Name a classifier with the same findings.")
-    return {name: _make_baseline(name, model, teacher, seed) for name in names}
-
-
-def _make_baseline(name: str, ours: ModelLocalizer, teacher: str | None, seed: int) -> Localizer:
-    model, processor = ours.model, ours.image_processor
-    if name in ("gradcam", "gradcam++"):
-        localizer = GradCamLocalizer.from_pretrained(str(teacher), ours.findings, method=name)
-        localizer.classifier.to(model.device)
-        return localizer
+    of_model = (model.model, model.image_processor)
     makers: dict[str, Callable[[], Localizer]] = {
-        "random": lambda: RandomMapLocalizer(ours.findings, seed),
-        "cam": lambda: with_map_fusion(model, processor, "cam"),
-        "attention": lambda: with_map_fusion(model, processor, "attention"),
-        "rollout": lambda: AttentionRolloutLocalizer(model, processor),
-        "atlas": lambda: AtlasSuppressionLocalizer(model, processor),
+        "random": lambda: RandomMapLocalizer(model.findings, seed),
+        "cam": lambda: with_map_fusion(*of_model, "cam"),
+        "attention": lambda: with_map_fusion(*of_model, "attention"),
+        "rollout": lambda: AttentionRolloutLocalizer(*of_model),
+        "atlas": lambda: AtlasSuppressionLocalizer(*of_model),
+        **{name: partial(_grad_cam, name, model, str(teacher)) for name in GRAD_CAM_NAMES},
     }
-    return makers[name]()
+    return {name: makers[name]() for name in names}
+
+
+def _grad_cam(name: str, model: ModelLocalizer, teacher: str) -> Localizer:
+    localizer = GradCamLocalizer.from_pretrained(teacher, model.findings, method=name)
+    localizer.classifier.to(model.model.device)
+    return localizer
 
 
 def check_maps(
@@ -180,17 +182,14 @@ def check_maps(
     count: int,
     run: RunSettings | None = None,
 ) -> SanityChecks | None:
-    """Deletion, insertion and randomised weights; the checks that need records alone are in every report.
+    """Deletion, insertion and randomised weights; the checks that only need records are in every report.
 
     Args:
         model: The model.
-        records: Of all images.
+        records: Records of all images.
         images: The images of the records.
-        count: How many images, the first with a present finding; 0 skips the checks.
+        count: Number of images to use, the first with a present finding; without any, the result is None.
         run: Batch size and seed; None for the defaults.
-
-    Returns:
-        The checks; None without images.
     """
     run = run or RunSettings()
     chosen = [record.name for record in records if (record.labels == 1).any()][:count]
@@ -219,7 +218,7 @@ def check_maps(
 def pixels_and_maps(
     localizer: Localizer, images: EvaluationImages
 ) -> Callable[[Sequence[str]], dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """A function from names of images to their pixels `(H, W)` and maps `(F, H, W)` over them, to draw cases from."""
+    """A function from names of images to their pixels `(H, W)` and maps `(F, H, W)`, for the examples of a report."""
     places = {name: index for index, name in enumerate(images.names)}
 
     def look(names: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -244,16 +243,16 @@ def calibration_records(
     count: int | None = None,
     run: RunSettings | None = None,
 ) -> list[ImageRecord]:
-    """Evaluate the images on which a model is to be calibrated, see [`calibrate`]; a run that was stopped resumes.
+    """Evaluate the images on which a model is to be calibrated, see [`calibrate`]; an interrupted run resumes.
 
     Args:
-        model: In evaluation mode, on the device on which it is to run.
+        model: In evaluation mode, on the device to use.
         image_processor: The one it was trained with.
         data: As for [`open_images`].
         output_dir: Where the calibrated model will be. Records, which name images and patients, go to a file beside
             it, `OUTPUT_DIR-records.jsonl`.
         split: `train` or `validation`.
-        validation_split: Committed list of validation patients of a release; None for the data set's own.
+        validation_split: Committed list of validation patients of a release; None for the data set's own split.
         count: Only the first images.
         run: Batch size, workers and progress bar; None for the defaults.
 

@@ -26,7 +26,6 @@ BLUR = 5 / 224
 SSIM_WINDOW = 7
 """Side, in cells, of the windows in which two maps are compared; a smaller map is one window."""
 
-
 Score = Callable[[torch.Tensor], torch.Tensor]
 """Prepared images `(n, C, H, W)` → scores `(n, F)`, such as `lambda x: model(x).scores`."""
 
@@ -65,19 +64,19 @@ def deletion_insertion(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[int, PerturbationCurves]:
-    """Remove, and insert, the pixels of images in the order of their maps, and follow the score.
+    """Remove, and insert, the pixels of images in the order of their maps, and record the score.
 
-    The map may come from another method than the score: a random map on the same model is what a map must beat.
+    The map may come from another method than the score: a map must beat a random map on the same model.
 
     Args:
-        images: Tuples of pixels `(H, W)` in [0, 255] as [`read_image`] gives them and the findings to follow, such as
-            the present ones; read one at a time.
+        images: Tuples of pixels `(H, W)` in [0, 255], as [`read_image`] returns them, and the findings to score, such
+            as the present ones; read one at a time.
         localizer: Gives the maps.
-        score: The score to follow.
+        score: Scores of prepared images.
         image_processor: Prepares images for `score`.
         steps: Number of steps in which all pixels are removed.
         batch_size: Altered images per call of `score`.
-        seed: As for [`perturbed_images`].
+        seed: Seed of the order among equal values of a map.
         device: Where `score` runs.
 
     Returns:
@@ -103,42 +102,38 @@ def deletion_insertion(
 
 
 def _curves(pairs: np.ndarray, blank: int) -> PerturbationCurves:
-    """Scores `(n, 2, steps + 1)` of deletion and insertion → curves."""
+    """Curves of scores `(n, 2, steps + 1)` of deletion and insertion."""
     areas = np.trapezoid(pairs, dx=1 / (pairs.shape[2] - 1), axis=2)
     deletion, insertion = pairs.mean(axis=0)
     return PerturbationCurves(deletion, insertion, areas[:, 0], areas[:, 1], blank)
 
 
 def perturbed_images(
-    pixel_values: torch.Tensor,
-    order: np.ndarray,
-    letterbox: Letterbox,
-    steps: int = 20,
-    seed: int = 0,
+    pixel_values: torch.Tensor, order: np.ndarray, letterbox: Letterbox, steps: int = 20, seed: int = 0
 ) -> torch.Tensor:
     """The states of an image as its pixels are removed, then as they are inserted.
 
     A removed pixel takes the image's mean grey level; insertion starts from the blurred image, because a sharp pixel
-    on a uniform background is evidence by itself. The padding does not change. Equal values of the map go in random
-    order.
+    on a uniform background is evidence by itself. The padding does not change. Equal values of the map are taken in
+    random order.
 
     Args:
         pixel_values: `(C, H, W)` of one image, prepared.
-        order: `(H', W')` of the letterbox's content: pixels go from the largest value to the smallest.
-        letterbox: How the image lies in `pixel_values`.
+        order: `(H', W')` of the letterbox's content: pixels are taken from the largest value to the smallest.
+        letterbox: Position of the image in `pixel_values`.
         steps: Number of steps in which all pixels are removed, at least 1.
         seed: Seed of the order among equal values.
 
     Returns:
-        `(2 · (steps + 1), C, H, W)`: deletion from the whole image on, then insertion from the blurred image on.
+        `(2 · (steps + 1), C, H, W)`: deletion, starting from the image, then insertion, from the blurred image.
 
     Raises:
         ValueError: `order` is not of the content's size, or `steps` is under 1.
     """
     if order.shape != letterbox.content:
-        raise ValueError(f"`order` must be {letterbox.content}, got {order.shape}. Lay the map over the content.")
+        raise ValueError(f"`order` must be {letterbox.content}, got {order.shape}. Resize the map to the content.")
     if steps < 1:
-        raise ValueError(f"`steps` must be at least 1, got {steps}. 20 removes a twentieth at a time.")
+        raise ValueError(f"`steps` must be at least 1, got {steps}. Usual is 20.")
     ties = np.random.default_rng(seed).random(order.size)
     rank = np.empty(order.size, dtype=np.int64)
     rank[np.lexsort((ties, -order.ravel()))] = np.arange(order.size)
@@ -156,7 +151,7 @@ def perturbed_images(
 
 
 def _blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:
-    # Three standard deviations a side, as far as a reflected border reaches.
+    # Three standard deviations on each side, but no more than a reflected border provides.
     side = min(1 + 2 * int(np.ceil(3 * sigma)), 2 * min(image.shape[-2:]) - 1)
     return tvF.gaussian_blur(image, [side, side], [sigma, sigma])
 
@@ -166,12 +161,12 @@ class RandomisedStage:
     """Similarity of maps to the trained model's after some parts of the model are given random weights.
 
     Attributes:
-        part: What was randomised last; everything listed before it is random too.
+        part: What was randomised last; the parts before it are random too.
         rank_correlation: Mean over maps of Spearman's correlation of their cells with those of the trained model's
             map, in [−1, 1]; for a map that depends on the weights it falls towards 0.
         similarity: Mean structural similarity (SSIM) of the two, each divided by its peak, in [−1, 1].
-        maps: Maps that are in both means.
-        undefined: Maps left out because one of the two is constant and has no order.
+        maps: Number of maps in both means.
+        undefined: Number of maps left out because one of the two is constant and has no order.
     """
 
     part: str
@@ -196,7 +191,7 @@ def randomised_weights(
     Args:
         model: In evaluation mode; it is not changed.
         image_processor: The one it was trained with.
-        images: Pixels `(H, W)` in [0, 255], of any sizes; a few dozen will do.
+        images: Pixels `(H, W)` in [0, 255], of any sizes; a few dozen are enough.
         wanted: Per image the findings whose maps are compared, such as the present ones; None for all.
         batch_size: Images per forward pass.
         seed: Seed of the random weights.
@@ -222,7 +217,7 @@ def randomised_weights(
 
 
 def _parts(model: ClarityForMultiLabelLocalization) -> list[tuple[str, tuple[str, ...]]]:
-    """Parts of the model from the heads down, by name, and the beginnings of their weights' names."""
+    """Names of the parts of the model from the heads down, and prefixes of their weights' names."""
     return [
         ("heads", ("class_token_head.", "segment_cam.", "ranking_pooling.")),
         ("final LayerNorm", ("clarity.layernorm.",)),
@@ -238,7 +233,7 @@ def _image_maps(
     wanted: Sequence[Sequence[int]],
     batch_size: int,
 ) -> list[np.ndarray]:
-    """Maps `(h, w)` laid over their images, one per wanted (image, finding)."""
+    """Maps `(h, w)` over their images, one per wanted (image, finding)."""
     localizer, found = ModelLocalizer(model, image_processor), list[np.ndarray]()
     for start in range(0, len(images), batch_size):
         output = localizer(images[start : start + batch_size])
@@ -259,21 +254,14 @@ def _compare(part: str, trained: Sequence[np.ndarray], changed: Sequence[np.ndar
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's correlation of two maps `(h, w)`, in [−1, 1]; NaN where one of them is constant."""
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
-        return float("nan")
+    """Spearman's correlation of two maps `(h, w)` that are not constant, in [−1, 1]."""
     return float(spearmanr(one, other, axis=None).statistic)
 
 
 def structural_similarity(one: np.ndarray, other: np.ndarray) -> float:
-    """Mean SSIM of two maps, each divided by its peak, so that the range is 1.
+    """Mean SSIM of two maps `(h, w)` ≥ 0, each divided by its peak, in [−1, 1]; 1 for equal maps.
 
-    Args:
-        one, other: `(h, w)` values ≥ 0 of one shape. A window is `SSIM_WINDOW` cells wide, or the largest odd number
-            that fits.
-
-    Returns:
-        In [−1, 1], 1 for equal maps; the mean over the windows that lie inside the map.
+    The mean is over windows inside the map, `SSIM_WINDOW` cells wide, or the largest odd number that fits.
 
     Source: Wang et al., IEEE TIP 13 (2004) 600–612, with K1 = 0.01 and K2 = 0.03, even windows and sample covariances.
     """
@@ -292,5 +280,6 @@ def structural_similarity(one: np.ndarray, other: np.ndarray) -> float:
     c1, c2 = 0.01**2, 0.03**2
     likeness = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     return float((likeness / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))).mean())
+
 
 __getattr__ = old_names(__name__)

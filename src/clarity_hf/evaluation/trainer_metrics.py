@@ -33,7 +33,7 @@ class MultilabelAuroc(evaluate.Metric):
         super().__init__(config_name="multilabel", **kwargs)
 
     def _info(self) -> evaluate.MetricInfo:
-        row = datasets.Sequence(datasets.Value("float64"))  # float32 would tie scores near 1
+        row = datasets.Sequence(datasets.Value("float64"))  # in float32, scores near 1 would be tied
         return evaluate.MetricInfo(
             description="Area under the ROC curve per finding, and its mean; undefined is NaN.",
             citation="",

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Bootstrap intervals by patient.
+"""Bootstrap intervals of 95 % by patient.
 
 Images of one patient are not independent, so patients are sampled with replacement, each with all its rows. A sample
 can also be given as weights (how often each row occurs), so that a ranking is sorted only once for all samples.
@@ -16,6 +16,9 @@ import numpy as np
 from .classification import checked_scores, support
 from .localization import LEVELS, figures_of_rows
 from .matching import Overlaps
+
+LEVEL = 0.95
+"""Share of the samples inside an interval."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,7 @@ class Interval:
 
 
 def patient_weights(patients: Sequence[Any] | np.ndarray, repeats: int = 1000, seed: int = 0) -> Iterator[np.ndarray]:
-    """Sample as many patients as there are, with replacement, many times.
-
-    Args:
-        patients: `(n,)`, the patient of each row.
-        repeats: Number of samples.
-        seed: Seed of the samples.
+    """Sample as many patients as there are, with replacement, `repeats` times.
 
     Yields:
         Per sample `(n,)` int64, how often each row's patient was sampled.
@@ -65,23 +63,13 @@ def patient_weights(patients: Sequence[Any] | np.ndarray, repeats: int = 1000, s
     return (np.bincount(generator.integers(count, size=count), minlength=count)[patient] for _ in range(repeats))
 
 
-def interval_of_samples(samples: Iterable[Any], level: float = 0.95) -> Interval:
-    """Percentile interval of the figures of bootstrap samples.
-
-    Args:
-        samples: Each a number or an array of one shape, NaN where undefined.
-        level: Share of the samples inside the interval, in (0, 1).
-
-    Raises:
-        ValueError: `level` is outside (0, 1).
-    """
-    if not 0 < level < 1:
-        raise ValueError(f"`level` must be in (0, 1), got {level}. Usual is 0.95.")
+def interval_of_samples(samples: Iterable[Any]) -> Interval:
+    """Percentile interval of the figures of samples, each a number or an array of one shape, NaN where undefined."""
     values = np.stack([np.asarray(sample, dtype=np.float64) for sample in samples])
     defined = (~np.isnan(values)).mean(axis=0)
     ends = np.full((2, *values.shape[1:]), np.nan)
     enough = defined >= 0.5
-    ends[:, enough] = np.nanquantile(values[:, enough], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    ends[:, enough] = np.nanquantile(values[:, enough], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     if values.ndim == 1:
         return Interval(float(ends[0]), float(ends[1]), float(defined))
     return Interval(ends[0], ends[1], defined)
@@ -92,7 +80,6 @@ def bootstrap_by_patient(
     patients: Sequence[Any] | np.ndarray,
     repeats: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
     shape: tuple[int, ...] | None = None,
 ) -> Interval:
     """Percentile interval of any statistic of rows; for a paired difference, let `statistic` subtract two figures.
@@ -103,14 +90,13 @@ def bootstrap_by_patient(
         patients: `(n,)`, the patient of each row.
         repeats: Number of samples.
         seed: Seed of the samples.
-        level: Share of the samples inside the interval, in (0, 1).
         shape: Shape of the result; with it, the result for no rows is NaN instead of an error.
 
     Returns:
         The interval, of floats for a number and otherwise of arrays in the statistic's shape.
 
     Raises:
-        ValueError: As for [`patient_weights`], or `level` is outside (0, 1).
+        ValueError: As for [`patient_weights`].
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
@@ -118,7 +104,7 @@ def bootstrap_by_patient(
         return Interval(np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape))
     rows = np.arange(len(patients))
     weights = patient_weights(patients, repeats, seed)
-    return interval_of_samples((statistic(np.repeat(rows, times)) for times in weights), level)
+    return interval_of_samples(statistic(np.repeat(rows, times)) for times in weights)
 
 
 def part_of(interval: Interval, index: Any) -> Interval:
@@ -155,8 +141,8 @@ def classification_intervals(
     patients: Sequence[Any] | np.ndarray,
     repeats: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
     min_positives: int = 20,
+    minus: np.ndarray | None = None,
 ) -> dict[str, Interval]:
     """Intervals by patient of AUROC and average precision, per finding and their means.
 
@@ -169,9 +155,10 @@ def classification_intervals(
         patients: `(n,)`, the patient of each row.
         repeats: Number of samples.
         seed: Seed of the samples.
-        level: Share of the samples inside an interval, in (0, 1).
         min_positives: Findings with fewer positives on all rows are left out of the means. The means of all samples
             are over the same findings; a sample in which one of them is undefined has no mean.
+        minus: `(n, F)` scores of another method, on its own scale: the intervals are then of the differences, paired
+            by sample.
 
     Returns:
         `auroc` and `average_precision`, intervals of `(F,)`; `macro_auroc` and `macro_average_precision`, intervals of
@@ -180,41 +167,19 @@ def classification_intervals(
     Raises:
         ValueError: As for [`auroc_per_finding`] and [`patient_weights`], or their lengths differ.
     """
-    figures = _ranking_figures(scores, labels, patients, min_positives)
-    return _named_intervals(figures, patients, repeats, seed, level)
-
-
-def classification_differences(
-    scores: np.ndarray,
-    other_scores: np.ndarray,
-    labels: np.ndarray,
-    patients: Sequence[Any] | np.ndarray,
-    repeats: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-    min_positives: int = 20,
-) -> dict[str, Interval]:
-    """Paired intervals by patient of the differences between two methods, on the same samples.
-
-    Args:
-        scores: `(n, F)` of the method, any monotone scale.
-        other_scores: `(n, F)` of the method to subtract, on its own scale.
-        labels: As for [`classification_intervals`], of both.
-        patients: As for [`classification_intervals`].
-        repeats: As for [`classification_intervals`].
-        seed: As for [`classification_intervals`].
-        level: As for [`classification_intervals`].
-        min_positives: As for [`classification_intervals`].
-
-    Returns:
-        The names of [`classification_intervals`], each the interval of the difference.
-
-    Raises:
-        ValueError: As for [`classification_intervals`].
-    """
-    ours = _ranking_figures(scores, labels, patients, min_positives)
-    theirs = _ranking_figures(other_scores, labels, patients, min_positives)
-    return _named_intervals(lambda weights: ours(weights) - theirs(weights), patients, repeats, seed, level)
+    if len(patients) != len(labels):
+        raise ValueError(
+            f"`patients` must name {len(labels)} rows, got {len(patients)}. Pass the patient of every row."
+        )
+    figures = [_ranking_figures(one, labels, min_positives) for one in (scores, minus) if one is not None]
+    weights = patient_weights(patients, repeats, seed)
+    interval = interval_of_samples(figures[0](one) - sum(other(one) for other in figures[1:]) for one in weights)
+    named = {}
+    for row, name in enumerate(("auroc", "average_precision")):
+        named[name] = part_of(interval, np.s_[row, :-1])
+        mean = part_of(interval, (row, -1))
+        named[f"macro_{name}"] = Interval(float(mean.low), float(mean.high), float(mean.defined))
+    return named
 
 
 @dataclass(frozen=True)
@@ -276,14 +241,10 @@ def _cumulated(weights: np.ndarray) -> np.ndarray:
 
 
 def _ranking_figures(
-    scores: np.ndarray, labels: np.ndarray, patients: Sequence[Any] | np.ndarray, min_positives: int
+    scores: np.ndarray, labels: np.ndarray, min_positives: int
 ) -> Callable[[np.ndarray], np.ndarray]:
     """From weights `(n,)` to `(2, F + 1)`: AUROC and average precision of all findings and their mean."""
     scores, labels = checked_scores(scores, labels)
-    if len(patients) != len(labels):
-        raise ValueError(
-            f"`patients` must name {len(labels)} rows, got {len(patients)}. Pass the patient of every row."
-        )
     rankings = [_Ranking.of(scores[:, finding], labels[:, finding]) for finding in range(labels.shape[1])]
     # Always the findings of the full sample; otherwise samples would be means of different things.
     counts = support(labels)
@@ -297,57 +258,28 @@ def _ranking_figures(
     return of
 
 
-def _named_intervals(
-    figures: Callable[[np.ndarray], np.ndarray],
-    patients: Sequence[Any] | np.ndarray,
-    repeats: int,
-    seed: int,
-    level: float,
-) -> dict[str, Interval]:
-    interval = interval_of_samples((figures(weights) for weights in patient_weights(patients, repeats, seed)), level)
-    named = {}
-    for row, name in enumerate(("auroc", "average_precision")):
-        ends = [part[row] for part in (interval.low, interval.high, interval.defined)]
-        named[name] = Interval(*(part[:-1] for part in ends))
-        named[f"macro_{name}"] = Interval(*(float(part[-1]) for part in ends))
-    return named
-
-
 @dataclass(frozen=True)
 class FoundIntervals:
-    """Intervals by patient of the figures of [`Found`], or of a difference of two.
+    """Intervals by patient of the figures of [`PerFinding`], or of a difference: `(F, L)`, `(L,)` and `(L,)`."""
 
-    Attributes:
-        levels: The L levels.
-        shares: Of `(F, L)`.
-        macro: Of `(L,)`.
-        pooled: Of `(L,)`.
-    """
-
-    levels: tuple[float, ...]
     shares: Interval
     macro: Interval
     pooled: Interval
 
 
 def localization_intervals(
-    overlaps: Overlaps, levels: Sequence[float] = LEVELS, repeats: int = 1000, seed: int = 0, level: float = 0.95
+    overlaps: Overlaps, levels: Sequence[float] = LEVELS, repeats: int = 1000, seed: int = 0
 ) -> FoundIntervals:
     """Bootstrap intervals by patient of T(IoU), or a similar figure, at fixed thresholds.
 
     The mean over findings is over the same ones in every sample; a sample that lacks one of them is undefined.
     Arguments as for [`localization_difference`].
     """
-    return _found_intervals(_found_figures(overlaps, levels), overlaps, levels, repeats, seed, level)
+    return _found_intervals(_found_figures(overlaps, levels), overlaps, len(levels), repeats, seed)
 
 
 def localization_difference(
-    overlaps: Overlaps,
-    other: Overlaps,
-    levels: Sequence[float] = LEVELS,
-    repeats: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    overlaps: Overlaps, other: Overlaps, levels: Sequence[float] = LEVELS, repeats: int = 1000, seed: int = 0
 ) -> FoundIntervals:
     """Paired bootstrap intervals of the difference in T(IoU) between two methods, on the same samples of patients.
 
@@ -360,7 +292,6 @@ def localization_difference(
         levels: IoU thresholds t.
         repeats: Number of samples.
         seed: Seed of the samples.
-        level: Share of the samples inside an interval, in (0, 1).
 
     Raises:
         ValueError: The annotated boxes or their order differ.
@@ -374,7 +305,7 @@ def localization_difference(
             f"{len(overlaps.images)}, or different ones. Score both methods on the same records in the same order."
         )
     ours, theirs = _found_figures(overlaps, levels), _found_figures(other, levels)
-    return _found_intervals(lambda rows: ours(rows) - theirs(rows), overlaps, levels, repeats, seed, level)
+    return _found_intervals(lambda rows: ours(rows) - theirs(rows), overlaps, len(levels), repeats, seed)
 
 
 def _found_figures(overlaps: Overlaps, levels: Sequence[float]) -> Callable[[np.ndarray], np.ndarray]:
@@ -383,14 +314,8 @@ def _found_figures(overlaps: Overlaps, levels: Sequence[float]) -> Callable[[np.
 
 
 def _found_intervals(
-    figures: Callable[[np.ndarray], np.ndarray],
-    overlaps: Overlaps,
-    levels: Sequence[float],
-    repeats: int,
-    seed: int,
-    level: float,
+    figures: Callable[[np.ndarray], np.ndarray], overlaps: Overlaps, levels: int, repeats: int, seed: int
 ) -> FoundIntervals:
-    shape = (overlaps.num_findings + 2, len(levels))
-    interval = bootstrap_by_patient(figures, overlaps.patients, repeats, seed, level, shape)
-    parts = (part_of(interval, index) for index in (slice(None, -2), -2, -1))
-    return FoundIntervals(tuple(levels), *parts)
+    shape = (overlaps.num_findings + 2, levels)
+    interval = bootstrap_by_patient(figures, overlaps.patients, repeats, seed, shape)
+    return FoundIntervals(*(part_of(interval, index) for index in (slice(None, -2), -2, -1)))

@@ -13,16 +13,12 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+UNDEFINED_THRESHOLD = 0.5
+"""Score threshold of a finding whose AUROC is undefined."""
+
 
 def support(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Number of images behind each finding's figures.
-
-    Args:
-        labels: `(n, F)`, 1 present, 0 absent, NaN not annotated.
-
-    Returns:
-        `positives` and `negatives`, each `(F,)` int64.
-    """
+    """Number of images behind each finding's figures: `positives` and `negatives`, each `(F,)` int64."""
     labels = np.asarray(labels)
     return {"positives": (labels == 1).sum(axis=0), "negatives": (labels == 0).sum(axis=0)}
 
@@ -36,7 +32,7 @@ def macro(values: np.ndarray, labels: np.ndarray, min_positives: int = 20) -> fl
         min_positives: Findings with fewer are left out of the mean.
 
     Returns:
-        Float; NaN if no finding qualifies.
+        The mean; NaN if no finding qualifies.
 
     Raises:
         ValueError: The number of values differs from F.
@@ -58,7 +54,7 @@ def auroc_per_finding(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
         `(F,)` float64 in [0, 1]; NaN for a finding without positives or without negatives.
     """
-    return _per_finding(roc_auc_score, scores, labels, undefined=np.nan)
+    return _per_finding(roc_auc_score, scores, labels, np.nan)
 
 
 def mean_auroc(scores: np.ndarray, labels: np.ndarray, min_positives: int = 1) -> float:
@@ -72,7 +68,7 @@ def average_precision_per_finding(scores: np.ndarray, labels: np.ndarray) -> np.
     Images with equal scores pass a threshold together. Uninformative scores give the share of positives. Arguments and
     result as for [`auroc_per_finding`].
     """
-    return _per_finding(average_precision_score, scores, labels, undefined=np.nan)
+    return _per_finding(average_precision_score, scores, labels, np.nan)
 
 
 def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = 10) -> dict[str, np.ndarray]:
@@ -110,17 +106,16 @@ def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = 10) -> dict[
     return {"mean_score": mean_score, "share_present": share_present, "count": count}
 
 
-def calibration_error_per_finding(scores: np.ndarray, labels: np.ndarray, bins: int = 15) -> np.ndarray:
+def calibration_error_per_finding(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Expected calibration error of every finding: the mean over images of |mean score − share present| of their bin.
 
     Args:
-        scores: `(n, F)` probabilities.
+        scores: `(n, F)` probabilities, in 15 bins of equal width over [0, 1].
         labels: `(n, F)`, 1, 0 or NaN.
-        bins: Number of bins of equal width over [0, 1].
 
     Returns:
-        `(F,)` float64 in [0, 1]; NaN for a finding without annotated images. It is also defined for a
-        finding without positives, whose scores should be low.
+        `(F,)` float64 in [0, 1]; NaN for a finding without annotated images. It is also defined for a finding without
+        positives, whose scores should be low.
 
     Raises:
         ValueError: As for [`reliability`].
@@ -130,14 +125,14 @@ def calibration_error_per_finding(scores: np.ndarray, labels: np.ndarray, bins: 
     scores, labels = _checked_probabilities(scores, labels)
     errors = np.full(labels.shape[1], np.nan)
     for finding in range(labels.shape[1]):
-        curve = reliability(scores[:, finding], labels[:, finding], bins)
+        curve = reliability(scores[:, finding], labels[:, finding], 15)
         if curve["count"].any():
             gaps = np.abs(curve["mean_score"] - curve["share_present"])
             errors[finding] = np.nansum(gaps * curve["count"]) / curve["count"].sum()
     return errors
 
 
-def youden_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0.5) -> np.ndarray:
+def youden_thresholds(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Score thresholds that maximise sensitivity + specificity − 1 on the given images.
 
     Choose them on validation images, never on the reported ones.
@@ -145,10 +140,9 @@ def youden_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0
     Args:
         scores: `(n, F)` probabilities.
         labels: `(n, F)`, 1, 0 or NaN.
-        default: Threshold of a finding whose AUROC is undefined.
 
     Returns:
-        `(F,)` float64; a finding is present where its score is ≥ its threshold.
+        `(F,)` float64, `UNDEFINED_THRESHOLD` for a finding whose AUROC is undefined.
 
     Source: Youden, Cancer 3 (1950) 32–35.
     """
@@ -158,22 +152,13 @@ def youden_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0
         # The first cut is infinite (nothing is present) and cannot be a threshold.
         return cuts[1 + int(np.argmax((true_rate - false_rate)[1:]))]
 
-    return _per_finding(best, scores, labels, undefined=default)
+    return _per_finding(best, scores, labels, UNDEFINED_THRESHOLD)
 
 
-def sensitivity_thresholds(
-    scores: np.ndarray, labels: np.ndarray, target: float = 0.9, default: float = 0.5
-) -> np.ndarray:
-    """The highest score thresholds that reach a sensitivity on the given images; see [`youden_thresholds`].
+def sensitivity_thresholds(scores: np.ndarray, labels: np.ndarray, target: float = 0.9) -> np.ndarray:
+    """The highest score thresholds that reach a sensitivity in (0, 1] on the given images; see [`youden_thresholds`].
 
-    Args:
-        scores: `(n, F)` probabilities.
-        labels: `(n, F)`, 1, 0 or NaN.
-        target: Sensitivity to reach, in (0, 1].
-        default: Threshold of a finding whose AUROC is undefined.
-
-    Returns:
-        `(F,)` float64, each the score of a positive image.
+    Each is the score of a positive image.
 
     Raises:
         ValueError: `target` is outside (0, 1].
@@ -186,10 +171,10 @@ def sensitivity_thresholds(
         found = np.arange(1, len(positives) + 1) / len(positives)
         return positives[int(np.argmax(found >= target))]
 
-    return _per_finding(highest, scores, labels, undefined=default)
+    return _per_finding(highest, scores, labels, UNDEFINED_THRESHOLD)
 
 
-def f1_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0.5) -> np.ndarray:
+def f1_thresholds(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Score thresholds that maximise F1 = 2 TP / (2 TP + FP + FN) on the given images; the highest one in a tie.
 
     Arguments and result as for [`youden_thresholds`]; each threshold is one of the scores.
@@ -203,7 +188,7 @@ def f1_thresholds(scores: np.ndarray, labels: np.ndarray, default: float = 0.5) 
         f1[:-1][cuts[:-1] == cuts[1:]] = -1
         return cuts[int(np.argmax(f1))]
 
-    return _per_finding(best, scores, labels, undefined=default)
+    return _per_finding(best, scores, labels, UNDEFINED_THRESHOLD)
 
 
 def operating_points(scores: np.ndarray, labels: np.ndarray, thresholds: np.ndarray) -> dict[str, np.ndarray]:

@@ -19,16 +19,13 @@ from sklearn.linear_model import LogisticRegression
 from .bootstrap import Interval, interval_of_samples, patient_weights, weighted_auroc
 from .classification import checked_scores
 from .records import ImageRecord
-from .splits import patient_folds
+from .splits import FOLDS, patient_folds
 
 VIEWS = ("PA", "AP")
 """View positions within which AUROC is measured."""
 
 MIN_VIEW_POSITIVES = 10
 """AUROC within a view is undefined with fewer positives or negatives in it."""
-
-FOLDS = 10
-"""Number of folds of patients; each is scored by a baseline fitted on the others."""
 
 THUMBNAIL_PENALTY = 0.01
 """`C` of the logistic regression on thumbnails: 256 cells and a few hundred images need strong regularisation."""
@@ -52,19 +49,15 @@ NIH_PREVALENCE = {
 """Share of the 112,120 images of NIH ChestX-ray14 with each label (Data_Entry_2017_v2020.csv)."""
 
 
-def view_scores(records: Sequence[ImageRecord], seed: int = 0) -> np.ndarray:
+def view_scores(records: Sequence[ImageRecord]) -> np.ndarray:
     """Scores from the view position alone: how often the finding is present in it among other patients.
 
-    Args:
-        records: Images; an unknown view counts as a separate view.
-        seed: Seed of the folds.
-
-    Returns:
-        `(n, F)` float64, log-odds in the image's view minus those in all views, with 1 added to every count.
+    Gives `(n, F)` float64, log-odds in the image's view minus those in all views, with 1 added to every count. An
+    unknown view counts as a separate view.
     """
     labels = np.stack([record.labels for record in records])
     views = np.array([record.view or "" for record in records])
-    folds = patient_folds([record.patient for record in records], FOLDS, seed)
+    folds = patient_folds([record.patient for record in records], FOLDS)
 
     def log_odds(rows: np.ndarray) -> np.ndarray:
         return np.log((labels[rows] == 1).sum(axis=0) + 1) - np.log((labels[rows] == 0).sum(axis=0) + 1)
@@ -77,23 +70,18 @@ def view_scores(records: Sequence[ImageRecord], seed: int = 0) -> np.ndarray:
     return scores
 
 
-def thumbnail_scores(records: Sequence[ImageRecord], seed: int = 0) -> np.ndarray | None:
+def thumbnail_scores(records: Sequence[ImageRecord]) -> np.ndarray | None:
     """Scores of a logistic regression on thumbnails, fitted on other patients.
 
-    Args:
-        records: Images.
-        seed: Seed of the folds.
-
-    Returns:
-        `(n, F)` float64, log-odds minus their mean over the other patients; 0 if those have only one class. None if a
-        record has no thumbnail.
+    Gives `(n, F)` float64, log-odds minus their mean over the other patients; 0 if those have only one class. None if
+    a record has no thumbnail.
     """
     if any(record.thumbnail is None for record in records):
         return None
     labels = np.stack([record.labels for record in records])
     cells = np.stack([np.ravel(record.thumbnail) for record in records]).astype(np.float64)  # type: ignore[arg-type]
     cells = (cells - cells.mean(axis=1, keepdims=True)) / np.maximum(cells.std(axis=1, keepdims=True), 1.0)
-    folds = patient_folds([record.patient for record in records], FOLDS, seed)
+    folds = patient_folds([record.patient for record in records], FOLDS)
     scores = np.zeros(labels.shape)
     for fold in np.unique(folds):
         scored = folds == fold
@@ -116,16 +104,18 @@ class WithinView:
     Attributes:
         views: `(F, len(VIEWS))` AUROC within each view; NaN with fewer than `MIN_VIEW_POSITIVES` of a class there.
         mean: `(F,)` mean over the views in which it is defined.
-        interval: Of `mean`, by patient.
-        macro: Mean of `mean` over the findings asked for.
-        macro_interval: Of `macro`.
+        samples: `(repeats, F)`, the same of bootstrap samples of patients.
     """
 
     views: np.ndarray
     mean: np.ndarray
-    interval: Interval
-    macro: float
-    macro_interval: Interval
+    samples: np.ndarray
+
+    def macro(self, averaged: np.ndarray) -> tuple[float, Interval]:
+        """Mean of `mean` over the findings of `averaged` `(F,)` bool that have one, and its interval by patient."""
+        means = np.vstack([self.mean, self.samples])[:, averaged & ~np.isnan(self.mean)]
+        macro = means.mean(axis=1) if means.shape[1] else np.full(len(means), np.nan)
+        return float(macro[0]), interval_of_samples(macro[1:])
 
 
 def within_view(
@@ -133,7 +123,6 @@ def within_view(
     labels: np.ndarray,
     views: Sequence[str | None],
     patients: Sequence[str],
-    averaged: np.ndarray | None = None,
     repeats: int = 1000,
     seed: int = 0,
 ) -> WithinView:
@@ -144,7 +133,6 @@ def within_view(
         labels: `(n, F)`, 1, 0 or NaN.
         views: `(n,)`, `PA`, `AP` or None.
         patients: `(n,)`.
-        averaged: `(F,)` bool, findings of the macro mean; None for all. Those without a defined mean are left out.
         repeats: Number of bootstrap samples.
         seed: Seed of the bootstrap.
     """
@@ -162,17 +150,8 @@ def within_view(
     means = np.full(figures.shape[:2], np.nan)
     has = defined.any(axis=1)
     # A sample in which a view is undefined has no mean, which would be a mean of different things.
-    sums = np.where(defined, figures, 0.0).sum(axis=2)
-    means[:, has] = sums[:, has] / defined.sum(axis=1)[has]
-    kept = has & (np.ones(len(has), dtype=bool) if averaged is None else averaged)
-    macro = means[:, kept].mean(axis=1) if kept.any() else np.full(repeats + 1, np.nan)
-    return WithinView(
-        views=figures[0],
-        mean=means[0],
-        interval=interval_of_samples(means[1:]),
-        macro=float(macro[0]),
-        macro_interval=interval_of_samples(macro[1:]),
-    )
+    means[:, has] = np.where(defined, figures, 0.0).sum(axis=2)[:, has] / defined.sum(axis=1)[has]
+    return WithinView(figures[0], means[0], means[1:])
 
 
 @dataclass(frozen=True)
@@ -195,11 +174,7 @@ class Reliability:
 
 
 def reliability_figures(scores: np.ndarray, labels: np.ndarray) -> Reliability:
-    """Brier score, its skill, and calibration slope and intercept.
-
-    Args:
-        scores: `(n, F)` probabilities.
-        labels: `(n, F)`, 1, 0 or NaN.
+    """Brier score, its skill, and calibration slope and intercept of probabilities `(n, F)`.
 
     Source: Brier, Monthly Weather Review 78 (1950) 1–3; Cox, Biometrika 45 (1958) 562–565.
     """
@@ -220,17 +195,6 @@ def reliability_figures(scores: np.ndarray, labels: np.ndarray) -> Reliability:
 
 
 def predictive_value(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: np.ndarray) -> np.ndarray:
-    """Positive predictive value at a given prevalence; NaN if nothing is flagged.
-
-    Args:
-        sensitivity: `(...)` in [0, 1].
-        specificity: `(...)` in [0, 1].
-        prevalence: `(...)` in [0, 1].
-
-    Returns:
-        `(...)` float64 in [0, 1].
-
-    Source: Bayes' theorem.
-    """
+    """Positive predictive value at a given prevalence by Bayes' theorem, all in [0, 1]; NaN if nothing is flagged."""
     true, false = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
     return np.divide(true, true + false, out=np.full(np.shape(true), np.nan), where=(true + false) > 0)

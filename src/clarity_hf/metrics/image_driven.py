@@ -21,19 +21,16 @@ from typing import Any
 
 import numpy as np
 
-from clarity_hf.boxes import Letterbox, UpsampledMap, box_iou, map_over_image
+from clarity_hf.boxes import Letterbox, box_iou, boxes_from_map, map_over_image
 
 from .bootstrap import Interval, bootstrap_by_patient, weighted_auroc
-from .localization import best_overlaps, figures_of_rows, fixed_boxes, shares_per_finding
+from .localization import BoxSettings, best_overlaps, figures_of_rows, fixed_boxes, shares_per_finding
 from .matching import annotated_boxes, annotated_maps
 from .records import MAP_CELLS, ImageRecord
-from .splits import patient_folds
+from .splits import FOLDS, patient_folds
 
 COMPARED_LEVELS = (0.1, 0.3, 0.5)
 """IoU thresholds t at which baselines are compared."""
-
-FOLDS = 10
-"""Largest number of folds of patients; each fold is scored with what was chosen on the others."""
 
 MOST_FIXED_BOXES = 3
 """Largest number k of fixed boxes."""
@@ -43,16 +40,10 @@ ONE_SIDED = 3.0
 
 
 def correlation_of_maps(maps: np.ndarray, letterbox: Letterbox) -> float:
-    """Mean Pearson correlation of the maps of one image with each other.
+    """Mean Pearson correlation of the maps of one image with each other, in [−1, 1].
 
-    Near 1, all maps mark the same place, whatever the finding.
-
-    Args:
-        maps: `(F, h, w)` on a grid over the complete input.
-        letterbox: Position of the image in that input; the padding does not count.
-
-    Returns:
-        Float in [−1, 1], the mean over all pairs of findings whose maps vary; NaN if there is no such pair.
+    It is the mean over all pairs of findings whose maps vary, NaN without such a pair. Near 1, all maps mark the same
+    place, whatever the finding. `maps` is `(F, h, w)` on a grid over the complete input; the padding does not count.
     """
     cells = map_over_image(maps, letterbox, (maps.shape[-2], maps.shape[-1])).reshape(len(maps), -1)
     varied = cells[cells.std(axis=1) > 0]
@@ -62,14 +53,9 @@ def correlation_of_maps(maps: np.ndarray, letterbox: Letterbox) -> float:
 
 
 def covered_cells(boxes: np.ndarray, cells: int = MAP_CELLS) -> np.ndarray:
-    """Share of each cell of a grid over the image that boxes cover.
+    """Share of each cell of a grid over the image that boxes cover: `(cells, cells)` in [0, 1].
 
-    Args:
-        boxes: `(m, 4)` xyxy as shares of the image's width and height, of one finding.
-        cells: Cells across and down.
-
-    Returns:
-        `(cells, cells)` float64 in [0, 1]; exact where boxes do not overlap each other.
+    `boxes` is `(m, 4)` xyxy as shares of the image's width and height. The result is exact where boxes do not overlap.
     """
     starts = np.arange(cells)
 
@@ -85,41 +71,19 @@ def covered_cells(boxes: np.ndarray, cells: int = MAP_CELLS) -> np.ndarray:
 def pixel_auroc(maps: np.ndarray, covered: np.ndarray) -> np.ndarray:
     """Area under the ROC curve of a map's cells inside against outside annotated boxes, within one image.
 
-    Args:
-        maps: `(h, w)` map over the image.
-        covered: `(..., h, w)` share of each cell inside annotated boxes, in [0, 1]; the rest counts as outside.
-
-    Returns:
-        `(...)` float64 in [0, 1], .5 for a uniform map; NaN if the boxes cover everything or nothing.
+    `maps` is `(h, w)` over the image, `covered` `(..., h, w)` the share of each cell inside boxes; the rest counts as
+    outside. Gives `(...)` in [0, 1], .5 for a uniform map; NaN if the boxes cover everything or nothing.
     """
     values, inside = maps.reshape(-1), covered.reshape(*covered.shape[:-2], -1)
     labels = np.repeat([1.0, 0.0], len(values))
     return weighted_auroc(np.tile(values, 2), labels, np.concatenate([inside, 1 - inside], axis=-1))
 
 
-@dataclass(frozen=True)
-class MapRules:
-    """The method's own box rules, which can also be applied to other maps, such as the mean map.
-
-    Attributes:
-        thresholds: `(F,)` shares of the peak.
-        components: `"largest"` or `"all"`.
-        valleys: `(F,)` as `box_valleys` of the config.
-        scores: `(F,)`, the score from which a finding gets boxes; None for the threshold from which it is present.
-    """
-
-    thresholds: Sequence[float]
-    components: str = "all"
-    valleys: Sequence[float] | None = None
-    scores: Sequence[float] | None = None
-
-    def boxes(self, cells: np.ndarray, finding: int) -> np.ndarray:
-        """Boxes `(n, 4)` of a map `(h, w)` over the image, as shares of its width and height."""
-        letterbox = Letterbox.fit(cells.shape, cells.shape)
-        working = UpsampledMap.of(cells, letterbox, 4)
-        valley = 0.0 if self.valleys is None else self.valleys[finding]
-        found = working.boxes(self.thresholds[finding] * working.peak, self.components, valley)  # type: ignore[arg-type]
-        return found / np.array([cells.shape[1], cells.shape[0]] * 2)
+def boxes_of_cells(cells: np.ndarray, finding: int, settings: BoxSettings) -> np.ndarray:
+    """Boxes `(n, 4)` of a map `(h, w)` over the image by a method's rules, as shares of its width and height."""
+    threshold, components, _, valley = settings.rule(finding)
+    found = boxes_from_map(cells, Letterbox.fit(cells.shape, cells.shape), threshold, components, 4, valley)
+    return found / np.array([cells.shape[1], cells.shape[0]] * 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,10 +167,6 @@ class AnnotatedMaps:
         above = np.concatenate([np.zeros(0), *best])[:, None] > COMPARED_LEVELS
         return Hits(above.astype(np.float64), _mean([len(some) for some in predicted]))
 
-    def own_hits(self) -> Hits:
-        """Hits of the method's own boxes, whatever the score."""
-        return self.hits_of(self.own)
-
     def fixed_box_hits(self, k: int) -> Hits:
         """Hits of k fixed boxes chosen on the other folds; none if no other patient has boxes."""
         predicted = [np.zeros((0, 4))] * len(self.boxes)
@@ -252,11 +212,10 @@ class AnnotatedMaps:
                 found[maps[own]] = statistic(values[maps[~own]], axis=0) if (~own).any() else 0.0
         return found
 
-    def mean_map_hits(self, rules: MapRules) -> Hits:
+    def mean_map_hits(self, settings: BoxSettings) -> Hits:
         """Hits of the mean map's boxes, by the method's own rules."""
-        return self.hits_of(
-            [rules.boxes(cells, int(finding)) for cells, finding in zip(self.mean_maps, self.findings, strict=True)]
-        )
+        pairs = zip(self.mean_maps, self.findings, strict=True)
+        return self.hits_of([boxes_of_cells(cells, int(finding), settings) for cells, finding in pairs])
 
     def pixel_aurocs(self) -> dict[str, np.ndarray]:
         """[`pixel_auroc`] of each map and of its baselines, each `(n,)`: `own`, `swapped`, `mean_map`, `mean_mask`."""
@@ -279,12 +238,11 @@ class AnnotatedMaps:
         return means
 
     def sides(self) -> dict[str, np.ndarray]:
-        """Whether maps of one-sided images have more mass on the side of the boxes.
+        """Whether maps of one-sided images have more mass on the side of the boxes, each `(n,)` float64.
 
-        Returns:
-            Each `(n,)` float64: `raw`, 1 if the half of the image with the boxes has more of the map, 0 if the other
-            half has, .5 in a tie, NaN if the boxes are not one-sided, see `ONE_SIDED`; and `relative`, the same after
-            subtracting the median of log(left / right) over other patients' maps of the finding.
+        `raw` is 1 if the half of the image with the boxes has more of the map, 0 if the other half has, .5 in a tie,
+        NaN if the boxes are not one-sided, see `ONE_SIDED`; `relative` is the same after subtracting the median of
+        log(left / right) over other patients' maps of the finding.
         """
         left, right = _halves(self.covered)
         one_sided = np.maximum(left, right) >= ONE_SIDED * np.minimum(left, right)
@@ -308,20 +266,16 @@ def _mean(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Figures:
-    """A figure per finding, as their mean and over all rows, with intervals by patient.
+    """Figures per finding, as their mean and over all rows, with intervals by patient.
 
     Attributes:
         counts: `(F,)` int, rows of each finding.
-        shares: `(F, C)`; NaN without rows.
-        macro: `(C,)` mean over the findings with rows.
-        pooled: `(C,)` mean over all rows.
-        intervals: Of `(F + 2, C)`: of each finding, of `macro` and of `pooled`.
+        values: `(F + 2, C)`: the mean of each finding, their mean, and the mean of all rows; NaN without rows.
+        intervals: Of `values`.
     """
 
     counts: np.ndarray
-    shares: np.ndarray
-    macro: np.ndarray
-    pooled: np.ndarray
+    values: np.ndarray
     intervals: Interval
 
 
@@ -347,41 +301,34 @@ def figures_by_patient(
     """
     kept = ~np.isnan(values).any(axis=1)
     values, findings, patients = values[kept], findings[kept], patients[kept]
-    counts, shares, macro, pooled = shares_per_finding(findings, values, num_findings)
+    found = shares_per_finding(findings, values, num_findings)
     statistic = figures_of_rows(findings, values, num_findings)
     shape = (num_findings + 2, values.shape[1])
-    interval = bootstrap_by_patient(statistic, patients, repeats, seed, shape=shape)
-    return Figures(counts, shares, macro, pooled, interval)
+    interval = bootstrap_by_patient(statistic, patients, repeats, seed, shape)
+    return Figures(found.counts, np.vstack([found.shares, found.macro, found.pooled]), interval)
 
 
 @dataclass(frozen=True, eq=False)
 class Froc:
     """Sensitivity against false boxes per image, as all score thresholds move together.
 
-    Every finding's threshold is shifted by the same offset on the logit scale; 0 is the thresholds of users.
+    Every finding's threshold is shifted by the same offset, one per point, on the logit scale.
 
     Attributes:
-        offsets: `(p,)` ascending.
         sensitivity: `(p, len(COMPARED_LEVELS))` share of annotated boxes hit by a shown box with IoU > t.
         false_boxes: `(p, len(COMPARED_LEVELS))` shown boxes per image that are false at t: boxes of absent findings,
             and boxes of findings with annotated boxes that hit none with IoU > t. Findings that are present without
             annotated boxes, or not annotated, are ignored.
-        at_threshold: Index of the offset 0.
+        at_threshold: Index of the offset 0: the thresholds of users.
     """
 
-    offsets: np.ndarray
     sensitivity: np.ndarray
     false_boxes: np.ndarray
     at_threshold: int
 
 
 def froc(records: Sequence[ImageRecord], score_thresholds: Sequence[float] | np.ndarray, points: int = 60) -> Froc:
-    """FROC curve of the findings with annotated boxes.
-
-    Args:
-        records: Images with all maps measured.
-        score_thresholds: `(F,)` thresholds of users.
-        points: Largest number of offsets.
+    """FROC curve of the findings with annotated boxes, with at most `points` offsets from thresholds `(F,)` of users.
 
     Raises:
         ValueError: Not all maps of a record were measured.
@@ -395,7 +342,7 @@ def froc(records: Sequence[ImageRecord], score_thresholds: Sequence[float] | np.
     table = annotated_boxes(records)
     rows = {record.name: row for row, record in enumerate(records)}
     box_margin = np.array([margins[rows[name], f] for name, f in zip(table.images, table.findings, strict=True)])
-    met = table.own_iou[:, None] > COMPARED_LEVELS
+    met = table.iou[:, -1, None] > COMPARED_LEVELS
     boxed = np.unique(table.findings)
     false = np.zeros((len(records), table.num_findings, len(COMPARED_LEVELS)))
     for row, record in enumerate(records):
@@ -408,7 +355,7 @@ def froc(records: Sequence[ImageRecord], score_thresholds: Sequence[float] | np.
     sensitivity = [(met & (box_margin >= offset)[:, None]).mean(axis=0) for offset in offsets]
     shown = [(margins >= offset)[:, boxed, None] for offset in offsets]
     false_boxes = [(false[:, boxed] * one).sum(axis=(0, 1)) / len(records) for one in shown]
-    return Froc(offsets, np.array(sensitivity), np.array(false_boxes), int(np.flatnonzero(offsets == 0)[0]))
+    return Froc(np.array(sensitivity), np.array(false_boxes), int(np.flatnonzero(offsets == 0)[0]))
 
 
 def _logit(scores: np.ndarray) -> np.ndarray:

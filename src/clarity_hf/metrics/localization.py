@@ -7,9 +7,10 @@ Boxes are xyxy, right and bottom exclusive, all in the same frame. Overlaps must
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,113 +29,111 @@ CANDIDATE_THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 @dataclass(frozen=True)
-class Found:
-    """T(IoU), T(IoBB) or a similar figure: the share of annotated boxes whose overlap exceeds a level.
+class BoxSettings:
+    """How a method's scores and maps become the findings and boxes that a user sees.
 
     Attributes:
-        levels: The L levels.
-        counts: `(F,)` int, number of annotated boxes.
-        shares: `(F, L)` float64 in [0, 1], NaN for a finding without annotated boxes.
-        macro: `(L,)` mean over the findings with annotated boxes, NaN without any.
-        pooled: `(L,)` share of all boxes, whatever their finding, NaN without any.
+        score_thresholds: `(F,)` in [0, 1]; a finding is present from its threshold.
+        map_thresholds: `(F,)` in (0, 1), shares of a map's peak.
+        components: `"largest"` region of a map or `"all"`.
+        upsampling: Factor from the map's grid to the grid on which it is thresholded.
+        valleys: `(F,)` in [0, 1], shares of the lower of two peaks: where a map falls below it, a region is split
+            between them; None leaves connected regions whole.
+        box_score_thresholds: `(F,)`, the score from which a finding gets boxes, infinity for never; None is
+            `score_thresholds`.
     """
 
-    levels: tuple[float, ...]
+    score_thresholds: Sequence[float]
+    map_thresholds: Sequence[float]
+    components: Literal["largest", "all"] = "largest"
+    upsampling: int = 8
+    valleys: Sequence[float] | None = None
+    box_score_thresholds: Sequence[float] | None = None
+
+    @classmethod
+    def of_config(cls, config: Any) -> BoxSettings:
+        """Those of a [`ClarityConfig`]."""
+        return cls(
+            config.per_finding("score_thresholds"),
+            config.per_finding("map_thresholds"),
+            config.box_components,
+            config.box_upsampling,
+            config.per_finding("box_valleys"),
+            [row[0] for row in config.box_settings()],
+        )
+
+    @property
+    def boxed_from(self) -> np.ndarray:
+        """`(F,)`, the score from which a finding gets boxes."""
+        return np.asarray(self.score_thresholds if self.box_score_thresholds is None else self.box_score_thresholds)
+
+    def rule(self, finding: int) -> tuple[float, Literal["largest", "all"], int, float]:
+        """Threshold, components, upsampling and valley of a finding, as [`boxes_from_map`] takes them."""
+        valley = 0.0 if self.valleys is None else self.valleys[finding]
+        return self.map_thresholds[finding], self.components, self.upsampling, valley
+
+
+@dataclass(frozen=True)
+class PerFinding:
+    """A figure of n rows, such as the share of annotated boxes found: its means per finding, over findings and pooled.
+
+    The figure may have several columns, such as one per level of T(IoU): L is then their number, otherwise absent.
+
+    Attributes:
+        counts: `(F,)` int, number of rows, such as annotated boxes or maps.
+        shares: `(F, L)` float64, the mean of each finding; NaN without rows.
+        macro: `(L,)` mean over the findings with rows; NaN without any.
+        pooled: `(L,)` mean of all rows, whatever their finding; NaN without any.
+    """
+
     counts: np.ndarray
     shares: np.ndarray
-    macro: np.ndarray
-    pooled: np.ndarray
+    macro: Any
+    pooled: Any
 
 
-def found_shares(
-    findings: np.ndarray, overlaps: np.ndarray, num_findings: int, levels: Sequence[float] = LEVELS
-) -> Found:
-    """Shares of overlaps that exceed levels, per finding, their mean, and pooled.
-
-    Args:
-        findings: `(n,)` int, index of each annotated box's finding.
-        overlaps: `(n,)` best overlap of each annotated box, in [0, 1].
-        num_findings: F.
-        levels: Thresholds t.
-    """
-    limits = np.asarray(levels, dtype=np.float64)
-    above = np.asarray(overlaps, dtype=np.float64)[:, None] > limits
-    return Found(tuple(levels), *shares_per_finding(np.asarray(findings, dtype=np.int64), above, num_findings))
-
-
-def shares_per_finding(
-    findings: np.ndarray, values: np.ndarray, num_findings: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Means of values per finding, over the findings, and over all rows.
-
-    Args:
-        findings: `(n,)` int, index of each row's finding.
-        values: `(n, L)` bool or float.
-        num_findings: F.
-
-    Returns:
-        Counts `(F,)` int, means per finding `(F, L)`, the mean of those `(L,)` and the mean of all rows `(L,)`;
-        NaN without rows.
-    """
+def shares_per_finding(findings: np.ndarray, values: np.ndarray, num_findings: int) -> PerFinding:
+    """Means of values `(n,)` or `(n, L)` of rows whose findings are `(n,)` int, indices of F findings."""
+    values = np.asarray(values)
+    columns = values.reshape(len(values), math.prod(values.shape[1:]))
     counts = np.bincount(findings, minlength=num_findings)
-    sums = [np.bincount(findings, weights=column, minlength=num_findings) for column in np.asarray(values).T]
-    totals = np.stack(sums, axis=1) if sums else np.zeros((num_findings, 0))
+    sums = [np.bincount(findings, weights=column, minlength=num_findings) for column in columns.T]
+    totals = np.reshape(sums, (-1, num_findings)).T
     shares = np.full(totals.shape, np.nan)
     np.divide(totals, counts[:, None], out=shares, where=counts[:, None] > 0)
     undefined = np.full(totals.shape[1], np.nan)
     macro = shares[counts > 0].mean(axis=0) if len(findings) else undefined
     pooled = totals.sum(axis=0) / len(findings) if len(findings) else undefined
-    return counts, shares, macro, pooled
+    if values.ndim == 1:
+        return PerFinding(counts, shares[:, 0], float(macro[0]), float(pooled[0]))
+    return PerFinding(counts, shares, macro, pooled)
 
 
 def figures_of_rows(findings: np.ndarray, values: np.ndarray, num_findings: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Statistic for the bootstrap: means of `values` `(n, L)` over sampled rows, per finding, macro and pooled.
+    """Statistic for the bootstrap: from rows to the means of `values` `(n, L)` over them, `(F + 2, L)`.
 
-    Args:
-        findings: `(n,)` int, index of each row's finding.
-        values: `(n, L)` bool or float.
-        num_findings: F.
-
-    Returns:
-        A function from rows to `(F + 2, L)`. The macro mean is always over the findings that have rows in `findings`,
-        and NaN for a sample without one of them.
+    The last two are macro and pooled. The macro mean is always over the findings that have rows in `findings`, and NaN
+    for a sample without one of them.
     """
     averaged = np.bincount(findings, minlength=num_findings) > 0
 
     def of(rows: np.ndarray) -> np.ndarray:
-        _, shares, _, pooled = shares_per_finding(findings[rows], values[rows], num_findings)
-        return np.vstack([shares, shares[averaged].mean(axis=0), pooled])
+        found = shares_per_finding(findings[rows], values[rows], num_findings)
+        return np.vstack([found.shares, found.shares[averaged].mean(axis=0), found.pooled])
 
     return of
 
 
-def best_overlaps(
-    annotated: np.ndarray, predicted: np.ndarray, measure: Callable[[np.ndarray, np.ndarray], np.ndarray] = box_iou
-) -> np.ndarray:
-    """Overlap of each annotated box with the best matching predicted box.
-
-    Args:
-        annotated: `(m, 4)`.
-        predicted: `(n, 4)`.
-        measure: [`box_iou`], or [`box_iobb`] for intersection over the predicted box.
-
-    Returns:
-        `(m,)` float64 in [0, 1]; 0 without predicted boxes.
-    """
-    return measure(annotated, predicted).max(axis=1, initial=0.0)
+def best_overlaps(annotated: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Best IoU of each annotated box `(m, 4)` with a predicted one: `(m,)` in [0, 1], 0 without any."""
+    return box_iou(annotated, predicted).max(axis=1, initial=0.0)
 
 
 def box_iobb(annotated: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Intersection over the area of the **predicted** box, for every pair.
 
     A predicted box inside the annotated one has 1, however small it is, so read this figure together with T(IoU).
-
-    Args:
-        annotated: `(m, 4)`.
-        predicted: `(n, 4)`.
-
-    Returns:
-        `(m, n)` float64 in [0, 1]; 0 for a predicted box without area.
+    `(m, 4)` and `(n, 4)` give `(m, n)` float64 in [0, 1]; 0 for a predicted box without area.
 
     Source: Wang et al., "ChestX-ray8", CVPR 2017, section 5.3.
     """
@@ -165,9 +164,6 @@ def max_box_accuracy(overlaps: np.ndarray, levels: Sequence[float] = (0.5,)) -> 
         levels: `(0.5,)` for MaxBoxAcc, with the box of the largest region; `(0.3, 0.5, 0.7)` for MaxBoxAccV2, with a
             box for every region.
 
-    Returns:
-        Float in [0, 1]; NaN if n is 0.
-
     Source: Choe et al., "Evaluating weakly supervised object localization methods right", CVPR 2020;
     https://github.com/clovaai/wsolevaluation, evaluation.py.
     """
@@ -188,7 +184,7 @@ def measure_map(
     *,
     finding: int,
 ) -> AnnotationRecord:
-    """Measure one map and its annotated boxes for a record.
+    """Measure one map and its annotated boxes for a record; a map of zeros has no box, overlap or hit.
 
     Only the image counts, not the padding. Areas of masks are exact, because cells of the working grid are cut at the
     edges of boxes. The pointing game uses the centre of the cell with the largest value, the first by rows in a tie.
@@ -196,16 +192,13 @@ def measure_map(
     Args:
         localization_map: `(h, w)` values ≥ 0 on a grid over the complete input.
         letterbox: Position of the image in that input.
-        boxes: `(m, 4)` annotated boxes of the finding, m ≥ 1, pixels of the image.
+        boxes: `(m, 4)` annotated boxes of the finding, m ≥ 1, in pixels of the image.
         own_threshold: The method's own share of the peak, in (0, 1).
         own_components: The method's own choice of regions, see [`boxes_from_map`].
         upsampling: Integer factor from the map's grid to the working grid.
         valley: Where to split regions between peaks, see [`boxes_from_map`]. Regions of Wang and MaxBoxAcc are not
             split and include specks, as published.
         finding: Index of the finding.
-
-    Returns:
-        The record; a map of zeros has no box, overlap or hit.
 
     Raises:
         ValueError: The map is not 2-D or not finite, `boxes` is not (m, 4) of boxes with an area, or the threshold or
@@ -265,8 +258,8 @@ def _points_into(working: UpsampledMap, boxes: np.ndarray) -> bool:
         return False
     row, column = np.unravel_index(int(working.values.argmax()), working.values.shape)
     x, y = working.edges()
-    middle_x, middle_y = (x[column : column + 2].sum() / 2, y[row : row + 2].sum() / 2)
-    return bool(_inside(boxes, np.array([middle_x]), np.array([middle_y]))[0, 0])
+    middle = x[column : column + 2].mean(keepdims=True), y[row : row + 2].mean(keepdims=True)
+    return bool(_inside(boxes, *middle)[0, 0])
 
 
 def _wang_regions(working: UpsampledMap) -> tuple[np.ndarray, ...]:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -46,28 +47,12 @@ def mass_outside(maps: np.ndarray, letterbox: Letterbox, thorax: np.ndarray) -> 
     return np.clip(shares, 0, 1)  # rounding may give 1 + 1e-16
 
 
-@dataclass(frozen=True)
-class MassOutside:
-    """Mass outside the thorax over images, for F findings.
+def mass_outside_where_present(records: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean mass outside the thorax of the maps of present findings.
 
-    Attributes:
-        mean: `(F,)` in [0, 1], the mean over images; NaN if `images` is 0.
-        median: `(F,)` in [0, 1], the median; NaN if `images` is 0.
-        images: `(F,)` number of images with the finding, a non-zero map and a known mask.
-        left_out: `(F,)` number of images with the finding but without one of these.
-    """
-
-    mean: np.ndarray
-    median: np.ndarray
-    images: np.ndarray
-    left_out: np.ndarray
-
-
-def mass_outside_where_present(records: Sequence[ImageRecord]) -> MassOutside:
-    """Mass outside the thorax of the maps of present findings.
-
-    Args:
-        records: At least one.
+    Returns:
+        `(F,)` means in [0, 1], NaN where the second is 0; and `(F,)` int, the number of images with the finding, a
+        non-zero map and a known mask.
 
     Raises:
         ValueError: There are no records.
@@ -76,13 +61,7 @@ def mass_outside_where_present(records: Sequence[ImageRecord]) -> MassOutside:
     blank = np.full(labels.shape[1], np.nan)
     shares = np.stack([blank if record.mass_outside is None else record.mass_outside for record in records])
     measured = (labels == 1) & ~np.isnan(shares)
-    columns = [shares[measured[:, finding], finding] for finding in range(labels.shape[1])]
-    return MassOutside(
-        mean=np.array([column.mean() if len(column) else np.nan for column in columns]),
-        median=np.array([np.median(column) if len(column) else np.nan for column in columns]),
-        images=measured.sum(axis=0),
-        left_out=((labels == 1) & np.isnan(shares)).sum(axis=0),
-    )
+    return _of_columns(np.mean, shares, measured), measured.sum(axis=0)
 
 
 @dataclass(frozen=True)
@@ -94,26 +73,15 @@ class AbsentOnNormal:
             if either kind is missing.
         median_present: `(F,)` median peak on images with the finding, on the method's own scale.
         median_normal: `(F,)` median peak on normal images.
-        median_ratio: `(F,)` `median_normal / median_present`: near 0 if maps on normal images are dark, 1 if there is
-            no difference.
         present: `(F,)` number of images with the finding whose peak is known.
-        normal: `(F,)` number of normal images whose peak is known.
-        unmeasured: `(F,)` number of images, normal or with the finding, left out because their peak is NaN.
         normal_images: Number of images on which every finding is annotated as absent.
-        boxes_shown: Mean number of boxes shown to a user on a normal image; NaN without normal images.
-        images_with_boxes: Share of the normal images with at least one.
     """
 
     auroc: np.ndarray
     median_present: np.ndarray
     median_normal: np.ndarray
-    median_ratio: np.ndarray
     present: np.ndarray
-    normal: np.ndarray
-    unmeasured: np.ndarray
     normal_images: int
-    boxes_shown: float
-    images_with_boxes: float
 
 
 def absent_on_normal(records: Sequence[ImageRecord]) -> AbsentOnNormal:
@@ -130,28 +98,22 @@ def absent_on_normal(records: Sequence[ImageRecord]) -> AbsentOnNormal:
     """
     labels = _labels(records)
     peaks = np.stack([record.peaks for record in records]).astype(np.float64)
-    is_normal = (labels == 0).all(axis=1)
-    known = ~np.isnan(peaks)
+    is_normal, known = (labels == 0).all(axis=1), ~np.isnan(peaks)
     present, normal = (labels == 1) & known, is_normal[:, None] & known
     truth = np.where(present, 1.0, np.where(normal, 0.0, np.nan))
-    medians = [
-        np.array([np.median(peaks[rows[:, i], i]) if rows[:, i].any() else np.nan for i in range(labels.shape[1])])
-        for rows in (present, normal)
-    ]
-    shown = np.array([len(record.shown) for record, counted in zip(records, is_normal, strict=True) if counted])
-    undefined = np.full(labels.shape[1], np.nan)
     return AbsentOnNormal(
         auroc=auroc_per_finding(np.nan_to_num(peaks), truth),
-        median_present=medians[0],
-        median_normal=medians[1],
-        median_ratio=np.divide(medians[1], medians[0], out=undefined, where=medians[0] > 0),
+        median_present=_of_columns(np.median, peaks, present),
+        median_normal=_of_columns(np.median, peaks, normal),
         present=present.sum(axis=0),
-        normal=normal.sum(axis=0),
-        unmeasured=(((labels == 1) | is_normal[:, None]) & ~known).sum(axis=0),
         normal_images=int(is_normal.sum()),
-        boxes_shown=float(shown.mean()) if len(shown) else float("nan"),
-        images_with_boxes=float((shown > 0).mean()) if len(shown) else float("nan"),
     )
+
+
+def _of_columns(statistic: Callable[[np.ndarray], Any], values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """A statistic of the chosen values in each column; NaN without any."""
+    columns = [column[rows] for column, rows in zip(values.T, chosen.T, strict=True)]
+    return np.array([statistic(column) if len(column) else np.nan for column in columns])
 
 
 def _labels(records: Sequence[ImageRecord]) -> np.ndarray:

@@ -16,15 +16,7 @@ import numpy as np
 
 from clarity_hf.boxes import box_iou
 
-from .localization import (
-    LEVELS,
-    Found,
-    best_overlaps,
-    box_iobb,
-    fixed_boxes,
-    found_shares,
-    shares_per_finding,
-)
+from .localization import LEVELS, PerFinding, box_iobb, fixed_boxes, shares_per_finding
 from .records import MAP_THRESHOLDS, AnnotationRecord, ImageRecord
 
 Components = Literal["largest", "all"]
@@ -34,26 +26,29 @@ DEFAULT_MAP_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Overlaps:
-    """Best overlap of each of n annotated boxes with the boxes that one method predicts.
-
-    Attributes:
-        images: `(n,)` str, names.
-        patients: `(n,)` str.
-        findings: `(n,)` int.
-        first: `(n,)` bool, the first box of its (image, finding): to count maps instead of boxes.
-        best: `(n,)` float64, best overlap with a predicted box, in [0, 1]; 0 without predicted boxes.
-        count: `(n,)` int, number of boxes predicted for the (image, finding).
-        num_findings: F.
-    """
+class _Boxes:
+    """Where n annotated boxes come from: image and patient by name, `first` for the first of its (image, finding)."""
 
     images: np.ndarray
     patients: np.ndarray
     findings: np.ndarray
     first: np.ndarray
+    num_findings: int
+
+
+@dataclass(frozen=True, eq=False)
+class Overlaps(_Boxes):
+    """Best overlap of each of n annotated boxes with the boxes that one method predicts.
+
+    Beside these fields it has `images`, `patients`, `findings`, `first` and `num_findings` of [`AnnotatedBoxes`].
+
+    Attributes:
+        best: `(n,)` float64, best overlap with a predicted box, in [0, 1]; 0 without predicted boxes.
+        count: `(n,)` int, number of boxes predicted for the (image, finding).
+    """
+
     best: np.ndarray
     count: np.ndarray
-    num_findings: int
 
     @property
     def boxes_predicted(self) -> float:
@@ -63,47 +58,34 @@ class Overlaps:
     @property
     def boxes_predicted_per_finding(self) -> np.ndarray:
         """[`boxes_predicted`] per finding, `(F,)`; NaN without annotated boxes."""
-        counts = self.count[self.first, None].astype(np.float64)
-        return shares_per_finding(self.findings[self.first], counts, self.num_findings)[1][:, 0]
+        return shares_per_finding(self.findings[self.first], self.count[self.first], self.num_findings).shares
 
-    def found(self, levels: Sequence[float] = LEVELS) -> Found:
+    def found(self, levels: Sequence[float] = LEVELS) -> PerFinding:
         """Shares of annotated boxes whose overlap exceeds each level."""
-        return found_shares(self.findings, self.best, self.num_findings, levels)
+        return shares_per_finding(self.findings, self.best[:, None] > np.asarray(levels), self.num_findings)
 
 
 @dataclass(frozen=True, eq=False)
-class AnnotatedBoxes:
+class AnnotatedBoxes(_Boxes):
     """Every annotated box of some images with its best overlaps at every map threshold: n boxes, T thresholds.
 
+    It also has, each `(n,)`, the names of `images` and `patients`, the indices of `findings`, and `first`, whether a
+    box is the first of its (image, finding), to count maps instead of boxes; `num_findings` is F.
+
     Attributes:
-        images: `(n,)` str, names.
-        patients: `(n,)` str.
-        findings: `(n,)` int.
-        first: `(n,)` bool, the first box of its (image, finding): to count maps instead of boxes.
         scores: `(n,)` float64, the score of the box's finding.
         boxes: `(n, 4)` float64 as shares of the image's width and height.
-        iou: `(n, T)` best IoU with a predicted box, at each of `MAP_THRESHOLDS`.
-        iobb: `(n, T)` best intersection over the predicted box.
-        count: `(n, T)` int, boxes predicted for the (image, finding).
-        own_iou: `(n,)` like `iou`, at the method's own threshold and components.
-        own_iobb: `(n,)` like `iobb`, at these.
-        own_count: `(n,)` like `count`, at these.
-        num_findings: F.
+        iou: `(n, T + 1)` best IoU with a predicted box, at each of `MAP_THRESHOLDS`, and last with the method's own
+            boxes, of its own threshold and components.
+        iobb: `(n, T + 1)` best intersection over the predicted box, likewise.
+        count: `(n, T + 1)` int, boxes predicted for the (image, finding), likewise.
     """
 
-    images: np.ndarray
-    patients: np.ndarray
-    findings: np.ndarray
-    first: np.ndarray
     scores: np.ndarray
     boxes: np.ndarray
     iou: np.ndarray
     iobb: np.ndarray
     count: np.ndarray
-    own_iou: np.ndarray
-    own_iobb: np.ndarray
-    own_count: np.ndarray
-    num_findings: int
 
     def of_images(self, names: Collection[str]) -> AnnotatedBoxes:
         """The boxes of some images, by name."""
@@ -111,15 +93,15 @@ class AnnotatedBoxes:
         columns = {name: values[kept] for name, values in vars(self).items() if name != "num_findings"}
         return AnnotatedBoxes(**columns, num_findings=self.num_findings)
 
-    def tuned_thresholds(self, default: float = DEFAULT_MAP_THRESHOLD) -> np.ndarray:
+    def tuned_thresholds(self) -> np.ndarray:
         """Per finding the threshold of `MAP_THRESHOLDS` with the highest mean IoU over its boxes, `(F,)`.
 
-        The lowest in a tie; `default` for a finding without boxes. The mean IoU is used, not the share above one
-        level, because that share has many ties, and one threshold serves T(IoU) at all levels.
+        The lowest in a tie; `DEFAULT_MAP_THRESHOLD` for a finding without boxes. The mean IoU is used, not the share
+        above one level, because that share has many ties, and one threshold serves T(IoU) at all levels.
         """
-        thresholds = np.full(self.num_findings, default)
+        thresholds = np.full(self.num_findings, DEFAULT_MAP_THRESHOLD)
         for finding in np.unique(self.findings):
-            thresholds[finding] = MAP_THRESHOLDS[int(self.iou[self.findings == finding].mean(axis=0).argmax())]
+            thresholds[finding] = best_threshold(self.iou[self.findings == finding, :-1])
         return thresholds
 
     def predicted(
@@ -140,12 +122,11 @@ class AnnotatedBoxes:
         """
         if measure not in ("iou", "iobb"):
             raise ValueError(f"`measure` must be 'iou' or 'iobb', got '{measure}'. Choose one of them.")
-        if thresholds is None:
-            best, count = getattr(self, f"own_{measure}"), self.own_count
-        else:
-            column = threshold_columns(thresholds, self.num_findings)[self.findings]
-            rows = np.arange(len(column))
-            best, count = getattr(self, measure)[rows, column], self.count[rows, column]
+        columns = np.full(self.num_findings, -1)
+        if thresholds is not None:
+            columns = threshold_columns(thresholds, self.num_findings)
+        at = np.arange(len(self.findings)), columns[self.findings]
+        best, count = getattr(self, measure)[at], self.count[at]
         if score_thresholds is not None:
             limits = per_finding("score_thresholds", score_thresholds, self.num_findings)
             shown = self.scores >= limits[self.findings]
@@ -158,12 +139,11 @@ class AnnotatedBoxes:
         Args:
             boxes: `(F, 4)` as shares of an image's width and height; NaN for a finding without a box.
         """
-        guesses = np.asarray(boxes)[self.findings]
-        known = ~np.isnan(guesses).any(axis=1)
-        best = np.zeros(len(guesses))
+        known = ~np.isnan(boxes).any(axis=1)[self.findings]
+        best = np.zeros(len(known))
         for finding in np.unique(self.findings[known]):
             rows = self.findings == finding
-            best[rows] = box_iou(self.boxes[rows], np.asarray(boxes)[finding, None])[:, 0]
+            best[rows] = box_iou(self.boxes[rows], boxes[finding, None])[:, 0]
         return self.overlaps(best, known)
 
     def fixed_boxes(self) -> np.ndarray:
@@ -178,7 +158,7 @@ class AnnotatedBoxes:
 
     def overlaps(self, best: np.ndarray, count: np.ndarray) -> Overlaps:
         """Overlaps of these annotated boxes with what another method predicts: `best` `(n,)` and `count` `(n,)`."""
-        return Overlaps(self.images, self.patients, self.findings, self.first, best, count, self.num_findings)
+        return Overlaps(self.images, self.patients, self.findings, self.first, self.num_findings, best, count)
 
 
 def annotated_boxes(
@@ -198,16 +178,16 @@ def annotated_boxes(
     if components not in ("largest", "all"):
         raise ValueError(f"`components` must be 'largest' or 'all', got '{components}'. Choose one of them.")
     pairs = list(annotated_maps(records))
-    regions = [[found[: 1 if components == "largest" else None] for found in one.regions] for _, one in pairs]
+    most, sets = 1 if components == "largest" else None, len(MAP_THRESHOLDS) + 1
+    predicted = [[*(found[:most] for found in one.regions), one.own] for _, one in pairs]
     counts = [len(one.boxes) for _, one in pairs]
     overlaps = {
         name: _rows(
-            [_best_at_each(one.boxes, found, measure) for (_, one), found in zip(pairs, regions, strict=True)],
-            len(MAP_THRESHOLDS),
+            [_best_at_each(one.boxes, found, measure) for (_, one), found in zip(pairs, predicted, strict=True)], sets
         )
         for name, measure in (("iou", box_iou), ("iobb", box_iobb))
     }
-    region_counts = np.array([[len(boxes) for boxes in found] for found in regions], dtype=np.int64)
+    predicted_counts = np.array([[len(boxes) for boxes in found] for found in predicted], dtype=np.int64)
     frames = [np.array([record.size[1], record.size[0]] * 2) for record, _ in pairs]
     return AnnotatedBoxes(
         images=np.repeat(np.array([record.name for record, _ in pairs], dtype=str), counts),
@@ -217,10 +197,7 @@ def annotated_boxes(
         scores=np.repeat(np.array([record.scores[one.finding] for record, one in pairs], dtype=np.float64), counts),
         boxes=_rows([one.boxes / frame for (_, one), frame in zip(pairs, frames, strict=True)], 4),
         **overlaps,
-        count=np.repeat(region_counts.reshape(-1, len(MAP_THRESHOLDS)), counts, axis=0),
-        own_iou=_rows([best_overlaps(one.boxes, one.own) for _, one in pairs]),
-        own_iobb=_rows([best_overlaps(one.boxes, one.own, box_iobb) for _, one in pairs]),
-        own_count=np.repeat(np.array([len(one.own) for _, one in pairs], dtype=np.int64), counts),
+        count=np.repeat(predicted_counts.reshape(-1, sets), counts, axis=0),
         num_findings=count_findings(records) if num_findings is None else num_findings,
     )
 
@@ -243,6 +220,11 @@ def _best_at_each(
     best = np.zeros((len(predicted), len(annotated)))
     np.maximum.at(best, np.repeat(np.arange(len(predicted)), [len(boxes) for boxes in predicted]), overlaps.T)
     return best.T
+
+
+def best_threshold(overlaps: np.ndarray) -> float:
+    """The one of `MAP_THRESHOLDS` with the highest mean overlap `(n, T)`, the lowest in a tie."""
+    return MAP_THRESHOLDS[int(overlaps.mean(axis=0).argmax())]
 
 
 def threshold_columns(thresholds: Sequence[float] | np.ndarray, num_findings: int) -> np.ndarray:

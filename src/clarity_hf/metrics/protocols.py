@@ -9,13 +9,13 @@ with the number of predicted boxes, because more boxes hit more.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from .classification import youden_thresholds
-from .localization import IOBB_LEVELS, LEVELS, Found
-from .matching import AnnotatedBoxes, Components, Overlaps, annotated_boxes, count_findings, per_finding
+from .localization import IOBB_LEVELS, LEVELS, PerFinding
+from .matching import AnnotatedBoxes, Components, Overlaps, annotated_boxes, count_findings
 from .records import ImageRecord
 from .splits import NAMED_SEED, boxed, halves_by_image, halves_by_patient, split_by_patients
 
@@ -27,7 +27,7 @@ def t_iou(
     score_thresholds: Sequence[float] | np.ndarray | None = None,
     components: Components = "all",
     levels: Sequence[float] = LEVELS,
-) -> Found:
+) -> PerFinding:
     """T(IoU): the share of annotated boxes that a predicted box of the same finding overlaps by IoU **>** t.
 
     Args:
@@ -47,7 +47,7 @@ def t_iobb(
     score_thresholds: Sequence[float] | np.ndarray | None = None,
     components: Components = "all",
     levels: Sequence[float] = IOBB_LEVELS,
-) -> Found:
+) -> PerFinding:
     """T(IoBB): like [`t_iou`], with intersection over the area of the predicted box, see [`box_iobb`]."""
     return annotated_boxes(records, components).predicted(thresholds, score_thresholds, "iobb").found(levels)
 
@@ -58,17 +58,13 @@ class HalfScores:
 
     Attributes:
         thresholds: `(F,)` map thresholds, chosen on the tuning half.
-        score_thresholds: `(F,)`, given or Youden's on the tuning half.
         iou: Overlaps by IoU on the scoring half, whatever the scores: [`Overlaps.found`] is T(IoU).
-        iobb: The same by intersection over the predicted box: with `IOBB_LEVELS` it is T(IoBB).
         score_filtered: By IoU, without boxes of findings below their score threshold.
         fixed_box: By IoU, of the fixed box of each finding, chosen on the tuning half.
     """
 
     thresholds: np.ndarray
-    score_thresholds: np.ndarray
     iou: Overlaps
-    iobb: Overlaps
     score_filtered: Overlaps
     fixed_box: Overlaps
 
@@ -76,19 +72,14 @@ class HalfScores:
 def tune_and_score(
     tuning: AnnotatedBoxes, scoring: AnnotatedBoxes, score_thresholds: Sequence[float] | np.ndarray
 ) -> HalfScores:
-    """Choose map thresholds and fixed boxes on some annotated boxes, and score others with them.
+    """Choose map thresholds and fixed boxes on some annotated boxes, and score those of other images with them.
 
-    Args:
-        tuning: Boxes to choose on.
-        scoring: Boxes to score, of other images.
-        score_thresholds: `(F,)` of the score-filtered figure.
+    `score_thresholds` `(F,)` are those of the score-filtered figure.
     """
     thresholds = tuning.tuned_thresholds()
     return HalfScores(
         thresholds=thresholds,
-        score_thresholds=per_finding("score_thresholds", score_thresholds, scoring.num_findings),
         iou=scoring.predicted(thresholds),
-        iobb=scoring.predicted(thresholds, measure="iobb"),
         score_filtered=scoring.predicted(thresholds, score_thresholds),
         fixed_box=scoring.with_fixed_boxes(tuning.fixed_boxes()),
     )
@@ -119,12 +110,10 @@ def clarity_protocol(
 
     Source: Statheros, Wang and Klein, arXiv 2512.16700.
     """
-    tuning, scoring = halves_by_image(records, seed)
-    count = count_findings(records)
-    limits = youden_of(tuning) if score_thresholds is None else score_thresholds
-    return tune_and_score(
-        annotated_boxes(tuning, components, count), annotated_boxes(scoring, components, count), limits
-    )
+    sides, count = halves_by_image(records, seed), count_findings(records)
+    limits = youden_of(sides[0]) if score_thresholds is None else score_thresholds
+    tuning, scoring = (annotated_boxes(side, components, count) for side in sides)
+    return tune_and_score(tuning, scoring, limits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,10 +137,7 @@ def cross_tuned(boxes: AnnotatedBoxes, first: np.ndarray) -> CrossTuned:
     """Tune on one half and score the other, both ways, so that every box is scored.
 
     A finding without boxes in one half is scored at `DEFAULT_MAP_THRESHOLD` in the other, and has no fixed box there.
-
-    Args:
-        boxes: Of all images.
-        first: `(n,)` bool, the boxes of one half of the patients.
+    `first` `(n,)` bool are the boxes of one half of the patients.
 
     Raises:
         ValueError: A patient has boxes in both halves, or `first` has another length.
@@ -167,10 +153,8 @@ def cross_tuned(boxes: AnnotatedBoxes, first: np.ndarray) -> CrossTuned:
     guesses = [side.fixed_boxes() for side in sides]
 
     def crossed(by_first: Overlaps, by_second: Overlaps) -> Overlaps:
-        columns = {
-            name: np.where(first, getattr(by_second, name), getattr(by_first, name)) for name in ("best", "count")
-        }
-        return replace(by_first, **columns)
+        best = np.where(first, by_second.best, by_first.best)
+        return boxes.overlaps(best, np.where(first, by_second.count, by_first.count))
 
     return CrossTuned(
         thresholds=thresholds,
@@ -207,8 +191,7 @@ def patient_protocol(
 ) -> PatientProtocol:
     """Our protocol: thresholds are tuned on half of the **patients** with boxes, the other half is scored, repeatedly.
 
-    Each split is scored in one direction, as is usual; [`over_repeats`] gives mean and deviation. The first
-    split is also scored both ways, see [`cross_tuned`].
+    Each split is scored in one direction, as is usual. The first is also scored both ways, see [`cross_tuned`].
 
     Args:
         records: Images, with boxes or without.
@@ -230,46 +213,3 @@ def patient_protocol(
         scores.append(tune_and_score(tuning, scoring, limits))
     scored_first = np.isin(table.images, [record.name for record in boxed(first[1])])
     return PatientProtocol(table, scores[0], tuple(scores[1:]), cross_tuned(table, ~scored_first))
-
-
-@dataclass(frozen=True)
-class Repeated:
-    """Mean and standard deviation (n − 1) over repeats; NaN if a figure is undefined in one of them.
-
-    Attributes:
-        levels: The L levels.
-        shares: `(F, L)` means of the shares of each finding.
-        shares_deviation: `(F, L)`, their deviations.
-        macro: `(L,)` means of the mean over findings.
-        macro_deviation: `(L,)`, its deviations.
-        pooled: `(L,)` means of the share of all boxes.
-        pooled_deviation: `(L,)`, its deviations.
-    """
-
-    levels: tuple[float, ...]
-    shares: np.ndarray
-    shares_deviation: np.ndarray
-    macro: np.ndarray
-    macro_deviation: np.ndarray
-    pooled: np.ndarray
-    pooled_deviation: np.ndarray
-
-
-def over_repeats(repeats: Sequence[Overlaps], levels: Sequence[float] = LEVELS) -> Repeated:
-    """Mean and deviation of T(IoU), or a similar figure, over splits.
-
-    Args:
-        repeats: At least two, such as the `iou` of each repeat.
-        levels: The t.
-
-    Raises:
-        ValueError: There are fewer than two.
-    """
-    if len(repeats) < 2:
-        raise ValueError(f"`repeats` must be at least two, got {len(repeats)}. One split has no deviation.")
-    found = [overlaps.found(levels) for overlaps in repeats]
-    figures = []
-    for name in ("shares", "macro", "pooled"):
-        values = np.stack([getattr(one, name) for one in found])
-        figures += [values.mean(axis=0), values.std(axis=0, ddof=1)]
-    return Repeated(tuple(levels), *figures)

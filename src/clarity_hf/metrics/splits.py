@@ -12,16 +12,15 @@ from .records import ImageRecord
 NAMED_SEED = 0
 """Seed of the named split by patient; repeats use the following seeds."""
 
+FOLDS = 10
+"""Largest number of folds of patients; each fold is scored with what was chosen, or fitted, on the others."""
+
 
 def halves(patients: Iterable[str], seed: int = NAMED_SEED) -> tuple[frozenset[str], frozenset[str]]:
     """Split patients at random into a half to tune on and a half to score.
 
     The split is not stratified. It is made by hash ([`draw_patients`]), so it does not depend on platform or order. On
     the patients of the NIH box list, seed 0 gives the committed list `nih-boxes-tuning-0`.
-
-    Args:
-        patients: Ids of the patients with boxes; repetitions count once.
-        seed: Seed of the split.
 
     Returns:
         The tuning half and the scoring half, the odd one rounded to even.
@@ -63,15 +62,9 @@ def halves_by_image(
 def split_by_patients(
     records: Sequence[ImageRecord], tuning_patients: Collection[str]
 ) -> tuple[list[ImageRecord], list[ImageRecord]]:
-    """Images to tune on and images to score by a list of patients, such as a committed one.
+    """Images to tune on and images to score by a list of patients to tune on, such as a committed one.
 
-    Args:
-        records: Images.
-        tuning_patients: Patients to tune on. All other patients with boxes are scored; those without boxes are on the
-            tuning side.
-
-    Returns:
-        The images to tune on and the images to score, each in the order of `records`.
+    All other patients with boxes are scored; those without boxes are on the tuning side.
 
     Raises:
         ValueError: The list names none of the patients with boxes, or all of them.
@@ -92,16 +85,7 @@ def split_by_patients(
 
 
 def patient_folds(patients: Sequence[str] | np.ndarray, folds: int, seed: int = 0) -> np.ndarray:
-    """Split patients into folds.
-
-    Args:
-        patients: `(n,)`, the patient of each row.
-        folds: Largest number of folds; with fewer patients, each is its own fold.
-        seed: Seed of the split.
-
-    Returns:
-        `(n,)` int in [0, folds).
-    """
+    """Split the patients `(n,)` of rows into at most `folds` folds, `(n,)` int; with few, each is its own fold."""
     names, patient = np.unique(np.asarray(patients), return_inverse=True)
     return (np.random.default_rng(seed).permutation(len(names)) % folds)[patient]
 

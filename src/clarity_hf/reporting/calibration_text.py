@@ -12,10 +12,6 @@ from clarity_hf.evaluation.calibration import Calibration, CrossFitted
 def calibration_text(found: Calibration, findings: Sequence[str]) -> str:
     """A Markdown table with one row per finding; `(kept)` and `(of all)` mark values that are not its own fit.
 
-    Args:
-        found: The result of [`calibrate`].
-        findings: Names of the F findings, in the order of the config.
-
     Raises:
         ValueError: There is not one name per finding.
     """
@@ -36,28 +32,26 @@ def calibration_text(found: Calibration, findings: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+_NAMES = {
+    "uncalibrated_error": "expected calibration error, uncalibrated",
+    "calibrated_error": "expected calibration error, calibrated",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "findings_flagged": "findings flagged on a normal image",
+    "boxes_shown": "boxes on a normal image",
+    "images_with_boxes": "share of normal images with a box",
+}
+
+
 def cross_fitted_text(unseen: CrossFitted) -> str:
     """A sentence on images and splits, and a Markdown table of the defined figures of [`cross_fitted`]."""
-    figures = {
-        "expected calibration error, uncalibrated": unseen.uncalibrated_error,
-        "expected calibration error, calibrated": unseen.calibrated_error,
-        "sensitivity": unseen.sensitivity,
-        "specificity": unseen.specificity,
-        "findings flagged on a normal image": unseen.findings_flagged,
-        "boxes on a normal image": unseen.boxes_shown,
-        "share of normal images with a box": unseen.images_with_boxes,
-    }
-    return "\n".join(
-        [
-            f"On the half of the patients not used for the fit, {unseen.repeats} splits: {unseen.images} images, "
-            f"{unseen.normal_images} normal, {len(unseen.findings)} findings in the means",
-            "",
-            "| figure | mean | deviation over splits |",
-            "|---|---|---|",
-            *(
-                f"| {name} | {figure.mean:.3f} | {figure.deviation:.3f} |"
-                for name, figure in figures.items()
-                if not math.isnan(figure.mean)
-            ),
-        ]
-    )
+    named = [(name, unseen.figures[key]) for key, name in _NAMES.items()]
+    figures = [(name, one) for name, one in named if not math.isnan(one.mean)]
+    lines = [
+        f"On the half of the patients not used for the fit, {unseen.repeats} splits: {unseen.images} images, "
+        f"{unseen.normal_images} normal, {len(unseen.findings)} findings in the means\n",
+        "| figure | mean | deviation over splits |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {name} | {one.mean:.3f} | {one.deviation:.3f} |" for name, one in figures]
+    return "\n".join(lines)

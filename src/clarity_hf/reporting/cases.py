@@ -20,9 +20,10 @@ from .evaluated import Evaluated
 from .schema import CaseEntry
 
 Look = Callable[[Sequence[str]], Mapping[str, tuple[np.ndarray, np.ndarray]]]
-"""Gives images to draw: from names of images to pixels `(H, W)` in [0, 255] and maps `(F, h, w)` ≥ 0 over the
-image.
-"""
+"""Gives images to draw: by name, their pixels `(H, W)` in [0, 255] and maps `(F, h, w)` ≥ 0 over the image."""
+
+PICTURE_SIDE = 560
+"""Longer side of a picture at most, in pixels."""
 
 _NO_BOXES = np.zeros((0, 4))
 
@@ -47,18 +48,11 @@ class Case:
 
 
 def pick_cases(evaluated: Evaluated, count: int = 4) -> dict[str, list[Case]]:
-    """Choose images by a rule.
+    """Choose up to `count` images of each kind of `CASE_TITLES`; a kind without images is left out.
 
-    They are ordered by overlap (best and worst localized; of equal ones the higher score first) or by the distance of
-    a score from its threshold (missed findings, false boxes). A second image of a finding is chosen only when every
-    other finding has its first.
-
-    Args:
-        evaluated: Records and thresholds.
-        count: Images of a kind at most.
-
-    Returns:
-        By the keys of `CASE_TITLES`; a kind without images is left out.
+    They are ordered by overlap (best and worst localized; a higher score first in a tie) or by the distance of a score
+    from its threshold (missed findings, false boxes). A second image of a finding is chosen only after the first of
+    every other finding.
     """
     margins = evaluated.scores - evaluated.score_thresholds
     boxed = _boxed_cases(evaluated)
@@ -104,7 +98,7 @@ def _false_cases(evaluated: Evaluated) -> list[Case]:
 
 
 def _spread(cases: Sequence[Case], count: int) -> list[Case]:
-    """`count` cases in their order: the first of every finding before the second of any."""
+    """`count` cases in their order, the first of every finding before the second of any."""
     seen: dict[int, int] = {}
     ranked = []
     for place, case in enumerate(cases):
@@ -113,9 +107,7 @@ def _spread(cases: Sequence[Case], count: int) -> list[Case]:
     return [cases[place] for place in sorted(place for _, place in sorted(ranked)[:count])]
 
 
-def draw_case(
-    case: Case, finding: str, score: float, pixels: np.ndarray, maps: np.ndarray, side: int = 560
-) -> Image.Image:
+def draw_case(case: Case, finding: str, score: float, pixels: np.ndarray, heat: np.ndarray) -> Image.Image:
     """Draw an image with the map of one finding, predicted boxes in colour and annotated ones in dashed white.
 
     Args:
@@ -123,40 +115,37 @@ def draw_case(
         finding: The finding's name.
         score: Its score on this image.
         pixels: `(H, W)` in [0, 255].
-        maps: `(F, h, w)` ≥ 0 over the whole image.
-        side: Longer side of the picture at most, in pixels.
+        heat: `(h, w)` ≥ 0, the finding's map over the image.
 
     Returns:
-        RGB picture in the image's proportions.
+        RGB picture in the image's proportions, its longer side at most `PICTURE_SIDE`.
     """
     height, width = pixels.shape
-    heat = Image.fromarray(np.asarray(maps[case.finding], dtype=np.float32)).resize(
-        (width, height), Image.Resampling.BILINEAR
-    )
+    values = Image.fromarray(np.asarray(heat, dtype=np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     corners = [dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)) for box in case.boxes.tolist()]
     label = finding.replace("_", " ")
-    result = {"label": label, "score": score, "boxes": corners, "map": np.asarray(heat)}
+    result = {"label": label, "score": score, "boxes": corners, "map": np.asarray(values)}
     picture = draw_findings(pixels, [result], heat_of=label)
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(picture)
     for box in case.annotated * (picture.width / width):
         _dash(draw, box, picture.size)
     return picture
 
 
-def _dash(draw: ImageDraw.ImageDraw, box: np.ndarray, size: tuple[int, int], length: float = 7.0) -> None:
-    """Outline a box in dashed white; right and bottom are exclusive, Pillow's lines are not."""
+def _dash(draw: ImageDraw.ImageDraw, box: np.ndarray, size: tuple[int, int]) -> None:
+    """Outline a box in dashed white; right and bottom are exclusive, unlike Pillow's lines."""
     x0, y0 = box[:2]
     x1, y1 = min(box[2], size[0]) - 1, min(box[3], size[1]) - 1
     for start, end in (((x0, y0), (x1, y0)), ((x0, y1), (x1, y1)), ((x0, y0), (x0, y1)), ((x1, y0), (x1, y1))):
         way = np.subtract(end, start)
-        steps = max(1, round(float(np.abs(way).sum()) / length))
+        steps = max(1, round(float(np.abs(way).sum()) / 7))
         for step in range(0, steps, 2):
             from_, to = start + way * step / steps, start + way * (step + 1) / steps
             draw.line((*from_, *to), fill="white", width=2)
 
 
-def drawn_cases(evaluated: Evaluated, look: Look, count: int) -> dict[CaseEntry, bytes]:
+def drawn_cases(evaluated: Evaluated, look: Look, count: int = 4) -> dict[CaseEntry, bytes]:
     """The chosen images with their pictures as JPEG; one image is read at a time.
 
     Raises:
@@ -171,7 +160,7 @@ def drawn_cases(evaluated: Evaluated, look: Look, count: int) -> dict[CaseEntry,
             name = None if _names_patient(record) else record.name
             entry = CaseEntry(kind, number, case.place + 1, name, finding, score, threshold, case.overlap)
             stream = io.BytesIO()
-            draw_case(case, finding, score, pixels, maps).save(stream, format="JPEG", quality=88)
+            draw_case(case, finding, score, pixels, maps[case.finding]).save(stream, format="JPEG", quality=88)
             pictures[entry] = stream.getvalue()
     return pictures
 

@@ -53,7 +53,7 @@ from .rival_tables import SWAPPED_MAP, fixed_boxes_key, fixed_boxes_name, neares
 from .schema import Cell, Column, Report, Row, Table, defined
 
 LEVELS = tuple(column.key for column in level_columns(COMPARED_LEVELS))
-"""Columns of T(IoU) that a card has."""
+"""Columns of T(IoU) in a card."""
 
 PARTS = ("training", "validation", "test")
 
@@ -72,12 +72,7 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class CheckpointCard:
-    """A card and the pictures that it shows.
-
-    Attributes:
-        text: Of `README.md`, its metadata included.
-        pictures: JPEG of synthetic images by the name of their file beside the card.
-    """
+    """A card: the text of `README.md` with its metadata, and JPEG of synthetic images by file name."""
 
     text: str
     pictures: dict[str, bytes] = field(default_factory=dict)
@@ -87,10 +82,7 @@ def read_facts(path: str | Path) -> dict[str, Any]:
     """Read and check the facts of a training.
 
     Args:
-        path: YAML file in the form that this module's docstring shows.
-
-    Returns:
-        Its content.
+        path: YAML file in the format of this module's docstring.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -98,7 +90,7 @@ def read_facts(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"No such file of facts: {path}. Write the facts of the training into it.")
+        raise FileNotFoundError(f"No such file: {path}. Write the facts of the training into it.")
     facts = yaml.safe_load(path.read_text(encoding="utf-8"))
     _check_fields("facts", facts)
     for key in ("data", "stages"):
@@ -132,12 +124,9 @@ def write_checkpoint_card(folder: str | Path, facts: str | Path, reports: Sequen
     """Write `README.md`, and the pictures that it shows, into the folder of a checkpoint.
 
     Args:
-        folder: Of the checkpoint: config, weights and image processor.
+        folder: Folder of the checkpoint: config, weights and image processor.
         facts: As for [`read_facts`].
-        reports: Folders that `commit_report` wrote.
-
-    Returns:
-        The card's path.
+        reports: Folders that `commit_report` wrote, in any order; the card has the order of the facts.
 
     Raises:
         FileNotFoundError: Facts or a report are missing.
@@ -145,7 +134,7 @@ def write_checkpoint_card(folder: str | Path, facts: str | Path, reports: Sequen
     """
     folder = Path(folder)
     card = render_checkpoint_card(folder, facts, reports)
-    for path in folder.glob("case-*.jpg"):  # of an earlier card
+    for path in folder.glob("case-*.jpg"):  # from an earlier card
         path.unlink()
     for name, content in card.pictures.items():
         (folder / name).write_bytes(content)
@@ -155,20 +144,12 @@ def write_checkpoint_card(folder: str | Path, facts: str | Path, reports: Sequen
 
 
 def render_checkpoint_card(folder: str | Path, facts: str | Path, reports: Sequence[str | Path]) -> CheckpointCard:
-    """Fill the template; nothing is written.
-
-    Args:
-        folder: Of the checkpoint.
-        facts: As for [`read_facts`].
-        reports: Folders of committed reports, in any order: the card has the order of the facts.
-
-    Returns:
-        The card.
+    """Fill the template with the same arguments as [`write_checkpoint_card`]; nothing is written.
 
     Raises:
         FileNotFoundError: Facts or a report are missing.
-        ValueError: Facts are incomplete, an evaluation of the facts has no report or a report no evaluation, or a
-            report is of other weights or thresholds than the folder's.
+        ValueError: Facts are incomplete, evaluations of the facts and reports do not match, or a report is of other
+            weights or thresholds than the folder's.
     """
     stated = read_facts(facts)
     model = ClarityForMultiLabelLocalization.from_pretrained(folder, use_safetensors=True).eval()
@@ -207,7 +188,7 @@ def _ordered_reports(facts: Mapping[str, Any], reports: Sequence[Report]) -> lis
     if sorted(report.name for report in reports) != sorted(wanted):
         raise ValueError(
             f"`reports` must be those of the facts' evaluations {wanted}, got {[report.name for report in reports]}. "
-            "Give one folder for each."
+            "Pass one folder for each."
         )
     return [by_name[name] for name in wanted]
 
@@ -264,7 +245,7 @@ def _results(evaluation: Mapping[str, Any], report: Report) -> list[EvalResult]:
 
 
 def _glance(facts: Mapping[str, Any], reports: Sequence[Report]) -> Table:
-    """The figures that matter most, beside rivals that do not see the image and beside the goals."""
+    """The most important figures, beside rivals that do not see the image and beside the goals."""
     heads = (
         *(Column("images", "Images"), Column("line", ""), Column("auroc", "AUROC")),
         Column("within_view", "AUROC within a view"),
@@ -318,7 +299,7 @@ def _per_finding(report: Report) -> dict[str, dict[str, dict[str, Cell]]]:
 
 
 def _tables(report: Report) -> list[tuple[Table, str | None]]:
-    """Tables of one report in the card, each with the note that it has there; None for its own."""
+    """Tables of one report in the card, each with its note there; None for its own note."""
     tables, fewest = report.tables, report.min_positives
     classified = tables["classification"].select(
         "finding", "positives", "auroc", "average_precision", "calibration_error"
@@ -378,7 +359,7 @@ def _boxes_table(report: Report) -> Table:
 
 
 def _missing(report: Report) -> list[str]:
-    """What a reader may look for and the report does not have, with the reason."""
+    """What a reader may expect but the report does not have, with the reason."""
     classified, reasons = report.tables["classification"], []
     rows = {row.key: classified.cells(row) for row in classified.rows}
     mean, few = rows.pop("mean"), f"no finding has {report.min_positives} positives."

@@ -11,9 +11,9 @@ import numpy as np
 from clarity_hf.metrics.bootstrap import (
     Interval,
     bootstrap_by_patient,
-    classification_differences,
     classification_intervals,
     interval_of_samples,
+    part_of,
     patient_weights,
 )
 from clarity_hf.metrics.classification import (
@@ -37,7 +37,8 @@ from clarity_hf.metrics.records import ImageRecord
 
 from .columns import columns
 from .evaluated import Evaluated, gaps, mean
-from .schema import Cell, Row, Table, estimate
+from .rendering import table_note
+from .schema import Cell, Row, Table, estimate, estimates
 
 AGE_BANDS: tuple[tuple[float, float, str], ...] = (
     (0, 18, "0–17"),
@@ -50,13 +51,13 @@ AGE_BANDS: tuple[tuple[float, float, str], ...] = (
 UNKNOWN = "not known"
 
 
-def classification_tables(evaluated: Evaluated, model: str) -> list[Table]:
-    """All of them; `model` is the method's name."""
+def classification_tables(evaluated: Evaluated) -> list[Table]:
+    """All of them."""
     return [
         classification_table(evaluated),
         subgroup_table(evaluated),
         normal_table(evaluated),
-        classification_rivals_table(evaluated, model),
+        classification_rivals_table(evaluated),
         calibration_table(evaluated),
         operating_table(evaluated),
     ]
@@ -71,20 +72,16 @@ def classification_table(evaluated: Evaluated) -> Table:
     intervals = classification_intervals(
         scores, labels, evaluated.patients, min_positives=evaluated.min_positives, **evaluated.sampling
     )
-    rows = []
-    for i, finding in enumerate(evaluated.findings):
-        cells: tuple[Cell, ...] = (
-            finding,
-            int(counts["positives"][i]),
-            int(counts["negatives"][i]),
-            estimate(areas[i], intervals["auroc"], i),
-            estimate(precisions[i], intervals["average_precision"], i),
-            float(errors[i]),
-            float(evaluated.score_thresholds[i]),
-            float(points["sensitivity"][i]),
-            float(points["specificity"][i]),
-        )
-        rows.append(Row(finding, cells, evaluated.kind(i)))
+    rows = evaluated.finding_rows(
+        counts["positives"],
+        counts["negatives"],
+        estimates(areas, intervals["auroc"]),
+        estimates(precisions, intervals["average_precision"]),
+        errors,
+        evaluated.score_thresholds,
+        points["sensitivity"],
+        points["specificity"],
+    )
     averaged = evaluated.averaged
     summary: tuple[Cell, ...] = (
         f"Mean of {int(averaged.sum())} findings",
@@ -98,11 +95,7 @@ def classification_table(evaluated: Evaluated) -> Table:
         evaluated.mean(points["specificity"]),
     )
     keys = "finding positives negatives auroc average_precision calibration_error threshold sensitivity specificity"
-    note = (
-        f"Intervals: 95 %, {evaluated.repeats} bootstrap samples of patients. AP: average precision. ECE: expected "
-        "calibration error, 15 bins. Sensitivity and specificity at the given threshold. In italics: fewer than "
-        f"{evaluated.min_positives} positives or no negatives, listed but not in the mean."
-    )
+    note = table_note("classification", evaluated=evaluated)
     missing = gaps({"both means": intervals["macro_auroc"]} if averaged.any() else {})
     rows.append(Row("mean", summary, "summary first"))
     return Table("classification", "Classification per finding", columns(keys), tuple(rows), note, missing)
@@ -130,11 +123,7 @@ def subgroup_table(evaluated: Evaluated) -> Table:
         shares = [float(points[name][averaged].mean()) for name in ("sensitivity", "specificity")]
         rows.append(Row(key, (attribute, group, len(index), int(averaged.sum()), area, *shares), kind))
     keys = "attribute group images findings auroc sensitivity specificity"
-    note = (
-        f"Means over the findings with at least {evaluated.min_positives} positives in the group: rows with other "
-        "findings in their mean cannot be compared. Thresholds are those of all images. Images of unknown sex, age or "
-        "view have rows of their own."
-    )
+    note = table_note("subgroups", evaluated=evaluated)
     return Table("subgroups", "By sex, age and view", columns(keys), tuple(rows), note, gaps(intervals))
 
 
@@ -171,17 +160,9 @@ def normal_table(evaluated: Evaluated) -> Table:
     unknown = sum(
         bool(np.isnan(record.labels).any() and not (record.labels == 1).any()) for record in evaluated.records
     )
-    note = (
-        "Images on which every finding is annotated as absent; boxes at the score thresholds. Left out, because they "
-        f"may not be normal: {unknown} images without a present finding but with labels that are not annotated."
-    )
-    return Table(
-        "normal_images",
-        "False boxes on normal images",
-        columns("normal images with_box false_boxes"),
-        tuple(rows),
-        note,
-    )
+    note = table_note("normal_images", unknown=unknown)
+    heads = columns("normal images with_box false_boxes")
+    return Table("normal_images", "False boxes on normal images", heads, tuple(rows), note)
 
 
 def _false_boxes(evaluated: Evaluated, normal: Sequence[ImageRecord]) -> tuple[Cell, Cell]:
@@ -198,53 +179,42 @@ def _false_boxes(evaluated: Evaluated, normal: Sequence[ImageRecord]) -> tuple[C
     return estimate(share, interval, 0), estimate(number, interval, 1)
 
 
-def classification_rivals_table(evaluated: Evaluated, model: str) -> Table:
+def classification_rivals_table(evaluated: Evaluated) -> Table:
     """AUROC beside that of the view position and a thumbnail, and within one view position."""
     scores, labels, positives = evaluated.scores, evaluated.labels, evaluated.counts["positives"]
     views, patients = [record.view for record in evaluated.records], evaluated.patients
     areas = auroc_per_finding(scores, labels)
-    inside = within_view(scores, labels, views, patients, evaluated.averaged, **evaluated.sampling)
+    inside = within_view(scores, labels, views, patients, **evaluated.sampling)
     names = {"view_alone": "View alone", "thumbnail": "Thumbnail"}
     given = {"view_alone": view_scores(evaluated.records), "thumbnail": thumbnail_scores(evaluated.records)}
     rivals = {key: one for key, one in given.items() if one is not None}
     theirs = {key: auroc_per_finding(one, labels) for key, one in rivals.items()}
-    rows = []
-    for i, finding in enumerate(evaluated.findings):
-        cells: tuple[Cell, ...] = (
-            finding,
-            int(positives[i]),
-            float(areas[i]),
-            estimate(inside.mean[i], inside.interval, i),
-            *inside.views[i].tolist(),
-            *(float(area[i]) for area in theirs.values()),
-        )
-        rows.append(Row(finding, cells, evaluated.kind(i)))
+    within = estimates(inside.mean, interval_of_samples(inside.samples))
+    rows = evaluated.finding_rows(positives, areas, within, *inside.views.T, *theirs.values())
     for least in (10, 20):
         kept = evaluated.counted(least)
-        macro = within_view(scores, labels, views, patients, kept, **evaluated.sampling)
         means: tuple[Cell, ...] = (
             f"Mean of {int(kept.sum())} findings with ≥ {least} positives",
             int(positives[kept].sum()),
             mean(areas[kept]),
-            estimate(macro.macro, macro.macro_interval),
+            estimate(*inside.macro(kept)),
             *(mean(view[kept & ~np.isnan(view)]) for view in inside.views.T),
             *(mean(area[kept]) for area in theirs.values()),
         )
         rows.append(Row(f"mean_{least}", means, "summary first" if least == 10 else "summary"))
     gains = []
     for key, rival in rivals.items():
-        gain = classification_differences(
-            scores, rival, labels, patients, min_positives=evaluated.min_positives, **evaluated.sampling
+        gain = classification_intervals(
+            scores, labels, patients, min_positives=evaluated.min_positives, minus=rival, **evaluated.sampling
         )["macro_auroc"]
         value = evaluated.mean(areas - theirs[key])
         gains.append(f"{value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}) over {names[key].lower()}")
-    note = (
-        "Within a view: only images of one view position are ranked against each other, with at least "
-        f"{MIN_VIEW_POSITIVES} positives and negatives; the mean is over the views that have them. View alone: how "
-        "often the finding is present on a PA or an AP image of other patients. Thumbnail: a logistic regression on "
-        "16 × 16 cells, fitted on other patients. Where a rival reaches the model, the model may have learned no more "
-        f"than the rival knows. {model}, mean of {int(evaluated.averaged.sum())} findings with at least "
-        f"{evaluated.min_positives} positives: {'; '.join(gains)}. Intervals: 95 % by patient."
+    note = table_note(
+        "classification_rivals",
+        evaluated=evaluated,
+        least=MIN_VIEW_POSITIVES,
+        findings=int(evaluated.averaged.sum()),
+        gains="; ".join(gains),
     )
     keys = columns("finding positives auroc within_view", *(f"in_{view}" for view in VIEWS), *rivals)
     return Table("classification_rivals", "Beside the view and a thumbnail", keys, tuple(rows), note)
@@ -256,19 +226,11 @@ def calibration_table(evaluated: Evaluated) -> Table:
     errors = calibration_error_per_finding(evaluated.scores, evaluated.labels)
     positives = evaluated.counts["positives"]
     values = (errors, figures.brier, figures.skill, figures.slope, figures.intercept)
-    rows = [
-        Row(finding, (finding, int(positives[i]), *(float(value[i]) for value in values)), evaluated.kind(i))
-        for i, finding in enumerate(evaluated.findings)
-    ]
+    rows = evaluated.finding_rows(positives, *values)
     averaged = evaluated.averaged
     total, means = int(positives[averaged].sum()), [evaluated.mean(value) for value in values]
     rows.append(Row("mean", (f"Mean of {int(averaged.sum())} findings", total, *means), "summary first"))
-    note = (
-        "ECE: expected calibration error, 15 bins. Brier skill: 1 is perfect, 0 is no better than the share of these "
-        "images with the finding. Slope and intercept: of a logistic regression of the label on the score's logit; 1 "
-        "and 0 where scores are probabilities, a slope below 1 where they are too extreme. In italics: fewer than "
-        f"{evaluated.min_positives} positives, not in the mean."
-    )
+    note = table_note("calibration", evaluated=evaluated)
     keys = "finding positives calibration_error brier skill slope intercept"
     return Table("calibration", "Scores as probabilities", columns(keys), tuple(rows), note)
 
@@ -283,28 +245,15 @@ def operating_table(evaluated: Evaluated) -> Table:
     intervals = _operating_intervals(evaluated)
     stated = np.array([NIH_PREVALENCE.get(finding, np.nan) for finding in evaluated.findings])
     there = predictive_value(points["sensitivity"], points["specificity"], stated)
-    rows = []
-    for i, finding in enumerate(evaluated.findings):
-        cells: tuple[Cell, ...] = (
-            finding,
-            int(evaluated.counts["positives"][i]),
-            float(thresholds[i]),
-            *(estimate(points[name][i], intervals[name], i) for name in _OPERATING),
-            float(stated[i]),
-            float(there[i]),
-        )
-        rows.append(Row(finding, cells, evaluated.kind(i)))
-    note = (
-        "PPV: share of flagged images that have the finding, at the share of positives among these images. The last "
-        "columns give it, with the same sensitivity and specificity, for findings as frequent as their labels in all "
-        f"of NIH ChestX-ray14. Intervals: 95 % by patient. In italics: fewer than {evaluated.min_positives} positives."
-    )
+    figures = [estimates(points[name], part_of(intervals, row)) for row, name in enumerate(_OPERATING)]
+    rows = evaluated.finding_rows(evaluated.counts["positives"], thresholds, *figures, stated, there)
+    note = table_note("operating_points", evaluated=evaluated)
     keys = columns("finding positives threshold", *_OPERATING, "prevalence ppv_at_prevalence")
     return Table("operating_points", "At the score thresholds", keys, tuple(rows), note)
 
 
-def _operating_intervals(evaluated: Evaluated) -> dict[str, Interval]:
-    """Intervals by patient of `_OPERATING`, each of `(F,)`."""
+def _operating_intervals(evaluated: Evaluated) -> Interval:
+    """Intervals by patient of `_OPERATING`, `(3, F)`."""
     flagged = evaluated.scores >= evaluated.score_thresholds
     present, absent = evaluated.labels == 1, evaluated.labels == 0
     true, known = flagged & present, flagged & (present | absent)
@@ -313,7 +262,4 @@ def _operating_intervals(evaluated: Evaluated) -> dict[str, Interval]:
     for weights in patient_weights(evaluated.patients, **evaluated.sampling):
         sums = np.einsum("n,knf->kf", weights, counted)
         samples.append(np.divide(sums[:3], sums[3:], out=np.full(sums[:3].shape, np.nan), where=sums[3:] > 0))
-    found = interval_of_samples(samples)
-    return {
-        name: Interval(found.low[row], found.high[row], found.defined[row]) for row, name in enumerate(_OPERATING)
-    }
+    return interval_of_samples(samples)

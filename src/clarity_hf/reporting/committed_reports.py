@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """The part of a report that may be committed or published beside a model: figures and tables, no image of a patient.
 
-A report of `write_report` draws images and lies beside records that name patients. [`commit_report`] copies pictures
-of synthetic images only, and refuses text in which an image or a patient is named.
+A report of `write_report` shows images and has records beside it that name patients. [`commit_report`] copies pictures
+of synthetic images only, and refuses text that names an image or a patient.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Committed:
     Attributes:
         folder: The committed folder.
         size: Bytes of its files.
-        names_searched: Number of names of images and patients that the text was searched for, and does not hold.
-        names_too_short: Number of names too short to tell from figures, above all of digits.
+        names_searched: Number of names of images and patients that the text was searched for and does not contain.
+        names_too_short: Number of names too short to distinguish from figures, mostly digits.
     """
 
     folder: Path
@@ -59,16 +59,13 @@ def commit_report(source: str | Path, destination: str | Path, names: Collection
     """Copy the part of a report that may be committed.
 
     `report.json` (for images of patients without its cases), tables as Markdown, figures as PNG of 256 colours or SVG,
-    whichever is smaller, and for synthetic images the drawn cases. Such files of an earlier copy are removed first.
+    whichever is smaller, and for synthetic images the cases. Such files of an earlier copy are removed first.
 
     Args:
         source: Folder that `write_report` wrote.
         destination: A folder of this report, named by its data and split, is created in it.
-        names: Of images and patients that must not be in the text. By default those of the records that
-            `evaluate_checkpoint` keeps beside the folder; synthetic images have no names to hide.
-
-    Returns:
-        The folder and what was checked.
+        names: Names of images and patients that must not be in the text. By default those in the records that
+            `evaluate_checkpoint` keeps beside the folder; names of synthetic images are not hidden.
 
     Raises:
         FileNotFoundError: There is no report, or it is of images of patients whose names are not known.
@@ -92,14 +89,11 @@ def commit_report(source: str | Path, destination: str | Path, names: Collection
 
 
 def write_index(folder: str | Path, model: str) -> Path:
-    """Write `README.md` over committed reports: what was evaluated, figures, tables and pictures of synthetic images.
+    """Write `README.md` of committed reports: what was evaluated, figures, tables and pictures of synthetic images.
 
     Args:
-        folder: Holds one folder per report, as [`commit_report`] writes them.
+        folder: Contains one folder per report, as [`commit_report`] writes them.
         model: Name of the checkpoint.
-
-    Returns:
-        The page's path.
 
     Raises:
         FileNotFoundError: There is no report in it.
@@ -151,7 +145,7 @@ def _check_names(files: Mapping[str, bytes], names: Collection[str], report: Rep
         }
         found |= set() if report.synthetic else set(_NIH_IMAGE.findall(text))
         if found:
-            # The names themselves stay out of the message, which may end in a log.
+            # The message, which may be logged, does not contain the names.
             raise ValueError(
                 f"`source` must name no image or patient, got {len(found)} such names in {file}. Evaluate again with "
                 "`about` and tables that name none."
@@ -167,7 +161,7 @@ def _committed_files(report: Report) -> Iterator[tuple[str, bytes]]:
             yield f"tables/{key}.md", markdown(table).encode()
     for name in CAPTIONS:
         picture = report.folder / "figures" / f"{name}.png"
-        # A figure of an earlier report may have stayed in the folder.
+        # A figure of an earlier report may still be in the folder.
         if picture.is_file() and (not name.startswith("boxes") or "localization" in report.tables):
             yield _smaller_figure(picture)
     for case in shown.cases:
@@ -175,7 +169,7 @@ def _committed_files(report: Report) -> Iterator[tuple[str, bytes]]:
 
 
 def _smaller_figure(picture: Path) -> tuple[str, bytes]:
-    """A figure in the format that takes fewer bytes; 256 colours are enough for one, apart from its edges."""
+    """A figure in the format that takes fewer bytes; 256 colours are enough for it."""
     stream = io.BytesIO()
     with Image.open(picture) as image:
         colours = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)

@@ -1,10 +1,10 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The records of one method, as the tables, figures and cases of its report need them."""
+"""The records of one method and how they are evaluated, for the tables, figures and cases of its report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,26 +13,30 @@ import numpy as np
 from clarity_hf.data.named_splits import named_split
 from clarity_hf.metrics.bootstrap import Interval
 from clarity_hf.metrics.classification import support
-from clarity_hf.metrics.image_driven import MapRules
+from clarity_hf.metrics.localization import BoxSettings
 from clarity_hf.metrics.records import ImageRecord
 from clarity_hf.metrics.splits import halves_by_patient, split_by_patients
+
+from .schema import Cell, Row
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Records of one method and how they are evaluated.
+    """Records of one method, those of other methods to compare it with, and how they are evaluated.
 
     Attributes:
         records: One per image.
         findings: The F names.
         score_thresholds: `(F,)` in [0, 1], chosen on other images: a finding is present from its threshold.
         min_positives: Findings with fewer positives are listed but not in a mean.
-        repeats: Samples of every bootstrap.
-        seed: Of every bootstrap and split.
-        tuning_split: Name of the committed list of patients on whom map thresholds and fixed boxes are chosen, see
-            [`named_split`]; None takes a random half of the patients with boxes, by `seed`.
-        map_rules: How the method predicts boxes from a map, for the rival that predicts them from the mean map; None
-            leaves that rival out.
+        repeats: Number of samples of every bootstrap by patient.
+        seed: Seed of every bootstrap and split.
+        tuning_split: Name of the committed list of patients, such as `nih-boxes-tuning-0`, on whom map thresholds and
+            fixed boxes are chosen, see [`named_split`]; None takes a random half of the patients with boxes.
+        box_settings: How the method predicts boxes from a map, for the rival that predicts them from the mean map;
+            None leaves that rival out.
+        name: Name of the method in tables.
+        baselines: Records of other methods by name, of the same images in the same order.
     """
 
     records: Sequence[ImageRecord]
@@ -42,7 +46,9 @@ class Evaluated:
     repeats: int = 1000
     seed: int = 0
     tuning_split: str | None = None
-    map_rules: MapRules | None = None
+    box_settings: BoxSettings | None = None
+    name: str = "model"
+    baselines: Mapping[str, Sequence[ImageRecord]] = field(default_factory=dict)
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -77,9 +83,11 @@ class Evaluated:
         """Mean of a figure `(F,)` over the findings of `averaged`; NaN if there are none."""
         return mean(values[self.averaged])
 
-    def kind(self, finding: int) -> str:
-        """The look of a finding's row: `rare` where it is not in the means."""
-        return "" if self.averaged[finding] else "rare"
+    def finding_rows(self, *columns: np.ndarray | Sequence[Cell]) -> list[Row]:
+        """A row per finding from columns of F cells; one that is not in the means is `rare`."""
+        cells = zip(*(one.tolist() if isinstance(one, np.ndarray) else one for one in columns), strict=True)
+        kinds = ["" if averaged else "rare" for averaged in self.averaged]
+        return [Row(name, (name, *own), kind) for name, own, kind in zip(self.findings, cells, kinds, strict=True)]
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -105,12 +113,12 @@ class Evaluated:
 
 
 def mean(values: np.ndarray) -> float:
-    """Mean; NaN of nothing."""
+    """Mean; NaN without values."""
     return float(values.mean()) if len(values) else float("nan")
 
 
 def gaps(intervals: Mapping[str, Interval]) -> str:
-    """Which means have no interval, and why, as a sentence; empty where all have one."""
+    """A sentence on which means have no interval and why; empty if all have one."""
     shares = {name: float(np.min(interval.defined)) for name, interval in intervals.items()}
     missing = [f"{name} ({share:.0%})" for name, share in shares.items() if share < 0.5]
     if not missing:

@@ -23,9 +23,8 @@ from clarity_hf.metrics.classification import (
     reliability,
 )
 from clarity_hf.metrics.image_driven import COMPARED_LEVELS, Froc
-from clarity_hf.metrics.localization import LEVELS
+from clarity_hf.metrics.localization import LEVELS, PerFinding
 
-from .evaluated import Evaluated
 from .localization_tables import ANY_REGION, FIXED_BOX_NAME, LARGEST_REGION, Localized
 from .published_figures import PUBLISHED
 
@@ -34,13 +33,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, VERMILLION, GREY, PALE = "#0072B2", "#D55E00", "#6b7280", "#d1d5db"
-"""The method, the fixed-box baseline, what was published, and guide lines."""
+"""Colours of the method, the fixed-box baseline, published figures, and guide lines."""
 
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Other methods, in their order. With the colours above: the palette of Okabe and Ito, safe for colour blindness."""
+"""Colours of other methods, in their order; with those above, the colour-blind safe palette of Okabe and Ito."""
 
 CURVE_POINTS = 400
-"""Points of a curve at most: a screen shows no more, even of a curve over 25,000 images."""
+"""Largest number of points of a curve; a screen shows no more."""
 
 COLUMNS, PANEL_INCHES = 5, 2.1
 
@@ -59,7 +58,7 @@ CAPTIONS = {
     "reliability": "Reliability: share of images with the finding over the mean score of a bin of scores; a point's "
     "area grows with the images in its bin. On the dashed line a score is a probability.",
 }
-"""Figures of a report, in the order of the index, and what they show."""
+"""Figures of a report, in the order of the index, and their captions."""
 
 _STYLE: dict[Any, Any] = {
     "font.size": 8.0,
@@ -75,84 +74,44 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def report_figures(
-    evaluated: Evaluated, localized: Localized, curve: Froc | None, model: str
-) -> dict[str, dict[str, bytes]]:
-    """All figures that the records allow: SVG and PNG by format, by the keys of `CAPTIONS`.
-
-    Args:
-        evaluated: Records of the method.
-        localized: Its boxes and those of other methods.
-        curve: Its FROC curve; None leaves that figure out.
-        model: Its name.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    findings, scores, labels = evaluated.findings, evaluated.scores, evaluated.labels
-    figures = {
-        "roc": finding_figure("roc", findings, scores, labels, auroc_per_finding(scores, labels)),
-        "precision_recall": finding_figure(
-            "precision_recall", findings, scores, labels, average_precision_per_finding(scores, labels)
-        ),
-        "reliability": finding_figure(
-            "reliability", findings, scores, labels, calibration_error_per_finding(scores, labels)
-        ),
-    }
+def report_figures(localized: Localized, curve: Froc | None) -> dict[str, dict[str, bytes]]:
+    """All figures that the records allow: SVG and PNG by format, by the keys of `CAPTIONS`; None for no FROC curve."""
+    evaluated = localized.evaluated
+    figures = {kind: finding_figure(kind, evaluated.findings, evaluated.scores, evaluated.labels) for kind in _CURVES}
     if localized.has_boxes:
         fixed, tuned = localized.fixed_box.found(), localized.tuned.found()
         for name, rule in (("boxes", ANY_REGION), ("boxes_largest", LARGEST_REGION)):
-            measured = {model: localized.method.tuned()[rule].found().macro, FIXED_BOX_NAME: fixed.macro}
+            measured = {evaluated.name: localized.method.tuned()[rule].found().macro, FIXED_BOX_NAME: fixed.macro}
             measured |= {other: boxes.tuned()[rule].found().macro for other, boxes in localized.baselines.items()}
             figures[name] = boxes_figure(LEVELS, measured, PUBLISHED if rule == ANY_REGION else {})
-        figures["boxes_per_finding"] = boxes_per_finding_figure(
-            findings, LEVELS, tuned.shares, fixed.shares, tuned.counts
-        )
+        figures["boxes_per_finding"] = boxes_per_finding_figure(evaluated.findings, LEVELS, tuned, fixed)
     if curve is not None:
         figures["froc"] = froc_figure(curve)
     return {name: {kind: figure_bytes(one, kind) for kind in ("svg", "png")} for name, one in figures.items()}
 
 
 def require_matplotlib() -> None:
-    """Say how to install matplotlib where it is missing.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """Raise an ImportError with the pip command if matplotlib is not installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError("Figures need matplotlib. Run pip install 'clarity_hf[report]'.") from error
 
 
-def finding_figure(
-    kind: str, findings: Sequence[str], scores: np.ndarray, labels: np.ndarray, values: np.ndarray
-) -> Figure:
-    """Curves of a kind, one panel per finding.
+def finding_figure(kind: str, findings: Sequence[str], scores: np.ndarray, labels: np.ndarray) -> Figure:
+    """Curves of a kind of `_CURVES` with their figure, one panel per finding that has one.
 
-    Args:
-        kind: `"roc"`; `"precision_recall"`, beside the share of positives, which is the precision of chance; or
-            `"reliability"`, the share of images with the finding over their mean score in ten bins, the area of a
-            point growing with the images in its bin.
-        findings: The F names.
-        scores: `(n, F)` in [0, 1].
-        labels: `(n, F)`, 1 present, 0 absent, NaN not annotated (left out).
-        values: `(F,)` AUROC, average precision or calibration error to write into the panels; a finding with NaN
-            gets no panel.
-
-    Returns:
-        The figure; without panels where no finding has a curve.
-
-    Raises:
-        ImportError: matplotlib is not installed.
+    `"precision_recall"` is beside the share of positives, the precision of chance; `"reliability"` is the share of
+    images with the finding over their mean score in ten bins, the area of a point growing with the images in its bin.
+    `scores` and `labels` are `(n, F)`.
     """
-    draw_curve, text, xlabel, ylabel = _CURVES[kind]
+    draw_curve, measure, text, xlabel, ylabel = _CURVES[kind]
 
     def draw(axes: Axes, finding: int) -> None:
         known = ~np.isnan(labels[:, finding])
         draw_curve(axes, labels[known, finding] == 1, scores[known, finding])
 
-    return _panels(_titles(findings, text, values), draw, xlabel, ylabel)
+    return _panels(_titles(findings, text, measure(scores, labels)), draw, xlabel, ylabel)
 
 
 def _draw_roc(axes: Axes, present: np.ndarray, scores: np.ndarray) -> None:
@@ -176,12 +135,12 @@ def _draw_reliability(axes: Axes, present: np.ndarray, scores: np.ndarray) -> No
     axes.scatter(mean, share, s=4 + 60 * count / count.sum(), color=BLUE, linewidths=0)
 
 
-_CURVES: dict[str, tuple[Callable[[Axes, np.ndarray, np.ndarray], None], str, str, str]] = {
-    "roc": (_draw_roc, "AUROC {:.3f}", "1 − specificity", "sensitivity"),
-    "precision_recall": (_draw_precision_recall, "AP {:.3f}", "recall", "precision"),
-    "reliability": (_draw_reliability, "ECE {:.3f}", "mean score", "share present"),
+_CURVES: dict[str, tuple[Callable[..., None], Callable[..., np.ndarray], str, str, str]] = {
+    "roc": (_draw_roc, auroc_per_finding, "AUROC {:.3f}", "1 − specificity", "sensitivity"),
+    "precision_recall": (_draw_precision_recall, average_precision_per_finding, "AP {:.3f}", "recall", "precision"),
+    "reliability": (_draw_reliability, calibration_error_per_finding, "ECE {:.3f}", "mean score", "share present"),
 }
-"""How a curve is drawn, what is written into its panel, and the names of its axes."""
+"""How a curve is drawn, the figure written into its panel and how it is written, and the names of the axes."""
 
 
 def boxes_figure(
@@ -236,29 +195,15 @@ def _draw_measured(axes: Axes, levels: Sequence[float], measured: Mapping[str, n
 
 
 def boxes_per_finding_figure(
-    findings: Sequence[str], levels: Sequence[float], found: np.ndarray, fixed: np.ndarray, boxes: np.ndarray
+    findings: Sequence[str], levels: Sequence[float], found: PerFinding, fixed: PerFinding
 ) -> Figure:
-    """T(IoU), one panel per finding, beside the fixed-box baseline (dashed).
-
-    Args:
-        findings: The F names.
-        levels: The L levels of IoU, rising.
-        found: `(F, L)` shares of the method in [0, 1], NaN for a finding without boxes, which gets no panel.
-        fixed: `(F, L)` shares of the fixed-box baseline.
-        boxes: `(F,)` number of annotated boxes.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """T(IoU) at rising levels, one panel per finding with boxes, beside the fixed-box baseline (dashed)."""
 
     def draw(axes: Axes, finding: int) -> None:
-        axes.plot(levels, fixed[finding], color=VERMILLION, linewidth=1.2, linestyle="--")
-        axes.plot(levels, found[finding], color=BLUE, linewidth=1.4)
+        axes.plot(levels, fixed.shares[finding], color=VERMILLION, linewidth=1.2, linestyle="--")
+        axes.plot(levels, found.shares[finding], color=BLUE, linewidth=1.4)
 
-    counts = np.where(np.isnan(found[:, 0]), np.nan, boxes)
+    counts = np.where(found.counts > 0, found.counts, np.nan)
     return _panels(_titles(findings, "{:.0f} boxes", counts), draw, "IoU", "share found")
 
 

@@ -31,14 +31,14 @@ def write_model_card(
     Args:
         folder: The model's folder.
         model: The trained model; its config gives sizes, findings and thresholds.
-        data: Names of the training data sets, for the reader: no paths, which may say more than is meant.
-        target: The one whose validation split chose epoch and thresholds.
-        train_images: Number of training images, None for a stream, which has no length.
+        data: Names of the training data sets for the reader, not paths, which may reveal more than intended.
+        target: The data set whose validation split was used to choose epoch and thresholds.
+        train_images: Number of training images; None for a stream.
         validation_labels: `(n, F)` of 1, 0, NaN.
-        metrics: Of the validation split: `validation_auroc` and `validation_auroc_FINDING`, as the Trainer's `predict`
-            names them under the prefix `validation`.
+        metrics: `validation_auroc` and `validation_auroc_FINDING` of the validation split, as named by the Trainer's
+            `predict` with the prefix `validation`.
         history: The Trainer's log history; its evaluations become the table of epochs.
-        teacher: Name of the teacher, if there was one: no path.
+        teacher: Name of the teacher, if there was one, not a path.
 
     Returns:
         The card's path.
@@ -78,14 +78,7 @@ def write_model_card(
 
 
 def card_data(name: str, license: str, results: Sequence[EvalResult], *tags: str) -> str:
-    """Metadata of a card in the Hub's YAML.
-
-    Args:
-        name: Of the model.
-        license: Of its weights.
-        results: Its figures.
-        tags: Beside those that every card of this package has.
-    """
+    """Metadata of a card in the Hub's YAML: name of the model, licence of its weights, figures and additional tags."""
     data = ModelCardData(
         license=license,
         library_name="transformers",

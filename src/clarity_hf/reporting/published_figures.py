@@ -6,6 +6,7 @@ from __future__ import annotations
 from clarity_hf.metrics.localization import LEVELS
 
 from .columns import columns, level_columns
+from .rendering import table_note
 from .schema import Row, Table
 
 PUBLISHED: dict[str, dict[float, float]] = {
@@ -59,10 +60,7 @@ def published_table() -> Table:
     rows = (
         Row(name, (name, *(shares.get(level) for level in LEVELS)), "published") for name, shares in PUBLISHED.items()
     )
-    note = (
-        "On the 984 boxes of the NIH release: other images, and partly other protocols, than all other tables here. "
-        "For orientation: no other row can be ranked among these unless it was computed on those boxes."
-    )
+    note = table_note("published")
     heads = (*columns("method"), *level_columns(LEVELS))
     return Table("published", f"{_TITLE}: mean T(IoU) over 8 findings", heads, tuple(rows), note)
 
@@ -75,9 +73,6 @@ def published_per_finding_table() -> Table:
         for finding in PUBLISHED_PER_FINDING[first]
         for source, shares in PUBLISHED_PER_FINDING.items()
     )
-    note = (
-        "On the 984 boxes of the NIH release: other images than all other tables here. Cardiomegaly alone gives a "
-        "fixed box 0.85 at IoU > 0.5: a mean says little without its findings."
-    )
+    note = table_note("published_per_finding")
     heads = (*columns("finding method"), *level_columns(PUBLISHED_LEVELS))
     return Table("published_per_finding", f"{_TITLE}: T(IoU) per finding", heads, tuple(rows), note)

@@ -1,11 +1,13 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""From a report to text: cells, tables as Markdown and CSV, and the templates of the page and the cards."""
+"""Reports as text: cells, tables as Markdown and CSV, and the templates of the page and the cards."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,7 @@ _MARKS = {"rare": "*", "summary": "**"}
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template of this folder; the text of an `.html` template is escaped.
-
-    Args:
-        template: Name of its file.
-        values: Everything that it names.
-    """
+    """Fill a template file of this folder with the values it names; those of an `.html` template are escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=jinja2.select_autoescape(["html"], default=False),
@@ -44,6 +41,18 @@ def render(template: str, **values: Any) -> str:
         "case_row": case_row,
     }
     return environment.get_template(template).render(values)
+
+
+@lru_cache(maxsize=1)
+def _notes() -> dict[str, str]:
+    """Texts of `table_notes.md` by the key of the table."""
+    parts = re.split(r"^## (\w+)\n", (TEMPLATES / "table_notes.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {key: text.strip().replace("\n", " ") for key, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def table_note(table: str, **values: Any) -> str:
+    """The note below a table, with its fields filled."""
+    return _notes()[table].format(**values)
 
 
 def show(cell: Cell) -> str:
@@ -86,7 +95,7 @@ def markdown(table: Table, note: str | None = None) -> str:
 
 
 def csv_of(table: Table) -> str:
-    """A table as CSV in full precision: an interval as two columns of its own, undefined figures empty."""
+    """A table as CSV in full precision: an interval as two more columns, undefined figures empty."""
     wide = [any(isinstance(row.cells[i], Estimate) for row in table.rows) for i in range(len(table.columns))]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -105,7 +114,7 @@ def csv_of(table: Table) -> str:
 
 
 def case_caption(case: CaseEntry) -> str:
-    """What a shown image is: finding, score and threshold, and overlap where boxes are annotated."""
+    """Caption of an example image: finding, score and threshold, and overlap if boxes are annotated."""
     overlap = "" if case.iou is None else f", IoU {show(case.iou)}"
     finding = case.finding.replace("_", " ")
     return f"{finding}: score {show(case.score)} at threshold {show(case.threshold)}{overlap}"

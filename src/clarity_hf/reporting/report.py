@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """The report of an evaluation: tables, figures, and one HTML file that says what was evaluated and how to read it.
 
-It is made from the records of one method and of other methods on the same images. Maps are needed only to draw a few
-images. It does not say which image belongs to which patient.
+It is made from the records of one method and of other methods on the same images. Maps are only needed for a few
+example images. It does not reveal which image belongs to which patient.
 """
 
 from __future__ import annotations
@@ -11,72 +11,52 @@ import base64
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clarity_hf.data.named_splits import SPLITS
-from clarity_hf.metrics.image_driven import MapRules
 from clarity_hf.metrics.records import ImageRecord, to_json
-from clarity_hf.metrics.splits import boxed
 
 from .cases import Look, drawn_cases
 from .classification_tables import classification_tables
 from .evaluated import Evaluated
 from .figures import CAPTIONS, report_figures, require_matplotlib
-from .localization_tables import FIXED_BOX, FIXED_BOX_NAME, MODEL, localization_tables, localize, sanity_tables
+from .localization_tables import FIXED_BOX, FIXED_BOX_NAME, MODEL, Localized, localization_tables, sanity_tables
 from .rendering import case_caption, csv_of, markdown, render, show, show_interval
 from .rival_tables import SWAPPED_MAP, ImageDriven, fixed_boxes_key, fixed_boxes_name, rival_tables
 from .schema import Bootstrap, CaseEntry, Cell, Report
 
 
 def write_report(
-    records: Sequence[ImageRecord],
+    evaluated: Evaluated,
     folder: str | Path,
     about: Mapping[str, Any],
     *,
-    findings: Sequence[str],
-    score_thresholds: Sequence[float] | np.ndarray,
-    baselines: Mapping[str, Sequence[ImageRecord]] | None = None,
     sanity: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     look: Look | None = None,
-    tuning_split: str | None = None,
-    map_rules: MapRules | None = None,
-    cases: int = 4,
-    min_positives: int = 20,
-    repeats: int = 1000,
-    seed: int = 0,
 ) -> Path:
     """Write the report of one method: `report.html`, `report.json`, and folders of its tables, figures and cases.
 
     `report.html` is a single file that needs no network and no script. `tables/` holds each table as Markdown and CSV,
-    `figures/` each figure as SVG and PNG, `cases/` the drawn images. Files of an earlier report in the folder are
-    overwritten where they have the same name. No patient is named: a drawn image is called by its number among the
-    records, and by its name unless that holds the patient's id.
+    `figures/` each figure as SVG and PNG, `cases/` the example images. Files of an earlier report in the folder are
+    overwritten where they have the same name. No patient is named: an example image is called by its number among the
+    records, and by its name unless that contains the patient's id.
 
     Args:
-        records: Of the method, one per image.
+        evaluated: Records of the method and of its baselines, and how they are evaluated; its `name` comes from
+            `about`, and records of baselines may be in any order.
         folder: Created if needed.
-        about: What was evaluated, in the order in which it is shown: `model` and `data` (names, no paths), and such as
-            `weights_hash`, `data_hash`, `split`, `seeds`, `versions`, `map_thresholds`, `command`; values are text,
-            numbers, lists or mappings. `synthetic` (true for phantoms) and `caveats` (a list of text) become caveats,
-            and so does a `split` other than `test`.
-        findings: The F names.
-        score_thresholds: `(F,)` in [0, 1], chosen on other images.
-        baselines: Records of other methods on the same images, by name.
+        about: What was evaluated, in the order in which it is shown: `model` and `data` (names, no paths), and others
+            such as `weights_hash`, `data_hash`, `split`, `seeds`, `versions`, `map_thresholds`, `command`; values are
+            text, numbers, lists or mappings. `synthetic` (true for phantoms) and `caveats` (a list of text) become
+            caveats, and so does a `split` other than `test`.
         sanity: Small tables by title, each a list of rows, each a mapping from heading to value.
-        look: Gives images to draw, called once per case with a list of one name; None leaves the cases out, for images
+        look: Gives example images, called once per case with a list of one name; None leaves the cases out, for images
             that must not be shown.
-        tuning_split: Name of a committed list of patients, see [`named_split`], such as `nih-boxes-tuning-0`: map
-            thresholds are tuned on the half that it names, and on the other half. None takes random halves by `seed`.
-        map_rules: How the method predicts boxes from a map, see [`MapRules`]; None leaves out the rival that predicts
-            them from the mean map of other images.
-        cases: Cases of a kind at most.
-        min_positives: Findings with fewer positives are listed but not in a mean.
-        repeats: Samples of every bootstrap by patient.
-        seed: Of every bootstrap and split.
 
     Returns:
         Path of `report.html`.
@@ -86,40 +66,30 @@ def write_report(
         ValueError: As for [`check_report`], there are no records, they do not fit the names, a baseline has other
             images, or `tuning_split` lists none, or all, of the patients with boxes.
     """
-    names = tuple(baselines or ())
-    check_report(
-        about,
-        findings=findings,
-        score_thresholds=score_thresholds,
-        baselines=names,
-        tuning_split=tuning_split,
-        repeats=repeats,
-    )
-    thresholds, model, folder = np.asarray(score_thresholds, dtype=np.float64), str(about["model"]), Path(folder)
-    evaluated = Evaluated(
-        records, tuple(findings), thresholds, min_positives, repeats, seed, tuning_split, map_rules
-    )
+    check_report(evaluated, about)
     _check_records(evaluated)
-    others = {name: _aligned(records, other, name) for name, other in (baselines or {}).items()}
-    localized, driven = localize(evaluated, others), ImageDriven(evaluated)
+    records, thresholds, folder = evaluated.records, np.asarray(evaluated.score_thresholds, float), Path(folder)
+    others = {name: _aligned(records, other, name) for name, other in evaluated.baselines.items()}
+    evaluated = replace(evaluated, score_thresholds=thresholds, name=str(about["model"]), baselines=others)
+    localized, driven = Localized(evaluated), ImageDriven(evaluated)
     tables = [
-        *classification_tables(evaluated, model),
-        *rival_tables(driven, model),
-        *localization_tables(evaluated, localized, others, model),
+        *classification_tables(evaluated),
+        *rival_tables(driven),
+        *localization_tables(localized),
         *sanity_tables(sanity or {}),
     ]
-    figures = report_figures(evaluated, localized, driven.froc, model)
-    pictures = {} if look is None else drawn_cases(evaluated, look, cases)
+    figures = report_figures(localized, driven.froc)
+    pictures = {} if look is None else drawn_cases(evaluated, look)
     report = Report(
         about={key: value for key, value in about.items() if key not in ("caveats", "versions")},
         caveats=_caveats(about),
         findings=evaluated.findings,
         images=len(records),
         patients=len(set(evaluated.patients)),
-        score_thresholds=dict(zip(findings, thresholds.tolist(), strict=True)),
-        min_positives=min_positives,
-        tuning_split=tuning_split,
-        bootstrap=Bootstrap(repeats, seed),
+        score_thresholds=dict(zip(evaluated.findings, thresholds.tolist(), strict=True)),
+        min_positives=evaluated.min_positives,
+        tuning_split=evaluated.tuning_split,
+        bootstrap=Bootstrap(evaluated.repeats, evaluated.seed),
         records_sha256=_fingerprint(records),
         versions=about.get("versions") or _versions(),
         tables={table.key: table for table in tables},
@@ -137,24 +107,8 @@ def write_report(
     return _write(folder / "report.html", _html(report, driven, figures, pictures))
 
 
-def check_report(
-    about: Mapping[str, Any],
-    *,
-    findings: Sequence[str],
-    score_thresholds: Sequence[float] | np.ndarray,
-    baselines: Collection[str] = (),
-    tuning_split: str | None = None,
-    repeats: int = 1000,
-) -> None:
-    """Refuse before a long evaluation what [`write_report`] would refuse after it.
-
-    Args:
-        about: As for [`write_report`].
-        findings: The F names.
-        score_thresholds: `(F,)`.
-        baselines: Names of the methods to compare the model with.
-        tuning_split: As for [`write_report`].
-        repeats: Samples of every bootstrap.
+def check_report(evaluated: Evaluated, about: Mapping[str, Any]) -> None:
+    """Refuse before a long evaluation what [`write_report`] would refuse after it; records are not needed yet.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -166,24 +120,23 @@ def check_report(
     missing = [key for key in ("model", "data") if not about.get(key)]
     if missing:
         raise ValueError(f"`about` must have {' and '.join(missing)}, got {sorted(about)}.")
-    thresholds = np.asarray(score_thresholds, dtype=np.float64)
-    if thresholds.shape != (len(findings),) or np.isnan(thresholds).any():
-        raise ValueError(
-            f"`score_thresholds` must be {len(findings)} numbers, one per finding, got {thresholds.tolist()}."
-        )
-    taken = sorted({str(about["model"]), FIXED_BOX_NAME, FIXED_BOX, MODEL} & set(baselines))
+    thresholds, count = np.asarray(evaluated.score_thresholds, dtype=np.float64), len(evaluated.findings)
+    if thresholds.shape != (count,) or np.isnan(thresholds).any():
+        raise ValueError(f"`score_thresholds` must be {count} numbers, one per finding, got {thresholds.tolist()}.")
+    taken = sorted({str(about["model"]), FIXED_BOX_NAME, FIXED_BOX, MODEL} & set(evaluated.baselines))
     if taken:
         raise ValueError(f"`baselines` must have names of their own, got {taken}. Rename them, or the model.")
-    if tuning_split is not None and tuning_split not in SPLITS:
+    if evaluated.tuning_split is not None and evaluated.tuning_split not in SPLITS:
         raise ValueError(
-            f"`tuning_split` must be one of {', '.join(SPLITS)}, or None, got '{tuning_split}'. Choose one of them."
+            f"`tuning_split` must be one of {', '.join(SPLITS)}, or None, got '{evaluated.tuning_split}'. Choose one "
+            "of them."
         )
-    if repeats < 1:
-        raise ValueError(f"`repeats` must be at least 1, got {repeats}. A thousand are usual.")
+    if evaluated.repeats < 1:
+        raise ValueError(f"`repeats` must be at least 1, got {evaluated.repeats}. Usual is 1000.")
 
 
 def _check_records(evaluated: Evaluated) -> None:
-    """Refuse records that would fail, or mislead, only later."""
+    """Refuse records that would fail, or mislead, later."""
     count = len(evaluated.findings)
     if len(evaluated.records) == 0:
         raise ValueError("`records` must hold at least one image, got none. Evaluate some images first.")
@@ -191,19 +144,12 @@ def _check_records(evaluated: Evaluated) -> None:
         if record.scores.shape != (count,) or record.labels.shape != (count,):
             raise ValueError(
                 f"`findings` must name {len(record.scores)} findings, as the records have, got {count}. "
-                "Give the names that were evaluated."
+                "Pass the names that were evaluated."
             )
     names = [record.name for record in evaluated.records]
     if len(set(names)) < len(names):
         raise ValueError(
             f"`records` must be of different images, got {len(names) - len(set(names))} twice. Drop them."
-        )
-    patients = {record.patient for record in boxed(evaluated.records)}
-    listed = patients & (evaluated.tuning_patients or set())
-    if evaluated.tuning_split is not None and patients and len(listed) in (0, len(patients)):
-        raise ValueError(
-            f"`tuning_split` must list some of the {len(patients)} patients with boxes and leave some, got "
-            f"'{evaluated.tuning_split}' with {len(listed)} of them. Choose the list of this data set, or None."
         )
 
 
@@ -240,7 +186,7 @@ def _caveats(about: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _about_lines(report: Report) -> list[tuple[str, str]]:
-    """What was evaluated, as names and text."""
+    """What was evaluated, as pairs of name and text."""
     shown = {key: value for key, value in report.about.items() if key != "synthetic"}
     bootstrap = report.bootstrap
     half = "random half" if report.tuning_split is None else f"listed half {report.tuning_split}"
@@ -344,7 +290,7 @@ def _caption(case: CaseEntry) -> str:
 
 
 def _cards(report: Report, driven: ImageDriven) -> list[dict[str, str]]:
-    """The figures that matter most, each with what it must be compared with."""
+    """The most important figures, each with what to compare it with."""
     tables = report.tables
     mean, normal = tables["classification"]["mean"], tables["normal_images"]["all"]
     inside = tables["classification_rivals"]["mean_20"]["within_view"]

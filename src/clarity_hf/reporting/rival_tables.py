@@ -22,6 +22,7 @@ from clarity_hf.metrics.image_driven import (
 from .columns import columns, level_columns
 from .evaluated import Evaluated
 from .localization_tables import MEAN, MODEL
+from .rendering import table_note
 from .schema import Cell, Estimate, Row, Table
 
 SWAPPED_MAP = "swapped_map"
@@ -68,7 +69,7 @@ class ImageDriven:
     @cached_property
     def own(self) -> Hits:
         """Boxes found by the method's own boxes, whatever the score."""
-        return self.maps.own_hits()
+        return self.maps.hits_of(self.maps.own)
 
     @cached_property
     def k(self) -> int:
@@ -83,9 +84,8 @@ class ImageDriven:
             for k in range(1, MOST_FIXED_BOXES + 1)
         }
         rivals[SWAPPED_MAP] = ("map of another image with the finding", self.maps.swapped_hits())
-        rules = self.evaluated.map_rules
-        if rules is not None:
-            rivals["mean_map"] = ("mean map of other images", self.maps.mean_map_hits(rules))
+        if self.evaluated.box_settings is not None:
+            rivals["mean_map"] = ("mean map of other images", self.maps.mean_map_hits(self.evaluated.box_settings))
         return rivals
 
     @cached_property
@@ -119,16 +119,18 @@ class ImageDriven:
         return froc(records, self.evaluated.score_thresholds)
 
 
-def rival_tables(driven: ImageDriven, model: str) -> list[Table]:
-    """All of these tables that the records allow; `model` is the method's name."""
+def rival_tables(driven: ImageDriven) -> list[Table]:
+    """All of these tables that the records allow."""
     if not driven.has_boxes:
         return []
-    tables = [rivals_table(driven, model), image_driven_table(driven)]
+    tables = [rivals_table(driven), image_driven_table(driven)]
     return tables if driven.froc is None else [*tables, froc_table(driven.froc)]
 
 
-def rivals_table(driven: ImageDriven, model: str) -> Table:
+def rivals_table(driven: ImageDriven) -> Table:
     """T(IoU) of the method's own boxes beside rivals that do not see the image."""
+    model = driven.evaluated.name
+
     def cells(name: str, predicted: float | None, figures: Figures) -> tuple[Cell, ...]:
         return name, predicted, *(_estimate(figures, -2, column) for column in range(len(COMPARED_LEVELS)))
 
@@ -139,15 +141,7 @@ def rivals_table(driven: ImageDriven, model: str) -> Table:
         title = name[0].upper() + name[1:]
         rows.append(Row(key, cells(title, hits.boxes_predicted, driven.of_boxes(hits.shares)), kind))
         rows.append(Row(f"{MODEL}-{key}", cells(f"{model} − {name}", None, driven.gains[key]), "summary"))
-    note = (
-        "Mean over findings of the share of annotated boxes that a box of the same finding overlaps by IoU > t, "
-        "whatever the score, by the method's own map thresholds and regions. No rival sees the image: k fixed boxes "
-        "are annotated boxes of other patients, chosen greedily by mean best IoU (patients in ten folds); the map of "
-        "another image stands for all other patients' maps of the finding; the mean map is their mean, each divided "
-        f"by its peak. The method predicts {own.boxes_predicted:.1f} boxes per map, so its nearest rival is "
-        f"{fixed_boxes_name(driven.k)}. Intervals: 95 % by patient, paired in differences; a method follows the image "
-        "where they are above zero."
-    )
+    note = table_note("rivals", own=own, nearest=fixed_boxes_name(driven.k))
     heads = (*columns("boxes boxes_predicted"), *level_columns(COMPARED_LEVELS))
     return Table("rivals", "Beside rivals that do not see the image", heads, tuple(rows), note)
 
@@ -164,8 +158,7 @@ def image_driven_table(driven: ImageDriven) -> Table:
         if finding and pixels.counts[place] == 0:
             continue
         # One-sided images are few: their last row is of all of them, not a mean over a few findings.
-        on_side = place if finding else place + 1
-        rival = rivals.shares[place] if finding else rivals.macro
+        on_side, rival = place if finding else place + 1, rivals.values[place]
         cells: tuple[Cell, ...] = (
             finding or MEAN,
             int(pixels.counts[place] if finding else pixels.counts.sum()),
@@ -182,15 +175,7 @@ def image_driven_table(driven: ImageDriven) -> Table:
         )
         rows.append(Row(finding or "mean", cells, "" if finding else "summary first"))
     correlations = [record.map_correlation for record in evaluated.records if record.map_correlation is not None]
-    note = (
-        "Differences of T(IoU) > 0.3: own boxes minus those of another image's map, and minus "
-        f"{fixed_boxes_name(driven.k)}. Pixel AUROC: how well a map ranks the cells of one image inside annotated "
-        "boxes above those outside; beside it the mean map of other patients' images, its excess over that, the maps "
-        "of other images, and the mean mask of other patients' annotated boxes. One-sided: images whose boxes have at "
-        "least three times more area in one half of the image; right side: share of them whose map is heavier there "
-        "(chance .5), and the same relative to the median of the finding's other maps; the last row is of all of "
-        "them. Intervals: 95 % by patient."
-    )
+    note = table_note("image_driven", nearest=fixed_boxes_name(driven.k))
     if correlations:
         note += f" Mean correlation of an image's maps with each other: {np.nanmean(correlations):.2f}."
     heads = columns(
@@ -202,9 +187,8 @@ def image_driven_table(driven: ImageDriven) -> Table:
 
 def _estimate(figures: Figures, place: int, column: int) -> Estimate:
     """A figure of a finding, of the mean over findings (−2), or of all rows (−1)."""
-    values = np.vstack([figures.shares, figures.macro, figures.pooled])
-    low, high = np.asarray(figures.intervals.low), np.asarray(figures.intervals.high)
-    return Estimate(*(float(part[place, column]) for part in (values, low, high)))
+    parts = (figures.values, figures.intervals.low, figures.intervals.high)
+    return Estimate(*(float(part[place, column]) for part in parts))
 
 
 def froc_table(curve: Froc) -> Table:
@@ -222,11 +206,6 @@ def froc_table(curve: Froc) -> Table:
         )
         for key, (name, place) in places.items()
     )
-    note = (
-        "Of the findings with annotated boxes. A box is false at t where its finding is annotated as absent, or where "
-        "it overlaps no annotated box of its finding by IoU > t; findings present without annotated boxes count "
-        "neither way. The other rows move all thresholds together on the scale of the logit until at most so many "
-        "boxes per image are false at t = 0.3."
-    )
+    note = table_note("froc")
     heads = (*columns("score_thresholds false_boxes_0.3"), *level_columns(COMPARED_LEVELS, "sensitivity"))
     return Table("froc", "Boxes found against false boxes", heads, rows, note)

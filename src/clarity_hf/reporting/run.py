@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from clarity_hf.evaluation.run import (
     pixels_and_maps,
 )
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
-from clarity_hf.metrics.image_driven import MapRules
+from clarity_hf.metrics.localization import BoxSettings
 from clarity_hf.metrics.records import data_digest
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 
+from .evaluated import Evaluated
 from .report import check_report, write_report
 
 VERSIONED = ("clarity_hf", "torch", "transformers", "numpy", "scikit-learn")
@@ -66,11 +68,11 @@ def evaluate_checkpoint(
             None takes random halves by `seed`.
         batch_size: Images per forward pass.
         num_workers: Processes that read images ahead.
-        repeats: Samples of every bootstrap.
+        repeats: Number of samples of every bootstrap.
         min_positives: Findings with fewer positives are not in means.
-        seed: Of the bootstraps, splits, random maps and random weights.
+        seed: Seed of bootstraps, splits, random maps and random weights.
         draw_cases: Whether the report shows the best and the worst images.
-        progress: Whether to show bars.
+        progress: Whether to show progress bars.
 
     Returns:
         The folder's `report.html`.
@@ -83,18 +85,14 @@ def evaluate_checkpoint(
     folder = Path(folder)
     ours = ModelLocalizer(model, image_processor)
     others = make_baselines(baselines, ours, teacher, seed)
-    check_report(  # before an evaluation of hours
-        about,
-        findings=ours.findings,
-        score_thresholds=model.config.per_finding("score_thresholds"),
-        baselines=[other.name for other in others.values()],
-        tuning_split=tuning_split,
-        repeats=repeats,
-    )
+    settings = BoxSettings.of_config(model.config)
+    thresholds = np.asarray(settings.score_thresholds, dtype=np.float64)
+    planned = Evaluated((), ours.findings, thresholds, min_positives, repeats, seed, tuning_split, settings)
+    check_report(replace(planned, baselines={other.name: () for other in others.values()}), about)
     run = RunSettings(batch_size, num_workers, progress, seed)
     kept = folder.with_name(f"{folder.name}-records")
     found = evaluate_methods(ours, others, images, kept, about, sanity_images=sanity_images, run=run)
-    records, settings = found.model.records, found.settings
+    records = found.model.records
     described = {
         **about,
         "unreadable images": len(found.model.unreadable),
@@ -103,24 +101,14 @@ def evaluate_checkpoint(
         "images_are": images.fingerprint,
         "seeds": {"bootstrap, splits, random maps": seed},
         "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
-        "map_thresholds": dict(zip(found.findings, settings.map_thresholds, strict=True)),
+        "map_thresholds": dict(zip(ours.findings, settings.map_thresholds, strict=True)),
     }
     return write_report(
-        records,
+        replace(planned, records=records, baselines={name: one.records for name, one in found.baselines.items()}),
         folder,
         described,
-        findings=found.findings,
-        score_thresholds=settings.score_thresholds,
-        baselines={name: other.records for name, other in found.baselines.items()},
         sanity=sanity_rows(found.sanity) if found.sanity else None,
         look=pixels_and_maps(ours, images) if draw_cases else None,
-        tuning_split=tuning_split,
-        map_rules=MapRules(
-            settings.map_thresholds, settings.components, settings.valleys, settings.boxed_from.tolist()
-        ),
-        min_positives=min_positives,
-        repeats=repeats,
-        seed=seed,
     )
 
 

@@ -42,8 +42,7 @@ class Column:
     Attributes:
         key: Its key in `report.json`, unique in its table.
         title: Its heading.
-        unit: What its numbers count: `"images"`, `"boxes"`, ..., or `"share"` of 1; empty for names and for figures
-            without a unit.
+        unit: What its numbers count, such as `"images"`, or `"share"` of 1; empty without a unit.
     """
 
     key: str
@@ -86,10 +85,6 @@ class Table:
     note: str = ""
     gaps: str = ""
 
-    def __contains__(self, row: str) -> bool:
-        """Whether there is a row with this key."""
-        return any(found.key == row for found in self.rows)
-
     def __getitem__(self, row: str) -> dict[str, Cell]:
         """The cells of a row by the keys of the columns.
 
@@ -105,7 +100,7 @@ class Table:
         )
 
     def cells(self, row: Row) -> dict[str, Cell]:
-        """The cells of one of its rows by the keys of the columns."""
+        """The cells of a row by the keys of the columns."""
         return dict(zip((column.key for column in self.columns), row.cells, strict=True))
 
     def select(self, *columns: str) -> Table:
@@ -139,7 +134,7 @@ class CaseEntry:
         kind: A key of `CASE_TITLES`.
         number: Its place among those of its kind, from 1.
         record: Its line in the file of records, from 1.
-        image: Its name; None where the name holds the patient's id.
+        image: Its name; None if the name contains the patient's id.
         finding: Name of the finding.
         score: In [0, 1].
         threshold: Score from which the finding is present.
@@ -172,7 +167,7 @@ CASE_TITLES = {
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals were computed: `repeats` samples of patients."""
+    """How intervals were computed: from `repeats` samples of patients."""
 
     repeats: int
     seed: int
@@ -186,18 +181,18 @@ class Report:
 
     Attributes:
         about: What was evaluated: `model`, `data`, and usually `split`, `command`, `weights_hash`, `map_thresholds`.
-        caveats: Text by key: `research`, `reconstruction`, and `synthetic`, `split` or `caveat_1` where they apply.
+        caveats: Text by key: `research`, `reconstruction`, and `synthetic`, `split` or `caveat_1` if they apply.
         findings: The F names.
         images: Number of images.
         patients: Number of patients.
         score_thresholds: In [0, 1], by finding.
         min_positives: Findings with fewer positives are not in means.
         tuning_split: Name of the list of patients on whom map thresholds were tuned; None for random halves.
-        bootstrap: Of all intervals.
-        records_sha256: Hash of the records; empty where it was not computed.
-        versions: Of packages, by name.
-        tables: By key.
-        cases: The images that it shows.
+        bootstrap: How all intervals were computed.
+        records_sha256: Hash of the records; empty if it was not computed.
+        versions: Versions of packages by name.
+        tables: Tables by key.
+        cases: Example images.
         folder: Where it was read from; not in `report.json`.
     """
 
@@ -224,7 +219,7 @@ class Report:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the images are phantoms; a report that does not say so is taken for one on patients."""
+        """Whether the images are phantoms; a report that does not say so is treated as one on patients."""
         return self.about.get("synthetic") is True
 
     def cases_by_kind(self) -> Iterator[tuple[str, str, list[CaseEntry]]]:
@@ -248,7 +243,7 @@ class Report:
         """Read `report.json` of a folder.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: The folder has none.
             ValueError: It is of another version.
         """
         path = Path(folder) / "report.json"
@@ -273,13 +268,13 @@ class Report:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it: NaN as None, numpy as Python, estimates and mappings by their parts."""
+    """A value as JSON allows it: NaN as None, numpy as Python, estimates and mappings by their parts."""
     if isinstance(value, Estimate):
         value = asdict(value)
+    elif isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): plain(part) for key, part in value.items()}
-    if isinstance(value, (np.ndarray, np.generic)):
-        value = value.tolist()
     if isinstance(value, (list, tuple)):
         return [plain(part) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
