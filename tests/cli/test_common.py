@@ -9,7 +9,8 @@ import typer
 from PIL import Image
 
 from clarity_hf.cli import app, main
-from clarity_hf.cli.common import published_command, published_word, words_of
+from clarity_hf.cli.common import load_service, published_command, published_word, words_of
+from clarity_hf.inference import engines
 
 
 @pytest.mark.parametrize(
@@ -79,3 +80,21 @@ def test_an_unknown_model_name_is_refused_with_the_known_ones(image, tmp_path, c
     words = ["predict", str(tmp_path / "image.png"), "--model", "nosuch", "--output-dir", str(tmp_path / "out")]
     assert main(words) == 1
     assert "No such model: 'nosuch'. Pass a packaged checkpoint (clarity-s16-224), a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "words"), [("demo", []), ("serve-dicom", ["queue"])])
+def test_a_service_computes_in_torch_unless_another_engine_is_chosen(command, words):
+    click_command = typer.main.get_command(app).commands[command]
+    assert click_command.make_context(command, words).params["engine"] == "torch"
+    chosen = click_command.make_context(command, [*words, "--engine", "onnx", "--precision", "int8"]).params
+    assert (chosen["engine"], chosen["precision"]) == ("onnx", "int8")
+
+
+def test_a_service_with_engine_auto_tries_exports_as_for_many_images(tiny_checkpoint, monkeypatch, capsys):
+    tried = []
+    monkeypatch.setattr(engines, "LIBRARIES", {"onnx": "torch"})
+    monkeypatch.setattr(engines, "_try", lambda pipeline, *pair: tried.append(pair))
+    assert load_service(str(tiny_checkpoint), "cpu", "auto", None).engine is None
+    assert tried == [("onnx", "fp32")]
+    assert load_service(str(tiny_checkpoint), "cpu", "torch", "bf16").engine.name == "torch bf16"
+    assert capsys.readouterr().err == "engine: torch bf16\n"

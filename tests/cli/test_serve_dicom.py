@@ -16,6 +16,8 @@ pytest.importorskip("pynetdicom")
         (["--destination", "nowhere"], "`destination` must be TITLE@HOST:PORT, got 'nowhere'"),
         (["--destination", "A@b:1", "--host", "0.0.0.0"], "`titles` or `addresses` must be given"),
         (["--destination", "A@b:1", "--radiograph-check", "no"], "`radiograph_check` must be one of"),
+        (["--destination", "A@b:1", "--engine", "no"], "`engine` must be one of auto, torch, onnx, openvino"),
+        (["--stow", "http://b", "--engine", "onnx", "--precision", "bf16"], "`precision` must be one of fp32, int8"),
     ],
 )
 def test_contradictory_options_are_refused(tmp_path, capsys, words, message):

@@ -107,6 +107,19 @@ def test_torch_takes_over_where_packages_are_absent(pipeline, monkeypatch, caplo
         use_engine(pipeline, "openvino")
 
 
+def test_weights_are_hashed_once_to_find_an_export_and_its_comparison(pipeline, monkeypatch, cache):
+    require("openvino")
+    monkeypatch.setattr(engines, "FASTEST", (("openvino", "fp32"),))
+    monkeypatch.setattr(engines, "measure_parity", lambda *_: Parity(0.0, 1.0))
+    hashed = []
+    describe_model = engines.describe_model
+    monkeypatch.setattr(engines, "describe_model", lambda *args: hashed.append(1) or describe_model(*args))
+    assert use_engine(pipeline, images=1000) == "openvino fp32"
+    assert hashed == [1]
+    monkeypatch.setattr(engines, "measure_parity", None)  # the file is read instead
+    assert use_engine(pipeline, images=1000) == "openvino fp32"
+
+
 def test_an_engine_that_differs_from_torch_is_passed_over(pipeline, monkeypatch, caplog, cache):
     require("openvino")
     monkeypatch.setattr(engines, "FASTEST", (("openvino", "fp32"),))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +29,10 @@ DicomKindsOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+ServiceEngineOption = Annotated[
+    str, typer.Option(help="torch, onnx, openvino, or auto: the fastest that gives torch's results here.")
+]
+PrecisionOption = Annotated[str | None, typer.Option(help="fp32, bf16 or int8; by default the engine's own.")]
 
 _OUTPUT = ("--output-dir", "--output_dir")
 
@@ -139,3 +144,15 @@ def load_pipeline(model: str, device: str = "auto") -> Any:
 
     loaded, image_processor = load(model, device)
     return ChestXrayLocalizationPipeline(model=loaded, image_processor=image_processor, device=loaded.device)
+
+
+def load_service(model: str, device: str, engine: str, precision: str | None) -> Any:
+    """The pipeline of a model with its engine, for a service of many images; raises as [`load`]."""
+    from clarity_hf.inference.engines import FEWEST_IMAGES, check_engine, use_engine
+
+    check_engine(engine, precision)
+    pipeline = load_pipeline(model, device)
+    chosen = use_engine(pipeline, engine, precision, images=FEWEST_IMAGES)
+    if pipeline.engine is not None:
+        print(f"engine: {chosen}", file=sys.stderr)
+    return pipeline

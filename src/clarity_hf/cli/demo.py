@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import DeviceOption, ModelOption, load_pipeline
+from .common import DeviceOption, ModelOption, PrecisionOption, ServiceEngineOption, load_service
 
 
 def demo(
@@ -20,12 +20,14 @@ def demo(
     ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     device: DeviceOption = "auto",
+    engine: ServiceEngineOption = "torch",
+    precision: PrecisionOption = None,
 ) -> None:
     """Serve a web page for one radiograph at a time. Needs the extra demo. Ctrl-C stops it."""
     from clarity_hf.files import published_name
     from clarity_hf.inference.web_server import LOOPBACK, PageSettings, serve_page
 
-    pipeline = load_pipeline(model, device)
+    pipeline = load_service(model, device, engine, precision)
     if host.strip("[]") not in LOOPBACK:
         print(
             "warning: other computers can reach this page without login or encryption. Show no patients' radiographs.",

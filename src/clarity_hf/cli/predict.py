@@ -19,6 +19,7 @@ from .common import (
     DeviceOption,
     DicomKindsOption,
     ModelOption,
+    PrecisionOption,
     RadiographCheckOption,
     chosen_kinds,
     load_pipeline,
@@ -70,7 +71,7 @@ def predict(
             help="auto, torch, onnx or openvino; auto is torch for fewer than 100 images, else the fastest here."
         ),
     ] = "auto",
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8; by default the engine's own.")] = None,
+    precision: PrecisionOption = None,
 ) -> None:
     """Localize the findings of images: findings.jsonl with one line per image, and more by option.
 

@@ -12,7 +12,16 @@ from typing import Annotated
 
 import typer
 
-from .common import DeviceOption, DicomKindsOption, ModelOption, RadiographCheckOption, chosen_kinds, load_pipeline
+from .common import (
+    DeviceOption,
+    DicomKindsOption,
+    ModelOption,
+    PrecisionOption,
+    RadiographCheckOption,
+    ServiceEngineOption,
+    chosen_kinds,
+    load_service,
+)
 
 TOKEN = "CLARITY_HF_DICOMWEB_TOKEN"
 """Environment variable with the bearer token of a DICOMweb server."""
@@ -51,6 +60,8 @@ def serve_dicom(
     ] = None,
     tls_destination: Annotated[bool, typer.Option(help="Send results with TLS.")] = False,
     device: DeviceOption = "auto",
+    engine: ServiceEngineOption = "torch",
+    precision: PrecisionOption = None,
 ) -> None:
     """Receive CR and DX images over DICOM, localize findings, send results to a PACS. Needs the extra node.
 
@@ -89,7 +100,8 @@ def serve_dicom(
         poll_every,
     )
     kinds = chosen_kinds(dicom_kinds, DEFAULT_KINDS)
-    writer = DicomResultWriter(load_pipeline(model, device), published_name(model), threshold, kinds)
+    pipeline = load_service(model, device, engine, precision)
+    writer = DicomResultWriter(pipeline, published_name(model), threshold, kinds)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())

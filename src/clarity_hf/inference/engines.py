@@ -30,6 +30,8 @@ from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPip
 
 logger = logging.getLogger(__name__)
 
+Run = Callable[[torch.Tensor], tuple]
+
 PRECISIONS = {"torch": ("fp32", "bf16"), "onnx": ("fp32", "int8"), "openvino": ("fp32", "bf16")}
 """Engines, and the precisions of each; the first one is its default."""
 
@@ -70,17 +72,21 @@ class Parity:
         return self.score_change <= MOST_MOVED and self.same_boxes >= LEAST_SAME
 
 
+@dataclass(frozen=True, eq=False)
 class Engine:
     """The model of a pipeline in another runtime or precision.
 
-    Args:
+    Attributes:
         pipeline: Its model's config gives the settings of boxes.
         name: Runtime and precision, such as `onnx fp32`.
         run: `pixel_values` `(B, C, H, W)` float32 → scores `(B, F)` in [0, 1] and maps `(B, F, h, w)`.
+        folder: Folder of the export; None in torch.
     """
 
-    def __init__(self, pipeline: ChestXrayLocalizationPipeline, name: str, run: Callable[[torch.Tensor], tuple]):
-        self.pipeline, self.name, self.run = pipeline, name, run
+    pipeline: ChestXrayLocalizationPipeline
+    name: str
+    run: Run
+    folder: Path | None = None
 
     def __call__(self, pixel_values: torch.Tensor) -> ModelOutput:
         """Scores, maps and settings of boxes, as the model's forward gives them."""
@@ -126,24 +132,8 @@ def use_engine(
     return f"{engine} {precision}"
 
 
-def _installed(precision: str | None) -> list[tuple[str, str]]:
-    """What `auto` can try here of a precision, fastest first."""
-    installed = [pair for pair in FASTEST if importlib.util.find_spec(LIBRARIES[pair[0]]) is not None]
-    if not installed:
-        logger.warning("onnxruntime is not installed: predicting in torch, which is slower.")
-    return [pair for pair in installed if precision in (None, pair[1])]
-
-
 def check_engine(engine: str, precision: str | None = None) -> None:
-    """Refuse an engine or a precision that does not exist.
-
-    Args:
-        engine: `auto` or a key of `PRECISIONS`.
-        precision: One of the engine's, or None.
-
-    Raises:
-        ValueError: It is another one.
-    """
+    """Raise a ValueError unless the engine is `auto` or in `PRECISIONS`, and the precision one of its own or None."""
     if engine not in ("auto", *PRECISIONS):
         raise ValueError(f"`engine` must be one of auto, {', '.join(PRECISIONS)}, got '{engine}'.")
     known = PRECISIONS.get(engine, ("fp32", "bf16", "int8"))
@@ -152,23 +142,12 @@ def check_engine(engine: str, precision: str | None = None) -> None:
 
 
 def engine_settings(pipeline: ChestXrayLocalizationPipeline) -> dict[str, str]:
-    """What settings of results say of a pipeline's engine: nothing where it is the model itself.
-
-    Args:
-        pipeline: As `use_engine` left it.
-    """
+    """The engine's name, for the settings of results; nothing where the model itself computes them."""
     return {"engine": pipeline.engine.name} if isinstance(pipeline.engine, Engine) else {}
 
 
 def engine_of(settings: str | os.PathLike) -> tuple[str, str] | None:
-    """What computed the results in a folder.
-
-    Args:
-        settings: Path of the folder's `settings.json`.
-
-    Returns:
-        Engine and precision, such as `("torch", "fp32")`; None if there are no results yet.
-    """
+    """Engine and precision, such as `("torch", "fp32")`, by a folder's `settings.json`; None if it has no results."""
     try:
         name = json.loads(Path(settings).read_text(encoding="utf-8")).get("engine", "torch fp32")
         engine, precision = name.split()
@@ -177,12 +156,20 @@ def engine_of(settings: str | os.PathLike) -> tuple[str, str] | None:
     return engine, precision
 
 
+def _installed(precision: str | None) -> list[tuple[str, str]]:
+    """What `auto` can try here of a precision, fastest first."""
+    installed = [pair for pair in FASTEST if importlib.util.find_spec(LIBRARIES[pair[0]]) is not None]
+    if not installed:
+        logger.warning("onnxruntime is not installed: predicting in torch, which is slower.")
+    return [pair for pair in installed if precision in (None, pair[1])]
+
+
 def _try(pipeline: ChestXrayLocalizationPipeline, runtime: str, precision: str) -> bool:
     """Use an engine if it runs here and its results are those of torch; log why not."""
     name = f"{runtime} {precision}"
     try:
         engine = open_engine(pipeline, runtime, precision)
-        found = parity_of(pipeline, engine, _export_folder(pipeline, runtime) / f"parity-{precision}.json")
+        found = _parity_of(pipeline, engine, precision)
     except Exception as error:  # a runtime may raise anything, and torch takes over
         logger.warning("The engine %s cannot be used: %s", name, error)
         return False
@@ -197,7 +184,7 @@ def open_engine(pipeline: ChestXrayLocalizationPipeline, engine: str, precision:
     """Open an engine, exporting the model if the cache has no export of it.
 
     Args:
-        pipeline: On the CPU, unless the engine is torch; left as it is.
+        pipeline: On the CPU, unless the engine is torch; not modified.
         engine: A key of `PRECISIONS`.
         precision: One of the engine's.
 
@@ -205,11 +192,19 @@ def open_engine(pipeline: ChestXrayLocalizationPipeline, engine: str, precision:
         ImportError: The engine's package, or one that exporting needs, is not installed.
         OSError: The export cannot be written to the cache folder.
     """
-    opened = {"torch": _torch, "onnx": _onnxruntime, "openvino": _openvino}[engine]
-    return Engine(pipeline, f"{engine} {precision}", opened(pipeline, precision))
+    name = f"{engine} {precision}"
+    if engine == "torch":
+        return Engine(pipeline, name, _in_torch(pipeline, precision))
+    package = LIBRARIES[engine]
+    if importlib.util.find_spec(package) is None:
+        extra = "export" if engine == "onnx" else engine
+        raise ImportError(f"The engine {engine} needs {package}. Run pip install 'clarity_hf[{extra}]'.")
+    folder = exported(pipeline, engine, "int8" if precision == "int8" else "fp32")
+    opened = {"onnx": _in_onnxruntime, "openvino": _in_openvino}[engine]
+    return Engine(pipeline, name, opened(folder, precision), folder)
 
 
-def _torch(pipeline: ChestXrayLocalizationPipeline, precision: str) -> Callable[[torch.Tensor], tuple]:
+def _in_torch(pipeline: ChestXrayLocalizationPipeline, precision: str) -> Run:
     def run(pixel_values: torch.Tensor) -> tuple:
         with torch.autocast(pixel_values.device.type, torch.bfloat16, enabled=precision == "bf16"):
             outputs = pipeline.model(pixel_values=pixel_values)
@@ -218,29 +213,27 @@ def _torch(pipeline: ChestXrayLocalizationPipeline, precision: str) -> Callable[
     return run
 
 
-def _onnxruntime(pipeline: ChestXrayLocalizationPipeline, precision: str) -> Callable[[torch.Tensor], tuple]:
-    _require("onnx")
+def _in_onnxruntime(folder: Path, precision: str) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # readers need the cores
-    file = exported(pipeline, "onnx", precision) / ("model-int8.onnx" if precision == "int8" else "model.onnx")
+    file = folder / ("model-int8.onnx" if precision == "int8" else "model.onnx")
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     return lambda values: session.run(["scores", "localization_maps"], {"pixel_values": values.float().numpy()})
 
 
-def _openvino(pipeline: ChestXrayLocalizationPipeline, precision: str) -> Callable[[torch.Tensor], tuple]:
+def _in_openvino(folder: Path, precision: str) -> Run:
     from clarity_hf.export.export import without_telemetry
 
-    _require("openvino")
     with without_telemetry():
         import openvino
     hints = {
         "INFERENCE_PRECISION_HINT": {"fp32": "f32"}.get(precision, precision),
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
-    compiled = openvino.Core().compile_model(exported(pipeline, "openvino") / "model.xml", "CPU", hints)
+    compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", hints)
 
     def run(pixel_values: torch.Tensor) -> tuple:
         found = compiled({"pixel_values": pixel_values.float().numpy()})
@@ -249,20 +242,7 @@ def _openvino(pipeline: ChestXrayLocalizationPipeline, precision: str) -> Callab
     return run
 
 
-def _require(engine: str) -> None:
-    package = LIBRARIES[engine]
-    if importlib.util.find_spec(package) is None:
-        extra = "export" if engine == "onnx" else engine
-        raise ImportError(f"The engine {engine} needs {package}. Run pip install 'clarity_hf[{extra}]'.")
-
-
 # Cache
-
-
-def cache_folder() -> Path:
-    """Folder of exports: `$CLARITY_HF_CACHE`, else `clarity_hf` in the user's cache folder."""
-    own = os.environ.get("CLARITY_HF_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clarity_hf"
 
 
 def exported(pipeline: ChestXrayLocalizationPipeline, engine: str, precision: str = "fp32") -> Path:
@@ -277,9 +257,7 @@ def exported(pipeline: ChestXrayLocalizationPipeline, engine: str, precision: st
         ImportError: A library of the extra `export` is not installed.
         OSError: The folder cannot be written.
     """
-    folder = _export_folder(pipeline, engine)
-    if precision != "fp32":
-        folder = folder.with_name(f"{folder.name}-{precision}")
+    folder = _export_folder(pipeline, engine, precision)
     if folder.is_dir():
         return folder
     from clarity_hf.export.export import export_model  # 100 MB that a cached export does without
@@ -294,27 +272,26 @@ def exported(pipeline: ChestXrayLocalizationPipeline, engine: str, precision: st
     return folder
 
 
-def _export_folder(pipeline: ChestXrayLocalizationPipeline, engine: str) -> Path:
+def _export_folder(pipeline: ChestXrayLocalizationPipeline, engine: str, precision: str = "fp32") -> Path:
+    """Place of an export in the cache; hashes the weights."""
     about = describe_model(pipeline.model, pipeline.image_processor) | {
         "library": f"{LIBRARIES[engine]} {importlib.metadata.version(LIBRARIES[engine])}",
         "torch": torch.__version__,
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
     }
     key = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=8).hexdigest()
-    return cache_folder() / "engines" / f"{engine}-{key}"
+    own, user = os.environ.get("CLARITY_HF_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    cache = Path(own) if own else Path(user or Path.home() / ".cache") / "clarity_hf"
+    return cache / "engines" / f"{engine}-{key}{'' if precision == 'fp32' else f'-{precision}'}"
 
 
 # Parity
 
 
-def parity_of(pipeline: ChestXrayLocalizationPipeline, engine: Engine, file: Path) -> Parity:
-    """Parity of an engine, from its file if it was measured before.
-
-    Args:
-        pipeline: Its model is compared with.
-        engine: Of the pipeline.
-        file: Written if it is not there.
-    """
+def _parity_of(pipeline: ChestXrayLocalizationPipeline, engine: Engine, precision: str) -> Parity:
+    """Parity of an engine, kept in the folder of its export."""
+    assert engine.folder is not None
+    file = engine.folder / f"parity-{precision}.json"
     if file.is_file():
         return Parity(**json.loads(file.read_text(encoding="utf-8")))
     found = measure_parity(pipeline, engine)
@@ -326,14 +303,7 @@ def parity_of(pipeline: ChestXrayLocalizationPipeline, engine: Engine, file: Pat
 def measure_parity(
     pipeline: ChestXrayLocalizationPipeline, engine: Engine, images: int = PARITY_IMAGES, size: int = PARITY_SIZE
 ) -> Parity:
-    """Compare an engine with the model in torch, on phantoms.
-
-    Args:
-        pipeline: Its model is compared with.
-        engine: Of the pipeline.
-        images: Number of phantoms.
-        size: Their side in pixels, in which boxes are compared.
-    """
+    """Compare an engine with the pipeline's model in torch, on phantoms of `size` pixels a side."""
     from clarity_hf.phantoms import iterate_phantoms
 
     processor = pipeline.image_processor
@@ -343,14 +313,11 @@ def measure_parity(
         pixel_values = processor(phantom.image, return_tensors="pt")["pixel_values"]
         with torch.inference_mode():
             outputs = [compute(pixel_values=pixel_values) for compute in (pipeline.model, engine)]
-        results = [processor.post_process_localization(found, target_sizes=[(size, size)])[0] for found in outputs]
-        ours, theirs = results
+        ours, theirs = (
+            processor.post_process_localization(found, target_sizes=[(size, size)])[0] for found in outputs
+        )
         moved.append((ours["finding_scores"] - theirs["finding_scores"]).abs())
         for finding in sorted({*ours["labels"].tolist(), *theirs["labels"].tolist()}):
-            pair = [found["boxes"][found["labels"] == finding] for found in (ours, theirs)]
-            same.append(_near(*pair))
+            boxes, others = (found["boxes"][found["labels"] == finding] for found in (ours, theirs))
+            same.append(len(boxes) == len(others) and bool(((boxes - others).abs() <= NEAR).all()))
     return Parity(float(torch.stack(moved).mean()), float(np.mean(same)) if same else 1.0)
-
-
-def _near(boxes: torch.Tensor, others: torch.Tensor) -> bool:
-    return len(boxes) == len(others) and bool(((boxes - others).abs() <= NEAR).all())
