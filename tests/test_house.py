@@ -21,6 +21,8 @@ ROWS = (
     "plain_card",
     "boxes",
     "grey_levels",
+    "dicom_header",
+    "dicom_pixels",
     "dicom_reading",
     "image_reading",
     "radiograph_check",

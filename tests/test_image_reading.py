@@ -942,7 +942,7 @@ def test_what_holds_no_numbers_is_refused(dtype):
 
 
 def test_pixels_out_of_range_do_not_leave_the_reader(monkeypatch):
-    monkeypatch.setattr("clarity_hf.image_reading._read_array", lambda array, name: array)
+    monkeypatch.setattr("clarity_hf.image_reading._to_255", lambda array, name: array)
     for wrong in (ramp(300, np.float32), ramp(255, np.float32) - 1, np.where(ramp() > 9, np.nan, ramp())):
         assert "must come out in [0, 255]" in refusal(wrong)
 

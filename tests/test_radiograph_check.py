@@ -182,6 +182,7 @@ def test_a_black_image_is_recognised_by_its_exposure(phantoms):
 
 def test_real_images_are_well_exposed_and_black_and_saturated_ones_not(nih_folder):
     images = [read_image(path) for path in sorted((nih_folder / "images").glob("*.png"))[::5]]
+    images = [image[content_of(image)] for image in images]
     assert not [image for image in images if is_badly_exposed(image)]
     assert all(is_badly_exposed(image / 16) for image in images)
     assert sum(is_badly_exposed((image * 3.0).clip(0, 255)) for image in images) > 0.9 * len(images)

@@ -29,7 +29,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from .dicom_reading import MAX_BYTES, MAX_PIXELS, is_dicom_dataset, local_file, looks_like_dicom, read_dicom
+from .dicom_header import MAX_PIXELS, is_dicom_dataset
+from .dicom_reading import MAX_BYTES, local_file, looks_like_dicom, read_dicom
 from .grey_levels import STRAY_SHARE, held_range
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
@@ -103,16 +104,14 @@ def read_image(source: ImageSource, name: str = "image") -> np.ndarray:
     elif isinstance(source, Image.Image):
         pixels = _read_pil(source, name)
     elif isinstance(source, np.ndarray) or hasattr(source, "__array__"):
-        pixels = _read_array(_to_numpy(source), name)
+        pixels = _to_255(_one_channel(_to_numpy(source), name), name)
     else:
         raise TypeError(
             f"`{name}` must be a path, bytes, a PIL image, a pydicom dataset, an array or a tensor, got "
             f"{type(source).__name__}. Open it with PIL.Image.open first."
         )
     if min(pixels.shape) < MIN_SIDE:
-        raise ValueError(
-            f"`{name}` must be at least {MIN_SIDE} pixels on each side, got {pixels.shape}. Pass the complete image."
-        )
+        raise ValueError(f"`{name}` must be at least {MIN_SIDE} pixels a side, got {pixels.shape}. Pass a larger one.")
     _check_shown(pixels, name)
     return pixels
 
@@ -199,18 +198,13 @@ def _decoding(name: str) -> Iterator[None]:
     except MemoryError:
         raise
     except UnidentifiedImageError as error:
-        raise ValueError(
-            f"`{name}` must be a {', '.join(FORMATS)} or DICOM image, got something else. "
-            "Check that the file is complete."
-        ) from error
+        kinds = ", ".join(FORMATS)
+        raise ValueError(f"`{name}` must be a {kinds} or DICOM image, got something else. Check the file.") from error
     except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"`{name}` must have at most {MAX_PIXELS} pixels, got more ({error}). Reduce the image."
-        ) from error
+        raise ValueError(f"`{name}` must have at most {MAX_PIXELS} pixels, got more ({error}). Reduce it.") from error
     except Exception as error:
         raise ValueError(
-            f"`{name}` must be a complete image, got one that cannot be decoded ({error}). Check that the file is "
-            "complete."
+            f"`{name}` must be a complete image, got one that cannot be decoded ({error}). Check the file."
         ) from error
 
 
@@ -238,9 +232,8 @@ def _read_pil(image: Image.Image, name: str) -> np.ndarray:
 
 def _check_size(image: Image.Image, name: str) -> None:
     if image.width * image.height > MAX_PIXELS:
-        raise ValueError(
-            f"`{name}` must have at most {MAX_PIXELS} pixels, got {image.width}×{image.height}. Reduce the image."
-        )
+        size = f"{image.width}×{image.height}"
+        raise ValueError(f"`{name}` must have at most {MAX_PIXELS} pixels, got {size}. Reduce the image.")
     with _decoding(name):
         tile = _tile_pixels(image)
     if tile > MAX_PIXELS:
@@ -333,10 +326,7 @@ def _read_rare_tiff(opened: Path | BinaryIO, name: str) -> np.ndarray:
     try:
         tifffile = importlib.import_module("tifffile")  # by name, like torchvision above
     except ImportError as error:
-        raise ImportError(
-            f"`{name}` must be readable by tifffile, got a TIFF that Pillow does not support and no tifffile. "
-            "Run pip install tifffile."
-        ) from error
+        raise ImportError(f"`{name}` must be read with tifffile, got none. Run pip install tifffile.") from error
     if not isinstance(opened, Path):
         opened.seek(0)
     with contextlib.ExitStack() as opening:
@@ -408,8 +398,7 @@ def _without_complaints(name: str) -> Iterator[None]:
         logger.removeHandler(listener)
     if complaints:
         raise ValueError(
-            f"`{name}` must be a complete image, got a TIFF of which tifffile says: {complaints[0]}. Check that the "
-            "file is complete."
+            f"`{name}` must be a complete image, got a TIFF of which tifffile says: {complaints[0]}. Check the file."
         )
 
 
@@ -438,18 +427,14 @@ def _to_numpy(array: Any) -> np.ndarray:
     return np.asarray(array)
 
 
-def _read_array(array: np.ndarray, name: str) -> np.ndarray:
-    return _to_255(_one_channel(array, name), name)
-
-
 def _one_channel(array: np.ndarray, name: str) -> np.ndarray:
     channels = (1, 3, 4)
     if array.ndim == 2:
         return array
     if array.ndim != 3 or (array.shape[0] not in channels and array.shape[-1] not in channels):
         raise ValueError(
-            f"`{name}` must be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, got {array.shape}. "
-            "Pass images one by one or as a list."
+            f"`{name}` must be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, got {array.shape}. Pass a list "
+            "of images."
         )
     # If both ends could be the channels, the shorter one is taken.
     first = array.shape[0] in channels and (array.shape[-1] not in channels or array.shape[0] <= array.shape[-1])
@@ -515,9 +500,7 @@ def _float_to_255(array: np.ndarray, name: str) -> np.ndarray:
     margin = FLOAT_OVERSHOOT * limit
     beyond = 0.0 if low >= 0 and high <= limit else _share((array < -margin) | (array > limit + margin))
     if beyond > STRAY_SHARE:
-        raise ValueError(
-            f"`{name}` must lie in [0, 1] or [0, 255] if float, got [{low}, {high}]. Undo the normalisation."
-        )
+        raise ValueError(f"`{name}` must be in [0, 1] or [0, 255], got [{low}, {high}]. Undo the normalisation.")
     scaled = _scaled(array, 255 / limit)
     return scaled if low >= 0 and high <= limit else scaled.clip(0, 255, out=scaled)
 
@@ -530,9 +513,7 @@ def _integer_to_255(array: np.ndarray, name: str, bits: int | None) -> np.ndarra
     most = 2 ** BIT_DEPTHS[-1] - 1
     if low < 0 or high > most:
         if _share((array < 0) | (array > most)) > STRAY_SHARE:
-            raise ValueError(
-                f"`{name}` must lie in [0, {most}] if integer, got [{low}, {high}]. Apply the rescale slope."
-            )
+            raise ValueError(f"`{name}` must be in [0, {most}], got [{low}, {high}]. Apply the rescale slope.")
         array = array.clip(0, min(high, most))  # numpy 2.0 only accepts a bound that fits the type
     if bits is None:
         brightest = high if high < 2 ** BIT_DEPTHS[0] else _brightest(array)

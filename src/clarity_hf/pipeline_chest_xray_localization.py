@@ -17,7 +17,7 @@ import torch
 from transformers import Pipeline
 from transformers.modeling_outputs import ModelOutput
 
-from .dicom_reading import is_dicom_dataset
+from .dicom_header import is_dicom_dataset
 from .image_processing_clarity import check_outputs
 from .image_reading import read_image
 from .labels import checked_shares
@@ -26,12 +26,10 @@ from .radiograph_check import NotARadiographWarning, check_mode, check_radiograp
 
 
 class ChestXrayLocalizationPipeline(Pipeline):
-    """
-    Pipeline that classifies and localizes the findings of chest radiographs with
-    [`ClarityForMultiLabelLocalization`].
+    """Pipeline that classifies and localizes the findings of chest radiographs with a CLARiTy model.
 
     Attributes:
-        engine: What computes scores and maps in place of the model, from `pixel_values`; None is the model itself.
+        engine: Computes scores and maps from `pixel_values` instead of the model; None by default.
             `clarity_hf.inference.use_engine` sets it.
 
     Raises:
@@ -164,17 +162,11 @@ class ChestXrayLocalizationPipeline(Pipeline):
         top_k: int | None = None,
         return_maps: bool = False,
     ) -> list[dict[str, Any]]:
-        """Turn the outputs of one image into the result that `__call__` documents.
+        """Turn the outputs of `_forward` for one image into the result of `__call__`, with the same arguments.
 
         Args:
-            model_outputs: What `_forward` returned for one image.
-            threshold: As in `__call__`.
-            map_threshold: As in `__call__`.
-            top_k: As in `__call__`.
-            return_maps: As in `__call__`.
-
-        Returns:
-            One dict per finding, highest score first.
+            model_outputs: Outputs for one image.
+            threshold, map_threshold, top_k, return_maps: As in `__call__`.
 
         Raises:
             ValueError: A threshold is out of range, or the model's scores or maps are not finite.
@@ -213,14 +205,13 @@ class ChestXrayLocalizationPipeline(Pipeline):
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model and image processor; the folder loads with `pipeline("chest-xray-localization", model=folder)`.
 
-        The base class would also write the pipeline's code into the config, and the folder would then refuse to load
-        without `trust_remote_code`.
+        The base class would also write the pipeline's code into the config, which then needs `trust_remote_code`.
         """
         self.model.save_pretrained(save_directory, **kwargs)
         self.image_processor.save_pretrained(save_directory, **kwargs)
 
     def _upload_modified_files(self, working_dir: str, repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        """Part of `push_to_hub`: keep the repository's own card; replace a draft of the library by a plain one."""
+        """Part of `push_to_hub`: keep the repository's own card, but replace the library's draft by a plain one."""
         replace_draft(working_dir, repo_id, self.model.config.findings)
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
@@ -257,8 +248,7 @@ def _check(pixels: np.ndarray, name: str, mode: str) -> None:
         return
     if mode == "refuse":
         raise ValueError(verdict.message(name))
-    # With its own registry: Python would drop a repeated message from the same place, but every image counts. The
-    # caller's filters apply.
+    # With its own registry, because Python would drop a repeated message. The caller's filters apply.
     place = _check.__code__
     warnings.warn_explicit(
         verdict.message(name), NotARadiographWarning, place.co_filename, place.co_firstlineno, __name__, registry={}

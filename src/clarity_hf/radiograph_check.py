@@ -2,8 +2,8 @@
 """Check that an image is a whole, upright frontal chest radiograph with bright bones, as the model expects.
 
 A small convolutional network (36,000 weights, input 64 × 64) fitted by `benchmarks/fit_radiograph_check.py`. It guards
-against the wrong file and does not judge quality; `docs/radiograph-check.md` has its error rates. The network does not
-see exposure, so nearly black, nearly white and flat images are detected by their grey levels ([`is_badly_exposed`]).
+against wrong files and does not judge quality; `docs/radiograph-check.md` has its error rates. The network does not
+see exposure, so nearly black, nearly white and flat images are detected by their grey levels.
 
 The weights are the package data `radiograph_check.safetensors`, verified against [`SHA256`] and read on first use. If
 they are missing from the installed package, that is an error. A copy of this file next to a published model has no
@@ -94,11 +94,7 @@ class RadiographVerdict:
         return EXPOSURE if self.kind == "exposure" else KINDS[self.kind]
 
     def message(self, name: str = "image") -> str:
-        """Text of an error or a warning about an image that does not pass.
-
-        Args:
-            name: Name of the image in the text.
-        """
+        """Text of an error or a warning about an image of some name that does not pass."""
         return (
             f"`{name}` does not look like a frontal chest radiograph (p = {self.probability:.3f}, threshold "
             f"{self.threshold:g}): it looks like {self.reason}. Check the image, or pass radiograph_check='off'."
@@ -110,10 +106,7 @@ class NotARadiographWarning(UserWarning):
 
 
 def check_mode(mode: str) -> None:
-    """Raise an error if a mode is unknown or cannot be used here.
-
-    Args:
-        mode: One of `MODES`.
+    """Raise an error if a mode is not one of `MODES` or cannot be used here.
 
     Raises:
         OSError: The mode requires the check, and the installed package's weights are missing or modified.
@@ -146,31 +139,18 @@ def check_radiograph(pixels: np.ndarray) -> RadiographVerdict:
         ValueError: `pixels` is not 2-D.
     """
     weights, threshold = _fitted()
-    _check_axes(pixels)
     content = pixels[content_of(pixels)]
     with torch.inference_mode():
         probabilities = classify(_reduced(content)[None], weights).softmax(-1)[0].tolist()
     verdict = verdict_of(probabilities, threshold)
-    if verdict.passed and _is_badly_exposed(content):
+    if verdict.passed and is_badly_exposed(content):
         return RadiographVerdict(0.0, threshold, "exposure")
     return verdict
 
 
 def is_badly_exposed(pixels: np.ndarray) -> bool:
-    """Whether an image is nearly black, nearly white or without contrast inside its margins.
-
-    Args:
-        pixels: `(H, W)` in [0, 255].
-
-    Raises:
-        ValueError: `pixels` has another number of axes.
-    """
-    _check_axes(pixels)
-    return _is_badly_exposed(pixels[content_of(pixels)])
-
-
-def _is_badly_exposed(content: np.ndarray) -> bool:
-    content, _ = _thinned(content)
+    """Whether an image `(H, W)` in [0, 255] without its margins is nearly black, nearly white or without contrast."""
+    content, _ = _thinned(pixels)
     grey = content[(content > BLACK) & (content < WHITE)]
     if (content >= WHITE).mean() > MOST_WHITE or grey.size < LEAST_GREY * content.size:
         return True
@@ -179,31 +159,19 @@ def _is_badly_exposed(content: np.ndarray) -> bool:
 
 
 def verdict_of(probabilities: list[float], threshold: float) -> RadiographVerdict:
-    """Verdict from class probabilities.
-
-    Args:
-        probabilities: In the order of `KINDS`, summing to 1.
-        threshold: Probability of `frontal` from which an image passes.
-    """
+    """Verdict from class probabilities in the order of `KINDS` and the probability from which an image passes."""
     kinds = list(KINDS)
     others = max(range(1, len(kinds)), key=lambda index: probabilities[index])
     return RadiographVerdict(probabilities[0], threshold, kinds[0 if probabilities[0] >= threshold else others])
 
 
 def prepare(pixels: np.ndarray) -> torch.Tensor:
-    """Prepare an image for the network.
-
-    Args:
-        pixels: `(H, W)`, any range.
+    """Prepare an image `(H, W)` of any range for the network.
 
     Returns:
         `(1, SIDE, SIDE)` float32: the image without its margins, resized by area averaging with its aspect ratio kept,
         centred, padded with 0, normalised to mean 0 and standard deviation 1.
-
-    Raises:
-        ValueError: `pixels` is not 2-D.
     """
-    _check_axes(pixels)
     return _reduced(pixels[content_of(pixels)])
 
 
@@ -217,11 +185,6 @@ def _reduced(content: np.ndarray) -> torch.Tensor:
     return F.pad(reduced, (left, SIDE - width - left, top, SIDE - height - top))
 
 
-def _check_axes(pixels: np.ndarray) -> None:
-    if pixels.ndim != 2:
-        raise ValueError(f"`pixels` must be (H, W), got shape {pixels.shape}. Read the image with read_image.")
-
-
 def content_of(pixels: np.ndarray) -> tuple[slice, slice]:
     """Find the part of an image inside the uniform margins of a screen, a slide or a scanned page.
 
@@ -233,7 +196,12 @@ def content_of(pixels: np.ndarray) -> tuple[slice, slice]:
 
     Returns:
         Rows and columns; all of them if nothing would be left, as in an image with a single value.
+
+    Raises:
+        ValueError: `pixels` is not 2-D.
     """
+    if pixels.ndim != 2:
+        raise ValueError(f"`pixels` must be (H, W), got shape {pixels.shape}. Read the image with read_image.")
     thinned, step = _thinned(pixels)
     tolerance = MARGIN_TOLERANCE * float(np.ptp(thinned))
     rows, columns = slice(0, thinned.shape[0]), slice(0, thinned.shape[1])
@@ -271,19 +239,13 @@ def _thinned(pixels: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def classify(images: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Run the network: four convolutions, average pooling to 4 × 4, and two linear layers.
+    """Run the network on `(B, 1, SIDE, SIDE)` from [`prepare`]; gives logits `(B, len(KINDS))`.
 
-    Args:
-        images: `(B, 1, SIDE, SIDE)`, from [`prepare`].
-        weights: `conv1.weight`, `conv1.bias` to `conv4`, `hidden` and `head`.
-
-    Returns:
-        Logits `(B, len(KINDS))`.
+    It has four convolutions, average pooling to 4 × 4, and two linear layers.
     """
-    values = F.relu(F.conv2d(images, weights["conv1.weight"], weights["conv1.bias"], stride=2, padding=2))
-    values = F.relu(F.conv2d(values, weights["conv2.weight"], weights["conv2.bias"], stride=2, padding=1))
-    values = F.relu(F.conv2d(values, weights["conv3.weight"], weights["conv3.bias"], stride=2, padding=1))
-    values = F.relu(F.conv2d(values, weights["conv4.weight"], weights["conv4.bias"], padding=1))
+    values = images
+    for name, stride, padding in (("conv1", 2, 2), ("conv2", 2, 1), ("conv3", 2, 1), ("conv4", 1, 1)):
+        values = F.relu(F.conv2d(values, weights[f"{name}.weight"], weights[f"{name}.bias"], stride, padding))
     values = F.avg_pool2d(values, 2).flatten(1)
     values = F.relu(F.linear(values, weights["hidden.weight"], weights["hidden.bias"]))
     return F.linear(values, weights["head.weight"], weights["head.bias"])
@@ -302,13 +264,7 @@ def _fitted() -> tuple[dict[str, torch.Tensor], float]:
 
 
 def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], float]:
-    """Read the network's weights and the threshold from a file without verifying its hash.
-
-    Args:
-        path: Safetensors file written by `benchmarks/fit_radiograph_check.py`.
-
-    Returns:
-        Weights for [`classify`], and the probability in [0, 1] from which an image passes.
+    """Weights for [`classify`] and the probability from which an image passes, from a file that is not verified.
 
     Raises:
         OSError: The file is missing or invalid.

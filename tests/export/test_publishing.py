@@ -54,6 +54,8 @@ CODE = [
     "boxes.py",
     "calibration_fingerprint.py",
     "configuration_clarity.py",
+    "dicom_header.py",
+    "dicom_pixels.py",
     "dicom_reading.py",
     "grey_levels.py",
     "image_processing_clarity.py",
