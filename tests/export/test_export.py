@@ -386,7 +386,6 @@ def test_the_program_is_of_the_processors_size_and_the_model_stays(source, share
         ({"format": "tflite"}, r"`format` must be one of \['onnx', 'openvino', 'torch'\], got 'tflite'"),
         ({"precision": "int4"}, "`precision` must be 'fp32', or 'int8' for onnx, got 'int4'"),
         ({"precision": "int8", "format": "torch"}, "`precision` must be 'fp32', or 'int8' for onnx, got 'int8'"),
-        ({"float_modules": ["heads"]}, r"`float_modules` must be modules of the model, got \['heads'\]"),
     ],
 )
 def test_unknown_choices_are_refused(source, tmp_path, arguments, message):

@@ -540,11 +540,12 @@ def test_the_check_finds(copied, kind):
     assert message in str(caught.value)
 
 
-def test_the_check_gives_the_sizes_and_keeps_a_limit(copied):
+def test_the_check_gives_the_sizes_and_keeps_a_limit(copied, monkeypatch):
     files = check_publication(copied)
     assert sorted(files) == FILES
+    monkeypatch.setattr("clarity_hf.export.publication_checks.MAX_MEGABYTES", 0.1)
     with pytest.raises(ValueError, match=r"MB are more than 0\.1"):
-        check_publication(copied, max_megabytes=0.1)
+        check_publication(copied)
     with pytest.raises(FileNotFoundError, match="No such folder"):
         check_publication(copied / "nowhere")
 
@@ -679,14 +680,14 @@ def test_a_private_repository_and_the_commit_message_are_passed_on(source, hub):
 
 def test_a_public_repository_does_not_get_what_should_be_private(source, hub):
     fake = hub(public=True)
-    with pytest.raises(ValueError, match="must be a private repository, but owner/tiny exists and is public"):
+    with pytest.raises(ValueError, match="must be a private repository, but owner/tiny is public"):
         publish(source, "owner/tiny", private=True)
     assert not fake.uploaded
 
 
 def test_a_repository_with_other_files_is_refused_with_their_names(source, hub):
     fake = hub(holds=["config.json", "pytorch_model.bin", "notes.txt"])
-    with pytest.raises(ValueError, match=r"nothing but a publication.* has notes\.txt, pytorch_model\.bin"):
+    with pytest.raises(ValueError, match=r"must hold only a publication.* has notes\.txt, pytorch_model\.bin"):
         publish(source, "owner/tiny")
     assert not fake.uploaded
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""A calibrated model in a folder of its own, with the card of the model that it was, and what is new on it."""
+"""Save a calibrated model, with its calibration added to the original model's card."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def save_calibrated(
     unseen: CrossFitted,
     images: str,
 ) -> str:
-    """Write a calibrated model with its image processor and card; the folder can be published as it is.
+    """Write a calibrated model with its image processor and card into a folder that can be published.
 
-    The card is the source's, with its pictures and licence, and says under a heading of its own what was fitted and on
-    what. A source without a card gets a plain one.
+    The card is the source's, with its pictures and licence, or a plain one, with an additional section on the
+    calibration.
 
     Args:
-        source: Name of a packaged checkpoint, folder or Hub id that the model was loaded from.
+        source: Packaged name, folder or Hub id that the model was loaded from.
         model: Calibrated.
-        image_processor: The one it was trained with.
-        folder: Made where it is not there.
-        found: Of [`calibrate`].
-        unseen: Of [`cross_fitted`].
-        images: On what, for the reader, such as "332 validation images of NIH".
+        image_processor: The processor that it was trained with.
+        folder: Created if needed.
+        found: Result of [`calibrate`].
+        unseen: Result of [`cross_fitted`].
+        images: Images used, in words, such as "332 validation images of NIH".
 
     Returns:
-        What each finding was given and what it is worth on other images, as Markdown.
+        The values chosen for each finding, and how well they work on unseen images, as Markdown.
 
     Raises:
         OSError: The disk is full, or `folder` cannot be written.
@@ -55,8 +55,8 @@ def save_calibrated(
     card = _file_of(source, CARD)
     content = card.read_text(encoding="utf-8") if card else plain_card(Path(folder).name, model.config.findings)
     about = (
-        f"{HEADING}\n\nScores were calibrated, and thresholds chosen, on {images}. They stand in place of any that "
-        f"are named above; figures at those thresholds are not this folder's.\n\n{text}\n"
+        f"{HEADING}\n\nScores were calibrated, and thresholds chosen, on {images}. They replace those named above, "
+        f"and figures above at other thresholds do not apply to this folder.\n\n{text}\n"
     )
     with replaced_files(folder) as made:
         model.save_pretrained(made)
@@ -72,7 +72,7 @@ def save_calibrated(
 
 
 def _file_of(source: str | os.PathLike, name: str) -> Path | None:
-    """A file of a packaged checkpoint, a folder or a repository of the Hub; None where it is not to be had."""
+    """A file of a packaged checkpoint, a folder or a repository on the Hub; None if there is no such file."""
     found = cached_file(
         source,
         name,

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Checkpoints to hand on: safetensors in half precision that load in single."""
+"""Checkpoints to publish: safetensors that load in fp32, also when they are stored in fp16."""
 
 from __future__ import annotations
 
@@ -14,24 +14,21 @@ from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 
 
 def save_checkpoint(
-    model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor, folder: str | os.PathLike
+    model: ClarityForMultiLabelLocalization,
+    image_processor: ClarityImageProcessor,
+    folder: str | os.PathLike,
+    half: bool = True,
 ) -> None:
-    """Write a model and its image processor, weights in fp16 at half the size.
+    """Write a model, which is not modified, and its image processor into a folder, created if needed.
 
-    The config says float32, so that the file is widened on loading: `from_pretrained` would otherwise compute in the
-    file's own precision. What training alone reads is at its defaults. Each file takes its place whole, and none
-    where the disk is full.
-
-    Args:
-        model: Left as it is.
-        image_processor: The one it was trained with.
-        folder: Made where it is not there.
+    With `half`, weights are stored in fp16. The config says float32 either way: `from_pretrained` would otherwise
+    compute in the file's own precision. Settings that only training reads get their defaults.
 
     Raises:
-        OSError: The disk is full, or `folder` cannot be written.
+        OSError: The disk is full, or `folder` cannot be written; no file is then replaced.
     """
     with replaced_files(folder) as made:
-        saved = copy.deepcopy(model).half()
+        saved = copy.deepcopy(model).half() if half else copy.deepcopy(model).float()
         saved.config.update(TRAINING_DEFAULTS)
         saved.save_pretrained(made)
         config_file = made / "config.json"

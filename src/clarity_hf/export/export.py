@@ -64,7 +64,6 @@ def export_model(
     folder: str | os.PathLike,
     format: Literal["onnx", "openvino", "torch"] = "onnx",
     precision: Literal["fp32", "int8"] = "fp32",
-    float_modules: Sequence[str] = FLOAT_MODULES,
 ) -> dict[str, Path]:
     """Write a model for another runtime, with its preprocessing, labels and thresholds.
 
@@ -77,26 +76,22 @@ def export_model(
         folder: New or empty. Files appear in it only once all are written.
         format: `"onnx"`, `"openvino"` (to be run with `INFERENCE_PRECISION_HINT` f32) or `"torch"`.
         precision: `"int8"` for ONNX only.
-        float_modules: Names of modules, as in `model.named_modules()`, whose linear layers stay in fp32 in int8.
 
     Returns:
-        Paths of what was written: `"model"` and, for OpenVINO, `"weights"`; `"settings"`
-        (`clarity.json`), `"image_processor"` (`preprocessor_config.json`), and for ONNX `"runner"` (`run.py`)
-        and `"reading"`, a folder of code for it.
+        Paths of what was written: `"model"` and, for OpenVINO, `"weights"`; `"settings"` (`clarity.json`),
+        `"image_processor"` (`preprocessor_config.json`), and for ONNX `"runner"` (`run.py`) and `"reading"`, a folder
+        of code for it.
 
     Raises:
         FileExistsError: `folder` is not empty.
         ImportError: A library of the extra `export` is not installed.
-        ValueError: `format`, `precision` or a module is unknown, or the processor has settings that `clarity.json`
-            does not describe.
+        ValueError: `format` or `precision` is unknown, or the processor has settings that `clarity.json` does not
+            describe.
     """
     if format not in _WRITERS:
         raise ValueError(f"`format` must be one of {list(_WRITERS)}, got '{format}'. Choose one of them.")
     if precision not in PRECISIONS or (precision == "int8" and format != "onnx"):
         raise ValueError(f"`precision` must be 'fp32', or 'int8' for onnx, got '{precision}'. Choose one of them.")
-    unknown = sorted(set(float_modules) - {name for name, _ in model.named_modules()})
-    if unknown:
-        raise ValueError(f"`float_modules` must be modules of the model, got {unknown}. See model.named_modules().")
     settings = export_settings(model, image_processor) | {"format": format, "precision": precision}
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -107,7 +102,7 @@ def export_model(
         program = export_program(model, image_processor)
         written = _WRITERS[format](program, staging)
         if precision == "int8":
-            written["model"] = quantize_onnx(written["model"], staging / "model-int8.onnx", float_modules)
+            written["model"] = quantize_onnx(written["model"], staging / "model-int8.onnx")
             (staging / "model.onnx").unlink()
         if format == "onnx":
             written |= _write_runner(staging)
@@ -119,9 +114,7 @@ def export_model(
         return {part: Path(shutil.move(path, folder / path.name)) for part, path in written.items()}
 
 
-def export_settings(
-    model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor
-) -> dict[str, Any]:
+def export_settings(model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor) -> dict[str, Any]:
     """Content of `clarity.json` apart from the model's format: preprocessing, and from outputs to boxes.
 
     Raises:
@@ -133,14 +126,12 @@ def export_settings(
         if not getattr(processor, name):
             raise ValueError(f"`image_processor.{name}` must be True, got {getattr(processor, name)}. Switch it on.")
     if int(processor.resample) not in RESAMPLING:
-        raise ValueError(
-            f"`image_processor.resample` must be one of {RESAMPLING}, got {processor.resample}. Choose one of them."
-        )
+        raise ValueError(f"`image_processor.resample` must be one of {RESAMPLING}, got {processor.resample}. Set one.")
     for name, values in (("image_mean", processor.image_mean), ("image_std", processor.image_std)):
         if len(values) != config.num_channels:
             raise ValueError(
-                f"`image_processor.{name}` must have a value per channel ({config.num_channels}), got {len(values)}. "
-                "Take the processor that the model was trained with."
+                f"`image_processor.{name}` must have a value per channel ({config.num_channels}), got {len(values)}."
+                " Pass the model's own processor."
             )
     return {
         "format_version": onnx_runner.FORMAT_VERSION,
@@ -191,7 +182,7 @@ def export_program(
     exported.set_attn_implementation("sdpa")  # flash and flex attention have no counterpart elsewhere
     height, width = image_processor.size["height"], image_processor.size["width"]
     if exported.config.patch_grid != (height // exported.config.patch_size, width // exported.config.patch_size):
-        exported.clarity.resize_position_embeddings((height, width))  # once, and not in every forward
+        exported.clarity.resize_position_embeddings((height, width))  # now instead of in every forward
     example = torch.zeros(2, exported.config.num_channels, height, width)  # 2: torch treats a batch of 1 as fixed
     with torch.no_grad():
         program = torch.export.export(
@@ -205,9 +196,8 @@ def export_program(
 
 
 def _write_torch(program: torch.export.ExportedProgram, folder: Path) -> dict[str, Path]:
-    path = folder / "model.pt2"
-    torch.export.save(program, path)
-    return {"model": path}
+    torch.export.save(program, folder / "model.pt2")
+    return {"model": folder / "model.pt2"}
 
 
 def _write_onnx(program: torch.export.ExportedProgram, folder: Path) -> dict[str, Path]:
@@ -221,14 +211,11 @@ def _write_onnx(program: torch.export.ExportedProgram, folder: Path) -> dict[str
         opset_version=OPSET,
         verbose=False,
     )
-    if converted is None:  # only where a file name is given
-        raise RuntimeError("`torch.onnx.export` must return a program, got None. Check the version of torch.")
-    model = converted.model_proto
+    model = converted.model_proto  # type: ignore[union-attr]  # None only with a file name
     _tidy(model)
     onnx.checker.check_model(model, full_check=True)
-    path = folder / "model.onnx"
-    onnx.save(model, path)
-    return {"model": path}
+    onnx.save(model, folder / "model.onnx")
+    return {"model": folder / "model.onnx"}
 
 
 def _tidy(model: Any) -> None:
@@ -295,15 +282,9 @@ _WRITERS: dict[str, Callable[[torch.export.ExportedProgram, Path], dict[str, Pat
 
 
 def quantize_onnx(source: Path, target: Path, float_modules: Sequence[str] = FLOAT_MODULES) -> Path:
-    """Quantize the linear layers of an exported model to int8, dynamically: weights now, activations at run time.
+    """Quantize the linear layers of an exported fp32 model to int8, except those of `float_modules`; return `target`.
 
-    Args:
-        source: `model.onnx` in fp32, as [`export_model`] writes it.
-        target: The file to write.
-        float_modules: Names of modules whose linear layers stay in fp32, such as `clarity.layers.11`.
-
-    Returns:
-        `target`.
+    Weights are quantized now, activations at run time.
 
     Raises:
         ImportError: onnx or onnxruntime is not installed.
@@ -346,10 +327,9 @@ def _required(name: str) -> Any:
 
 @contextlib.contextmanager
 def without_telemetry() -> Iterator[None]:
-    """Keep OpenVINO from sending usage statistics, as it otherwise does on import and on conversion.
+    """Keep OpenVINO from sending usage statistics on import and on conversion.
 
-    The package has a silent stand-in for `openvino_telemetry` if that is not installed. If the caller has already
-    imported it, nothing is changed.
+    It sends none if `openvino_telemetry` cannot be imported. If that has been imported already, nothing is changed.
     """
     silenced = "openvino_telemetry"
     if silenced in sys.modules:

@@ -3,10 +3,10 @@
 
     python run.py image.png
 
-prints what the pipeline `chest-xray-localization` returns, as JSON. [`export_model`] copies this file as `run.py`
-beside `model.onnx` and `clarity.json`, and the package's files for reading and boxes into the folder `clarity_reading`
-beside it, so it needs neither torch nor clarity_hf. It repeats only the preprocessing of `image_processing_clarity`;
-tests compare it with torch's antialiased resize.
+prints the result of the pipeline `chest-xray-localization` as JSON. [`export_model`] copies this file as `run.py`
+beside `model.onnx` and `clarity.json`, and the package's files for reading and boxes into the folder
+`clarity_reading`, so that it needs neither torch nor clarity_hf. Only the preprocessing of `image_processing_clarity`
+is repeated here; tests compare it with torch's antialiased resize.
 
 For research; not a medical device.
 """
@@ -33,31 +33,14 @@ SMALLEST, LARGEST = 1e-12, 1e12
 """Bounds of numbers in `clarity.json` that must be positive, or finite."""
 
 SETTINGS = {
-    "format_version",
-    "format",
-    "model",
-    "findings",
-    "score_thresholds",
-    "map_thresholds",
-    "box_components",
-    "box_upsampling",
-    "box_valleys",
-    "size",
-    "keep_ratio",
-    "resample",
-    "rescale_factor",
-    "mean",
-    "std",
+    *("format_version", "format", "model", "findings", "score_thresholds", "map_thresholds", "box_components"),
+    *("box_upsampling", "box_valleys", "size", "keep_ratio", "resample", "rescale_factor", "mean", "std"),
 }
 """Keys that are read from `clarity.json`."""
 
 
 class OnnxRunner:
-    """An exported model, ready to localize.
-
-    Args:
-        folder: Folder that [`export_model`] wrote with `format="onnx"`.
-        providers: Execution providers of onnxruntime, in order of preference.
+    """A model that [`export_model`] wrote with `format="onnx"`, with execution providers in order of preference.
 
     Raises:
         FileNotFoundError: `folder` has no `clarity.json`.
@@ -116,10 +99,7 @@ class OnnxRunner:
                 raise ValueError(f"`{name}` of clarity.json must be one for each of {findings}, got {given}.")
 
     def __call__(self, image: str | os.PathLike) -> list[dict[str, Any]]:
-        """Localize the findings of one image.
-
-        Args:
-            image: Path of a PNG, JPEG, TIFF or BMP file, or, with pydicom, of a DICOM file.
+        """Localize the findings of a PNG, JPEG, TIFF or BMP file or, with pydicom, a DICOM file.
 
         Returns:
             One dict per finding, highest score first: `label`, `score` in [0, 1], `threshold`, `present`, and `boxes`,
@@ -138,16 +118,13 @@ class OnnxRunner:
 
 
 def findings_of(scores: np.ndarray, maps: np.ndarray, image: Sequence[int], settings: dict[str, Any]) -> list[dict]:
-    """Result of one image from the model's outputs.
+    """Result of one image, as of [`OnnxRunner`], from the model's outputs and the settings in `clarity.json`.
 
     Args:
         scores: `(F,)` in [0, 1].
         maps: `(F, h, w)` values ≥ 0 on the patch grid.
         image: `(height, width)` of the image in pixels.
         settings: `clarity.json`.
-
-    Returns:
-        As [`OnnxRunner`] gives it.
 
     Raises:
         ValueError: A score is outside [0, 1], or a value of a map negative or not finite.
@@ -158,7 +135,6 @@ def findings_of(scores: np.ndarray, maps: np.ndarray, image: Sequence[int], sett
     results = []
     for index in np.argsort(-scores, kind="stable"):
         score, threshold = float(scores[index]), float(settings["score_thresholds"][index])
-        present = score >= threshold
         boxed_from = settings.get("box_score_thresholds", settings["score_thresholds"])[index]
         boxed = score >= boxed_from and settings["findings"][index] not in settings.get("boxless_findings", ())
         threshold_of_map, valley = settings["map_thresholds"][index], settings["box_valleys"][index]
@@ -170,7 +146,7 @@ def findings_of(scores: np.ndarray, maps: np.ndarray, image: Sequence[int], sett
                 "label": settings["findings"][index],
                 "score": score,
                 "threshold": threshold,
-                "present": present,
+                "present": score >= threshold,
                 "boxes": [dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)) for box in edges],
             }
         )
@@ -185,15 +161,7 @@ def _letterbox(image: Sequence[int], settings: dict[str, Any]) -> Letterbox:
 
 
 def prepare(pixels: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
-    """Resize with antialiasing, centre on black, normalise, repeat to C channels.
-
-    Args:
-        pixels: `(H, W)` uint8 or float32 in [0, 255].
-        settings: `clarity.json`.
-
-    Returns:
-        `(1, C, height, width)` float32.
-    """
+    """Resize with antialiasing, centre on black, normalise: `(H, W)` in [0, 255] → `(1, C, height, width)` float32."""
     box = _letterbox(pixels.shape, settings)
     height, width = box.content
     cubic = settings["resample"] == "bicubic"

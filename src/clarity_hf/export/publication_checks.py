@@ -45,24 +45,15 @@ MAX_MEGABYTES = 500.0
 
 
 def check_publication(
-    folder: str | os.PathLike,
-    *,
-    private_paths: Iterable[str | os.PathLike] = (),
-    max_megabytes: float = MAX_MEGABYTES,
+    folder: str | os.PathLike, *, private_paths: Iterable[str | os.PathLike] = ()
 ) -> dict[str, int]:
     """Check a folder before it is published, without running or unpickling anything.
 
     There must be exactly one file of weights, a readable safetensors file with the names and shapes of the config's
     model and finite values. Every other file must be one that [`prepare_publication`] writes and of the type of its
     suffix, so there is no pickle. The code must be flat and complete; weights, configs and code must match
-    `SHA256SUMS`; the card's metadata must be valid for huggingface_hub; and no text may contain a path of this
-    computer.
-
-    Args:
-        folder: A local folder.
-        private_paths: Paths that no text may contain, in addition to the home and working directories and any user's
-            home directory.
-        max_megabytes: Limit of all files together, in 10⁶ bytes.
+    `SHA256SUMS`; the card's metadata must be valid for huggingface_hub; and no text may contain one of the
+    `private_paths`, the home or working directory, or any user's home directory.
 
     Returns:
         Size in bytes of every file, by its name relative to the folder.
@@ -79,10 +70,13 @@ def check_publication(
     problems = [f"{name} is missing" for name in (WEIGHTS, CONFIG, PROCESSOR, SUMS, CARD) if name not in files]
     for name in files:
         problems += [f"{name} {problem}" for problem in _file_problems(folder / name, name)]
-    if sum(files.values()) > max_megabytes * 1e6:
-        problems.append(f"{sum(files.values()) / 1e6:.1f} MB are more than {max_megabytes:g}")
+    if sum(files.values()) > MAX_MEGABYTES * 1e6:
+        problems.append(f"{sum(files.values()) / 1e6:.1f} MB are more than {MAX_MEGABYTES:g}")
     if not problems:  # these read files that the checks above found valid
-        problems += _sums_problems(folder)
+        try:
+            problems += [f"{SUMS} does not match: {name}" for name in differing_files(folder)]
+        except ValueError as error:
+            problems.append(str(error))
         problems += _code_problems(folder, files)
         problems += _weights_problems(folder)
         problems += [f"{CARD} {problem}" for problem in card_problems((folder / CARD).read_text(encoding="utf-8"))]
@@ -90,22 +84,13 @@ def check_publication(
         problems += [f"{CARD} shows {picture}, which is missing" for picture in missing]
         problems += _path_problems(folder, files, private_paths)
     if problems:
-        raise ValueError(
-            f"`folder` is not ready to be published, {len(problems)} problems: {'; '.join(problems)}. Correct them in "
-            "the source and publish again."
-        )
+        count = f"{len(problems)} problems"
+        raise ValueError(f"`folder` is not ready to be published, {count}: {'; '.join(problems)}. Correct the source.")
     return files
 
 
 def card_problems(text: str) -> list[str]:
-    """Problems of a card's metadata that would make the Hub refuse it, as far as huggingface_hub can check offline.
-
-    Args:
-        text: Text of the card.
-
-    Returns:
-        A phrase for each problem; empty for a valid card.
-    """
+    """Problems of the metadata in a card's text for which the Hub would refuse it, as far as known offline."""
     try:
         data = ModelCard(text).data
         data.to_yaml()
@@ -127,14 +112,7 @@ def card_problems(text: str) -> list[str]:
 
 
 def flat_modules(folder: str | os.PathLike, roots: Iterable[str]) -> list[str]:
-    """Modules that must be in one folder so that the given ones can be imported.
-
-    Args:
-        folder: Where the modules are.
-        roots: Names of modules, without `.py`.
-
-    Returns:
-        The roots and every sibling that they import, directly or not, sorted.
+    """Names, without `.py`, of modules in a folder and of every sibling that they import, directly or not, sorted.
 
     Raises:
         FileNotFoundError: A module is not in the folder.
@@ -167,8 +145,7 @@ def _siblings(name: str, code: str) -> list[str]:
             beyond = [module for module in modules if module.startswith(".") or module.split(".")[0] == PACKAGE.name]
             if beyond:
                 raise ValueError(
-                    f"`{name}.py` must import siblings as `from .sibling import name`, got an import of {beyond[0]}. "
-                    "Move what it needs into a flat module."
+                    f"`{name}.py` must import siblings as `from .sibling import name`, got an import of {beyond[0]}."
                 )
     return siblings
 
@@ -209,7 +186,11 @@ def _file_problems(path: Path, name: str) -> list[str]:
         return ["is a link"]
     suffix, flat = path.suffix, "/" not in name
     if name == WEIGHTS:
-        return _safetensors_problems(path)
+        try:
+            with safe_open(path, framework="pt"):
+                return []
+        except SafetensorError as error:
+            return [f"is not a safetensors file ({error})"]
     with path.open("rb") as file:
         start = file.read(4)
     # Pickles of protocols 2 to 5, and the zip files that torch writes, whatever their names.
@@ -218,7 +199,12 @@ def _file_problems(path: Path, name: str) -> list[str]:
     if suffix == ".safetensors":
         return ["is a second file of weights"]
     if suffix in (".png", ".jpg"):
-        return _raster_problems(path)
+        try:
+            with Image.open(path, formats=["PNG" if suffix == ".png" else "JPEG"]) as image:
+                image.verify()
+        except (OSError, SyntaxError, ValueError) as error:
+            return [f"is not a picture ({error})"]
+        return []
     if not (name in (CONFIG, PROCESSOR, SUMS, CARD, LICENCE) or suffix == ".svg" or (suffix == ".py" and flat)):
         return ["is not a file of a publication"]
     try:
@@ -232,31 +218,6 @@ def _file_problems(path: Path, name: str) -> list[str]:
     except (UnicodeDecodeError, json.JSONDecodeError, SyntaxError) as error:
         return [f"does not parse ({error})"]
     return []
-
-
-def _safetensors_problems(path: Path) -> list[str]:
-    try:
-        with safe_open(path, framework="pt"):
-            return []
-    except SafetensorError as error:
-        return [f"is not a safetensors file ({error})"]
-
-
-def _raster_problems(path: Path) -> list[str]:
-    try:
-        with Image.open(path, formats=["PNG" if path.suffix == ".png" else "JPEG"]) as image:
-            image.verify()
-    except (OSError, SyntaxError, ValueError) as error:
-        return [f"is not a picture ({error})"]
-    return []
-
-
-def _sums_problems(folder: Path) -> list[str]:
-    """Files that do not match `SHA256SUMS`."""
-    try:
-        return [f"{SUMS} does not match: {name}" for name in differing_files(folder)]
-    except ValueError as error:
-        return [str(error)]
 
 
 def _code_problems(folder: Path, files: Iterable[str]) -> list[str]:

@@ -8,7 +8,6 @@ weights; after `import clarity_hf` they use the package's own classes. The confi
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
 import json
 import os
@@ -25,7 +24,6 @@ from huggingface_hub import HfApi, is_offline_mode
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from clarity_hf.configuration_clarity import TRAINING_DEFAULTS
 from clarity_hf.fingerprints import write_sums
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
@@ -54,7 +52,7 @@ class Publication:
     """What was published.
 
     Args:
-        place: The folder, or the address on the Hub.
+        place: The folder, or the URL on the Hub.
         files: Size in bytes of every file, by its name relative to the place.
         left_out: Files and folders of the source, and fields of its config, that were not published.
     """
@@ -84,9 +82,6 @@ def publish(
         card: As for [`prepare_publication`].
         commit_message: Message of the commit on the Hub.
 
-    Returns:
-        The place, the published files, and what was left out.
-
     Raises:
         ConnectionError: The destination is on the Hub and huggingface_hub is in offline mode; nothing was written.
         ValueError: `private` or `commit_message` is given for a folder; the Hub repository is public but should be
@@ -96,8 +91,7 @@ def publish(
     if not is_hub_id(destination):
         if private or commit_message is not None:
             raise ValueError(
-                f"`private` and `commit_message` must be left out for a folder, got the folder {destination}. Use a "
-                "Hub id `owner/name` that is not a local path."
+                f"`private` and `commit_message` must be left out for a folder, got {destination}. Use a Hub id."
             )
         return prepare_publication(checkpoint, destination, half=half, card=card)
     repo_id = str(destination)
@@ -153,9 +147,6 @@ def prepare_publication(
         half: Whether to store the weights in fp16, half the size of fp32. They load in fp32 either way.
         card: A `README.md` with its pictures, instead of the source's own; required for a model with its processor.
 
-    Returns:
-        The folder, its files, and what was left out of the source.
-
     Raises:
         FileNotFoundError: There is no such checkpoint, no card, or a picture of the card is missing.
         OSError: The checkpoint's weights do not ship, or the source has no safetensors file.
@@ -179,7 +170,7 @@ def prepare_publication(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".publication-") as staging:
         written = Path(staging) / "publication"
         written.mkdir()
-        _save(model, image_processor, written, half)
+        save_checkpoint(model, image_processor, written, half)
         dropped = _write_auto_maps(written)
         modules = flat_modules(PACKAGE, root_modules())
         for name, path in copied.items() | {(f"{module}.py", PACKAGE / f"{module}.py") for module in modules}:
@@ -242,32 +233,15 @@ def _check_classes(model: object, image_processor: object) -> None:
         ("image_processor", image_processor, ClarityImageProcessor),
     ):
         if not isinstance(given, cls):
-            raise TypeError(
-                f"`{name}` must be a {cls.__name__}, got {type(given).__name__}. Load it with {cls.__name__}."
-                "from_pretrained."
-            )
-
-
-def _save(
-    model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor, folder: Path, half: bool
-) -> None:
-    if half:
-        save_checkpoint(model, image_processor, folder)
-    else:
-        saved = copy.deepcopy(model).float()
-        saved.config.update(TRAINING_DEFAULTS)
-        saved.save_pretrained(folder)
-        image_processor.save_pretrained(folder)
+            raise TypeError(f"`{name}` must be a {cls.__name__}, got {type(given).__name__}. Pass one of this class.")
 
 
 def _card_file(source: Path | None, card: str | os.PathLike | None) -> Path:
     """The card to publish, with valid metadata."""
     path = Path(card) if card is not None else source / CARD if source is not None else None
     if path is None or not path.is_file():
-        raise FileNotFoundError(
-            f"No model card: {'`card` is None' if path is None else path}. Write one, for example with "
-            "`write_model_card`."
-        )
+        missing = "`card` is None" if path is None else path
+        raise FileNotFoundError(f"No model card: {missing}. Write one, for example with `write_model_card`.")
     problems = card_problems(path.read_text(encoding="utf-8"))
     if problems:
         raise ValueError(f"`{path.name}` must be a valid model card, but {'; '.join(problems)}.")
@@ -304,15 +278,11 @@ def _left_out(source: Path, published: Iterable[str]) -> tuple[str, ...]:
 
 
 def _check_repository(api: HfApi, repo_id: str, private: bool, files: Iterable[str]) -> None:
-    """Refuse a repository that is public or has other files; nothing there is deleted."""
+    """Refuse a repository that is public or has other files. Nothing there is deleted."""
     if private and not api.repo_info(repo_id).private:
-        raise ValueError(
-            f"`destination` must be a private repository, but {repo_id} exists and is public. Make it private on "
-            "the Hub, or choose another."
-        )
+        raise ValueError(f"`destination` must be a private repository, but {repo_id} is public. Make it private.")
     others = sorted({*api.list_repo_files(repo_id)} - {*files, ".gitattributes"})
     if others:
         raise ValueError(
-            f"`destination` must hold nothing but a publication, but {repo_id} has {', '.join(others)}. Delete them "
-            "there, or choose another."
+            f"`destination` must hold only a publication, but {repo_id} has {', '.join(others)}. Delete them there."
         )
