@@ -154,7 +154,7 @@ def test_a_large_overlay_is_reduced(pixels, monkeypatch):
     large = np.kron(pixels, np.ones((8, 8), dtype=np.uint8))
     findings = findings_of(large.shape)
     findings[2]["boxes"] = [box(400, 200, 800, 600)]  # half the reduced image's width, and of 1200 rows a third
-    document = write_secondary_capture(digital_radiograph(large), large, findings, MODEL, heat_of="Effusion")
+    document = write_secondary_capture(digital_radiograph(large), large, findings[2:3], MODEL)
     assert document.Columns == 520
     assert 600 < document.Rows < 700
     orange = (np.abs(document.pixel_array[:600].astype(int) - (0xE6, 0x9F, 0)).sum(axis=-1) < 30).any(axis=0)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import re
 import ssl
@@ -23,17 +24,10 @@ _EXPLICIT, _IMPLICIT, _JPEG_2000 = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "
 
 
 class Destination(Protocol):
-    """Receives results."""
+    """A place for results."""
 
     def send(self, files: Sequence[Path]) -> Iterator[str]:
-        """Send files and report the outcome of each in turn.
-
-        Args:
-            files: DICOM files.
-
-        Returns:
-            For each file the reason why it was not accepted, empty if it was.
-        """
+        """Send DICOM files; for each, in turn, the reason why it was not accepted, empty if it was."""
         ...
 
 
@@ -46,7 +40,7 @@ class StorageDestination:
         host: Name or address of its machine.
         port: Its port.
         calling_title: AE title of the node.
-        tls: TLS context of the connection, `None` for one without TLS.
+        tls: TLS context of the connection; None for an unencrypted one.
         timeout_s: Seconds to wait for a response.
     """
 
@@ -59,30 +53,14 @@ class StorageDestination:
 
     @classmethod
     def parse(cls, words: str, calling_title: str, tls: ssl.SSLContext | None = None) -> StorageDestination:
-        """Read `TITLE@HOST:PORT`.
-
-        Args:
-            words: Such as `ORTHANC@127.0.0.1:4242`.
-            calling_title: As in the class.
-            tls: As in the class.
-
-        Raises:
-            ValueError: The text has another form.
-        """
+        """Read `TITLE@HOST:PORT`, such as `ORTHANC@127.0.0.1:4242`; a ValueError for any other form."""
         found = re.fullmatch(r"([^@]{1,16})@(.+):(\d{1,5})", words)
         if found is None or not 0 < int(found[3]) < 65536:
             raise ValueError(f"`destination` must be TITLE@HOST:PORT, got '{words}'. Write it as PACS@10.0.0.5:104.")
         return cls(found[1].strip(), found[2].strip("[]"), int(found[3]), calling_title, tls)
 
     def send(self, files: Sequence[Path]) -> Iterator[str]:
-        """Send files and report the outcome of each in turn, see [`Destination`].
-
-        Args:
-            files: DICOM files.
-
-        Returns:
-            For each file the reason why it was not accepted, empty if it was.
-        """
+        """Send DICOM files, see [`Destination`]."""
         import pynetdicom
 
         entity = pynetdicom.AE(ae_title=self.calling_title)
@@ -90,7 +68,7 @@ class StorageDestination:
         entity.connection_timeout = self.timeout_s
         for sop_class in RESULT_CLASSES:
             entity.add_requested_context(sop_class, [_EXPLICIT, _IMPLICIT])
-        # A separate context, because a peer accepts only one of several syntaxes in a context.
+        # A separate context, because a peer accepts only one transfer syntax per context.
         entity.add_requested_context(RESULT_CLASSES[-1], _JPEG_2000)
         tls = None if self.tls is None else (self.tls, self.host)
         link = entity.associate(self.host, self.port, ae_title=self.ae_title, tls_args=tls)
@@ -125,8 +103,8 @@ class StorageDestination:
             return type(error).__name__
         if status is None:
             return "no answer"
-        taken = status == 0 or 0xB000 <= status <= 0xBFFF  # warnings: stored, with elements coerced or dropped
-        return "" if taken else f"status 0x{status:04X}"
+        stored = status == 0 or 0xB000 <= status <= 0xBFFF  # warnings: stored, with elements coerced or dropped
+        return "" if stored else f"status 0x{status:04X}"
 
 
 @dataclass(frozen=True)
@@ -144,21 +122,14 @@ class WebDestination:
     timeout_s: float = 30
 
     def client(self) -> Any:
-        """A `dicomweb_client.DICOMwebClient` of this server."""
+        """A `dicomweb_client.DICOMwebClient` for this server."""
         from dicomweb_client.api import DICOMwebClient
 
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else None
         return DICOMwebClient(self.url, headers=headers, timeout=self.timeout_s)
 
     def send(self, files: Sequence[Path]) -> Iterator[str]:
-        """Send files and report the outcome of each in turn, see [`Destination`].
-
-        Args:
-            files: DICOM files.
-
-        Returns:
-            For each file the reason why it was not accepted, empty if it was.
-        """
+        """Send DICOM files, see [`Destination`]."""
         import pydicom
         import requests
 
@@ -172,20 +143,18 @@ class WebDestination:
                 yield type(error).__name__  # its message may contain UIDs
 
     def images(self, days: int, known: Callable[[str], bool]) -> Iterator[tuple[str, str, bytes]]:
-        """Images of the last days that are not known yet, by QIDO-RS and WADO-RS.
+        """CR and DX images of the last `days` days, today included, by QIDO-RS and WADO-RS.
 
         Args:
-            days: Number of days, today included.
-            known: Returns for a SOP Instance UID whether the image is known.
+            days: Number of days.
+            known: Whether the image with a SOP Instance UID need not be fetched.
 
-        Returns:
+        Yields:
             SOP and Study Instance UID, and the file.
 
         Raises:
             requests.RequestException: The server did not respond, or with an error.
         """
-        import datetime
-
         client, today = self.client(), datetime.date.today()
         dates = f"{today - datetime.timedelta(days - 1):%Y%m%d}-{today:%Y%m%d}"
         for modality in ("CR", "DX"):
@@ -198,11 +167,7 @@ class WebDestination:
 
 
 def as_file(dataset: Any) -> bytes:
-    """A data set as a file of DICOM PS3.10.
-
-    Args:
-        dataset: With `file_meta`.
-    """
+    """A data set with its `file_meta` as the bytes of a DICOM file (PS3.10)."""
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()
@@ -213,11 +178,8 @@ def tls_to(certificate_authority: Path | None, certificate: Path | None, key: Pa
 
     Args:
         certificate_authority: PEM of the authorities that may sign the peer's certificate; the system's by default.
-        certificate: The node's own, as PEM, for peers that ask for one.
-        key: Private key of this certificate.
-
-    Raises:
-        OSError: A file cannot be read.
+        certificate: PEM of the node's own certificate, for peers that ask for one.
+        key: Private key, if it is not in the same file.
     """
     context = ssl.create_default_context(cafile=None if certificate_authority is None else str(certificate_authority))
     if certificate is not None:
@@ -226,15 +188,12 @@ def tls_to(certificate_authority: Path | None, certificate: Path | None, key: Pa
 
 
 def tls_from(certificate: Path, key: Path | None, certificate_authority: Path | None) -> ssl.SSLContext:
-    """TLS context of connections that others open to the node.
+    """TLS context of connections from callers.
 
     Args:
-        certificate: The node's own, as PEM.
-        key: Private key of this certificate, if it is not in the same file.
+        certificate: PEM of the node's own certificate.
+        key: Private key, if it is not in the same file.
         certificate_authority: PEM of the authorities that may sign callers' certificates; without it they need none.
-
-    Raises:
-        OSError: A file cannot be read.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
@@ -242,14 +201,3 @@ def tls_from(certificate: Path, key: Path | None, certificate_authority: Path | 
         context.load_verify_locations(cafile=certificate_authority)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
-
-
-__all__ = [
-    "RESULT_CLASSES",
-    "Destination",
-    "StorageDestination",
-    "WebDestination",
-    "as_file",
-    "tls_from",
-    "tls_to",
-]

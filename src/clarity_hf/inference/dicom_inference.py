@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""From a model's outputs for one DICOM image to the objects that go to the PACS, for folders and the node alike."""
+"""From a DICOM image and a model's outputs to DICOM results, for folders and for the node."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class Localized:
     """The outcome for one DICOM file.
 
     Attributes:
-        state: `done`, `refused` (not a radiograph that can be analysed, or unlike one) or `failed`.
+        state: `done`, `refused` (not a frontal chest radiograph that can be read) or `failed`.
         reason: Why it was refused or failed, or the warning about it, without a patient's name.
-        datasets: Results; for a refused file the report about it, if requested and possible.
+        datasets: Results; for a refused file a report that says so, if requested and possible.
     """
 
     state: str
@@ -60,7 +60,7 @@ class DicomResultWriter:
     """Writes a pipeline's findings as DICOM objects.
 
     Attributes:
-        pipeline: Its model is hashed once.
+        pipeline: Its model's weights are hashed once.
         model_name: Name of the model in results; not a path.
         threshold: Score in [0, 1] from which a finding is present, instead of the config's thresholds.
         kinds: Some of `KINDS`.
@@ -95,48 +95,31 @@ class DicomResultWriter:
         stem: str = "findings",
         doubt: str = "",
     ) -> DicomResults:
-        """Write the results of one image.
+        """Make the results of one image; arguments and errors as in [`write_dicom_results`].
 
         Args:
             header: Header of the image.
             pixels: `(H, W)` in [0, 255], as the model saw it.
             findings: Result of the pipeline's `postprocess` for the outputs.
-            outputs: Result of the pipeline's `forward` for this single image.
+            outputs: Result of the pipeline's `forward` for this image alone.
             folder: Folder for the files; None writes none.
             stem: Start of the file names.
-            doubt: As in `write_structured_report`.
-
-        Raises:
-            ImportError, ValueError: As in `write_dicom_results`.
+            doubt: Warning about the image that the results repeat.
         """
         if set(_MAPPED) & set(self.kinds):
             findings = self._with_stored_maps(findings, outputs)
         config = self.pipeline.model.config
         levels = dict(zip(config.id2label.values(), config.per_finding("map_thresholds"), strict=True))
+        options = ResultOptions(doubt=doubt, map_thresholds=levels)
         return write_dicom_results(
-            header,
-            pixels,
-            findings,
-            self.identity,
-            folder,
-            self.kinds,
-            stem=stem,
-            options=ResultOptions(doubt=doubt, map_thresholds=levels),
+            header, pixels, findings, self.identity, folder, self.kinds, stem=stem, options=options
         )
 
     def refuse(self, header: Dataset, reason: str, file: str | os.PathLike | None = None) -> Dataset:
-        """Make a report that states why an image was not analysed.
+        """Make a report that says why an image was not analysed, and write it to `file`, if given.
 
-        Args:
-            header: Header of the image.
-            reason: Text without a patient's name or number; non-ASCII characters are replaced.
-            file: Path of the report; None does not write it.
-
-        Returns:
-            The report.
-
-        Raises:
-            ImportError, ValueError: As in `write_refusal_report`.
+        The reason must not contain a patient's name or number; its non-ASCII characters are replaced. Errors are those
+        of [`write_refusal_report`].
         """
         report = write_refusal_report(header, reason.encode("ascii", "replace").decode(), self.identity)
         if file is not None:
@@ -148,7 +131,7 @@ class DicomResultWriter:
 
         Args:
             path: Path of the file.
-            radiograph_check: `warn`, `refuse` or `off`, see [`check_mode`].
+            radiograph_check: `warn`, `refuse` or `off`.
             reports: Whether a refused image gets a report.
 
         Raises:
@@ -172,16 +155,13 @@ class DicomResultWriter:
             raise
         except (ValueError, TypeError, ImportError, FileNotFoundError) as error:  # these messages name no patient
             reason = str(error).replace(os.fspath(path), "image")
-            return Localized("refused", reason, self._refusal(path, reason) if reports else ())
+            header = header_of(path) if reports else None
+            try:
+                return Localized("refused", reason, () if header is None else (self.refuse(header, reason),))
+            except Exception:  # a header too broken for a report; the log has the reason
+                return Localized("refused", reason, ())
         except Exception as error:  # for a broken file a library may raise, and quote, anything
             return Localized("failed", f"an unexpected {type(error).__name__}", ())
-
-    def _refusal(self, path: str | os.PathLike, reason: str) -> tuple[Dataset, ...]:
-        header = header_of(path)
-        try:
-            return () if header is None else (self.refuse(header, reason),)
-        except Exception:  # a header too broken for a report; the log has the reason
-            return ()
 
     def _with_stored_maps(self, findings: list[dict[str, Any]], outputs: ModelOutput) -> list[dict[str, Any]]:
         """Findings, the present ones with maps at stored size, computed without maps of the image's size."""
@@ -196,28 +176,17 @@ class DicomResultWriter:
         content = over_input[None, :, top : top + rows, left : left + columns]
         size = stored_map_size((height, width))
         maps = F.interpolate(content, size=size, mode="bilinear", align_corners=False, antialias=True)[0].numpy()
-        by_label = dict(zip(present, maps, strict=True))
-        return [
-            finding | ({"map": by_label[finding["label"]]} if finding["label"] in by_label else {})
-            for finding in findings
-        ]
+        of_present = iter(maps)
+        return [finding | ({"map": next(of_present)} if finding["present"] else {}) for finding in findings]
 
 
 def doubt_about(reason: str) -> str:
-    """Warning in the results of an image that did not pass the radiograph check.
-
-    Args:
-        reason: `reason` of its [`RadiographVerdict`].
-    """
+    """Warning in the results of an image that did not pass the radiograph check, with the reason of its verdict."""
     return f"Check: looks like {reason}, not like a frontal chest radiograph"
 
 
 def header_of(path: str | os.PathLike) -> Dataset | None:
-    """Header of a DICOM file that could not be read as an image, for the report about it; None if it lacks one.
-
-    Args:
-        path: Path of the file.
-    """
+    """Header of a DICOM file that could not be read as an image; None if it is not enough for a report."""
     import pydicom
     from pydicom.errors import InvalidDicomError
 

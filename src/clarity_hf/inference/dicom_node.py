@@ -1,14 +1,15 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """A DICOM node: receives CR and DX images over C-STORE, localizes findings, and sends the results to a PACS.
 
-Three threads share the queue ([`DicomQueue`]): the Storage SCP acknowledges an image once it is on the disk, the
-worker analyses images of studies that have settled, and the sender sends results to the destination until they are
-accepted, waiting longer after each failure. No image stops the node, and a killed node resumes where it left off.
+Three threads share the queue ([`DicomQueue`]): the Storage SCP acknowledges an image once it is on disk, the worker
+analyses the images of a study once no more arrive, and the sender sends results to the destination until they are
+accepted, waiting longer after each failure. No image stops the node, and a restarted node continues where it was.
 
-Logs are lines of JSON. They name images by their number in the queue, peers by title and address, and no patient.
+Log lines are JSON. They identify images by their number in the queue and peers by title and address, and name no
+patient.
 
-pynetdicom's default storage contexts have only the uncompressed syntaxes: a peer that offers an image as JPEG lossless
-gets no context for it and aborts. So the node lists its own, `TRANSFER_SYNTAXES`, which `read_dicom` reads.
+pynetdicom's default storage contexts include only uncompressed transfer syntaxes, and a peer that has an image as JPEG
+lossless would abort. The node therefore offers its own list, `TRANSFER_SYNTAXES`, all of which `read_dicom` reads.
 
 Standards: DICOM PS3.4 B (Storage), A (Verification), PS3.18 (DICOMweb), PS3.15 B.9 (BCP 195 TLS).
 """
@@ -22,7 +23,7 @@ import json
 import logging
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -41,7 +42,7 @@ IMAGE_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography
     "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray, for presentation
 )
-"""SOP classes that the node accepts. Secondary Captures are not among them: its own overlays would come back."""
+"""SOP classes that the node accepts. Not Secondary Capture, because its own overlays would come back."""
 
 TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
@@ -59,10 +60,10 @@ TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.4.50",  # JPEG baseline
     "1.2.840.10008.1.2.2",  # Explicit VR Big Endian
 )
-"""Syntaxes that the node accepts, lossless ones first."""
+"""Transfer syntaxes that the node accepts, lossless ones first."""
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 300.0
-"""Seconds until a result is sent again, doubled after each failure up to the second."""
+"""Seconds until a result is sent again: after the first failure, and at most; doubled after each failure."""
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SUCCESS, _OUT_OF_RESOURCES, _DOES_NOT_MATCH, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
@@ -76,21 +77,21 @@ class NodeSettings:
     Attributes:
         folder: Folder of its queue.
         ae_title: Its AE title, which callers must use.
-        host: Address on which it listens for DICOM.
-        port: Port; 0 selects a free one.
+        host: Address to listen on.
+        port: Port to listen on; 0 selects a free one.
         titles: AE titles that may call; all if empty.
         addresses: Addresses or networks, such as `10.1.0.0/16`, that may connect; all if empty.
         settle_s: Seconds without a new image after which a study is analysed.
-        max_bytes: Limit of waiting images and results together.
-        radiograph_check: As in `DicomResultWriter.localize`.
+        max_bytes: Limit of all files in the queue, in bytes.
+        radiograph_check: `warn`, `refuse` or `off`, as in `DicomResultWriter.localize`.
         refusal_reports: Whether refused images get a report.
-        http_port: Port of health and counters on this machine; `None` for no such page.
-        tls: TLS context of connections from callers.
+        http_port: Port of health and counters on this machine; None for no such page.
+        tls: TLS context of connections from callers; None accepts unencrypted ones.
         polled: DICOMweb server that is also polled for new images.
-        poll_s: Seconds between these requests.
+        poll_s: Seconds between polls.
 
     Raises:
-        ValueError: A value is out of range, or other machines could connect and no title or address is required.
+        ValueError: A value is out of range, or other machines could connect without a required title or address.
     """
 
     folder: Path
@@ -118,18 +119,13 @@ class NodeSettings:
             ipaddress.ip_network(address, strict=False)
         if self.host not in _LOOPBACK and not (self.titles or self.addresses):
             raise ValueError(
-                f"`titles` or `addresses` must be given if others reach the node, got host '{self.host}' and none. "
-                "Name who may call."
+                f"`titles` or `addresses` must be given if other machines can connect, got host '{self.host}' and "
+                "none. Name who may call."
             )
 
 
 class DicomNode:
-    """A DICOM node, started and stopped by `with`.
-
-    Args:
-        writer: Model and kinds of results.
-        destination: Where results are sent.
-        settings: Network and processing settings.
+    """A DICOM node, started and stopped by `with`: a model with its kinds of results, and where results are sent.
 
     Raises:
         BlockingIOError: Another node uses the folder.
@@ -140,7 +136,6 @@ class DicomNode:
         self.writer, self.destination, self.settings = writer, destination, settings
         self._stopping = threading.Event()
         self._wake = threading.Event()
-        self._failed_in_a_row = 0
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> DicomNode:
@@ -151,25 +146,20 @@ class DicomNode:
             try:
                 stack.enter_context(FileLock(settings.folder / ".lock", timeout=1))
             except Timeout as error:
-                raise BlockingIOError(
-                    f"`folder` must be of one node, got {settings.folder}, which another one uses. Choose another."
-                ) from error
+                raise BlockingIOError(f"Another node uses the folder {settings.folder}. Choose another.") from error
             maker = f"{identity.weights_hash} {identity.version} {identity.settings} {','.join(self.writer.kinds)}"
             self.queue = DicomQueue(settings.folder, maker, settings.max_bytes)
             stack.callback(self.queue.close)
             server = _listening(self)
             stack.callback(server.server_close)
             self.port = server.server_address[1]
-            loops = [self._work, self._send] + ([self._poll] if settings.polled else [])
             stack.callback(self._stop_threads)
-            for loop in loops:
-                self._threads.append(threading.Thread(target=self._forever, args=(loop,), name=loop.__name__))
-            serving = threading.Thread(target=server.serve_forever, args=(_IDLE_S,), name="_listen")
-            for thread in (*self._threads, serving):
-                thread.daemon = True
-                thread.start()
-            self._threads.append(serving)
-            stack.callback(server.ae.shutdown)  # ends associations that are open
+            self._start(self._forever, self._work, name="work")
+            self._start(self._forever, self._send, name="send")
+            if settings.polled:
+                self._start(self._forever, self._poll, name="poll")
+            self._start(server.serve_forever, _IDLE_S, name="listen")
+            stack.callback(server.ae.shutdown)  # ends open associations
             stack.callback(server.shutdown)
             if settings.http_port is not None:
                 stack.enter_context(_status_page(self, settings.http_port))
@@ -178,32 +168,20 @@ class DicomNode:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Accept nothing more, finish the current image, and stop. What waits stays in the queue."""
+        """Accept nothing more, finish the current image, and stop. The rest stays in the queue."""
         self._stack.close()
         _log("stopped")
 
-    def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until the queue is empty.
-
-        Args:
-            timeout_s: Seconds to wait at most.
-
-        Returns:
-            Whether it is.
-        """
-        for _ in range(max(1, int(timeout_s / _IDLE_S))):
-            counts = self.queue.counts()
-            if not counts["images"].get("received") and not counts["outbox"].get("waiting"):
-                return True
-            self._stopping.wait(_IDLE_S)
-        return False
-
     def health(self) -> dict[str, Any]:
         """Whether the node works, and its problems if it does not."""
-        dead = [thread.name.strip("_") for thread in self._threads if not thread.is_alive()]
-        full = self.queue.bytes() >= self.settings.max_bytes
-        problems = [f"{name} has ended" for name in dead] + (["the queue is full"] if full else [])
+        problems = [f"{thread.name} has ended" for thread in self._threads if not thread.is_alive()]
+        if self.queue.bytes() >= self.settings.max_bytes:
+            problems.append("the queue is full")
         return {"healthy": not problems, "problems": problems}
+
+    def _start(self, target: Callable[..., object], *arguments: object, name: str) -> None:
+        self._threads.append(threading.Thread(target=target, args=arguments, name=name, daemon=True))
+        self._threads[-1].start()
 
     def _stop_threads(self) -> None:
         self._stopping.set()
@@ -212,11 +190,11 @@ class DicomNode:
             thread.join()
 
     def _forever(self, step: Any) -> None:
-        """Repeat a step, which returns how long to pause, whatever goes wrong in it."""
+        """Repeat a step, which returns the seconds to pause, even after errors."""
         while not self._stopping.is_set():
             try:
                 pause = step()
-            except Exception as error:  # such as a full disk: the rows are as they were, and it is tried again
+            except Exception as error:  # such as a full disk: the rows are unchanged, and the step is repeated
                 _log("trouble", step=step.__name__.strip("_"), error=type(error).__name__)
                 pause = 5.0
             if pause:
@@ -225,14 +203,7 @@ class DicomNode:
     # Receiving
 
     def received(self, event: Any) -> int:
-        """Put one image into the queue.
-
-        Args:
-            event: C-STORE request from pynetdicom.
-
-        Returns:
-            Status of the response.
-        """
+        """Put the image of a C-STORE request of pynetdicom into the queue; return the status of the response."""
         import pydicom
 
         peer = {"title": event.assoc.requestor.ae_title, "address": event.assoc.requestor.address}
@@ -249,8 +220,7 @@ class DicomNode:
         try:
             is_new = self.queue.receive(uid, study, content)
         except OSError as error:
-            problem = "no room" if isinstance(error, FullQueueError) else "not written"
-            _log(problem, **peer, error=type(error).__name__)
+            _log("no room" if isinstance(error, FullQueueError) else "not written", **peer, error=type(error).__name__)
             return _OUT_OF_RESOURCES
         _log("received" if is_new else "received again", **peer, bytes=len(content))
         return _SUCCESS
@@ -270,7 +240,7 @@ class DicomNode:
             return _IDLE_S
         try:
             self._analyse(image)
-        except (OSError, MemoryError):  # such as a full disk, not the image's fault
+        except (OSError, MemoryError):  # such as a full disk, which is not because of the image
             self.queue.put_back(image)
             raise
         return 0.0
@@ -315,7 +285,7 @@ def _listening(node: DicomNode) -> Any:
 
     class Guarded(ThreadedAssociationServer):
         def get_request(self) -> Any:
-            """Accept a connection; the handshake is its own thread's, so that a slow caller blocks no other."""
+            """Accept a connection; its own thread does the TLS handshake, so that a slow caller blocks no other."""
             assert self.socket is not None
             connection, address = self.socket.accept()
             if self.ssl_context is not None:
@@ -323,11 +293,11 @@ def _listening(node: DicomNode) -> Any:
             return connection, address
 
         def shutdown(self) -> None:
-            """Stop serving; pynetdicom's own method needs a server created by `start_server`."""
+            """Stop serving; pynetdicom's own method only works for a server made by `start_server`."""
             BaseServer.shutdown(self)
 
         def verify_request(self, request: Any, client_address: Any) -> bool:
-            """Whether an address may connect; others are disconnected before any DICOM."""
+            """Whether an address may connect; others are disconnected before any DICOM exchange."""
             address = ipaddress.ip_address(client_address[0])
             allowed = not networks or any(address in network for network in networks)
             if not allowed:
@@ -366,16 +336,16 @@ def _status_page(node: DicomNode, port: int) -> Iterator[None]:
 
     class Collector:
         def collect(self) -> Iterator[Any]:
-            """Numbers of the queue, which survive the process."""
+            """Counters read from the queue, which survive restarts."""
             for table, counts in node.queue.counts().items():
                 name = {"images": "images", "outbox": "results"}[table]
                 family = GaugeMetricFamily(f"clarity_{name}", f"{name} of the queue by state", labels=["state"])
                 for state, count in counts.items():
                     family.add_metric([state], count)
                 yield family
-            yield GaugeMetricFamily("clarity_queue_bytes", "bytes that wait", value=node.queue.bytes())
-            yield GaugeMetricFamily("clarity_oldest_image_seconds", "its wait", value=node.queue.oldest_s())
-            yield GaugeMetricFamily("clarity_healthy", "1 if so", value=float(node.health()["healthy"]))
+            yield GaugeMetricFamily("clarity_queue_bytes", "size of the queue", value=node.queue.bytes())
+            yield GaugeMetricFamily("clarity_oldest_image_seconds", "wait of an image", value=node.queue.oldest_s())
+            yield GaugeMetricFamily("clarity_healthy", "1 if healthy", value=float(node.health()["healthy"]))
 
     numbers = CollectorRegistry()
     numbers.register(Collector())
@@ -399,7 +369,6 @@ def _status_page(node: DicomNode, port: int) -> Iterator[None]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
-
 
     with ThreadingHTTPServer(("127.0.0.1", port), Page) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)

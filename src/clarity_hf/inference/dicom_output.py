@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Findings as DICOM objects for a PACS: a report, marks, segmentations and an overlay.
 
-Every object joins the study of its image in a new series, refers to the image by its UIDs, and states in
+Every object is a new series in the study of its image, refers to the image by its UIDs, and states in
 ContentQualification, SeriesDescription and text that it is output of research software, not for diagnosis. Patient,
 study and request are copied from the image unchanged, mistakes included, so that a PACS files both together.
 [`dicom_source`][clarity_hf.inference.dicom_source] defines UIDs and times.
@@ -23,7 +23,7 @@ import copy
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,10 +58,10 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 KINDS = ("report", "presentation", "boxes", "regions", "probabilities", "overlay")
-"""Kinds of `write_dicom_results`: a structured report, marks for a viewer, three segmentations, a picture."""
+"""Kinds of results: a structured report, marks for a viewer, three segmentations, a picture."""
 
 DEFAULT_KINDS = ("report", "presentation", "probabilities", "overlay")
-"""Kinds made by default. Report and presentation contain the boxes; as full-size masks they would be the largest."""
+"""Kinds made by default. Report and presentation contain the boxes, whose full-size masks would be the largest."""
 
 MAX_OVERLAY_SIDE = 1024
 """Overlays are reduced to this many pixels on the longer side."""
@@ -119,49 +119,33 @@ def write_dicom_results(
     check_kinds(kinds)
     if Path(stem).name != stem or stem in (".", ".."):
         raise ValueError(f"`stem` must be a file name without a folder, got '{stem}'. Pass the folder as `folder`.")
-    makers: dict[str, Callable[[], Dataset]] = {
-        "report": lambda: write_structured_report(dataset, findings, model, options),
-        "presentation": lambda: write_presentation_state(dataset, findings, model, options),
-        "overlay": lambda: write_secondary_capture(dataset, pixels, findings, model, options=options),
-    }
     results = DicomResults({}, {}, {})
     for kind in dict.fromkeys(kinds):
-        reason = _nothing_to_segment(findings, kind) if kind in _SEGMENT_MEANING else ""
-        if reason:
-            results.left_out[kind] = reason
-            continue
         if kind in _SEGMENT_MEANING:
+            reason = _nothing_to_segment(findings, kind)
+            if reason:
+                results.left_out[kind] = reason
+                continue
             results.datasets[kind] = write_segmentation(dataset, findings, model, kind, options)  # type: ignore[arg-type]
+        elif kind == "overlay":
+            results.datasets[kind] = write_secondary_capture(dataset, pixels, findings, model, options)
         else:
-            results.datasets[kind] = makers[kind]()
+            write = write_structured_report if kind == "report" else write_presentation_state
+            results.datasets[kind] = write(dataset, findings, model, options)
         if folder is not None:
             results.files[kind] = save(results.datasets[kind], Path(folder) / f"{stem}.{kind}.dcm")
     return results
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
-    """Refuse unknown kinds of results.
-
-    Args:
-        kinds: Some of `KINDS`.
-
-    Raises:
-        ValueError: One is unknown.
-    """
+    """Raise a ValueError unless all kinds are in `KINDS`."""
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise ValueError(f"`kinds` must be some of {', '.join(KINDS)}, got {', '.join(unknown)}. Correct the name.")
 
 
 def stored_map_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Size of maps in results, `MAP_REDUCTION` times smaller than the image along each side, rounded up.
-
-    Args:
-        size: Rows and columns of the image.
-
-    Returns:
-        Rows and columns of its maps.
-    """
+    """Rows and columns of maps in results: those of the image divided by `MAP_REDUCTION`, rounded up."""
     return math.ceil(size[0] / MAP_REDUCTION), math.ceil(size[1] / MAP_REDUCTION)
 
 
@@ -224,7 +208,7 @@ def write_segmentation(
         omit_empty_frames=False,
         **source.arguments(),
     )
-    # highdicom makes this UID at random, but equal content must give an equal object.
+    # highdicom chooses this UID at random, but equal content must give an equal object.
     organization = uid_of("dimensions", document.SOPInstanceUID)
     document.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
     for index in document.DimensionIndexSequence:
@@ -238,8 +222,6 @@ def write_secondary_capture(
     pixels: np.ndarray,
     findings: Findings,
     model: ModelIdentity,
-    *,
-    heat_of: str | None = None,
     options: ResultOptions = DEFAULT_OPTIONS,
 ) -> Dataset:
     """Make a colour picture of the image with its boxes, and the notice in a strip below.
@@ -249,13 +231,12 @@ def write_secondary_capture(
         pixels: `(H, W)` in [0, 255], bones bright; of the header's rows and columns.
         findings: Result of the pipeline for this image.
         model: The model that made them.
-        heat_of: Label of the finding whose map is drawn, as in `draw_findings`.
         options: UIDs, time and warning.
 
     Returns:
-        A `highdicom.sc.SCImage`, RGB, at most `MAX_OVERLAY_SIDE` pixels plus the strip. Its pixels are not the image's
-        and have no spacing. BurnedInAnnotation, which states whether text identifies the patient, is copied from the
-        image or omitted, because the text drawn here does not.
+        A `highdicom.sc.SCImage`, RGB, at most `MAX_OVERLAY_SIDE` pixels plus the strip, without a spacing.
+        BurnedInAnnotation, which states whether text identifies the patient, is copied from the image, because the
+        text drawn here does not.
 
     Raises:
         ImportError: The extra `dicom` is not installed.
@@ -263,8 +244,7 @@ def write_secondary_capture(
     """
     hd, codes = highdicom_and_codes()
     findings = quantised(findings)
-    content = content_hash(findings, maps_of=lambda finding: finding["label"] == heat_of)
-    source = ResultSource(dataset, model, "overlay", content, options, [heat_of])
+    source = ResultSource(dataset, model, "overlay", content_hash(findings), options, [None])
     check_findings(findings, source)
     if np.shape(pixels) != source.size:
         raise ValueError(
@@ -274,7 +254,7 @@ def write_secondary_capture(
     lines = [NOTICE, *([source.doubt] if source.doubt else []), f"{model.name}, {MANUFACTURER} {model.version}"]
     if not any(finding["present"] for finding in findings):
         lines.append("No finding reached its threshold")
-    picture = _with_strip(_overlay(pixels, findings, heat_of), lines)
+    picture = _with_strip(_overlay(pixels, findings), lines)
     document = hd.sc.SCImage.from_ref_dataset(
         source.header,
         pixel_array=np.asarray(picture),
@@ -351,12 +331,9 @@ def _nothing_to_segment(findings: Findings, values: str) -> str:
 
 
 def _mask(
-    finding: Mapping[str, Any],
-    values: str,
-    size: tuple[int, int],
-    map_thresholds: float | Mapping[str, float] | None,
+    finding: Mapping[str, Any], values: str, size: tuple[int, int], map_thresholds: float | Mapping[str, float] | None
 ) -> np.ndarray:
-    """Bool as uint8 of the image's size, or of [`stored_map_size`], or float32 in [0, 1] of the latter."""
+    """Segment of a finding: 0 or 1 as uint8, or for `"probabilities"` float32 in [0, 1]."""
     if values == "boxes":
         mask = np.zeros(size, dtype=np.uint8)
         for box in finding["boxes"]:
@@ -384,7 +361,7 @@ def _mask(
 
 def _place(document: Any, source: ResultSource) -> None:
     """Give the segmentation its pixel spacing, if the image has one."""
-    # highdicom does not read a spacing without a slice thickness, which a projection lacks: 1 mm is a placeholder.
+    # highdicom reads a spacing only with a slice thickness, which a projection lacks: 1 mm is a placeholder.
     spacing = source.spacing()
     if spacing is None:
         return
@@ -394,8 +371,8 @@ def _place(document: Any, source: ResultSource) -> None:
     document.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = [measures]
 
 
-def _overlay(pixels: np.ndarray, findings: Findings, heat_of: str | None) -> Image.Image:
-    """Draw the findings over the image, which is reduced first."""
+def _overlay(pixels: np.ndarray, findings: Findings) -> Image.Image:
+    """Draw the boxes over the image, which is reduced first."""
     image = Image.fromarray(np.asarray(pixels).round().astype(np.uint8))
     height, width = image.size[1], image.size[0]
     if max(image.size) > MAX_OVERLAY_SIDE:
@@ -405,10 +382,7 @@ def _overlay(pixels: np.ndarray, findings: Findings, heat_of: str | None) -> Ima
     for finding in findings:
         boxes = [{side: value * scale[side[0]] for side, value in box.items()} for box in finding["boxes"]]
         drawn.append({key: value for key, value in finding.items() if key != "map"} | {"boxes": boxes})
-        if finding["label"] == heat_of and "map" in finding:
-            heat = Image.fromarray(np.asarray(finding["map"], dtype=np.float32))
-            drawn[-1]["map"] = np.asarray(heat.resize(image.size, Image.Resampling.BILINEAR)).clip(0)
-    return draw_findings(np.asarray(image), drawn, heat_of=heat_of)
+    return draw_findings(np.asarray(image), drawn)
 
 
 def _with_strip(picture: Image.Image, lines: Sequence[str]) -> Image.Image:
@@ -418,12 +392,12 @@ def _with_strip(picture: Image.Image, lines: Sequence[str]) -> Image.Image:
     largest = max(probe.textlength(line, font=ImageFont.load_default(size=100)) for line in lines)
     size = max(8, min(width // 30, int(0.94 * width / largest * 100)))
     font, step = ImageFont.load_default(size=size), round(1.5 * size)
-    whole = Image.new("RGB", (width, picture.height + step * len(lines) + size // 2), "black")
-    whole.paste(picture, (0, 0))
-    draw = ImageDraw.Draw(whole)
+    extended = Image.new("RGB", (width, picture.height + step * len(lines) + size // 2), "black")
+    extended.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(extended)
     for number, line in enumerate(lines):
         draw.text((round(0.03 * width), picture.height + size // 4 + number * step), line, fill="white", font=font)
-    return whole
+    return extended
 
 
 __all__ = [

@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Findings as a DICOM presentation state: boxes and labels that a viewer lays over the image itself.
+"""Findings as a DICOM presentation state: boxes and labels that a viewer draws over the image itself.
 
-The image looks as it does without: its own modality and VOI transformations, polarity and displayed area are repeated.
+The image keeps its appearance: its own modality and VOI transformations, polarity and displayed area are repeated.
 Coordinates of unit PIXEL have their origin at the top left corner of the top left pixel, like boxes here (DICOM
 PS3.3 C.10.5).
 
@@ -44,36 +44,21 @@ _WINDOW = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation", "VOILU
 
 
 def write_presentation_state(
-    dataset: Dataset,
-    findings: Findings,
-    model: ModelIdentity,
-    options: ResultOptions = DEFAULT_OPTIONS,
+    dataset: Dataset, findings: Findings, model: ModelIdentity, options: ResultOptions = DEFAULT_OPTIONS
 ) -> Dataset:
     """Make a Grayscale Softcopy Presentation State with the boxes of present findings, their labels and the notice.
 
-    Args:
-        dataset: The image's header, as `pydicom.dcmread` returns it, with or without its pixel data; not modified.
-        findings: Result of the pipeline for this image; maps are not used.
-        model: The model that made them.
-        options: UIDs, time and warning.
-
-    Returns:
-        The presentation state. Without a present finding it shows only the notice.
-
-    Raises:
-        ImportError: The extra `dicom` is not installed.
-        ValueError: As in `write_structured_report`.
+    Arguments and errors are those of [`write_structured_report`]. Without a present finding it shows only the notice.
     """
     findings = quantised(findings)
     source = ResultSource(dataset, model, "presentation", content_hash(findings), options)
     check_findings(findings, source)
-    reference = source.reference()
     state = source.document(GRAYSCALE_SOFTCOPY_PRESENTATION_STATE, "PR")
     state.ContentLabel, state.ContentDescription = LAYER, source.notice[:64]
     state.ContentCreatorName = ""
     state.Laterality = dataset.get("Laterality") or ""
     state.PresentationCreationDate, state.PresentationCreationTime = source.stamp()
-    series = item(SeriesInstanceUID=dataset.SeriesInstanceUID, ReferencedImageSequence=[reference])
+    series = item(SeriesInstanceUID=dataset.SeriesInstanceUID, ReferencedImageSequence=[source.reference()])
     state.ReferencedSeriesSequence = [series]
     state.DisplayedAreaSelectionSequence = [_whole_area(source)]
     state.GraphicAnnotationSequence = [_annotation(findings, source)]
@@ -129,10 +114,10 @@ def _text(text: str, units: str, corners: tuple[float, float, float, float]) -> 
 
 
 def _whole_area(source: ResultSource) -> Dataset:
-    """The entire image, as large as the display allows."""
+    """The displayed area: the entire image, as large as the display allows."""
     area = item(
         ReferencedImageSequence=[source.reference()],
-        DisplayedAreaTopLeftHandCorner=[1, 1],  # here the first pixel counts as 1, unlike in graphics
+        DisplayedAreaTopLeftHandCorner=[1, 1],  # unlike in graphics, the first pixel is 1
         DisplayedAreaBottomRightHandCorner=[source.size[1], source.size[0]],
         PresentationSizeMode="SCALE TO FIT",
     )
@@ -146,7 +131,7 @@ def _whole_area(source: ResultSource) -> Dataset:
 
 
 def _repeat_grey_levels(state: Dataset, dataset: Dataset) -> None:
-    """Keep the image's own grey levels: a presentation state without a window would remove that of the image."""
+    """Copy the image's grey-level transformations: a presentation state without a window would remove its own."""
     for name in _MODALITY:
         if name in dataset:
             state[name] = copy.deepcopy(dataset[name])
@@ -168,7 +153,7 @@ def _repeat_grey_levels(state: Dataset, dataset: Dataset) -> None:
 
 
 def _of_16_bits(table: Dataset) -> Dataset:
-    """A table whose entries have 8 or 16 bits, as those of a presentation state do, with the same greys."""
+    """A table with the same greys whose entries have 8 or 16 bits, as a presentation state requires."""
     entries, first, bits = (int(number) for number in table.LUTDescriptor)
     if 8 < bits < 16:
         data = table.LUTData

@@ -1,12 +1,11 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Findings, or the reason why there are none, as a DICOM structured report: TID 1500 in a Comprehensive SR.
 
-The content tree is built here, item by item: highdicom copies and searches the tree several times, which takes most of
-a second for fourteen findings. The document around it is highdicom's, and highdicom reads the result.
+The content tree is built here, item by item, because highdicom copies and searches the tree several times, which takes
+most of a second for fourteen findings. The document around it is made by highdicom, which can read the result.
 
-Viewers built on cornerstone (OHIF) recognize a rectangle by the tracking identifier of its group and look for the
-coordinates below the first number; other readers look for them as the region of the group (TID 1410). The report has
-them in both places.
+Viewers built on cornerstone (OHIF) recognize a rectangle by the tracking identifier of its group and look for its
+coordinates below the first number, other readers in the region of the group (TID 1410). The report has them in both.
 
 Standards: DICOM PS3.3 A.35.3 (Comprehensive SR), PS3.16 TID 1500, 1410, 1501, 300, 320.
 """
@@ -52,10 +51,7 @@ _NOTHING_DONE = ("111245", "DCM", "No algorithms succeeded; without findings")
 
 
 def write_structured_report(
-    dataset: Dataset,
-    findings: Findings,
-    model: ModelIdentity,
-    options: ResultOptions = DEFAULT_OPTIONS,
+    dataset: Dataset, findings: Findings, model: ModelIdentity, options: ResultOptions = DEFAULT_OPTIONS
 ) -> Dataset:
     """Make a TID 1500 measurement report (Comprehensive SR) of every finding, present or absent.
 
@@ -70,9 +66,6 @@ def write_structured_report(
         model: The model that made them.
         options: UIDs, time and warning.
 
-    Returns:
-        The report.
-
     Raises:
         ImportError: The extra `dicom` is not installed.
         ValueError: The header lacks a UID, its rows or columns; a score, a threshold or a box is not finite or out of
@@ -85,24 +78,13 @@ def write_structured_report(
 
 
 def write_refusal_report(
-    dataset: Dataset,
-    reason: str,
-    model: ModelIdentity,
-    options: ResultOptions = DEFAULT_OPTIONS,
+    dataset: Dataset, reason: str, model: ModelIdentity, options: ResultOptions = DEFAULT_OPTIONS
 ) -> Dataset:
-    """Make a report that says that an image was not analysed, and why.
+    """Make a report that says that an image was not analysed, and why, in ASCII without a patient's name or number.
 
     It has one group without a finding, which contains the summary "No algorithms succeeded; without findings" (DCM
-    111017, 111245), and the reason as a comment. Its series is that of the findings.
-
-    Args:
-        dataset: The image's header, as `pydicom.dcmread` returns it, with or without its pixel data; not modified.
-        reason: In words, without a patient's name or number.
-        model: The model that would have analysed it.
-        options: UIDs and time; the warning is the reason.
-
-    Returns:
-        The report.
+    111017, 111245), and the reason as a comment. Its series is that of the findings. Other arguments are those of
+    [`write_structured_report`].
 
     Raises:
         ImportError: The extra `dicom` is not installed.
@@ -127,14 +109,11 @@ def _report(source: ResultSource, groups: Sequence[Dataset]) -> Dataset:
     requests = source.requests()
     if requests:
         document.ReferencedRequestSequence = requests
-    series = item(
-        SeriesInstanceUID=source.dataset.SeriesInstanceUID, ReferencedSOPSequence=[source.reference()]
-    )
+    series = item(SeriesInstanceUID=source.dataset.SeriesInstanceUID, ReferencedSOPSequence=[source.reference()])
     study = item(StudyInstanceUID=source.dataset.StudyInstanceUID, ReferencedSeriesSequence=[series])
     document.CurrentRequestedProcedureEvidenceSequence = [study]
     measurements = _container("CONTAINS", ("126010", "DCM", "Imaging Measurements"), groups)
-    notice = _text("CONTAINS", _COMMENT, source.notice)
-    content = [*_context(source), measurements, notice]
+    content = [*_context(source), measurements, _text("CONTAINS", _COMMENT, source.notice)]
     root = _container("", ("126000", "DCM", "Imaging Measurement Report"), content)
     root.ContentTemplateSequence = [_template("1500")]
     document.update(root)
@@ -199,7 +178,7 @@ def _algorithm(model: ModelIdentity) -> list[Dataset]:
 
 
 def _said(finding: Mapping[str, Any], source: ResultSource, below: Sequence[Dataset] = ()) -> list[Dataset]:
-    """Content of a finding's group; `below` contains what the probability was inferred from."""
+    """Content of a finding's group, with the items `below` its probability."""
     presence = ("121053", "DCM", "Present") if finding["present"] else ("121054", "DCM", "Absent")
     probability = _number(("122157", "DCM", "Probability"), finding["score"])
     if below:

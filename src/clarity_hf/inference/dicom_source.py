@@ -4,7 +4,7 @@
 UIDs are derived from the image's SOP Instance UID, the weights, the version, the kind and the settings of
 `ModelIdentity`, or from the findings if the settings are unknown. Findings are rounded before they are hashed and
 written ([`quantised`]), and times are the image's own, so that a second run writes the same bytes, whatever its
-batches and processes. Different settings or weights give another instance, never different content under a known UID.
+batches and processes. Other settings or weights give other UIDs: content never changes under a known one.
 
 Standards: DICOM PS3.5 B.2 (UIDs), PS3.3 C.7.1 to C.7.5 (patient, study, series, equipment), C.12.1 (SOP common).
 """
@@ -29,11 +29,14 @@ import numpy as np
 if TYPE_CHECKING:
     from pydicom import DataElement, Dataset
 
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+"""Sides of a box."""
+
 Findings = Sequence[Mapping[str, Any]]
 """Result of the pipeline for one image: a dict for each finding."""
 
 NOTICE = "AI output, research use, not for diagnosis"
-"""The notice in every object."""
+"""Notice in every object."""
 
 MANUFACTURER = "clarity_hf"
 
@@ -56,10 +59,10 @@ FINDING_CODES: dict[str, tuple[str, str, str]] = {
 }
 """Code value, coding scheme and meaning of findings.
 
-Those of Effusion, Infiltration, Mass, Nodule, Pneumothorax, Edema and Fibrosis are in the DICOM standard's own tables
-(PS3.16); the other five are SNOMED CT concepts. Nodule is not coded as "solitary nodule of lung", because the finding
-does not imply that there is only one. Pleural_Thickening, Hernia (of which kind, the labels do not say) and findings
-of own labels get a code of `CODING_SCHEME`."""
+Those of Effusion, Infiltration, Mass, Nodule, Pneumothorax, Edema and Fibrosis are in tables of the DICOM standard
+(PS3.16); the other five are SNOMED CT concepts. Nodule is not coded as "solitary nodule of lung", because there may be
+several. Pleural_Thickening, Hernia (whose kind the labels do not say) and other findings get a code of
+`CODING_SCHEME`."""
 
 SERIES = {
     "report": (9801, "AI findings (report), not for diagnosis"),
@@ -72,24 +75,24 @@ SERIES = {
 """Number and description of the series of each kind."""
 
 LAYOUT = "2"
-"""Part of every UID, incremented when the same findings are written differently: a PACS keeps what it has under a UID,
-so other content needs another one."""
+"""Part of every UID, incremented when the same findings are written differently, because a PACS keeps the first object
+that it receives under a UID."""
 
 SCORE_DIGITS = 4
 """Decimals of a score in results. Scores differ by 1e-7 between batch sizes."""
 
 BOX_STEPS = 8
-"""Steps to a pixel of the sides of boxes in results."""
+"""Sides of boxes in results are multiples of 1 / `BOX_STEPS` pixels."""
 
 UNDATED = datetime.datetime(1970, 1, 1)
-"""Time of results of an image that has none."""
+"""Time of results of an image without a date."""
 
-# Attributes of type 2 that highdicom reads without checking that they exist.
+# Attributes that highdicom requires but that may be missing.
 _EXPECTED = ("PatientID", "AccessionNumber", "StudyID")
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns", "Modality")
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
-# What a PACS joins results to an order by; the first are not in the modules of patient and study.
+# Attributes by which a PACS links results to an order, of the image and of an item of RequestAttributesSequence.
 _JOINING = (
     "TimezoneOffsetFromUTC",
     "RequestAttributesSequence",
@@ -115,14 +118,14 @@ class ModelIdentity:
     """The model that made an object.
 
     Attributes:
-        name: Such as `clarity-s16-224`; at most 64 characters. It is sent to the PACS, so do not pass a path.
-        weights_hash: Hash of the weights, at most 64 characters; see [`weights_digest`].
-        version: Version of this package, by default the installed one; at most 64 characters.
-        settings: Hash of everything else that decides the findings, such as thresholds and preprocessing, at most 64
-            characters. UIDs are derived from it, or from the findings if it is empty.
+        name: Such as `clarity-s16-224`. It is sent to the PACS, so do not pass a path.
+        weights_hash: Hash of the weights, from [`weights_digest`].
+        version: Version of this package, by default the installed one.
+        settings: Hash of everything else that decides the findings, such as thresholds and preprocessing. UIDs are
+            derived from it, or from the findings if it is empty.
 
     Raises:
-        ValueError: One of them is empty, too long, or has characters not allowed in DICOM's short strings.
+        ValueError: One of them is not 1 to 64 ASCII characters without a backslash; only `settings` may be empty.
     """
 
     name: str
@@ -141,13 +144,7 @@ class ModelIdentity:
 
     @classmethod
     def of(cls, model: Any, name: str, settings: Mapping[str, Any] | None = None) -> ModelIdentity:
-        """Name a model and hash its weights.
-
-        Args:
-            model: A torch module, such as `pipeline.model`.
-            name: As in the class.
-            settings: Everything else that decides the findings, as JSON values; its hash becomes `settings`.
-        """
+        """Name a model, such as `pipeline.model`, and hash its weights and the settings, which are JSON values."""
         from clarity_hf.fingerprints import weights_digest
 
         described = "" if settings is None else json.dumps(settings, sort_keys=True, default=str)
@@ -193,7 +190,7 @@ class ResultSource:
         kind: Key of `SERIES`.
         content: Hash of what the object shows, from [`content_hash`], for a model without known settings.
         options: Options of the object.
-        choices: Further choices of the caller; different choices give another instance.
+        choices: Further arguments that change the object and therefore its UID.
 
     Raises:
         ValueError: The header lacks a UID, its rows or columns, or has several frames.
@@ -228,15 +225,11 @@ class ResultSource:
         return f"{NOTICE}. {self.doubt}" if self.doubt else NOTICE
 
     def uid(self, *parts: str) -> str:
-        """UID of a part of this object, the same for every content.
-
-        Args:
-            *parts: What names the part.
-        """
+        """UID of a named part of this object, the same for every content."""
         return uid_of(*self._root, *parts)
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments that every class of highdicom takes."""
+        """Arguments common to all classes of highdicom."""
         return {
             "series_instance_uid": self.uid("series"),
             "series_number": SERIES[self.kind][0],
@@ -252,12 +245,7 @@ class ResultSource:
         }
 
     def document(self, sop_class_uid: str, modality: str) -> Any:
-        """Make an object without pixels, with only the common attributes.
-
-        Args:
-            sop_class_uid: SOP class.
-            modality: Modality of its series.
-        """
+        """Make an object without pixels that has only the common attributes."""
         hd, _ = highdicom_and_codes()
         return hd.base.SOPClass(
             study_instance_uid=self.dataset.StudyInstanceUID,
@@ -283,7 +271,7 @@ class ResultSource:
         return None
 
     def requests(self) -> list[Dataset]:
-        """The orders that the image answers, as items of ReferencedRequestSequence of a report."""
+        """The orders of the image, as items of a report's ReferencedRequestSequence."""
         found = []
         for asked in self.dataset.get("RequestAttributesSequence") or ():
             order = item(
@@ -303,14 +291,7 @@ class ResultSource:
         return found
 
     def finish(self, document: Any) -> Any:
-        """Copy patient, study and request unchanged from the image, and set a single time.
-
-        Args:
-            document: The object, which is modified.
-
-        Returns:
-            The object.
-        """
+        """Copy patient, study and request unchanged from the image to an object, set its time, and return it."""
         document.copy_patient_and_study_information(copy.deepcopy(self.dataset[:0x7FE00000]))
         for name in _JOINING:
             if name in self.dataset:
@@ -340,11 +321,7 @@ class ResultSource:
 
 
 def item(**attributes: Any) -> Dataset:
-    """A data set from its attributes.
-
-    Args:
-        **attributes: Values by keyword of DICOM.
-    """
+    """A data set from its attributes, by their DICOM keywords."""
     from pydicom import Dataset
 
     made = Dataset()
@@ -354,58 +331,36 @@ def item(**attributes: Any) -> Dataset:
 
 
 def polyline(box: Mapping[str, float]) -> list[float]:
-    """Corners of a box as x, y, x, y, ..., clockwise from the top left one and back to it.
-
-    Args:
-        box: `xmin`, `ymin`, `xmax`, `ymax` in pixels of the image.
-    """
-    x0, y0, x1, y1 = (box[side] for side in ("xmin", "ymin", "xmax", "ymax"))
+    """Corners of a box as x, y, x, y, ..., clockwise from the top left one and back to it."""
+    x0, y0, x1, y1 = (box[side] for side in SIDES)
     return [x0, y0, x1, y0, x1, y1, x0, y1, x0, y0]
 
 
 def missing_attributes(dataset: Dataset) -> list[str]:
-    """Keywords of the attributes that results need of an image and that its header lacks.
-
-    Args:
-        dataset: The image's header.
-    """
+    """Keywords of the attributes that results need and that an image's header lacks."""
     return [name for name in _NEEDED if dataset.get(name) in (None, "")]
 
 
 def moment_of(dataset: Dataset) -> datetime.datetime:
-    """Local time at which an image was acquired, else that of its content, its series or its study, else `UNDATED`.
-
-    Args:
-        dataset: The image's header.
-    """
+    """Local time at which an image was acquired, else that of its content, its series or its study, else `UNDATED`."""
     from pydicom.valuerep import DA, DT, TM
 
-    whole = _parsed(dataset.get("AcquisitionDateTime"), DT)
-    if whole is not None:
-        return datetime.datetime(whole.year, whole.month, whole.day, *_clock(whole))
+    both = _parsed(dataset.get("AcquisitionDateTime"), DT)
+    moments = [(both, both)]
     for name in ("Acquisition", "Content", "Series", "Study"):
-        date, time = (_parsed(dataset.get(f"{name}{part}"), kind) for part, kind in (("Date", DA), ("Time", TM)))
+        moments.append((_parsed(dataset.get(f"{name}Date"), DA), _parsed(dataset.get(f"{name}Time"), TM)))
+    for date, time in moments:
         if date is not None:
-            clock = datetime.time() if time is None else datetime.time(*_clock(time))
-            return datetime.datetime.combine(datetime.date(date.year, date.month, date.day), clock)
+            clock = () if time is None else (time.hour, time.minute, time.second, time.microsecond)
+            return datetime.datetime(date.year, date.month, date.day, *clock)
     return UNDATED
 
 
-def _clock(time: datetime.time | datetime.datetime) -> tuple[int, int, int, int]:
-    return time.hour, time.minute, time.second, time.microsecond
-
-
 def quantised(findings: Findings) -> list[dict[str, Any]]:
-    """Round scores to `SCORE_DIGITS` decimals and boxes to 1 / `BOX_STEPS` of a pixel, as they are stored.
+    """Copy findings with scores rounded to `SCORE_DIGITS` decimals and boxes to 1 / `BOX_STEPS` of a pixel.
 
     A side moves by at most 1/16 of a pixel, or 1/8 if the box would be empty. A model's outputs differ in the last
-    digits between batches; the stored values do not.
-
-    Args:
-        findings: Result of the pipeline; not modified. Maps are not rounded.
-
-    Returns:
-        One dict per finding, in the same order.
+    digits between batches; the rounded values do not.
     """
     return [
         dict(finding)
@@ -422,31 +377,20 @@ def _quantised_box(box: Mapping[str, float]) -> dict[str, float]:
         if first == last:
             first, last = (first - 1, last) if first else (first, last + 1)
         sides |= {low: first / BOX_STEPS, high: last / BOX_STEPS}
-    return {side: sides[side] for side in ("xmin", "ymin", "xmax", "ymax")}
+    return {side: sides[side] for side in SIDES}
 
 
 def finding_code(label: str) -> Any:
-    """Code of a finding as a `highdicom.sr.CodedConcept`, from `FINDING_CODES`, else private (`CODING_SCHEME`).
-
-    Args:
-        label: Such as `Effusion`. A private code consists of its letters and digits in upper case; if it exceeds 16
-            characters, it is truncated and ends in four characters of its hash.
-
-    Raises:
-        ImportError: The extra `dicom` is not installed.
-    """
+    """Code of a finding, from [`code_of`], as a `highdicom.sr.CodedConcept`."""
     hd, _ = highdicom_and_codes()
     return hd.sr.CodedConcept(*code_of(label))
 
 
 def code_of(label: str) -> tuple[str, str, str]:
-    """Code of a finding, as in [`finding_code`], without highdicom.
+    """Code value, coding scheme and meaning of a finding, from `FINDING_CODES`, else private (`CODING_SCHEME`).
 
-    Args:
-        label: Such as `Effusion`.
-
-    Returns:
-        Code value, coding scheme and meaning.
+    A private code consists of the label's letters and digits in upper case; if they exceed 16 characters, they are
+    truncated and end in four characters of the label's hash.
     """
     if label in FINDING_CODES:
         return FINDING_CODES[label]
@@ -458,10 +402,6 @@ def code_of(label: str) -> tuple[str, str, str]:
 
 def check_findings(findings: Findings, source: ResultSource) -> None:
     """Refuse findings that do not belong to the image or do not come from the pipeline.
-
-    Args:
-        findings: Result of the pipeline.
-        source: The image they should belong to.
 
     Raises:
         ValueError: There are no findings; a score, a threshold or a box is not finite or out of range; a label is not
@@ -489,12 +429,7 @@ def check_findings(findings: Findings, source: ResultSource) -> None:
 
 
 def content_hash(findings: Findings, maps_of: Callable[[Mapping[str, Any]], bool] | None = None) -> str:
-    """Hash of the content of an object.
-
-    Args:
-        findings: As written, from [`quantised`].
-        maps_of: Which findings are shown with their maps; none by default.
-    """
+    """Hash of findings as written, from [`quantised`], with the maps of those for which `maps_of` is true."""
     digest = hashlib.sha256()
     for finding in findings:
         plain = {key: value for key, value in finding.items() if key != "map"}
@@ -505,24 +440,12 @@ def content_hash(findings: Findings, maps_of: Callable[[Mapping[str, Any]], bool
 
 
 def uid_of(*parts: Any) -> str:
-    """UID under 2.25, the root of UUIDs (PS3.5 B.2).
-
-    Args:
-        *parts: Parts to derive it from; equal parts give equal UIDs.
-    """
+    """UID under 2.25, the root of UUIDs (PS3.5 B.2); equal parts give equal UIDs."""
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(['clarity_hf', *map(str, parts)])).int}"
 
 
 def save(document: Any, path: Path) -> Path:
-    """Write an object as a DICOM file (PS3.10), creating its folder if needed.
-
-    Args:
-        document: The object.
-        path: Path of the file.
-
-    Returns:
-        The path.
-    """
+    """Write an object as a DICOM file (PS3.10), creating its folder if needed, and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     document.save_as(path, enforce_file_format=True)
     return path
@@ -542,17 +465,15 @@ def highdicom_and_codes() -> tuple[Any, Any]:
         import highdicom.sr
         from pydicom.sr.codedict import codes
     except ImportError as error:
-        raise ImportError(
-            f"Writing DICOM needs {error.name}. Run pip install 'clarity_hf[dicom]'."
-        ) from error
+        raise ImportError(f"Writing DICOM needs {error.name}. Run pip install 'clarity_hf[dicom]'.") from error
     return highdicom, codes
 
 
 def _header_for_highdicom(dataset: Dataset) -> Dataset:
     """The image attributes that highdicom needs, corrected where it or a validator would fail."""
-    # A projection has no frame of reference. Spacing is left out: 0 is an error in the result, and highdicom 0.28
-    # cannot read the segmentations that it writes with a spacing and without a slice thickness. Values of patient and
-    # study that highdicom may refuse are blank here and copied at the end; it prints names that it doubts.
+    # Spacing is left out: 0 is an error in the result, and highdicom 0.28 cannot read the segmentations that it writes
+    # with a spacing and without a slice thickness. Values of patient and study that highdicom may refuse are blank
+    # here and copied at the end; it also prints names that it finds doubtful.
     from pydicom.valuerep import DA, TM
 
     header = item(**{name: dataset.get(name) for name in _EXPECTED})

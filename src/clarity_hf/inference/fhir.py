@@ -1,13 +1,12 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Findings as FHIR: a DiagnosticReport, an Observation for each finding, an ImagingSelection for each box of R5.
+"""Findings as FHIR: a DiagnosticReport, an Observation for each finding and, in R5, an ImagingSelection for each box.
 
-Everything is preliminary: nobody has read it. R4 has no element for a region of an image, so a box is four components
-of its finding's Observation, in pixels of the image from its top left corner; in R5 it is also an ImagingSelection
-whose coordinates are those of a closed polyline (`imageRegion2D`). `fhir.resources` checks resources against the
-schema of their release; its R4B agrees with R4 in all elements used here.
+Everything is preliminary, because nobody has read it. R4 has no element for a region of an image, so a box is four
+components of its finding's Observation, in pixels of the image from its top left corner; in R5 it is also an
+ImagingSelection with the coordinates of a closed polyline (`imageRegion2D`). `fhir.resources`, the extra `fhir`,
+checks resources against the schema of their release; its R4B agrees with R4 in all elements used here.
 
-Codes are those of the DICOM results. The patient is given only by identifier. `fhir.resources` is the extra `fhir`.
-HL7 v2 (ORU) is out of scope.
+Codes are those of the DICOM results. The patient is only identified by PatientID. HL7 v2 (ORU) is out of scope.
 
 Standards: HL7 FHIR 4.0.1 and 5.0.0, DiagnosticReport, Observation, ImagingSelection.
 """
@@ -23,7 +22,7 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from .dicom_source import NOTICE, Findings, ModelIdentity, code_of, content_hash, moment_of, polyline, quantised
+from .dicom_source import NOTICE, SIDES, Findings, ModelIdentity, code_of, content_hash, moment_of, polyline, quantised
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 _SYSTEMS = {"SCT": "http://snomed.info/sct", "DCM": "http://dicom.nema.org/resources/ontology/DCM"}
 _PRIVATE = "urn:clarity_hf:codes"
 _UCUM = "http://unitsofmeasure.org"
-_SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def fhir_bundle(
@@ -44,19 +42,18 @@ def fhir_bundle(
     created: datetime.datetime | None = None,
     doubt: str = "",
 ) -> dict[str, Any]:
-    """Make a Bundle of type collection: the report first, then its observations, in R5 the selections of boxes last.
+    """Make a Bundle of type collection: the report, its observations, and in R5 the selections of boxes.
+
+    The same image, findings and model give the same ids.
 
     Args:
         dataset: The image's header, as `pydicom.dcmread` returns it, with or without its pixel data.
         findings: Result of the pipeline for this image; scores and boxes are rounded by [`quantised`].
         model: The model that made them.
-        release: Of FHIR.
+        release: Release of FHIR.
         patient_system: Namespace of PatientID, such as the hospital's.
         created: Local time of the report, by default the image's.
         doubt: Warning about the image that the report repeats.
-
-    Returns:
-        The Bundle as a dict of JSON values. The same image, findings and model give the same ids.
 
     Raises:
         ImportError: The extra `fhir` is not installed.
@@ -68,15 +65,8 @@ def fhir_bundle(
     if missing:
         raise ValueError(f"`dataset` must have {', '.join(missing)}, got none. Pass the image's complete header.")
     maker = _Maker(dataset, quantised(findings), model, release, patient_system, created, doubt)
-    resources = maker.resources()
-    return _checked(
-        release,
-        {
-            "resourceType": "Bundle",
-            "type": "collection",
-            "entry": [{"fullUrl": f"urn:uuid:{one['id']}", "resource": one} for one in resources],
-        },
-    )
+    entries = [{"fullUrl": f"urn:uuid:{one['id']}", "resource": one} for one in maker.resources()]
+    return _checked(release, {"resourceType": "Bundle", "type": "collection", "entry": entries})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,11 +101,8 @@ class _Maker:
     def resources(self) -> list[dict[str, Any]]:
         """The report and everything it refers to."""
         observations = [self._observation(finding) for finding in self.findings]
-        selections = [
-            self._selection(finding, number)
-            for finding in (self.findings if self.release == "R5" else ())
-            for number in range(len(finding["boxes"]))
-        ]
+        boxed = self.findings if self.release == "R5" else ()
+        selections = [self._selection(one, number) for one in boxed for number in range(len(one["boxes"]))]
         return [self._report(observations), *observations, *selections]
 
     def _subject(self) -> dict[str, Any]:
@@ -180,7 +167,7 @@ class _Maker:
             "component": [
                 {"code": _box_code(number, side), "valueQuantity": _quantity(box[side], "{pixels}")}
                 for number, box in enumerate(finding["boxes"], start=1)
-                for side in _SIDES
+                for side in SIDES
             ],
         }
 
@@ -224,7 +211,5 @@ def _checked(release: str, bundle: dict[str, Any]) -> dict[str, Any]:
     try:
         module = importlib.import_module("fhir.resources.R4B.bundle" if release == "R4" else "fhir.resources.bundle")
     except ImportError as error:
-        raise ImportError(
-            "`fhir.resources` must be installed for FHIR, got none. Run pip install 'clarity_hf[fhir]'."
-        ) from error
+        raise ImportError("FHIR needs fhir.resources. Run pip install 'clarity_hf[fhir]'.") from error
     return json.loads(module.Bundle.model_validate(bundle).model_dump_json())
