@@ -72,7 +72,7 @@ def test_too_little_memory_is_reported_with_status_1(call, monkeypatch, capsys):
 
     monkeypatch.setattr(ChestXrayLocalizationPipeline, "forward", large)
     assert call() == 1
-    assert "error: A batch of 3 images does not fit the memory" in capsys.readouterr().err
+    assert "error: A batch of 3 images does not fit into memory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -156,7 +156,7 @@ def test_a_batch_too_large_for_the_memory_ends_the_run_with_the_way_out(
         raise error
 
     monkeypatch.setattr(pipeline, "forward", large)
-    with pytest.raises(MemoryError, match=r"A batch of 4 images does not fit the memory\. Lower"):
+    with pytest.raises(MemoryError, match=r"A batch of 4 images does not fit into memory\. Lower"):
         predict_images(pipeline, find_images([images]).images, tmp_path / "out", batch_size=4)
 
 

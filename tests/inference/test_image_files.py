@@ -79,7 +79,7 @@ def test_a_missing_input_is_named(images, given, tmp_path, monkeypatch):
 
 def test_a_folder_without_images_is_an_error_that_counts_what_is_there(tmp_path):
     (tmp_path / "notes.txt").write_text("none")
-    with pytest.raises(ValueError, match="got none beside 1 other files"):
+    with pytest.raises(ValueError, match="got none among 1 files"):
         find_images([tmp_path])
 
 

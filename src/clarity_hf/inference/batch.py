@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import importlib.util
 import itertools
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ from .engines import engine_settings
 from .fhir import fhir_bundle
 from .image_files import ImageFile
 from .result_store import IDENTIFIERS, ResultStore, append, merge_shards
+
+Records = list[dict[str, Any]]
 
 OUTPUTS = ("overlays", "maps", "dicom", "fhir", "fhir_r5", "identifiers")
 """What can be written for each image in addition to its line."""
@@ -94,11 +97,10 @@ def predict_images(
 
     A line of `findings.jsonl` is `{"image", "size": [H, W], "bytes", "modified", "findings"}`. `findings` is the
     pipeline's result: all findings, highest score first, boxes xyxy in pixels of the image, right and bottom
-    exclusive.
-    `bytes` and `modified` (nanoseconds since 1970) identify the version of the file: an image whose file has changed
-    is predicted again, and `revision` in its line counts how often. An image that does not look like a frontal chest
-    radiograph also has `warning`: `{"kind", "reason", "probability"}` of its [`RadiographVerdict`]. A line of
-    `failed.jsonl` is `{"image", "reason"}`. The next run tries failed images again.
+    exclusive. `bytes` and `modified` (nanoseconds since 1970) identify the version of the file: an image whose file
+    has changed is predicted again, and `revision` in its line counts how often. An image that does not look like a
+    frontal chest radiograph also has `warning`: `{"kind", "reason", "probability"}` of its [`RadiographVerdict`]. A
+    line of `failed.jsonl` is `{"image", "reason"}`. The next run tries failed images again.
 
     Args:
         pipeline: Runs on its own device, with its own engine.
@@ -139,45 +141,21 @@ def predict_images(
         ValueError: An argument is out of range, or the folder holds broken records, results of another model, of other
             settings, of other files under the images' names, or of the same files under other names.
     """
-    check_mode(radiograph_check)
-    _check_arguments(images, threshold, outputs)
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}. Pass the images of a forward pass.")
-    if workers < 0:
-        raise ValueError(f"`workers` must be at least 0, got {workers}. Pass the number of reading threads.")
-    if not 0 <= rank < world_size:
-        raise ValueError(f"`rank` must be in [0, {world_size}), got {rank}. Check RANK and WORLD_SIZE.")
+    wanted = _Wanted(model_name, threshold, frozenset(outputs), radiograph_check, tuple(dicom_kinds))
+    run = _Run(batch_size, workers)
+    twice = [name for name, count in Counter(image.name for image in images).items() if count > 1]
+    if twice:
+        raise ValueError(f"`images` must have different names, got '{twice[0]}' twice. Pass the list of find_images.")
     store = ResultStore(folder, rank, world_size)
-    wanted = _Wanted(frozenset(outputs), threshold, radiograph_check)
-    settings = {
-        "model": model_name,
-        **describe_results(pipeline.model, pipeline.image_processor, threshold),
-        "outputs": sorted(wanted.outputs),
-        "radiograph_check": radiograph_check,
-        **engine_settings(pipeline),
-        **({"dicom_kinds": sorted(set(dicom_kinds))} if "dicom" in outputs else {}),
-    }
+    report = progress or (lambda done, total: None)
     with store.held():
-        revisions = store.open_results(settings, images)
+        revisions = store.open_results(wanted.settings(pipeline), images)
         share = images[rank::world_size]
         waiting = [image for image in share if revisions.get(image.name) != 0]
-        reader = _Reader(pipeline, wanted)
-        writer = _Writer(
-            pipeline, wanted, store.folder, DicomResultWriter(pipeline, model_name, threshold, dicom_kinds)
-        )
         counts: Counter[str] = Counter(images=len(share), skipped=len(share) - len(waiting))
-        report = progress or (lambda done, total: None)
         report(counts["skipped"], len(share))
-        with (
-            store.appending() as (lines, failures),
-            contextlib.closing(_read_ahead(waiting, reader.read, workers, batch_size + workers)) as reads,
-        ):
-            while batch := list(itertools.islice(reads, batch_size)):
-                good, bad = writer.predict(batch)
-                for record in (*good, *bad):
-                    record |= {"revision": revisions[record["image"]]} if record["image"] in revisions else {}
-                append(lines, good)
-                append(failures, bad)
+        with contextlib.closing(_predicted(pipeline, waiting, store, wanted, run, revisions)) as batches:
+            for good, bad in batches:
                 counts.update(
                     predicted=len(good),
                     failed=len(bad),
@@ -187,31 +165,81 @@ def predict_images(
                 report(counts["skipped"] + counts["predicted"] + counts["failed"], len(share))
         if merge:
             merge_shards(store.folder, table)
-    return BatchSummary(*(counts[name] for name in ("images", "skipped", "predicted", "failed", "warned", "changed")))
+    return BatchSummary(**{name: counts[name] for name in BatchSummary.__dataclass_fields__})
 
 
-def _check_arguments(images: Sequence[ImageFile], threshold: float | None, outputs: Sequence[str]) -> None:
-    unknown = sorted(set(outputs) - set(OUTPUTS))
-    if unknown:
-        raise ValueError(f"`outputs` must be of {', '.join(OUTPUTS)}, got {', '.join(unknown)}. Correct the name.")
-    if threshold is not None:
-        checked_shares("threshold", threshold, 1)
-    for names, package, extra in (({"fhir", "fhir_r5"}, "fhir", "fhir"), ({"dicom"}, "highdicom", "dicom")):
-        if names & set(outputs) and importlib.util.find_spec(package) is None:
-            asked = ", ".join(sorted(names & set(outputs)))
-            raise ImportError(f"The output {asked} needs the extra `{extra}`. Run pip install 'clarity_hf[{extra}]'.")
-    twice = [name for name, count in Counter(image.name for image in images).items() if count > 1]
-    if twice:
-        raise ValueError(f"`images` must have different names, got '{twice[0]}' twice. Pass the list of find_images.")
+def _predicted(
+    pipeline: ChestXrayLocalizationPipeline,
+    images: Sequence[ImageFile],
+    store: ResultStore,
+    wanted: _Wanted,
+    run: _Run,
+    revisions: Mapping[str, int],
+) -> Generator[tuple[Records, Records], None, None]:
+    """Predict batches and append their lines; yield the lines of predicted and of failed images."""
+    writer = _Writer(pipeline, wanted, store.folder)
+    read = functools.partial(_read, pipeline, wanted)
+    with (
+        store.appending() as (lines, failures),
+        contextlib.closing(_read_ahead(images, read, run.workers, run.batch_size + run.workers)) as reads,
+    ):
+        while batch := list(itertools.islice(reads, run.batch_size)):
+            good, bad = writer.predict(batch)
+            for record in (*good, *bad):
+                record |= {"revision": revisions[record["image"]]} if record["image"] in revisions else {}
+            append(lines, good)
+            append(failures, bad)
+            yield good, bad
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Settings of the results, as in [`predict_images`]."""
+    """What is written about each image, as in [`predict_images`]."""
 
-    outputs: frozenset[str]
+    model_name: str
     threshold: float | None
+    outputs: frozenset[str]
     radiograph_check: str
+    dicom_kinds: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_mode(self.radiograph_check)
+        unknown = sorted(self.outputs - set(OUTPUTS))
+        if unknown:
+            raise ValueError(f"`outputs` must be of {', '.join(OUTPUTS)}, got {', '.join(unknown)}. Correct the name.")
+        if self.threshold is not None:
+            checked_shares("threshold", self.threshold, 1)
+        for names, package, extra in ((_FHIR.keys(), "fhir", "fhir"), ({"dicom"}, "highdicom", "dicom")):
+            asked = ", ".join(sorted(names & self.outputs))
+            if asked and importlib.util.find_spec(package) is None:
+                raise ImportError(
+                    f"The output {asked} needs the extra `{extra}`. Run pip install 'clarity_hf[{extra}]'."
+                )
+
+    def settings(self, pipeline: ChestXrayLocalizationPipeline) -> dict[str, Any]:
+        """Everything that decides the results, for `settings.json`."""
+        return {
+            "model": self.model_name,
+            **describe_results(pipeline.model, pipeline.image_processor, self.threshold),
+            "outputs": sorted(self.outputs),
+            "radiograph_check": self.radiograph_check,
+            **engine_settings(pipeline),
+            **({"dicom_kinds": sorted(set(self.dicom_kinds))} if "dicom" in self.outputs else {}),
+        }
+
+
+@dataclass(frozen=True)
+class _Run:
+    """How images are read and predicted, as in [`predict_images`]."""
+
+    batch_size: int
+    workers: int
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1, got {self.batch_size}. Pass the images of a forward.")
+        if self.workers < 0:
+            raise ValueError(f"`workers` must be at least 0, got {self.workers}. Pass the number of reading threads.")
 
 
 @dataclass(frozen=True)
@@ -232,70 +260,57 @@ class _Read:
         return "" if self.warning is None else doubt_about(self.warning["reason"])
 
 
-class _Reader:
-    """Reads files and prepares the model's input, in any thread."""
+def _read(pipeline: ChestXrayLocalizationPipeline, wanted: _Wanted, image: ImageFile) -> _Read:
+    """Read an image and prepare the model's input, in any thread; an error becomes its `reason`."""
+    header = None
+    try:
+        stat = image.path.stat()
+        pixels, header = _read_pixels(image, wanted)
+        warning = None
+        if wanted.radiograph_check != "off" and not (verdict := check_radiograph(pixels)).passed:
+            if wanted.radiograph_check == "refuse":
+                raise ValueError(verdict.message(image.name))
+            warning = {"kind": verdict.kind, "reason": verdict.reason, "probability": verdict.probability}
+        kept = pixels if {"overlays", "dicom"} & wanted.outputs else None
+        inputs = pipeline.preprocess(pixels, radiograph_check="off")
+        return _Read(image, "", (stat.st_size, stat.st_mtime_ns), inputs, kept, header, warning)
+    except Exception as error:  # libraries may raise anything for a broken file
+        if "dicom" in wanted.outputs and header is None and image.path.is_file():
+            header = header_of(image.path)
+        return _Read(image, _reason(error, image), header=header)
 
-    def __init__(self, pipeline: ChestXrayLocalizationPipeline, wanted: _Wanted):
-        self.pipeline, self.wanted = pipeline, wanted
 
-    def read(self, image: ImageFile) -> _Read:
-        """Read one image; an error becomes its `reason`."""
-        header = None
-        try:
-            stat = image.path.stat()
-            pixels, header = self._pixels(image)
-            warning = self._checked(pixels, image)
-            kept = pixels if {"overlays", "dicom"} & self.wanted.outputs else None
-            inputs = self.pipeline.preprocess(pixels, radiograph_check="off")
-            return _Read(image, "", (stat.st_size, stat.st_mtime_ns), inputs, kept, header, warning)
-        except Exception as error:  # libraries may raise anything for a broken file
-            if "dicom" in self.wanted.outputs and header is None and image.path.is_file():
-                header = header_of(image.path)
-            return _Read(image, _reason(error, image), header=header)
-
-    def _pixels(self, image: ImageFile) -> tuple[np.ndarray, Any]:
-        if _FROM_HEADERS & self.wanted.outputs and image.path.is_file():
-            with image.path.open("rb") as file:
-                is_dicom = looks_like_dicom(file.read(132))
-            if is_dicom:
-                read = read_dicom(image.path)
-                return read_image(read.pixels, image.name), read.dataset
-        return read_image(image.path), None
-
-    def _checked(self, pixels: np.ndarray, image: ImageFile) -> dict[str, Any] | None:
-        """The warning for an image that fails the check; raises if it is to be refused."""
-        if self.wanted.radiograph_check == "off":
-            return None
-        verdict = check_radiograph(pixels)
-        if verdict.passed:
-            return None
-        if self.wanted.radiograph_check == "refuse":
-            raise ValueError(verdict.message(image.name))
-        return {"kind": verdict.kind, "reason": verdict.reason, "probability": verdict.probability}
+def _read_pixels(image: ImageFile, wanted: _Wanted) -> tuple[np.ndarray, Any]:
+    """Pixels of an image, and its DICOM header if an output needs it."""
+    if _FROM_HEADERS & wanted.outputs and image.path.is_file():
+        with image.path.open("rb") as file:
+            is_dicom = looks_like_dicom(file.read(132))
+        if is_dicom:
+            read = read_dicom(image.path)
+            return read_image(read.pixels, image.name), read.dataset
+    return read_image(image.path), None
 
 
 class _Writer:
     """Computes outputs and writes lines and files."""
 
-    def __init__(
-        self, pipeline: ChestXrayLocalizationPipeline, wanted: _Wanted, folder: Path, dicom: DicomResultWriter
-    ):
-        self.pipeline, self.folder, self.dicom = pipeline, folder, dicom
+    def __init__(self, pipeline: ChestXrayLocalizationPipeline, wanted: _Wanted, folder: Path):
+        self.pipeline, self.folder = pipeline, folder
         self.threshold, self.outputs = wanted.threshold, wanted.outputs
+        self.dicom = DicomResultWriter(pipeline, wanted.model_name, wanted.threshold, wanted.dicom_kinds)
 
-    def predict(self, batch: Sequence[_Read]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def predict(self, batch: Sequence[_Read]) -> tuple[Records, Records]:
         """Predict a batch and write its other outputs; return its lines, of predicted and of failed images."""
+        good, readable = [], [read for read in batch if not read.reason]
         bad = [{"image": read.image.name, "reason": read.reason} for read in batch if read.reason]
         for read in batch:
             if read.reason and read.header is not None and "dicom" in self.outputs:
                 self._write_refusal(read)
-        good = []
-        readable = [read for read in batch if not read.reason]
         for read, outputs in zip(readable, self._forward(readable), strict=True):
             name = read.image.name
             try:
                 good.append(self._record(read, outputs))
-            except (_Failed, ValueError) as error:
+            except ValueError as error:
                 bad.append({"image": name, "reason": _reason(error, read.image)})
             except OSError as error:
                 if error.errno not in _BAD_NAMES:
@@ -313,16 +328,17 @@ class _Writer:
         except OSError:
             raise
         except Exception as error:  # such as a header that lacks what a report needs
-            raise _Failed(f"DICOM results: {_reason(error, read.image)}") from error
+            raise ValueError(f"DICOM results: {_reason(error, read.image)}") from error
         self._write_overlay(read, findings, outputs)
         self._write_maps(read, outputs)
+        identifiers = IDENTIFIERS if "identifiers" in self.outputs and read.header is not None else {}
         return {
             "image": read.image.name,
             "size": outputs["image_sizes"][0].tolist(),
             "bytes": read.stat[0],
             "modified": read.stat[1],
             **({} if read.warning is None else {"warning": read.warning}),
-            **(_identifiers(read.header) if "identifiers" in self.outputs else {}),
+            **{name: str(read.header.get(keyword) or "") for name, keyword in identifiers.items()},
             "findings": findings,
         }
 
@@ -339,8 +355,8 @@ class _Writer:
             if not out_of_memory(error):
                 raise
             raise MemoryError(
-                f"A batch of {len(inputs)} images does not fit the memory. Lower `batch_size` and start again: what "
-                "is done stays done."
+                f"A batch of {len(inputs)} images does not fit into memory. Lower `batch_size` and start again: "
+                "finished images are kept."
             ) from error
         return [
             ModelOutput(**{name: values[row : row + 1] for name, values in outputs.items()})
@@ -404,16 +420,8 @@ class _Writer:
             pass
 
 
-class _Failed(ValueError):
-    """An image failed; the message is complete."""
-
-
 def out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that caused it, says that memory ran out, as Python or torch report it.
-
-    Args:
-        error: As caught.
-    """
+    """Whether an error, or one that caused it, says that memory ran out, as Python or torch report it."""
     while error is not None:
         words = str(error).lower() if isinstance(error, RuntimeError) else ""
         if isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words:
@@ -424,18 +432,13 @@ def out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def _identifiers(header: Any) -> dict[str, str]:
-    """UIDs and accession number for the line of an image that came as DICOM."""
-    return {} if header is None else {name: str(header.get(keyword) or "") for name, keyword in IDENTIFIERS.items()}
-
-
 def _reason(error: Exception, image: ImageFile) -> str:
     """Why an image failed, without its folder; a library's message may quote the patient, so it is left out."""
     if out_of_memory(error):
         return f"Too little free memory for `{image.name}`. Predict again with fewer workers and a smaller batch_size."
     if isinstance(error, _OWN_ERRORS):
         return str(error).replace(str(image.path), image.name) or type(error).__name__
-    return f"`{image.name}` must be readable, got an unexpected {type(error).__name__}. Check that the file is whole."
+    return f"`{image.name}` must be readable, got an unexpected {type(error).__name__}. Check the file."
 
 
 def _read_ahead(

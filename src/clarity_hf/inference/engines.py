@@ -2,7 +2,7 @@
 """Runtimes that compute scores and maps: torch itself, or an export of the model in onnxruntime or OpenVINO.
 
 An export is made once and kept in a cache folder, `$CLARITY_HF_CACHE` or `~/.cache/clarity_hf`, under a hash of
-weights, config, preprocessing, library version and processor. The cache holds no radiographs and may be deleted.
+weights, config, preprocessing, library versions and processor. The cache holds no radiographs and may be deleted.
 """
 
 from __future__ import annotations
@@ -36,21 +36,20 @@ PRECISIONS = {"torch": ("fp32", "bf16"), "onnx": ("fp32", "int8"), "openvino": (
 """Engines, and the precisions of each; the first one is its default."""
 
 FASTEST = (("onnx", "fp32"),)
-"""What `auto` tries, fastest first, before it falls back to torch: not bf16 and int8, in which a quarter of the boxes
-move, nor OpenVINO, whose forward is faster but which starts slower, takes more memory and leaves readers less of two
-cores."""
+"""What `auto` tries, fastest first, before it falls back to torch. Not bf16 and int8, in which a quarter of the boxes
+move, nor OpenVINO, whose forward is faster but which starts later, takes more memory and slows readers down."""
 
 LIBRARIES = {"onnx": "onnxruntime", "openvino": "openvino"}
-"""Package that runs an export; it is also the name of the extra, `export` for onnxruntime."""
+"""Package that runs an export."""
 
 FEWEST_IMAGES = 100
-"""From this many images on `auto` uses an export: making one takes as long as about 100 forwards in torch."""
+"""From this many images on, `auto` uses an export: making one takes as long as about 100 forwards in torch."""
 
 PARITY_IMAGES, PARITY_SIZE = 16, 512
-"""Phantoms on which an engine is compared with torch, and their side in pixels."""
+"""Number of phantoms on which an engine is compared with torch, and their side in pixels."""
 
 MOST_MOVED, LEAST_SAME, NEAR = 0.001, 0.99, 2.0
-"""Largest mean change of a score, least share of findings whose boxes stay, and by how many pixels boxes may move."""
+"""Largest mean change of a score, least share of findings with the same boxes, and how many pixels these may move."""
 
 
 @dataclass(frozen=True)
@@ -181,12 +180,9 @@ def _try(pipeline: ChestXrayLocalizationPipeline, runtime: str, precision: str) 
 
 
 def open_engine(pipeline: ChestXrayLocalizationPipeline, engine: str, precision: str) -> Engine:
-    """Open an engine, exporting the model if the cache has no export of it.
+    """Open an engine of `PRECISIONS` for a pipeline, which is not modified. Only torch may be on another device.
 
-    Args:
-        pipeline: On the CPU, unless the engine is torch; not modified.
-        engine: A key of `PRECISIONS`.
-        precision: One of the engine's.
+    The model is exported if the cache has no export of it.
 
     Raises:
         ImportError: The engine's package, or one that exporting needs, is not installed.
@@ -246,12 +242,9 @@ def _in_openvino(folder: Path, precision: str) -> Run:
 
 
 def exported(pipeline: ChestXrayLocalizationPipeline, engine: str, precision: str = "fp32") -> Path:
-    """Folder of an export of a pipeline's model, made if the cache lacks it. Processes wait for each other.
+    """Folder of an export of a pipeline's model, `onnx` or `openvino`, made if the cache lacks it.
 
-    Args:
-        pipeline: Its model is on the CPU.
-        engine: `onnx` or `openvino`.
-        precision: As for `export_model`.
+    Processes wait for each other.
 
     Raises:
         ImportError: A library of the extra `export` is not installed.

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Finding images: from files, folders, globs and lists to images, and their names in results."""
+"""Find the images among files, folders, globs and lists, and name them in results."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from pathlib import Path
 from clarity_hf.dicom_reading import looks_like_dicom
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
-"""A file in a folder with one of these endings counts as an image whatever it contains, so that broken ones are
-reported."""
+"""A file in a folder with one of these endings counts as an image, so that broken ones are reported."""
 
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"BM")
 
@@ -28,8 +27,8 @@ class ImageFile:
     Attributes:
         path: Path of the file.
         name: Its name in results: the path below the deepest folder common to all inputs, with `/`. If the inputs
-            share only the root of the file system, the path below its own input, preceded by as many of the input's
-            last folders as are needed to distinguish the inputs.
+            have only the root of the file system in common, the path below its own input, preceded by as many of the
+            input's last folders as distinguish the inputs.
     """
 
     path: Path
@@ -42,8 +41,7 @@ class FoundImages:
 
     Attributes:
         images: Each file once, in the order of the inputs, sorted by name within a folder.
-        passed_over: Number of files in folders that are not images, by their ending (`""` for none), most frequent
-            first.
+        passed_over: Number of other files in folders, by their ending (`""` for none), most frequent first.
         unread: Folders that could not be listed, each with the reason; images in them are missing.
         folders: Number of subfolders that were not searched, without `recursive`.
     """
@@ -62,12 +60,11 @@ def find_images(
     """List the images of the inputs.
 
     Args:
-        inputs: Files, which count as images whatever they contain; folders, whose PNG, JPEG, TIFF, BMP and DICOM files
-            are recognised by content, with or without an ending; globs, with `**` for any depth; and `@FILE`, a text
-            file with one of these per line, quoted or not, relative to the working directory, in UTF-8 or in UTF-16
-            with a byte order mark.
-        recursive: Whether to search subfolders, including linked ones. A folder is searched once, however many links
-            lead to it.
+        inputs: Files, which all count as images; folders, whose PNG, JPEG, TIFF, BMP and DICOM files are recognised by
+            content, with or without an ending; globs, with `**` for any depth; and `@FILE`, a text file with one of
+            these per line, quoted or not, relative to the working directory, in UTF-8, or in UTF-16 with a byte order
+            mark.
+        recursive: Whether to search subfolders, including linked ones, each once.
         exclude: Folders not to search, such as the folder of the results.
 
     Raises:
@@ -92,8 +89,8 @@ def find_images(
     if not found:
         unread = "".join(f" {folder}: {reason}." for folder, reason in list(walk.unread.items())[:3])
         raise ValueError(
-            f"`inputs` must hold images, got none beside {sum(passed_over.values())} other files.{unread} "
-            "Check the paths, or search the folders inside (recursive)."
+            f"`inputs` must include images, got none among {sum(passed_over.values())} files.{unread} "
+            "Check the paths, or search subfolders (recursive)."
         )
     starts = _starts_of_names(roots)
     images = tuple(ImageFile(Path(path), _name(path, starts)) for path in found)
@@ -163,7 +160,7 @@ def _unquoted(line: str) -> str:
 
 
 class _Walk:
-    """Walks folders by name, and records those that could not be listed."""
+    """Walks folders in the order of their names, and records those that could not be listed."""
 
     def __init__(self, recursive: bool, excluded: set[str]):
         self.recursive, self.excluded = recursive, excluded
@@ -184,7 +181,7 @@ class _Walk:
             yield from (os.path.join(here, name) for name in sorted(files) if not name.startswith("."))
 
     def _enters(self, path: str, root: str, entered: set[str]) -> bool:
-        """Whether to search a folder; one below the root is searched by its own path, not by a link."""
+        """Whether to search a folder. One below the root is searched by its own path, not by a link."""
         real = os.path.realpath(path)
         if os.path.islink(path):
             if real != root and _contains(real, root):
@@ -232,5 +229,5 @@ def _is_image(path: str) -> bool:
         with open(path, "rb") as file:
             start = file.read(132)
     except OSError:
-        return False  # without the ending of an image it counts as another kind of file
+        return False
     return start.startswith(_SIGNATURES) or looks_like_dicom(start)

@@ -1,11 +1,11 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """A folder of results that can be resumed: records, tables and settings.
 
-The folder holds `findings.jsonl`, one line an image in the order in which they were predicted, `failed.jsonl`, the
-images that the last run could not read and why, and `settings.json`, what made the results. A batch's lines go to the
-disk together, after everything else that was asked for of its images: a run that is killed loses at most one batch.
-Each of several processes appends to shards of its own, `findings-r00.jsonl` and so on, which [`merge_shards`] brings
-together. Locks of the operating system, which end with their process, keep other runs out of the folder.
+The folder holds `findings.jsonl`, one line per image in the order in which they were predicted; `failed.jsonl`, the
+images that the last run could not read and why; and `settings.json`, the settings that decide the results. A batch's
+lines are written to disk together, after all other outputs of its images, so a killed run loses at most one batch.
+Each of several processes appends to its own shards, `findings-r00.jsonl` and so on, which [`merge_shards`] merges.
+Locks of the operating system, which end with their process, keep other runs out of the folder.
 """
 
 from __future__ import annotations
@@ -26,12 +26,10 @@ from filelock import FileLock, Timeout
 from clarity_hf.configuration_clarity import ClarityConfig
 from clarity_hf.files import remove_unfinished, replaced_file
 
+from .dicom_source import SIDES
 from .image_files import ImageFile
 
 SETTINGS = "settings.json"
-
-SIDES = ("xmin", "ymin", "xmax", "ymax")
-"""Sides of a box, as named in a line."""
 
 IDENTIFIERS = {
     "study": "StudyInstanceUID",
@@ -42,14 +40,14 @@ IDENTIFIERS = {
 """Keys that the output `identifiers` adds to lines and tables, and the DICOM attribute of each."""
 
 LOCK = ".lock"
-"""Locked by a run of one process; process r of several locks `.lock-rRR`. The files remain, the locks do not."""
+"""File locked by a run of one process; process r of several locks `.lock-rRR`. The files remain, the locks do not."""
 
-_PATIENCE = 2.0  # seconds to wait for a lock: another process may hold it briefly, to see whether it is free
+_PATIENCE = 2.0  # seconds to wait for a lock, which another process may hold briefly to see whether it is free
 
 
 @dataclass(frozen=True)
 class _Done:
-    """The file version of an image's result, as (bytes, time of change), and how often it was predicted again."""
+    """How often an image was predicted again, and the version of its file, as (bytes, time of change)."""
 
     revision: int
     stat: tuple[int, int]
@@ -64,11 +62,13 @@ class ResultStore:
         world_size: Number of processes that share the images.
 
     Raises:
-        ValueError: `folder` is a file.
+        ValueError: `folder` is a file, or the rank is out of range.
     """
 
     def __init__(self, folder: str | os.PathLike, rank: int = 0, world_size: int = 1):
-        self.folder, self.rank, self.world_size = Path(folder), rank, world_size
+        if not 0 <= rank < world_size:
+            raise ValueError(f"`rank` must be in [0, {world_size}), got {rank}. Check RANK and WORLD_SIZE.")
+        self.folder, self.world_size = Path(folder), world_size
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"`folder` must be a folder, got the file {self.folder.name}. Choose another name.")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -98,15 +98,11 @@ class ResultStore:
             yield
 
     def open_results(self, settings: dict[str, Any], images: Sequence[ImageFile]) -> dict[str, int]:
-        """Prepare the folder for writing, also after a run that was killed.
-
-        Args:
-            settings: Settings of this run; a folder made with others is refused.
-            images: The images of all processes.
+        """Prepare the folder for writing results of these images, those of all processes, also after a killed run.
 
         Returns:
             The images that have a result, each with 0, or with the number of its next revision if its file has
-            changed since.
+            changed.
 
         Raises:
             ValueError: The folder holds broken records, results of another model, of other settings, of other files
@@ -145,14 +141,14 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def merge_shards(folder: str | os.PathLike, table: bool = False, remove: bool = False) -> None:
-    """Update `findings.jsonl` and `failed.jsonl` with what all processes have written, each image's last result once.
+    """Update `findings.jsonl` and `failed.jsonl` with the results of all processes, each image's last result once.
 
-    Without a launcher, each process merges when it ends, one at a time: the last one sees all lines.
+    Without a launcher, each process merges when it ends, one at a time; the last one then sees all lines.
 
     Args:
         folder: Folder of the results.
         table: Whether to write `findings.csv` and `boxes.csv` as well.
-        remove: Whether to remove the shards; their failures are then tried again. No process may be running.
+        remove: Whether to remove the shards, whose failures are then tried again. No process may be running.
 
     Raises:
         ValueError: A line is broken, or its findings are not those of the first line.
@@ -346,7 +342,7 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
     findings = list(folder.glob("findings*.jsonl"))  # before the settings: another process writes those first
     if not path.exists():
         if findings:
-            raise ValueError(f"`folder` must hold {SETTINGS} beside its findings, got none. Choose another folder.")
+            raise ValueError(f"`folder` must hold {SETTINGS} with its findings, got none. Choose another folder.")
         with replaced_file(path) as made:
             made.write_text(json.dumps(settings, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     try:
