@@ -72,7 +72,7 @@ def test_an_image_has_the_findings_of_the_pipeline(pipeline, image):
     assert localized.findings == pipeline(image)
 
 
-def test_a_large_image_is_shown_reduced_and_its_boxes_with_it(pipeline, image):
+def test_a_large_image_is_shown_reduced_and_its_boxes_with_it(pipeline, image, monkeypatch):
     large = np.asarray(Image.fromarray(image).resize((1500, 2000)))
     localized = web_page.localize_image(pipeline, large)
     assert localized.view.shape == (1024, 768)
@@ -80,11 +80,15 @@ def test_a_large_image_is_shown_reduced_and_its_boxes_with_it(pipeline, image):
     assert present["boxes"] == next(
         finding["boxes"] for finding in pipeline(large) if finding["label"] == present["label"]
     )
-    scaled = web_page._scaled([{"xmin": 150, "ymin": 200, "xmax": 1500, "ymax": 2000}], (2000, 1500), (1024, 768))
-    assert scaled == [{"xmin": pytest.approx(76.8), "ymin": pytest.approx(102.4), "xmax": 768, "ymax": 1024}]
     picture = web_page.draw_view(pipeline, localized, present["label"])
     assert picture.width == 768
     assert picture.height > 1024  # the scale is below
+    present["boxes"] = [{"xmin": 150, "ymin": 200, "xmax": 1500, "ymax": 2000}]
+    drawn = []
+    monkeypatch.setattr(web_page, "draw_findings", lambda view, findings, *_, **__: drawn.extend(findings))
+    web_page.draw_view(pipeline, localized, present["label"])
+    scaled = {"xmin": pytest.approx(76.8), "ymin": pytest.approx(102.4), "xmax": 768, "ymax": 1024}
+    assert drawn[0]["boxes"] == [scaled]
 
 
 def test_the_record_names_no_file_and_is_json(pipeline, image):

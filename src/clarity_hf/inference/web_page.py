@@ -2,12 +2,11 @@
 """A web page for one radiograph at a time: findings with their thresholds, and a map and boxes over the radiograph.
 
 For one person at their own machine, or a few at a demonstration; not for a hospital's network. The page contacts no
-other host and stores nothing: an uploaded file is deleted once it is read, the image and its maps stay in memory until
-the tab closes, another image replaces them or `HELD_SECONDS` have passed, and pictures and JSON are made in the page.
-The model runs once per image; another finding or opacity only redraws it.
+other host and stores nothing: an uploaded file is deleted once it is read, and the image and its maps stay in memory
+until the tab closes, another image replaces them or `HELD_SECONDS` have passed. The model runs once per image;
+choosing another finding or opacity only redraws it.
 
-[`web_server`][clarity_hf.inference.web_server] serves the page. gradio is the extra `demo`, imported when a page is
-built.
+[`web_server`][clarity_hf.inference.web_server] serves the page. gradio is the extra `demo`.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -84,11 +84,7 @@ class LocalizedImage:
     verdict: RadiographVerdict
 
     def finding(self, label: str) -> dict[str, Any]:
-        """The finding with a label.
-
-        Raises:
-            ValueError: There is no such finding.
-        """
+        """The finding with a label; a ValueError for an unknown one."""
         for finding in self.findings:
             if finding["label"] == label:
                 return finding
@@ -103,7 +99,7 @@ def localize_image(pipeline: ChestXrayLocalizationPipeline, source: Any) -> Loca
         source: Any source of [`read_image`].
 
     Raises:
-        ImportError, TypeError, ValueError: As [`read_image`]; the messages call the source `image`.
+        ImportError, TypeError, ValueError: As [`read_image`]; messages call the source `image`.
     """
     pixels = read_image(source, "image")
     verdict = check_radiograph(pixels)
@@ -123,7 +119,7 @@ def draw_view(
     style: str = "wash",
     all_boxes: bool = False,
 ) -> Image.Image:
-    """Draw the map and the boxes of one finding over the reduced image.
+    """Draw the map and the boxes of one finding over the reduced image, in RGB, with the scale of the map below.
 
     Args:
         pipeline: The pipeline that localized the image.
@@ -133,42 +129,27 @@ def draw_view(
         style: `wash` or `contours`, as in [`draw_findings`].
         all_boxes: Draw the boxes of the other present findings too.
 
-    Returns:
-        RGB picture with the scale of the map below.
-
     Raises:
         ValueError: There is no such finding, or another argument is out of range.
     """
     index = pipeline.model.config.label2id[image.finding(label)["label"]]
     shown = image.view.shape
     heat = pipeline.image_processor.post_process_maps(image.maps, [shown], [index])[0][0].numpy()
+    factors = {"x": shown[1] / image.size[1], "y": shown[0] / image.size[0]}
     drawn: list[dict[str, Any]] = []
     for finding in image.findings:
+        boxes = [{side: value * factors[side[0]] for side, value in box.items()} for box in finding["boxes"]]
         if finding["label"] == label:
-            drawn.insert(0, {**finding, "boxes": _scaled(finding["boxes"], image.size, shown), "map": heat})
+            drawn.insert(0, {**finding, "boxes": boxes, "map": heat})
         elif all_boxes:
-            drawn.append({**finding, "boxes": _scaled(finding["boxes"], image.size, shown)})
+            drawn.append({**finding, "boxes": boxes})
     return draw_findings(
         image.view, drawn, label, opacity, style=style, bar="below", max_findings=None  # type: ignore[arg-type]
     )
 
 
-def _scaled(
-    boxes: Sequence[Mapping[str, float]], size: tuple[int, int], shown: tuple[int, ...]
-) -> list[dict[str, float]]:
-    """Boxes in pixels of an image of another size."""
-    factors = {"x": shown[1] / size[1], "y": shown[0] / size[0]}
-    return [{edge: value * factors[edge[0]] for edge, value in box.items()} for box in boxes]
-
-
 def image_record(pipeline: ChestXrayLocalizationPipeline, image: LocalizedImage, model_name: str) -> dict[str, Any]:
-    """Content of the JSON file of an image, without a name, a path or a UID.
-
-    Args:
-        pipeline: The pipeline that localized the image.
-        image: From `localize_image`.
-        model_name: Name of the checkpoint, not a path.
-    """
+    """Content of the JSON file of an image, without a name, a path or a UID; `model_name` is not a path either."""
     return {
         "notice": html.NOTICE,
         "model": model_name,
@@ -180,12 +161,7 @@ def image_record(pipeline: ChestXrayLocalizationPipeline, image: LocalizedImage,
 
 
 class HeldImages:
-    """The last image of each open tab, in memory.
-
-    Args:
-        capacity: Number of images at a time.
-        seconds: Time without use after which an image is dropped.
-    """
+    """The last image of each open tab, at most `capacity`, each for `seconds` since its last use."""
 
     def __init__(self, capacity: int = HELD_IMAGES, seconds: float = HELD_SECONDS):
         self._capacity, self._seconds = capacity, seconds
@@ -203,10 +179,9 @@ class HeldImages:
         """The image of a session, if it is still held."""
         with self._lock:
             self._forget()
-            if session not in self._images:
-                return None
-            image = self._images.pop(session)[1]
-            self._images[session] = (time.monotonic(), image)
+            _, image = self._images.pop(session, (0, None))
+            if image is not None:
+                self._images[session] = (time.monotonic(), image)
             return image
 
     def drop(self, session: str) -> None:
@@ -226,7 +201,7 @@ class HeldImages:
 
 
 def taken_upload(path: str | os.PathLike) -> bytes:
-    """The bytes of an uploaded file, which is deleted together with its folder if that is then empty.
+    """The bytes of an uploaded file, which is deleted, with its folder if that is then empty.
 
     Raises:
         ValueError: The file no longer exists.
@@ -243,7 +218,7 @@ def taken_upload(path: str | os.PathLike) -> bytes:
 
 
 def plain_refusal(error: Exception) -> str:
-    """Reason why there is no result, for the page; omits other libraries' messages, which may quote a patient."""
+    """Why there is no result, in words; messages of other libraries may quote a patient and are left out."""
     if out_of_memory(error):
         return "There is too little memory for this image now. Try again later, or reduce the image."
     if isinstance(error, TypeError | ValueError | ImportError):
@@ -266,9 +241,7 @@ def import_gradio() -> Any:
     try:
         import gradio
     except ImportError as error:
-        raise ImportError(
-            "The web page needs gradio. Run pip install 'clarity_hf[demo]'."
-        ) from error
+        raise ImportError("The web page needs gradio. Run pip install 'clarity_hf[demo]'.") from error
     return gradio
 
 
@@ -356,13 +329,13 @@ class _Listeners:
 def build_page(
     pipeline: ChestXrayLocalizationPipeline, model_name: str, *, max_queue: int = 8, max_upload_mb: float = 64
 ) -> Any:
-    """The page as `gradio.Blocks`; `serve_page` serves it.
+    """The page as `gradio.Blocks`, to be served by `serve_page`.
 
     Args:
-        pipeline: Takes one image at a time.
+        pipeline: Called with one image at a time.
         model_name: Name of the checkpoint, not a path.
         max_queue: Images that may wait; further ones are rejected.
-        max_upload_mb: Limit shown on the page; the server enforces it.
+        max_upload_mb: Limit shown on the page and enforced by the server.
 
     Raises:
         ImportError: The extra `demo` is not installed.
@@ -379,68 +352,52 @@ def build_page(
         analytics_enabled=False,
         title="clarity_hf",
         fill_width=True,
-        delete_cache=(3600, 86400),  # `serve_page` does its own sweeps, which spare files in the queue
+        delete_cache=(3600, 86400),  # `serve_page` deletes old files itself, except those in the queue
     ) as page:
         gradio.HTML(html.header(model_name), js_on_load=None)
-        chosen = gradio.State("")
-        with gradio.Row(equal_height=False):
-            with gradio.Column(scale=6, min_width=420):
-                picture = gradio.HTML(html.waiting(), js_on_load=html.ON_PICTURE, elem_id="picture")
-            with gradio.Column(scale=5, min_width=420):
-                upload = gradio.File(
-                    label=f"Image: PNG, JPEG, TIFF, BMP or DICOM, up to {max_upload_mb:g} MB",
-                    file_types=FILE_TYPES,
-                    height=84,
-                    elem_id="upload",
-                )
-                samples = gradio.HTML(
-                    html.samples(
-                        [(title, Image.fromarray(image)) for (title, *_), image in zip(SAMPLES, phantoms, strict=True)]
-                    ),
-                    js_on_load=html.ON_SAMPLE,
-                    elem_id="samples",
-                )
-                with gradio.Row():
-                    opacity = gradio.Slider(0, 1, 0.45, step=0.05, label="Opacity", scale=3, elem_id="opacity")
-                    style = gradio.Radio(
-                        [("Colour wash", "wash"), ("Contours", "contours")],
-                        value="wash",
-                        label="Map drawn as",
-                        scale=4,
-                    )
-                    all_boxes = gradio.Checkbox(False, label="All boxes", scale=2, min_width=120, elem_id="all-boxes")
-                table = gradio.HTML("", js_on_load=html.ON_FINDING, elem_id="findings")
-        controls = [chosen, opacity, style, all_boxes]
-        running: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
-        # Without preprocessing, which would leave an empty file for each upload.
-        upload.upload(
-            _asking_for(listeners.upload, request=gradio.Request),
-            [upload, *controls[1:]],
-            [picture, table, chosen, upload],
-            preprocess=False,
-            **running,
-        )
-        samples.select(
-            _asking_for(listeners.sample, event=gradio.SelectData, request=gradio.Request),
-            controls[1:],
-            [picture, table, chosen],
-            **running,
-        )
-        drawing: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
-        table.select(
-            _asking_for(listeners.choose, event=gradio.SelectData, request=gradio.Request),
-            controls[1:],
-            [picture, table, chosen],
-            **drawing,
-        )
-        gradio.on(
-            [opacity.change, style.change, all_boxes.change],
-            _asking_for(listeners.redraw, request=gradio.Request),
-            controls,
-            picture,
-            trigger_mode="always_last",
-            **drawing,
-        )
+        _connect(gradio, _components(gradio, phantoms, max_upload_mb), listeners)
         page.unload(_asking_for(listeners.close, request=gradio.Request))
     page.queue(max_size=max_queue, default_concurrency_limit=1, api_open=False)
     return page
+
+
+def _components(gradio: Any, phantoms: Sequence[np.ndarray], max_upload_mb: float) -> SimpleNamespace:
+    """The page's fields: the picture on the left, everything else on the right."""
+    made = SimpleNamespace(chosen=gradio.State(""))
+    with gradio.Row(equal_height=False):
+        with gradio.Column(scale=6, min_width=420):
+            made.picture = gradio.HTML(html.waiting(), js_on_load=html.ON_PICTURE, elem_id="picture")
+        with gradio.Column(scale=5, min_width=420):
+            label = f"Image: PNG, JPEG, TIFF, BMP or DICOM, up to {max_upload_mb:g} MB"
+            made.upload = gradio.File(label=label, file_types=FILE_TYPES, height=84, elem_id="upload")
+            titles = [title for title, *_ in SAMPLES]
+            pictures = list(zip(titles, map(Image.fromarray, phantoms), strict=True))
+            made.samples = gradio.HTML(html.samples(pictures), js_on_load=html.ON_SAMPLE, elem_id="samples")
+            with gradio.Row():
+                made.opacity = gradio.Slider(0, 1, 0.45, step=0.05, label="Opacity", scale=3, elem_id="opacity")
+                styles = [("Colour wash", "wash"), ("Contours", "contours")]
+                made.style = gradio.Radio(styles, value="wash", label="Map drawn as", scale=4)
+                made.all_boxes = gradio.Checkbox(False, label="All boxes", scale=2, min_width=120, elem_id="all-boxes")
+            made.table = gradio.HTML("", js_on_load=html.ON_FINDING, elem_id="findings")
+    return made
+
+
+def _connect(gradio: Any, made: SimpleNamespace, listeners: _Listeners) -> None:
+    """Connect the fields with their listeners; only those that run the model wait in the queue."""
+    controls, result = [made.opacity, made.style, made.all_boxes], [made.picture, made.table, made.chosen]
+    running: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
+    drawing: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+    of_event = {"event": gradio.SelectData, "request": gradio.Request}
+    upload = _asking_for(listeners.upload, request=gradio.Request)
+    # Preprocessing would leave an empty file for each upload.
+    made.upload.upload(upload, [made.upload, *controls], [*result, made.upload], preprocess=False, **running)
+    made.samples.select(_asking_for(listeners.sample, **of_event), controls, result, **running)
+    made.table.select(_asking_for(listeners.choose, **of_event), controls, result, **drawing)
+    gradio.on(
+        [field.change for field in controls],
+        _asking_for(listeners.redraw, request=gradio.Request),
+        [made.chosen, *controls],
+        made.picture,
+        trigger_mode="always_last",
+        **drawing,
+    )

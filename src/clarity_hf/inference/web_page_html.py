@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""HTML of the web page as pure functions of a result, and its style sheet.
+"""HTML and style sheet of the web page, from results.
 
-All external text (a model's labels, messages) is escaped. Pictures are data URIs, so that the server writes none to
-disk. Nothing refers to another host; fonts are the system's.
+External text (a model's labels, messages) is escaped. Pictures are data URIs, so that the server writes none to disk.
+Nothing refers to another host; fonts are the system's.
 """
 
 from __future__ import annotations
@@ -24,11 +24,7 @@ UNCALIBRATED = "Scores of this checkpoint are not calibrated: they rank images b
 
 
 def header(model_name: str) -> str:
-    """Title, origin and research notice.
-
-    Args:
-        model_name: Name of the checkpoint, not a path.
-    """
+    """Title, origin and research notice."""
     return (
         '<header class="ch-header"><div><h1>Findings on a frontal chest radiograph</h1>'
         f"<p>clarity_hf, checkpoint {escape(model_name)}. An independent reconstruction of CLARiTy "
@@ -39,16 +35,15 @@ def header(model_name: str) -> str:
 
 
 def samples(pictures: Sequence[tuple[str, Image.Image]]) -> str:
-    """A row of small pictures to choose from.
-
-    Args:
-        pictures: Title and image of each.
-    """
-    buttons = "".join(
-        f'<button type="button" data-sample="{index}"><img src="{picture_uri(_small(picture), "JPEG")}" alt="">'
-        f"<span>{escape(title)}</span></button>"
-        for index, (title, picture) in enumerate(pictures)
-    )
+    """A row of small pictures with their titles, to choose from."""
+    buttons = ""
+    for index, (title, picture) in enumerate(pictures):
+        small = picture.convert("L")
+        small.thumbnail((160, 160))
+        buttons += (
+            f'<button type="button" data-sample="{index}"><img src="{picture_uri(small, "JPEG")}" alt="">'
+            f"<span>{escape(title)}</span></button>"
+        )
     return (
         '<p class="ch-small">Or take a synthetic image, drawn by the package:</p>'
         f'<div class="ch-samples">{buttons}</div>'
@@ -61,11 +56,7 @@ def waiting() -> str:
 
 
 def refusal(message: str) -> str:
-    """Placeholder with the reason why there is no result.
-
-    Args:
-        message: Plain sentences.
-    """
+    """Placeholder with the reason why there is no result, in plain sentences."""
     return (
         '<div class="ch-image ch-empty" role="alert"><p><strong>There is no result for this image.</strong></p>'
         f"<p>{escape(message)}</p></div>"
@@ -73,22 +64,15 @@ def refusal(message: str) -> str:
 
 
 def doubt_in_words(reason: str) -> str:
-    """Warning about an image that does not look like a frontal chest radiograph.
-
-    Args:
-        reason: What it looks like.
-    """
+    """Warning about an image that looks like `reason` instead of a frontal chest radiograph."""
     return f"This looks like {reason}. The model was not made for such images, so its findings may be meaningless."
 
 
 def image(picture: Image.Image, finding: Mapping[str, Any], score_name: str, doubt: str = "") -> str:
-    """The picture, what it shows in words, and its download.
+    """The picture with the map and the boxes of a finding, what it shows in words, and its download.
 
-    Args:
-        picture: Image with map and boxes.
-        finding: The finding drawn, of the pipeline's result.
-        score_name: `Probability`, or `Score` where it is not calibrated.
-        doubt: What the image looks like if not like a frontal chest radiograph; the warning is shown first.
+    The score is called `score_name`: `Probability`, or `Score` without a calibration. `doubt` is what the image looks
+    like instead of a frontal chest radiograph; a warning then comes first.
     """
     label = escape(_spoken(finding["label"]))
     side = "above" if finding["present"] else "below"
@@ -120,13 +104,9 @@ def _where(finding: Mapping[str, Any]) -> str:
 def findings_table(
     findings: Sequence[Mapping[str, Any]], chosen: str, score_name: str, record: Mapping[str, Any]
 ) -> str:
-    """All findings, highest score first, each with its threshold on a bar, and the download of the record.
+    """All findings, highest score first, each with its threshold on a bar, and the download of the record as JSON.
 
-    Args:
-        findings: The pipeline's result for an image.
-        chosen: Label of the finding on the picture.
-        score_name: `Probability`, or `Score` where it is not calibrated.
-        record: What the JSON file holds.
+    The row of the label `chosen` is marked.
     """
     ordered = sorted(findings, key=lambda finding: -finding["score"])
     present = sum(finding["present"] for finding in ordered)
@@ -159,21 +139,10 @@ def _row(finding: Mapping[str, Any], chosen: bool) -> str:
 
 
 def picture_uri(picture: Image.Image, kind: str = "PNG") -> str:
-    """A picture as a data URI.
-
-    Args:
-        picture: The picture.
-        kind: `PNG` or `JPEG`.
-    """
+    """A picture as a data URI, PNG or JPEG."""
     stream = io.BytesIO()
     picture.save(stream, format=kind, **({"compress_level": 3} if kind == "PNG" else {"quality": 85}))
     return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
-
-
-def _small(picture: Image.Image) -> Image.Image:
-    small = picture.convert("L")
-    small.thumbnail((160, 160))
-    return small
 
 
 def _spoken(label: str) -> str:
@@ -186,7 +155,7 @@ element.addEventListener('click', (event) => {
   if (button) trigger('select', {index: Number(button.dataset.sample), value: button.innerText});
 });
 """
-"""Script of the row of samples: a click chooses one."""
+"""Script of the samples: a click chooses one."""
 
 ON_FINDING = """
 element.addEventListener('click', (event) => {
@@ -194,7 +163,7 @@ element.addEventListener('click', (event) => {
   if (row) trigger('select', {index: row.rowIndex, value: row.dataset.finding});
 });
 """
-"""Script of the table of findings: a click on a row chooses it."""
+"""Script of the table: a click on a row chooses its finding."""
 
 ON_PICTURE = """
 element.addEventListener('click', (event) => {
@@ -202,7 +171,7 @@ element.addEventListener('click', (event) => {
   if (link) link.href = element.querySelector('img').src;
 });
 """
-"""Script of the image: the download is the picture shown, so that the page contains it once."""
+"""Script of the image: the download is the picture shown, which the page therefore contains only once."""
 
 STYLE = """
 .gradio-container { max-width: 1560px !important; margin: 0 auto !important; }

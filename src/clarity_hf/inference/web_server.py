@@ -1,9 +1,10 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """The server of the web page: start, stop, the folder of uploads, and refused requests.
 
-Uploads are in a folder that only this user can read and that is deleted with the server. There is no login and no
-encryption: beyond the loopback address, anyone who reaches the port can use the page. Requests that name another host,
-or come from a page of another origin, are refused, because a website in the user's browser might have sent them.
+Uploads are in a folder that only this user can read and that is deleted when the server stops. There is no login and
+no encryption: with an address other than loopback, anyone who reaches the port can use the page. Requests that name
+another host, or come from a page of another origin, are refused, because a website in the user's browser might have
+sent them.
 """
 
 from __future__ import annotations
@@ -61,8 +62,9 @@ class PageSettings:
         max_upload_mb: Limit of an upload, in megabytes of 10⁶ bytes.
         max_queue: Images that may wait; further ones are rejected.
         open_browser: Open the page in the browser of this machine.
-        allowed_hosts: Names by which browsers reach the page, besides its address and, on this machine, `localhost`;
-            beyond the loopback address every address without a name is accepted too, and the machine's own name.
+        allowed_hosts: Names by which browsers may reach the page, besides its address and, on this machine,
+            `localhost`. If `host` is not a loopback address, any IP address and the machine's own name are accepted
+            too.
         frame_ancestors: Origins whose pages may show this one in a frame, as in Content-Security-Policy.
     """
 
@@ -89,7 +91,7 @@ def serve_page(
     """Serve the page until the process is interrupted or ended by SIGTERM.
 
     Args:
-        pipeline: Takes one image at a time.
+        pipeline: Called with one image at a time.
         model_name: Name of the checkpoint, not a path.
         settings: Settings of the server.
         ready: Called with the page's address once it is served.
@@ -107,9 +109,7 @@ def serve_page(
         _uploads_apart(),
         _errors_without_paths(),
     ):
-        page = build_page(
-            pipeline, model_name, max_queue=settings.max_queue, max_upload_mb=settings.max_upload_mb
-        )
+        page = build_page(pipeline, model_name, max_queue=settings.max_queue, max_upload_mb=settings.max_upload_mb)
         max_bytes = round(settings.max_upload_mb * 1e6)
         guard = {
             "max_bytes": max_bytes + 2**20,
@@ -177,17 +177,11 @@ def _hosts(host: str, allowed: Sequence[str]) -> set[str]:
 
 
 def delete_old_files(folder: str | os.PathLike, seconds: float, kept: Collection[str] = ()) -> None:
-    """Delete old files below a folder, ignoring those that vanish meanwhile.
-
-    Args:
-        folder: The folder.
-        seconds: Age from which a file is deleted.
-        kept: Absolute paths of files to keep.
-    """
-    for parent, _, names in os.walk(str(folder)):  # ignores folders that vanish meanwhile
-        for path in (Path(parent) / name for name in names if os.path.abspath(os.path.join(parent, name)) not in kept):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > seconds:
+    """Delete files below a folder that are older than some seconds, except those whose absolute paths are `kept`."""
+    for parent, _, names in os.walk(os.path.abspath(folder)):
+        for path in (Path(parent) / name for name in names):
+            with contextlib.suppress(FileNotFoundError):  # it vanished meanwhile
+                if str(path) not in kept and time.time() - path.stat().st_mtime > seconds:
                     path.unlink()
 
 
@@ -232,7 +226,7 @@ def _replaced(modules: Sequence[Any], name: str, value: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _uploads_apart() -> Iterator[None]:
-    """Give each upload its own folder; gradio shares one between equal files, which the first tab would delete."""
+    """Give each upload its own folder. gradio uses one for equal files, which the first tab would delete."""
     route_utils = import_gradio().route_utils
     before: Any = route_utils.GradioUploadFile
 
@@ -283,7 +277,7 @@ def _free_port(host: str) -> int:
 
 
 class _Ended:
-    """Whether a signal has arrived; a second one raises, for a step that does not return."""
+    """Whether a signal has arrived; a second one raises, in case a step does not return."""
 
     def __init__(self) -> None:
         self._signals = 0
@@ -302,8 +296,8 @@ class _Ended:
 def _until_ended() -> Iterator[_Ended]:
     """Record Ctrl-C and SIGTERM, so that the folder of uploads is always deleted.
 
-    The handler raises nothing, because libraries swallow errors raised during imports or callbacks, and sets no event,
-    because the interrupted thread may hold the event's lock.
+    The handler raises nothing, because libraries swallow errors during imports or callbacks, and sets no event,
+    because the interrupted thread may hold its lock.
     """
     ended = _Ended()
     in_main = threading.current_thread() is threading.main_thread()  # other threads cannot handle signals
@@ -317,17 +311,11 @@ def _until_ended() -> Iterator[_Ended]:
 
 
 class _Guarded:
-    """ASGI middleware that accepts only requests of the page, limits their size and sets the security headers.
+    """ASGI middleware that accepts only requests of the page, limits their size and sets security headers.
 
-    A website that the user visits may send requests here too: to this address, or to a name of its own that resolves
-    to it (DNS rebinding). The former have the website's origin, the latter its name as their host.
-
-    Args:
-        app: The application.
-        max_bytes: Limit of a request's body.
-        hosts: Hosts that a request may name.
-        any_address: Whether it may also name any IP address, which DNS rebinding cannot do.
-        frame_ancestors: Origins whose pages may show this one in a frame.
+    Another website in the user's browser may send requests here: to this address, with its own origin, or to a name of
+    its own that resolves to this address (DNS rebinding), with that name as the host. `any_address` also allows IP
+    addresses as hosts, which DNS rebinding cannot send.
     """
 
     def __init__(self, app: Any, max_bytes: int, hosts: Collection[str], any_address: bool, frame_ancestors: str):
