@@ -1,9 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """`clarity-hf calibrate`: fit probabilities and thresholds on validation images."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,40 +17,22 @@ from .common import (
 )
 
 
-class Rule(StrEnum):
-    """How score thresholds are chosen."""
-
-    YOUDEN = "youden"
-    SENSITIVITY = "sensitivity"
-    F1 = "f1"
-
-
-class CalibrationSplit(StrEnum):
-    """Splits to calibrate on; nothing is selected on the test split."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"
-
-
-class Rare(StrEnum):
-    """Map threshold of findings with few boxes."""
-
-    POOLED = "pooled"
-    KEPT = "kept"
-
-
 def calibrate(
     model: ModelArgument,
     data: DataArgument,
     output_dir: Annotated[Path, typer.Option(help="Folder for the calibrated model.")] = Path("runs/calibrated"),
-    split: Annotated[CalibrationSplit, typer.Option(help="Split of the images.")] = CalibrationSplit.VALIDATION,
+    split: Annotated[Literal["train", "validation"], typer.Option(help="Split of the images.")] = "validation",
     validation_split: ValidationSplitOption = None,
     images: Annotated[int | None, typer.Option(help="Use only the first images.")] = None,
-    rule: Annotated[Rule, typer.Option(help="Rule for score thresholds.")] = Rule.YOUDEN,
+    rule: Annotated[
+        Literal["youden", "sensitivity", "f1"], typer.Option(help="Rule for score thresholds.")
+    ] = "youden",
     sensitivity: Annotated[float, typer.Option(help="Target sensitivity of --rule sensitivity.")] = 0.9,
     min_positives: Annotated[int, typer.Option(help="Findings with fewer positives keep their calibration.")] = 5,
     min_boxes: Annotated[int, typer.Option(help="Findings with fewer boxes are rare.")] = 10,
-    rare: Annotated[Rare, typer.Option(help="Map threshold of rare findings: pooled or kept.")] = Rare.POOLED,
+    rare: Annotated[
+        Literal["pooled", "kept"], typer.Option(help="Map threshold of rare findings: pooled or kept.")
+    ] = "pooled",
     false_boxes: Annotated[float | None, typer.Option(help="Largest share of normal images with a box.")] = None,
     batch_size: BatchSizeOption = 16,
     workers: WorkersOption = 0,
@@ -69,15 +50,13 @@ def calibrate(
 
     loaded, image_processor = load(model, device)
     run = RunSettings(batch_size, workers)
-    records = calibration_records(
-        loaded, image_processor, data, output_dir, split.value, validation_split, images, run
-    )
+    records = calibration_records(loaded, image_processor, data, output_dir, split, validation_split, images, run)
     # Before the config changes: both undo the calibration that it has now, with which the records were scored.
-    unseen = calibration.cross_fitted(loaded.config, records, rule.value, sensitivity, min_positives)
+    unseen = calibration.cross_fitted(loaded.config, records, rule, sensitivity, min_positives)
     found = calibration.calibrate(
-        loaded.config, records, rule.value, sensitivity, min_positives, min_boxes, rare.value, false_boxes
+        loaded.config, records, rule, sensitivity, min_positives, min_boxes, rare, false_boxes
     )
-    on = f"{len(records)} {split.value} images"
+    on = f"{len(records)} {split} images"
     about = f"{on} of {published_name(data)}"
     print(save_calibrated(model, loaded, image_processor, output_dir, found, unseen, about))
     print(f"saved {output_dir}: calibration on {on}")

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Shared by the commands: options, loading a model, and the command line as reports show it."""
+"""Shared by the commands: options, loading a model, and the command line as shown in reports."""
 
 from __future__ import annotations
 
@@ -38,11 +38,10 @@ _OUTPUT = ("--output-dir", "--output_dir")
 
 
 def published_word(word: str) -> str:
-    """A word of a command line without local folders, for a report that is passed on.
+    """A word of a command line without local folders, for a report that others read.
 
-    Args:
-        word: An existing path, one that begins with `.`, `~` or `/`, one with more than one `/` (a Hub id has one) and
-            the output folder are reduced to their last part, also in `--option=path`.
+    Only the last part is kept of the output folder, of an existing path, and of a path that begins with `.`, `~` or
+    `/` or has more than one `/` (a Hub id has one), also in `--option=path`.
     """
     from clarity_hf.files import published_name
 
@@ -55,12 +54,7 @@ def published_word(word: str) -> str:
 
 
 def published_command(program: str, words: Sequence[str]) -> str:
-    """A command line for a report, quoted for a shell, each word by [`published_word`].
-
-    Args:
-        program: Kept as it is.
-        words: Arguments of the program.
-    """
+    """A program with its words as a command line for a report, quoted for a shell, each word by [`published_word`]."""
     shown = []
     for before, word in zip(["", *words], words, strict=False):
         # An output folder that does not exist yet looks like a Hub id.
@@ -91,11 +85,7 @@ def chosen_kinds(words: str | None, default: Sequence[str]) -> list[str]:
 
 
 def chosen_device(device: str) -> Any:
-    """The torch device for `--device`.
-
-    Args:
-        device: As torch names it, or `auto`: the accelerator numbered by the launcher's `LOCAL_RANK`, or the CPU if
-            there is no accelerator.
+    """The torch device for `--device`: as torch names it, or `auto`, the launcher's accelerator, else the CPU.
 
     Raises:
         ValueError: torch does not know the device, or it is not available.

@@ -3,7 +3,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,16 +22,8 @@ from .common import (
 from .spelling import NONE
 
 
-class Split(StrEnum):
-    """Splits to evaluate."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
-
-
 class Baseline(StrEnum):
-    """Methods to compare with: `BASELINES` of `clarity_hf.evaluation`, spelled out so that help does not load it."""
+    """Methods to compare with: `BASELINES` of `clarity_hf.evaluation`, repeated here so that help does not load it."""
 
     RANDOM = "random"
     CAM = "cam"
@@ -48,7 +40,9 @@ def evaluate(
     model: ModelArgument,
     data: DataArgument,
     output_dir: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("runs/evaluation"),
-    split: Annotated[Split, typer.Option(help="Split of the images.")] = Split.TEST,
+    split: Annotated[
+        Literal["train", "validation", "test"], typer.Option(help="Split of the images.")
+    ] = "test",
     validation_split: ValidationSplitOption = None,
     images: Annotated[int | None, typer.Option(help="Use only the first images; 1,000 phantoms by default.")] = None,
     baselines: Annotated[
@@ -72,13 +66,11 @@ def evaluate(
     from clarity_hf.reporting.run import evaluate_checkpoint
 
     loaded, image_processor = load(model, device)
-    opened = open_images(
-        data, split.value, images, seed, wanted=loaded.config.findings, validation_split=validation_split
-    )
+    opened = open_images(data, split, images, seed, wanted=loaded.config.findings, validation_split=validation_split)
     about = {
         "model": published_word(model),
         "data": published_word(data),
-        "split": split.value,
+        "split": split,
         "synthetic": data == PHANTOM,
         "command": published_command(context.command_path, words_of(context)),
     }

@@ -29,13 +29,13 @@ SOME_FAILED = 3
 """Exit status if some images failed and the others are done."""
 
 MOST_FAILURES = 3
-"""Up to this many failures are also printed."""
+"""Up to this many failures are printed too."""
 
 MOST_FOLDERS = 5
 """Up to this many unreadable folders are named."""
 
 LONGEST_WAIT = datetime.timedelta(days=30)
-"""For the other processes of a launcher to finish; one that dies is noticed at once."""
+"""Time for the other processes of a launcher to finish; one that crashes is noticed at once."""
 
 
 def predict(
@@ -89,7 +89,6 @@ def predict(
         from clarity_hf.inference.result_store import SETTINGS
 
         check_engine(engine, precision)
-
         found = find_images(inputs, recursive, exclude=[output_dir])
         if rank == 0:
             _report_skipped(found)
@@ -98,7 +97,6 @@ def predict(
         chosen = use_engine(pipeline, *(before or (engine, precision)), images=len(found.images))
         if rank == 0 and pipeline.engine is not None:
             print(f"engine: {chosen}", file=sys.stderr)
-        kinds = chosen_kinds(dicom_kinds, DEFAULT_KINDS)
         wanted = {"overlays": overlays, "maps": maps, "dicom": dicom or dicom_kinds is not None}
         wanted |= {"fhir": fhir, "fhir_r5": fhir_r5, "identifiers": identifiers}
         outputs = [name for name, on in wanted.items() if on]
@@ -113,7 +111,7 @@ def predict(
                     outputs=outputs,
                     table=csv,
                     radiograph_check=radiograph_check,
-                    dicom_kinds=kinds,
+                    dicom_kinds=chosen_kinds(dicom_kinds, DEFAULT_KINDS),
                     batch_size=batch_size,
                     workers=workers,
                     rank=rank,
@@ -133,7 +131,7 @@ def predict(
 
 
 class _Stopped(BaseException):
-    """A signal stopped the run."""
+    """Raised by a signal."""
 
 
 class _Stop:
@@ -250,8 +248,8 @@ def _bar(description: str | None) -> Iterator[Callable[[int, int], None]]:
 def _launched(world_size: int) -> Iterator[Callable[[Sequence[int]], list[int]] | None]:
     """A sum over the processes of a launcher once all of them are done; None without a launcher.
 
-    A launcher stops the other processes as soon as one ends with a status other than 0, for example after a bad image,
-    so none may end before all are done.
+    A launcher stops all processes as soon as one ends with a status other than 0, for example after a bad image, so
+    none may end before all are done.
     """
     if world_size == 1 or "MASTER_ADDR" not in os.environ:
         yield None

@@ -28,7 +28,7 @@ TOKEN = "CLARITY_HF_DICOMWEB_TOKEN"
 
 
 def serve_dicom(
-    folder: Annotated[Path, typer.Argument(help="Queue folder; holds patients' images while they wait.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the queue; holds patients' images while they wait.")],
     destination: Annotated[str | None, typer.Option(help="Where results go: TITLE@HOST:PORT.")] = None,
     stow: Annotated[str | None, typer.Option(help="Or the root of a DICOMweb server, https://...")] = None,
     model: ModelOption = "clarity-s16-224",
@@ -88,16 +88,16 @@ def serve_dicom(
         ae_title,
         host,
         port,
-        tuple(allow_title or ()),
-        tuple(allow_address or ()),
-        settle,
-        int(max_queue_mb * 1e6),
-        radiograph_check,
-        refusal_reports,
-        http_port,
-        None if tls_certificate is None else tls_from(tls_certificate, tls_key, tls_ca),
-        None if poll is None else WebDestination(poll, token),
-        poll_every,
+        titles=tuple(allow_title or ()),
+        addresses=tuple(allow_address or ()),
+        settle_s=settle,
+        max_bytes=int(max_queue_mb * 1e6),
+        radiograph_check=radiograph_check,
+        refusal_reports=refusal_reports,
+        http_port=http_port,
+        tls=None if tls_certificate is None else tls_from(tls_certificate, tls_key, tls_ca),
+        polled=None if poll is None else WebDestination(poll, token),
+        poll_s=poll_every,
     )
     kinds = chosen_kinds(dicom_kinds, DEFAULT_KINDS)
     pipeline = load_service(model, device, engine, precision)

@@ -31,10 +31,6 @@ def spread(words: Sequence[str], choices: Mapping[str, Sequence[str]]) -> list[s
 
     A list ends at the first word that is not one of the option's choices; an empty list becomes the choice `none`.
 
-    Args:
-        words: Arguments of the command.
-        choices: Choices of each option that takes a list.
-
     Example:
         >>> spread(["a", "--baselines", "cam", "random", "b"], {"--baselines": ["cam", "random", "none"]})
         ['a', '--baselines', 'cam', '--baselines', 'random', 'b']
