@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.special import softmax
 
 WEIGHTS = Path(__file__).with_name("radiograph_check.safetensors")
 """The fitted weights; the file's metadata contain the threshold."""
@@ -30,6 +30,9 @@ SHA256 = "3fdb4f26d6cfdfc8d8f8701809af544be44d7be71e2b6482f8d62f29e3c279b4"
 
 SIDE = 64
 """Side of the network's square input, in pixels."""
+
+CONVOLUTIONS = (("conv1", 2, 2), ("conv2", 2, 1), ("conv3", 2, 1), ("conv4", 1, 1))
+"""Name, stride and padding of each convolution."""
 
 MARGIN_SHARE, MARGIN_TOLERANCE = 0.95, 0.05
 """A row or column is margin if this share of it is uniform to within this share of the image's range."""
@@ -140,9 +143,7 @@ def check_radiograph(pixels: np.ndarray) -> RadiographVerdict:
     """
     weights, threshold = _fitted()
     content = pixels[content_of(pixels)]
-    with torch.inference_mode():
-        probabilities = classify(_reduced(content)[None], weights).softmax(-1)[0].tolist()
-    verdict = verdict_of(probabilities, threshold)
+    verdict = verdict_of(classify(_reduced(content), weights).tolist(), threshold)
     if verdict.passed and is_badly_exposed(content):
         return RadiographVerdict(0.0, threshold, "exposure")
     return verdict
@@ -165,7 +166,7 @@ def verdict_of(probabilities: list[float], threshold: float) -> RadiographVerdic
     return RadiographVerdict(probabilities[0], threshold, kinds[0 if probabilities[0] >= threshold else others])
 
 
-def prepare(pixels: np.ndarray) -> torch.Tensor:
+def prepare(pixels: np.ndarray) -> np.ndarray:
     """Prepare an image `(H, W)` of any range for the network.
 
     Returns:
@@ -175,14 +176,21 @@ def prepare(pixels: np.ndarray) -> torch.Tensor:
     return _reduced(pixels[content_of(pixels)])
 
 
-def _reduced(content: np.ndarray) -> torch.Tensor:
+def _reduced(content: np.ndarray) -> np.ndarray:
     longer = max(content.shape)
     height, width = (max(1, round(SIDE * side / longer)) for side in content.shape)
     thinned, _ = _thinned(content)
-    reduced = F.interpolate(torch.from_numpy(thinned)[None, None], size=(height, width), mode="area")[0]
-    reduced = (reduced - reduced.mean()) / reduced.std(correction=0).clamp(min=1e-3)
+    reduced = _area_means(len(thinned), height) @ thinned @ _area_means(thinned.shape[1], width).T
+    reduced = (reduced - reduced.mean()) / max(reduced.std(), 1e-3)
     top, left = (SIDE - height) // 2, (SIDE - width) // 2
-    return F.pad(reduced, (left, SIDE - width - left, top, SIDE - height - top))
+    return np.pad(reduced, ((top, SIDE - height - top), (left, SIDE - width - left)))[None].astype(np.float32)
+
+
+def _area_means(length: int, count: int) -> np.ndarray:
+    """Matrix `(count, length)` that reduces a side: each of `count` values is the mean of the pixels it overlaps."""
+    pixels, cells = np.arange(length), np.arange(count)[:, None]
+    overlapping = (pixels >= cells * length // count) & (pixels < -(-(cells + 1) * length // count))
+    return overlapping / overlapping.sum(1, keepdims=True, dtype=np.float32)
 
 
 def content_of(pixels: np.ndarray) -> tuple[slice, slice]:
@@ -238,21 +246,30 @@ def _thinned(pixels: np.ndarray) -> tuple[np.ndarray, int]:
     return np.ascontiguousarray(pixels[::step, ::step], dtype=np.float32), step
 
 
-def classify(images: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Run the network on `(B, 1, SIDE, SIDE)` from [`prepare`]; gives logits `(B, len(KINDS))`.
+def classify(image: np.ndarray, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Run the network: four convolutions, average pooling to 4 × 4, and two linear layers.
 
-    It has four convolutions, average pooling to 4 × 4, and two linear layers.
+    Args:
+        image: `(1, SIDE, SIDE)`, from [`prepare`].
+        weights: `conv1.weight`, `conv1.bias` to `conv4`, `hidden` and `head`.
+
+    Returns:
+        Probabilities `(len(KINDS),)` in the order of `KINDS`, summing to 1.
     """
-    values = images
-    for name, stride, padding in (("conv1", 2, 2), ("conv2", 2, 1), ("conv3", 2, 1), ("conv4", 1, 1)):
-        values = F.relu(F.conv2d(values, weights[f"{name}.weight"], weights[f"{name}.bias"], stride, padding))
-    values = F.avg_pool2d(values, 2).flatten(1)
-    values = F.relu(F.linear(values, weights["hidden.weight"], weights["hidden.bias"]))
-    return F.linear(values, weights["head.weight"], weights["head.bias"])
+    values = image
+    for name, stride, padding in CONVOLUTIONS:
+        kernel, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        padded = np.pad(values, ((0, 0), (padding, padding), (padding, padding)))
+        windows = sliding_window_view(padded, kernel.shape[2:], (1, 2))[:, ::stride, ::stride]
+        values = np.maximum(np.tensordot(kernel, windows, ((1, 2, 3), (0, 3, 4))) + bias[:, None, None], 0)
+    channels, side, _ = values.shape
+    pooled = values.reshape(channels, side // 2, 2, side // 2, 2).mean((2, 4)).ravel()
+    hidden = np.maximum(weights["hidden.weight"] @ pooled + weights["hidden.bias"], 0)
+    return softmax(weights["head.weight"] @ hidden + weights["head.bias"])
 
 
 @functools.cache
-def _fitted() -> tuple[dict[str, torch.Tensor], float]:
+def _fitted() -> tuple[dict[str, np.ndarray], float]:
     """Weights and threshold of the packaged file, after its hash has been verified."""
     must = f"`{WEIGHTS.name}` must be the file that clarity_hf was packaged with"
     if not WEIGHTS.is_file():
@@ -263,7 +280,7 @@ def _fitted() -> tuple[dict[str, torch.Tensor], float]:
     return read_weights(WEIGHTS)
 
 
-def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], float]:
+def read_weights(path: Path) -> tuple[dict[str, np.ndarray], float]:
     """Weights for [`classify`] and the probability from which an image passes, from a file that is not verified.
 
     Raises:
@@ -272,8 +289,8 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], float]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        with safe_open(path, framework="numpy") as file:
+            weights = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
             return weights, float(file.metadata()["threshold"])
     except (SafetensorError, KeyError, TypeError) as error:
         raise OSError(

@@ -97,9 +97,14 @@ def test_the_line_with_the_hash_says_whether_the_package_has_it(script, tmp_path
     assert script.hash_line(other).endswith("to be put into radiograph_check.py")
 
 
-def test_fresh_weights_fit_the_net(script):
-    logits = classify(torch.zeros(2, 1, SIDE, SIDE), script.fresh_weights())
-    assert logits.shape == (2, len(KINDS))
+def test_the_package_computes_what_is_fitted(script):
+    weights = script.fresh_weights()
+    images = torch.randn(2, 1, SIDE, SIDE)
+    expected = script.forward(images, weights).softmax(-1).numpy()
+    arrays = {name: tensor.numpy() for name, tensor in weights.items()}
+    found = np.stack([classify(image.numpy(), arrays) for image in images])
+    assert found.shape == (2, len(KINDS))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_wilson_s_interval_is_that_of_the_textbook(script):
