@@ -13,7 +13,8 @@ import torch
 from transformers import pipeline
 
 from clarity_hf import DEFAULT_CHECKPOINT, TASK
-from clarity_hf.inference.engines import NEAR, PRECISIONS, open_engine
+from clarity_hf.inference.engine_names import PRECISIONS
+from clarity_hf.inference.engines import NEAR, open_engine
 from clarity_hf.phantoms import iterate_phantoms
 
 SIDE = 1024

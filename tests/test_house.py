@@ -35,6 +35,7 @@ ROWS = (
     "pipeline_chest_xray_localization",
     "packaged_checkpoints",
     "registration",
+    "lazy_names",
     "files",
     "fingerprints",
     "teacher",

@@ -116,8 +116,9 @@ def read_sums(folder: str | os.PathLike) -> dict[str, str]:
 
 
 def loaded_files(folder: str | os.PathLike) -> list[str]:
-    """Names of the files that loading a checkpoint reads or may run: configs, weights and code."""
-    return sorted(path.name for pattern in ("*.json", "*.safetensors", "*.py") for path in Path(folder).glob(pattern))
+    """Names of the files that loading a checkpoint reads or may run: configs, weights, graphs and code."""
+    patterns = ("*.json", "*.safetensors", "*.onnx", "*.py")
+    return sorted(path.name for pattern in patterns for path in Path(folder).glob(pattern))
 
 
 def differing_files(folder: str | os.PathLike) -> list[str]:

@@ -162,7 +162,7 @@ def test_onnxruntime_is_asked_for(tmp_path, monkeypatch):
 )
 def test_settings_that_are_not_the_models_are_refused(tmp_path, monkeypatch, changed, message):
     model = SimpleNamespace(get_inputs=lambda: [SimpleNamespace(shape=["batch", 3, 64, 64])])
-    runtime = SimpleNamespace(InferenceSession=lambda path, providers: model)
+    runtime = SimpleNamespace(InferenceSession=lambda *_: model)
     monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
     (tmp_path / "clarity.json").write_text(json.dumps(settings()))
     onnx_runner.OnnxRunner(tmp_path)

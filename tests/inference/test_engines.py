@@ -6,11 +6,12 @@ import json
 import pytest
 import torch
 
-from clarity_hf import CHECKPOINT_FOLDER, ChestXrayLocalizationPipeline, ClarityImageProcessor
+from clarity_hf import DEFAULT_CHECKPOINT, ChestXrayLocalizationPipeline, ClarityImageProcessor
 from clarity_hf import ClarityForMultiLabelLocalization as Model
 from clarity_hf.export.export import without_telemetry
 from clarity_hf.inference import engines, find_images, predict_images, use_engine
-from clarity_hf.inference.engines import PRECISIONS, Parity, engine_of, measure_parity, open_engine
+from clarity_hf.inference.engine_names import PRECISIONS, engine_of
+from clarity_hf.inference.engines import Parity, measure_parity, open_engine
 
 PAIRS = [(engine, precision) for engine, precisions in PRECISIONS.items() for precision in precisions]
 CLOSE = {"fp32": 1e-4, "bf16": 0.02, "int8": 0.05}
@@ -179,8 +180,8 @@ def test_an_engine_or_precision_that_does_not_exist_is_refused(pipeline, engine,
 @pytest.mark.parametrize(("engine", "precision"), [("onnx", "fp32"), ("onnx", "int8"), ("torch", "bf16")])
 def test_on_300_phantoms_the_packaged_model_keeps_its_scores_and_boxes(engine, precision):
     require(engine)
-    model = Model.from_pretrained(CHECKPOINT_FOLDER, use_safetensors=True).eval()
-    processor = ClarityImageProcessor.from_pretrained(CHECKPOINT_FOLDER)
+    model = Model.from_pretrained(DEFAULT_CHECKPOINT, use_safetensors=True).eval()
+    processor = ClarityImageProcessor.from_pretrained(DEFAULT_CHECKPOINT)
     pipeline = ChestXrayLocalizationPipeline(model=model, image_processor=processor, device="cpu")
     found = measure_parity(pipeline, open_engine(pipeline, engine, precision), images=300)
     assert found.score_change <= {"fp32": 1e-5, "bf16": 0.001, "int8": 0.001}[precision]

@@ -138,7 +138,8 @@ def load_pipeline(model: str, device: str = "auto") -> Any:
 
 def load_service(model: str, device: str, engine: str, precision: str | None) -> Any:
     """The pipeline of a model with its engine, for a service of many images; raises as [`load`]."""
-    from clarity_hf.inference.engines import FEWEST_IMAGES, check_engine, use_engine
+    from clarity_hf.inference.engine_names import check_engine
+    from clarity_hf.inference.engines import FEWEST_IMAGES, use_engine
 
     check_engine(engine, precision)
     pipeline = load_pipeline(model, device)

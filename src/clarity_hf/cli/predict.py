@@ -83,23 +83,30 @@ def predict(
     part = f"-r{rank:02d}" if world_size > 1 else ""
     with _stoppable(output_dir, part) as stop:
         from clarity_hf.files import published_name, remove_unfinished
-        from clarity_hf.inference import find_images, merge_shards, predict_images, use_engine
+        from clarity_hf.inference import find_images, merge_shards, predict_images
         from clarity_hf.inference.dicom_output import DEFAULT_KINDS
-        from clarity_hf.inference.engines import check_engine, engine_of
+        from clarity_hf.inference.engine_names import check_engine, engine_of
+        from clarity_hf.inference.onnx_pipeline import ENGINE, onnx_pipeline
         from clarity_hf.inference.result_store import SETTINGS
 
         check_engine(engine, precision)
         found = find_images(inputs, recursive, exclude=[output_dir])
         if rank == 0:
             _report_skipped(found)
-        pipeline = load_pipeline(model, device)
-        before = engine_of(output_dir / SETTINGS) if engine == "auto" and precision is None else None
-        chosen = use_engine(pipeline, *(before or (engine, precision)), images=len(found.images))
-        if rank == 0 and pipeline.engine is not None:
-            print(f"engine: {chosen}", file=sys.stderr)
         wanted = {"overlays": overlays, "maps": maps, "dicom": dicom or dicom_kinds is not None}
         wanted |= {"fhir": fhir, "fhir_r5": fhir_r5, "identifiers": identifiers}
         outputs = [name for name, on in wanted.items() if on]
+        before = engine_of(output_dir / SETTINGS) if engine == "auto" and precision is None else None
+        asked = before or (engine, precision)
+        pipeline: Any = onnx_pipeline(model, device, *asked, outputs)
+        chosen = ENGINE
+        if pipeline is None:
+            from clarity_hf.inference.engines import use_engine
+
+            pipeline = load_pipeline(model, device)
+            chosen = use_engine(pipeline, *asked, images=len(found.images))
+        if rank == 0 and chosen != "torch fp32":
+            print(f"engine: {chosen}", file=sys.stderr)
         with _launched(world_size) as total_over_processes:
             with _bar(f"process {rank}" if world_size > 1 else None) as advance:
                 done = predict_images(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from clarity_hf.boxes import Letterbox, boxes_from_map
 from clarity_hf.image_reading import read_image
@@ -40,7 +41,12 @@ SETTINGS = {
 
 
 class OnnxRunner:
-    """A model that [`export_model`] wrote with `format="onnx"`, with execution providers in order of preference.
+    """An exported model, ready to localize.
+
+    Args:
+        folder: Folder that [`export_model`] wrote with `format="onnx"`.
+        providers: Execution providers of onnxruntime, in order of preference.
+        session_options: `onnxruntime.SessionOptions`, such as the number of threads; None is the library's own.
 
     Raises:
         FileNotFoundError: `folder` has no `clarity.json`.
@@ -49,7 +55,12 @@ class OnnxRunner:
             numbers is out of range.
     """
 
-    def __init__(self, folder: str | os.PathLike, providers: Sequence[str] = ("CPUExecutionProvider",)):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        session_options: Any = None,
+    ):
         try:
             import onnxruntime
         except ImportError as error:
@@ -66,7 +77,7 @@ class OnnxRunner:
         name = self.settings["model"]
         if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith(".onnx"):
             raise ValueError(f"`model` of clarity.json must be an .onnx file beside it, got {name!r}. Correct it.")
-        self.session = onnxruntime.InferenceSession(str(Path(folder) / name), providers=list(providers))
+        self.session = onnxruntime.InferenceSession(str(Path(folder) / name), session_options, list(providers))
         self._check_sizes()
         self._check_numbers()
 
@@ -165,7 +176,7 @@ def prepare(pixels: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
     box = _letterbox(pixels.shape, settings)
     height, width = box.content
     cubic = settings["resample"] == "bicubic"
-    pixels = _resize_rows(_resize_rows(pixels, width, cubic).T, height, cubic).T  # columns first, as torch does
+    pixels = _resize(_resize(pixels.T, width, cubic).T, height, cubic)  # the width first, as torch does
     padded = np.zeros(box.input, dtype=np.float32)
     padded[box.top : box.top + height, box.left : box.left + width] = pixels
     unit = np.float32(1 / settings["rescale_factor"])
@@ -173,25 +184,25 @@ def prepare(pixels: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
     return ((padded - mean) / std)[None]
 
 
-def _resize_rows(pixels: np.ndarray, size: int, cubic: bool) -> np.ndarray:
-    """Resample every row `(n, length)` to `(n, size)` as torch's `interpolate(antialias=True)` does on a CPU.
+def _resize(pixels: np.ndarray, size: int, cubic: bool) -> np.ndarray:
+    """Resample every column `(length, n)` to `(size, n)` as torch's `interpolate(antialias=True)` does on a CPU.
 
     8-bit images use torch's fixed-point arithmetic (16-bit weights, rounded after each axis) and are equal to the last
     bit; Pillow's resize differs by one grey level in some pixels.
     """
-    length = pixels.shape[1]
+    length = len(pixels)
     if length == size:
         return pixels
     first, weights = _filter(length, size, cubic)
-    start: float = 0
-    if pixels.dtype == np.uint8:
-        bits = next((b for b in range(22) if int(0.5 + weights.max() * 2 ** (b + 1)) >= 2**15), 22)
-        weights = np.trunc(weights * 2**bits + np.copysign(0.5, weights)).astype(np.int32)
-        start = 1 << (bits - 1)
-    total = np.full((len(pixels), size), start, dtype=weights.dtype)
-    for tap in range(weights.shape[1]):
-        total += pixels[:, np.minimum(first + tap, length - 1)] * weights[:, tap]  # beyond the row the weight is 0
-    return np.clip(total >> bits, 0, 255).astype(np.uint8) if pixels.dtype == np.uint8 else total.astype(np.float32)
+    places = np.minimum(first[:, None] + np.arange(weights.shape[1]), length - 1)  # beyond the end the weight is 0
+    starts = np.arange(size + 1) * weights.shape[1]
+    if pixels.dtype != np.uint8:
+        matrix = sparse.csr_array((weights.ravel(), places.ravel(), starts), (size, length))
+        return (matrix @ pixels).astype(np.float32)
+    bits = next((b for b in range(22) if int(0.5 + weights.max() * 2 ** (b + 1)) >= 2**15), 22)
+    weights = np.trunc(weights * 2**bits + np.copysign(0.5, weights)).astype(np.int32)
+    matrix = sparse.csr_array((weights.ravel(), places.ravel(), starts), (size, length))
+    return np.clip((matrix @ pixels.astype(np.int32) + (1 << (bits - 1))) >> bits, 0, 255).astype(np.uint8)
 
 
 def _filter(length: int, size: int, cubic: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -19,27 +19,28 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from transformers.modeling_outputs import ModelOutput
 
 from clarity_hf.dicom_reading import looks_like_dicom, read_dicom
 from clarity_hf.files import replaced_file, replaced_files
-from clarity_hf.fingerprints import describe_results
 from clarity_hf.image_reading import read_image
 from clarity_hf.labels import checked_shares
-from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
 from clarity_hf.radiograph_check import check_mode, check_radiograph
 from clarity_hf.visualization import draw_findings
 
-from .dicom_inference import DicomResultWriter, doubt_about, header_of
 from .dicom_output import DEFAULT_KINDS
-from .engines import engine_settings
-from .fhir import fhir_bundle
 from .image_files import ImageFile
+from .onnx_pipeline import OnnxPipeline
 from .result_store import IDENTIFIERS, ResultStore, append, merge_shards
+
+if TYPE_CHECKING:  # torch and transformers, which OnnxPipeline does without
+    from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
+
+    from .dicom_inference import DicomResultWriter
+
+    AnyPipeline = ChestXrayLocalizationPipeline | OnnxPipeline
 
 Records = list[dict[str, Any]]
 
@@ -76,7 +77,7 @@ class BatchSummary:
 
 
 def predict_images(
-    pipeline: ChestXrayLocalizationPipeline,
+    pipeline: AnyPipeline,
     images: Sequence[ImageFile],
     folder: str | os.PathLike,
     *,
@@ -103,7 +104,7 @@ def predict_images(
     line of `failed.jsonl` is `{"image", "reason"}`. The next run tries failed images again.
 
     Args:
-        pipeline: Runs on its own device, with its own engine.
+        pipeline: Runs on its own device, with its own engine; an [`OnnxPipeline`] has no outputs but `identifiers`.
         images: From `find_images`; all processes pass the same complete list.
         folder: Folder of the results; created if needed.
         model_name: Name for `settings.json` and DICOM results; not a path.
@@ -169,7 +170,7 @@ def predict_images(
 
 
 def _predicted(
-    pipeline: ChestXrayLocalizationPipeline,
+    pipeline: AnyPipeline,
     images: Sequence[ImageFile],
     store: ResultStore,
     wanted: _Wanted,
@@ -216,14 +217,22 @@ class _Wanted:
                     f"The output {asked} needs the extra `{extra}`. Run pip install 'clarity_hf[{extra}]'."
                 )
 
-    def settings(self, pipeline: ChestXrayLocalizationPipeline) -> dict[str, Any]:
+    def settings(self, pipeline: AnyPipeline) -> dict[str, Any]:
         """Everything that decides the results, for `settings.json`."""
+        if isinstance(pipeline, OnnxPipeline):
+            described = pipeline.describe(self.threshold)
+        else:
+            from clarity_hf.fingerprints import describe_results
+
+            from .engines import engine_settings
+
+            described = describe_results(pipeline.model, pipeline.image_processor, self.threshold)
+            described |= engine_settings(pipeline)
         return {
             "model": self.model_name,
-            **describe_results(pipeline.model, pipeline.image_processor, self.threshold),
+            **described,
             "outputs": sorted(self.outputs),
             "radiograph_check": self.radiograph_check,
-            **engine_settings(pipeline),
             **({"dicom_kinds": sorted(set(self.dicom_kinds))} if "dicom" in self.outputs else {}),
         }
 
@@ -249,7 +258,7 @@ class _Read:
     image: ImageFile
     reason: str = ""
     stat: tuple[int, int] = (0, 0)
-    inputs: dict[str, torch.Tensor] | None = None
+    inputs: dict[str, Any] | None = None
     pixels: np.ndarray | None = None
     header: Any = None
     warning: dict[str, Any] | None = None
@@ -257,10 +266,14 @@ class _Read:
     @property
     def doubt(self) -> str:
         """What DICOM and FHIR results say about an image that failed the radiograph check."""
-        return "" if self.warning is None else doubt_about(self.warning["reason"])
+        if self.warning is None:
+            return ""
+        from .dicom_inference import doubt_about
+
+        return doubt_about(self.warning["reason"])
 
 
-def _read(pipeline: ChestXrayLocalizationPipeline, wanted: _Wanted, image: ImageFile) -> _Read:
+def _read(pipeline: AnyPipeline, wanted: _Wanted, image: ImageFile) -> _Read:
     """Read an image and prepare the model's input, in any thread; an error becomes its `reason`."""
     header = None
     try:
@@ -276,6 +289,8 @@ def _read(pipeline: ChestXrayLocalizationPipeline, wanted: _Wanted, image: Image
         return _Read(image, "", (stat.st_size, stat.st_mtime_ns), inputs, kept, header, warning)
     except Exception as error:  # libraries may raise anything for a broken file
         if "dicom" in wanted.outputs and header is None and image.path.is_file():
+            from .dicom_inference import header_of
+
             header = header_of(image.path)
         return _Read(image, _reason(error, image), header=header)
 
@@ -294,10 +309,16 @@ def _read_pixels(image: ImageFile, wanted: _Wanted) -> tuple[np.ndarray, Any]:
 class _Writer:
     """Computes outputs and writes lines and files."""
 
-    def __init__(self, pipeline: ChestXrayLocalizationPipeline, wanted: _Wanted, folder: Path):
-        self.pipeline, self.folder = pipeline, folder
+    def __init__(self, pipeline: Any, wanted: _Wanted, folder: Path):
+        self.pipeline, self.folder, self.wanted = pipeline, folder, wanted
         self.threshold, self.outputs = wanted.threshold, wanted.outputs
-        self.dicom = DicomResultWriter(pipeline, wanted.model_name, wanted.threshold, wanted.dicom_kinds)
+
+    @functools.cached_property
+    def dicom(self) -> DicomResultWriter:
+        """Writer of DICOM results, and of the identity that FHIR results state."""
+        from .dicom_inference import DicomResultWriter
+
+        return DicomResultWriter(self.pipeline, self.wanted.model_name, self.threshold, self.wanted.dicom_kinds)
 
     def predict(self, batch: Sequence[_Read]) -> tuple[Records, Records]:
         """Predict a batch and write its other outputs; return its lines, of predicted and of failed images."""
@@ -319,7 +340,7 @@ class _Writer:
                 bad.append({"image": name, "reason": reason})
         return good, bad
 
-    def _record(self, read: _Read, outputs: ModelOutput) -> dict[str, Any]:
+    def _record(self, read: _Read, outputs: Any) -> dict[str, Any]:
         """Write an image's other outputs and return its line."""
         findings = self.pipeline.postprocess(outputs, threshold=self.threshold)
         try:
@@ -342,7 +363,7 @@ class _Writer:
             "findings": findings,
         }
 
-    def _forward(self, reads: Sequence[_Read]) -> list[ModelOutput]:
+    def _forward(self, reads: Sequence[_Read]) -> list[Any]:
         """Outputs per image, each a batch of one."""
         inputs = [read.inputs for read in reads if read.inputs is not None]
         if not inputs:
@@ -350,7 +371,7 @@ class _Writer:
         if "dicom" in self.outputs and len(reads) > 1:  # the last digits of a result depend on the batch's size
             return [output for read in reads for output in self._forward([read])]
         try:
-            outputs = self.pipeline.forward({name: torch.cat([image[name] for image in inputs]) for name in inputs[0]})
+            outputs = self.pipeline.forward({name: _joined([image[name] for image in inputs]) for name in inputs[0]})
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -359,11 +380,11 @@ class _Writer:
                 "finished images are kept."
             ) from error
         return [
-            ModelOutput(**{name: values[row : row + 1] for name, values in outputs.items()})
+            type(outputs)(**{name: values[row : row + 1] for name, values in outputs.items()})
             for row in range(len(inputs))
         ]
 
-    def _write_overlay(self, read: _Read, findings: list[dict[str, Any]], outputs: ModelOutput) -> None:
+    def _write_overlay(self, read: _Read, findings: list[dict[str, Any]], outputs: Any) -> None:
         """Draw the findings over the image, the first present one with its map."""
         if "overlays" not in self.outputs:
             return
@@ -378,7 +399,7 @@ class _Writer:
         with replaced_file(self.folder / "overlays" / f"{read.image.name}.png") as path:
             picture.save(path, format="PNG")
 
-    def _write_maps(self, read: _Read, outputs: ModelOutput) -> None:
+    def _write_maps(self, read: _Read, outputs: Any) -> None:
         if "maps" not in self.outputs:
             return
         config = self.pipeline.model.config
@@ -396,11 +417,13 @@ class _Writer:
 
     def _write_fhir(self, read: _Read, findings: list[dict[str, Any]]) -> None:
         for output in sorted(self.outputs & _FHIR.keys()) if read.header is not None else ():
+            from .fhir import fhir_bundle
+
             bundle = fhir_bundle(read.header, findings, self.dicom.identity, release=_FHIR[output], doubt=read.doubt)
             with replaced_file(self.folder / output / f"{read.image.name}.json") as path:
                 path.write_text(json.dumps(bundle, indent=1) + "\n", encoding="utf-8")
 
-    def _write_dicom(self, read: _Read, findings: list[dict[str, Any]], outputs: ModelOutput) -> None:
+    def _write_dicom(self, read: _Read, findings: list[dict[str, Any]], outputs: Any) -> None:
         if read.header is None or "dicom" not in self.outputs:
             return
         target = self.folder / "dicom" / read.image.name
@@ -418,6 +441,15 @@ class _Writer:
                 raise
         except Exception:  # a header too broken for a report; the image counts as failed anyway
             pass
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """Arrays or tensors of one image each as a batch."""
+    if isinstance(values[0], np.ndarray):
+        return np.concatenate(values)
+    import torch
+
+    return torch.cat(list(values))
 
 
 def out_of_memory(error: BaseException | None) -> bool:

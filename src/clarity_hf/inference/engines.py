@@ -28,12 +28,11 @@ from clarity_hf.files import UNFINISHED, replaced_file
 from clarity_hf.fingerprints import describe_model
 from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
 
+from .engine_names import PRECISIONS, check_engine
+
 logger = logging.getLogger(__name__)
 
 Run = Callable[[torch.Tensor], tuple]
-
-PRECISIONS = {"torch": ("fp32", "bf16"), "onnx": ("fp32", "int8"), "openvino": ("fp32", "bf16")}
-"""Engines, and the precisions of each; the first one is its default."""
 
 FASTEST = (("onnx", "fp32"),)
 """What `auto` tries, fastest first, before it falls back to torch. Not bf16 and int8, in which a quarter of the boxes
@@ -131,28 +130,9 @@ def use_engine(
     return f"{engine} {precision}"
 
 
-def check_engine(engine: str, precision: str | None = None) -> None:
-    """Raise a ValueError unless the engine is `auto` or in `PRECISIONS`, and the precision one of its own or None."""
-    if engine not in ("auto", *PRECISIONS):
-        raise ValueError(f"`engine` must be one of auto, {', '.join(PRECISIONS)}, got '{engine}'.")
-    known = PRECISIONS.get(engine, ("fp32", "bf16", "int8"))
-    if precision not in (None, *known):
-        raise ValueError(f"`precision` must be one of {', '.join(known)} with {engine}, got '{precision}'.")
-
-
 def engine_settings(pipeline: ChestXrayLocalizationPipeline) -> dict[str, str]:
     """The engine's name, for the settings of results; nothing where the model itself computes them."""
     return {"engine": pipeline.engine.name} if isinstance(pipeline.engine, Engine) else {}
-
-
-def engine_of(settings: str | os.PathLike) -> tuple[str, str] | None:
-    """Engine and precision, such as `("torch", "fp32")`, by a folder's `settings.json`; None if it has no results."""
-    try:
-        name = json.loads(Path(settings).read_text(encoding="utf-8")).get("engine", "torch fp32")
-        engine, precision = name.split()
-    except (OSError, ValueError, AttributeError):  # a broken file is refused when the folder is opened
-        return None
-    return engine, precision
 
 
 def _installed(precision: str | None) -> list[tuple[str, str]]:

@@ -23,7 +23,6 @@ from typing import Any, TextIO
 
 from filelock import FileLock, Timeout
 
-from clarity_hf.configuration_clarity import ClarityConfig
 from clarity_hf.files import remove_unfinished, replaced_file
 
 from .dicom_source import SIDES
@@ -353,7 +352,9 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
         what = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"`folder` must hold readable {SETTINGS}, got {what}. Choose another folder.") from error
     before, now = (_flat(json.loads(json.dumps(made))) for made in (stored, settings))
-    if "config" in stored:  # fields that are newer than the folder
+    if "config" in stored and before != now:  # the folder may lack newer fields
+        from clarity_hf.configuration_clarity import ClarityConfig  # imports transformers
+
         defaults = _flat({"config": json.loads(json.dumps(ClarityConfig().to_dict(), default=str))})
         before = {name: value for name, value in defaults.items() if name in now} | before
     differ = [name for name in {**before, **now} if name != "model" and before.get(name) != now.get(name)]

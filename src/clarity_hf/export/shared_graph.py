@@ -1,0 +1,121 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""An ONNX graph beside a checkpoint that reads its weights from the checkpoint's own safetensors file.
+
+ONNX lets a tensor lie in another file at an offset. A graph of 0.3 MB then makes a checkpoint an ONNX export too, with
+the same weights: onnxruntime widens them from fp16 when it opens the graph.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clarity_hf.files import replaced_files
+from clarity_hf.fingerprints import describe_results
+from clarity_hf.image_processing_clarity import ClarityImageProcessor
+from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+
+from .export import export_model
+
+WEIGHTS = "model.safetensors"
+SMALLEST = 1024
+"""Tensors with fewer elements stay in the graph."""
+
+
+def write_shared_graph(folder: str | os.PathLike) -> list[Path]:
+    """Write `model.onnx` and `clarity.json` into the folder of a checkpoint with weights in fp16.
+
+    `clarity.json` also has `results`, what [`describe_results`] gives, so that predictions by the graph have the same
+    settings as the model's.
+
+    Args:
+        folder: Written by `save_checkpoint`.
+
+    Returns:
+        The two files.
+
+    Raises:
+        ImportError: A library of the extra `export` is not installed.
+        ValueError: A large tensor of the graph is not one of the checkpoint's.
+    """
+    import onnx
+
+    folder = Path(folder)
+    model = ClarityForMultiLabelLocalization.from_pretrained(folder)
+    image_processor = ClarityImageProcessor.from_pretrained(folder)
+    with tempfile.TemporaryDirectory() as made:
+        exported = export_model(model, image_processor, Path(made) / "export")
+        graph = onnx.load(exported["model"])
+        settings = json.loads(exported["settings"].read_text(encoding="utf-8"))
+    _share_weights(graph, folder / WEIGHTS)
+    settings["results"] = describe_results(model, image_processor)
+    with replaced_files(folder) as made:
+        (made / "model.onnx").write_bytes(graph.SerializeToString(deterministic=True))
+        (made / "clarity.json").write_text(json.dumps(settings, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return [folder / "model.onnx", folder / "clarity.json"]
+
+
+def _share_weights(model: Any, weights: Path) -> None:
+    """Replace the large tensors of an `onnx.ModelProto` by references to those of a safetensors file, widened."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    stored = _fp16_tensors(weights)
+    initializers, nodes = [], []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        found = _same_values(values, stored) if values.size >= SMALLEST else None
+        if found is None:
+            initializers.append(tensor)
+            continue
+        (offset, half), transposed = stored[found[0]], found[1]
+        shared = TensorProto(name=f"{tensor.name}.fp16", data_type=TensorProto.FLOAT16, dims=half.shape)
+        shared.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", weights.name), ("offset", offset), ("length", half.nbytes)):
+            shared.external_data.add(key=key, value=str(value))
+        initializers.append(shared)
+        widened = f"{tensor.name}.stored" if transposed else tensor.name
+        nodes.append(helper.make_node("Cast", [shared.name], [widened], f"{tensor.name}/Cast", to=TensorProto.FLOAT))
+        if transposed:
+            nodes.append(helper.make_node("Transpose", [widened], [tensor.name], f"{tensor.name}/Transpose"))
+    own = sum(len(tensor.raw_data) for tensor in initializers)
+    if own > weights.stat().st_size / 100:
+        raise ValueError(f"`folder` must hold the weights of the graph, got {own:,} bytes of others. Pack it again.")
+    nodes += model.graph.node
+    del model.graph.initializer[:], model.graph.node[:]
+    model.graph.initializer.extend(initializers)
+    model.graph.node.extend(nodes)
+
+
+def _fp16_tensors(weights: Path) -> dict[str, tuple[int, np.ndarray]]:
+    """Offset in the file and values of each tensor."""
+    content = weights.read_bytes()
+    (length,) = struct.unpack_from("<Q", content)
+    start = 8 + length
+    return {
+        name: (
+            start + about["data_offsets"][0],
+            np.frombuffer(content[slice(*(start + place for place in about["data_offsets"]))], "<f2").reshape(
+                about["shape"]
+            ),
+        )
+        for name, about in json.loads(content[8:start]).items()
+        if name != "__metadata__" and about["dtype"] == "F16"
+    }
+
+
+def _same_values(values: np.ndarray, stored: dict[str, tuple[int, np.ndarray]]) -> tuple[str, bool] | None:
+    """Name of the tensor with the same values, and whether they are transposed."""
+    for name, (_, half) in stored.items():
+        for transposed, candidate in ((False, half), (True, half.T)):
+            if candidate.shape == values.shape and np.array_equal(candidate.astype(np.float32), values):
+                return name, transposed
+    return None
+
+
+__all__ = ["write_shared_graph"]

@@ -1,0 +1,119 @@
+# Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
+"""Predictions of the packaged checkpoint by onnxruntime, without torch."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import transformers
+
+from clarity_hf import TASK
+from clarity_hf.export.shared_graph import write_shared_graph
+from clarity_hf.fingerprints import describe_results
+from clarity_hf.inference.onnx_pipeline import ENGINE, OnnxPipeline, onnx_pipeline
+from clarity_hf.packaged_checkpoints import CHECKPOINT_FOLDER, DEFAULT_CHECKPOINT, checkpoint_path
+from clarity_hf.phantoms import draw_phantom
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def localizer():
+    return transformers.pipeline(TASK)
+
+
+@pytest.fixture(scope="module")
+def quick():
+    return OnnxPipeline(checkpoint_path(DEFAULT_CHECKPOINT))
+
+
+@pytest.mark.parametrize("threshold", [None, 0.01])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_findings_are_those_of_the_pipeline(quick, localizer, seed, threshold):
+    pixels = draw_phantom(seed, 512).image[:, : 512 - 100 * (seed == 2)]
+    found = quick.postprocess(quick.forward(quick.preprocess(pixels)), threshold)
+    expected = localizer(pixels, threshold=threshold, radiograph_check="off")
+    assert [each["label"] for each in found] == [each["label"] for each in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-5)
+        assert (ours["threshold"], ours["present"]) == (theirs["threshold"], theirs["present"])
+        boxes = [[list(box.values()) for box in each["boxes"]] for each in (ours, theirs)]
+        assert len(boxes[0]) == len(boxes[1])
+        if boxes[0]:
+            np.testing.assert_allclose(*boxes, atol=1)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.2])
+def test_settings_of_results_are_those_of_the_pipeline(quick, localizer, threshold):
+    expected = json.loads(json.dumps(describe_results(localizer.model, localizer.image_processor, threshold)))
+    described = quick.describe(threshold)
+    for config in (expected["config"], described["config"]):  # transformers adds fields of its own over time
+        for name in config.keys() - localizer.model.config.to_diff_dict().keys():
+            del config[name]
+    assert described == expected | {"engine": ENGINE}
+
+
+def test_the_graph_holds_no_weights_of_its_own():
+    folder = checkpoint_path(DEFAULT_CHECKPOINT)
+    assert (folder / "model.onnx").stat().st_size < 1e6
+
+
+@pytest.mark.slow
+def test_the_packaged_graph_is_what_the_packaged_weights_give(tmp_path):
+    folder = checkpoint_path(DEFAULT_CHECKPOINT)
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
+        shutil.copy(folder / name, tmp_path)
+    for written in write_shared_graph(tmp_path):
+        made, packaged = written.read_bytes(), (folder / written.name).read_bytes()
+        assert made == packaged, f"{written.name} differs. Write it again with write_shared_graph and write_sums."
+
+
+def test_neither_torch_nor_transformers_is_imported():
+    code = (
+        "import sys, numpy as np\n"
+        "from clarity_hf.inference.onnx_pipeline import onnx_pipeline\n"
+        "from clarity_hf.radiograph_check import check_radiograph\n"
+        f"quick = onnx_pipeline({DEFAULT_CHECKPOINT!r}, 'cpu')\n"
+        "pixels = np.random.default_rng(0).integers(0, 256, (300, 260)).astype(np.uint8)\n"
+        "check_radiograph(pixels)\n"
+        "assert len(quick.postprocess(quick.forward(quick.preprocess(pixels)))) == 14\n"
+        "print(sorted({'torch', 'transformers', 'torchvision', 'datasets', 'pandas'} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"engine": "torch"},
+        {"engine": "openvino"},
+        {"precision": "int8"},
+        {"device": "cuda"},
+        {"outputs": ["overlays"]},
+        {"outputs": ["identifiers", "dicom"]},
+        {"model": "owner/name"},
+    ],
+)
+def test_what_it_cannot_do_is_left_to_the_model(arguments):
+    assert onnx_pipeline(**{"model": DEFAULT_CHECKPOINT, "device": "cpu"} | arguments) is None
+
+
+def test_a_copy_of_the_folder_is_left_to_the_model(tmp_path):
+    """Its config may have been changed, and the graph's settings not."""
+    copy = shutil.copytree(checkpoint_path(DEFAULT_CHECKPOINT), tmp_path / DEFAULT_CHECKPOINT)
+    assert onnx_pipeline(str(copy), "cpu") is None
+
+
+def test_packaged_names_and_paths_are_taken(monkeypatch):
+    monkeypatch.chdir("/")
+    assert isinstance(onnx_pipeline(DEFAULT_CHECKPOINT, "cpu"), OnnxPipeline)
+    assert isinstance(onnx_pipeline(str(CHECKPOINT_FOLDER / DEFAULT_CHECKPOINT), "cpu"), OnnxPipeline)
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(OSError, match="No such model: 'clarity-none'"):
+        onnx_pipeline("clarity-none", "cpu")
