@@ -5,9 +5,9 @@
     python examples/evaluate_checkpoint.py runs/nih NIH_FOLDER --baselines random gradcam++ --teacher TEACHER
     python examples/evaluate_checkpoint.py clarity-s16-224 images.csv --split validation --sanity_images 50
 
-MODEL is a name, folder or Hub id; DATA is `phantom`, a folder in the NIH release's layout, a table of own images, a
-folder of images or a Hub id. Images are read one batch at a time and no map is kept; a run that was stopped resumes
-when started again with the same arguments. Needs `pip install 'clarity_hf[report]'`, and `[baselines]` for Grad-CAM.
+MODEL is a name, folder or Hub id; DATA is `phantom`, a folder in the NIH release's layout, a table of your images, a
+folder of images or a Hub id. Images are read one batch at a time and no map is kept; an interrupted run resumes when
+started again with the same arguments. Needs `pip install 'clarity_hf[report]'`, and `[baselines]` for Grad-CAM.
 The last line is
 
     wrote runs/evaluation/report.html

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Pictures of results: boxes where they are told, labels that can be read, maps over the image."""
+"""Pictures of results: boxes at their coordinates, readable labels, maps over the image."""
 
 import numpy as np
 import pytest

@@ -19,14 +19,14 @@ def release(tmp_path_factory):
 
 def test_a_phantom_is_the_same_image_at_every_reading_and_brings_all_that_is_known_of_it():
     images = PhantomImages(8, size=64)
-    drawn = images.rows.phantom(5)
+    phantom = images.rows.phantom(5)
     image = images[5]
     assert image.name == images.names[5] == "phantom-test-0-5" == image.patient
-    np.testing.assert_array_equal(image.pixels, drawn.image)
-    np.testing.assert_array_equal(image.thorax, drawn.thorax)
-    assert (image.sex, image.age, image.view) == (drawn.sex, drawn.age, drawn.view)
-    assert sum(len(boxes) for boxes in image.boxes.values()) == len(drawn.boxes)
-    for name, box in drawn.boxes:
+    np.testing.assert_array_equal(image.pixels, phantom.image)
+    np.testing.assert_array_equal(image.thorax, phantom.thorax)
+    assert (image.sex, image.age, image.view) == (phantom.sex, phantom.age, phantom.view)
+    assert sum(len(boxes) for boxes in image.boxes.values()) == len(phantom.boxes)
+    for name, box in phantom.boxes:
         assert list(box) in image.boxes[FINDINGS.index(name)].tolist()
 
 
@@ -52,7 +52,7 @@ def test_boxes_of_a_release_are_in_pixels_of_the_image_on_disk(release):
     assert max(boxes[:, 2].max() for image in boxed for boxes in image.boxes.values()) > 64  # no frame of 64 × 64
 
 
-def test_a_row_of_a_release_brings_patient_sex_age_view_and_thorax(release):
+def test_a_row_of_a_release_has_patient_sex_age_view_and_thorax(release):
     image = open_images(str(release), "test")[0]
     assert image.name.startswith(image.patient)
     assert image.sex in ("M", "F")
@@ -62,7 +62,7 @@ def test_a_row_of_a_release_brings_patient_sex_age_view_and_thorax(release):
     assert 0.2 < image.thorax.mean() < 0.9
 
 
-def test_rows_without_patients_are_patients_of_their_own(image):
+def test_rows_without_patients_are_separate_patients(image):
     rows = [{"image": image, "labels": [1.0, float("nan")]}, {"image": image, "labels": [0.0, 1.0]}]
     images = RowImages(rows, ["Mass", "Fracture"])
     assert [images[i].patient for i in range(2)] == ["image-000000", "image-000001"] == images.names
@@ -71,7 +71,7 @@ def test_rows_without_patients_are_patients_of_their_own(image):
     assert images[0].thorax is None
 
 
-def test_labels_and_boxes_are_brought_into_the_models_order_and_what_is_missing_is_unknown(image, caplog):
+def test_labels_and_boxes_take_the_models_order_and_missing_labels_are_unknown(image, caplog):
     row = {"image": image, "labels": [1.0, 0.0, 1.0], "box_findings": [0, 2, 2], "boxes": [[0, 0, 2, 2]] * 3}
     images = AlignedImages(RowImages([row], ["Nodule", "Fracture", "Mass"]), ["Mass", "Hernia", "Nodule"])
     found = images[0]

@@ -116,12 +116,12 @@ PLAIN = ClarityImageProcessor(size={"height": 32, "width": 32}, do_normalize=Fal
 def test_deletion_of_a_model_that_averages_a_known_region(quarter):
     image, maps = quarter
     result = deletion_insertion([(image, [0, 1])], FixedMap(maps), grey_of_the_quarter, PLAIN, steps=8)
-    # The quarter is gone after two of eight steps, and the image's mean is a quarter.
+    # The quarter is removed after two of eight steps, and the image's mean is a quarter.
     np.testing.assert_allclose(result[0].deletion, [1, 0.625] + [0.25] * 7, atol=1e-6)
     np.testing.assert_allclose(result[0].deletion_areas, [(0.8125 + 0.4375 + 6 * 0.25) / 8], atol=1e-6)
     start = result[0].insertion[0]
     assert 0.8 < start < 1  # blurred
-    # Half of the quarter is inserted, in random order: the mean is half way within the noise of the draw.
+    # Half of the quarter is inserted, in random order: the mean is halfway within the noise of the order.
     np.testing.assert_allclose(result[0].insertion, [start, (1 + start) / 2] + [1] * 7, atol=0.01)
     assert not result[1].deletion.any()
     assert (result[0].images, result[0].blank) == (1, 0)

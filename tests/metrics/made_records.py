@@ -23,7 +23,7 @@ def annotation(finding=0, regions=NONE, boxes=TARGET, own=NONE, ious=0.0, hit=Fa
     regions = (regions,) * T if isinstance(regions, np.ndarray) else tuple(regions)
     ious = np.full(T, ious) if np.ndim(ious) == 0 else np.array(ious)
     nearest = [regions[int(np.abs(np.array(MAP_THRESHOLDS) - one).argmin())] for one in MAX_BOX_THRESHOLDS]
-    overlaps = [box_iou(drawn, boxes).max(axis=1, initial=0.0) for drawn in nearest]
+    overlaps = [box_iou(predicted, boxes).max(axis=1, initial=0.0) for predicted in nearest]
     best = np.array([[one[:1].max(initial=0.0), one.max(initial=0.0)] for one in overlaps]).T
     return AnnotationRecord(finding, boxes, own, regions, ious, hit, wang, best)
 

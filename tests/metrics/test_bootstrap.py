@@ -47,39 +47,39 @@ def images(seed, count=150, findings=3, steps=None):
     return scores, labels, [f"patient {number}" for number in generator.integers(count // 2, size=count)]
 
 
-# Draws
+# Samples
 
 
 def test_all_rows_of_a_patient_are_sampled_together():
     patients = np.array(["b", "a", "b", "c", "a", "b"])
-    for drawn in patient_weights(patients, repeats=50):
+    for sampled in patient_weights(patients, repeats=50):
         for patient in "abc":
-            assert len(set(drawn[patients == patient])) == 1
+            assert len(set(sampled[patients == patient])) == 1
         # As many patients as there are: a row of each says how often it came.
-        assert drawn[[1, 0, 3]].sum() == 3
+        assert sampled[[1, 0, 3]].sum() == 3
 
 
 def test_every_patient_is_sampled_once_on_average():
-    drawn = np.stack(list(patient_weights(range(40), repeats=4000)))
-    assert drawn.dtype == np.int64
-    # A count of 40 draws at 1/40 has standard deviation .99, its mean over 4,000 draws .016.
-    np.testing.assert_allclose(drawn.mean(axis=0), 1, atol=0.08)
-    np.testing.assert_allclose(drawn.var(axis=0), 39 / 40, atol=0.15)
+    sampled = np.stack(list(patient_weights(range(40), repeats=4000)))
+    assert sampled.dtype == np.int64
+    # A count of 40 samples at 1/40 has standard deviation .99, its mean over 4,000 repeats .016.
+    np.testing.assert_allclose(sampled.mean(axis=0), 1, atol=0.08)
+    np.testing.assert_allclose(sampled.var(axis=0), 39 / 40, atol=0.15)
 
 
 def test_a_seed_samples_the_same_patients():
-    def draws(seed):
+    def samples(seed):
         return np.stack(list(patient_weights(range(20), repeats=5, seed=seed)))
 
-    np.testing.assert_array_equal(draws(3), draws(3))
-    assert (draws(3) != draws(4)).any()
+    np.testing.assert_array_equal(samples(3), samples(3))
+    assert (samples(3) != samples(4)).any()
 
 
 def test_the_statistic_sees_the_rows_that_were_weighted():
     patients, seen = ["b", "a", "b", "c"], []
     bootstrap_by_patient(lambda rows: seen.append(rows) or 0.0, patients, repeats=20, seed=7)
-    for rows, drawn in zip(seen, patient_weights(patients, 20, seed=7), strict=True):
-        np.testing.assert_array_equal(np.bincount(rows, minlength=4), drawn)
+    for rows, sampled in zip(seen, patient_weights(patients, 20, seed=7), strict=True):
+        np.testing.assert_array_equal(np.bincount(rows, minlength=4), sampled)
 
 
 # Intervals
@@ -163,13 +163,13 @@ def test_weighted_figures_are_those_of_sklearn(steps, whole):
 
 def test_a_weight_is_a_number_of_copies():
     scores, labels, patients = images(6, steps=2)
-    drawn = next(patient_weights(patients, 1))
-    copies = np.repeat(np.arange(len(labels)), drawn)
+    sampled = next(patient_weights(patients, 1))
+    copies = np.repeat(np.arange(len(labels)), sampled)
     for finding in range(3):
         one = slice(finding, finding + 1)
-        area = weighted_auroc(scores[:, finding], labels[:, finding], drawn)
+        area = weighted_auroc(scores[:, finding], labels[:, finding], sampled)
         assert area == pytest.approx(auroc_per_finding(scores[copies, one], labels[copies, one])[0], abs=1e-12)
-        precision = weighted_average_precision(scores[:, finding], labels[:, finding], drawn)
+        precision = weighted_average_precision(scores[:, finding], labels[:, finding], sampled)
         expected = average_precision_per_finding(scores[copies, one], labels[copies, one])[0]
         assert precision == pytest.approx(expected, abs=1e-12)
 
@@ -257,7 +257,7 @@ def test_intervals_contain_the_figure_and_differences_of_a_method_from_itself_ar
 def test_rare_findings_are_listed_but_not_in_the_mean():
     scores, labels, patients = images(11)
     labels[:, 1] = 0
-    labels[:4, 1], patients[:4] = 1, ["one"] * 4  # in 1 − 1/e of the draws
+    labels[:4, 1], patients[:4] = 1, ["one"] * 4  # in 1 − 1/e of the samples
     labels[:, 2] = 0
     intervals = classification_intervals(scores, labels, patients, repeats=300, min_positives=5)
     assert intervals["auroc"].defined[1] == pytest.approx(1 - 1 / math.e, abs=0.1)

@@ -87,7 +87,7 @@ def test_pixel_auroc_agrees_with_sklearn_and_is_a_half_for_an_even_map():
 
 
 def four_patients():
-    """Boxes left, left, right, right; each map draws a box on its own side alone, and is brighter there."""
+    """Boxes left, left, right, right; each map has a box on its own side only, and is brighter there."""
     return [
         image("a", annotation(LEFT, LEFT, cells(2, 1))),
         image("b", annotation(LEFT, LEFT, cells(2, 1))),
@@ -116,7 +116,7 @@ def test_fixed_boxes_come_from_other_patients_alone():
     maps = AnnotatedMaps.of(three)
     np.testing.assert_allclose(maps.fixed_box_hits(1).shares[:, 2], maps_one(three))
     lonely = AnnotatedMaps.of([image("a", annotation(LEFT)), image("b", annotation(LEFT), patient="a")])
-    assert lonely.fixed_box_hits(2).shares.sum() == 0  # one patient has nobody to learn from
+    assert lonely.fixed_box_hits(2).shares.sum() == 0  # there is no other patient to learn from
     assert lonely.fixed_box_hits(2).boxes_predicted == 0
 
 
@@ -144,8 +144,8 @@ def test_mean_maps_are_of_other_patients_each_by_its_peak():
     np.testing.assert_allclose(maps.mean_maps[0, 0, [0, -1]], expected)
     np.testing.assert_allclose(maps.mean_masks[0, 0, [0, -1]], [1 / 3, 2 / 3])
     settings = BoxSettings([0.5, 0.5], [0.9, 0.5], "all")
-    drawn = boxes_of_cells(maps.mean_maps[0], 0, settings)
-    np.testing.assert_allclose(drawn, [[0.5, 0, 1, 1]], atol=0.02)
+    found = boxes_of_cells(maps.mean_maps[0], 0, settings)
+    np.testing.assert_allclose(found, [[0.5, 0, 1, 1]], atol=0.02)
     assert maps.mean_map_hits(settings).shares[0].sum() == 0
 
 

@@ -147,18 +147,18 @@ def test_a_map_of_nothing_gets_a_threshold_all_the_same():
 
 
 def test_intersection_over_the_predicted_box_by_hand():
-    drawn = np.array([[0, 0, 5, 5], [5, 0, 15, 10], [20, 20, 30, 30], [3, 3, 3, 9]])
-    np.testing.assert_allclose(box_iobb(TARGET, drawn), [[1, 0.5, 0, 0]])  # inside, half outside, away, no area
+    predicted = np.array([[0, 0, 5, 5], [5, 0, 15, 10], [20, 20, 30, 30], [3, 3, 3, 9]])
+    np.testing.assert_allclose(box_iobb(TARGET, predicted), [[1, 0.5, 0, 0]])  # inside, half outside, away, no area
 
 
 def test_intersection_over_the_predicted_box_is_torchvisions_intersection():
     generator = np.random.default_rng(0)
     low = generator.uniform(0, 50, (2, 20, 2))
-    annotated, drawn = np.concatenate([low, low + generator.uniform(1, 40, (2, 20, 2))], axis=-1)
-    iou = torchvision.ops.box_iou(torch.from_numpy(annotated), torch.from_numpy(drawn)).numpy()
-    areas = box_area(annotated)[:, None] + box_area(drawn)[None]
-    expected = iou * areas / (1 + iou) / box_area(drawn)  # IoU = i / (a + b − i)
-    np.testing.assert_allclose(box_iobb(annotated, drawn), expected, atol=1e-12)
+    annotated, predicted = np.concatenate([low, low + generator.uniform(1, 40, (2, 20, 2))], axis=-1)
+    iou = torchvision.ops.box_iou(torch.from_numpy(annotated), torch.from_numpy(predicted)).numpy()
+    areas = box_area(annotated)[:, None] + box_area(predicted)[None]
+    expected = iou * areas / (1 + iou) / box_area(predicted)  # IoU = i / (a + b − i)
+    np.testing.assert_allclose(box_iobb(annotated, predicted), expected, atol=1e-12)
 
 
 def test_the_best_overlap_is_of_the_best_box_and_0_without_any():

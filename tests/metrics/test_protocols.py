@@ -129,9 +129,9 @@ def test_the_protocol_by_patient_repeats_its_split():
 def test_a_committed_list_replaces_the_named_split_alone():
     images = random_images(40, 0, 0.5)
     tuning = {record.patient for record in images[:8]}
-    filed, drawn = (patient_protocol(images, 1, tuning_patients=list_) for list_ in (tuning, None))
-    assert set(filed.named.iou.patients) == {record.patient for record in images[8:]}
-    np.testing.assert_array_equal(filed.repeats[0].iou.images, drawn.repeats[0].iou.images)
+    listed, random = (patient_protocol(images, 1, tuning_patients=list_) for list_ in (tuning, None))
+    assert set(listed.named.iou.patients) == {record.patient for record in images[8:]}
+    np.testing.assert_array_equal(listed.repeats[0].iou.images, random.repeats[0].iou.images)
 
 
 def test_both_ways_each_half_is_scored_with_what_the_other_chose():
@@ -250,7 +250,7 @@ def test_the_fixed_box_reaches_its_published_figures(twenty_splits):
         [0.03, 0.85, 0.08, 0.09, 0.00, 0.00, 0.07, 0.07],
         [0.01, 0.32, 0.01, 0.02, 0.00, 0.00, 0.01, 0.00],
     ]
-    # The table is of 20 other draws.
+    # The table is of 20 other random splits.
     np.testing.assert_allclose(shares.mean(axis=0)[:8].T, table, atol=0.07)
     assert np.isnan(shares[:, 8:]).all()
     assert twenty_splits[0].fixed_box.boxes_predicted == 1

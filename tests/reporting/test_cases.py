@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Cases: chosen by a rule, drawn where the boxes are, and named without the patient."""
+"""Cases: chosen by a rule, with boxes at their places, and named without the patient."""
 
 import importlib.util
 from dataclasses import replace

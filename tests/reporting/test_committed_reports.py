@@ -31,9 +31,9 @@ def look(names):
     return {name: (np.arange(1024.0).reshape(32, 32) / 8, np.ones((4, 2, 2))) for name in names}
 
 
-def evaluate(folder, data, split, drawn, records):
+def evaluate(folder, data, split, is_phantom, records):
     """A report with its records beside it, as an evaluation leaves them."""
-    about = {"model": "ours", "data": data, "split": split, "synthetic": drawn, "command": f"evaluate {data}"}
+    about = {"model": "ours", "data": data, "split": split, "synthetic": is_phantom, "command": f"evaluate {data}"}
     thresholds = np.array(synthetic.THRESHOLDS)
     evaluated = Evaluated(records, synthetic.FINDINGS, thresholds, repeats=3, baselines={"random map": records})
     write_report(evaluated, folder, about, look=look)

@@ -50,7 +50,7 @@ def test_the_report_has_tables_of_the_sanity_checks(written):
 
 
 def test_every_method_has_records_of_every_image(written, images):
-    records = written.with_name(f"{written.name}-records")  # they name patients: a report is handed on without them
+    records = written.with_name(f"{written.name}-records")  # they name patients, so a report is passed on without them
     names = {path.stem for path in records.iterdir()}
     assert names == {"clarity", "random", "cam", "attention", "rollout", "atlas"}
     for name in names:

@@ -170,7 +170,7 @@ class PatientProtocol:
 
     Attributes:
         boxes: All annotated boxes.
-        named: On the committed split, or on that of the first seed where no list was given.
+        named: On the committed split, or on that of the first seed without a list.
         repeats: On the other splits.
         crossed: Both ways on the split of `named`, so that every annotated box is scored once.
     """

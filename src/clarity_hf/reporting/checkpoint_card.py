@@ -48,7 +48,7 @@ from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 from .columns import columns, level_columns
 from .localization_tables import ANY_REGION, BOX_RULES, FIXED_BOX, FIXED_BOX_NAME, MODEL, OWN_FILTERED
 from .model_card import card_data
-from .rendering import case_caption, render, show
+from .rendering import case_caption, render, show, table_note
 from .rival_tables import SWAPPED_MAP, fixed_boxes_key, fixed_boxes_name, nearest_fixed_boxes
 from .schema import Cell, Column, Report, Row, Table, defined
 
@@ -300,35 +300,22 @@ def _per_finding(report: Report) -> dict[str, dict[str, dict[str, Cell]]]:
 
 def _tables(report: Report) -> list[tuple[Table, str | None]]:
     """Tables of one report in the card, each with its note there; None for its own note."""
-    tables, fewest = report.tables, report.min_positives
-    classified = tables["classification"].select(
-        "finding", "positives", "auroc", "average_precision", "calibration_error"
-    )
-    note = f"In italics: fewer than {fewest} positives or no negatives, not in the mean. AP: average precision. "
-    shown: list[tuple[Table, str | None]] = [
-        (replace(classified, title="Per finding"), note + "ECE: expected calibration error.")
-    ]
+    tables = report.tables
+    keys = ("finding", "positives", "auroc", "average_precision", "calibration_error")
+    classified = replace(tables["classification"].select(*keys), title="Per finding")
+    shown: list[tuple[Table, str | None]] = [(classified, table_note("card_classification", report=report))]
     if "localization" in tables:
-        note = (
-            "Each interval is of its own finding. One of no width means that all samples agree, as on a share of 0 or "
-            "1, not that the figure is certain."
-        )
-        shown.append((_boxes_table(report), note))
-    whole = ("rivals", "image_driven", "froc", "classification_rivals", "operating_points", "calibration")
-    shown += [(tables[key], None) for key in whole if key in tables]
+        shown.append((_boxes_table(report), table_note("card_boxes")))
+    complete = ("rivals", "image_driven", "froc", "classification_rivals", "operating_points", "calibration")
+    shown += [(tables[key], None) for key in complete if key in tables]
     if "localization" in tables:
-        note = (
-            "Predicted boxes: mean per annotated image and finding; many boxes overlap more by chance. Differences "
-            "are paired: clear where their interval excludes zero."
-        )
-        shown.append((tables["localization"].select("method", "boxes", "boxes_predicted", *LEVELS), note))
+        table = tables["localization"].select("method", "boxes", "boxes_predicted", *LEVELS)
+        shown.append((table, table_note("card_localization")))
     if "baselines" in tables:
         table = tables["baselines"]
         kept = [column.key for column in table.columns if not column.key.endswith("boxes_predicted")]
-        note = "Gain: this model minus the baseline, paired: clear where its interval excludes zero."
-        shown.append((table.select(*kept), note))
-    note = f"Means over the findings with at least {fewest} positives in the group."
-    return [*shown, (tables["subgroups"], note)]
+        shown.append((table.select(*kept), table_note("card_baselines")))
+    return [*shown, (tables["subgroups"], table_note("card_subgroups", report=report))]
 
 
 def _boxes_table(report: Report) -> Table:

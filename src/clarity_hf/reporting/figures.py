@@ -111,7 +111,7 @@ def finding_figure(kind: str, findings: Sequence[str], scores: np.ndarray, label
         known = ~np.isnan(labels[:, finding])
         draw_curve(axes, labels[known, finding] == 1, scores[known, finding])
 
-    return _panels(_titles(findings, text, measure(scores, labels)), draw, xlabel, ylabel)
+    return _panels(findings, measure(scores, labels), text, draw, xlabel, ylabel)
 
 
 def _draw_roc(axes: Axes, present: np.ndarray, scores: np.ndarray) -> None:
@@ -204,7 +204,7 @@ def boxes_per_finding_figure(
         axes.plot(levels, found.shares[finding], color=BLUE, linewidth=1.4)
 
     counts = np.where(found.counts > 0, found.counts, np.nan)
-    return _panels(_titles(findings, "{:.0f} boxes", counts), draw, "IoU", "share found")
+    return _panels(findings, counts, "{:.0f} boxes", draw, "IoU", "share found")
 
 
 def froc_figure(curve: Froc) -> Figure:
@@ -232,16 +232,13 @@ def figure_bytes(figure: Figure, format: str) -> bytes:
     return stream.getvalue()
 
 
-def _titles(findings: Sequence[str], figure: str, values: np.ndarray) -> dict[int, tuple[str, str]]:
-    """Name and value of every finding that has one, by its index."""
-    defined = np.flatnonzero(~np.isnan(values)).tolist()
-    return {i: (findings[i].replace("_", " "), figure.format(values[i])) for i in defined}
-
-
 def _panels(
-    titles: Mapping[int, tuple[str, str]], draw: Callable[[Axes, int], None], xlabel: str, ylabel: str
+    findings: Sequence[str], values: np.ndarray, text: str, draw: Callable[[Axes, int], None], xlabel: str, ylabel: str
 ) -> Figure:
-    """A square panel for each finding of `titles`, both axes from 0 to 1, axes named once."""
+    """A square panel for each finding with a value, which is written above it, both axes from 0 to 1."""
+    titles = {
+        i: (findings[i].replace("_", " "), text.format(values[i])) for i in np.flatnonzero(~np.isnan(values)).tolist()
+    }
     columns = min(COLUMNS, max(1, len(titles)))
     rows = max(1, math.ceil(len(titles) / columns))
     figure = _figure((columns * PANEL_INCHES, rows * (PANEL_INCHES + 0.25)))

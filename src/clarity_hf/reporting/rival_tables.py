@@ -106,11 +106,6 @@ class ImageDriven:
         return figures_by_patient(values, findings, patients, len(evaluated.findings), **evaluated.sampling)
 
     @cached_property
-    def aurocs(self) -> dict[str, np.ndarray]:
-        """Pixel AUROC of each annotated map and of its rivals."""
-        return self.maps.pixel_aurocs()
-
-    @cached_property
     def froc(self) -> Froc | None:
         """The FROC curve; None where not all maps were measured, or nothing is annotated."""
         records = self.evaluated.records
@@ -148,7 +143,7 @@ def rivals_table(driven: ImageDriven) -> Table:
 
 def image_driven_table(driven: ImageDriven) -> Table:
     """Per finding, how far maps and boxes follow the image."""
-    aurocs, sides, evaluated = driven.aurocs, driven.maps.sides(), driven.evaluated
+    aurocs, sides, evaluated = driven.maps.pixel_aurocs(), driven.maps.sides(), driven.evaluated
     over_swapped, over_fixed = driven.gains[SWAPPED_MAP], driven.gains[fixed_boxes_key(driven.k)]
     pixels = driven.of_maps(aurocs["own"], aurocs["own"] - aurocs["mean_map"])
     rivals = driven.of_maps(aurocs["mean_map"], aurocs["swapped"], aurocs["mean_mask"])

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""From a checkpoint and images to a report."""
+"""Evaluation of a checkpoint on images, with its report."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def evaluate_checkpoint(
     draw_cases: bool = True,
     progress: bool = True,
 ) -> Path:
-    """Evaluate a checkpoint and write its report; a run that was stopped resumes.
+    """Evaluate a checkpoint and write its report; an interrupted run resumes.
 
     Args:
-        model: In evaluation mode, on the device on which it is to run.
+        model: In evaluation mode, on the device to use.
         image_processor: The one it was trained with.
         images: As for [`evaluate_images`].
-        folder: Gets `report.html`, `report.json`, tables, figures and cases. Records, which name images and patients,
-            go to a folder beside it, `FOLDER-records`, one file per method.
+        folder: Where `report.html`, `report.json`, tables, figures and cases are written. Records, which name images
+            and patients, are written to a folder beside it, `FOLDER-records`, one file per method.
         about: At least `model`, `data` and `split`, names that a reader may see; see [`write_report`].
         baselines: Names from `BASELINES`.
         teacher: Folder or Hub id of the classifier of Grad-CAM, with an image processor.
