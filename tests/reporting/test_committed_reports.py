@@ -210,7 +210,8 @@ def test_the_index_shows_figures_tables_and_drawings(evaluations, tmp_path):
     assert [link for link in links if not (tmp_path / link).is_file()] == []
     assert markdown(Report.read(tmp_path / "phantom-test").tables["classification"]) in page
     assert "```\nevaluate nih-subset\n```\n" in page
-    assert len(re.findall(r"!\[.*?\]\(phantom-test/cases/", page)) == 4
+    shown = len(Report.read(tmp_path / "phantom-test").cases)
+    assert len(re.findall(r"!\[.*?\]\(phantom-test/cases/", page)) == shown > 4
 
 
 def test_an_index_of_nothing_is_refused(tmp_path):
