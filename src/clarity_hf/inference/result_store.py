@@ -53,12 +53,7 @@ class _Done:
 
 
 class ResultStore:
-    """One process's view of a folder of results, to be used inside [`ResultStore.held`].
-
-    Args:
-        folder: Folder of the results; created if needed.
-        rank: Number of this process.
-        world_size: Number of processes that share the images.
+    """A folder of results, created if needed, as process `rank` of `world_size` sees it; used inside `held`.
 
     Raises:
         ValueError: `folder` is a file, or the rank is out of range.
@@ -142,12 +137,9 @@ def _line(record: dict[str, Any]) -> str:
 def merge_shards(folder: str | os.PathLike, table: bool = False, remove: bool = False) -> None:
     """Update `findings.jsonl` and `failed.jsonl` with the results of all processes, each image's last result once.
 
-    Without a launcher, each process merges when it ends, one at a time; the last one then sees all lines.
-
-    Args:
-        folder: Folder of the results.
-        table: Whether to write `findings.csv` and `boxes.csv` as well.
-        remove: Whether to remove the shards, whose failures are then tried again. No process may be running.
+    Without a launcher, each process merges when it ends, one at a time; the last one then sees all lines. `table` also
+    writes `findings.csv` and `boxes.csv`. `remove` removes the shards, whose failures are then tried again; no process
+    may be running.
 
     Raises:
         ValueError: A line is broken, or its findings are not those of the first line.

@@ -92,11 +92,7 @@ class LocalizedImage:
 
 
 def localize_image(pipeline: ChestXrayLocalizationPipeline, source: Any) -> LocalizedImage:
-    """Run the model on one image.
-
-    Args:
-        pipeline: Its own thresholds apply.
-        source: Any source of [`read_image`].
+    """Run the model, with its own thresholds, on one image from any source of [`read_image`].
 
     Raises:
         ImportError, TypeError, ValueError: As [`read_image`]; messages call the source `image`.
@@ -329,13 +325,9 @@ class _Listeners:
 def build_page(
     pipeline: ChestXrayLocalizationPipeline, model_name: str, *, max_queue: int = 8, max_upload_mb: float = 64
 ) -> Any:
-    """The page as `gradio.Blocks`, to be served by `serve_page`.
+    """The page as `gradio.Blocks`, to be served by `serve_page`, which enforces the limit of uploads.
 
-    Args:
-        pipeline: Called with one image at a time.
-        model_name: Name of the checkpoint, not a path.
-        max_queue: Images that may wait; further ones are rejected.
-        max_upload_mb: Limit shown on the page and enforced by the server.
+    `model_name` is not a path; images beyond `max_queue` waiting ones are rejected.
 
     Raises:
         ImportError: The extra `demo` is not installed.

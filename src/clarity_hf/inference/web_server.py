@@ -90,11 +90,7 @@ def serve_page(
 ) -> None:
     """Serve the page until the process is interrupted or ended by SIGTERM.
 
-    Args:
-        pipeline: Called with one image at a time.
-        model_name: Name of the checkpoint, not a path.
-        settings: Settings of the server.
-        ready: Called with the page's address once it is served.
+    The name of the model is not a path. `ready` is called with the page's address once it is served.
 
     Raises:
         ImportError: The extra `demo` is not installed.
