@@ -1,28 +1,20 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Synthetic frontal chest radiographs ("phantoms") with all 14 findings, exact boxes and a thorax mask: endless and
-seeded.
+"""Synthetic frontal chest radiographs ("phantoms") with all 14 findings, exact boxes and a thorax mask.
 
-A phantom is drawn in an attenuation domain (body, lungs, heart, bones and devices add up as they do on an image) and
-then shown through one tone curve. Findings add to the attenuation inside their boxes and nowhere else: **two images of
-one seed, with and without a finding, are equal outside that finding's boxes**, because anatomy, exposure, noise and
-devices come from random streams that do not know the findings, and each finding has a stream of its own.
+Attenuations add up (body, lungs, heart, bones, devices) and are then displayed through one tone curve. A finding
+changes the attenuation inside its boxes only: **images of one seed with and without a finding are equal outside its
+boxes**, because anatomy, exposure, noise, devices and each finding have random streams of their own.
 
-`draw_phantom` draws one image, `iterate_phantoms` many, `write_phantoms` a folder in the layout of NIH ChestX-ray14.
-
-Phantoms are for demonstrations, tests, training and comparison of methods. They are no patients, and figures measured
-on them say nothing about patients.
+Phantoms are for demonstrations, tests, training and comparing methods. Figures measured on them say nothing about
+patients.
 
 Frames: boxes are xyxy in pixels of the image, right and bottom exclusive. Inside this package a point of the patient
-is `(p, q)`: `p` from the midline, positive towards the patient's left, which is the right of the image; `q` downwards,
-about 0 at the chin and 1 below the diaphragm; one unit is the shorter side of the image at scale 1.
+is `(p, q)`: `p` from the midline, positive towards the patient's left (the right of the image); `q` downwards, about 0
+at the chin and 1 below the diaphragm; one unit is the shorter side of the image at scale 1.
 
-Each file uses those before it: `statistics` (labels), `geometry` (person, exam, frame), `anatomy`, `rendering` and
-`devices` (layers), `scene` (the normal image), `lesions`, `lung_findings` and `other_findings` (what findings add),
-`image` (the whole image) and `release` (a folder).
-
-The statistics come from the tables of Wang et al., "ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks on
-Weakly-Supervised Classification and Localization of Common Thorax Diseases", CVPR 2017: how often findings occur
-together, their share of AP images, and the sizes and places of the boxes of the eight boxed findings.
+Co-occurrence of findings, their share of AP images, and sizes and places of boxes follow the tables of Wang et al.,
+"ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks on Weakly-Supervised Classification and Localization
+of Common Thorax Diseases", CVPR 2017.
 """
 
 from clarity_hf.deprecated import old_names

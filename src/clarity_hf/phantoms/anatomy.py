@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The soft layers of the normal chest: lungs, heart, mediastinum, trunk and texture.
+"""Soft layers of the normal chest: lungs, heart, mediastinum, trunk and texture.
 
 Attenuations are in units of the trunk's soft tissue.
 """
@@ -25,7 +25,7 @@ def draw_lungs(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
             p, q = geometry.coordinates(band)
             p = p * side
             lateral = geometry.outer(side, q).astype(np.float32) - p
-            # High above the dome the diaphragm is too far away to matter.
+            # The diaphragm does not matter high above its dome.
             above = geometry.floor(side, p) - q if band[0].start >= lower[0].start else np.ones((1, 1))
             below = q - geometry.roof(side, p)
             t = np.clip((q - geometry.apex[side]) / geometry.person.height, 0, 1)
@@ -39,16 +39,9 @@ def draw_lungs(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_heart(geometry: Geometry, ratio: float, sag: float = 0.0, window: Window | None = None) -> np.ndarray:
-    """Depth of a heart.
+    """Depth of a heart in a window, by default the entire image: `(h, w)` float32 from 0 to 1.
 
-    Args:
-        geometry: Of the patient.
-        ratio: Width of the heart, as a share of the thorax's.
-        sag: Lengthens it downwards, in units of the patient frame.
-        window: Pixels to draw, by default the whole image.
-
-    Returns:
-        `(h, w)` float32 from 0 to 1 for the pixels of the window.
+    `ratio` is its width as a share of the thorax's; `sag` lengthens it downwards, in units of the patient frame.
     """
     breadth = ratio * (geometry.half[-1] + geometry.half[1])
     left, right = geometry.person.heart_lean * breadth, (1 - geometry.person.heart_lean) * breadth
@@ -89,7 +82,7 @@ def draw_mediastinum(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
         right = 0.048 + 0.008 * step((top + 0.16 - q) / 0.2)
         inside = chord((left - shifted) / 0.03) * chord((shifted + right) / 0.03)
         fade = step((q - 0.02) / 0.1)
-        # The band of the great vessels hides the lungs' inner rim.
+        # The great vessels hide the inner rim of the lungs.
         part = _MEDIASTINUM_ATTENUATION * inside * fade * 1.6
         if band[0].start < upper[0].stop:
             part -= 0.20 * _windpipe(shifted, q, carina)
@@ -111,20 +104,20 @@ def _windpipe(shifted: np.ndarray, q: np.ndarray, carina: float) -> np.ndarray:
 
 
 def draw_body(geometry: Geometry, window: Window) -> np.ndarray:
-    """Attenuation of trunk without lungs, neck, arms and what lies under the diaphragm, `(h, w)` float32."""
+    """Attenuation of the trunk without lungs, neck, arms and what is below the diaphragm, `(h, w)` float32."""
     person = geometry.person
     p, q = geometry.coordinates(window)
     side = np.abs(p)
     trunk = 0.5 * (geometry.outer(-1, q) + geometry.outer(1, q)) + person.fat + 0.035
     slope = step((q - person.apex + 0.16) / 0.24)
-    # The shoulders run into the arms and, through the folds of the axillae, into the trunk.
+    # Shoulders join the arms and, at the folds of the axillae, the trunk.
     axilla = np.clip((q - person.apex - 0.08) / 0.6, 0.0, 1.0)
     shoulder = 0.075 + (0.46 - 0.24 * axilla) * slope
     half = np.maximum(np.maximum(trunk * step((q - person.apex + 0.02) / 0.16), shoulder), 0.082)
     half = half.astype(np.float32)
     body = chord((half - side) / 0.13)
     body *= (0.55 + 0.45 * step((q + 0.06) / 0.26)).astype(np.float32)
-    # Towards the shoulders' ends the body is thinner than the trunk.
+    # Shoulders are thinner than the trunk.
     body *= 1.0 - 0.40 * step((side - 0.80 * trunk - 0.06) / 0.22).astype(np.float32)
     arm_middle = 0.475 + 0.12 * np.clip(q - 0.25, 0, 1) + (0.06 if geometry.exam.view == "PA" else 0.0)
     arm = 0.58 * chord((0.068 - np.abs(side - arm_middle)) / 0.05) * step((q - person.apex - 0.02) / 0.08)
@@ -136,7 +129,7 @@ def draw_body(geometry: Geometry, window: Window) -> np.ndarray:
 
 
 def _draw_breasts(geometry: Geometry, side: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Attenuation of the breasts, at the distances `side` from the midline, in the rows `q`."""
+    """Attenuation of the breasts at the distances `side` from the midline, in the rows `q`."""
     person = geometry.person
     size = 0.11 + 0.05 * person.breast
     p, q = (side - 0.55 * person.half_width) / (1.15 * size), (q - (0.58 + 0.05 * person.breast)) / size
@@ -144,15 +137,9 @@ def _draw_breasts(geometry: Geometry, side: np.ndarray, q: np.ndarray) -> np.nda
 
 
 def draw_texture(geometry: Geometry, rng: np.random.Generator, lung: np.ndarray) -> np.ndarray:
-    """Attenuation that makes soft tissue uneven: clouds of two sizes, a slope, and the gas of the stomach in some.
+    """Attenuation that makes soft tissue uneven: clouds of two sizes, a slope and, in some, gas in the stomach.
 
-    Args:
-        geometry: Of the patient.
-        rng: Stream of the texture.
-        lung: `(H, W)` depth of air, from `draw_lungs`: the lung is more uneven than the rest.
-
-    Returns:
-        `(H, W)` float32.
+    `lung` is the `(H, W)` depth of air, as lungs are more uneven than other tissue. Returns `(H, W)` float32.
     """
     coarse = enlarge(rng.standard_normal((7, 7), dtype=np.float32), geometry.height, geometry.width)
     fine = enlarge(rng.standard_normal((44, 44), dtype=np.float32), geometry.height, geometry.width)

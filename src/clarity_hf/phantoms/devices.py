@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What lies on images without being a finding: lines, tubes, electrodes, letters, the edges of the plate."""
+"""What is on radiographs besides findings: lines, tubes, electrodes, lead letters, the edges of the plate."""
 
 from __future__ import annotations
 
@@ -18,15 +18,9 @@ _LETTERS: dict[str, list[tuple[tuple[float, float], ...]]] = {
 
 
 def draw_devices(geometry: Geometry, rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
-    """Add lines, tubes, electrodes, a pacemaker, lead letters and the edges of the plate to an image.
+    """Attenuation `(H, W)` of patient and devices.
 
-    Args:
-        geometry: Of the patient.
-        rng: Stream of the devices.
-        base: `(H, W)` attenuation of the patient.
-
-    Returns:
-        `(H, W)` attenuation of patient and devices; `base` stays as it is.
+    `base` is the attenuation of the patient, which is not changed; `rng` is the stream of the devices.
     """
     ap = geometry.exam.view == "AP"
     canvas = Canvas(geometry)
@@ -37,12 +31,12 @@ def draw_devices(geometry: Geometry, rng: np.random.Generator, base: np.ndarray)
     if u[1] < (0.28 if ap else 0.05):
         _draw_central_line(canvas, geometry, u[2:8])
     if u[8] < (0.20 if ap else 0.01):
-        # A tube in the trachea, its wall marked on one side.
+        # Endotracheal tube, its wall marked on one side.
         end = geometry.heart_top - 0.06 - 0.05 * u[9]
         canvas.line([0.012 * (u[10] - 0.5), 0.004, -0.003], [-0.2, top, end], 0.0075, 0.30)
         canvas.line([0.012 * (u[10] - 0.5) + 0.005, 0.008, 0.001], [-0.2, top, end], 0.002, 0.55)
     if u[11] < (0.18 if ap else 0.02):
-        # A tube through the gullet into the stomach.
+        # Nasogastric tube.
         q = np.array([-0.2, top, geometry.heart_top, geometry.dome[1] + 0.03, geometry.dome[1] + 0.09])
         canvas.line(np.array([0.0, 0.01, 0.014, 0.03, 0.10 + 0.05 * u[12]]), q, 0.004, 0.5)
     if u[13] < (0.06 if ap else 0.035):
@@ -50,7 +44,7 @@ def draw_devices(geometry: Geometry, rng: np.random.Generator, base: np.ndarray)
     if u[20] < 0.10:
         side, across, along = (-1 if u[21] < 0.5 else 1), 0.15 + 0.6 * u[22], 0.25 + 0.6 * u[23]
         scar_p, scar_q = geometry.spot(side, across, along)
-        canvas.disc(side * scar_p, scar_q, 0.0045 + 0.002 * u[24], 0.6)  # an old calcified scar: tiny and very dense
+        canvas.disc(side * scar_p, scar_q, 0.0045 + 0.002 * u[24], 0.6)  # calcified scar
     if u[25] < 0.05:
         for k in range(5):
             canvas.line([-0.006, 0.006], [0.26 + 0.07 * k, 0.265 + 0.07 * k], 0.004, 0.8)  # sternal wires
@@ -59,7 +53,7 @@ def draw_devices(geometry: Geometry, rng: np.random.Generator, base: np.ndarray)
 
 
 def _draw_electrodes(canvas: Canvas, geometry: Geometry, rng: np.random.Generator) -> None:
-    """Two to five electrodes with their cables, left and right in turn."""
+    """Two to five electrodes with their cables, alternately left and right."""
     u = rng.random((5, 4))
     for k in range(2 + int(rng.integers(0, 4))):
         side = 1 if k % 2 else -1
@@ -73,7 +67,7 @@ def _draw_electrodes(canvas: Canvas, geometry: Geometry, rng: np.random.Generato
 
 
 def _draw_central_line(canvas: Canvas, geometry: Geometry, u: np.ndarray) -> None:
-    """A catheter from the neck or from under the clavicle to the heart's upper end."""
+    """A catheter from the neck or below the clavicle to the upper end of the heart."""
     side = -1 if u[0] < 0.7 else 1
     tip = geometry.heart_top - 0.03 + 0.08 * u[1]
     start = (0.07, -0.1) if u[2] < 0.5 else (0.30, geometry.person.apex + 0.05)
@@ -85,7 +79,7 @@ def _draw_central_line(canvas: Canvas, geometry: Geometry, u: np.ndarray) -> Non
 
 
 def _draw_pacemaker(canvas: Canvas, geometry: Geometry, u: np.ndarray) -> None:
-    """A case under the clavicle and its lead into the heart."""
+    """A case below the clavicle and its lead into the heart."""
     side = 1 if u[0] < 0.8 else -1
     p, q = side * (0.235 + 0.03 * u[1]), geometry.person.apex + 0.13 + 0.04 * u[2]
     t = np.linspace(0, 2 * np.pi, 17)
@@ -99,7 +93,7 @@ def _draw_pacemaker(canvas: Canvas, geometry: Geometry, u: np.ndarray) -> None:
 
 
 def _draw_plate(geometry: Geometry, rng: np.random.Generator, attenuation: np.ndarray) -> np.ndarray:
-    """Draw lead letters and collimated edges into the attenuation: fixed to the plate, not to the patient."""
+    """Add lead letters and collimated edges, which are fixed to the plate and not to the patient."""
     u = rng.random(14)
     height, width, unit = geometry.height, geometry.width, geometry.unit
     if u[0] < 0.85:

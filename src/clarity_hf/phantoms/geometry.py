@@ -1,8 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The person, the exam, and the geometry of the chest: which pixel shows which point of the patient.
-
-The patient frame `(p, q)` is described in the package's docstring.
-"""
+"""The person, the exam, and the geometry of the chest in the patient frame `(p, q)` of the package's docstring."""
 
 from __future__ import annotations
 
@@ -19,9 +16,9 @@ from .statistics import AP_SHARE
 Window = tuple[slice, slice]
 """Rows and columns of a rectangle of pixels."""
 
-_NORMAL_HEART_RATIO = (0.38, 0.49)  # least and most, heart over thorax; over one half is enlarged
+_NORMAL_HEART_RATIO = (0.38, 0.49)  # range of heart over thorax; above one half is enlarged
 _CLOUD_NODES = 48  # along a side of the grid of `Geometry.field`
-_BAND_PIXELS = 1 << 16  # few enough that the arrays of a calculation stay in the processor's cache
+_BAND_PIXELS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -39,9 +36,9 @@ class Person:
         heart_ratio: Heart over thorax, of the normal heart.
         heart_lean: Share of the heart left of the midline.
         knob: Radius of the aortic knob.
-        breast: How large and dense the breasts are, in [0, 1]; 0 for none.
+        breast: Size and density of the breasts, in [0, 1].
         rib_slope: `q` by which ribs fall outwards.
-        rib_density: Times the attenuation of the usual ribs.
+        rib_density: Factor on the attenuation of ribs.
         apex_pointed: Curvature of the top of the lungs: `q` per `p` squared.
     """
 
@@ -62,7 +59,7 @@ class Person:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Person:
-        """Draw a person, from a child of 5 years to one of 92."""
+        """Draw a person between 5 and 92 years old."""
         u = rng.random(16)
         sex = "M" if u[0] < 0.56 else "F"
         female = sex == "F"
@@ -87,18 +84,18 @@ class Person:
 
 @dataclass(frozen=True)
 class Exam:
-    """What changes from image to image: view, position of the patient, exposure.
+    """What differs between a patient's images: view, position, exposure.
 
     Attributes:
         view: `"PA"` or `"AP"`.
         scale: Of the patient frame, in shorter sides of the image.
-        center: Where (0, 0.5) of the patient frame lies: x, y in shorter sides of the image.
-        shear: Leaning of the patient: x per q.
+        center: Position of (0, 0.5) of the patient frame: x, y in shorter sides of the image.
+        shear: How the patient leans: x per q.
         tilt: `q` by which the left shoulder and apex are lower than the middle.
         breath: Added to `q` of the domes; negative is a shallow breath.
         tone: Attenuation of black, of white, and curvature.
         grain: Standard deviation of the noise, in attenuation.
-        turn: Rotation about the body's axis: shifts mediastinum and heart against the lungs.
+        turn: Rotation about the body's axis, which shifts mediastinum and heart against the lungs.
     """
 
     view: str
@@ -113,7 +110,7 @@ class Exam:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Exam:
-        """Draw the circumstances of an image; on AP images, mostly of people in bed, the breath is shallower."""
+        """Draw an exam; on AP images, mostly taken in bed, the breath is shallower."""
         u = rng.random(16)
         z = rng.standard_normal(4)
         view = "AP" if u[0] < AP_SHARE else "PA"
@@ -144,7 +141,7 @@ def step(x: np.ndarray) -> np.ndarray:
 
 
 def chord(x: np.ndarray) -> np.ndarray:
-    """Depth of a round body at a distance from its rim: 0 at 0, steep, 1 from 1 on."""
+    """Depth of a round body at a distance from its rim: steep from 0 at 0, 1 from 1 on."""
     x = np.clip(x, 0.0, 1.0)
     depth = 2.0 - x
     depth *= x
@@ -154,30 +151,20 @@ def chord(x: np.ndarray) -> np.ndarray:
 def enlarge(
     coarse: np.ndarray, height: int, width: int, part: tuple[float, float, float, float] | None = None
 ) -> np.ndarray:
-    """Bicubic enlargement of a small field, or of a rectangle of it.
-
-    Args:
-        coarse: `(h, w)`.
-        height: Of the result.
-        width: Of the result.
-        part: The rectangle, xyxy in pixels of `coarse`.
-
-    Returns:
-        `(height, width)` float32.
-    """
+    """Bicubic enlargement of a field `(h, w)`, or of its rectangle `part` (xyxy), to `(height, width)` float32."""
     image = PIL.Image.fromarray(np.ascontiguousarray(coarse, dtype=np.float32))
     return np.asarray(image.resize((width, height), PIL.Image.Resampling.BICUBIC, box=part))
 
 
 class Geometry:
-    """Where a patient's organs lie, in the patient frame, and where the patient lies on the image.
+    """Where organs are in the patient frame, and where the patient is in the image.
 
     `side` is -1 for the right lung (left in the image) and 1 for the left lung; `outer`, `floor`, `roof` and `spot`
-    count `p` from the midline outwards on either side.
+    count `p` from the midline outwards.
 
     Attributes:
-        person: What stays the same over the patient's images.
-        exam: What belongs to this image.
+        person: The patient.
+        exam: The circumstances of this image.
         height: Of the image, in pixels.
         width: Of the image, in pixels.
         unit: Shorter side of the image, in pixels.
@@ -215,7 +202,7 @@ class Geometry:
         }
 
     def outer(self, side: int, q: Any) -> Any:
-        """Distance of the lung's lateral border from the midline at `q`, on `side` (-1 right lung, 1 left lung)."""
+        """Distance of the lung's lateral border from the midline at `q`."""
         bottom = self.dome[side] + 0.02
         t = np.clip((q - self.apex[side]) / (bottom - self.apex[side]), 0.0, 1.3)
         return self.half[side] * (1.0 - 0.50 * np.clip(1.0 - t, 0.0, 1.0) ** 2.4 - 0.02 * t)
@@ -232,14 +219,14 @@ class Geometry:
         return self.apex[side] + self.person.apex_pointed * (p - 0.36 * self.half[side]) ** 2
 
     def spot(self, side: int, across: float, along: float) -> tuple[float, float]:
-        """A point of a lung: `across` from its inner (0) to its outer border (1), `along` from top to floor."""
+        """A point of a lung: `across` from the inner (0) to the outer border (1), `along` from top to floor."""
         q = self.apex[side] + along * (self.dome[side] + 0.3 * self.sulcus[side] - self.apex[side])
         outer = float(self.outer(side, q))
         p = self.inner + across * (outer - self.inner)
         return p, float(np.clip(q, self.roof(side, p), self.floor(side, p)))
 
     def window(self, p0: float, q0: float, p1: float, q1: float) -> Window:
-        """Pixels that hold the rectangle of the patient frame, cut to the image; at least two rows and columns."""
+        """Pixels of a rectangle of the patient frame, clipped to the image; at least two rows and columns."""
         corners = [self.pixel(p, q) for p in (p0, p1) for q in (q0, q1)]
         xs, ys = [c[0] for c in corners], [c[1] for c in corners]
         x0, y0 = max(int(min(xs)) - 1, 0), max(int(min(ys)) - 1, 0)
@@ -252,10 +239,7 @@ class Geometry:
 
         Args:
             side: -1 for the right lung, 1 for the left lung.
-            p0: From here, in units of the patient frame; positive is towards the chest wall of that side.
-            q0: From here.
-            p1: To here.
-            q1: To here.
+            p0, q0, p1, q1: The rectangle; `p` is positive towards the chest wall of that side.
 
         Returns:
             The window, and `p` `(h, w)`, positive laterally, and `q` `(h, 1)` of its pixels.
@@ -271,18 +255,14 @@ class Geometry:
         return (x - 0.5) * self.unit + self.width / 2, (y - 0.5) * self.unit + self.height / 2
 
     def bands(self, window: Window | None = None) -> Iterator[Window]:
-        """A window, by default the whole image, in parts of a few rows, to be computed one after the other."""
+        """A window, by default the entire image, in parts of a few rows that fit into the processor's cache."""
         rows, columns = window or (slice(0, self.height), slice(0, self.width))
         step = max(_BAND_PIXELS // (columns.stop - columns.start), 1)
         for start in range(rows.start, rows.stop, step):
             yield slice(start, min(start + step, rows.stop)), columns
 
     def above(self, window: Window, q: float) -> tuple[Window, Window]:
-        """Split a window at `q`.
-
-        Returns:
-            The rows whose centres are above `q`, and the others; either may have no rows.
-        """
+        """Split a window into the rows whose centres are above `q` and the others; either may be empty."""
         (rows, columns), split = window, int(np.searchsorted(self.q[window[0], 0], q))
         return (slice(rows.start, rows.start + split), columns), (slice(rows.start + split, rows.stop), columns)
 
@@ -294,7 +274,7 @@ class Geometry:
         """Smooth noise of about unit variance over a window; `grain` is the size of its clouds in patient units."""
         h, w = window[0].stop - window[0].start, window[1].stop - window[1].start
         pitch = grain * self.exam.scale * self.unit
-        # A fixed number of draws, and only as much of them as the window needs: the same at every size of image.
+        # The number of draws is fixed, so that the field is the same at every size of image.
         coarse = rng.standard_normal((_CLOUD_NODES, _CLOUD_NODES), dtype=np.float32) * np.float32(1.35)
         part = (0.0, 0.0, min(w / pitch + 0.5, _CLOUD_NODES), min(h / pitch + 0.5, _CLOUD_NODES))
         return enlarge(coarse, h, w, part)

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What all findings share: the part that gets a box, how it is made visible and boxed, and sizes and places."""
+"""What all findings share: lesions, how they are made visible and boxed, and their sizes and places."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ import numpy as np
 from .geometry import Window, step
 from .scene import Scene
 
-# A finding is visible when it changes the image by this many of 255 grey levels somewhere.
-_VISIBLE_CHANGE = 14.0
-# Share of a finding's largest change below which it fades out, and that at which its box ends.
-_FADE, _BOX_LEVEL = (0.08, 0.22), 0.14
+_VISIBLE_CHANGE = 14.0  # of 255 grey levels, which a visible finding reaches somewhere
+_FADE, _BOX_LEVEL = (0.08, 0.22), 0.14  # shares of the largest change between which it fades out, and in its box
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """A finding's part that gets a box of its own.
+    """Part of a finding, with a box of its own.
 
     Attributes:
         window: The pixels that it may change.
         delta: What it adds to the attenuation there, `(h, w)` float32.
-        extent: Where it lies when that is more than what it changes (the heart), `(h, w)` bool.
+        extent: Where it is if that is more than what it changes (the heart), `(h, w)` bool.
         silhouette: What it adds to the thorax, `(h, w)` bool.
     """
 
@@ -37,13 +35,12 @@ class Lesion:
 def settle(
     scene: Scene, lesion: Lesion, contrast: float = 1.0
 ) -> tuple[Window, np.ndarray, tuple[float, float, float, float]]:
-    """Make a lesion visible, fade out what is too faint to be seen, and box what remains.
+    """Make a lesion visible, fade out what is too faint to see, and box the rest.
 
     Args:
-        scene: The normal image. Other findings do not count: a finding's box does not depend on its company.
+        scene: The normal image: a finding's box does not depend on other findings.
         lesion: As painted.
-        contrast: Times how strongly it shows. Only for what changes the image where it lies: a large heart is its
-            size.
+        contrast: Factor on the change, except for lesions with an extent.
 
     Returns:
         The window; the change of the attenuation there, `(h, w)` float32, 0 outside the box; and the box, xyxy in
@@ -65,7 +62,7 @@ def settle(
         seen = (change > _BOX_LEVEL * peak) & (strength > _BOX_LEVEL)
     else:
         seen = lesion.extent
-    if not seen.any():  # off the image: keep its strongest pixel, so that a finding never lacks a box
+    if not seen.any():  # outside the image: every finding has a box, of its strongest pixel if need be
         seen = strength >= strength.max()
     rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
     y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
@@ -76,40 +73,37 @@ def settle(
 
 
 def random_side(rng: np.random.Generator) -> int:
-    """-1 for the right lung, a little more often, or 1 for the left."""
+    """-1 for the right lung, slightly more often, or 1 for the left."""
     return -1 if rng.random() < 0.53 else 1
 
 
 def lognormal(rng: np.random.Generator, median: float, spread: float, low: float, high: float) -> float:
-    """Draw a size from a log-normal distribution.
+    """A size from a log-normal distribution, clipped to [low, high].
 
     Args:
         rng: Of the finding.
         median: In any unit, > 0.
         spread: Standard deviation of the logarithm.
-        low: Smallest size, to which a smaller one is cut.
-        high: Largest size, to which a larger one is cut.
+        low, high: Smallest and largest size.
     """
     return float(np.clip(median * math.exp(spread * rng.standard_normal()), low, high))
 
 
 def around(scene: Scene, side: int, p0: float, q0: float, a: float, b: float) -> tuple[Window, np.ndarray, np.ndarray]:
-    """Window about a point of a lung.
+    """Window, `p` (positive laterally) and `q` around the point `(p0, q0)` of a lung.
 
     Args:
         scene: The normal image.
         side: -1 for the right lung, 1 for the left.
-        p0: Of the point, from the midline outwards.
-        q0: Of the point.
-        a: Half of the window's width, in units of the patient frame.
-        b: Half of its height.
+        p0, q0: The point, `p0` from the midline outwards.
+        a, b: Half of the window's width and height.
 
     Returns:
-        The window, and `p` (positive laterally) and `q` of its pixels; see [`Geometry.mirrored`].
+        As [`Geometry.mirrored`].
     """
     return scene.mirrored(side, p0 - a, q0 - b, p0 + a, q0 + b)
 
 
 def air(scene: Scene, window: Window) -> np.ndarray:
-    """Share of a pixel's depth that is lung, 0 at its border; opacities of the lung are multiplied by it."""
+    """Share of a pixel's depth that is lung, 0 at its border: the factor on opacities of the lung."""
     return np.minimum(scene.lung[window] * 1.7, 1.0)

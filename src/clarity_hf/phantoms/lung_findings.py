@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Painters of the findings inside the lungs: atelectasis, opacities, edema, emphysema and fibrosis.
 
-A painter takes the normal image and the finding's own random stream and returns one lesion, or one for each side.
+A painter takes the normal image and the finding's own random stream, and returns one lesion or one per side.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def atelectasis(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
             band = step((half - np.abs(along - shift)) / (0.35 * half)) * np.exp(-(((across - middle) / thick) ** 2))
             delta = np.maximum(delta, band)
         return [Lesion(window, strength * delta * air(scene, window))]
-    # A collapsed lower lobe: a triangle against the spine, or a wedge on the diaphragm, its long edge sharp.
+    # A collapsed lower lobe: a triangle at the spine or a wedge on the diaphragm, its long edge sharp.
     height, breadth = lognormal(rng, 0.15, 0.3, 0.08, 0.26), lognormal(rng, 0.12, 0.3, 0.07, 0.22)
     q0 = scene.dome[side] + 0.02
     window, p, q = around(scene, side, 0.04 + breadth / 2, q0 - height / 2, breadth / 2 + 0.05, height / 2 + 0.08)
@@ -46,7 +46,7 @@ def atelectasis(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
 def _zone(
     scene: Scene, rng: np.random.Generator, along: tuple[float, float], width: float, height: float, spread: float
 ) -> tuple[int, float, float, float, float]:
-    """Side, centre and half-sizes of a region of a lung, of a median width and height."""
+    """Side, centre and half-sizes of a region of a lung with a median width and height."""
     side = random_side(rng)
     a = 0.5 * lognormal(rng, width, 0.25, 0.09, 0.30)
     b = 0.5 * lognormal(rng, height, spread, 0.09, 0.50)
@@ -55,7 +55,7 @@ def _zone(
 
 
 def infiltration(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
-    """Scattered, ill-defined patches with lung in between."""
+    """Scattered, ill-defined patches with lung between them."""
     side, p0, q0, a, b = _zone(scene, rng, (0.3, 0.85), 0.235, 0.30, 0.35)
     window, p, q = around(scene, side, p0, q0, a + 0.04, b + 0.04)
     count = int(np.clip(5 + 260 * a * b, 6, 16))
@@ -70,7 +70,7 @@ def infiltration(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
 
 
 def _rounded_opacity(scene: Scene, rng: np.random.Generator, radius: float, strength: float, lobed: float) -> Lesion:
-    """A rounded opacity anywhere in a lung; `lobed` is how far its rim strays from an ellipse, as its share."""
+    """A rounded opacity anywhere in a lung; `lobed` is how far its rim deviates from an ellipse, as a share."""
     side = random_side(rng)
     p0, q0 = scene.spot(side, rng.uniform(0.2, 0.88), rng.uniform(0.12, 0.93))
     squeeze = rng.uniform(0.85, 1.18)
@@ -83,7 +83,7 @@ def _rounded_opacity(scene: Scene, rng: np.random.Generator, radius: float, stre
     inside = 1.0 - np.sqrt(x * x + y * y) / rim
     soft = rng.uniform(0.12, 0.3)
     profile = step(inside / soft) * (0.6 + 0.4 * chord(inside))
-    # A sphere in the lung displaces air; over heart or diaphragm it shows less.
+    # A sphere in the lung displaces air; it is fainter over heart or diaphragm.
     return Lesion(window, (strength * profile * (0.35 + 0.65 * air(scene, window))).astype(np.float32))
 
 
@@ -94,7 +94,7 @@ def mass(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
 
 
 def nodule(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
-    """One rounded opacity of 3 cm at most, or two."""
+    """One rounded opacity of at most 3 cm, or two."""
     count = 2 if rng.random() < 0.12 else 1
     return [
         _rounded_opacity(scene, rng, 0.5 * lognormal(rng, 0.066, 0.2, 0.044, 0.080), rng.uniform(0.24, 0.46), 0.03)
@@ -103,7 +103,7 @@ def nodule(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
 
 
 def pneumonia(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
-    """One focal cloud of airspace opacity, densest in its middle, mottled."""
+    """One focal, mottled cloud of airspace opacity, densest in the middle."""
     side, p0, q0, a, b = _zone(scene, rng, (0.4, 0.9), 0.235, 0.27, 0.32)
     window, p, q = around(scene, side, p0, q0, 1.15 * a, 1.15 * b)
     lean = rng.uniform(-0.5, 0.5)
@@ -115,11 +115,11 @@ def pneumonia(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
 
 
 def consolidation(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
-    """A dense, even lobe or segment that ends sharply at a fissure, with the bronchi dark inside it."""
+    """A dense, even lobe or segment that ends sharply at a fissure, with air bronchograms."""
     side, p0, q0, a, b = _zone(scene, rng, (0.25, 0.85), 0.23, 0.22, 0.3)
     window, p, q = around(scene, side, p0, q0, 1.1 * a, 1.15 * b + 0.2 * a)
     tilt = rng.uniform(-0.25, 0.25)
-    upward = 1.0 if q0 < scene.hilum[side][1] else -1.0  # upper lobes end at a fissure below, others above
+    upward = 1.0 if q0 < scene.hilum[side][1] else -1.0  # upper lobes end at a fissure below them, others above
     x, y = (p - p0) / a, (q - q0 + tilt * (p - p0)) / b
     fissure = step((1.0 - upward * y) * b / 0.012)
     ragged = 0.09 * scene.field(rng, window, 0.04)
@@ -141,7 +141,7 @@ def _bronchi(
     a: float,
     b: float,
 ) -> np.ndarray:
-    """Forked lines through a region of half-sizes `a`, `b` that point away from the hilum, 0 to 1, at `p`, `q`."""
+    """Forked lines through a region of half-sizes `a`, `b` that point away from the hilum: 0 to 1 at `p`, `q`."""
     p0, q0 = middle
     heading = math.atan2(q0 - hilum[1], p0 - hilum[0] + 0.05)
     layer = np.zeros(p.shape, dtype=np.float32)
@@ -155,7 +155,7 @@ def _bronchi(
 
 
 def edema(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
-    """Haze about both hila in the shape of wings, one often denser than the other."""
+    """Perihilar haze in the shape of wings, one often denser than the other."""
     reach, tall = rng.uniform(0.07, 0.165), rng.uniform(0.09, 0.22)
     strength, uneven = rng.uniform(0.22, 0.42), rng.uniform(0.6, 1.4)
     middle = 0.5 * (scene.hilum[-1][1] + scene.hilum[1][1]) + rng.uniform(-0.03, 0.07)
@@ -170,14 +170,14 @@ def edema(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
 
 
 def emphysema(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
-    """Too much air: a dark zone with few vessels, and thin-walled bullae."""
+    """Hyperinflation: a dark zone with few vessels, and thin-walled bullae."""
     side = random_side(rng)
     upper, both = rng.random() < 0.7, rng.random() < 0.5
     return [_bullous_zone(scene, rng, s, upper) for s in ((side, -side) if both else (side,))]
 
 
 def _bullous_zone(scene: Scene, rng: np.random.Generator, side: int, upper: bool) -> Lesion:
-    """The dark zone of one lung with its bullae, above or below."""
+    """The dark zone of one lung with its bullae, in its upper or lower part."""
     b = 0.5 * rng.uniform(0.18, 0.40)
     q0 = scene.apex[side] + b if upper else scene.dome[side] - 0.9 * b
     outer = float(scene.outer(side, q0))
@@ -197,7 +197,7 @@ def _bullous_zone(scene: Scene, rng: np.random.Generator, side: int, upper: bool
 
 
 def fibrosis(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
-    """A net of fine lines at the bases or the apices, coarser towards the wall."""
+    """A net of fine lines at the bases or the apices, coarser towards the chest wall."""
     side, basal = random_side(rng), rng.random() < 0.65
     both = rng.random() < 0.35
     return [_net(scene, rng, s, basal) for s in ((side, -side) if both else (side,))]

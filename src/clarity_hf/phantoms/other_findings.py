@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Painters of the findings around the lungs: heart, pleura and diaphragm.
 
-A painter takes the normal image and the finding's own random stream and returns one lesion, or one for each side.
+A painter takes the normal image and the finding's own random stream, and returns one lesion or one per side.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ENLARGED_HEART_RATIO = (0.53, 0.68)  # least and most, heart over thorax
 
 
 def cardiomegaly(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
-    """A heart of more than half the thorax in the place of the normal one."""
+    """A heart of more than half the width of the thorax replaces the normal one."""
     ratio, sag = rng.uniform(*_ENLARGED_HEART_RATIO), rng.uniform(0.0, 0.035)
     margin = 0.03
     breadth = ratio * (scene.half[-1] + scene.half[1])
@@ -32,10 +32,9 @@ def cardiomegaly(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
 
 
 def effusion(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
-    """Fluid that fills the lung's base up to a meniscus, higher at the wall."""
+    """Fluid fills the base of the lung up to a meniscus, higher at the chest wall."""
     side = random_side(rng)
-    sides = (side, -side) if rng.random() < 0.16 else (side,)
-    return [_fluid(scene, rng, s) for s in sides]
+    return [_fluid(scene, rng, s) for s in ((side, -side) if rng.random() < 0.16 else (side,))]
 
 
 def _fluid(scene: Scene, rng: np.random.Generator, side: int) -> Lesion:
@@ -56,13 +55,13 @@ def _fluid(scene: Scene, rng: np.random.Generator, side: int) -> Lesion:
 
 
 def pneumothorax(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
-    """Air between lung and wall: no vessels, darker, with the thin line of the lung's surface."""
+    """Air between lung and chest wall: darker, without vessels, with the thin line of the lung's surface."""
     side = random_side(rng)
     depth = lognormal(rng, 0.15, 0.6, 0.06, 0.55)  # how far down it reaches
     gap = lognormal(rng, 0.057, 0.35, 0.032, 0.13)
     top, end = scene.apex[side], scene.apex[side] + depth + 0.03
     window, p, q = scene.mirrored(side, 0.03, top - 0.02, scene.half[side] + 0.01, end + 0.01)
-    # The surface of the collapsed lung: the lung's own outline, moved inwards and down, less and less further below.
+    # Surface of the collapsed lung: its outline moved inwards and down, less further below.
     taper = np.clip((end - q) / (end - top), 0.0, 1.0) ** 0.7
     lateral = scene.outer(side, q) - p
     below = q - scene.roof(side, p)
@@ -97,7 +96,7 @@ def pleural_thickening(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
 
 
 def hernia(scene: Scene, rng: np.random.Generator) -> list[Lesion]:
-    """Stomach above the diaphragm: a round density behind the heart with gas over a level of fluid."""
+    """Stomach above the diaphragm: a round density behind the heart with gas over a fluid level."""
     radius = rng.uniform(0.050, 0.095)
     p0, q0 = rng.uniform(-0.03, 0.065), scene.dome[1] - rng.uniform(0.25, 0.9) * radius
     window = scene.window(p0 - 1.3 * radius, q0 - 1.2 * radius, p0 + 1.3 * radius, q0 + 1.2 * radius)

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""One image and series of images: who is on it, which findings, and the picture with its boxes and its mask."""
+"""Drawing one image or a series: the person, the findings, the image with its boxes and its thorax mask."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .scene import Scene, Stream
 from .statistics import draw_labels
 
 GENERATOR_VERSION = "1"
-"""Changes whenever the images change; `generator_fingerprint` notices it."""
+"""Raised whenever the images change, which `generator_fingerprint` detects."""
 
 PAINTERS: dict[str, Callable[[Scene, np.random.Generator], list[Lesion]]] = {
     "Atelectasis": lung_findings.atelectasis,
@@ -37,18 +37,18 @@ PAINTERS: dict[str, Callable[[Scene, np.random.Generator], list[Lesion]]] = {
     "Pleural_Thickening": other_findings.pleural_thickening,
     "Hernia": other_findings.hernia,
 }
-"""Who paints a finding: from the normal image and the finding's own random stream to its lesions."""
+"""By finding: from the normal image and the finding's own random stream to its lesions."""
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """A synthetic image and all that is known about it.
+    """A synthetic image and its annotations.
 
     Attributes:
         image: `(H, W)` uint8, bones bright and lungs dark.
         labels: `(14,)` float32 of 0 and 1, in the order of `FINDINGS`.
-        boxes: A `(finding, (x0, y0, x1, y1))` for each visible part of a finding, in pixels of `image`, right and
-            bottom exclusive; whole numbers. A finding that is present has one or two.
+        boxes: `(finding, (x0, y0, x1, y1))`, one or two for each finding present, in pixels of `image`, right and
+            bottom exclusive; whole numbers.
         thorax: `(H, W)` bool, lungs, heart and mediastinum.
         sex: `M` or `F`.
         age: In years.
@@ -70,16 +70,16 @@ def draw_phantom(
     """Draw one image.
 
     Args:
-        seed: Any whole number from 0. It fixes everything; images of different sizes show the same patient.
+        seed: Any integer from 0. It determines everything; images of different sizes show the same patient.
         size: Side of a square image, or `(height, width)`, in pixels, at least 32. The patient fills the shorter side.
-        findings: Names of the findings to draw, `[]` for a normal image. `None` draws them too: a normal image with
-            probability `NORMAL_SHARE`, otherwise findings that occur together as in NIH ChestX-ray14, the rare ones
-            more often than there (`PREVALENCE_TEMPERING`).
-        contrast: Times how strongly the findings show, above 0. 1 is what everything is measured on; above it they are
-            easier to see, for the first lessons of a model that has seen none.
+        findings: Names of the findings to draw, `[]` for a normal image. By default they are drawn at random: none
+            with probability `NORMAL_SHARE`, otherwise findings that occur together as in NIH ChestX-ray14, rare ones
+            more often (`PREVALENCE_TEMPERING`).
+        contrast: Factor on the findings' contrast, above 0. Figures are measured at 1; larger values make findings
+            easier to see in the first stage of a training.
 
     Raises:
-        ValueError: `seed`, `size`, a finding's name or `contrast` is not one of those.
+        ValueError: `seed`, `size`, `contrast` or a finding's name is invalid.
 
     Example:
         >>> image = draw_phantom(7, size=128, findings=["Mass"])
@@ -92,16 +92,12 @@ def draw_phantom(
 def iterate_phantoms(
     count: int, seed: int = 0, size: int | tuple[int, int] = 256, findings: Iterable[str] | None = None
 ) -> Iterator[Phantom]:
-    """Draw `count` images, one after the other; image `i` depends on `seed` and `i` alone.
+    """Draw `count` ≥ 0 images one after the other; image `i` depends on `seed` and `i` alone.
 
-    Args:
-        count: Number of images, at least 0.
-        seed: Any whole number from 0.
-        size: As for `draw_phantom`.
-        findings: As for `draw_phantom`, the same for every image.
+    `size` and `findings` are those of [`draw_phantom`], the same for every image.
 
     Raises:
-        ValueError: As `draw_phantom`, or `count` is negative.
+        ValueError: As for `draw_phantom`, or `count` is negative.
     """
     if count < 0:
         raise ValueError(f"`count` must be at least 0, got {count}. Pass the number of images.")
@@ -118,8 +114,8 @@ def image_seed(seed: int, index: int) -> int:
 def generator_fingerprint() -> str:
     """Sixteen hexadecimal digits that change when the generator draws anything differently.
 
-    Hashes a few small images: grey levels averaged over blocks and rounded coarsely, so that the last digit of a
-    platform's mathematics does not matter, with labels and boxes.
+    They hash a few small images with labels and boxes; grey levels are averaged over blocks and coarsely rounded, so
+    that rounding errors of a platform do not matter.
     """
     digest = hashlib.sha256(GENERATOR_VERSION.encode())
     images: list[Sequence[str] | None] = [None, [], FINDINGS[:5], FINDINGS[5:10], FINDINGS[10:]]
@@ -141,23 +137,22 @@ def draw_image(
     years: int = 0,
     contrast: float = 1.0,
 ) -> Phantom:
-    """Draw an image of a person, who may have others.
+    """Draw an image of a person who may have others.
 
     Args:
         seed: Of the image.
         person_seed: Of the person.
-        size: As for `draw_phantom`.
-        findings: As for `draw_phantom`.
+        size, findings: As for `draw_phantom`.
         years: Time since the person's first image.
         contrast: As for `draw_phantom`.
 
     Raises:
-        ValueError: As `draw_phantom`.
+        ValueError: As for `draw_phantom`.
     """
     height, width = _checked_size(size)
     checked_seed(seed)
     if not 0 < contrast < math.inf:
-        raise ValueError(f"`contrast` must be above 0, got {contrast}. 1 draws findings as they are measured.")
+        raise ValueError(f"`contrast` must be above 0, got {contrast}. 1 leaves findings unchanged.")
     person = Person.draw(Stream.PERSON.generator(person_seed))
     exam = Exam.draw(Stream.EXAM.generator(seed))
     if findings is None:
@@ -190,11 +185,11 @@ def _checked_size(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def checked_seed(seed: int) -> int:
-    """Check a seed.
+    """Return a seed as int.
 
     Raises:
-        ValueError: It is not a whole number from 0.
+        ValueError: It is not an integer from 0.
     """
     if not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"`seed` must be a whole number from 0, got {seed!r}. Pass for example 0.")
+        raise ValueError(f"`seed` must be an integer from 0, got {seed!r}. Pass for example 0.")
     return int(seed)

@@ -17,17 +17,8 @@ from clarity_hf.labels import FINDINGS, NO_FINDING
 from .phantom import Phantom, checked_seed, draw_image, image_seed
 
 _COLUMNS = (
-    "Image Index",
-    "Finding Labels",
-    "Follow-up #",
-    "Patient ID",
-    "Patient Age",
-    "Patient Gender",
-    "View Position",
-    "OriginalImage[Width",
-    "Height]",
-    "OriginalImagePixelSpacing[x",
-    "y]",
+    *("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender", "View Position"),
+    *("OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]"),
 )
 _BOX_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]", "", "", "")
 _IMAGES_PER_PATIENT = (0.6, 0.2, 0.12, 0.08)  # probability of 1, 2, 3 and 4 images
@@ -42,24 +33,23 @@ def write_phantoms(
     findings: Iterable[str] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> None:
-    """Write images as NIH ChestX-ray14 is published, so that whatever reads the release reads phantoms.
+    """Write images in the layout of NIH ChestX-ray14, so that code for the release also reads phantoms.
 
     Writes `images/NNNNNNNN_NNN.png`, `masks/NNNNNNNN_NNN.png` (the thorax, 0 or 255), `Data_Entry_2017_v2020.csv`,
-    `train_val_list.txt`, `test_list.txt` (split by patient) and `BBox_List_2017.csv` (x, y, width, height in pixels of
-    a 1024x1024 frame, whatever the size on disk). Some patients have several images. The validation split is drawn by
-    the reader from `train_val_list.txt`, as for the release.
+    `train_val_list.txt` and `test_list.txt` (split by patient; some patients have several images) and
+    `BBox_List_2017.csv` (x, y, width, height in pixels of a 1024x1024 frame, whatever the size of the files).
 
     Args:
-        folder: Made when missing. Files of the same names are replaced.
+        folder: Created if needed. Files of the same names are replaced.
         count: Number of images, at least 1.
-        seed: Fixes every byte but the encoder's.
-        size: As for `draw_phantom`.
+        seed: Determines every pixel and every label.
+        size: As for [`draw_phantom`].
         test_fraction: Share of the patients in `test_list.txt`, in [0, 1].
-        findings: As for `draw_phantom`, the same for every image.
+        findings: As for [`draw_phantom`], the same for every image.
         progress: Called with the number of images written and `count` after each image.
 
     Raises:
-        ValueError: As `draw_phantom`, or `count` or `test_fraction` is outside its range.
+        ValueError: As for `draw_phantom`, or `count` or `test_fraction` is out of range.
     """
     if count < 1:
         raise ValueError(f"`count` must be at least 1, got {count}. Pass the number of images.")
@@ -82,19 +72,19 @@ def write_phantoms(
         lists[is_test].append(name)
         if progress is not None:
             progress(index + 1, count)
-    _write_csv(folder / "Data_Entry_2017_v2020.csv", list(_COLUMNS), rows)
-    _write_csv(folder / "BBox_List_2017.csv", list(_BOX_COLUMNS), boxes)
+    _write_csv(folder / "Data_Entry_2017_v2020.csv", [_COLUMNS, *rows])
+    _write_csv(folder / "BBox_List_2017.csv", [_BOX_COLUMNS, *boxes])
     for is_test, name in ((False, "train_val_list.txt"), (True, "test_list.txt")):
         (folder / name).write_text("".join(f"{line}\n" for line in lists[is_test]))
 
 
 def _patients(count: int, seed: int, test_fraction: float) -> list[tuple[int, int, bool]]:
-    """Patient's number, visit and split of each image; the split takes whole patients."""
+    """Patient's number, visit, and whether it is a test patient, of each image."""
     rng = np.random.default_rng([checked_seed(seed), count])
     visits: list[int] = []
     while sum(visits) < count:
         visits.append(min(1 + int(rng.choice(4, p=_IMAGES_PER_PATIENT)), count - sum(visits)))
-    # At least one patient on either side where the fraction and the number of patients allow it.
+    # At least one patient in each split if possible.
     tests = round(test_fraction * len(visits))
     if 0.0 < test_fraction < 1.0 and len(visits) > 1:
         tests = min(max(tests, 1), len(visits) - 1)
@@ -106,7 +96,7 @@ def _table_row(name: str, image: Phantom, patient: int, follow_up: int) -> list[
     """Row of an image, in the order of `_COLUMNS`."""
     present = [finding for finding, label in zip(FINDINGS, image.labels, strict=True) if label > 0]
     height, width = image.image.shape
-    spacing = round(360.0 / min(height, width), 4)  # millimetres: an image of 36 cm
+    spacing = round(360.0 / min(height, width), 4)  # in mm: the image shows 36 cm
     text = "|".join(present) or NO_FINDING
     return [name, text, follow_up, patient, image.age, image.sex, image.view, width, height, spacing, spacing]
 
@@ -121,8 +111,6 @@ def _box_rows(name: str, image: Phantom) -> list[list[object]]:
     ]
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
     with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        csv.writer(file, lineterminator="\n").writerows(rows)

@@ -1,10 +1,10 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Strokes in the patient frame, and what is drawn with them: the vessels of the lungs and the bones."""
+"""Strokes in the patient frame, and what they draw: the vessels of the lungs and the bones."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,18 @@ from .geometry import Geometry
 Coordinates = Sequence[float] | np.ndarray
 """`p` or `q` of the points of a stroke."""
 
+Stroke = tuple[float, list[float], list[float]]
+"""Width, `p` and `q` of a stroke."""
+
 _RIB_ATTENUATION = 0.16  # in units of the trunk's soft tissue
-_FINEST_VESSEL = 0.0011  # thinner ones are not seen, and most of the strokes
+_FINEST_VESSEL = 0.0011  # thinner ones are invisible, but would be most of the strokes
 
 
 class Canvas:
-    """Strokes in the patient frame, drawn larger and reduced so that their edges are smooth; values 0 to 1."""
+    """Antialiased strokes in the patient frame, drawn enlarged and reduced; values 0 to 1."""
 
     def __init__(self, geometry: Geometry) -> None:
-        # On small images a stroke is a few pixels wide: they are drawn larger still.
+        # Strokes of small images are a few pixels wide and need a larger factor.
         self.factor = 2 if geometry.unit >= 160 else 4
         self.image = PIL.Image.new("L", (geometry.width * self.factor, geometry.height * self.factor))
         self.pen = PIL.ImageDraw.Draw(self.image)
@@ -35,30 +38,30 @@ class Canvas:
         self._shear = exam.shear * geometry.unit * self.factor
 
     def points(self, p: Coordinates, q: Coordinates) -> np.ndarray:
-        """Positions in pixels of the enlarged image, `(..., 2 n)`: x and y in turn."""
+        """Positions in pixels of the enlarged image, `(..., 2 n)`: x and y alternate."""
         p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64) - 0.5
         x, y = p * self._k + self._x0 + self._shear * q, q * self._k + self._y0
         return np.stack([x, y], axis=-1).reshape(*p.shape[:-1], -1)
 
     def line(self, p: Coordinates, q: Coordinates, width: float, value: float) -> None:
-        """Polyline of a width in units of the patient frame; replaces what lies under it."""
+        """Polyline of a width in units of the patient frame; replaces what is below it."""
         self.lines([p], [q], [width], [value])
 
     def lines(self, p: Any, q: Any, widths: Coordinates, values: Coordinates) -> None:
-        """Polylines of equal numbers of points, one after the other, as [`Canvas.line`]."""
+        """Polylines with equal numbers of points, one after the other, as [`Canvas.line`]."""
         pixels = np.asarray(widths) * self._k
-        # Thinner than a pixel is drawn a pixel wide and fainter.
+        # Lines thinner than a pixel are drawn a pixel wide and fainter.
         inks = (255 * (np.asarray(values) * np.minimum(pixels, 1.0))).astype(int)
         strokes = (self.points(p, q).tolist(), inks.tolist(), np.maximum(np.rint(pixels), 1).astype(int).tolist())
         for xy, ink, width in zip(*strokes, strict=True):
             self.pen.line(xy, ink, width)
 
     def bone(self, p: Coordinates, q: Coordinates, widths: tuple[float, float], values: tuple[float, float]) -> None:
-        """Polyline with a dense rim and a lighter middle: widths and values of the whole and of the middle."""
+        """Polyline with a dense rim and a lighter middle: widths and values of the entire bone and of the middle."""
         self.bones([(p, q, 1.0)], widths, values)
 
     def bones(self, middles: list[tuple[Any, Any, float]], widths: Sequence[float], values: Sequence[float]) -> None:
-        """Bones of equal numbers of points, one after the other: `p`, `q`, and what `widths` are multiplied by."""
+        """Bones with equal numbers of points, one after the other: `p`, `q`, and a factor on `widths`."""
         ps, qs = ([middle[part] for middle in middles for _ in widths] for part in (0, 1))
         self.lines(ps, qs, [width * factor for *_, factor in middles for width in widths], [*values] * len(middles))
 
@@ -80,7 +83,7 @@ class Canvas:
 def draw_vessels(geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
     """Depth of the vessels of both lungs, `(H, W)` float32: trees that leave the hila, fork and taper."""
     canvas = Canvas(geometry)
-    strokes: list[tuple[float, list[float], list[float]]] = []
+    strokes: list[Stroke] = []
     for side in (-1, 1):
         p0, q0 = geometry.hilum[side]
         starts = rng.normal(0, 0.014, (8, 2)).tolist()
@@ -88,13 +91,13 @@ def draw_vessels(geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
         for (dp, dq), direction in zip(starts, directions, strict=True):
             reach = 0.14 + 0.08 * abs(direction) + 0.08 * rng.random()
             root = (p0 + dp - 0.01, q0 + dq + 0.03 * math.sin(direction))
-            _grow_vessel(strokes, rng, side, *root, float(direction), reach, 0.0125, 0)
+            strokes.extend(_grow_vessel(rng, side, *root, float(direction), reach, 0.0125, 0))
     strokes.sort(key=lambda stroke: stroke[0])
     widths, ps, qs = (np.array(part) for part in zip(*strokes, strict=True))
     canvas.lines(ps, qs, widths, np.minimum(0.16 + 68 * widths, 1.0))
     layer = canvas.layer()
     for side in (-1, 1):
-        # The hilum itself: a knot of vessels seen end on.
+        # The hilum: a knot of vessels seen end-on.
         p0, q0 = geometry.hilum[side]
         window, p, q = geometry.mirrored(side, p0 - 0.07, q0 - 0.09, p0 + 0.07, q0 + 0.09)
         knot = np.exp(-(((p - p0 + 0.012) / 0.03) ** 2) - ((q - q0) / 0.045) ** 2)
@@ -103,7 +106,6 @@ def draw_vessels(geometry: Geometry, rng: np.random.Generator) -> np.ndarray:
 
 
 def _grow_vessel(
-    strokes: list[tuple[float, list[float], list[float]]],
     rng: np.random.Generator,
     side: int,
     p: float,
@@ -112,24 +114,23 @@ def _grow_vessel(
     reach: float,
     width: float,
     depth: int,
-) -> None:
-    """Append the strokes `(width, ps, qs)` of a vessel and of its branches; `p` and `side` as for the lungs."""
+) -> Iterator[Stroke]:
+    """Strokes of a vessel and of its branches; `p` and `side` as for the lungs."""
     steps = 5 if depth == 0 else 3
     bends, forks = rng.normal(0, 0.16, steps).tolist(), rng.random((steps, 2)).tolist()
     length = reach / steps
     for i in range(steps):
-        ps, qs = [side * p], [q]
+        start = (p, q)
         direction += bends[i]
         p, q = p + length * math.cos(direction), q + length * math.sin(direction)
-        ps.append(side * p)
-        qs.append(q)
-        strokes.append((width, ps, qs))
+        ps, qs = [side * start[0], side * p], [start[1], q]
+        yield width, ps, qs
         width *= 0.72
         if width < _FINEST_VESSEL:
             return
         if depth < 2 and forks[i][0] < (0.85 if depth == 0 else 0.5):
             turn = (0.35 + 0.5 * forks[i][1]) * (1 if (i + depth) % 2 else -1)
-            _grow_vessel(strokes, rng, side, p, q, direction + turn, 0.55 * reach, width * 0.8, depth + 1)
+            yield from _grow_vessel(rng, side, p, q, direction + turn, 0.55 * reach, width * 0.8, depth + 1)
 
 
 def draw_bones(geometry: Geometry, rng: np.random.Generator) -> list[np.ndarray]:
@@ -151,7 +152,7 @@ def draw_bones(geometry: Geometry, rng: np.random.Generator) -> list[np.ndarray]
             width = 0.0175 + 0.004 * u[10 + i]
             back_ribs.append((side * p, q, width))
             if 1 <= i < 8:
-                # The same rib on its way to the sternum, in front; its cartilage is not seen.
+                # The anterior part of the same rib; its cartilage is invisible.
                 stop = 0.30 + 0.012 * i
                 pf = end + (end * stop - end) * t
                 qf = q[-1] + (0.10 + 0.008 * i) * t**0.8
@@ -180,7 +181,7 @@ def draw_bones(geometry: Geometry, rng: np.random.Generator) -> list[np.ndarray]
 
 
 def _draw_scapula(canvas: Canvas, geometry: Geometry, side: int, u: np.ndarray) -> None:
-    """A faint triangle; on PA images it is turned out of the lung for the most part."""
+    """A faint triangle, mostly rotated out of the lung on PA images."""
     out = 0.05 if geometry.exam.view == "PA" else 0.0
     top = geometry.person.apex + 0.03 + 0.02 * u[0]
     p = np.array([0.27, 0.36, 0.37, 0.32, 0.295]) + out + 0.02 * (u[1] - 0.5)

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""The normal image of a seed: all layers put together, the noise and the tone curve."""
+"""The normal image of a seed: all layers, the noise and the tone curve."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .rendering import draw_bones, draw_vessels
 
 # In units of the trunk's soft tissue.
 LUNG_ATTENUATION = 0.78
-"""What a full depth of lung takes from the attenuation."""
+"""How much a full depth of lung reduces the attenuation."""
 
 VESSEL_ATTENUATION = 0.22
 """What a full depth of vessel adds."""
@@ -24,10 +24,7 @@ _HEART_ATTENUATION = 0.65
 
 
 class Stream(enum.IntEnum):
-    """Random streams of an image.
-
-    Findings follow from `FIRST_FINDING` on, one each: what one of them draws cannot shift what another draws.
-    """
+    """Random streams of an image; each finding has one, from `FIRST_FINDING` on, that no other finding can shift."""
 
     PERSON = 0
     EXAM = 1
@@ -40,22 +37,22 @@ class Stream(enum.IntEnum):
     FIRST_FINDING = 8
 
     def generator(self, seed: int, finding: int = 0) -> np.random.Generator:
-        """Generator of this stream of the image `seed`; `finding` counts on from `FIRST_FINDING`."""
+        """Generator of this stream of the image `seed`; `finding` counts from `FIRST_FINDING`."""
         return np.random.default_rng([seed, int(self) + finding])
 
 
 class Scene(Geometry):
-    """The normal image of a seed: its geometry, its layers, and the means to show it.
+    """The normal image of a seed: its geometry, its layers and its display.
 
     Attributes:
         lung: `(H, W)` float32, depth of air from 0 to 1.
         lung_mask: `(H, W)` bool, silhouette of the lungs.
         heart: `(H, W)` float32, depth of the heart from 0 to 1.
         heart_weight: `(H, W)` float32, attenuation of a full depth of heart.
-        vessels: `(H, W)` float32, depth of the vessels of the lungs.
+        vessels: `(H, W)` float32, depth of the lungs' vessels.
         thorax: `(H, W)` bool, silhouette of lungs, heart and mediastinum.
         base: `(H, W)` attenuation of patient and devices.
-        grain: `(H, W)` float32, standard normal noise that is scaled and added when the image is shown.
+        grain: `(H, W)` float32, standard normal noise, scaled and added when the image is shown.
     """
 
     def __init__(self, seed: int, person: Person, exam: Exam, height: int, width: int) -> None:
@@ -71,13 +68,13 @@ class Scene(Geometry):
         for band, bone in zip(self.bands(), bones, strict=True):
             lung, weight, vessels = self.lung[band], self.heart_weight[band], self.vessels[band]
             vessels *= np.sqrt(lung)
-            # Behind the mediastinum there is no lung for the heart to displace: it adds less there.
+            # The heart displaces no lung behind the mediastinum and adds less there.
             weight[:] = _HEART_ATTENUATION * (0.30 + 0.70 * np.minimum(1.3 * lung, 1.0))
             body = draw_body(self, band)
             part = body - LUNG_ATTENUATION * lung + weight * self.heart[band]
             part += VESSEL_ATTENUATION * vessels
             part += mediastinum[band]
-            # Beside the body the plate is exposed directly: black, whatever the exposure.
+            # The plate is exposed directly beside the body, which is black whatever the exposure.
             part -= 0.5 * (1.0 - np.minimum(3.0 * body, 1.0))
             part += bone
             part += texture[band] * np.minimum(body * 1.2, 1.0)
@@ -98,17 +95,17 @@ class Scene(Geometry):
         return self._tone.take(self._steps(attenuation))
 
     def _steps(self, attenuation: np.ndarray) -> np.ndarray:
-        """Places in the table of the tone curve."""
+        """Indices into the table of the tone curve."""
         steps = attenuation + self._offset
         steps *= self._gain
         return np.clip(steps, 0, 2047, out=steps).astype(np.intp)
 
     def show(self, attenuation: np.ndarray) -> np.ndarray:
-        """The image that an attenuation gives with the noise added, uint8."""
+        """The image of an attenuation with noise, uint8."""
         image = np.empty(attenuation.shape, dtype=np.uint8)
         levels = (self._tone + 0.5).astype(np.uint8)
         for band in self.bands():
-            # Few photons pass dense tissue: its noise is larger.
+            # Few photons pass dense tissue, which is noisier.
             noise = self.grain[band] * (self.exam.grain * (0.6 + 0.5 * np.clip(self.base[band], 0.0, 1.6)))
             noise += attenuation[band]
             image[band] = levels.take(self._steps(noise))

@@ -1,8 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Which findings an image has: the statistics of NIH ChestX-ray14 and the draw of labels from them.
-
-From the tables of Wang et al., "ChestX-ray8", CVPR 2017. Rows and columns are in the order of `FINDINGS`.
-"""
+"""Which findings an image has: statistics of NIH ChestX-ray14 (Wang et al., CVPR 2017), in the order of `FINDINGS`."""
 
 from __future__ import annotations
 
@@ -13,26 +10,24 @@ import numpy as np
 from clarity_hf.labels import FINDINGS
 
 NORMAL_SHARE = 0.45
-"""Share of images without a finding, when findings are drawn at random."""
+"""Share of images without a finding when findings are drawn at random."""
 
 PREVALENCE_TEMPERING = 0.3
-"""Exponent of the release's counts when an image's first finding is drawn: 1 is NIH's prevalence, 0 makes all
-equal.
-"""
+"""Exponent of the release's counts when the first finding is drawn: 1 is NIH's prevalence, 0 makes all equal."""
 
 COOCCURRENCE_GAIN = 1.35
-"""Factor of the release's conditional frequencies when further findings are added to the first."""
+"""Factor on the release's conditional frequencies of further findings."""
 
 LEAST_SHARE = 0.07
-"""Least share of a finding among the first findings: without it there would be hardly any hernia to learn from."""
+"""Least share of a finding among first findings: otherwise there would be too few hernias to learn from."""
 
 MAX_FINDINGS = 4
-"""Most findings of an image, when findings are drawn at random."""
+"""Most findings of an image when findings are drawn at random."""
 
 AP_SHARE = 0.400
 """Share of AP images among all images of the release."""
 
-# Images of the release (112,120) that have both findings; the diagonal has the finding's own count.
+# Images of the release (112,120) with both findings; the diagonal counts each finding.
 _COOCCURRENCE = (
     (11559, 370, 3275, 3264, 739, 590, 262, 774, 1223, 221, 424, 220, 496, 40),
     (370, 2776, 1063, 587, 102, 108, 41, 49, 169, 127, 44, 52, 111, 7),
@@ -64,21 +59,16 @@ def _label_model(view: str) -> tuple[np.ndarray, np.ndarray]:
     first = own**PREVALENCE_TEMPERING * lift
     first = np.maximum(first / first.sum(), LEAST_SHARE)
     further = COOCCURRENCE_GAIN * counts / own[:, None]
-    # Findings rarer than the average finding are raised here too, else they only ever come first.
+    # Rare findings are raised here too; otherwise they would only ever be drawn first.
     further *= np.minimum((own.mean() / own) ** (0.5 * (1 - PREVALENCE_TEMPERING)), 3.0)
     np.fill_diagonal(further, 0.0)
     return first / first.sum(), np.minimum(further, 0.6)
 
 
 def draw_labels(rng: np.random.Generator, view: str) -> set[str]:
-    """Draw the findings of an image, none with probability `NORMAL_SHARE`.
+    """Draw up to `MAX_FINDINGS` findings of a `PA` or `AP` image, none with probability `NORMAL_SHARE`.
 
-    Args:
-        rng: Is moved by the same number of draws whatever comes out.
-        view: `PA` or `AP`; some findings are seen more often on the one or the other.
-
-    Returns:
-        Up to `MAX_FINDINGS` names of `FINDINGS`.
+    `rng` always advances by the same number of draws.
     """
     first, further = _label_model(view)
     is_normal, chosen, dice = rng.random() < NORMAL_SHARE, int(rng.choice(len(FINDINGS), p=first)), rng.random(14)
