@@ -85,7 +85,7 @@ def test_numbered_labels_and_patients_in_file_names(numbered, streaming):
     assert any("read from file names" in message for message in source.messages)
 
 
-def test_a_stream_is_split_as_the_whole_is(numbered):
+def test_a_stream_is_split_like_the_map_style_data_set(numbered):
     whole, stream = (load_hub(numbered, validation_fraction=0.5, streaming=streaming) for streaming in (False, True))
     for split in ("train", "validation"):
         patients = [row["patient_id"] for row in whole.splits()[split]]
@@ -151,7 +151,7 @@ def test_labels_of_any_type_with_scans_and_patients(tmp_path, feature, labels):
     assert source.messages == ()
 
 
-def test_a_column_a_finding_is_found_in_the_whole_and_named_for_a_stream(tmp_path):
+def test_finding_columns_are_detected_map_style_and_must_be_named_for_streams(tmp_path):
     columns = {"Pleural Effusion": [1.0, -1.0], "Rib": [None, 0.0], "patient_id": ["a", "b"], "age": [61, 35]}
     number = datasets.Value("float32")
     features = {"Pleural Effusion": number, "Rib": number, "patient_id": TEXT, "age": datasets.Value("int32")}
@@ -339,7 +339,7 @@ def test_metadata_in_the_folders_of_splits_is_read_as_columns(tmp_path):
     assert labels_of(source.test) == {"test0": [0], "test1": [1]}
 
 
-def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="`folder` must be a folder of images, found nothing at"):
         load_imagefolder(tmp_path / "nowhere")
 
@@ -363,7 +363,7 @@ def test_a_fetched_row_may_not_name_an_image_of_this_machine(tmp_path, monkeypat
     images = [{"path": "a.png", "bytes": png(0)}, {"path": cached, "bytes": None}]
     assert len(list(load_hub("owner/name", validation_fraction=0, streaming=streaming).train)) == 2
     images[1] = {"path": str(tmp_path / "private.png"), "bytes": None}
-    with pytest.raises(ValueError, match=r"'image' must hold images, or paths of what was downloaded .*private\.png"):
+    with pytest.raises(ValueError, match=r"must contain images, or paths of downloaded images, .*private\.png"):
         list(load_hub("owner/name", validation_fraction=0, streaming=streaming).train)
 
 
@@ -372,11 +372,11 @@ def test_images_in_any_folder_of_what_was_fetched_are_allowed(tmp_path, monkeypa
         monkeypatch.setattr(datasets.config, name, tmp_path / name)
         _check_fetched([str(tmp_path / name / "a.png")], "image")
     _check_fetched(["hf://datasets/a/b.png", "s3://images/b.png", None], "image")
-    with pytest.raises(ValueError, match="paths of what was downloaded"):
+    with pytest.raises(ValueError, match="paths of downloaded images"):
         _check_fetched([str(tmp_path / "a.png")], "image")
 
 
-def test_too_little_memory_is_no_fault_of_the_data_set(tmp_path, monkeypatch):
+def test_a_memory_error_is_not_reported_as_a_damaged_data_set(tmp_path, monkeypatch):
     def fail(name, **options):
         raise datasets.exceptions.DatasetGenerationError("failed") from MemoryError()
 
@@ -385,7 +385,7 @@ def test_too_little_memory_is_no_fault_of_the_data_set(tmp_path, monkeypatch):
         load_hub("owner/name")
 
 
-def test_images_out_of_an_own_folder_of_parquet_are_counted(tmp_path):
+def test_images_outside_a_local_folder_of_parquet_are_counted(tmp_path):
     (tmp_path / "image.png").write_bytes(png(0))
     features = datasets.Features(image=datasets.Image(), labels=TEXT)
     rows = {"image": [str(tmp_path / "image.png")], "labels": ["Mass"]}

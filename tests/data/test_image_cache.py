@@ -84,14 +84,14 @@ def test_crops_of_kept_images_are_those_of_the_images(tmp_path, image, reads):
     assert len(reads) == 4  # three times without the cache
 
 
-def test_boxes_in_the_images_own_pixels_lie_where_they_lay(tmp_path, image):
+def test_boxes_in_the_images_own_pixels_keep_their_place(tmp_path, image):
     drawn = {"image": str(image), "boxes": [[10, 20, 40, 60]]}
     plain, cached = transform(None).view(drawn), transform(tmp_path / "cache")
     for _ in range(2):
         assert torch.equal(cached.view(drawn)["boxes"], plain["boxes"])
 
 
-def test_a_changed_image_and_another_size_are_decoded_anew(tmp_path, image, reads):
+def test_a_changed_image_and_another_size_are_decoded_again(tmp_path, image, reads):
     cached = transform(tmp_path / "cache")
     before = cached(row(str(image)))["pixel_values"]
     image.write_bytes(png(noise(1)))
@@ -101,7 +101,7 @@ def test_a_changed_image_and_another_size_are_decoded_anew(tmp_path, image, read
     assert len(reads) == 3
 
 
-def test_a_damaged_file_is_made_anew_with_a_warning(tmp_path, image, reads, caplog):
+def test_a_damaged_file_is_replaced_with_a_warning(tmp_path, image, reads, caplog):
     cached = transform(tmp_path / "cache")
     before = cached(row(str(image)))["pixel_values"]
     (kept,) = (tmp_path / "cache").rglob("*.safetensors")
@@ -113,7 +113,7 @@ def test_a_damaged_file_is_made_anew_with_a_warning(tmp_path, image, reads, capl
     assert len(reads) == 2
 
 
-def test_a_folder_that_takes_no_more_is_told_once_and_images_are_decoded(tmp_path, image, reads, caplog):
+def test_a_full_folder_is_logged_once_and_images_are_decoded(tmp_path, image, reads, caplog):
     folder = tmp_path / "cache"
     folder.write_text("a file where the folder should be")
     cached = transform(folder)

@@ -46,7 +46,7 @@ def test_a_typed_value_reads_as_a_cell(value, text):
 
 
 @pytest.mark.parametrize(("uncertain", "read"), [("nan", NAN), ("negative", 0), ("positive", 1)])
-def test_uncertain_labels_are_read_as_asked_and_named(uncertain, read):
+def test_uncertain_labels_are_read_as_requested_and_named(uncertain, read):
     row = ColumnLabels({"a": "Mass", "b": "Edema"}, None, uncertain, "nan").read({"a": "-1", "b": "1"}, "")
     np.testing.assert_array_equal(row.labels, [read, 1])
     assert row.labels.dtype == np.float32
@@ -54,7 +54,7 @@ def test_uncertain_labels_are_read_as_asked_and_named(uncertain, read):
 
 
 @pytest.mark.parametrize(("empty", "read"), [("nan", NAN), ("negative", 0)])
-def test_empty_cells_are_read_as_asked(empty, read):
+def test_empty_cells_are_read_as_requested(empty, read):
     row = ColumnLabels({"a": "Mass"}, None, "nan", empty).read({"a": ""}, "")
     np.testing.assert_array_equal(row.labels, [read])
 
@@ -68,7 +68,7 @@ def test_no_finding_makes_empty_cells_absent_but_for_devices():
         np.testing.assert_array_equal(row.labels, [NAN, 1])
 
 
-def test_no_finding_beside_a_finding_is_a_contradiction_in_which_the_finding_stands():
+def test_no_finding_with_a_finding_is_a_contradiction_and_the_finding_is_used():
     reader = ColumnLabels({"Mass": "Mass", "Support Devices": "Support Devices"}, "No Finding", "nan", "nan")
     row = reader.read({"No Finding": "1", "Mass": "1", "Support Devices": ""}, "")
     assert row.contradicts
@@ -89,7 +89,7 @@ def test_an_unknown_name_is_refused_with_its_place_and_the_closest():
         NameLabels("labels", {"Effusion": "Effusion"}).read({"labels": "Efusion"}, "line 9")
 
 
-def test_names_of_nih_come_in_its_order_and_others_after_them():
+def test_nih_names_keep_their_order_and_others_follow():
     cells = ["Hernia|Zebra", "No Finding", "", "Atelectasis|Pleural Thickening|Ant"]
     assert ordered_names(cells) == ["Atelectasis", "Pleural Thickening", "Hernia", "Ant", "Zebra"]
     assert read_names(" a | b||") == ["a", "b"]

@@ -120,14 +120,14 @@ def whole_release(nih_folder, tmp_path_factory):
     return images
 
 
-def test_the_default_draw_of_the_whole_release_is_the_list(whole_release):
+def test_the_default_draw_of_the_complete_release_is_the_list(whole_release):
     splits = split_images(whole_release)
     assert patients(splits["validation"]) == named_split(NIH_VALIDATION)
     assert len(patients(splits["train"]) | patients(splits["validation"])) == 28_008
     assert split_images(whole_release, validation_split=NIH_VALIDATION) == splits
 
 
-def test_the_list_stands_where_further_boxes_change_the_draw(whole_release, nih_folder):
+def test_further_boxes_change_the_draw_but_not_the_list(whole_release, nih_folder):
     boxed = {image.image_id for image in read_nih_tables(nih_folder)[0] if image.boxes}
     images = [image for image in whole_release if image.split == "train"]
     before = [image.boxes for image in images]

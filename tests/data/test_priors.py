@@ -92,7 +92,7 @@ def test_a_side_too_small_to_dilate_is_averaged_alone():
     assert torch.equal(soft_prior(mask), mask.repeat_interleave(7, 1).repeat_interleave(7, 2))
 
 
-def test_the_prior_lies_between_0_and_1_whatever_the_masks_values():
+def test_the_prior_is_between_0_and_1_whatever_the_masks_values():
     mask = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 100, 60), dtype=np.uint8))
     prior = soft_prior(mask)
     assert prior.dtype == torch.float32
@@ -154,7 +154,7 @@ def test_the_ringing_of_a_jpeg_is_not_thorax(tmp_path):
 @pytest.mark.parametrize(
     "cell", [None, np.zeros((8, 8)), {"path": None, "bytes": encoded(np.zeros((8, 8), dtype=np.uint8))}]
 )
-def test_an_empty_mask_is_no_mask(cell):
+def test_an_empty_mask_counts_as_missing(cell):
     assert read_mask(cell) is None
 
 
@@ -178,7 +178,7 @@ def test_a_mask_that_does_not_decode_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize("place", ["PIL.ImageFile.ImageFile.load", "PIL.Image.Image.convert"])
-def test_too_little_memory_is_no_fault_of_the_mask(tmp_path, place, monkeypatch):
+def test_a_memory_error_is_not_reported_as_a_damaged_mask(tmp_path, place, monkeypatch):
     content = encoded(np.zeros((30, 30, 3), dtype=np.uint8))
     (tmp_path / "mask.png").write_bytes(content)
 

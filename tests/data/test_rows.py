@@ -88,7 +88,7 @@ def test_labels_of_another_length_are_refused():
         AlignedRows(label_rows([1, 0]), ["Mass"], ["Mass", "Edema"])[0]
 
 
-def test_a_stream_is_aligned_as_it_is_read_and_workers_can_be_sent_it():
+def test_a_stream_is_aligned_as_it_is_read_and_can_be_sent_to_workers():
     features = datasets.Features(labels=datasets.List(datasets.Value("float32"), length=1))
     rows = datasets.Dataset.from_dict({"labels": [[1.0], [0.0]]}, features=features).to_iterable_dataset()
     aligned = align_labels(rows, ["Mass"], ["Edema", "Mass"])
@@ -130,7 +130,7 @@ def test_the_draw_is_that_of_the_releases_reader():
     assert held_out == draw_patients(ids, 0.2, seed=3)
 
 
-def test_a_patient_alone_is_drawn_with_the_probability_asked_for():
+def test_a_patient_alone_is_drawn_with_the_given_probability():
     share = np.mean([draws_patient(str(i), 0.2, seed=0) for i in range(2000)])
     assert share == pytest.approx(0.2, abs=0.04)  # four and a half standard deviations
     assert not any(draws_patient(str(i), 0.0, seed=0) for i in range(100))

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from clarity_hf import FINDINGS, ClarityImageProcessor
+from clarity_hf.data.label_columns import LabelOptions
 from clarity_hf.data.named_splits import named_split
 from clarity_hf.data.rows import AlignedRows, label_feature
 from clarity_hf.data.sources import (
     PHANTOM,
     JoinedRows,
+    PhantomOptions,
     PhantomRows,
+    ReadingOptions,
     RepeatedRows,
     open_source,
     open_sources,
@@ -23,6 +26,8 @@ from clarity_hf.data.sources import (
 )
 from clarity_hf.data.transforms import ImageTransform
 from clarity_hf.phantoms import write_phantoms
+
+FEW = PhantomOptions(3, size=64)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +85,7 @@ def test_findings_of_stronger_contrast_are_the_same_findings_at_the_same_place()
 
 
 def test_only_training_phantoms_are_of_stronger_contrast():
-    usual, strong = (open_source(PHANTOM, phantom_count=30, phantom_size=64, finding_contrast=c) for c in (1.0, 4.0))
+    usual, strong = (open_source(PHANTOM, PhantomOptions(30, size=64, finding_contrast=c)) for c in (1.0, 4.0))
     for index in range(8):
         np.testing.assert_array_equal(usual.validation[index]["image"], strong.validation[index]["image"])
     assert any((usual.train[index]["image"] != strong.train[index]["image"]).any() for index in range(8))
@@ -95,7 +100,7 @@ def test_arguments_of_phantoms_are_checked():
         PhantomRows(3, finding_contrast=0.5)
 
 
-def test_repeated_rows_come_in_turns_and_end():
+def test_repeated_rows_cycle_and_end():
     rows = RepeatedRows(["a", "b", "c"], 2)
     assert len(rows) == 6
     assert list(rows) == ["a", "b", "c", "a", "b", "c"]
@@ -109,7 +114,7 @@ def test_rows_cannot_be_repeated_less_than_once():
 
 
 def test_phantoms_have_three_splits_of_which_training_alone_is_dense():
-    source = open_source(PHANTOM, phantom_count=30, finding_rate=0.0, phantom_size=64)
+    source = open_source(PHANTOM, PhantomOptions(30, size=64, finding_rate=0.0))
     assert (source.name, source.findings, source.has_prior) == (PHANTOM, FINDINGS, True)
     splits = source.splits()
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 30, "validation": 30, "test": 30}
@@ -120,12 +125,12 @@ def test_phantoms_have_three_splits_of_which_training_alone_is_dense():
 
 @pytest.mark.parametrize(("count", "held_out"), [(16, 16), (100, 100), (1000, 200), (5000, 500), (50_000, 1000)])
 def test_a_tenth_of_the_phantoms_within_bounds_is_held_out(count, held_out):
-    source = open_source(PHANTOM, phantom_count=count)
+    source = open_source(PHANTOM, PhantomOptions(count))
     assert len(source.validation) == len(source.test) == held_out
 
 
 def test_a_release_opens_with_images_masks_and_labels_for_the_transform(release):
-    source = open_source(str(release), validation_fraction=0.3)
+    source = open_source(str(release), reading=ReadingOptions(validation_fraction=0.3))
     assert (source.name, source.findings, source.has_prior) == (release.name, FINDINGS, True)
     splits = source.splits()
     assert sum(map(len, splits.values())) == 12
@@ -141,7 +146,7 @@ def test_a_release_opens_with_images_masks_and_labels_for_the_transform(release)
 
 def test_errors_of_a_release_name_the_file(release, tmp_path):
     write_phantoms(tmp_path, 3, seed=1, size=64, test_fraction=0.0)
-    rows = open_source(str(tmp_path), validation_fraction=0.0).train
+    rows = open_source(str(tmp_path), reading=ReadingOptions(validation_fraction=0.0)).train
     name = rows[0]["image"]["path"]
     with open(name, "r+b") as file:
         file.truncate(200)
@@ -163,11 +168,11 @@ def test_what_was_dropped_from_a_release_is_in_its_messages(tmp_path):
     assert message == f"1 images have no file and are dropped: {lost.stem}."
 
 
-def test_masks_of_a_release_may_lie_elsewhere(release, tmp_path):
+def test_masks_of_a_release_may_be_in_another_folder(release, tmp_path):
     shutil.copytree(release, tmp_path / "release")
     (tmp_path / "release" / "masks").rename(tmp_path / "elsewhere")
     assert not open_source(str(tmp_path / "release")).has_prior
-    source = open_source(str(tmp_path / "release"), masks_dir=tmp_path / "elsewhere")
+    source = open_source(str(tmp_path / "release"), reading=ReadingOptions(masks_dir=tmp_path / "elsewhere"))
     assert source.has_prior
     assert "elsewhere" in source.train[0]["thorax_mask"]["path"]
 
@@ -183,7 +188,8 @@ def own(release, tmp_path):
 
 
 def test_a_table_opens_with_the_options_of_its_labels(own):
-    source = open_source(str(own / "own.csv"), findings=["Rib"], uncertain="positive", validation_fraction=0.3)
+    labels, reading = LabelOptions(["Rib"], uncertain="positive"), ReadingOptions(validation_fraction=0.3)
+    source = open_source(str(own / "own.csv"), labels=labels, reading=reading)
     assert (source.name, source.findings) == ("own", ("Rib",))
     assert sum(len(rows) for rows in source.splits().values()) == 12
     values = [row["labels"][0] for rows in source.splits().values() for row in rows]
@@ -209,14 +215,16 @@ def test_a_folder_of_parquet_opens_as_the_hub_would(own, streaming, monkeypatch)
     rows = datasets.Dataset.from_dict({"image": [str(path)], "labels": [["Mass"]]}, features=features)
     (own / "hub").mkdir()
     rows.to_parquet(own / "hub" / "train-0.parquet")
-    source = open_source(str(own / "hub"), validation_fraction=0, streaming=streaming)
+    source = open_source(str(own / "hub"), reading=ReadingOptions(validation_fraction=0, streaming=streaming))
     assert (source.name, source.findings) == ("hub", FINDINGS)
     assert next(iter(source.train))["labels"][FINDINGS.index("Mass")] == 1
 
 
 def test_a_table_and_a_release_stream_too(own, release):
     for name in (own / "own.csv", release):
-        whole, stream = (open_source(str(name), streaming=streaming) for streaming in (False, True))
+        whole, stream = (
+            open_source(str(name), reading=ReadingOptions(streaming=streaming)) for streaming in (False, True)
+        )
         assert isinstance(stream.train, datasets.IterableDataset)
         assert [row["patient_id"] for row in stream.train] == whole.train["patient_id"][:]
 
@@ -224,10 +232,10 @@ def test_a_table_and_a_release_stream_too(own, release):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"findings": ["Mass"]}, "`findings` must be left out"),
-        ({"masks_dir": "masks"}, "`masks_dir` must be left out"),
-        ({"validation_split": "nih-validation"}, "`validation_split` must be left out"),
-        ({"streaming": True}, "`streaming` must be False for phantoms"),
+        ({"labels": LabelOptions(["Mass"])}, "`findings` must be left out"),
+        ({"reading": ReadingOptions(masks_dir="masks")}, "`masks_dir` must be left out"),
+        ({"reading": ReadingOptions(validation_split="nih-validation")}, "`validation_split` must be left out"),
+        ({"reading": ReadingOptions(streaming=True)}, "`streaming` must be False for phantoms"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):
@@ -235,7 +243,7 @@ def test_options_that_do_not_fit_are_refused(options, message):
         open_source(PHANTOM, **options)
 
 
-def test_a_name_that_is_nothing_says_what_is_accepted_and_what_was_meant(own):
+def test_an_unknown_name_lists_what_is_accepted_and_suggests_the_closest(own):
     with pytest.raises(FileNotFoundError, match=r"got 'phantm', .* Did you mean 'phantom'\?"):
         open_source("phantm")
     with pytest.raises(FileNotFoundError, match=r"a table \(.csv, .tsv, .parquet\).*Did you mean '.*images'\?"):
@@ -249,7 +257,7 @@ def test_a_name_that_is_nothing_says_what_is_accepted_and_what_was_meant(own):
         open_source(str(own / "empty"))
 
 
-def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         open_source(str(tmp_path / "nowhere"))
 
@@ -257,8 +265,8 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path):
 # Several data sets
 
 
-def test_several_data_sets_come_by_name_with_labels_in_one_order(own):
-    sources = open_sources(["phantom", str(own / "own.csv")], phantom_count=3, phantom_size=64)
+def test_several_data_sets_are_returned_by_name_with_labels_in_one_order(own):
+    sources = open_sources(["phantom", str(own / "own.csv")], 1, FEW)
     assert list(sources) == [PHANTOM, "own"]
     assert all(source.findings == (*FINDINGS, "Rib") for source in sources.values())
     for source in sources.values():
@@ -271,7 +279,7 @@ def test_several_data_sets_come_by_name_with_labels_in_one_order(own):
 
 def test_options_of_some_kinds_go_to_those_among_several_data_sets(own, release):
     names = [PHANTOM, str(release), str(own / "own.csv")]
-    sources = open_sources(names, phantom_count=3, phantom_size=64, findings=["Rib"], masks_dir=release / "masks")
+    sources = open_sources(names, 1, FEW, LabelOptions(["Rib"]), ReadingOptions(masks_dir=release / "masks"))
     assert all(source.findings == (*FINDINGS, "Rib") for source in sources.values())
     own_labels = np.asarray(sources["own"].train[0]["labels"])
     assert np.isnan(own_labels[:14]).all()  # Effusion of the table was not asked for
@@ -280,17 +288,17 @@ def test_options_of_some_kinds_go_to_those_among_several_data_sets(own, release)
 
 def test_an_option_that_none_of_several_data_sets_takes_is_refused(own, release):
     with pytest.raises(ValueError, match="`findings` must be left out for phantom"):
-        open_sources([PHANTOM, str(release)], findings=["Mass"])
+        open_sources([PHANTOM, str(release)], labels=LabelOptions(["Mass"]))
     with pytest.raises(ValueError, match="`masks_dir` must be left out for phantom"):
-        open_sources([PHANTOM, str(own / "own.csv")], masks_dir="masks")
+        open_sources([PHANTOM, str(own / "own.csv")], reading=ReadingOptions(masks_dir="masks"))
 
 
-def test_a_release_is_validated_on_a_committed_list_beside_phantoms_and_own_tables(own, tmp_path):
+def test_a_committed_list_applies_to_the_release_among_phantoms_and_tables(own, tmp_path):
     folder = tmp_path / "release"
     write_phantoms(folder, 24, seed=0, size=32)
     present = {line[:8] for line in (folder / "train_val_list.txt").read_text().split()}
-    options = {"phantom_count": 3, "phantom_size": 64, "validation_split": "nih-validation"}
-    source = open_sources([PHANTOM, str(folder), str(own / "own.csv")], **options)["release"]
+    reading = ReadingOptions(validation_split="nih-validation")
+    source = open_sources([PHANTOM, str(folder), str(own / "own.csv")], 1, FEW, reading=reading)["release"]
     validation, train = ({row["patient_id"] for row in rows} for rows in (source.validation, source.train))
     assert validation == present & named_split("nih-validation")
     assert train == present - validation
@@ -298,9 +306,7 @@ def test_a_release_is_validated_on_a_committed_list_beside_phantoms_and_own_tabl
 
 
 def test_images_are_repeated_and_phantoms_are_not(own):
-    once, thrice = (
-        open_sources(["phantom", str(own / "own.csv")], times, phantom_count=3, phantom_size=64) for times in (1, 3)
-    )
+    once, thrice = (open_sources(["phantom", str(own / "own.csv")], times, FEW) for times in (1, 3))
     assert len(thrice["own"].train) == 3 * len(once["own"].train)
     assert len(thrice["own"].validation) == len(once["own"].validation)
     assert len(thrice[PHANTOM].train) == 3
@@ -324,7 +330,7 @@ def labels_alone(labels):
     return datasets.Dataset.from_dict({"image": lost, "labels": labels}, features=features)
 
 
-def test_the_labels_of_images_are_read_whole_and_without_the_images():
+def test_labels_are_read_completely_and_without_the_images():
     labels = np.zeros((2000, 2))
     labels[[3, 1234], 1] = 1  # a rare finding, between the rows of any coarse sample
     labels[7, 0] = np.nan

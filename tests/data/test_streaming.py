@@ -62,7 +62,7 @@ def test_each_image_comes_once_whatever_the_workers(rows, transform, shards, wor
 
 
 @pytest.mark.parametrize("shards", [4, 3])  # whole shards for each process, or every other image
-def test_rows_split_by_node_come_once_over_two_ranks_of_two_workers(rows, transform, shards):
+def test_rows_split_by_node_are_seen_once_over_two_ranks_of_two_workers(rows, transform, shards):
     seen = []
     for rank in range(2):
         part = split_dataset_by_node(rows.to_iterable_dataset(num_shards=shards), rank, 2)
@@ -132,7 +132,7 @@ def test_rows_with_an_index_are_refused(rows, transform):
         TransformedStream(rows, transform)
 
 
-def test_draws_depend_on_an_images_bytes_or_else_on_its_path():
+def test_random_numbers_depend_on_an_images_bytes_or_else_on_its_path():
     assert streaming._draw_key({"path": "a.png", "bytes": b"image"}) == b"image"
     assert streaming._draw_key({"path": "a.png", "bytes": None}) == b"a.png"
     with pytest.raises(TypeError, match="undecoded"):

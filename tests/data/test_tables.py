@@ -84,7 +84,7 @@ def test_each_split_describes_itself(images):
     assert source.train.info.description == ("Findings: Effusion, Rib.\n1 labels are uncertain (−1): Rib 1.")
 
 
-def test_what_was_taken_for_what_is_said(images, caplog):
+def test_the_log_says_which_column_was_used_for_what(images, caplog):
     with caplog.at_level(logging.INFO):
         load_table(table_of(images))
     assert "image from 'path', patient from 'patient_id', labels from 'Effusion, Rib'" in caplog.text
@@ -101,14 +101,14 @@ def test_names_joined_by_a_bar_are_read_as_nih_writes_them(images):
 
 
 @pytest.mark.parametrize(("uncertain", "label"), [("nan", NAN), ("negative", 0), ("positive", 1)])
-def test_uncertain_labels_are_read_as_asked_and_counted(images, uncertain, label):
+def test_uncertain_labels_are_read_as_requested_and_counted(images, uncertain, label):
     rows = ["images/0.png,p0,-1,1", "images/1.png,p1,1,0", "images/2.png,p2,0,-1"]
     source = load_table(table_of(images, rows=rows), uncertain=uncertain)
     np.testing.assert_array_equal(labels_of(source, "0.png"), [label, 1])
     assert "2 labels are uncertain (−1): Effusion 1, Rib 1." in source.messages
 
 
-def test_empty_cells_are_not_annotated_unless_asked(images):
+def test_empty_cells_are_not_annotated_by_default(images):
     table = table_of(images, rows=["images/0.png,p0,,1", "images/1.png,p1,1,0", "images/2.png,p1,0,0"])
     np.testing.assert_array_equal(labels_of(load_table(table), "0.png"), [NAN, 1])
     np.testing.assert_array_equal(labels_of(load_table(table, empty="negative"), "0.png"), [0, 1])
@@ -211,12 +211,12 @@ def test_a_column_of_splits_is_used_as_given(images):
     ]
 
 
-def test_validation_is_drawn_from_train_where_the_column_names_none(images):
+def test_validation_is_drawn_from_train_if_the_column_contains_none(images):
     rows = [f"images/{i}.png,{i},{i % 2},{'test' if i > 6 else 'train'}" for i in range(10)]
     table = table_of(images, "path,patient_id,Mass,split", rows)
     source = load_table(table)
     assert [len(rows) for rows in source.splits().values()] == [6, 1, 3]
-    assert "names no validation images: they are drawn from the training images" in " ".join(source.messages)
+    assert "contains no validation images: they are drawn from the training images" in " ".join(source.messages)
     assert len(load_table(table, validation_fraction=0).train) == 7
 
 
@@ -257,7 +257,7 @@ def test_a_table_without_any_image_asks_for_the_image_dir(images):
         load_table(write(images, "path,Mass\n0.png,1\n"))
 
 
-def test_unreadable_images_are_dropped_by_name_if_asked(images):
+def test_unreadable_images_are_dropped_by_name_with_verify(images):
     (images / "images" / "0.png").write_bytes(b"no image")
     Image.new("L", (16, 16)).save(images / "images" / "1.png")
     table = table_of(images)
@@ -269,7 +269,7 @@ def test_unreadable_images_are_dropped_by_name_if_asked(images):
     assert "must show something" in message
 
 
-def test_repeated_rows_are_counted_and_the_first_stands(images):
+def test_repeated_rows_are_counted_and_the_first_is_used(images):
     rows = [
         "images/0.png,a,1,0",
         "./images/0.png,a,1,0",
@@ -352,7 +352,7 @@ def chexpert(tmp_path):
     return write(folder, "\n".join([CHEXPERT, *rows]), "train.csv")
 
 
-def test_the_table_of_chexpert_is_read_as_it_is_published(chexpert):
+def test_the_table_of_chexpert_is_read_as_published(chexpert):
     source = load_table(chexpert, validation_fraction=0)
     # In the order of the columns; those without a label in the whole table are no findings.
     assert source.findings == (
@@ -392,7 +392,7 @@ def test_a_table_that_cannot_be_read_is_an_error(images, text, message):
         load_table(write(images, text))
 
 
-def test_a_label_that_is_none_is_an_error_with_its_line(images):
+def test_an_invalid_label_is_an_error_with_its_line(images):
     table = table_of(images, rows=["images/0.png,a,1,0", "images/1.png,b,2,0"])
     with pytest.raises(ValueError, match=r"own.csv, line 3: 'Effusion' must be 1, 0, −1 or empty, got '2'"):
         load_table(table, findings=["Effusion"])
@@ -408,7 +408,7 @@ def test_a_table_of_another_encoding_or_kind_is_an_error(images):
         load_table(images / "nowhere.csv")
 
 
-def test_a_column_that_is_not_there_is_an_error(images):
+def test_a_missing_column_is_an_error(images):
     for argument in ("image_column", "patient_column", "split_column", "mask_column"):
         with pytest.raises(ValueError, match=f"`{argument}` must be one of the columns"):
             load_table(table_of(images), **{argument: "nowhere"})
@@ -434,7 +434,7 @@ def test_an_open_quote_does_not_swallow_the_rows_below_it(images, text):
         (f"images/0.png,1,{'a' * 140_000}", "Shorten cells of more than 131072 characters."),
     ],
 )
-def test_an_error_of_csv_says_what_is_wrong_with_the_row(images, row, advice):
+def test_a_csv_error_explains_what_is_wrong_with_the_row(images, row, advice):
     with pytest.raises(ValueError, match=r"own\.csv, line 2: a row must be CSV, got one that is not") as caught:
         load_table(write(images, f"path,Mass,note\n{row}\n"))
     assert advice in str(caught.value)
@@ -454,7 +454,7 @@ def test_blanks_after_a_closing_quote_are_passed_over(images):
 
 
 @pytest.mark.parametrize("told", ["sep=;\n", "SEP=;\r\n", '\ufeff"sep=;"\n'])
-def test_a_line_that_tells_the_separator_is_read(images, told):
+def test_a_separator_line_is_read(images, told):
     text = f"{told}path;Mass;a,b,c,d\nimages/0.png;1;\nimages/1.png;0;\n"
     assert labels_of(load_table(write(images, text)), "0.png") == [1]
     with pytest.raises(ValueError, match=r"own\.csv, line 3: 'Mass' must be 1, 0, −1 or empty, got 'x'"):
@@ -491,7 +491,7 @@ def test_pipes_folders_and_devices_are_no_tables(images):
 
 
 @pytest.mark.parametrize("path", ["~nobody-of-that-name/own.csv", "a\0b.csv", "a" * 5000 + ".csv"])
-def test_a_path_that_cannot_be_is_no_table(path):
+def test_an_impossible_path_is_refused(path):
     with pytest.raises(FileNotFoundError, match="No such file"):
         load_table(path)
 
@@ -534,7 +534,7 @@ def test_parquet_of_impossible_dates_or_repeated_columns_is_refused(images):
         load_table(images / "own.parquet")
 
 
-def test_columns_of_parquet_that_are_not_read_count_for_nothing(images, monkeypatch):
+def test_unread_columns_of_parquet_do_not_count(images, monkeypatch):
     monkeypatch.setattr(table_files, "MAX_TABLE_BYTES", 50_000)
     image = {"bytes": bytes(100_000)}  # packed to nothing
     columns = {"path": ["images/0.png", "images/1.png"], "Mass": [1, 0], "image": [image] * 2}
@@ -557,7 +557,7 @@ def test_a_few_bytes_of_parquet_that_unpack_to_gigabytes_are_refused_on_the_way(
     assert pyarrow.default_memory_pool().max_memory() - before < 100_000_000
 
 
-def test_too_little_memory_is_no_fault_of_the_table(images, monkeypatch):
+def test_a_memory_error_is_not_reported_as_a_damaged_table(images, monkeypatch):
     def fail(path):
         raise MemoryError
 
@@ -590,7 +590,7 @@ def test_a_link_inside_the_folder_is_followed(images, tmp_path_factory):
     assert set(by_name(load_table(table_of(images, rows=rows)))) == {"a.png", "1.png"}
 
 
-def test_a_column_that_one_cell_makes_no_finding_is_told_with_its_line(images):
+def test_a_column_rejected_for_one_cell_is_reported_with_its_line(images):
     rows = [f"images/{i}.png,p{i},{'maybe' if i == 3 else i % 2},{i % 2},{50 + i},{i % 2}" for i in range(10)]
     loaded = load_table(table_of(images, "path,patient_id,Effusion,Rib,Weight,Mass", rows))
     assert loaded.findings == ("Rib", "Mass")
@@ -600,7 +600,7 @@ def test_a_column_that_one_cell_makes_no_finding_is_told_with_its_line(images):
     assert not any("not findings" in message for message in load_table(table_of(images)).messages)
 
 
-def test_a_finding_that_is_called_so_is_told_however_many_of_its_cells_are_no_labels(images):
+def test_a_column_named_like_a_finding_is_reported_however_many_of_its_cells_are_invalid(images):
     rows = [f"images/{i}.png,p{i},{'yes' if i % 2 else 'no'},{i % 2}" for i in range(10)]
     loaded = load_table(table_of(images, "path,patient_id,Edema,Rib", rows))
     (told,) = [message for message in loaded.messages if "not findings" in message]

@@ -31,11 +31,20 @@ def dice(one, other):
     return 2 * (one & other).sum() / (one.sum() + other.sum())
 
 
-def test_the_weights_are_small_and_whole():
+def test_the_weights_are_small_and_complete():
     assert WEIGHTS.stat().st_size < 2_000_000
     assert ThoraxMasks._fields == STRUCTURES
     assert load_segmenter() is load_segmenter()
     assert not any(weight.requires_grad for weight in load_segmenter().parameters())
+
+
+def test_loading_the_weights_does_not_change_the_global_random_state():
+    """The first call may come in the middle of an augmentation, which must not depend on it."""
+    load_segmenter.cache_clear()
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    load_segmenter()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -88,12 +97,12 @@ def test_range_and_size_of_the_image_do_not_count():
     assert dice(small.hull, found.hull[::2, ::2]) > 0.95
 
 
-def test_in_an_image_of_one_value_it_finds_nothing():
+def test_nothing_is_found_in_a_constant_image():
     assert segment_thorax(np.full((64, 64), 7)) is None
 
 
 @pytest.mark.parametrize("structure", STRUCTURES[:3])
-def test_where_a_lung_or_the_heart_is_missing_it_finds_nothing(monkeypatch, structure):
+def test_nothing_is_found_without_a_lung_or_the_heart(monkeypatch, structure):
     logits = torch.full((1, 4, SIDE, SIDE), 5.0)
     logits[0, STRUCTURES.index(structure), 3:] = -5  # three rows of 128 are left, more than a hundredth
     monkeypatch.setattr(thorax_segmenter, "load_segmenter", lambda: lambda images: logits.clone())

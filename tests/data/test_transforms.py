@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""From row to tensors: one geometry for image, thorax and boxes, the processor's pixels, priors and labels."""
+"""From row to tensors: one geometry for image and thorax, the processor's pixels, priors and labels."""
 
 import io
 
@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from clarity_hf import ClarityImageProcessor
-from clarity_hf.boxes import BOX_FRAME, Letterbox
+from clarity_hf.boxes import Letterbox
 from clarity_hf.data import transforms
 from clarity_hf.data.priors import PRIOR_SIDE, load_atlas, soft_prior
 from clarity_hf.data.thorax_segmenter import segment_thorax
@@ -70,13 +70,13 @@ def test_a_rotated_ramp_is_smooth(processor):
 @pytest.mark.parametrize("augment", ["none", "flip", "full"])
 @pytest.mark.parametrize("shape", [(256, 256), (320, 192), (160, 400)])
 @pytest.mark.parametrize("seed", range(6))
-def test_image_mask_and_box_go_through_the_same_geometry(shape, augment, seed):
-    """A bright rectangle, its mask and its box: after the view each of them bounds the other two."""
+def test_image_and_mask_go_through_the_same_geometry(shape, augment, seed):
+    """A bright rectangle and its mask have the same bounds in the view."""
     height, width = shape
     radiograph = np.full(shape, 40, dtype=np.uint8)
     box = [width * 3 // 8, height // 4, width * 3 // 4, height * 5 // 8]
     radiograph[box[1] : box[3], box[0] : box[2]] = 220
-    row = {"image": radiograph, "thorax_mask": radiograph == 220, "boxes": [box]}
+    row = {"image": radiograph, "thorax_mask": radiograph == 220}
     transform = ImageTransform(ClarityImageProcessor(size={"height": 224, "width": 224}), augment, crop_scale=0.8)
     torch.manual_seed(seed)
     view = transform.view(row)
@@ -84,67 +84,7 @@ def test_image_mask_and_box_go_through_the_same_geometry(shape, augment, seed):
     assert image.shape == thorax.shape == (224, 224)
     bright, inside = image > (image.max() + image[image > 0.05].min()) / 2, thorax > 0.5
     assert (bright & inside).sum() / (bright | inside).sum() > 0.95
-    found = view["boxes"].as_subclass(torch.Tensor)[0]
     torch.testing.assert_close(bounds(inside), bounds(bright), rtol=0, atol=2)
-    torch.testing.assert_close(bounds(inside), found, rtol=0, atol=2)
-    assert view["kept"].tolist() == [0]
-
-
-@pytest.mark.parametrize("keep_ratio", [True, False])
-def test_without_augmentation_boxes_lie_as_the_image_processor_places_them(keep_ratio):
-    processor = ClarityImageProcessor(size={"height": 64, "width": 96}, keep_ratio=keep_ratio)
-    boxes = np.array([[10.0, 20.0, 50.0, 90.0], [0.0, 0.0, 60.0, 150.0]])
-    view = ImageTransform(processor).view({"image": noise(150, 60), "boxes": boxes})
-    expected = Letterbox.fit((150, 60), (64, 96), keep_ratio).to_input(boxes)
-    np.testing.assert_allclose(view["boxes"].as_subclass(torch.Tensor).numpy(), expected, rtol=0, atol=1e-4)
-    assert view["boxes"].canvas_size == (64, 96)
-    assert not view["mirrored"]
-
-
-def test_boxes_of_another_frame_are_scaled_to_the_image():
-    transform = ImageTransform(ClarityImageProcessor(size={"height": 64, "width": 64}))
-    seen = [
-        transform.view({"image": noise(256, 256), "boxes": [[x * 4 for x in (10, 20, 30, 60)]]}, box_frame=BOX_FRAME),
-        transform.view({"image": noise(256, 256), "boxes": [[10, 20, 30, 60]]}),
-        transform.view({"image": noise(256, 256), "boxes": [[20, 20, 60, 60]]}, box_frame=(256, 512)),
-    ]
-    for view in seen:
-        torch.testing.assert_close(view["boxes"].as_subclass(torch.Tensor), torch.tensor([[2.5, 5.0, 7.5, 15.0]]))
-
-
-@pytest.mark.parametrize("boxes", [[[0, 0, 1024, 1024]], [[5, 5, 5, 9]], [[9, 5, 5, 9]], [[-3, 0, 5, 5]], [[1, 2, 3]]])
-def test_boxes_outside_their_frame_are_refused(boxes):
-    transform = ImageTransform(ClarityImageProcessor(size={"height": 64, "width": 64}))
-    with pytest.raises(ValueError, match=r"`boxes` must be .* inside 64×80 pixels"):
-        transform.view({"image": noise(80, 64), "boxes": boxes})
-
-
-def test_boxes_are_cut_to_the_view_and_those_of_which_little_is_left_are_dropped(processor):
-    """A crop that keeps the left half of the image: a box across its edge is kept where a quarter of it is left."""
-    transform = ImageTransform(processor, augment="full")
-    transform.crops = lambda parts: {
-        name: None if part is None else v2.functional.crop(part, 0, 0, 64, 64) for name, part in parts.items()
-    }
-    side = transform.canvas[0]  # as the image's, so that canvas and image have one scale; the crop ends at column 64
-    boxes = [[0, 0, 10, 10], [54, 8, 74, 28], [61, 8, 71, 28], [62, 8, 72, 28], [66, 0, 70, 9]]
-    torch.manual_seed(0)
-    views = [transform.view({"image": noise(side, side), "boxes": boxes}) for _ in range(8)]
-    assert {view["mirrored"] for view in views} == {True, False}
-    for view in views:
-        assert view["kept"].tolist() == [0, 1, 2]
-        expected = torch.tensor([[0.0, 0, 10, 10], [54, 8, 64, 28], [61, 8, 64, 28]])
-        if view["mirrored"]:
-            expected[:, [0, 2]] = 64 - expected[:, [2, 0]]
-        torch.testing.assert_close(view["boxes"].as_subclass(torch.Tensor), expected)
-
-
-def test_a_row_without_boxes_has_none_and_one_with_an_empty_list_has_none_left(processor):
-    transform = ImageTransform(processor, augment="full")
-    view = transform.view({"image": noise(64, 64)})
-    assert view["boxes"] is view["kept"] is None
-    view = transform.view({"image": noise(64, 64), "boxes": []})
-    assert view["boxes"].shape == (0, 4)
-    assert view["kept"].shape == (0,)
 
 
 def test_the_view_is_what_a_call_normalises(processor):
@@ -164,7 +104,7 @@ def test_the_view_is_what_a_call_normalises(processor):
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (160, 96)])
-def test_flip_is_the_image_as_it_is_or_mirrored_and_nothing_else(processor, shape):
+def test_flip_gives_the_image_or_its_mirror_image(processor, shape):
     image, mask = block(*shape)
     row = {"image": image, "labels": LABELS, "thorax_mask": mask}
     plain, mirrored = ImageTransform(processor)(row), ImageTransform(processor)(row | {"image": image[:, ::-1].copy()})
@@ -280,7 +220,7 @@ def test_without_a_mask_the_prior_is_what_the_segmenter_finds(processor, radiogr
     assert not torch.equal(found, ImageTransform(processor, prior="atlas")(row)["anatomical_prior"])
 
 
-def test_what_the_segmenter_finds_is_kept_and_asked_for_once(processor, radiograph, tmp_path, monkeypatch):
+def test_masks_of_the_segmenter_are_computed_once_and_kept(processor, radiograph, tmp_path, monkeypatch):
     calls = []
 
     def counted(pixels):
@@ -296,7 +236,7 @@ def test_what_the_segmenter_finds_is_kept_and_asked_for_once(processor, radiogra
     torch.testing.assert_close(seen[2], fresh, rtol=0, atol=0.2)  # of whole grey values
 
 
-def test_that_the_segmenter_finds_nothing_is_kept_too(processor, tmp_path, monkeypatch):
+def test_an_empty_result_of_the_segmenter_is_kept_too(processor, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(transforms, "segment_thorax", lambda pixels: calls.append(1))
     row = {"image": png(noise(80, 64)), "labels": LABELS}
@@ -393,7 +333,7 @@ def test_a_draw_rate_out_of_range_is_refused(processor, draw_rate):
         ImageTransform(processor, draw_rate=draw_rate)
 
 
-def test_a_rows_own_mask_comes_before_the_atlas(processor):
+def test_a_rows_own_mask_has_priority_over_the_atlas(processor):
     row = {"image": noise(80, 64), "labels": LABELS, "thorax_mask": block(80, 64)[1]}
     own, auto, atlas = (
         ImageTransform(processor, prior=source)(row)["anatomical_prior"] for source in ("masks", "auto", "atlas")
@@ -410,7 +350,7 @@ def test_without_a_prior_there_is_no_key_and_no_mask_is_read(processor, tmp_path
 
 
 @pytest.mark.parametrize("shape", [(128, 128), (256, 128), (60, 120)])
-def test_the_atlas_lies_on_the_images_content_not_on_the_padding(shape):
+def test_the_atlas_is_placed_on_the_images_content_not_on_the_padding(shape):
     processor = ClarityImageProcessor(size={"height": 128, "width": 128})
     thorax = (
         ImageTransform(processor, prior="atlas").view({"image": noise(*shape)})["thorax"].as_subclass(torch.Tensor)
@@ -425,7 +365,7 @@ def test_the_atlas_lies_on_the_images_content_not_on_the_padding(shape):
 @pytest.mark.parametrize("augment", ["none", "full"])
 @pytest.mark.parametrize("shape", [(240, 240), (300, 180), (120, 270)])
 @pytest.mark.parametrize("mask_shape", [(512, 512), (60, 60), (90, 240)])
-def test_a_mask_of_any_size_lies_where_one_of_the_images_size_lies(shape, mask_shape, augment):
+def test_a_mask_of_any_size_covers_the_same_place(shape, mask_shape, augment):
     """Both cover the image's field of view: an edge at 3/8 is an edge at 3/8, whatever the pixels between."""
     processor = ClarityImageProcessor(size={"height": 96, "width": 96})
 
@@ -521,7 +461,7 @@ def test_teacher_logits_are_those_of_the_view_that_was_drawn(processor):
     assert seen == {True, False}
 
 
-def test_one_view_of_a_teacher_serves_the_image_as_it_is(processor):
+def test_one_view_of_a_teacher_is_that_of_the_unmirrored_image(processor):
     assert ImageTransform(processor)(teacher_row(1))["teacher_logits"].tolist() == [0.25, 0.5, 0.75]
     assert "teacher_logits" not in ImageTransform(processor)(teacher_row(1) | {"teacher_logits": None})
 

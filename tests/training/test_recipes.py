@@ -6,6 +6,8 @@ from dataclasses import fields
 import pytest
 from transformers import TrainingArguments
 
+from clarity_hf.data.label_columns import LabelOptions
+from clarity_hf.data.sources import PhantomOptions, ReadingOptions
 from clarity_hf.training import recipes as common
 from clarity_hf.training.recipes import (
     DataRecipe,
@@ -27,17 +29,21 @@ def test_a_recipe_repeats_no_field_of_the_data(recipe):
 
 
 def test_every_field_about_the_data_sets_reaches_them(monkeypatch):
-    asked = {}
-    monkeypatch.setattr(common, "open_sources", lambda *names, **options: asked.update(options, names=names))
-    told = {
-        **{"findings": ["Mass"], "validation_split": "nih-validation", "uncertain": "negative", "verify": True},
-        **{"phantom_count": 7, "finding_rate": 0.5, "finding_contrast": 2.0},
-    }
-    recipe = DataRecipe(data_dir=["images"], image_repeats=2, **told)
+    asked = []
+    monkeypatch.setattr(common, "open_sources", lambda *arguments: asked.extend(arguments))
+    of_phantoms = {"phantom_count": 7, "finding_rate": 0.5, "finding_contrast": 2.0}
+    of_files = {"findings": ["Mass"], "uncertain": "negative", "validation_split": "nih-validation", "verify": True}
+    recipe = DataRecipe(data_dir=["images"], image_repeats=2, **of_phantoms, **of_files)
     open_recipe_sources(recipe, phantom_size=32, seed=5, streaming=True)
-    assert asked == told | {"names": (["images"], 2), "phantom_size": 32, "seed": 5, "streaming": True}
+    assert asked == [
+        ["images"],
+        2,
+        PhantomOptions(7, seed=5, size=32, finding_rate=0.5, finding_contrast=2.0),
+        LabelOptions(["Mass"], "negative"),
+        ReadingOptions(validation_split="nih-validation", verify=True, streaming=True),
+    ]
     elsewhere = {"data_dir", "image_repeats", "augment", "crop_scale", "blur", "image_cache", "min_positives"}
-    assert {field.name for field in fields(DataRecipe)} == set(told) | elsewhere
+    assert {field.name for field in fields(DataRecipe)} == {*of_phantoms, *of_files} | elsewhere
 
 
 def test_the_last_of_several_data_sets_decides(tmp_path):
@@ -66,7 +72,7 @@ def test_a_reporter_that_is_not_installed_is_refused_before_any_work(tmp_path, m
     args = TrainingArguments(tmp_path, use_cpu=True, report_to=["tensorboard"])
     with pytest.raises(ImportError, match=r"`report_to` .*, got tensorboard: .*clarity_hf\[curves"):
         require_reporters(args)
-    monkeypatch.setattr(common, "open_sources", lambda *names, **options: pytest.fail("images were opened"))
+    monkeypatch.setattr(common, "open_sources", lambda *arguments: pytest.fail("images were opened"))
     for train, recipe in ((train_student, TrainingRecipe()), (train_teacher, TeacherRecipe())):
         with pytest.raises(ImportError, match="report_to"):
             train(recipe, args)

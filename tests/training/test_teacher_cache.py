@@ -152,7 +152,7 @@ def test_views_are_those_that_the_transform_draws(rows, folder, views):
 # What is computed, and what is not -----------------------------------------------------------------------------------
 
 
-def test_a_second_call_asks_the_teacher_nothing(rows, folder):
+def test_a_second_call_does_not_run_the_teacher(rows, folder):
     first = cached(rows, build_teacher(), folder)
     before = files(folder)
     teacher = build_teacher()
@@ -313,7 +313,7 @@ def test_a_write_that_fails_leaves_no_half_file(rows, folder, monkeypatch):
     assert files(folder) == []
 
 
-def test_parts_hold_as_many_images_as_asked(rows, folder):
+def test_parts_contain_the_requested_number_of_images(rows, folder):
     cached(rows, build_teacher(), folder, batch_size=1, part_size=2)
     assert len(files(folder)) == 3
 
@@ -366,7 +366,7 @@ def test_joined_images_are_taken(rows, folder):
 
 def test_rows_that_are_already_transformed_are_refused(rows, folder):
     dataset = TransformedDataset(rows, ImageTransform(student(), prior="none"))
-    with pytest.raises(ValueError, match=r"must hold images under 'image', got .*'pixel_values'"):
+    with pytest.raises(ValueError, match=r"must have images under 'image', got .*'pixel_values'"):
         cached(dataset, build_teacher(), folder)
 
 
@@ -383,7 +383,7 @@ def test_a_diverged_teacher_is_not_cached(rows, folder):
     assert not folder.exists()
 
 
-def test_an_image_that_is_not_there_is_named(rows, folder):
+def test_a_missing_image_is_named(rows, folder):
     os.unlink(rows[1]["image"]["path"])
     with pytest.raises(FileNotFoundError, match=r"1\.png"):
         cached(rows, build_teacher(), folder)

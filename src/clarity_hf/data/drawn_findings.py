@@ -1,19 +1,18 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Findings of the phantoms drawn into real radiographs without a finding: where they lie is known to the pixel.
+"""Findings drawn into real radiographs without a finding, with exact masks, which image-level labels do not give.
 
-Image-level labels do not say where a finding is. A painter of [`clarity_hf.phantoms`] does: it needs the lungs
-and the heart, which [`segment_thorax`] finds in a real image, and adds to the attenuation, which the image's own grey
-values stand for. What is drawn is as schematic as in a phantom; all around it is real.
+A painter of [`clarity_hf.phantoms`] needs the lungs and the heart, which [`segment_thorax`] finds in a real image, and
+adds to the attenuation, which the image's grey values represent. Drawn findings are as schematic as in a phantom; the
+rest of the image is real.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from scipy.ndimage import uniform_filter
 
 from clarity_hf.labels import FINDINGS
@@ -25,52 +24,34 @@ from clarity_hf.phantoms.scene import LUNG_ATTENUATION, VESSEL_ATTENUATION, Scen
 from .thorax_segmenter import ThoraxMasks
 
 DRAWABLE = tuple(finding for finding in FINDINGS if finding not in ("Cardiomegaly", "Hernia"))
-"""Findings that are drawn: not those of which the label alone says where they are."""
+"""Findings that are drawn: not those whose location follows from the label."""
 
 MOST_FINDINGS = 2
-"""Most findings drawn into one image."""
+"""Largest number of findings drawn into one image."""
 
 CONTRAST = (0.3, 1.1)
-"""Least and most times how strongly a finding shows, against a phantom's."""
+"""Range of the contrast of a finding, relative to a phantom's."""
 
 SOFTEST = 0.03
-"""Most that an edge is softened, as a share of the image's shorter side; phantoms' are sharper than patients'."""
+"""Largest softening of edges, as a share of the image's shorter side: edges of phantoms are too sharp."""
 
 SHARP = ("Fibrosis", "Pneumothorax")
-"""Findings of fine lines, which are not softened."""
+"""Findings with fine lines, which are not softened."""
 
 MASK_LEVEL = 0.2
-"""Share of its largest change from which a pixel belongs to a drawn finding."""
+"""Share of the largest change above which a pixel belongs to a drawn finding."""
 
 MASK_REACH = 0.05
-"""Side of the squares, as a share of the image's shorter side, that join the spots and lines of a finding to one mask,
-as a reader's box does."""
-
-
-class DrawnImage(NamedTuple):
-    """A radiograph with findings drawn into it.
-
-    Attributes:
-        image: `(H, W)` float32 in [0, 1].
-        findings: Names of what was drawn.
-        masks: `(n, H, W)` bool, where each of them is.
-    """
-
-    image: np.ndarray
-    findings: tuple[str, ...]
-    masks: np.ndarray
+"""Side of the squares, as a share of the image's shorter side, that join spots and lines of a finding to one mask."""
 
 
 class RealScene(Scene):
-    """A real radiograph as the normal image that painters take: its outlines from masks, its layers from grey values.
+    """A real radiograph as the normal image that painters take: outlines from masks, layers from grey values.
 
     Args:
         image: `(H, W)` in [0, 1], bones bright.
-        masks: Lungs and heart of it, of the same size.
-        rng: Draws what neither tells, such as how pointed the lungs are; painters read little of it.
-
-    Raises:
-        ValueError: A lung or the heart is empty.
+        masks: Lungs and heart of it, of the same size; ValueError if one is empty.
+        rng: Draws what neither determines, which hardly matters to painters.
     """
 
     def __init__(self, image: np.ndarray, masks: ThoraxMasks, rng: np.random.Generator) -> None:
@@ -87,38 +68,23 @@ class RealScene(Scene):
             self.apex[side], self.dome[side] = outline.apex, outline.dome
             self.half[side], self.sulcus[side] = outline.half, max(outline.bottom - outline.dome, 0.01)
             self.hilum[side] = (0.28 * outline.half, outline.apex + 0.52 * (outline.dome - outline.apex))
-        rows = np.flatnonzero(masks.heart.any(axis=1))
-        self.heart_top, self.heart_bottom = (float(self.q[row, 0]) for row in (rows[0], rows[-1]))
         self.lung_mask = masks.left_lung | masks.right_lung
-        # As deep as the mask is wide around it: 0 at its border, 1 a tenth of the image inside.
+        # Depth grows from 0 at the border of the mask to 1 a tenth of the image inside.
         self.lung = chord(2.2 * (uniform_filter(self.lung_mask.astype(np.float32), int(0.09 * unit)) - 0.45))
         self.lung *= self.lung_mask
-        self.heart = masks.heart.astype(np.float32)
-        self.heart_weight = np.full(image.shape, 0.6 * LUNG_ATTENUATION, dtype=np.float32)
-        self.thorax = masks.hull
-        self._set_scale(image)
-        self.base = self._attenuation(image)
+        # Unit of attenuation in logarithms of the light, from the contrast of lung and heart.
+        dark, bright = (_darkness(np.median(image[where])) for where in (self.lung_mask, masks.heart))
+        self._unit = max((bright - dark) / LUNG_ATTENUATION, 0.35)
+        self.base = (_darkness(image) / self._unit).astype(np.float32)
         fine = self.base - uniform_filter(self.base, int(0.05 * unit))
         self.vessels = (np.clip(fine / VESSEL_ATTENUATION, 0, 1) * self.lung).astype(np.float32)
 
-    def _set_scale(self, image: np.ndarray) -> None:
-        """One unit of attenuation in logarithms of the light, by what a lung is darker than the heart."""
-        dark, bright = (self._darkness(np.median(image[where])) for where in (self.lung_mask, self.heart > 0))
-        self._unit = max((bright - dark) / LUNG_ATTENUATION, 0.35)
-
-    @staticmethod
-    def _darkness(grey: Any) -> Any:
-        return -np.log(np.clip(1.02 - grey, 0.02, None))
-
-    def _attenuation(self, image: np.ndarray) -> np.ndarray:
-        return (self._darkness(image) / self._unit).astype(np.float32)
-
     def grey(self, attenuation: np.ndarray) -> np.ndarray:
-        """Grey levels in [0, 255], float32, of an attenuation: the inverse of how it was read from the image."""
+        """Grey levels in [0, 255], float32, of an attenuation: the inverse of reading it from the image."""
         return (255 * np.clip(1.02 - np.exp(-self._unit * attenuation), 0, 1)).astype(np.float32)
 
     def outer(self, side: int, q: Any) -> Any:
-        """Distance of the lung's lateral border from the midline at `q`, on `side`."""
+        """Distance of the lung's lateral border from the midline at `q`."""
         outline = self._outlines[side]
         return np.interp(q, outline.rows, outline.lateral)
 
@@ -133,8 +99,12 @@ class RealScene(Scene):
         return np.interp(p, outline.columns, outline.upper)
 
 
+def _darkness(grey: Any) -> Any:
+    return -np.log(np.clip(1.02 - grey, 0.02, None))
+
+
 class _Outline:
-    """Borders of a lung in the patient frame, by row and by column, and the lengths that painters ask for."""
+    """Borders of a lung in the patient frame, by row and by column, and lengths that painters use."""
 
     def __init__(self, geometry: Geometry, side: int, lung: np.ndarray) -> None:
         rows, columns = np.flatnonzero(lung.any(axis=1)), np.flatnonzero(lung.any(axis=0))
@@ -162,16 +132,17 @@ def _midline(masks: ThoraxMasks) -> float:
     return float(np.median((right_end + left_start) / 2))
 
 
-def draw_findings(image: np.ndarray, masks: ThoraxMasks, seed: int) -> DrawnImage:
-    """Draw up to two findings into a radiograph; none where what was drawn lies outside the lungs and does not show.
+def draw_findings(image: np.ndarray, masks: ThoraxMasks, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw up to two findings into a radiograph; fewer if one is outside the lungs and invisible.
 
     Args:
         image: `(H, W)` in [0, 1], bones bright, without a finding, in its usual orientation.
         masks: Its lungs and heart, from [`segment_thorax`].
-        seed: Of which findings, where and how strong: the same seed draws the same.
+        seed: Determines which findings, where and how strong.
 
     Returns:
-        A [`DrawnImage`].
+        The image with the findings, `(H, W)` float32 in [0, 1], and where each of `FINDINGS` was drawn, `(14, H, W)`
+        bool.
 
     Raises:
         ValueError: `masks` lack a lung or the heart.
@@ -179,17 +150,14 @@ def draw_findings(image: np.ndarray, masks: ThoraxMasks, seed: int) -> DrawnImag
     rng = np.random.default_rng(seed)
     scene = RealScene(image, masks, rng)
     count = int(rng.integers(1, MOST_FINDINGS + 1))
-    attenuation, drawn = scene.base.copy(), {}
+    attenuation, drawn = scene.base.copy(), np.zeros((len(FINDINGS), *image.shape), dtype=bool)
     for finding in rng.choice(DRAWABLE, count, replace=False).tolist():
         delta = _painted(scene, finding, rng)
         attenuation += delta
         strong = np.abs(delta) > max(MASK_LEVEL * float(np.abs(delta).max()), 1e-6)
-        mask = uniform_filter(strong.astype(np.float32), int(MASK_REACH * scene.unit)) > 0.2
-        if mask.any():  # what lies outside the lungs does not show
-            drawn[finding] = mask
+        drawn[FINDINGS.index(finding)] = uniform_filter(strong.astype(np.float32), int(MASK_REACH * scene.unit)) > 0.2
     changed = np.clip(image + (scene.grey(attenuation) - scene.grey(scene.base)) / 255, 0, 1)
-    shown = np.stack(list(drawn.values())) if drawn else np.zeros((0, *image.shape), dtype=bool)
-    return DrawnImage(changed.astype(np.float32), tuple(drawn), shown)
+    return changed.astype(np.float32), drawn
 
 
 def _painted(scene: RealScene, finding: str, rng: np.random.Generator) -> np.ndarray:
@@ -203,14 +171,3 @@ def _painted(scene: RealScene, finding: str, rng: np.random.Generator) -> np.nda
     if finding not in SHARP and softness >= 2:
         delta = uniform_filter(uniform_filter(delta, int(softness)), int(softness))
     return delta
-
-
-def masks_by_finding(drawn: DrawnImage, findings: list[str] | tuple[str, ...]) -> torch.Tensor:
-    """Where each finding was drawn: `(F, H, W)` bool in the order of `findings`, nowhere for the others."""
-    masks = torch.zeros(len(findings), *drawn.image.shape, dtype=torch.bool)
-    for finding, mask in zip(drawn.findings, drawn.masks, strict=True):
-        masks[findings.index(finding)] = torch.from_numpy(mask)
-    return masks
-
-
-__all__ = ["DRAWABLE", "DrawnImage", "RealScene", "draw_findings", "masks_by_finding"]

@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Your own labels in the forms that `datasets` opens: repositories of the Hub, folders of parquet, folders of images.
 
-The meaning of a column is recognized by its name and type, never by the repository's name. The mirrors of NIH
-ChestX-ray14 are recognized without options:
+Columns are recognized by their names and types, never by the repository's name. The mirrors of NIH ChestX-ray14 need
+no options:
 
 | repository | labels | patients | splits |
 |---|---|---|---|
@@ -97,15 +97,14 @@ def load_hub(
 
     Args:
         name: Hub id such as `owner/name`, or a folder.
-        findings: As for [`load_table`]; for multi-hot lists, of 0 and 1 in `int64` and the like, a name for each
-            place. By default the class labels' own names; for names as text, and for lists of plain numbers, the 14
-            findings of NIH; otherwise all columns of labels, which are unknown in a stream before it is read.
+        findings: As for [`load_table`]; for multi-hot lists of 0 and 1, a name for each place. By default the class
+            labels' own names; for names as text, and for lists of plain numbers, the 14 findings of NIH; otherwise all
+            columns of labels, which are unknown in a stream before it is read.
         image_column: By default the only column of images.
         patient_column: By default the first of `PATIENT_COLUMNS` in the data set.
-        uncertain: As for [`load_table`].
-        empty: As for [`load_table`].
+        uncertain, empty: As for [`load_table`].
         validation_fraction: Probability, in [0, 1), with which a training patient goes to validation if the data set
-            has no validation split. It is decided patient by patient, so that a stream is split in the same way.
+            has no validation split, decided patient by patient so that streams are split in the same way.
         seed: Seed of that draw.
         streaming: Read images as they are needed instead of downloading all first. Shuffle the rows of such a split
             with `rows.shuffle(seed, buffer_size)` and train on them through [`TransformedStream`].
@@ -146,45 +145,33 @@ def load_imagefolder(
 
     Either one subfolder per finding: its radiographs have that finding and no other, those in `No Finding` or `normal`
     have none; the subfolders may be grouped under `train/`, `validation/` and `test/`. Or images with a `metadata.csv`
-    whose column `file_name` names them: in the folder itself it is read by [`load_table`], in the folders of splits
-    as columns of [`load_hub`]. Images in subfolders have no patients.
+    whose column `file_name` names them: in the folder itself it is read by [`load_table`], in the folders of splits as
+    columns of [`load_hub`]. Images in subfolders have no patients.
 
     Args:
         folder: The folder.
         findings: As for [`load_hub`]; a mapping renames subfolders.
-        patient_column: As for [`load_hub`].
-        uncertain: As for [`load_table`].
-        empty: As for [`load_table`].
-        validation_fraction: As for [`load_hub`].
-        seed: As for [`load_hub`].
-        streaming: Return the splits as streams. Labels and paths are read at once in any case.
+        patient_column, uncertain, empty, validation_fraction, seed: As for [`load_hub`].
+        streaming: Return the splits as streams. Labels and paths are read immediately in any case.
 
     Returns:
         A [`Source`], as [`load_hub`].
 
     Raises:
         FileNotFoundError: The folder does not exist.
-        ValueError: It holds no labels, or as for [`load_hub`].
+        ValueError: It has no labels, or as for [`load_hub`].
     """
     check_validation_fraction(validation_fraction)
-    path = Path(folder).expanduser()
+    path, labels = Path(folder).expanduser(), LabelOptions(findings, uncertain, empty)
     if not path.is_dir():
         raise FileNotFoundError(f"`folder` must be a folder of images, found nothing at {path}. Check the path.")
     table = next((path / name for name in METADATA_FILES if (path / name).is_file()), None)
     if table is not None:
-        source = load_table(
-            table,
-            findings=findings,
-            patient_column=patient_column,
-            uncertain=uncertain,
-            empty=empty,
-            validation_fraction=validation_fraction,
-            seed=seed,
-        )
+        split: dict[str, Any] = {"validation_fraction": validation_fraction, "seed": seed}
+        source = load_table(table, patient_column=patient_column, **vars(labels), **split)
     else:
         _check_files(path)
         data = _load_dataset("imagefolder", path, data_dir=str(path))
-        labels = LabelOptions(findings, uncertain, empty)
         source = _open(path.name, data, _Wanted(labels, None, patient_column, validation_fraction, seed, str(path)))
     source = replace(source, name=path.name)
     return streamed(source) if streaming else source
@@ -192,7 +179,7 @@ def load_imagefolder(
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What the user asked for; `root` is the folder of the images, None for what was downloaded from the Hub."""
+    """What the user asked for; `root` is the folder of the images, None for a download from the Hub."""
 
     labels: LabelOptions
     image_column: str | None
@@ -225,22 +212,22 @@ def _check_files(folder: Path) -> None:
 
 
 def _outside(paths: Iterable[str | None], roots: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """The paths of images that lead out of all of `roots`, compared as written."""
+    """The paths of images that are outside all of `roots`, compared as written."""
     folders = [os.path.abspath(root) for root in roots]
-    # A stream's own addresses (`hf://`) are not files; the reader of images opens none.
+    # Addresses of a stream (`hf://`) are not files, and `read_image` opens none.
     found = [path for path in paths if path is not None and not re.match(r"[a-z][a-z0-9+.-]*://", path)]
     return [path for path in found if not any(is_inside(os.path.abspath(path), folder) for folder in folders)]
 
 
 def _check_fetched(paths: Iterable[str | None], column: str) -> None:
-    """Refuse a downloaded row that names an image by a path on this machine: a stranger would choose what is read."""
-    own = datasets.config  # each of its folders may be moved alone, by an environment variable
+    """Refuse a downloaded row that names an image by a path on this machine, which a stranger would have chosen."""
+    own = datasets.config  # an environment variable may move each of its folders
     unpacked = (own.DOWNLOADED_DATASETS_PATH, own.EXTRACTED_DATASETS_PATH)
     outside = _outside(paths, (own.HF_CACHE_HOME, own.HF_DATASETS_CACHE, *unpacked, constants.HF_HUB_CACHE))
     if outside:
         raise ValueError(
-            f"'{column}' must hold images, or paths of what was downloaded with it, got {first_names(outside)}. Use "
-            "another data set: this one reads images of your machine."
+            f"'{column}' must contain images, or paths of downloaded images, got {first_names(outside)}. Use another "
+            "data set: this one reads images of your machine."
         )
 
 
@@ -249,7 +236,7 @@ def _check_fetched(paths: Iterable[str | None], column: str) -> None:
 
 @dataclass
 class _Schema:
-    """Which columns a row's parts are in, and how to read them; a callable class, so that workers can be sent it."""
+    """Which columns contain what, and how to read them; a callable class, which can be sent to workers."""
 
     images: dict[str, str]  # its column by ours: `image` and, if there are masks, `thorax_mask`
     patient: str | None
@@ -301,13 +288,14 @@ def _open(name: str, data: Mapping[str, Any], wanted: _Wanted) -> Source:
     splits = _stream(data, schema, report) if streaming else _load(data, schema, report)
     if "validation" not in splits and "train" in splits:
         rows = splits["train"]
-        if streaming:
-            for split, held_out in (("train", False), ("validation", True)):
-                splits[split] = rows.filter(_IsDrawn(wanted.validation_fraction, wanted.seed, held_out))
-        else:
-            drawn = [draws_patient(p, wanted.validation_fraction, wanted.seed) for p in rows["patient_id"]]
-            for split, held_out in (("train", False), ("validation", True)):
-                splits[split] = rows.select(np.flatnonzero(np.array(drawn, dtype=bool) == held_out))
+        draw: dict[str, Any] = {"fraction": wanted.validation_fraction, "seed": wanted.seed}
+        for split, held_out in (("train", False), ("validation", True)):
+            side = draw | {"held_out": held_out}
+            if streaming:
+                splits[split] = rows.filter(_is_on_side, fn_kwargs=side)
+            else:
+                drawn = [_is_on_side({"patient_id": patient}, **side) for patient in rows["patient_id"]]
+                splits[split] = rows.select(np.flatnonzero(drawn))
     empty = datasets.Dataset.from_dict({column: [] for column in schema.features}, features=schema.features)
     splits = {split: splits.get(split, as_stream(empty) if streaming else empty) for split in SPLITS}
     messages = tuple(report.messages())
@@ -345,11 +333,13 @@ def _find_schema(data: Mapping[str, Any], wanted: _Wanted, report: RowReport) ->
         source=features,
         root=wanted.root,
     )
-    if isinstance(labels, NameLabels) and schema.patient == "Patient ID" and _is_list_of_text(features[labels.column]):
-        report.notes.append(
-            "These are the columns of a mirror of NIH ChestX-ray14 (names and 'Patient ID') that does not have the "
-            "official split: figures on its test split are not comparable with published ones."
-        )
+    if isinstance(labels, NameLabels) and schema.patient == "Patient ID":
+        feature = features[labels.column]
+        if isinstance(feature, _LISTS) and _is_text(feature.feature):
+            report.notes.append(
+                "These are the columns of a mirror of NIH ChestX-ray14 (names and 'Patient ID') that does not have "
+                "the official split: figures on its test split are not comparable with published ones."
+            )
     if schema.nih_files:
         report.notes.append("No column names patients: they are read from file names such as 00000001_000.png.")
     elif schema.patient is None:
@@ -415,11 +405,8 @@ def _multi_hot_names(data: Mapping[str, Any], column: str, wanted: LabelOptions)
 def label_text(value: Any, feature: Any, multi_hot: Sequence[str] = ()) -> str:
     """A label of any type as text in a table: names joined by `|` or in a list, or a number.
 
-    Args:
-        value: The label.
-        feature: Its type.
-        multi_hot: Names of a list of plain numbers that has a 0 or 1 for each name; if empty, the numbers are those
-            of `NUMBERED_LABELS`.
+    `multi_hot` are the names of a list that has a 0 or 1 for each name; if empty, numbers are those of
+    `NUMBERED_LABELS`.
 
     Raises:
         ValueError: A number is not one of `NUMBERED_LABELS`, or a list is multi-hot and should not be, or the other
@@ -429,7 +416,7 @@ def label_text(value: Any, feature: Any, multi_hot: Sequence[str] = ()) -> str:
         return ""
     if isinstance(feature, datasets.ClassLabel):
         return feature.int2str(value)
-    if not isinstance(feature, datasets.List | datasets.LargeList):
+    if not isinstance(feature, _LISTS):
         return cell_text(value)
     if not multi_hot and (len(value) == 0 or None in value):
         return cell_text(list(value))
@@ -465,10 +452,13 @@ def _is_multi_hot(value: Sequence[Any], count: int) -> bool:
     return len(value) == count > 1 and set(value) <= {0, 1}
 
 
+def _inner(feature: Any) -> Any:
+    """The type of a list's values, or of the value itself."""
+    return feature.feature if isinstance(feature, _LISTS) else feature
+
+
 def _holds_names(feature: Any) -> bool:
-    if isinstance(feature, datasets.ClassLabel) or _is_text(feature):
-        return True
-    return _class_names(feature) is not None or _is_list_of_text(feature) or _is_list_of_numbers(feature)
+    return _class_names(feature) is not None or _is_text(_inner(feature)) or _is_list_of_numbers(feature)
 
 
 def _is_text(feature: Any) -> bool:
@@ -477,12 +467,8 @@ def _is_text(feature: Any) -> bool:
 
 
 def _class_names(feature: Any) -> list[str] | None:
-    inner = feature.feature if isinstance(feature, _LISTS) else feature
+    inner = _inner(feature)
     return list(inner.names) if isinstance(inner, datasets.ClassLabel) else None
-
-
-def _is_list_of_text(feature: Any) -> bool:
-    return isinstance(feature, _LISTS) and _is_text(feature.feature)
 
 
 def _is_list_of_numbers(feature: Any) -> bool:
@@ -513,7 +499,7 @@ def _load(data: Mapping[str, datasets.Dataset], schema: _Schema, report: RowRepo
 def _load_split(
     split: str, rows: datasets.Dataset, schema: _Schema, report: RowReport
 ) -> tuple[datasets.Dataset, list[int]]:
-    """One split in our columns, with its images left where they are, and the numbers of its rows in the data set."""
+    """One split in our columns, its images undecoded, and the numbers of its rows in the data set."""
     views = rows.select_columns(schema.view) if schema.view else [{}] * len(rows)
     frontal = [i for i, row in enumerate(views) if schema.is_frontal(row)]
     report.laterals += [f"{split} row {i}" for i in sorted({*range(len(rows))} - {*frontal})]
@@ -561,16 +547,8 @@ def _stream(
     return splits
 
 
-@dataclass
-class _IsDrawn:
-    """Whether a row's patient is on one side of the draw; a class, because workers cannot be sent a closure."""
-
-    fraction: float
-    seed: int
-    held_out: bool
-
-    def __call__(self, row: Mapping[str, Any]) -> bool:
-        return draws_patient(row["patient_id"], self.fraction, self.seed) == self.held_out
+def _is_on_side(row: Mapping[str, Any], fraction: float, seed: int, held_out: bool) -> bool:
+    return draws_patient(row["patient_id"], fraction, seed) == held_out
 
 
 __all__ = ["METADATA_FILES", "NUMBERED_LABELS", "label_text", "load_hub", "load_imagefolder"]

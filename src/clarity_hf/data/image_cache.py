@@ -1,9 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Images decoded and resized once, kept as 8-bit grey levels in a folder.
 
-Decoding an image and resizing it for training takes tens of milliseconds of a core in every epoch, longer for DICOM;
-reading it from here takes a tenth of one. An image of 256² takes 64 KiB, those of the NIH release 7 GB. Files are
-memory-mapped, so that workers and processes share one copy in the page cache.
+Decoding and resizing an image takes tens of milliseconds of a core in every epoch, longer for DICOM; reading it from
+here takes a tenth of that. An image of 256² takes 64 KiB, those of the NIH release 7 GB. Files are memory-mapped, so
+that workers and processes share one copy in the page cache.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from clarity_hf.deprecated import old_names
 from clarity_hf.files import replaced_file
 
 FORMAT_VERSION = 1
-"""Part of every name: raise it when the files or the way from an image to its content change."""
+"""Part of every name: raise it when the files or the processing of an image change."""
 
 logger = logging.getLogger(__name__)
 
 
 class ImageCache:
-    """A folder of images as they lie in a letterbox, one file each.
+    """A folder of the contents of images in a letterbox, one file each.
 
     An image is identified by its path, size and modification time, or by its bytes if it has no file, so a changed
     image is decoded again. Several workers, processes and runs may share a folder: files are written atomically. It
@@ -46,17 +46,17 @@ class ImageCache:
     def content(
         self, source: Any, frame: str, make: Callable[[], tuple[np.ndarray, tuple[int, int]]]
     ) -> tuple[np.ndarray, tuple[int, int]]:
-        """An image's content from the folder; what is missing there is made and kept.
+        """An image's content from the folder, made and kept if it is missing.
 
         Args:
-            source: A path, bytes, or the `{"path", "bytes"}` of an undecoded `datasets.Image`. Images of other kinds
-                are not kept.
+            source: A path, bytes, or the `{"path", "bytes"}` of an undecoded `datasets.Image`; other images are not
+                kept.
             frame: What else the content depends on, such as the size of the letterbox.
             make: Returns the content `(h, w)` float32 in [0, 255] and the image's own `(H, W)`.
 
         Returns:
-            The content `(h, w)` uint8, rounded also if it is new, so that every epoch sees the same; and the image's
-            own `(H, W)` in pixels.
+            The content `(h, w)` uint8, rounded even if it is new, so that all epochs see the same; and the image's own
+            `(H, W)` in pixels.
         """
         known = _identity(source)
         if known is None:
@@ -70,7 +70,7 @@ class ImageCache:
         return kept
 
     def _keep(self, path: Path, content: np.ndarray, size: tuple[int, int]) -> None:
-        """Write a file atomically; that the folder is full is logged once, and training continues."""
+        """Write a file atomically; a full folder is logged once, and training continues."""
         if self.full:
             return
         try:
@@ -82,7 +82,7 @@ class ImageCache:
 
 
 def _identity(source: Any) -> bytes | None:
-    """Path, size and modification time of a file, or a hash of bytes; None for an image that has neither."""
+    """Path, size and modification time of a file, or a hash of bytes; None for other images."""
     if isinstance(source, Mapping):
         source = source["path"] if source.get("bytes") is None else source["bytes"]
     if isinstance(source, bytes):
@@ -91,7 +91,7 @@ def _identity(source: Any) -> bytes | None:
         return None
     try:
         found = os.stat(source)
-    except (OSError, ValueError):  # reported by whoever reads it
+    except (OSError, ValueError):  # reported when it is read
         return None
     return f"{os.path.abspath(source)} {found.st_size} {found.st_mtime_ns}".encode()
 
@@ -111,5 +111,6 @@ def _read(path: Path) -> tuple[np.ndarray, tuple[int, int]] | None:
 
 def _rounded(content: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
     return np.clip(np.rint(content), 0, 255).astype(np.uint8), size
+
 
 __getattr__ = old_names(__name__)

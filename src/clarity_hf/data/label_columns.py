@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Where a table's labels are, and how a cell is read: one column per finding, or one column of names.
+"""Which columns of a table are labels, and how a cell is read: one column per finding, or one column of names.
 
-Labels are 1 present, 0 absent, NaN not annotated; a table may also say −1 for uncertain.
+Labels are 1 present, 0 absent, NaN not annotated; a table may also contain −1 for uncertain.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -32,10 +32,10 @@ OTHER_COLUMNS = ("sex", "gender", "patient sex", "patient gender", "age", "patie
 
 LATERAL_VIEWS = ("lateral", "ll", "rl", "lat")
 NORMAL_NAMES = ("no finding", "no findings", "normal")
-"""Names of a column, a label or a folder that stand for radiographs without any finding."""
+"""Names of a column, a label or a folder for radiographs without any finding."""
 
 INDEPENDENT_FINDINGS = ("support devices",)
-"""Observations that `No Finding` does not exclude: CheXpert's labeller ignores devices when it sets it."""
+"""Observations that `No Finding` does not exclude: CheXpert's labeller ignores devices."""
 
 MAX_NAMES, MAX_NAME_LENGTH = 200, 60
 """A column of more or longer names is not a column of findings."""
@@ -52,7 +52,7 @@ class LabelOptions:
     """What the labels of a data set are, and how its cells are read.
 
     Attributes:
-        findings: Columns, or names that occur in the one column of names; a mapping also renames them. None for all
+        findings: Columns, or names that occur in the one column of names; a mapping also renames them. By default all
             that the data set has.
         uncertain: How −1 is read: `nan`, `negative` or `positive`.
         empty: How an empty cell is read: `nan` or `negative`.
@@ -64,10 +64,9 @@ class LabelOptions:
 
 
 def find_column(header: Sequence[str], given: str | None, argument: str, usual: Sequence[str]) -> str | None:
-    """The column that the user named, else the first with one of the usual names, else None.
+    """The column that the user named, else the first with a usual name, else None.
 
-    Raises:
-        ValueError: The column that the user named does not exist; the message suggests the closest.
+    Raises ValueError, which suggests the closest name, if the column that the user named does not exist.
     """
     if given is None:
         by_name = {loose_name(name): name for name in reversed(header)}
@@ -90,14 +89,9 @@ _ROLES = {
 
 
 def find_roles(header: Sequence[str], given: Mapping[str, str | None]) -> dict[str, str]:
-    """Columns that are not labels: those that there are of `image`, `patient`, `split`, `thorax mask` and `view`.
+    """Columns by role: those of `image`, `patient`, `split`, `thorax mask` and `view` that a header has.
 
-    Args:
-        header: Names of all columns.
-        given: Columns that the user named, by role.
-
-    Raises:
-        ValueError: As for [`find_column`].
+    `given` are columns that the user named, by role; errors are those of [`find_column`].
     """
     found = {role: find_column(header, given.get(role), *names) for role, names in _ROLES.items()}
     return {role: column for role, column in found.items() if column is not None}
@@ -113,9 +107,9 @@ class LabelRow(NamedTuple):
 
     Attributes:
         labels: `(F,)` float32 of 1, 0, NaN.
-        uncertain: Findings that are uncertain (−1); `labels` has what the reader turns them into.
+        uncertain: Findings that are uncertain (−1); `labels` has what they are read as.
         contradicts: Whether the row has both `No Finding` and a finding.
-        empty_list: Whether its labels are an empty list: none of the findings is present.
+        empty_list: Whether its labels are an empty list: no finding is present.
     """
 
     labels: np.ndarray
@@ -129,9 +123,8 @@ class ColumnLabels:
 
     Args:
         columns: The findings' names by column.
-        normal_column: Column of `No Finding`, if there is one: if it is 1, empty cells are 0.
-        uncertain: As for [`LabelOptions`].
-        empty: As for [`LabelOptions`].
+        normal_column: Column of `No Finding`, or None; if it is 1, empty cells are 0.
+        uncertain, empty: As for [`LabelOptions`].
     """
 
     def __init__(self, columns: Mapping[str, str], normal_column: str | None, uncertain: Uncertain, empty: Empty):
@@ -141,15 +134,7 @@ class ColumnLabels:
         self.independent = {name for name in self.names if loose_name(name) in INDEPENDENT_FINDINGS}
 
     def read(self, cells: Mapping[str, str], where: str) -> LabelRow:
-        """Read one row.
-
-        Args:
-            cells: Text by column.
-            where: File and line, for errors.
-
-        Raises:
-            ValueError: A cell is not a label.
-        """
+        """Read one row of cells by column; raises ValueError, with the line `where`, unless all are labels."""
         normal = self.normal_column is not None and read_label(cells[self.normal_column], where, "No Finding") == 1
         labels = np.empty(len(self.names), dtype=np.float32)
         uncertain, contradicts = [], False
@@ -168,11 +153,9 @@ class ColumnLabels:
 
 
 class NameLabels:
-    """Reads one column of names joined by `|`, as in the table of the NIH release, or of lists printed as text.
+    """Reads one column of names joined by `|`, as in the NIH release, or of lists printed as text.
 
-    Args:
-        column: The column.
-        vocabulary: The finding by each name that may be written, in any spelling of that name.
+    `vocabulary` has the finding by each name that may occur, in any spelling of that name.
     """
 
     def __init__(self, column: str, vocabulary: Mapping[str, str]):
@@ -181,10 +164,9 @@ class NameLabels:
         self.places = {harmonised_finding(name): self.names.index(finding) for name, finding in vocabulary.items()}
 
     def read(self, cells: Mapping[str, str], where: str) -> LabelRow:
-        """Read one row, as [`ColumnLabels`]; an empty cell means not annotated, an empty list without findings.
+        """Read one row, as [`ColumnLabels`]: an empty cell is not annotated, an empty list has no findings.
 
-        Raises:
-            ValueError: A name is not in the vocabulary; the message names the line and suggests the closest.
+        Raises ValueError, which suggests the closest name, if a name is not in the vocabulary.
         """
         read = read_names(cells[self.column])
         written = read or []
@@ -208,11 +190,7 @@ LabelReader = ColumnLabels | NameLabels
 def read_names(written: str) -> list[str] | None:
     """The names in a cell: `Effusion|Mass`, or a list as Python, pandas, numpy or JSON print it.
 
-    Args:
-        written: Text of the cell, without blanks around it.
-
-    Returns:
-        The names; an empty list for an empty list, None for an empty cell or one that says so (`nan`, `None`).
+    None for an empty cell or one such as `nan` or `None`; an empty list for an empty list.
 
     >>> read_names("Effusion|Mass"), read_names("['Effusion' 'Mass']"), read_names("[]"), read_names("")
     (['Effusion', 'Mass'], ['Effusion', 'Mass'], [], None)
@@ -240,7 +218,7 @@ _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
 
 
 def cell_text(value: Any) -> str:
-    """A typed value as text: nothing for None and NaN, integers without a decimal point."""
+    """A typed value as text: empty for None and NaN, integers without a decimal point."""
     if isinstance(value, list):
         return json.dumps([cell_text(item) for item in value], ensure_ascii=False) if value != [None] else ""
     if value is None or value != value:
@@ -249,20 +227,16 @@ def cell_text(value: Any) -> str:
 
 
 def read_label(written: str, where: str, column: str) -> int | None:
-    """Read one label: 1, 0, −1 for uncertain, None for an empty cell.
-
-    Raises:
-        ValueError: The cell holds anything else.
-    """
+    """Read one label: 1, 0, −1 for uncertain, None for an empty cell; raises ValueError for anything else."""
     label = _label(written)
-    if label is not _NO_LABEL:
-        return label
-    raise ValueError(f"{where}: '{column}' must be 1, 0, −1 or empty, got '{written}'. Correct the cell.")
+    if label is _NO_LABEL:
+        raise ValueError(f"{where}: '{column}' must be 1, 0, −1 or empty, got '{written}'. Correct the cell.")
+    return label
 
 
 _NO_LABEL: Any = object()
 
-# As spreadsheets of many countries write decimals; "1,000" may be a thousand.
+# Decimals of spreadsheets in many countries; "1,000" may be a thousand.
 _DECIMAL_COMMA = re.compile(r"^(-?[0-9]),([0-9]{1,2})$")
 
 
@@ -277,21 +251,15 @@ def _label(written: str) -> Any:
 
 
 def choose_labels(columns: Mapping[str, Sequence[str]], options: LabelOptions) -> LabelReader:
-    """Decide which columns of a table are its labels.
-
-    Args:
-        columns: Cells as text, by column.
-        options: What the user chose.
-
-    Returns:
-        A reader of rows; its `names` are the findings.
+    """A reader of a table's labels, given its cells as text by column and what the user chose.
 
     Raises:
         TypeError: `findings` is a string.
         ValueError: There are no labels, `findings` names columns that do not exist, or an option is unknown.
     """
-    _check_choice("uncertain", options.uncertain, ("nan", "negative", "positive"))
-    _check_choice("empty", options.empty, ("nan", "negative"))
+    for option, choices in (("uncertain", get_args(Uncertain)), ("empty", get_args(Empty))):
+        if (value := getattr(options, option)) not in choices:
+            raise ValueError(f"`{option}` must be one of {list(choices)}, got '{value}'. Choose one of them.")
     normal_column = find_column(list(columns), None, "labels", NORMAL_NAMES)
     name_column = find_column(list(columns), None, "labels", NAME_COLUMNS)
     if name_column is not None and not _is_names(columns[name_column]):
@@ -310,11 +278,11 @@ def choose_labels(columns: Mapping[str, Sequence[str]], options: LabelOptions) -
     else:
         names = _label_columns(columns) if name_column is None else ordered_names(columns[name_column])
         chosen = named_findings(names)
-    reader: LabelReader
-    if name_column is None:
-        reader = ColumnLabels(chosen, normal_column, options.uncertain, options.empty)
-    else:
-        reader = NameLabels(name_column, chosen)
+    reader: LabelReader = (
+        NameLabels(name_column, chosen)
+        if name_column is not None
+        else ColumnLabels(chosen, normal_column, options.uncertain, options.empty)
+    )
     if not reader.names:
         raise ValueError(
             f"`findings` must be given if no column holds labels (1, 0, −1 or empty), got the columns "
@@ -329,16 +297,10 @@ def choose_labels(columns: Mapping[str, Sequence[str]], options: LabelOptions) -
     return reader
 
 
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {list(choices)}, got '{value}'. Choose one of them.")
-
-
 def named_findings(findings: Iterable[str] | Mapping[str, str]) -> dict[str, str]:
     """The finding by the name that is written: its NIH spelling if it has one; a mapping is used as it is.
 
-    Raises:
-        TypeError: `findings` is a string.
+    Raises TypeError for a string.
     """
     if isinstance(findings, str):
         raise TypeError(f"`findings` must be a list or a mapping, got the string '{findings}'. Pass ['{findings}'].")
@@ -350,8 +312,8 @@ def named_findings(findings: Iterable[str] | Mapping[str, str]) -> dict[str, str
 def ordered_names(cells: Iterable[str]) -> list[str]:
     """One spelling of each finding that occurs: those of NIH in the order of the release, then the others.
 
-    Raises:
-        ValueError: A name is a number, or is made of others, as when labels are joined by anything but `|`.
+    Raises ValueError if a name is a number, or consists of others, as if labels were joined by something other than
+    `|`.
     """
     places = {name: place for place, name in enumerate(FINDINGS)}
     written = {name for cell in set(cells) for name in read_names(cell) or ()}
@@ -372,7 +334,7 @@ def _parts(name: str) -> list[str]:
 def _is_chain(name: str, known: Collection[str]) -> bool:
     """Whether a name is several known names with blanks, hyphens or underscores between them."""
     words = loose_name(name).split()
-    ends = {0}  # numbers of words that a chain of known names can cover
+    ends = {0}  # numbers of words that known names can cover
     for stop in range(1, len(words) + 1):
         if any(" ".join(words[start:stop]) in known for start in ends):
             ends.add(stop)
@@ -380,7 +342,7 @@ def _is_chain(name: str, known: Collection[str]) -> bool:
 
 
 def _check_vocabulary(written: Collection[str]) -> None:
-    """Refuse names that contain others: an unknown separator would turn true labels into findings of their own."""
+    """Refuse names that contain others: an unknown separator would turn lists of labels into findings."""
     numbers = sorted(name for name in written if _label(name) is not _NO_LABEL or name.replace(".", "").isdecimal())
     if numbers:
         raise ValueError(
@@ -403,7 +365,7 @@ def _check_vocabulary(written: Collection[str]) -> None:
 
 
 def _refuse_joined(cells: Sequence[str]) -> None:
-    """Refuse a column of names joined in an unknown way; a column of reports is known by its few known names."""
+    """Refuse a column of names joined in an unknown way, but not a column of reports, which has few known names."""
     written = {cell for cell in cells if cell}
     joined = [cell for cell in written if _JOINTS.search(cell) and set(_parts(cell)) <= _KNOWN]
     if joined and 2 * len(joined) >= len(written):
@@ -415,15 +377,10 @@ def _label_columns(columns: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def broken_label_columns(columns: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, str]]:
-    """Columns that are not findings only because of a few cells: `maybe`, or a 2 among the 0 and 1.
+    """Columns that are not findings because of a few cells, such as `maybe`: by name, the first such cell's index and
+    text.
 
-    In them nine of ten cells that are not empty are labels, or their name is that of one of the 14 findings.
-
-    Args:
-        columns: Cells as text, by column.
-
-    Returns:
-        By column the index of the first such cell, from 0, and its text.
+    Nine of ten of their cells that are not empty are labels, or their name is that of one of the 14 findings.
     """
     broken = {}
     for name, cells in columns.items():

@@ -1,16 +1,16 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Patients of the NIH release by the name of a list that is committed with the package.
+"""Patients of the NIH release by the name of a list that is part of the package.
 
-A draw by seed is only as fixed as the code and the tables it reads; a list is fixed. Each is a text file in `splits/`:
-lines that begin with `#` say what it is and how it was made, every other line is a patient of eight digits.
-`examples/write_splits.py` writes them from the release's own tables.
+A draw by seed depends on code and tables; a list does not. Each is a text file in `splits/`: lines that begin with `#`
+describe it, every other line is a patient of eight digits. `examples/write_splits.py` writes them from the release's
+own tables.
 
 - `nih-validation`: the validation patients of the complete release, a fifth of those of `train_val_list.txt`.
-- `clarity-validation`: the patients of `nih-validation` but those of `clarity-s16-224-train`, and those of
-  `clarity-s16-224-validation`: none of them is known to the packaged weights, nor to weights trained on from them with
-  this list.
-- `nih-boxes-tuning-0` to `nih-boxes-tuning-4`: half of the patients of `BBox_List_2017.csv`, all of them of the test
-  list. Map thresholds are tuned on them, and T(IoU) is counted on the other half. 0 is the one filed by name.
+- `clarity-validation`: the patients of `nih-validation` without those of `clarity-s16-224-train`, and those of
+  `clarity-s16-224-validation`. Neither the packaged weights nor weights trained from them with this list have seen
+  any of them.
+- `nih-boxes-tuning-0` to `nih-boxes-tuning-5`: half of the patients of `BBox_List_2017.csv`, all of the test list. Map
+  thresholds are tuned on them, and T(IoU) is counted on the other half. Reports use 0.
 - `clarity-s16-224-train` and `clarity-s16-224-validation`: the patients of a subset of the train list on which the
   packaged checkpoint was trained, and those on which it was validated and never trained.
 """
@@ -25,7 +25,6 @@ SPLIT_FOLDER = Path(__file__).parent / "splits"
 NIH_VALIDATION = "nih-validation"
 CLARITY_VALIDATION = "clarity-validation"
 TUNING_HALVES = tuple(f"nih-boxes-tuning-{seed}" for seed in range(6))
-"""By their seed."""
 CHECKPOINT_TRAIN = "clarity-s16-224-train"
 CHECKPOINT_VALIDATION = "clarity-s16-224-validation"
 
@@ -34,16 +33,10 @@ SPLITS = (NIH_VALIDATION, CLARITY_VALIDATION, *TUNING_HALVES, CHECKPOINT_TRAIN, 
 
 
 def named_split(name: str) -> frozenset[str]:
-    """Patients of a list.
-
-    Args:
-        name: One of `SPLITS`.
-
-    Returns:
-        Their ids, eight digits each, as in the column `patient_id` of [`load_nih`].
+    """Patients of a list of `SPLITS`: eight digits each, as in the column `patient_id` of [`load_nih`].
 
     Raises:
-        ValueError: There is no list of that name; the message names all lists.
+        ValueError: No list has that name; the message names all lists.
 
     Example:
         >>> len(named_split("nih-validation"))

@@ -13,12 +13,9 @@ Localization of Common Thorax Diseases", CVPR 2017. The release is read as it wa
                                                     patients go to validation
       masks/                                        optional thorax masks, NAME.png or .jpg, of any size
 
-`load_nih` returns the data set; `read_nih_tables` returns the rows and a report of everything that was dropped;
-`split_images` is the split alone.
-
 Frames: boxes are xyxy pixels of the release's 1024x1024 images (`BOX_FRAME`), right and bottom exclusive, whatever the
-size of the image on disk. Multiply by `size / BOX_FRAME` for a copy resized to `size`, or ask the image processor for
-boxes with `target_sizes=[(BOX_FRAME, BOX_FRAME)]`.
+size of the file. Multiply by `size / BOX_FRAME` for a copy resized to `size`, or ask the image processor for boxes
+with `target_sizes=[(BOX_FRAME, BOX_FRAME)]`.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -57,10 +54,10 @@ from .table_files import Cells, csv_rows, read_cells, text_lines
 logger = logging.getLogger(__name__)
 
 OLDEST_AGE = 120
-"""Ages above this, in years, are errors of the older table (they reach 414) and are read as unknown."""
+"""Greater ages in years, which the older table has by mistake, are read as unknown."""
 
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
-"""Names of the table of radiographs, the preferred one first."""
+"""Names of the table of radiographs, preferred first."""
 
 TRAIN_VALIDATION_LIST = "train_val_list.txt"
 TEST_LIST = "test_list.txt"
@@ -83,14 +80,14 @@ _CITATION = (
 class NihImage(ImageRow):
     """One row of the release's table, with its boxes and its file; `split` is that of the official lists.
 
-    Attributes:
-        boxes: `(x0, y0, x1, y1)` each, pixels of the `BOX_FRAME` frame, right and bottom exclusive.
-        box_findings: Index into `FINDINGS` of each of `boxes`.
+    Args:
+        boxes, box_findings: `(x0, y0, x1, y1)` each, pixels of the `BOX_FRAME` frame, right and bottom exclusive, and
+            the index of its finding in `FINDINGS`.
         sex: `M`, `F`, or whatever the table says.
         age: In years, None if unknown.
         view: `PA` or `AP`.
         follow_up: Number of the visit, None if the table has no such column.
-        has_original: Whether `original-1024/` holds a copy of the image.
+        has_original: Whether `original-1024/` contains a copy of the image.
     """
 
     boxes: tuple[tuple[float, float, float, float], ...] = ()
@@ -100,11 +97,6 @@ class NihImage(ImageRow):
     view: str | None = None
     follow_up: int | None = None
     has_original: bool = False
-
-    @property
-    def findings(self) -> tuple[str, ...]:
-        """Names of the findings that are present, in the order of `FINDINGS`."""
-        return tuple(name for name, label in zip(FINDINGS, self.labels, strict=True) if label == 1)
 
 
 def load_nih(
@@ -118,19 +110,14 @@ def load_nih(
 ) -> datasets.DatasetDict:
     """Load NIH ChestX-ray14 with its official split and a validation split by patient.
 
-    Images are opened when they are used. Whatever is dropped is counted and named in a warning and in the description
-    of each split (`dataset["train"].info.description`); `read_nih_tables` returns the same as a report.
+    Images are opened when they are used. What is dropped is counted and named in warnings and in the description of
+    each split (`dataset["train"].info.description`); `read_nih_tables` returns the same as a report.
 
     Args:
-        data_dir: Folder of the release, see the head of this module.
-        validation_fraction: Share of the patients of `train_val_list.txt` that goes to validation, in [0, 1).
-        seed: Seed of the draw of validation patients, see `split_images`.
-        validation_patients: Patients that always go to validation.
-        verify: Read every image now, and drop those that cannot be read, by name. Otherwise only the files' existence
-            is checked.
-        masks_dir: Folder of thorax masks, see `read_nih_tables`.
-        validation_split: A committed list to use as the validation split instead of a draw, such as `nih-validation`,
-            see `split_images`.
+        data_dir: Folder of the release, see the top of this module.
+        validation_fraction, seed, validation_patients: As for `split_images`.
+        verify, masks_dir: As for `read_nih_tables`.
+        validation_split: As for `split_images`, such as `nih-validation`.
 
     Returns:
         Splits `train`, `validation` and `test`, with the columns
@@ -138,8 +125,7 @@ def load_nih(
         - `image`: PIL image in the file's own mode and size (8-bit grey, RGBA for a few images, `I;16` for 16 bits).
         - `image_id`, `patient_id`: strings.
         - `labels`: `(14,)` float32, 1 present, 0 absent, in the order of `FINDINGS`.
-        - `boxes`: list of `[x0, y0, x1, y1]` float32, pixels of the 1024x1024 frame, right and bottom exclusive,
-          whatever the size of `image`.
+        - `boxes`: list of `[x0, y0, x1, y1]` float32, pixels of the 1024x1024 frame, right and bottom exclusive.
         - `box_findings`: index into `FINDINGS` of each box.
         - `sex`, `age` (years or None), `view`, `follow_up`.
         - `thorax_mask`: PIL image over the image's field of view, of its own size, or None; only if there is a folder
@@ -149,13 +135,11 @@ def load_nih(
         use `split.cast_column("image", datasets.Image(decode=False))` and `open_image`, which does.
 
     Raises:
-        FileNotFoundError: `data_dir`, its table, its train list, all of its images or `masks_dir` do not exist.
-        ValueError: A table cannot be read, a finding is unknown, `validation_fraction` is out of range, the official
-            lists share patients, or `validation_split` is unknown, is combined with another option or has no patient
-            in the train list.
+        FileNotFoundError: As for `read_nih_tables`.
+        ValueError: As for `read_nih_tables` and `split_images`.
     """
     if validation_split is not None:
-        named_split(validation_split)  # an unknown name fails before thousands of files are looked for
+        named_split(validation_split)  # an unknown name fails before thousands of files are searched for
     images, report = read_nih_tables(data_dir, verify=verify, masks_dir=masks_dir)
     splits = split_images(images, validation_fraction, seed, validation_patients, validation_split)
     for message in report.messages():
@@ -189,8 +173,9 @@ def read_nih_tables(
     """Read the tables of a release and find its images.
 
     Args:
-        data_dir: Folder of the release, see the head of this module.
-        verify: Read every image, and treat one that cannot be read as missing.
+        data_dir: Folder of the release, see the top of this module.
+        verify: Read every image, and drop those that cannot be read, by name. Otherwise only the files' existence is
+            checked.
         masks_dir: Folder of thorax masks, NAME.png, NAME.jpg or NAME.jpeg for an image NAME, a PNG first; any size,
             over the image's field of view, above 0 inside. By default `masks/` in `data_dir`, if it exists.
 
@@ -229,24 +214,23 @@ def split_images(
 ) -> dict[str, list[NihImage]]:
     """Split radiographs by patient: the official test list, and a validation part of the official train list.
 
-    Of the patients of the train list, all those in `validation_patients` go to validation; then, until
-    `validation_fraction` of the patients is reached, first those with a box or with an image in `original-1024/`, then
-    the others, each time those whose hash with `seed` is lowest. The hash makes the split the same on every platform
-    and for every order of the rows. Radiographs without a file count as well, so that a missing file moves no patient.
+    Of the patients of the train list, all `validation_patients` go to validation; then, up to `validation_fraction` of
+    the patients, first those with a box or an image in `original-1024/`, then the others, always those whose hash with
+    `seed` is lowest. The split is the same on every platform and for every order of the rows. Radiographs without a
+    file count as well, so that a missing file moves no patient.
 
-    With `validation_split` nothing is drawn: of the patients of the train list, those of the named list are validation
-    and all others are train. On the complete release with its own box list the draw with default options is
-    `nih-validation`; a further box list or `original-1024/` changes the draw, but not the list.
+    With `validation_split` the patients of a committed list are validation instead. On the complete release with its
+    own box list, the default draw is `nih-validation`; a further box list or `original-1024/` changes the draw, but
+    not the list.
 
     Args:
         images: From `read_nih_tables`.
-        validation_fraction: Share of the patients of the train list that goes to validation, in [0, 1).
+        validation_fraction: Share of the patients of `train_val_list.txt` that goes to validation, in [0, 1).
         seed: Seed of the draw.
         validation_patients: Patients that always go to validation, with or without leading zeros; those outside of the
             train list are named in a warning and stay where they are.
-        validation_split: Name of a committed list, one of `clarity_hf.data.named_splits.SPLITS`, to use as the
-            validation split. A warning gives the number of its patients that are not in the train list, as in a part
-            of the release. The other options must keep their defaults.
+        validation_split: One of `clarity_hf.data.named_splits.SPLITS`; the other options must keep their defaults. A
+            warning gives the number of its patients that are not in the train list.
 
     Returns:
         `train`, `validation` and `test`: the radiographs that have a path, in the order given. No patient is in two.
@@ -276,28 +260,19 @@ def split_images(
             )
         return split_rows(images, _listed_patients(patients, validation_split))
     _warn_of_named(named, patients, validation_fraction)
-    # Not all patients with boxes if there are too many: in a folder of phantoms, training would get only normal ones.
+    # Not all patients with boxes: in a folder of phantoms, training would be left with normal images only.
     first = {image.patient_id for image in candidates if image.boxes or image.has_original}
     return split_rows(images, draw_patients(patients, validation_fraction, seed, named, first))
 
 
-def _warn_of_named(named: Collection[str], patients: set[str], fraction: float) -> None:
-    absent, count = sorted(set(named) - patients), len(patients & set(named))
+def _warn_of_named(named: set[str], patients: set[str], fraction: float) -> None:
+    absent, count = sorted(named - patients), len(patients & named)
     if absent:
-        logger.warning(
-            "%d of `validation_patients` are not in %s and stay where they are: %s.",
-            len(absent),
-            TRAIN_VALIDATION_LIST,
-            first_names(absent),
-        )
+        message = "%d of `validation_patients` are not in %s and stay where they are: %s."
+        logger.warning(message, len(absent), TRAIN_VALIDATION_LIST, first_names(absent))
     if count > round(fraction * len(patients)):
-        logger.warning(
-            "Validation takes the %d patients in `validation_patients`, more than the requested share of %g of the %d "
-            "patients.",
-            count,
-            fraction,
-            len(patients),
-        )
+        message = "Validation takes all %d `validation_patients`, more than the requested share of %g of %d patients."
+        logger.warning(message, count, fraction, len(patients))
 
 
 def _listed_patients(patients: set[str], split: str) -> set[str]:
@@ -310,14 +285,8 @@ def _listed_patients(patients: set[str], split: str) -> set[str]:
             f"{len(listed)} patients is in it. Choose another list, or leave it out for a draw."
         )
     if absent:
-        logger.warning(
-            "Validation takes %d of the %d patients of %s: the others are not in %s: %s.",
-            len(chosen),
-            len(listed),
-            split,
-            TRAIN_VALIDATION_LIST,
-            first_names(absent),
-        )
+        message = "Validation takes %d of the %d patients of %s: the others are not in %s: %s."
+        logger.warning(message, len(chosen), len(listed), split, TRAIN_VALIDATION_LIST, first_names(absent))
     return chosen
 
 
@@ -328,18 +297,18 @@ def open_image(source: str | os.PathLike[str]) -> PIL.Image.Image:
         source: Path of the image, as in `example["image"]["path"]` of a split cast to `datasets.Image(decode=False)`.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        OSError: The file does not decode, is not a PNG, JPEG, TIFF or BMP, holds several frames or more than
+        FileNotFoundError: No such file.
+        OSError: The file does not decode, is not a PNG, JPEG, TIFF or BMP, or has several frames or more than
             `MAX_PIXELS` pixels; the message names it.
     """
     name = os.fspath(source)
     if os.path.exists(source) and not os.path.isfile(source):  # a pipe would block
-        raise OSError(f"`source` must be a file, got the folder, pipe or device {name}. Copy the image itself.")
+        raise OSError(f"`source` must be a file, got the folder, pipe or device {name}. Give the path of an image.")
     try:
         return decoded_image(source)
     except (FileNotFoundError, MemoryError):
         raise
-    except Exception as error:  # damaged files meet most of Python's inside Pillow: SyntaxError, struct.error, ...
+    except Exception as error:  # Pillow raises many kinds for damaged files: SyntaxError, struct.error, ...
         raise OSError(
             f"`source` must be an image that decodes, got {name} ({error}). Copy the file again, or drop "
             "such images with `load_nih(..., verify=True)`."
@@ -347,10 +316,7 @@ def open_image(source: str | os.PathLike[str]) -> PIL.Image.Image:
 
 
 def decoded_image(source: str | os.PathLike[str] | BinaryIO) -> PIL.Image.Image:
-    """Fully decode an image, after checking its number of frames and its claimed size.
-
-    Args:
-        source: A path or an open file of PNG, JPEG, TIFF or BMP.
+    """Fully decode a path or an open file of PNG, JPEG, TIFF or BMP, after checking its number of frames and its size.
 
     Raises:
         Exception: Pillow's own, if it does not decode; callers replace its message.
@@ -358,7 +324,7 @@ def decoded_image(source: str | os.PathLike[str] | BinaryIO) -> PIL.Image.Image:
     """
     with PIL.Image.open(source, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width}×{image.height} are more than {MAX_PIXELS} pixels")
+            raise ValueError(f"{image.width}×{image.height} exceeds {MAX_PIXELS} pixels")
         if getattr(image, "is_animated", False):
             raise ValueError("several frames")
         image.load()
@@ -432,12 +398,12 @@ def _read_follow_up(written: str, where: str) -> int | None:
 
 
 def _image_id(name: str) -> str:
-    # Lists and tables say `.png`, a resized copy may hold `.jpg`: they share the name without extension.
+    # Tables name `.png` files; those of a resized copy may be `.jpg`.
     return os.path.splitext(os.path.basename(name))[0]
 
 
 def _patient_id(written: str) -> str:
-    """The table writes `61` and the file names `00000061`: the latter is used for both."""
+    """The table has `61` and file names have `00000061`: the latter is used for both."""
     return written.zfill(8) if written.isdigit() else written
 
 
@@ -473,7 +439,7 @@ def _join_lists(images: dict[str, NihImage], root: Path, report: RowReport) -> N
 def _join_boxes(images: dict[str, NihImage], root: Path, report: RowReport) -> None:
     for path in sorted(root.glob(BOX_LISTS)):
         rows = csv_rows(path)
-        next(rows, None)  # the header, whose own commas ("Bbox [x,y,w,h],,,") cut it into meaningless cells
+        next(rows, None)  # the header, which has commas of its own: "Bbox [x,y,w,h],,,"
         for line, row in rows:
             where = f"{path}, line {line}"
             if len(row) < 6:
@@ -502,7 +468,7 @@ def _read_box(written: Sequence[str], where: str) -> tuple[float, float, float, 
         x, y, width, height = (float(cell) for cell in written)
     except ValueError as error:
         raise ValueError(f"{where}: x, y, w, h must be numbers, got {written}. Correct or remove the row.") from error
-    # A pixel beyond the edge is rounding, and is cut off; more means another frame, and every box would be wrong.
+    # One pixel beyond the edge is rounding and is cut off; more means another frame.
     inside = all(-1 <= edge <= BOX_FRAME + 1 for edge in (x, y, x + width, y + height))
     if not (inside and width > 0 and height > 0):
         raise ValueError(
@@ -545,7 +511,7 @@ def _image_files(root: Path, masks: Path) -> list[tuple[int, str]]:
     visited = {os.path.realpath(masks)}
     for folder, folders, names in os.walk(top, followlinks=True):  # image folders are often links to another disk
         real = os.path.realpath(folder)
-        if real in visited:  # a link that leads back up
+        if real in visited:  # a circular link
             folders.clear()
             continue
         visited.add(real)
@@ -576,7 +542,7 @@ def _folder_rank(folder: str) -> int:
 
 
 def _join_masks(images: dict[str, NihImage], folder: Path) -> None:
-    for suffix in reversed(IMAGE_SUFFIXES):  # the last one found is kept: a PNG
+    for suffix in reversed(IMAGE_SUFFIXES):  # the last one found, a PNG, is kept
         for path in sorted(folder.iterdir(), reverse=True):
             if path.suffix.lower() == suffix and path.is_file() and path.stem in images:
                 images[path.stem].mask_path = str(path)

@@ -1,9 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Anatomical priors: where the thorax is, from an image's own mask or from the packaged atlas.
 
-Both go one way: laid over the image, moved as the image is moved, dilated, and averaged to the grid that a training
-step carries. A tight prior destroys the findings at the rim of the thorax (pneumothorax, effusion), so it is dilated;
-a hard edge would claim more than is known, so it is soft. `docs/priors.md` has the sources and what they cover.
+A prior is placed over the image, moved with it, dilated, and averaged to the grid of a training step. A tight prior
+would exclude findings at the rim of the thorax (pneumothorax, effusion), so it is dilated; a hard edge would claim
+more than is known, so it is soft. `docs/priors.md` has the sources and what they cover.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +23,24 @@ from PIL import Image
 from .nih import decoded_image, open_image
 
 PRIOR_SIDE = 56
-"""Side of the prior that a step carries; the model averages it to its patch grid."""
+"""Side of the prior in a training step; the model averages it to its patch grid."""
 
 PRIOR_DILATION = 1 / 24
-"""Share of the view's longer side by which a prior is dilated: findings sit at the rim of the thorax, and a tight mask
-destroys them."""
+"""Share of the view's longer side by which a prior is dilated."""
 
 ATLAS_FILE = Path(__file__).with_name("thorax_atlas.png")
-"""The packaged atlas; `thorax_atlas.md` beside it names source and licence."""
+"""The packaged atlas; its source and licence are in `thorax_atlas.md`."""
 
 
 def load_atlas() -> torch.Tensor:
-    """Load the packaged atlas of the thorax: how often a place of a frontal image lies inside it.
+    """Load the packaged atlas of the thorax: how often a place of a frontal image is inside it.
 
-    The mean of the 435 manual lung masks, the mediastinum between the lungs filled, that `examples/build_atlas.py`
-    reads (V7 Labs COVID-19 X-ray data set, CC BY 4.0).
+    The mean of the 435 manual lung masks, with the mediastinum between the lungs filled, of the V7 Labs COVID-19 X-ray
+    data set (CC BY 4.0); see `examples/build_atlas.py`.
 
     Returns:
-        `(1, S, S)` float32 in [0, 1] over the whole of an image, in its usual orientation: the patient's left is on
-        the right. S is 128.
+        `(1, 128, 128)` float32 in [0, 1] over an entire image in its usual orientation: the patient's left is on the
+        right.
     """
     return _atlas().clone()
 
@@ -55,8 +54,7 @@ def _atlas() -> torch.Tensor:
 def soft_prior(thorax: torch.Tensor) -> torch.Tensor:
     """Dilate a thorax mask or atlas and average it to the prior's grid.
 
-    The dilation is a grey one (the largest value within `PRIOR_DILATION` of the longer side, a square), so that a hard
-    mask and a soft atlas take the same way.
+    The dilation takes the largest value within a square of `PRIOR_DILATION` of the longer side.
 
     Args:
         thorax: `(1, H, W)`; bool or integer, 0 outside and above 0 inside, or float in [0, 1].
@@ -75,8 +73,8 @@ def soft_prior(thorax: torch.Tensor) -> torch.Tensor:
 def _dilate(values: torch.Tensor, radius: int, axis: int) -> torch.Tensor:
     """Largest value ≥ 0 within `radius` along an axis.
 
-    A window of 2w is the maximum of two windows of w, one shifted: log2 passes instead of the 2·radius + 1 comparisons
-    of a max-pool, a fortieth of its time at 224 pixels.
+    A window of 2w is the maximum of two windows of w: log2 passes take a fortieth of the time of a max-pool at 224
+    pixels.
     """
     values = F.pad(values, (radius, radius) if axis == -1 else (0, 0, radius, radius))
     width = 1
@@ -89,25 +87,25 @@ def _dilate(values: torch.Tensor, radius: int, axis: int) -> torch.Tensor:
 
 
 def no_prior() -> torch.Tensor:
-    """The prior of an image without one: `(1, 56, 56)` of NaN, which the losses leave out."""
+    """The prior of an image without one: `(1, 56, 56)` of NaN, which the losses ignore."""
     return torch.full((1, PRIOR_SIDE, PRIOR_SIDE), float("nan"))
 
 
 def read_mask(mask: Any) -> np.ndarray | None:
-    """Read a thorax mask from what a data set's cell holds.
+    """Read a thorax mask from a cell of a data set.
 
     Args:
         mask: None, an array `(h, w)`, a PIL image, a path, or the `{"path", "bytes"}` of a
-            `datasets.Image(decode=False)`; above 0 inside, in a JPEG (whose zeros ring) above 127.
+            `datasets.Image(decode=False)`; above 0 inside, in a JPEG (with its artefacts) above 127.
 
     Returns:
-        `(h, w)` uint8 of 0 and 1, of the mask's own size; None for no mask and for an empty one, which is what
-        segmentation leaves of an image that it could not segment.
+        `(h, w)` uint8 of 0 and 1, in the mask's own size; None for no mask and for an empty one, which a segmenter
+        writes for an image that it could not segment.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: No such file.
         OSError: The image does not decode, see [`open_image`]; the message names its file.
-        ValueError: The mask is not two-dimensional, or holds no finite numbers.
+        ValueError: The mask is not two-dimensional, or contains values that are not finite numbers.
     """
     if mask is None:
         return None
@@ -116,13 +114,14 @@ def read_mask(mask: Any) -> np.ndarray | None:
     if isinstance(mask, str | os.PathLike):
         mask = open_image(mask)
     elif isinstance(mask, io.BytesIO):
-        mask = _decoded(mask)
-    # Not through the images' reader, which refuses an image of one grey: a mask may well be one.
+        mask = _decoded(functools.partial(decoded_image, mask))
+    # Not by `read_image`, which refuses images of a single grey level, as masks may be.
     threshold = 0
     if isinstance(mask, Image.Image):
         threshold = 127 if mask.format == "JPEG" else 0
-        # Grey ones stay as they are: the way to 8 bits would take a share under 1 for outside.
-        mask = mask if mask.mode in ("1", "L", "I", "I;16", "F") else _grey(mask)
+        # Grey ones keep their mode, because values below 1 would become 0 in 8 bits.
+        if mask.mode not in ("1", "L", "I", "I;16", "F"):
+            mask = _decoded(functools.partial(mask.convert, "L"))  # a broken palette fails only here
     values = np.asarray(mask)
     if values.ndim != 2:
         raise ValueError(f"`thorax_mask` must be (h, w), got {values.shape}. Pass one channel.")
@@ -132,26 +131,12 @@ def read_mask(mask: Any) -> np.ndarray | None:
     return inside.astype(np.uint8) if inside.any() else None
 
 
-def _decoded(content: io.BytesIO) -> Image.Image:
+def _decoded(decode: Callable[[], Image.Image]) -> Image.Image:
     try:
-        return decoded_image(content)
+        return decode()
     except MemoryError:
         raise
-    except Exception as error:  # broken files meet most of Python's inside Pillow
-        raise _does_not_decode(error) from error
-
-
-def _grey(mask: Image.Image) -> Image.Image:
-    try:
-        return mask.convert("L")
-    except MemoryError:
-        raise
-    except Exception as error:  # a broken palette is met only here
-        raise _does_not_decode(error) from error
-
-
-def _does_not_decode(error: Exception) -> OSError:
-    return OSError(f"`thorax_mask` must be an image that decodes, got one that does not ({error}). Write it again.")
-
-
-__all__ = ["ATLAS_FILE", "PRIOR_DILATION", "PRIOR_SIDE", "load_atlas", "no_prior", "read_mask", "soft_prior"]
+    except Exception as error:  # Pillow raises many kinds for broken files
+        raise OSError(
+            f"`thorax_mask` must be an image that decodes, got one that does not ({error}). Write it again."
+        ) from error

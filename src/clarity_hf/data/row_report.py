@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What a loader read, dropped and doubted: one report for the NIH release, tables and data sets of the Hub."""
+"""What a loader read, dropped and found doubtful: one report for the NIH release, tables and data sets of the Hub."""
 
 # ruff: noqa: RUF009  `_counted` returns a `dataclasses.field`
 
@@ -20,42 +20,33 @@ from .rows import ImageRow, first_names
 
 
 def _counted(message: str, kind: Callable[[], Any] = list) -> Any:
-    """A field that collects names, or names with a detail, and what a message says about their number."""
+    """A field that collects names, or names with a detail, and the message about their number."""
     return field(default_factory=kind, metadata={"message": message})
 
 
 @dataclass
 class RowReport:
-    """What was read, dropped and doubted. Lists and dictionaries name radiographs by [`ImageRow.image_id`].
+    """What was read, dropped and found doubtful. Lists and dictionaries name radiographs by [`ImageRow.image_id`].
 
-    Attributes:
-        rows: Rows of the source, including repeated ones.
-        usable: Radiographs that reach a split.
+    The message of a field says what it counts and what became of it.
+
+    Args:
+        rows, usable: Rows of the source, including repeated ones, and radiographs that are in a split.
         columns: Which column was used for what: `image`, `patient`, `split`, `thorax mask`, `view`, `labels`.
         uncertain: Number of uncertain labels (−1) by finding.
         notes: Further messages, a sentence each.
-        missing_files: Dropped.
-        unreadable_files: The reason by name. Only with `verify`; dropped.
-        unlisted: NIH release; dropped.
-        laterals: Dropped.
-        duplicate_rows: Further rows of a radiograph with the same labels.
-        conflicting_rows: Further rows of a radiograph with other labels; the first row is used.
-        missing_masks: Kept, without a mask.
-        unknown_patients: Rows with an empty patient.
-        contradictions: Rows with `No Finding` and a finding.
-        empty_lists: Rows whose labels are an empty list: none of the findings is present.
-        unannotated: Rows without a label of any finding.
-        similar_names: Findings that resemble one of the 14 without being a spelling of it, and that finding.
-        broken_columns: Columns that are not findings because of a few cells that are not labels, and the first cell.
+        missing_files, unreadable_files, unlisted, laterals: Dropped radiographs; unreadable ones, which only `verify`
+            finds, with the reason.
+        duplicate_rows, conflicting_rows: Further rows of a radiograph with the same or with other labels, not used.
+        missing_masks, unknown_patients, contradictions, empty_lists, unannotated: Radiographs that are kept.
+        similar_names: Findings that resemble one of the 14 without being a spelling of it, with that finding.
+        broken_columns: Columns that are not findings because of a few cells, with the first of these cells.
         one_sided: Findings with only positive, only negative or no labels.
-        outside_files: Radiographs outside of the folder that was opened. Kept.
-        files_without_row: NIH release; not read.
-        duplicate_files: Further images of a radiograph, such as those of `original-1024/`. Not read.
-        listed_without_row: NIH release; names in the official lists.
-        boxes_without_row: NIH release, once per box; boxes dropped.
-        duplicate_boxes: NIH release, once per repetition; repetitions dropped.
-        boxes_without_label: NIH release, once per box; kept. The readers of the boxes were not those of the labels.
-        unknown_ages: NIH release; kept, without an age.
+        outside_files, files_without_row, duplicate_files, listed_without_row: Files, and names in lists of the
+            release.
+        boxes_without_row, duplicate_boxes, boxes_without_label: Of the NIH release, once per box. The readers of boxes
+            were not those of the labels.
+        unknown_ages: Radiographs of the NIH release without a plausible age.
     """
 
     rows: int = 0
@@ -96,7 +87,7 @@ class RowReport:
         return "thorax mask" in self.columns
 
     def messages(self) -> list[str]:
-        """One sentence for each thing that was dropped or looks doubtful, with its count and the first few names."""
+        """One sentence for each thing that was dropped or is doubtful, with its count and the first few names."""
         messages = []
         for kind in fields(self):
             found = getattr(self, kind.name)
@@ -109,7 +100,7 @@ class RowReport:
         return [*messages, *self.notes]
 
     def count_labels(self, name: str, read: LabelRow) -> None:
-        """Count what is uncertain, contradictory, empty or missing in the labels of a radiograph."""
+        """Count uncertain, contradictory, empty and missing labels of a radiograph."""
         self.uncertain.update(read.uncertain)
         for found, names in (
             (read.contradicts, self.contradictions),
@@ -121,11 +112,9 @@ class RowReport:
 
 
 def collect_rows(rows: Iterable[tuple[Hashable, Any, LabelRow]], report: RowReport) -> dict[Any, Any]:
-    """The first row of each radiograph, in the order of the source; labels and repetitions are counted.
+    """The first row of each radiograph, in the order of the source; labels and repetitions are counted in `report`.
 
-    Args:
-        rows: What identifies the radiograph, its [`ImageRow`], and what was read of its labels.
-        report: Completed.
+    `rows` are what identifies the radiograph, its [`ImageRow`], and what was read of its labels.
     """
     first: dict[Any, Any] = {}
     for key, row, read in rows:
@@ -140,23 +129,16 @@ def collect_rows(rows: Iterable[tuple[Hashable, Any, LabelRow]], report: RowRepo
 
 
 def count_files(rows: Iterable[ImageRow], report: RowReport, verify: bool) -> None:
-    """Count the radiographs that are usable, and those without a file or a mask.
+    """Count usable radiographs, and those without a file or a mask, in `report`.
 
-    Args:
-        rows: `path` and `mask_path` are None if there is no such file.
-        report: Completed; its `has_masks` says whether masks are expected.
-        verify: Read every image and drop those that cannot be read: their `path` becomes None.
+    With `verify` every image is read, and the `path` of those that cannot be read becomes None.
     """
-    present = []
-    for row in rows:
-        if row.path is None:
-            report.missing_files.append(row.image_id)
-            continue
-        present.append(row)
-        if report.has_masks and row.mask_path is None:
-            report.missing_masks.append(row.image_id)
+    rows = list(rows)
+    present = [row for row in rows if row.path is not None]
+    report.missing_files += [row.image_id for row in rows if row.path is None]
+    report.missing_masks += [row.image_id for row in present if report.has_masks and row.mask_path is None]
     if verify:
-        with ThreadPoolExecutor() as pool:  # Pillow releases the interpreter's lock while it decodes
+        with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
             reasons = list(pool.map(_reading_error, [row.path for row in present]))
         for row, reason in zip(present, reasons, strict=True):
             if reason is not None:
@@ -170,6 +152,3 @@ def _reading_error(path: str | None) -> str | None:
     except (OSError, ValueError) as error:
         return str(error)
     return None
-
-
-__all__ = ["RowReport", "collect_rows", "count_files"]

@@ -2,7 +2,7 @@
 """What all data sets share: rows, the split by patient, and labels aligned to one order of findings.
 
 A row of a data set has `image`, undecoded as `{"path", "bytes"}`; `labels` `(F,)` float32 of 1 present, 0 absent, NaN
-not annotated; `patient_id`; and `thorax_mask`, undecoded or None, if the data set has masks.
+not annotated; `patient_id`; and, if the data set has masks, `thorax_mask`, undecoded or None.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import datasets
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
-"""Names of the splits."""
-
 STREAM_SHARDS = 64
 """Shards of a local data set that is read as a stream."""
 
@@ -26,7 +24,6 @@ PATIENTS_UNKNOWN = (
     "No column names patients: images of one patient may be on both sides of a split, and figures may be too high. "
     "Give `patient_column`."
 )
-"""Message of a data set without patients."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +31,12 @@ class Source:
     """An opened data set.
 
     Attributes:
-        name: What the user called it.
+        name: Of the data set, without folders and suffix.
         findings: Names of the F labels of a row, in their order.
         train: Rows to train on: map-style or, when streaming, a `datasets.IterableDataset`.
-        validation: Rows for choosing an epoch and thresholds; no patient of `train`, as far as patients are known.
-        test: Rows that nothing is chosen on. Each of the three splits may be empty.
-        has_prior: Whether rows have thorax masks, from which a model learns its foreground.
+        validation: Rows for choosing an epoch and thresholds; shares no known patient with `train`.
+        test: Rows that nothing is chosen on. Any of the three splits may be empty.
+        has_prior: Whether rows have thorax masks.
         messages: What was dropped or looks doubtful, one sentence each; also logged.
     """
 
@@ -66,11 +63,11 @@ class ImageRow:
     Attributes:
         image_id: Its name in the source: the path as written in a table, the file name without extension in the NIH
             release.
-        patient_id: As written; `image_id` where the patient is unknown.
+        patient_id: As written; `image_id` if the patient is unknown.
         labels: `(F,)` float32 of 1, 0, NaN.
         path: Absolute path of the image, None if it is missing or cannot be read.
-        mask_path: Absolute path of the thorax mask, None if there is none.
-        split: `train`, `validation` or `test`; None if it belongs to none of them.
+        mask_path: Absolute path of the thorax mask, or None.
+        split: `train`, `validation` or `test`; None if it is in no split.
         line: Line on which its row ends in the table, from 1; in parquet the number of the row.
     """
 
@@ -84,19 +81,14 @@ class ImageRow:
 
 
 def build_dataset(rows: Sequence[ImageRow], features: datasets.Features, **info: Any) -> datasets.Dataset:
-    """Turn rows into a data set.
+    """Turn the rows of one split, which all have a path, into a data set.
 
-    Args:
-        rows: Those of one split; all of them have a path.
-        features: Types of the columns. `image` and `thorax_mask` are the paths, every other column the attribute of
-            that name.
-        info: Further fields of the `datasets.DatasetInfo`.
+    Of the columns `features`, `image` and `thorax_mask` are the paths, the others the attributes of their name; `info`
+    are further fields of the `datasets.DatasetInfo`.
     """
     attributes = {"image": "path", "thorax_mask": "mask_path"}
     columns = {name: [getattr(row, attributes.get(name, name)) for row in rows] for name in features}
-    return datasets.Dataset.from_dict(
-        columns, features=features, info=datasets.DatasetInfo(features=features, **info)
-    )
+    return datasets.Dataset.from_dict(columns, features=features, info=datasets.DatasetInfo(features=features, **info))
 
 
 def label_feature(count: int) -> datasets.List:
@@ -105,7 +97,7 @@ def label_feature(count: int) -> datasets.List:
 
 
 def row_features(finding_count: int, with_masks: bool = False) -> datasets.Features:
-    """Types of a row's columns, see the head of this module."""
+    """Types of a row's columns, see the top of this module."""
     features = datasets.Features(
         image=datasets.Image(decode=False),
         labels=label_feature(finding_count),
@@ -117,7 +109,7 @@ def row_features(finding_count: int, with_masks: bool = False) -> datasets.Featu
 
 
 def undecoded(rows: Any) -> Any:
-    """Leave the image columns of a `datasets` data set undecoded: our reader opens them, and its errors name files."""
+    """Leave image columns undecoded, so that `read_image` reads them and its errors name files."""
     for column in ("image", "thorax_mask"):
         if column in rows.column_names:
             rows = rows.cast_column(column, datasets.Image(decode=False))
@@ -128,7 +120,7 @@ def undecoded(rows: Any) -> Any:
 
 
 def split_rows(rows: Iterable[Any], held_out: Collection[str] = ()) -> dict[str, list[Any]]:
-    """Rows that have a file, by split; those of training patients in `held_out` are validation."""
+    """Rows that have a file, by split; training rows of patients in `held_out` are validation."""
     splits: dict[str, list[Any]] = {name: [] for name in SPLITS}
     for row in rows:
         if row.path is not None and row.split is not None:
@@ -137,11 +129,9 @@ def split_rows(rows: Iterable[Any], held_out: Collection[str] = ()) -> dict[str,
 
 
 def check_disjoint(rows: Iterable[ImageRow], remedy: str) -> None:
-    """Refuse splits that share patients.
+    """Raise ValueError if a patient is in two splits.
 
-    Raises:
-        ValueError: A patient is in two splits. The message has the splits, the number of patients, the lines of their
-            rows and `remedy`, but no patient's id, which may be a name.
+    The message has the lines and `remedy`, but no patient's id, which may be a name.
     """
     places: dict[str, list[tuple[str, int]]] = {name: [] for name in SPLITS}
     for row in rows:
@@ -154,13 +144,8 @@ def check_disjoint(rows: Iterable[ImageRow], remedy: str) -> None:
 def shared_patients(places: Mapping[str, Sequence[tuple[str, int]]], unit: str) -> list[str]:
     """Describe which splits share patients, without their ids, which may be names.
 
-    Args:
-        places: By split, the patient's id of each row and the number of its line or row.
-        unit: What is numbered, such as `lines`.
-
-    Returns:
-        A clause for each two splits that share patients, such as `train and test share 1 patients (train lines 2;
-        test lines 7)`.
+    `places` has by split the patient's id of each row and the number of its line or other `unit`. Each clause is such
+    as "train and test share 1 patients (train lines 2; test lines 7)".
     """
     clauses = []
     for pair in itertools.combinations(places, 2):
@@ -183,16 +168,15 @@ def check_validation_fraction(fraction: float) -> None:
 def draw_patients(
     patients: Iterable[str], fraction: float, seed: int, always: Collection[str] = (), first: Collection[str] = ()
 ) -> set[str]:
-    """Draw a share of the patients: those whose hash with `seed` is lowest.
-
-    The draw is the same on every platform and for every order of the rows.
+    """Draw a share of the patients: those whose hash with `seed` is lowest, whatever the platform and the order of
+    rows.
 
     Args:
         patients: Their ids; repetitions count once.
-        fraction: Share in [0, 1), rounded to whole patients.
+        fraction: Share in [0, 1), rounded to an integer number of patients.
         seed: Seed of the draw.
-        always: Patients to take in any case, even beyond `fraction`; those that are not among `patients` are ignored.
-        first: Patients to take before all others, as far as `fraction` allows.
+        always: Taken in any case, even beyond `fraction`; those not in `patients` are ignored.
+        first: Taken before all others, as far as `fraction` allows.
     """
     known = set(patients)
     taken = known & set(always)
@@ -201,7 +185,7 @@ def draw_patients(
 
 
 def draws_patient(patient: str, fraction: float, seed: int) -> bool:
-    """Whether to take a patient if the others are not known, as in a stream: with probability `fraction`."""
+    """Whether a patient is drawn, with probability `fraction`, if the others are not known, as in a stream."""
     return int.from_bytes(_hash(patient, seed)[:8]) < fraction * 2**64
 
 
@@ -210,7 +194,7 @@ def _hash(patient: str, seed: int) -> bytes:
 
 
 def first_names(names: Iterable[str], count: int = 5) -> str:
-    """The first few of many names, for a message."""
+    """The first few of many names, for messages."""
     names = list(names)
     return ", ".join(names[:count]) + (", …" if len(names) > count else "")
 
@@ -218,39 +202,54 @@ def first_names(names: Iterable[str], count: int = 5) -> str:
 # One order of findings
 
 
-class AlignedRows:
-    """A map-style data set with its labels in another order of findings; NaN for findings that it does not have.
+def check_index(index: int, count: int) -> None:
+    """Raise IndexError unless 0 ≤ `index` < `count`, by which loops over rows end."""
+    if not 0 <= index < count:
+        raise IndexError(f"`index` must be between 0 and {count - 1}, got {index}.")
 
-    Args:
-        rows: The data set; its `labels` are `(len(own),)`.
-        own: Its findings.
-        findings: Findings of the resulting labels, including all of `own`.
 
-    Raises:
-        ValueError: A finding occurs twice, or one of `own` is not in `findings`, so that its labels would be lost.
-    """
+def set_epoch_of(rows: Any, epoch: int) -> None:
+    """Pass the epoch on to a data set that takes it."""
+    if hasattr(rows, "set_epoch"):
+        rows.set_epoch(epoch)
 
-    def __init__(self, rows: Any, own: Sequence[str], findings: Sequence[str]):
-        self.rows, self.align = rows, _Alignment(own, findings)
+
+class WrappedRows:
+    """Base of map-style data sets that change the rows of another, `rows`."""
+
+    def __init__(self, rows: Any):
+        self.rows = rows
 
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.rows)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Pass the epoch on."""
+        set_epoch_of(self.rows, epoch)
+
+
+class AlignedRows(WrappedRows):
+    """A map-style data set with its labels in another order of findings, see [`align_labels`].
+
+    Args:
+        rows: The data set; its `labels` are `(len(own),)`.
+        own: Its findings.
+        findings: Findings of the resulting labels, including all of `own`.
+    """
+
+    def __init__(self, rows: Any, own: Sequence[str], findings: Sequence[str]):
+        super().__init__(rows)
+        self.align = _Alignment(own, findings)
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Row `index`, its `labels` `(len(findings),)` float32."""
-        if not 0 <= index < len(self):  # otherwise a loop over the rows of some data sets would never end
-            raise IndexError(f"`index` must be between 0 and {len(self) - 1}, got {index}.")
+        check_index(index, len(self))
         return self.align(self.rows[index])
-
-    def set_epoch(self, epoch: int) -> None:
-        """Pass the epoch on to a data set that takes it."""
-        if hasattr(self.rows, "set_epoch"):
-            self.rows.set_epoch(epoch)
 
 
 class _Alignment:
-    """Moves the labels of a row; a class, because a closure could not be sent to workers."""
+    """Moves the labels of a row; a class, because closures cannot be sent to workers."""
 
     def __init__(self, own: Sequence[str], findings: Sequence[str]):
         for name, names in (("own", own), ("findings", findings)):
@@ -286,13 +285,13 @@ def align_labels(rows: Any, own: Sequence[str], findings: Sequence[str]) -> Any:
     Args:
         rows: Map-style, or a `datasets.IterableDataset`.
         own: Findings of its labels.
-        findings: Findings wanted, including all of `own`. Those that are not in `own` are NaN throughout.
+        findings: Findings wanted, including all of `own`; the labels of others are NaN.
 
     Returns:
-        `rows` itself if nothing changes, otherwise [`AlignedRows`] or, for a stream, a stream.
+        `rows` itself if nothing changes, otherwise [`AlignedRows`] or a stream.
 
     Raises:
-        ValueError: As for [`AlignedRows`].
+        ValueError: A finding occurs twice, or one of `own` is not in `findings`.
     """
     align = _Alignment(own, findings)
     if tuple(own) == tuple(findings):
@@ -315,7 +314,7 @@ def union_of_findings(sources: Iterable[Source]) -> tuple[str, ...]:
 
 
 def as_stream(rows: datasets.Dataset) -> datasets.IterableDataset:
-    """Turn map-style rows into a stream with enough shards for workers and for shuffling."""
+    """A stream of map-style rows with enough shards for workers and for shuffling."""
     if len(rows) == 0:  # which `to_iterable_dataset` refuses
         return datasets.IterableDataset.from_generator(_nothing, features=rows.features)
     return rows.to_iterable_dataset(num_shards=min(len(rows), STREAM_SHARDS))
@@ -326,5 +325,5 @@ def _nothing() -> Iterator[dict[str, Any]]:
 
 
 def streamed(source: Source) -> Source:
-    """Turn all splits of a map-style data set into streams, see [`as_stream`]."""
+    """A source whose splits are streams, see [`as_stream`]."""
     return replace(source, **{name: as_stream(rows) for name, rows in source.splits().items()})

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Cells of CSV, TSV and parquet files as text; damaged files neither hang nor lose rows nor exhaust memory."""
+"""Cells of CSV, TSV and parquet files as text, robust against damaged and oversized files."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 """Files that are read as a table."""
 
 MAX_TABLE_BYTES, MAX_TABLE_ROWS = 512_000_000, 20_000_000
-"""Larger tables are refused: files before they are read, parquet as soon as the columns that are read unpack to more.
-CheXpert's has 225,000 rows in 21 MB."""
+"""Larger tables are refused: files before they are read, parquet as soon as its columns unpack to more. CheXpert's
+has 225,000 rows in 21 MB."""
 
 _BATCH_ROWS = 200  # of parquet: what is read before its size is known
 
@@ -41,7 +41,7 @@ class Cells:
 
     Attributes:
         path: Its file.
-        columns: The cells of each column, without blanks around them, by the column's name.
+        columns: Stripped cells by the column's name.
         lines: Line on which each row ends, from 1; in parquet the number of the row.
     """
 
@@ -50,7 +50,7 @@ class Cells:
     lines: list[int]
 
     def rows(self) -> Iterator[tuple[int, str, dict[str, str]]]:
-        """Line, file and line for messages, and cells by column of each row."""
+        """Line, file and line for messages, and cells by column, of each row."""
         for index, line in enumerate(self.lines):
             yield line, f"{self.path}, line {line}", {name: cells[index] for name, cells in self.columns.items()}
 
@@ -59,12 +59,12 @@ def read_cells(path: Path) -> Cells:
     """Read a table.
 
     Args:
-        path: CSV (comma, semicolon or tab, UTF-8), TSV or parquet. The first row of a text file names the columns;
-            a line such as `sep=;` may precede it. Parquet columns of nested values are left out.
+        path: CSV (comma, semicolon or tab, UTF-8), TSV or parquet. The first row of a text file names the columns; a
+            line such as `sep=;` may precede it. Parquet columns of nested values are left out.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        TableError: The file is no such table, is damaged or too large, or has rows with too many cells.
+        FileNotFoundError: No such file.
+        TableError: The file is of another kind, damaged or too large, or has rows with too many cells.
     """
     check_regular(path)
     if path.suffix.lower() not in TABLE_SUFFIXES:
@@ -95,7 +95,7 @@ def read_cells(path: Path) -> Cells:
 
 
 def check_regular(path: Path) -> None:
-    """Raise FileNotFoundError if there is no such file, and TableError if it is a pipe, which would block."""
+    """Raise FileNotFoundError if there is no such file, and TableError if it is a folder or a pipe."""
     if not os.path.exists(path):
         raise FileNotFoundError(f"No such file: {path}. Check the path.")
     if not os.path.isfile(path):
@@ -122,14 +122,14 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     excel = _SEPARATOR_LINE.fullmatch(header)
     header = next(lines, "") if excel else header
     separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
-    # Blanks after a closing quote are an error to the reader; cells are stripped of them in any case.
+    # The reader refuses blanks after a closing quote; cells are stripped of them in any case.
     repaired = (_AFTER_QUOTE.sub(r"\1", line) if '" ' in line else line for line in itertools.chain([header], lines))
-    # Strict: otherwise an open quote would swallow all rows below it into one cell.
+    # Strict: otherwise an open quote would put all rows below it into one cell.
     reader = csv.reader(repaired, delimiter=excel[1] if excel else separator, strict=True)
     try:
         for row in reader:
             if any(cell.strip() for cell in row):
-                # Labels repeat: one object per spelling keeps the 225,000 rows of CheXpert small.
+                # One object per spelling of a label keeps large tables small.
                 yield reader.line_num + bool(excel), [sys.intern(cell.strip()) for cell in row]
     except csv.Error as error:
         line = reader.line_num + bool(excel)
@@ -153,7 +153,7 @@ def text_lines(path: Path) -> Iterator[str]:
     """Lines of a UTF-8 file, with their ends.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: No such file.
         TableError: It is not a regular file or not text.
     """
     check_regular(path)
@@ -178,8 +178,7 @@ def _read_parquet(path: Path) -> Cells:
         names = [field.name for field in file.schema_arrow if _is_flat(field.type)]
         _check_header(names, path)
         columns: dict[str, list[str]] = {name: [] for name in names}
-        # Counted as it is read: a header may claim less, and asking pyarrow for a column's size ends the process if
-        # the header is broken.
+        # Counted while reading, because a header may claim less, and pyarrow crashes on the size in a broken one.
         for batch in file.iter_batches(_BATCH_ROWS, columns=names):
             size, read = size + batch.nbytes, read + batch.num_rows
             if size > MAX_TABLE_BYTES:

@@ -7,9 +7,8 @@
     path,patient_id,labels                                      or one column of names, as NIH writes it
     images/0001.png,A17,Effusion|Rib_Fracture
 
-`load_table` returns the data set; `read_table` returns the rows and a report of what was dropped or looks doubtful.
-The tables of CheXpert (Irvin et al., AAAI 2019) are read as published: findings that mean the same get their NIH
-names, lateral radiographs are dropped, patients are taken from the paths.
+The tables of CheXpert (Irvin et al., AAAI 2019) are read as published: equivalent findings get their NIH names,
+lateral radiographs are dropped, patients are taken from the paths.
 """
 
 from __future__ import annotations
@@ -85,12 +84,12 @@ def load_table(
 ) -> Source:
     """Load your own radiographs with your own labels from a table.
 
-    Images are opened when they are used. Whatever is dropped or looks doubtful is counted and named in warnings, in
+    Images are opened when they are used. What is dropped or looks doubtful is counted and named in warnings, in
     `Source.messages` and in the description of each split.
 
     Args:
-        table: CSV (comma, semicolon or tab, UTF-8), TSV or parquet. The first row of a text file names the columns;
-            a line such as `sep=;`, from which Excel takes the separator, may precede it.
+        table: CSV (comma, semicolon or tab, UTF-8), TSV or parquet. The first row of a text file names the columns; a
+            line such as `sep=;`, from which Excel takes the separator, may precede it.
         image_dir: Folder that the paths of images and masks are relative to; by default the table's own folder.
         image_column: Column of the images' paths; by default the first of `IMAGE_COLUMNS` in the table.
         findings: A list names the columns of findings, with 1 present, 0 absent, −1 uncertain or nothing; a mapping
@@ -98,12 +97,12 @@ def load_table(
             `NAME_COLUMNS`), they are the names that may occur in it. By default all findings in the table. Other
             spellings of the 14 findings are corrected (`harmonised_finding`), except those of a mapping.
         patient_column: Column of patients; by default the first of `PATIENT_COLUMNS` in the table.
-        split_column: Column of `train`, `validation` and `test`; by default the first of `SPLIT_COLUMNS`. It is used
-            as it is; validation radiographs are drawn only if it names none.
+        split_column: Column of `train`, `validation` and `test`; by default the first of `SPLIT_COLUMNS`. Validation
+            radiographs are drawn only if it names none.
         mask_column: Column of paths of thorax masks; by default `thorax_mask`.
         uncertain: How an uncertain label is read: `nan` (not annotated), `negative` or `positive`.
         empty: How an empty cell is read: `nan` or `negative`. In a row with `No Finding` 1 it is always negative. An
-            empty cell in the one column of names always means that the radiograph is not annotated.
+            empty cell in a column of names always means not annotated.
         validation_fraction: Share of the patients (of the radiographs, if patients are unknown) that goes to
             validation, in [0, 1), unless the table has validation radiographs.
         seed: Seed of the draw of validation patients.
@@ -142,22 +141,17 @@ def read_table(
     labels: LabelOptions | None = None,
     verify: bool = False,
 ) -> tuple[list[ImageRow], tuple[str, ...], RowReport]:
-    """Read a table and find its images.
+    """Read a table and find its images, with arguments and errors as for [`load_table`].
 
     Args:
-        table: As for [`load_table`].
-        image_dir: As for [`load_table`].
-        columns: Columns by role: `image`, `patient`, `split`, `thorax mask`; those left out are found by their names.
+        table, image_dir: As for `load_table`.
+        columns: Columns by role: `image`, `patient`, `split`, `thorax mask`; others are found by their names.
         labels: What the labels are and how they are read.
-        verify: As for [`load_table`].
+        verify: As for `load_table`.
 
     Returns:
         The rows in the table's order, including those without a file (`path` None), the names of the findings, and the
         report. Nothing is logged.
-
-    Raises:
-        FileNotFoundError: As for [`load_table`].
-        ValueError: As for [`load_table`].
     """
     path = Path(os.path.expanduser(table))  # which leaves an unknown `~name` as it is
     cells = read_cells(path)
@@ -209,7 +203,7 @@ def _image_root(path: Path, image_dir: str | os.PathLike[str] | None, written: S
 def _image_rows(
     cells: Cells, roles: Mapping[str, str], labels: LabelReader, root: str, report: RowReport
 ) -> Iterator[tuple[str, ImageRow, LabelRow]]:
-    """Where each row's image is, the row, and what was read of its labels; laterals are counted and left out."""
+    """Path of the image, row and labels of each row; lateral images are counted and left out."""
 
     def file_of(role: str) -> str:
         return _resolve(cells_of[roles[role]], root, f"{where}: '{roles[role]}'")
@@ -256,7 +250,7 @@ def _resolve(written: str, root: str, where: str) -> str:
 def is_inside(path: str, folder: str) -> bool:
     """Whether a path is in a folder, or is the folder; both absolute and without `..`.
 
-    They are compared as written, so that a folder of images may be a link to another disk.
+    Paths are compared as written, so that a folder of images may be a link to another disk.
     """
     try:
         return os.path.commonpath([folder, path]) == folder
@@ -289,11 +283,9 @@ def _split(rows: Sequence[ImageRow], fraction: float, seed: int, report: RowRepo
         if fraction == 0 or any(row.split == "validation" for row in rows):
             return split_rows(rows)
         report.notes.append(
-            "The column of splits names no validation images: they are drawn from the training images."
+            "The column of splits contains no validation images: they are drawn from the training images."
         )
     return split_rows(rows, draw_patients((row.patient_id for row in rows if row.split == "train"), fraction, seed))
 
 
 __getattr__ = old_names(__name__)
-
-__all__ = ["SPLIT_NAMES", "is_inside", "load_table", "read_table"]

@@ -1,10 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Lungs and heart of a frontal chest radiograph, by a small U-Net that comes with the package.
+"""Lungs and heart of a frontal chest radiograph, by a small U-Net that is part of the package.
 
-A quarter of a million weights (U-Net, Ronneberger et al., arXiv 1505.04597) on the image reduced to 128 × 128, fitted
-by `examples/fit_thorax_segmenter.py` to 259 radiographs with manual masks (Dong et al., 2018 and 2019; MIT). What it
-reaches on other radiographs stands in `docs/priors.md`. It serves as the anatomical prior of training; a trained model
-does not need it.
+A quarter of a million weights (U-Net, Ronneberger et al., arXiv 1505.04597) on the image resized to 128 × 128, fitted
+by `examples/fit_thorax_segmenter.py` to 259 radiographs with manual masks (Dong et al., 2018 and 2019; MIT); see
+`docs/priors.md` for its accuracy. It is the anatomical prior of training; a trained model does not need it.
 """
 
 from __future__ import annotations
@@ -21,31 +20,29 @@ from scipy import ndimage
 from torch import nn
 
 WEIGHTS = Path(__file__).with_name("thorax_segmenter.safetensors")
-"""The fitted weights in half precision."""
+"""Fitted weights in half precision."""
 
 SIDE = 128
-"""Side of the square that an image is reduced into, in pixels."""
+"""Side of the network's input in pixels."""
 
 WIDTHS = (8, 24, 48, 96)
 """Channels at 128, 64, 32 and 16 pixels."""
 
 STRUCTURES = ("left_lung", "right_lung", "heart", "hull")
-"""Channels of the net: the patient's left lung, on the right of the image in its usual orientation; the right one; the
-heart; and the convex hull of all three, in which the mediastinum lies."""
+"""Channels of the network, see [`ThoraxMasks`]."""
 
 FINGERPRINT = "thorax-1"
-"""Part of the name under which masks are kept: raise it when the weights or the way to the masks change."""
+"""Part of the name under which masks are kept: raise it when the weights or the processing of masks change."""
 
 SMALLEST_SHARE = 0.01
-"""Smallest share of the image for each lung and the heart; below it the thorax is incomplete, or the net failed."""
+"""Smallest share of the image of each lung and the heart; below it the thorax is incomplete, or the network failed."""
 
 
 class ThoraxMasks(NamedTuple):
     """Where the structures of a thorax are, each `(H, W)` bool over the image.
 
-    Attributes:
-        left_lung: The patient's, on the right of an image in its usual orientation.
-        right_lung: The patient's.
+    Args:
+        left_lung, right_lung: The patient's; the left is on the right of an image in its usual orientation.
         heart: Its silhouette.
         hull: Convex hull of lungs and heart, with the mediastinum: the thorax.
     """
@@ -93,13 +90,13 @@ def _convolutions(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def prepare(pixels: torch.Tensor) -> torch.Tensor:
-    """An image as the net sees it.
+    """An image as input of the network.
 
     Args:
         pixels: `(H, W)`, any range.
 
     Returns:
-        `(1, 128, 128)` float32 of mean 0 and standard deviation 1: the whole image, its proportions given up.
+        `(1, 128, 128)` float32 with mean 0 and standard deviation 1; proportions are not kept.
     """
     reduced = F.interpolate(pixels[None, None].float(), size=(SIDE, SIDE), mode="bilinear", antialias=True)[0]
     return (reduced - reduced.mean()) / reduced.std(correction=0).clamp_min(1e-3)
@@ -107,28 +104,29 @@ def prepare(pixels: torch.Tensor) -> torch.Tensor:
 
 @functools.cache
 def load_segmenter() -> ThoraxSegmenter:
-    """The packaged net, in evaluation mode; read once.
+    """The packaged network, in evaluation mode; read once.
 
     Raises:
         FileNotFoundError: Its weights are not beside this file.
     """
     if not WEIGHTS.is_file():
         raise FileNotFoundError(f"`{WEIGHTS.name}` must be beside {Path(__file__).name}. Reinstall clarity_hf.")
-    model = ThoraxSegmenter()
+    with torch.random.fork_rng(devices=[]):  # the first call may come while an augmentation is drawn
+        model = ThoraxSegmenter()
     with safe_open(WEIGHTS, framework="pt") as file:
         model.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
     return model.eval().requires_grad_(False)
 
 
 def segment_thorax(pixels: np.ndarray | torch.Tensor) -> ThoraxMasks | None:
-    """Find lungs, heart and their hull in a frontal radiograph; whether it is one, [`check_radiograph`] tells.
+    """Find lungs, heart and their hull in a frontal radiograph; [`check_radiograph`] checks whether an image is one.
 
     Args:
         pixels: `(H, W)`, any range, bones bright.
 
     Returns:
-        [`ThoraxMasks`] of the image's size, each structure in one piece, or None for an image of one value and where a
-        lung or the heart found is smaller than `SMALLEST_SHARE` of it.
+        [`ThoraxMasks`] in the image's size, each structure in one piece, or None for a constant image and if a lung or
+        the heart is smaller than `SMALLEST_SHARE` of it.
 
     Raises:
         ValueError: `pixels` has another number of axes.
@@ -146,7 +144,7 @@ def segment_thorax(pixels: np.ndarray | torch.Tensor) -> ThoraxMasks | None:
 
 
 def _largest_regions(logits: torch.Tensor) -> torch.Tensor:
-    """Logits `(1, 4, h, w)` without the smaller regions of each structure: patches of dark air beside the body."""
+    """Logits `(1, 4, h, w)` without the smaller regions of each structure, such as patches of air beside the body."""
     regions = [ndimage.label(structure)[0] for structure in (logits[0] > 0).numpy()]
     sizes = [np.bincount(region.ravel())[1:] for region in regions]
     stray = [region > 0 for region in regions]
@@ -154,6 +152,3 @@ def _largest_regions(logits: torch.Tensor) -> torch.Tensor:
         if len(size):
             outside &= region != size.argmax() + 1
     return logits.masked_fill(torch.from_numpy(np.stack(stray))[None], -10.0)
-
-
-__all__ = ["STRUCTURES", "ThoraxMasks", "ThoraxSegmenter", "load_segmenter", "prepare", "segment_thorax"]

@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""From a row of a data set to the tensors of a training step: image, thorax and boxes through one geometry.
+"""From a row of a data set to the tensors of a training step: image, thorax and drawn findings with one geometry.
 
-Frames: an image lies in the input as [`Letterbox`] says, its *content*, the rest black. A mask and the atlas cover the
-image's field of view whatever their size in pixels, so they are laid over the content, not over the padded input.
+Frames: an image occupies the *content* of its [`Letterbox`], and the rest of the input is black. Masks and the atlas
+cover the image's field of view whatever their size, so they are placed over the content, not over the padded input.
 """
 
 from __future__ import annotations
@@ -25,49 +25,42 @@ from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.image_reading import read_image
 from clarity_hf.labels import FINDINGS
 
-from .drawn_findings import draw_findings, masks_by_finding
+from .drawn_findings import draw_findings
 from .image_cache import ImageCache
 from .priors import PRIOR_SIDE, load_atlas, no_prior, read_mask, soft_prior
+from .rows import WrappedRows
 from .thorax_segmenter import FINGERPRINT, ThoraxMasks, segment_thorax
 
 Augmentation = Literal["full", "flip", "none"]
 PriorSource = Literal["auto", "masks", "atlas", "none"]
-
-KEPT_BOX_SHARE = 0.25
-"""Share of a box's own area that must stay in the view; of what is left of a smaller part no reader could say what it
-is a part of."""
 
 
 class ImageTransform:
     """Turns `{"image", "labels", "thorax_mask"}` into the arguments of [`ClarityForMultiLabelLocalization`].
 
     The recipes of the field (Medical_MAE, EVA-X) add a light RandAugment to random crops and flips. Torchvision's
-    moves images alone: an image sheared or rotated by it would leave its mask and boxes behind. Here one affine
-    transform, crop and flip is drawn for image, thorax and boxes together, and exposure, RandAugment's other half,
-    changes the image alone.
+    version moves images only, not their masks. Here one affine transform, crop and flip is drawn for image and masks
+    together, and exposure, RandAugment's other half, changes the image only.
 
     Args:
-        image_processor: Gives size, proportions and normalisation, so that training sees what inference sees. Its
-            channels may be normalised each by its own mean and standard deviation, as a teacher's are.
-        augment: `"full"`, small rotations and shifts, random crops, flips and exposure; `"flip"`, the image as it is
-            or mirrored, two fixed views for which a teacher's logits can be kept; `"none"`. Drawn from torch's global
-            random state; [`TransformedDataset`] sets it for each row.
+        image_processor: Determines size, proportions and normalisation, so that training sees what inference sees.
+            Each channel may have its own mean and standard deviation, as for a teacher.
+        augment: `"full"`, small rotations and shifts, random crops, flips and exposure; `"flip"`, the image or its
+            mirror image, two fixed views for which a teacher's logits can be cached; `"none"`. Drawn from torch's
+            global random state, which [`TransformedDataset`] sets for each row.
         crop_scale: Smallest share of the area that a random crop keeps, in (0, 1].
-        prior: Where the thorax comes from: `"auto"`, the row's own mask, else what [`segment_thorax`] finds, else,
-            where it finds nothing, the atlas; `"masks"`, the row's own mask, else unknown; `"atlas"`, the atlas
-            always; `"none"`, nowhere. An empty mask counts as no mask.
-        image_cache: Folder in which images that have a file or bytes are kept decoded and reduced, see [`ImageCache`];
-            their grey values are whole then, so up to half a grey value from those without it. What the segmenter
-            found is kept there too. None keeps nothing.
-        blur: Largest standard deviation, in pixels of the input, of a Gaussian that blurs each image; its own is drawn
-            evenly from [0, `blur`]. Images of one finding often come from one source, and how sharp an image is tells
-            its source; what varies at random teaches nothing. 0 blurs nothing.
+        prior: Source of the thorax: `"auto"`, the row's own mask, else what [`segment_thorax`] finds, else the atlas;
+            `"masks"`, the row's own mask, else unknown; `"atlas"`, always the atlas; `"none"`. An empty mask counts as
+            no mask.
+        image_cache: Folder in which images that have a file or bytes are kept decoded and resized, and the masks of
+            the segmenter, see [`ImageCache`]; grey values are rounded to integers. None keeps nothing.
+        blur: Largest standard deviation, in pixels of the input, of a Gaussian blur; that of each image is uniform in
+            [0, `blur`]. Sharpness can reveal an image's source, and so its likely findings; random blur prevents that.
         draw_rate: Share of the rows without a finding into whose images findings are drawn, see [`draw_findings`].
 
     Raises:
         ValueError: `augment` or `prior` is unknown, `crop_scale` is outside (0, 1], `blur` is below 0 or comes with
-            `augment` none or flip, `draw_rate` is outside [0, 1], or the processor leaves out a step of
-            preprocessing, which training would not repeat.
+            `augment` none or flip, `draw_rate` is outside [0, 1], or the processor leaves out a step of preprocessing.
     """
 
     def __init__(
@@ -80,14 +73,11 @@ class ImageTransform:
         blur: float = 0.0,
         draw_rate: float = 0.0,
     ):
-        for name, value, choices in (
-            ("augment", augment, get_args(Augmentation)),
-            ("prior", prior, get_args(PriorSource)),
-        ):
-            if value not in choices:
-                raise ValueError(f"`{name}` must be one of {list(choices)}, got {value!r}. Choose one of them.")
+        for name, value, kind in (("augment", augment, Augmentation), ("prior", prior, PriorSource)):
+            if value not in get_args(kind):
+                raise ValueError(f"`{name}` must be one of {list(get_args(kind))}, got {value!r}. Choose one of them.")
         if not 0 < crop_scale <= 1:
-            raise ValueError(f"`crop_scale` must be inside (0, 1], got {crop_scale}. Give a share of the area.")
+            raise ValueError(f"`crop_scale` must be in (0, 1], got {crop_scale}. Give a share of the area.")
         if not (image_processor.do_resize and image_processor.do_rescale and image_processor.do_normalize):
             raise ValueError(
                 "`image_processor` must resize, rescale and normalize, got one that leaves out a step. "
@@ -103,14 +93,14 @@ class ImageTransform:
         self.augment, self.prior, self.blur, self.draw_rate = augment, prior, blur, draw_rate
         self.images = None if image_cache is None else ImageCache(image_cache)
         self.size = (image_processor.size["height"], image_processor.size["width"])
-        # Cropped images lie on a larger canvas, so that a crop of 3/4 of its area has the resolution of the input.
+        # Images to be cropped are larger, so that a crop of 3/4 of the area has the resolution of the input.
         self.canvas = tuple(side * 8 // 7 for side in self.size) if augment == "full" else self.size
         self.keep_ratio = image_processor.keep_ratio
         self.mean = torch.tensor(image_processor.image_mean, dtype=torch.float32)[:, None, None]
         self.std = torch.tensor(image_processor.image_std, dtype=torch.float32)[:, None, None]
         self.crops = v2.Compose(
             [
-                # The default, nearest, leaves stairs in a rotated image; masks are moved by nearest in any case.
+                # The default, nearest, is coarse for images; masks are always moved by nearest.
                 v2.RandomAffine(
                     degrees=7, translate=(0.03, 0.03), interpolation=v2.InterpolationMode.BILINEAR, fill=0
                 ),
@@ -125,15 +115,15 @@ class ImageTransform:
         Args:
             row: `image`, any source of [`read_image`] or the `{"path", "bytes"}` of an undecoded `datasets.Image`;
                 `labels` `(F,)` of 1, 0, NaN; optionally `thorax_mask`, see [`read_mask`], over the same field of view
-                as the image and of any size, or None; optionally `teacher_logits` `(V, F)` of the fixed views, V = 2
-                for the image as it is and mirrored, V = 1 for the first alone.
+                as the image, or None; optionally `teacher_logits` `(V, F)`, V = 2 for the image and its mirror image,
+                V = 1 for the image only.
 
         Returns:
             `pixel_values` `(C, H, W)`, `labels` `(F,)` float32; unless `prior` is `"none"`, `anatomical_prior`
-            `(1, 56, 56)` in [0, 1], NaN throughout where it is unknown; for a row with teacher logits
-            `teacher_logits` `(F,)` float32 of the view that was drawn; and with a `draw_rate` above 0 `finding_masks`
-            `(F, 56, 56)` in [0, 1], how much of each place a drawn finding covers. The labels of an image with one
-            are NaN: what is drawn is schematic, and scores that learn from it get worse on real findings.
+            `(1, 56, 56)` in [0, 1], NaN if unknown; for a row with teacher logits, `teacher_logits` `(F,)` float32 of
+            the view that was drawn; and with a `draw_rate` above 0 `finding_masks` `(F, 56, 56)` in [0, 1], how much
+            of each place a drawn finding covers. The labels of an image with drawn findings are NaN: these are
+            schematic, and scores trained on them are worse on real findings.
 
         Raises:
             ValueError: The row has teacher logits that `augment` has no use for, or of another shape, or findings are
@@ -143,7 +133,7 @@ class ImageTransform:
         if self.draw_rate > 0 and labels.shape != (len(FINDINGS),):
             raise ValueError(
                 f"`draw_rate` must be 0 where the labels are not the {len(FINDINGS)} of FINDINGS, got "
-                f"{self.draw_rate} and labels {tuple(labels.shape)}. Painters know no others."
+                f"{self.draw_rate} and labels {tuple(labels.shape)}. Other findings cannot be drawn."
             )
         drawn = self.draw_rate > 0 and bool((labels == 0).all()) and bool(torch.rand(()) < self.draw_rate)
         view = self.view({"image": row["image"], "thorax_mask": row.get("thorax_mask")}, draw=drawn)
@@ -161,31 +151,18 @@ class ImageTransform:
             result["teacher_logits"] = self._logits_of_view(row["teacher_logits"], view["mirrored"])
         return result
 
-    def view(
-        self, row: Mapping[str, Any], box_frame: int | tuple[int, int] | None = None, draw: bool = False
-    ) -> dict[str, Any]:
+    def view(self, row: Mapping[str, Any], draw: bool = False) -> dict[str, Any]:
         """Draw a view of one row: its geometry before anything is normalised, dilated or averaged.
 
         Args:
-            row: `image` and optionally `thorax_mask` as in a call, and `boxes` `(n, 4)` xyxy, right and bottom
-                exclusive.
-            box_frame: Frame of `boxes`, over the same field of view as the image: a side, or `(height, width)`, in
-                pixels. By default the image's own pixels; for rows of [`load_nih`] `BOX_FRAME`, whatever the size of
-                the file.
-            draw: Whether findings are drawn into the image, where the segmenter finds lungs and heart in it.
+            row: `image` and optionally `thorax_mask` as in a call.
+            draw: Whether findings are drawn into the image, if the segmenter finds lungs and heart in it.
 
         Returns:
             - `image`: `tv_tensors.Image` `(1, H, W)` float32 in [0, 1];
             - `thorax`: `tv_tensors.Mask` `(1, H, W)` float32 in [0, 1], 0 and 1 for a mask, or None;
-            - `boxes`: `tv_tensors.BoundingBoxes` `(n, 4)` float32 xyxy in pixels of the view, or None for a row
-              without `boxes`. A rotated box becomes the upright box around it. Boxes are cut to the view, and those
-              of which less than a quarter of their own area is in it are left out;
             - `findings`: `tv_tensors.Mask` `(14, H, W)` of 0 and 1, where findings were drawn, or None;
-            - `kept`: `(n,)` int64, which of the row's boxes these are, or None;
             - `mirrored`: whether the image's left is on the view's right.
-
-        Raises:
-            ValueError: The boxes are not `(n, 4)` with a positive size inside their frame.
         """
         content, box = self._content(row["image"])
         mask = read_mask(row.get("thorax_mask")) if self.prior in ("auto", "masks") else None
@@ -195,13 +172,12 @@ class ImageTransform:
             mask = structures.hull.astype(np.uint8)
         findings = None
         if draw and structures is not None:
-            seed = int(torch.randint(0, 2**31, ()))
-            content, findings = _with_findings(content, structures, seed)
+            changed, drawn = draw_findings(content[0].numpy(), structures, seed=int(torch.randint(0, 2**31, ())))
+            content, findings = torch.from_numpy(changed)[None], torch.from_numpy(drawn.astype(np.uint8))
         parts: dict[str, Any] = {
             "image": tv_tensors.Image(_pad(content, box)),
             "thorax": self._thorax(mask, box),
             "findings": None if findings is None else tv_tensors.Mask(_pad(findings, box)),
-            "boxes": _lay_boxes(row["boxes"], box_frame, box) if row.get("boxes") is not None else None,
         }
         if self.augment == "full":
             parts = self.crops(parts)
@@ -212,12 +188,11 @@ class ImageTransform:
             sigma = self.blur * float(torch.rand(())) + 1e-3
             kernel = 2 * math.ceil(3 * sigma) + 1
             parts["image"] = v2.functional.gaussian_blur(parts["image"], [kernel, kernel], [sigma, sigma])
-        boxes, kept = _cut_to_view(parts["boxes"], self.size)
         image = tv_tensors.Image(torch.as_tensor(parts["image"]).clamp(0, 1))
-        return parts | {"image": image, "boxes": boxes, "kept": kept, "mirrored": mirrored}
+        return parts | {"image": image, "mirrored": mirrored}
 
     def _content(self, source: Any) -> tuple[torch.Tensor, Letterbox]:
-        """The image `(1, h, w)` float32 in [0, 1] at the size that it has on the canvas, and how it lies there."""
+        """The image `(1, h, w)` float32 in [0, 1] in its size on the canvas, and its letterbox."""
         if self.images is None:
             return self._reduced(source)
         kept, size = self.images.content(
@@ -236,7 +211,7 @@ class ImageTransform:
         return content[0].numpy() * 255, box.image
 
     def _structures(self, source: Any, content: torch.Tensor) -> ThoraxMasks | None:
-        """What the segmenter finds in the content `(1, h, w)`, from the cache where there is one."""
+        """What the segmenter finds in the content `(1, h, w)`, from the cache if there is one."""
 
         def coded() -> tuple[np.ndarray, tuple[int, int]]:
             found = segment_thorax(content[0])
@@ -251,7 +226,7 @@ class ImageTransform:
         return ThoraxMasks(*masks) if masks.any() else None
 
     def _thorax(self, mask: np.ndarray | None, box: Letterbox) -> tv_tensors.Mask | None:
-        """The prior's source laid over the image's content on the canvas."""
+        """The prior's source placed over the image's content on the canvas."""
         if mask is not None:
             laid = F.interpolate(torch.from_numpy(mask)[None, None], size=box.content, mode="nearest-exact")[0].float()
         elif self.prior in ("auto", "atlas"):
@@ -264,24 +239,23 @@ class ImageTransform:
         views = torch.as_tensor(np.asarray(logits, dtype=np.float32))
         if self.augment == "full":
             raise ValueError(
-                "`augment` must be 'flip' or 'none' for rows with `teacher_logits`, got 'full': cached logits serve "
+                "`augment` must be 'flip' or 'none' for rows with `teacher_logits`, got 'full': logits are cached for "
                 "fixed views. Change it, or run the teacher on each view."
             )
         needed = 2 if self.augment == "flip" else 1
         if views.ndim != 2 or not needed <= len(views) <= 2:
             raise ValueError(
                 f"`teacher_logits` must be (V, F) with V = {'2' if needed == 2 else '1 or 2'} for augment "
-                f"'{self.augment}', got {tuple(views.shape)}. Give the logits of the image as it is"
-                f"{' and mirrored' if needed == 2 else ', and mirrored if you like'}."
+                f"'{self.augment}', got {tuple(views.shape)}. Give the logits of the image"
+                f"{' and of its mirror image' if needed == 2 else ', and of its mirror image if you like'}."
             )
         return views[int(mirrored)]
 
 
-class TransformedDataset(torch.utils.data.Dataset):
+class TransformedDataset(WrappedRows, torch.utils.data.Dataset):
     """A map-style data set seen through a transform.
 
-    The randomness of a row depends on seed, epoch and index alone, not on the worker that reads it or on what was read
-    before: a run that is resumed sees the crops that it would have seen.
+    The randomness of a row depends on seed, epoch and index only, so a resumed run sees the same crops.
 
     Args:
         rows: The data set.
@@ -290,35 +264,34 @@ class TransformedDataset(torch.utils.data.Dataset):
     """
 
     def __init__(self, rows: Any, transform: ImageTransform, seed: int = 0):
-        self.rows, self.transform, self.seed, self.epoch = rows, transform, seed, 0
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.rows)
+        super().__init__(rows)
+        self.transform, self.seed, self.epoch = transform, seed, 0
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Row `index`, transformed."""
         row = self.rows[index]
         if self.transform.augment == "none":
             return self.transform(row)
-        digest = hashlib.blake2b(f"{self.seed} {self.epoch} {index}".encode(), digest_size=8).digest()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int.from_bytes(digest) >> 1)
-            return self.transform(row)
+        return seeded(self.transform, row, f"{self.seed} {self.epoch} {index}".encode())
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw anew in every epoch, here and in a data set below that can."""
+        """Draw other augmentations in every epoch, and other images if the data set does."""
         self.epoch = epoch
-        if hasattr(self.rows, "set_epoch"):
-            self.rows.set_epoch(epoch)
+        super().set_epoch(epoch)
+
+
+def seeded(transform: ImageTransform, row: Mapping[str, Any], key: bytes) -> dict[str, torch.Tensor]:
+    """Transform a row with random numbers that depend on `key` only; the global random state is not changed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) >> 1)
+        return transform(row)
 
 
 def read_source(source: Any) -> np.ndarray:
-    """Read an image from what a data set's cell holds: `(H, W)` in [0, 255].
+    """Read an image from a cell of a data set: `(H, W)` in [0, 255].
 
-    Args:
-        source: As in [`read_image`], or the `{"path", "bytes"}` of a `datasets.Image(decode=False)`; errors name the
-            path where there is one.
+    `source` is as in [`read_image`], or the `{"path", "bytes"}` of a `datasets.Image(decode=False)`, whose path errors
+    name.
     """
     if isinstance(source, Mapping):
         name = source.get("path") or "image"
@@ -326,57 +299,10 @@ def read_source(source: Any) -> np.ndarray:
     return read_image(source)
 
 
-def _with_findings(
-    content: torch.Tensor, structures: ThoraxMasks, seed: int
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """An image `(1, h, w)` with findings drawn into it, and where, `(14, h, w)`; as it is where it has no heart."""
-    if not (structures.heart.any() and structures.left_lung.any() and structures.right_lung.any()):
-        return content, None
-    drawn = draw_findings(content[0].numpy(), structures, seed)
-    return torch.from_numpy(drawn.image)[None], masks_by_finding(drawn, FINDINGS).to(torch.uint8)
-
-
 def _pad(content: torch.Tensor, box: Letterbox) -> torch.Tensor:
-    """From the content's size to the input's, black around it."""
+    """From the size of the content to that of the input, black around it."""
     right, bottom = box.input[1] - box.left - box.content[1], box.input[0] - box.top - box.content[0]
     return F.pad(content, (box.left, right, box.top, bottom))
 
-
-def _lay_boxes(
-    boxes: Any, frame: int | tuple[int, int] | None, letterbox: Letterbox
-) -> tv_tensors.BoundingBoxes:
-    """Boxes `(n, 4)` of a frame over the image, as they lie on the canvas."""
-    laid = np.asarray(boxes, dtype=np.float64)
-    laid = laid.reshape(-1, 4) if laid.size == 0 else laid
-    height, width = letterbox.image if frame is None else (frame, frame) if isinstance(frame, int) else frame
-    shaped = laid.ndim == 2 and laid.shape[1] == 4
-    # A pixel beyond the edge is rounding; more means another frame, and every box would lie elsewhere.
-    if not shaped or not (
-        (laid[:, :2] >= -1).all()
-        and (laid[:, 2:] > laid[:, :2]).all()
-        and (laid[:, 2:] <= np.array([width, height]) + 1).all()
-    ):
-        raise ValueError(
-            f"`boxes` must be (n, 4) xyxy of positive size inside {width}×{height} pixels, got {laid.tolist()}. Give "
-            "their frame as `box_frame` (BOX_FRAME for rows of load_nih)."
-        )
-    laid = letterbox.to_input(laid * (np.array(letterbox.image[::-1] * 2) / np.array([width, height] * 2)))
-    # Not cut on the way: what an affine transform moves out of the canvas is part of the box that is measured last.
-    return tv_tensors.BoundingBoxes(
-        torch.from_numpy(laid).float(), format="XYXY", canvas_size=letterbox.input, clamping_mode=None
-    )
-
-
-def _cut_to_view(
-    boxes: tv_tensors.BoundingBoxes | None, size: tuple[int, int]
-) -> tuple[tv_tensors.BoundingBoxes | None, torch.Tensor | None]:
-    """Boxes cut to the view without those of which too little is left, and their indices."""
-    if boxes is None:
-        return None, None
-    whole = boxes.as_subclass(torch.Tensor)
-    cut = torch.minimum(whole.clamp_min(0), torch.tensor([size[1], size[0]] * 2, dtype=whole.dtype))
-    areas, left = ((b[:, 2:] - b[:, :2]).prod(-1) for b in (whole, cut))
-    kept = torch.nonzero(left >= KEPT_BOX_SHARE * areas)[:, 0]
-    return tv_tensors.BoundingBoxes(cut[kept], format="XYXY", canvas_size=size), kept
 
 __getattr__ = old_names(__name__)

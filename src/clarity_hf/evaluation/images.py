@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from clarity_hf.boxes import BOX_FRAME
+from clarity_hf.data.label_columns import LabelOptions
 from clarity_hf.data.priors import read_mask
 from clarity_hf.data.rows import SPLITS
-from clarity_hf.data.sources import PHANTOM, PhantomRows, open_source
+from clarity_hf.data.sources import PHANTOM, PhantomRows, ReadingOptions, open_source
 from clarity_hf.data.transforms import read_source
 from clarity_hf.deprecated import old_names
 from clarity_hf.labels import FINDINGS
@@ -193,7 +194,8 @@ def open_images(
         seed: Seed of the phantoms.
         wanted: Findings of the model, whose order labels and boxes take, see [`AlignedImages`]; None keeps the data
             set's order.
-        options: As for [`open_source`], such as `findings` of a table or `validation_split` of a release.
+        options: Fields of [`LabelOptions`] and [`ReadingOptions`], such as `findings` of a table or `validation_split`
+            of a release.
 
     Raises:
         FileNotFoundError: There is no such data set.
@@ -208,7 +210,9 @@ def open_images(
 
 
 def _open_rows(data: str, split: str, count: int | None, options: Mapping[str, Any]) -> RowImages:
-    source = open_source(data, **options)
+    labels = LabelOptions(**{name: options[name] for name in vars(LabelOptions()) if name in options})
+    reading = ReadingOptions(**{name: value for name, value in options.items() if name not in vars(labels)})
+    source = open_source(data, labels=labels, reading=reading)
     rows = source.splits()[split]
     if len(rows) == 0:
         filled = [name for name, part in source.splits().items() if len(part)]

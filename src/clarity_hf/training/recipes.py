@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What both training recipes share: options of the data, opening it, fitting and saving."""
+"""What both training recipes share: data options, opening data sets, fitting and saving."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_utils import PredictionOutput
 
-from clarity_hf.data.sources import Source, open_sources
+from clarity_hf.data.label_columns import LabelOptions
+from clarity_hf.data.sources import PhantomOptions, ReadingOptions, Source, open_sources
 from clarity_hf.data.transforms import ImageTransform, PriorSource, TransformedDataset
 from clarity_hf.evaluation.trainer_metrics import MultilabelAuroc
-from clarity_hf.files import empty_folder, move_files
+from clarity_hf.files import move_files
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 
 from .arguments import option, parse_arguments
@@ -28,9 +29,9 @@ from .checkpoint_manifest import best_checkpoint, drop_pickle, last_checkpoint, 
 
 @dataclass
 class DataRecipe:
-    """Which images are trained on, and how they are seen and measured.
+    """Which images are trained on, and how they are read, augmented and measured.
 
-    Each field of a recipe is an argument of its command line, whose help says what it is.
+    The fields of a recipe are the arguments of its command line, each with its help.
     """
 
     data_dir: list[str] = field(
@@ -40,31 +41,29 @@ class DataRecipe:
             "images, folders of images, Hub data sets."
         },
     )
-    findings: list[str] | None = field(default=None, metadata={"help": "Columns of own labels; default: all."})
+    findings: list[str] | None = field(default=None, metadata={"help": "Columns of your own labels; default: all."})
     validation_split: str | None = option(
-        None, "Committed list of a release's validation patients, such as nih-validation; else drawn."
+        None, "Committed list of a release's validation patients, such as nih-validation; default: drawn."
     )
-    uncertain: Literal["nan", "negative", "positive"] = option("nan", "What a label of -1 in own labels is read as.")
+    uncertain: Literal["nan", "negative", "positive"] = option("nan", "How -1 in your own labels is read.")
     phantom_count: int = option(20_000, "Phantoms per epoch.")
     finding_rate: float | None = option(None, "Probability of each finding in a training phantom; default: as in NIH.")
-    finding_contrast: float = option(
-        1.0, "Training phantoms show their findings up to so many times as strongly; 1 to 4."
-    )
-    image_repeats: int = option(1, "How often an epoch sees images that are no phantoms, to weigh them more.")
+    finding_contrast: float = option(1.0, "Largest contrast of findings in training phantoms; 1 to 4.")
+    image_repeats: int = option(1, "How often an epoch sees images other than phantoms, to weigh them more.")
     augment: Literal["full", "flip", "none"] = option(
         "full", "Crops, rotations, exposure and flips; flips alone; or nothing."
     )
     crop_scale: float = option(0.7, "Smallest area of a random crop.")
     blur: float = option(
         0.0,
-        "Largest standard deviation of a random blur, in pixels of the input, with --augment full: against learning "
-        "where an image was stored.",
+        "Largest standard deviation of a random blur, in pixels of the input, with --augment full, so that sharpness "
+        "does not give away the source of an image.",
     )
     image_cache: str | None = option(
-        None, "Folder that keeps images decoded, at the size of training: 64 KiB an image."
+        None, "Folder that keeps images decoded, at the size of training: 64 KiB per image."
     )
-    verify: bool = option(False, "Decode every image once before training and leave out the corrupt, by name.")
-    min_positives: int = option(20, "Findings with fewer are not in the mean AUROC.")
+    verify: bool = option(False, "Decode every image before training and drop corrupt ones, by name.")
+    min_positives: int = option(20, "Findings with fewer positives are not in the mean AUROC.")
 
 
 def run_command(
@@ -73,23 +72,14 @@ def run_command(
     defaults: Mapping[str, Any],
     words: Sequence[str] | None,
 ) -> None:
-    """Train by the arguments of a command line, see [`parse_arguments`], and log to stdout.
-
-    Raises:
-        OSError: A file that an argument names is not there.
-        ValueError: An argument is unknown or wrong.
-    """
+    """Train with the arguments of a command line, see [`parse_arguments`], and log to stdout."""
     recipe, args = parse_arguments(data_classes, defaults, words)
     logging.basicConfig(level=logging.INFO if args.should_log else logging.WARNING, stream=sys.stdout)
     train(recipe, args)
 
 
 def require_reporters(args: TrainingArguments) -> None:
-    """Refuse `report_to` at once if its package is missing; the Trainer would do so only after loading everything.
-
-    Raises:
-        ImportError: A package is missing.
-    """
+    """Raise ImportError if a package of `report_to` is missing; the Trainer would do so after loading everything."""
     for reporter in get_reporting_integration_callbacks(args.report_to):
         try:
             reporter()
@@ -100,21 +90,17 @@ def require_reporters(args: TrainingArguments) -> None:
             ) from error
 
 
-def open_recipe_sources(recipe: DataRecipe, phantom_size: int, seed: int, **options: Any) -> dict[str, Source]:
-    """The data sets of a recipe by name, phantoms `phantom_size` pixels wide; errors are those of [`open_sources`]."""
+def open_recipe_sources(recipe: DataRecipe, phantom_size: int, seed: int, **reading: Any) -> dict[str, Source]:
+    """The data sets of a recipe by name, phantoms `phantom_size` pixels wide; errors are those of [`open_sources`].
+
+    `reading` are further [`ReadingOptions`].
+    """
     return open_sources(
         recipe.data_dir,
         recipe.image_repeats,
-        phantom_count=recipe.phantom_count,
-        seed=seed,
-        finding_rate=recipe.finding_rate,
-        finding_contrast=recipe.finding_contrast,
-        phantom_size=phantom_size,
-        verify=recipe.verify,
-        findings=recipe.findings,
-        uncertain=recipe.uncertain,
-        validation_split=recipe.validation_split,
-        **options,
+        PhantomOptions(recipe.phantom_count, seed, phantom_size, recipe.finding_rate, recipe.finding_contrast),
+        LabelOptions(recipe.findings, recipe.uncertain),
+        ReadingOptions(validation_split=recipe.validation_split, verify=recipe.verify, **reading),
     )
 
 
@@ -132,10 +118,9 @@ class RecipeData:
     """The data of a recipe, opened.
 
     Args:
-        sources: Data sets by name; the epoch is chosen by the last.
+        sources: Data sets by name; the epoch is chosen on the last.
         images: Training rows before the transform, map-style or a stream.
-        augmented: The transform of training images.
-        plain: The transform of validation images.
+        augmented, plain: Transforms of training and of validation images.
         transformed: Class of the transformed rows.
     """
 
@@ -166,9 +151,9 @@ class RecipeData:
 
 
 def images_that_decide(validations: Mapping[str, Any], args: TrainingArguments) -> Any:
-    """The Trainer's evaluation data; with several data sets, its metric for the best epoch becomes the last one's.
+    """The Trainer's evaluation data; with several data sets, its metric for the best epoch becomes that of the last.
 
-    Each data set is measured separately: in a mixture, a model could score by telling the sources apart.
+    Each data set is measured separately: in a mixture, a model could score by distinguishing the sources.
     """
     target, validation = list(validations.items())[-1]
     if len(validations) == 1:
@@ -178,18 +163,18 @@ def images_that_decide(validations: Mapping[str, Any], args: TrainingArguments) 
 
 
 def fit(trainer: Trainer, recipe: DataRecipe) -> PredictionOutput:
-    """Train, resuming from the last checkpoint if this same run was stopped, and predict the last data set.
+    """Train, resuming from the last checkpoint of the same run, and predict the last data set.
 
     Returns:
-        Logits and labels `(n, F)` of its validation images and the metrics on them, such as `validation_auroc`.
+        Logits and labels `(n, F)` of its validation images and their metrics, such as `validation_auroc`.
 
     Raises:
         OSError: A checkpoint could not be written.
-        ValueError: The output folder belongs to another run, or the checkpoint to resume from or the best one so far
-            is damaged.
+        ValueError: The output folder belongs to another run, or the checkpoint to resume from or the best one is
+            damaged.
     """
     described = asdict(recipe)
-    described.pop("image_cache")  # it moves an image by half a grey value at most
+    described.pop("image_cache")  # it changes an image by half a grey value at most
     resume_from = trainer.args.resume_from_checkpoint or last_checkpoint(trainer.args, described)
     if resume_from:
         require_whole(resume_from)
@@ -209,21 +194,23 @@ def fit(trainer: Trainer, recipe: DataRecipe) -> PredictionOutput:
 def save_run(
     trainer: Trainer, recipe: DataRecipe, prediction: PredictionOutput, write_card: Callable[[], str]
 ) -> None:
-    """Leave model, image processor, history and card in the output folder, and push it where the arguments say so.
+    """Save model, image processor, history and card in the output folder, and push it if the arguments say so.
 
-    Files are replaced atomically, so a run killed here leaves the previous ones. Every process calls this.
-    `write_card` writes the card beside the model, in the first process alone, and returns what to print at the end.
+    Files are replaced atomically, so a killed run leaves the previous ones. Every process calls this. `write_card`
+    writes the card beside the model, in the first process only, and returns what to print at the end.
     """
     folder = Path(trainer.args.output_dir)
     staging = folder / ".unfinished"
     if trainer.args.should_save:
-        empty_folder(staging)
+        if staging.exists():  # of a killed run
+            shutil.rmtree(staging)
+        staging.mkdir(parents=True)
     trainer.accelerator.wait_for_everyone()
-    trainer.save_model(str(staging), _internal_call=True)  # nothing is pushed before the card is there
+    trainer.save_model(str(staging), _internal_call=True)  # nothing is pushed before the card is written
     trainer.accelerator.wait_for_everyone()  # a sharded model is written by all
     if trainer.args.should_save:
         drop_pickle(staging)
-        drop_pickle(folder)  # of an earlier version, or of the library's own save
+        drop_pickle(folder)  # from an earlier version, or from the library's own save
         trainer.state.save_to_json(str(staging / "trainer_state.json"))
         move_files(staging, folder)
         shutil.rmtree(staging)

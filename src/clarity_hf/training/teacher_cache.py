@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """The teacher's logits, computed once per image for fixed views and kept in a folder.
 
-A training step then needs no forward pass of the teacher. This works for fixed views, the image and its mirror image.
-Random crops and endless phantoms need the teacher online.
+Training steps then need no forward pass of the teacher. Fixed views are the image and its mirror image; random crops
+and phantoms that change every epoch need the teacher itself.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
+from clarity_hf.data.rows import WrappedRows, check_index
 from clarity_hf.data.transforms import ImageTransform
 from clarity_hf.files import replaced_file
 from clarity_hf.fingerprints import KEY_BYTES, add_tensors, encoded_image, image_key, path_of
@@ -29,7 +30,7 @@ from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.teacher import Teacher
 
 FORMAT_VERSION = 1
-"""Part of every fingerprint; raise it when the files or the path from an image to `pixel_values` change."""
+"""Part of every fingerprint; raise it when the files or the processing of an image change."""
 
 VIEWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "identity": lambda pixel_values: pixel_values,
@@ -40,50 +41,34 @@ VIEWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 logger = logging.getLogger(__name__)
 
 
-class CachedTeacherRows:
-    """A map-style data set whose rows also hold `teacher_logits` `(V, F)` float32, one line a view.
+class CachedTeacherRows(WrappedRows):
+    """A map-style data set whose rows also have `teacher_logits` `(V, F)` float32, one line per view.
 
-    The logits are one array in memory: 112,000 images, two views and 14 findings take 13 MB.
-
-    Args:
-        rows: The data set, in the order of the logits.
-        logits: `(n, V, F)` float32.
-
-    Raises:
-        ValueError: There are not as many logits as rows.
+    `logits` `(n, V, F)` are in the order of `rows`, one array in memory: 112,000 images, two views and 14 findings
+    take 13 MB. Raises ValueError if there is not one entry per row.
     """
 
     def __init__(self, rows: Any, logits: np.ndarray):
         if logits.ndim != 3 or len(logits) != len(rows):
             raise ValueError(f"`logits` must be ({len(rows)}, V, F), got {logits.shape}. Give one entry per row.")
-        self.rows, self.logits = rows, logits
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.rows)
+        super().__init__(rows)
+        self.logits = logits
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Row `index` and its `teacher_logits` `(V, F)`."""
-        if not 0 <= index < len(self):  # a negative one would pair a row with another image's logits
-            raise IndexError(f"`index` must be between 0 and {len(self) - 1}, got {index}.")
+        check_index(index, len(self))
         return {**self.rows[index], "teacher_logits": self.logits[index]}
-
-    def set_epoch(self, epoch: int) -> None:
-        """Pass the epoch on."""
-        if hasattr(self.rows, "set_epoch"):
-            self.rows.set_epoch(epoch)
 
 
 class TeacherLogits:
     """A folder of logits, for one teacher, one preprocessing and one set of views.
 
     Files are named `FINGERPRINT-DIGEST.safetensors`. The fingerprint covers the teacher's weights, its preprocessing,
-    the order of the findings, the student's preprocessing and the views: another teacher or another view uses other
-    files. The digest covers the content, which is checked on reading. Images are found by their content, so that a
-    changed image is another image, wherever it lies.
+    the order of the findings, the student's preprocessing and the views. The digest covers the content and is checked
+    on reading. Images are identified by their content, wherever they are.
 
     Args:
-        folder: Made when the first file is written.
+        folder: Created when the first file is written.
         teacher: Gives logits `(B, F)` in the student's order.
         image_processor: The student's.
         views: `("identity",)` or `("identity", "mirror")`.
@@ -108,21 +93,20 @@ class TeacherLogits:
         self.known: dict[bytes, np.ndarray] = {}
 
     def read(self) -> None:
-        """Read what is in the folder; a damaged file is deleted with a warning and its images are computed again."""
+        """Read the folder; a damaged file is deleted with a warning, and its images are computed again."""
         for path in sorted(self.folder.glob(f"{self.fingerprint}-*.safetensors")):
             try:
                 keys, logits = _read_part(path)
             except (SafetensorError, ValueError) as error:
                 logger.warning("%s is damaged and is deleted, its images are computed again: %s", path, error)
-                path.unlink(missing_ok=True)  # another run may have seen it too
+                path.unlink(missing_ok=True)  # another run may have deleted it
                 continue
             self.known.update(zip(map(bytes, keys), logits, strict=True))
 
     def add(self, keys: Sequence[bytes], pixel_values: torch.Tensor) -> None:
         """Compute the logits of images `(B, C, H, W)`, as the student sees them, by their B keys of [`image_key`].
 
-        Raises:
-            ValueError: The teacher answers with NaN or infinity.
+        Raises ValueError if the teacher gives NaN or infinity.
         """
         device = self.teacher.scale.device
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
@@ -130,13 +114,13 @@ class TeacherLogits:
             logits = torch.stack([self.teacher(VIEWS[view](pixel_values)) for view in self.views], dim=1)
         if not logits.isfinite().all():
             raise ValueError(
-                f"`teacher` must answer with finite logits, got NaN or infinity in a batch of {len(keys)} images. "
-                "Look for a diverged teacher."
+                f"`teacher` must give finite logits, got NaN or infinity in a batch of {len(keys)} images. Check "
+                "whether its training diverged."
             )
         self.known.update(zip(keys, logits.float().cpu().numpy(), strict=True))
 
     def write(self, keys: Sequence[bytes]) -> Path:
-        """Write the logits of images in memory, at least one, as one file, atomically; returns its path."""
+        """Write the logits of at least one image in memory as one file, atomically; returns its path."""
         tensors = {
             "keys": np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES),
             "logits": np.stack([self.known[key] for key in keys]),
@@ -163,20 +147,20 @@ def cache_teacher_logits(
     """Give every row the teacher's logits, computing those that the folder lacks.
 
     Every image's file is read once to identify it by its content; only unknown images are decoded and passed through
-    the teacher, on the teacher's device. With several processes (known once the training arguments are made) the first
-    does the work and the others wait, so a first pass over many images may need a longer `ddp_timeout` or a separate
-    run in one process. Logits are computed in float32, even if training uses a lower precision.
+    the teacher, on the teacher's device. With several processes (known once the training arguments are created) the
+    first does the work and the others wait, so a first pass over many images may need a longer `ddp_timeout` or a
+    separate run in one process. Logits are always computed in float32.
 
     Args:
         rows: Map-style rows with `image`, before [`ImageTransform`].
-        teacher: The teacher as the Trainer would use it online.
-        image_processor: The student's; another one makes another cache.
+        teacher: The teacher as the Trainer would use it.
+        image_processor: The student's; another one uses another cache.
         folder: Folder of the files; teachers, data sets and runs may share it.
-        views: `("identity",)` or `("identity", "mirror")`; the second serves training with flips.
-        batch_size: Images in a forward of the teacher.
-        part_size: Number of new images after which a file is written, at most as many are lost if the run stops.
+        views: `("identity",)` or `("identity", "mirror")`; the latter for training with flips.
+        batch_size: Images in a forward pass of the teacher.
+        part_size: Number of new images after which a file is written; at most as many are lost if the run stops.
         num_workers: Processes that read and decode.
-        progress: Whether to show a bar.
+        progress: Whether to show a progress bar.
 
     Returns:
         The rows with `teacher_logits` `(V, F)`.
@@ -198,13 +182,13 @@ def cache_teacher_logits(
 
 
 def fingerprint(teacher: Teacher, image_processor: ClarityImageProcessor, views: Sequence[str]) -> str:
-    """What logits depend on beside the image, as 16 hexadecimal digits.
+    """What logits depend on besides the image, as 16 hexadecimal digits.
 
     Of the teacher its weights, architecture, size, normalisation and the order of the student's findings in it; of the
     student's image processor size, proportions and normalisation; and the views.
     """
     digest = hashlib.blake2b(digest_size=8)
-    # Where a model was loaded from and by which release says nothing about what it computes.
+    # These fields do not change what a model computes.
     volatile = {"_name_or_path", "transformers_version", "dtype", "architectures"}
     config = teacher.model.config
     fields = config.to_dict() if hasattr(config, "to_dict") else vars(config)
@@ -223,7 +207,7 @@ def fingerprint(teacher: Teacher, image_processor: ClarityImageProcessor, views:
 
 
 class _Images(torch.utils.data.Dataset):
-    """Key of each row's image and, where it is not known, what the student sees of it."""
+    """Key of each row's image and, if it is unknown, its `pixel_values`."""
 
     def __init__(self, rows: Any, transform: ImageTransform, known: set[bytes]):
         self.rows, self.transform, self.known = rows, transform, known
@@ -235,11 +219,11 @@ class _Images(torch.utils.data.Dataset):
         row = self.rows[index]
         if "image" not in row:
             raise ValueError(
-                f"`rows` must hold images under 'image', got {sorted(row)}. Give the rows before they are transformed."
+                f"`rows` must have images under 'image', got {sorted(row)}. Give the rows before they are transformed."
             )
         image = row["image"]
         encoded = encoded_image(image)
-        if encoded is not None:  # read once: what is hashed is what the teacher sees
+        if encoded is not None:  # read once, so that the teacher sees what is hashed
             image = {"path": path_of(image), "bytes": encoded}
         key = image_key(image)
         if key in self.known:
@@ -283,7 +267,7 @@ def _fill(
 
 
 def _require_fixed(rows: Any) -> None:
-    """Refuse rows without an index, and rows that are other images in another epoch."""
+    """Refuse rows without an index, and rows that differ between epochs."""
     if not (hasattr(rows, "__getitem__") and hasattr(rows, "__len__")):
         raise ValueError(
             f"`rows` must be map-style, got {type(rows).__name__}, a stream. Open the data set without streaming, or "
@@ -309,12 +293,12 @@ def _epoch_dependent(rows: Any) -> Iterator[Any]:
 
 
 def _read_part(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Keys `(n, 16)` uint8 and logits `(n, V, F)` float32 of a file whose content is what its digest says."""
+    """Keys `(n, 16)` uint8 and logits `(n, V, F)` float32 of a file with the right digest."""
     with safe_open(path, framework="np") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
         expected = (file.metadata() or {}).get("digest")
     if tensors.keys() != {"keys", "logits"} or _digest_of(tensors) != expected:
-        raise ValueError("its content is not what its digest says")
+        raise ValueError("its content does not match its digest")
     return tensors["keys"], tensors["logits"]
 
 
@@ -324,12 +308,3 @@ def _digest_of(tensors: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{name} {tensors[name].shape} {tensors[name].dtype.str}".encode())
         digest.update(np.ascontiguousarray(tensors[name]).data)
     return digest.hexdigest()
-
-
-__all__ = [
-    "VIEWS",
-    "CachedTeacherRows",
-    "TeacherLogits",
-    "cache_teacher_logits",
-    "fingerprint",
-]
