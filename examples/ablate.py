@@ -1,11 +1,11 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What each part of the method is worth: one part removed at a time, on synthetic phantoms, with a small model.
+"""The value of each part of the method: one part removed at a time, on synthetic phantoms, with a small model.
 
     python examples/ablate.py                                  about an hour and a half on two cores
     python examples/ablate.py --images 64 --test_images 64 --seeds 1 --output_dir runs/smoke --report runs/smoke.md
 
 Every variant is trained from random weights on the same images, once per seed, and measured on images that no run has
-seen. Finished runs are kept in the output folder: the same command resumes where it was stopped. The last line is
+seen. Finished runs are kept in the output folder: the same command resumes an interrupted series. The last line is
 
     wrote docs/ablations.md (9 variants, 3 seeds)
 """
@@ -68,9 +68,9 @@ class Variant:
     Attributes:
         text: What is changed.
         config: Fields of `ClarityConfig` to change.
-        prior: From where the foreground learns: `masks`, `atlas` or `none`.
-        alpha: Share of the teacher.
-        maps: Other ways to make the map from the same weights: what is changed, and fields of `ClarityConfig`.
+        prior: Source of the foreground: `masks`, `atlas` or `none`.
+        alpha: The teacher's share of the loss.
+        maps: Other maps from the same weights: what is changed, and fields of `ClarityConfig`.
     """
 
     text: str
@@ -119,7 +119,7 @@ class Images:
         labels: `(n, F)`.
         priors: `(n, 1, 56, 56)`, the dilated thorax.
         boxes: Per image `(finding, (x0, y0, x1, y1))`, pixels of the image, right and bottom exclusive.
-        teacher_logits: `(n, F)`, once a teacher has seen the images.
+        teacher_logits: `(n, F)`, once the teacher has run.
     """
 
     pixel_values: torch.Tensor
@@ -157,7 +157,7 @@ class TrainingRows(torch.utils.data.Dataset):
 
 
 def main() -> None:
-    """Run what is missing, then write the table."""
+    """Run missing variants, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=12_800, help="training images of a run, each seen once")
     parser.add_argument("--test_images", type=int, default=1000)
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, default=Path("docs/ablations.md"))
     arguments = parser.parse_args()
     if "full" not in arguments.variants:
-        parser.error("argument --variants: `full` must be among them: differences are taken from it")
+        parser.error("argument --variants: must include `full`, from which differences are computed")
     transformers.utils.logging.disable_progress_bar()
 
     processor = ClarityImageProcessor(
@@ -186,7 +186,7 @@ def main() -> None:
         validation = draw_images("validation", VALIDATION_IMAGES, processor)
         test = draw_images("test", arguments.test_images, processor)
         teacher = arguments.teacher or train_teacher(arguments.output_dir / "teacher", arguments.images)
-        train.teacher_logits = ask_teacher(teacher, train, processor)
+        train.teacher_logits = run_teacher(teacher, train, processor)
         for name, seed in missing:
             print(f"{name}, seed {seed}", flush=True)
             model = fit(VARIANTS[name], seed, TrainingRows(train, VARIANTS[name].prior, atlas), arguments.output_dir)
@@ -200,12 +200,12 @@ def main() -> None:
 
 
 def result_file(folder: Path, name: str, seed: int) -> Path:
-    """Where the figures of a run are kept."""
+    """File of the figures of a run."""
     return folder / name / f"seed-{seed}.json"
 
 
 def settings_of(variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the figures of a variant depend on beside the seed, as JSON gives it back."""
+    """What the figures of a variant depend on besides the seed, as JSON."""
     settings = {
         "images": arguments.images,
         "test_images": arguments.test_images,
@@ -218,13 +218,13 @@ def settings_of(variant: Variant, arguments: argparse.Namespace) -> dict[str, An
 
 
 def is_kept(path: Path, settings: dict[str, Any]) -> bool:
-    """Whether the run can be kept; a run with other settings is reported and repeated."""
+    """Whether a run can be kept; a run with other settings is reported and repeated."""
     if not path.is_file():
         return False
     kept = json.loads(path.read_text(encoding="utf-8")).get("settings")
     if kept != settings:
         changed = sorted(name for name in settings if (kept or {}).get(name) != settings[name])
-        print(f"{path} has other settings ({', '.join(changed)}) and is run again", flush=True)
+        print(f"{path} has other settings ({', '.join(changed)}) and is repeated", flush=True)
     return kept == settings
 
 
@@ -239,7 +239,7 @@ def draw_images(split: str, count: int, processor: ClarityImageProcessor) -> Ima
 
 
 def draw_chunk(job: tuple[str, int, range, ClarityImageProcessor]) -> tuple:
-    """Draw some images of a split, in a process of its own."""
+    """Draw some images of a split, in a separate process."""
     torch.set_num_threads(1)
     split, count, indices, processor = job
     rows, transform = PhantomRows(count, split, size=SIZE, finding_rate=FINDING_RATE), ImageTransform(processor)
@@ -273,10 +273,10 @@ def train_teacher(folder: Path, images: int) -> str:
     return str(folder)
 
 
-def ask_teacher(name: str, images: Images, processor: ClarityImageProcessor) -> torch.Tensor:
+def run_teacher(name: str, images: Images, processor: ClarityImageProcessor) -> torch.Tensor:
     """The teacher's logits `(n, F)` for the images."""
     teacher = Teacher.from_pretrained(name, FINDINGS, processor)
-    batches = tqdm(images.pixel_values.split(100), desc="asking the teacher")
+    batches = tqdm(images.pixel_values.split(100), desc="running the teacher")
     return torch.cat([teacher(batch) for batch in batches])
 
 
@@ -308,7 +308,7 @@ def fit(variant: Variant, seed: int, rows: TrainingRows, folder: Path) -> Clarit
 def measure_all(
     model: ClarityForMultiLabelLocalization, variant: Variant, validation: Images, test: Images, atlas: torch.Tensor
 ) -> dict[str, dict[str, float]]:
-    """The metrics of a variant, and of each other way to make its map, by what is changed."""
+    """The metrics of a variant, and of each of its other maps, by what is changed."""
     results = {variant.text: measure(model, validation, test)}
     for text, changes in variant.maps.items():
         kept = {name: getattr(model.config, name) for name in changes}
@@ -364,7 +364,7 @@ def predict_maps(
 
 
 def write_report(arguments: argparse.Namespace) -> None:
-    """Put the tables into the report, between its marks; the text around them stays."""
+    """Write the tables into the report, between its marks; the text around them is kept."""
     trained: dict[str, list[dict[str, float]]] = {}
     maps: dict[str, list[dict[str, float]]] = {}
     weights_of: dict[str, list[dict[str, float]]] = {}
@@ -403,7 +403,7 @@ def write_report(arguments: argparse.Namespace) -> None:
 
 
 def paired_p(changes: Sequence[float]) -> float:
-    """Student's paired test that the mean of differences seed by seed is 0, as its p; NaN where they do not vary."""
+    """The p-value of Student's paired test that the mean of differences over seeds is 0; NaN if they do not vary."""
     values = np.asarray(changes, dtype=np.float64)
     if len(values) < 2 or values.std() < 1e-12:
         return float("nan")
@@ -411,7 +411,7 @@ def paired_p(changes: Sequence[float]) -> float:
 
 
 def holm(values: Mapping[Any, float]) -> dict[Any, float]:
-    """p-values corrected for how many were tried, after Holm (Scand. J. Statist. 6 (1979) 65-70); NaN is left out."""
+    """p-values corrected for multiple tests, after Holm (Scand. J. Statist. 6 (1979) 65-70); NaN is left out."""
     ordered = sorted((p, key) for key, p in values.items() if not np.isnan(p))
     corrected, highest = {}, 0.0
     for place, (p, key) in enumerate(ordered):
@@ -423,7 +423,7 @@ def holm(values: Mapping[Any, float]) -> dict[Any, float]:
 def changes_of(
     rows: Mapping[str, Sequence[Mapping[str, float]]], references: Mapping[str, Sequence[Mapping[str, float]]]
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Differences seed by seed from each row's reference, by row and metric; a row that is its own has none."""
+    """Differences from each row's reference over seeds, by row and metric; references have none."""
     changes = {}
     for text, runs in rows.items():
         if runs is not references[text]:
@@ -438,13 +438,13 @@ def table(
     changes: Mapping[tuple[str, str], np.ndarray],
     corrected: Mapping[tuple[str, str], float],
 ) -> list[str]:
-    """A Markdown table: a row a variant, a column a metric.
+    """A Markdown table: a row per variant, a column per metric.
 
     Args:
         title: Of the first column.
         rows: Metrics of each seed, by variant.
-        changes: Of [`changes_of`].
-        corrected: p-values of [`holm`] over all that was tried; those under .05 are bold.
+        changes: From [`changes_of`].
+        corrected: p-values of [`holm`] over all tests; those below .05 are bold.
     """
     lines = [f"| {title} | {' | '.join(METRICS)} |", "|---" * (len(METRICS) + 1) + "|"]
     for text, runs in rows.items():

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from clarity_hf.files import empty_folder, move_files, remove_unfinished, replaced_file, replaced_files
+from clarity_hf.files import move_files, remove_unfinished, replaced_file, replaced_files
 
 
 def test_files_take_their_places_at_the_end_and_others_stay(tmp_path):
@@ -73,10 +73,3 @@ def test_weights_move_last(tmp_path, monkeypatch):
     move_files(staging, tmp_path)
     assert moved == ["config.json", "z.json", "a.safetensors"]
     assert list(staging.iterdir()) == []
-
-
-def test_what_a_killed_writer_left_is_emptied(tmp_path):
-    (tmp_path / "left" / "inside").mkdir(parents=True)
-    (tmp_path / "left" / "torn.json").write_text("{")
-    assert list(empty_folder(tmp_path / "left").iterdir()) == []
-    assert list(empty_folder(tmp_path / "new").iterdir()) == []

@@ -51,7 +51,7 @@ def on_the_hub(folder, cache, name):
     return name
 
 
-def test_safetensors_are_loaded_whole_and_in_shards(vit, tmp_path):
+def test_safetensors_are_loaded_from_one_file_and_from_shards(vit, tmp_path):
     whole = load_foreign_model(AutoModelForImageClassification, str(vit), dtype=torch.float32)
     whole.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
     shards = load_foreign_model(AutoModelForImageClassification, str(tmp_path / "shards"))

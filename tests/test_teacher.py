@@ -77,7 +77,7 @@ def test_without_a_size_it_takes_the_students():
     assert model.seen.shape == (2, 3, 16, 48)
 
 
-def test_logits_come_in_the_students_order_by_name():
+def test_logits_are_in_the_students_order_by_name():
     teacher = Teacher(Recorder(["Nodule", "Effusion", "Mass"]), FINDINGS, *STUDENT, *STUDENT)
     channels = images().mean((2, 3))
     torch.testing.assert_close(teacher(images()), channels[:, [1, 2, 0]])
@@ -101,7 +101,7 @@ def test_the_teacher_is_frozen_and_stays_in_evaluation_mode():
     assert torch.equal(teacher(images()), teacher(images()))  # its dropout sleeps
 
 
-def test_no_gradient_goes_through_the_teacher():
+def test_the_teacher_has_no_gradient():
     pixels = images().requires_grad_()
     assert not Teacher(Recorder(FINDINGS), FINDINGS, *STUDENT, *STUDENT)(pixels).requires_grad
 
@@ -210,7 +210,7 @@ def classifier(names):
     return ConvNextV2ForImageClassification(config)
 
 
-def test_a_teacher_stays_as_it_is():
+def test_a_teacher_is_returned_unchanged():
     teacher = Teacher(Recorder(FINDINGS), FINDINGS, *STUDENT, *TEACHER)
     assert Teacher.of(teacher, FINDINGS, None) is teacher
 
@@ -223,7 +223,7 @@ def test_a_model_that_came_from_nowhere_sees_the_students_pixels(caplog):
     assert "it sees the student's pixels as they are" in caplog.text
 
 
-def test_what_is_no_teacher_is_refused_at_once(tmp_path):
+def test_anything_but_a_teacher_is_refused(tmp_path):
     with pytest.raises(TypeError, match=r"`teacher` must be a Teacher, an image classifier .* got Recorder"):
         Teacher.of(Recorder(FINDINGS), FINDINGS, ClarityImageProcessor())
     with pytest.raises(ValueError, match="must know every finding of the student, got a teacher without"):

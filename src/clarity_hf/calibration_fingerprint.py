@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""To which weights and findings a calibration belongs: slopes, intercepts and thresholds fit no others."""
+"""Which weights and findings a calibration belongs to: slopes, intercepts and thresholds fit no others."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from functools import reduce
 import torch
 
 FINGERPRINT = re.compile(r"(float16|bfloat16|float32|float64)-[0-9a-f]{16}-[0-9a-f]{16}")
-"""Precision of the weights, their hash, and that of the findings' names."""
+"""Precision of the weights, their hash, and the hash of the findings' names."""
 
 RESAMPLED = "patch_positions"
-"""End of the name of weights that are resampled for another image size, which is no training: they do not count."""
+"""End of the name of weights that do not count, because another image size resamples them."""
 
 
 def findings_digest(findings: Sequence[str]) -> str:
@@ -24,17 +24,13 @@ def findings_digest(findings: Sequence[str]) -> str:
 
 
 def calibration_fingerprint(findings: Sequence[str], state: Mapping[str, torch.Tensor]) -> str | None:
-    """Fingerprint of weights by their names, shapes and values, and of findings.
+    """Fingerprint of a state dict by names, shapes and values, and of findings in the order of the logits.
 
     Weights of half precision have the same hash when they are widened.
 
-    Args:
-        findings: Names in the order of the logits.
-        state: A state dict.
-
     Returns:
-        Such as `float32-0123456789abcdef-0123456789abcdef`; None where the weights are not here to be read: sharded
-        over processes, on the meta device, or quantized.
+        Such as `float32-0123456789abcdef-0123456789abcdef`; None if weights cannot be read: sharded over processes, on
+        the meta device, or quantized.
     """
     digest = hashlib.blake2b(digest_size=8)
     counted = {name: tensor for name, tensor in sorted(state.items()) if not name.endswith(RESAMPLED)}
@@ -48,9 +44,9 @@ def calibration_fingerprint(findings: Sequence[str], state: Mapping[str, torch.T
 
 
 def may_be_of(stored: str, found: str) -> bool:
-    """Whether a calibration with the fingerprint `stored` may belong to the model that has the fingerprint `found`.
+    """Whether a calibration with the fingerprint `stored` may belong to the model with the fingerprint `found`.
 
-    Weights that were rounded to another precision since cannot be compared, and are taken for the same.
+    Weights that were rounded to another precision in between cannot be compared, and are considered the same.
     """
     (kept, *weights), (present, *others) = stored.split("-"), found.split("-")
     if weights[1] != others[1]:

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 UNFINISHED = ".unfinished-"
-"""Prefix of files being written; nothing reads them, and a killed writer leaves them behind."""
+"""Prefix of files being written, which nothing reads and a killed writer leaves behind."""
 
 
 @contextlib.contextmanager
 def replaced_file(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
-    """A temporary path that replaces `path` at the end of the block, so that no reader ever sees a partial file.
+    """A temporary path that replaces `path` at the end of the block, so that no reader sees a partial file.
 
     If the block raises, `path` is unchanged.
 
@@ -44,13 +44,9 @@ def replaced_file(path: str | os.PathLike, durable: bool = False) -> Iterator[Pa
 
 @contextlib.contextmanager
 def replaced_files(folder: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
-    """A hidden folder whose files are moved into `folder` at the end of the block.
+    """A hidden folder whose files are moved into `folder`, as by [`move_files`], at the end of the block.
 
-    If the block raises, `folder` is unchanged and nothing is left in it.
-
-    Args:
-        folder: Created if needed; files with other names are kept.
-        durable: As in [`move_files`].
+    `folder` is created if needed; files with other names are kept. If the block raises, it is unchanged.
 
     Raises:
         OSError: The disk is full, or `folder` is not writable.
@@ -63,12 +59,10 @@ def replaced_files(folder: str | os.PathLike, durable: bool = True) -> Iterator[
 
 
 def move_files(staging: str | os.PathLike, folder: str | os.PathLike, durable: bool = True) -> None:
-    """Move the files of one folder into another, each atomically and the weights last.
+    """Move the files of one folder into another on the same file system, each atomically and the weights last.
 
-    Args:
-        staging: On the same file system; left without files. Its folders are not moved.
-        folder: Must exist; files of the same names are replaced.
-        durable: Whether to flush all files to disk before the first is moved.
+    `folder` must exist; its files of the same names are replaced. Subfolders are not moved. If `durable`, all files
+    are flushed to disk before the first is moved.
 
     Raises:
         OSError: A file cannot be flushed or moved.
@@ -86,7 +80,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
+    if os.name == "nt":  # which cannot open folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -102,19 +96,6 @@ def remove_unfinished(folder: str | os.PathLike) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def empty_folder(folder: str | os.PathLike) -> Path:
-    """Create a folder, or empty an existing one.
-
-    Raises:
-        OSError: A file in it cannot be removed.
-    """
-    folder = Path(folder)
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    return folder
 
 
 def published_name(name: str) -> str:

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""What a result was made by: hashes of weights and of files, and the model with its preprocessing as JSON."""
+"""What a result depends on: hashes of weights and of files, and the model with its preprocessing as JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BOX_FIELDS = (
     "box_valleys",
     "boxless_findings",
 )
-"""Fields of a config that change no score and no map, but what becomes of them."""
+"""Fields of a config that change no score and no map, but findings and boxes."""
 
 
 def weights_digest(model: torch.nn.Module) -> str:
@@ -42,23 +42,20 @@ def weights_digest(model: torch.nn.Module) -> str:
 
 
 def add_tensors(digest: Any, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Take tensors into a hash of `hashlib`, by name, shape, type and value, in the order of their names."""
+    """Add tensors to a hash of `hashlib`, by name, shape, type and value, in the order of their names."""
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def describe_model(model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor) -> dict[str, Any]:
-    """What makes scores and maps beside the images: weights, config, preprocessing.
+    """What scores and maps depend on besides images, as JSON: weights, config and preprocessing.
 
-    Of the config what changes neither is left out, `BOX_FIELDS` and `TRAINING_FIELDS`.
-
-    Returns:
-        JSON, for the head of a file of records or the settings of a folder: those of anything else are refused.
+    `BOX_FIELDS` and `TRAINING_FIELDS` of the config change neither and are left out.
     """
     volatile = {"_name_or_path", "transformers_version", "dtype", "architectures", "auto_map"}
     volatile |= {*BOX_FIELDS, *TRAINING_FIELDS}
-    volatile.add("calibration_fingerprint")  # of the weights, which are there
+    volatile.add("calibration_fingerprint")  # depends on the weights
     config, preprocessing = (
         {name: value for name, value in described.to_dict().items() if name not in volatile}
         for described in (model.config, image_processor)
@@ -73,18 +70,12 @@ def describe_model(model: ClarityForMultiLabelLocalization, image_processor: Cla
 def describe_results(
     model: ClarityForMultiLabelLocalization, image_processor: ClarityImageProcessor, threshold: Any = None
 ) -> dict[str, Any]:
-    """What makes findings and boxes beside the images: that of [`describe_model`], thresholds, and what shapes boxes.
+    """What findings and boxes depend on besides images, as JSON: [`describe_model`], thresholds and settings of boxes.
 
-    Args:
-        model: As in `describe_model`.
-        image_processor: As in `describe_model`.
-        threshold: Score in [0, 1] from which a finding is present, instead of the config's thresholds.
-
-    Returns:
-        JSON.
+    `threshold` is a score in [0, 1] from which a finding is present, instead of the config's thresholds.
     """
     config = model.config
-    apart = threshold is None and config.box_score_thresholds is not None  # else they are the score thresholds
+    apart = threshold is None and config.box_score_thresholds is not None  # otherwise the score thresholds are used
     return {
         **describe_model(model, image_processor),
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -97,21 +88,20 @@ def describe_results(
 
 
 def write_sums(folder: str | os.PathLike, names: Iterable[str] | None = None) -> Path:
-    """Write the `SHA256SUMS` of a folder, as `sha256sum` would: `sha256sum --check SHA256SUMS` checks it too.
+    """Write the `SHA256SUMS` of a checkpoint's folder, which `sha256sum --check SHA256SUMS` can check.
 
     Args:
         folder: Of a checkpoint.
-        names: Files relative to the folder; None for its `.json`, `.safetensors` and `.py`, which is what loading
-            reads.
+        names: Files relative to the folder; by default its `.json`, `.safetensors` and `.py`, which loading reads.
 
     Returns:
-        The file.
+        Path of the file.
 
     Raises:
-        FileNotFoundError: A file is not there, or there is nothing to hash.
+        FileNotFoundError: A file does not exist, or there is nothing to hash.
 
     Example:
-        To pack a checkpoint, as it ships: `write_sums("src/clarity_hf/checkpoints/clarity-s16-224")`.
+        For a packaged checkpoint: `write_sums("src/clarity_hf/checkpoints/clarity-s16-224")`.
     """
     folder = Path(folder)
     hashed = sorted(loaded_files(folder) if names is None else names)
@@ -124,34 +114,27 @@ def write_sums(folder: str | os.PathLike, names: Iterable[str] | None = None) ->
 
 
 def check_sums(folder: str | os.PathLike) -> None:
-    """Check a folder, such as one that was published, against its own `SHA256SUMS`.
+    """Check a folder against its own `SHA256SUMS`, to find files that were damaged or changed on the way.
 
-    It finds files that were damaged or changed on their way. It does not tell who wrote them: whoever can change the
-    weights can write the file anew. Compare it with one that came another way.
+    It does not prove who wrote them: whoever can change the weights can also write the file. Compare it with a copy
+    from another source.
 
     Raises:
         FileNotFoundError: The folder has no `SHA256SUMS`.
-        ValueError: A file is missing, is another or, being one that loading reads, is not stated; or a line is not of
-            the form.
+        ValueError: A file is missing, differs or, being one that loading reads, is not listed; or a line is malformed.
     """
     differing = differing_files(folder)
     if differing:
-        raise ValueError(
-            f"`folder` must hold the files that its {SUMS} states, got {', '.join(differing)} in {folder}. Fetch it "
-            "again from where it came."
-        )
+        raise ValueError(f"`folder` must match its {SUMS}, got {', '.join(differing)} in {folder}. Download it again.")
 
 
 def image_key(image: Any) -> bytes:
-    """Key of an image by its content.
+    """Key of an image by its content: 16 bytes.
 
     Args:
-        image: What a row's `image` holds: the `{"path", "bytes"}` of an undecoded `datasets.Image`, a path, the bytes
-            of a file (for all three the file's bytes count), a PIL image, an array or a tensor (the pixels, their
-            shape and their type count).
-
-    Returns:
-        16 bytes.
+        image: A row's `image`: the `{"path", "bytes"}` of an undecoded `datasets.Image`, a path, the bytes of a file
+            (for all three the file's bytes are hashed), a PIL image, an array or a tensor (pixels, shape and type are
+            hashed).
     """
     encoded = encoded_image(image)
     if encoded is not None:
@@ -179,14 +162,3 @@ def path_of(image: Any) -> str | os.PathLike | None:
     if isinstance(image, Mapping):
         return image.get("path")
     return image if isinstance(image, str | os.PathLike) else None
-
-
-__all__ = [
-    "BOX_FIELDS",
-    "add_tensors",
-    "check_sums",
-    "describe_model",
-    "describe_results",
-    "weights_digest",
-    "write_sums",
-]

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Checks of checkpoints before and after they are loaded: safetensors only, no pickle is opened, no code is run."""
+"""Checks of checkpoints before and after they are loaded: safetensors only, no pickles, no remote code."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _CONVERT = (
 
 
 def load_foreign_model(loader: Any, name_or_path: str, **kwargs: Any) -> Any:
-    """Call `loader.from_pretrained` after checking that the checkpoint's files would only open safetensors.
+    """Call `loader.from_pretrained` after checking that it would only open safetensors.
 
     Args:
         loader: An Auto class of transformers, or a model class.
         name_or_path: Folder or Hub id.
         kwargs: Passed on. With `output_loading_info=True` the second return value names the missing tensors; otherwise
-            a checkpoint with missing tensors is refused, because transformers would fill them with random values.
+            a checkpoint with missing tensors, which transformers would fill with random values, is refused.
 
     Raises:
         OSError: The checkpoint does not exist or has no safetensors.
@@ -84,9 +84,9 @@ def require_safetensors(place: str) -> None:
     """Refuse a local file or folder without safetensors before anything in it is opened; other names pass.
 
     Raises:
-        FileNotFoundError: `place` is a folder that only has pickles.
-        OSError: `place` is a file that is not safetensors.
-        ValueError: An index of shards has no `weight_map` or names anything but safetensors files beside it.
+        FileNotFoundError: `place` is a folder with pickles only.
+        OSError: `place` is a file other than safetensors.
+        ValueError: An index of shards has no `weight_map` or names files other than safetensors beside it.
     """
     folder = Path(place)
     if folder.is_file() and folder.suffix != ".safetensors":
@@ -114,18 +114,14 @@ def _require_safetensors_shards(index: str | os.PathLike) -> None:
 
 
 def require_safetensors_files(files: Iterable[str]) -> None:
-    """Refuse files of weights, found in a folder or on the Hub, that are not safetensors.
-
-    Raises:
-        ValueError: There is one.
-    """
+    """Raise ValueError if files of weights are not safetensors."""
     others = sorted({Path(file).name for file in files if Path(file).suffix != ".safetensors"})
     if others:
         raise ValueError(f"`{INDEX}` must name .safetensors files beside it, got {others}. {_CONVERT}")
 
 
 def tensor_types(tensors: Mapping[str, torch.Tensor] | Iterable[str]) -> dict[str, str]:
-    """The type of each tensor by name, of a state dict or of safetensors files, of which only headers are read."""
+    """Type of each tensor by name, of a state dict or of safetensors files, whose headers are read."""
     if isinstance(tensors, Mapping):
         return {name: str(tensor.dtype) for name, tensor in tensors.items()}
     types: dict[str, str] = {}
@@ -136,14 +132,9 @@ def tensor_types(tensors: Mapping[str, torch.Tensor] | Iterable[str]) -> dict[st
 
 
 def require_floating(types: Mapping[str, str], place: Any) -> None:
-    """Refuse integer, boolean and complex tensors: the library would cast them to meaningless weights.
+    """Raise ValueError for integer, boolean and complex tensors, which the library would cast to meaningless weights.
 
-    Args:
-        types: As from [`tensor_types`].
-        place: Name of the checkpoint, for the message.
-
-    Raises:
-        ValueError: A tensor has no floating-point type.
+    `types` are those of [`tensor_types`]; `place` names the checkpoint.
     """
     floating = ("F", "BF", "torch.float", "torch.bfloat")
     wrong = {name: kind for name, kind in types.items() if not kind.startswith(floating)}
@@ -157,26 +148,14 @@ def require_floating(types: Mapping[str, str], place: Any) -> None:
 
 @torch.no_grad()
 def require_finite(tensors: Mapping[str, torch.Tensor], place: Any) -> None:
-    """Refuse weights with NaN or infinite values, which give no usable scores or maps.
-
-    Args:
-        tensors: State dict; tensors on the meta device are not looked at.
-        place: Name of the checkpoint, for the message.
-
-    Raises:
-        ValueError: A value is not finite.
-    """
+    """Raise ValueError for weights with NaN or infinite values; tensors on the meta device are not checked."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
             raise ValueError(f"`{place}` must hold finite weights, got NaN or infinity in {name}. Train it again.")
 
 
 def require_none(names: Iterable[str], place: Any, what: str, remedy: str) -> None:
-    """Refuse a checkpoint with tensors that are `what`, such as "missing", named in the message.
-
-    Raises:
-        ValueError: `names` is not empty.
-    """
+    """Raise ValueError for a checkpoint with tensors that are `what`, such as "missing", named in the message."""
     if names := list(names):
         shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
         raise ValueError(

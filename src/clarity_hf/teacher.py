@@ -19,12 +19,12 @@ logger = logging.getLogger(__name__)
 
 
 class Teacher(nn.Module):
-    """A frozen classifier that sees the student's images at its own resolution and normalisation.
+    """A frozen classifier that sees the student's images in its own resolution and normalisation.
 
     Args:
         model: Any model with `logits` `(B, F')` in its output, such as ConvNeXtV2 from transformers or timm through
-            `AutoModelForImageClassification`. Its weights are frozen and it is put into evaluation mode for good.
-        findings: The student's findings; the teacher must know each of them by name.
+            `AutoModelForImageClassification`. Its weights are frozen, and it stays in evaluation mode.
+        findings: The student's findings; the teacher must know each by name.
         student_mean, student_std: Normalisation of the student's `pixel_values`, on the [0, 1] scale.
         mean, std: The teacher's own.
         size: `(height, width)` of the teacher's input, or None for the student's.
@@ -70,33 +70,32 @@ class Teacher(nn.Module):
         """Load a teacher and its image processor from a folder or the Hub, safetensors only.
 
         Args:
-            name_or_path: Folder or Hub id, model and image processor.
+            name_or_path: Folder or Hub id of model and image processor.
             findings: The student's findings.
-            student_processor: The student's image processor; its normalisation is undone before the teacher's is done.
+            student_processor: The student's image processor, whose normalisation is undone.
 
         Raises:
-            ValueError: The teacher lacks a finding, or one of the image processors leaves images outside [0, 1] before
-                it normalises.
+            ValueError: The teacher lacks a finding, or an image processor does not scale images to [0, 1].
         """
-        # A file in half precision would compute in it, and images come in float32.
+        # Images are float32, also if the file is in half precision.
         model = load_foreign_model(AutoModelForImageClassification, name_or_path, dtype=torch.float32)
         mean, std, size = _preprocessing(AutoImageProcessor.from_pretrained(name_or_path))
         return cls(model, findings, *_normalisation(student_processor), mean, std, size)
 
     @classmethod
     def of(cls, teacher: Teacher | PreTrainedModel | str, findings: Sequence[str], student_processor: Any) -> Teacher:
-        """A teacher of whatever is at hand.
+        """A teacher from various sources.
 
         Args:
-            teacher: A teacher, which stays as it is; a name for `from_pretrained`; or an image classifier that is
-                loaded, whose image processor is read from where it was loaded. One that was not loaded, or lies there
-                without an image processor, sees the student's `pixel_values` as they are, which is logged.
+            teacher: A teacher, returned as it is; a name for `from_pretrained`; or a loaded image classifier, whose
+                image processor is read from where it was loaded. Without one it sees the student's `pixel_values`
+                unchanged, which is logged.
             findings: The student's findings.
             student_processor: The student's image processor.
 
         Raises:
             OSError: There is no such teacher.
-            TypeError: `teacher` is something else, or there is no image processor of the student to undo.
+            TypeError: `teacher` is something else, or the student has no image processor.
             ValueError: As for `from_pretrained`.
         """
         if isinstance(teacher, Teacher):
@@ -108,12 +107,12 @@ class Teacher(nn.Module):
             )
         own = None if isinstance(teacher, str) else _processor_beside(teacher)
         if isinstance(teacher, PreTrainedModel) and own is None:
-            logger.warning("The teacher has no image processor beside it: it sees the student's pixels as they are.")
+            logger.warning("The teacher has no image processor: it sees the student's pixels unchanged.")
             return cls(teacher, findings, [0.0], [1.0], [0.0], [1.0])
         if not hasattr(student_processor, "image_mean"):
             raise TypeError(
                 f"`processing_class` must be the student's image processor, got {type(student_processor).__name__}. "
-                "Its normalisation is undone before the teacher's is done: pass ClarityImageProcessor."
+                "Its normalisation is undone before the teacher's is applied: pass ClarityImageProcessor."
             )
         if isinstance(teacher, str):
             return cls.from_pretrained(teacher, findings, student_processor)
@@ -121,7 +120,7 @@ class Teacher(nn.Module):
         return cls(teacher, findings, *_normalisation(student_processor), mean, std, size)
 
     def train(self, mode: bool = True) -> Teacher:
-        """Stay in evaluation mode whatever is asked."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
     @torch.no_grad()
@@ -131,7 +130,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def activation_maps(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Class activation maps: what the last, linear layer says of each place; their mean is the logit.
+        """Class activation maps: the last, linear layer applied to each place; their mean is the logit.
 
         Args:
             pixel_values: `(B, 3, H, W)` as the student sees them.
@@ -163,7 +162,7 @@ class Teacher(nn.Module):
 
 
 def _processor_beside(model: PreTrainedModel) -> Any:
-    """The image processor of the folder or repository that a model was loaded from; None where there is none."""
+    """The image processor of the folder or repository of a model, or None."""
     place = model.config._name_or_path
     try:
         return AutoImageProcessor.from_pretrained(place) if place else None
@@ -172,7 +171,7 @@ def _processor_beside(model: PreTrainedModel) -> Any:
 
 
 def _preprocessing(processor: Any) -> tuple[Sequence[float], Sequence[float], tuple[int, int] | None]:
-    """Mean, standard deviation and input size `(height, width)`, or None for no size, of an image processor."""
+    """Mean, standard deviation and input size `(height, width)`, or None for any size, of an image processor."""
     if hasattr(processor, "data_config"):  # timm's wrapper has timm's names
         data = processor.data_config
         return data["mean"], data["std"], tuple(data["input_size"][-2:])
@@ -183,12 +182,12 @@ def _preprocessing(processor: Any) -> tuple[Sequence[float], Sequence[float], tu
 
 
 def _normalisation(processor: Any) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation on the [0, 1] scale of an image processor: 0 and 1 where it does not normalise."""
+    """Mean and standard deviation of an image processor on the [0, 1] scale: 0 and 1 if it does not normalise."""
     rescale, factor = getattr(processor, "do_rescale", True), getattr(processor, "rescale_factor", 1 / 255)
     if not rescale or not math.isclose(factor, 1 / 255, rel_tol=1e-3):
         raise ValueError(
             f"`do_rescale` of the image processor must be True with a `rescale_factor` of 1/255, got {rescale} and "
-            f"{factor}. Images would come on another scale than [0, 1]: correct the preprocessor_config.json."
+            f"{factor}. Images must be scaled to [0, 1]: correct the preprocessor_config.json."
         )
     if not getattr(processor, "do_normalize", True):
         return [0.0], [1.0]

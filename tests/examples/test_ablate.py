@@ -77,7 +77,7 @@ def test_runs_are_kept_and_their_table_is_put_into_the_report(script, teacher, t
     monkeypatch.setattr(script, "LEARNING_RATE", 1e-3)
     with pytest.raises(AssertionError, match="was run again"):
         script.main()
-    assert f"{kept} has other settings (learning_rate) and is run again" in capsys.readouterr().out
+    assert f"{kept} has other settings (learning_rate) and is repeated" in capsys.readouterr().out
 
 
 def test_only_figures_of_the_same_settings_are_kept(script, tmp_path, capsys):
@@ -92,18 +92,18 @@ def test_only_figures_of_the_same_settings_are_kept(script, tmp_path, capsys):
     assert not script.is_kept(path, script.settings_of(script.VARIANTS["full"], arguments))
     assert not script.is_kept(path, script.settings_of(script.VARIANTS["no_prior"], arguments))
     assert capsys.readouterr().out.splitlines() == [
-        f"{path} has other settings (images) and is run again",
-        f"{path} has other settings (images, variant) and is run again",
+        f"{path} has other settings (images) and is repeated",
+        f"{path} has other settings (images, variant) and is repeated",
     ]
     path.write_text(json.dumps({"everything": {"AUROC": 0.7}}))
     assert not script.is_kept(path, settings)
 
 
-def test_the_whole_method_is_among_the_variants(script, monkeypatch, capsys):
+def test_the_full_method_is_among_the_variants(script, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["ablate.py", "--variants", "no_prior"])
     with pytest.raises(SystemExit):
         script.main()
-    assert "argument --variants: `full` must be among them" in capsys.readouterr().err
+    assert "argument --variants: must include `full`" in capsys.readouterr().err
 
 
 def write_figures(script, folder, name, aurocs):
@@ -138,7 +138,7 @@ def test_a_table_without_rows_is_left_out(script, tmp_path, monkeypatch):
     assert "maps of the same weights" not in report.read_text()
 
 
-def test_every_variant_is_a_model_of_its_own(script):
+def test_every_variant_is_a_different_model(script):
     configs = [ClarityConfig(**script.MODEL | variant.config).to_dict() for variant in script.VARIANTS.values()]
     settings = [
         json.dumps([config, variant.prior, variant.alpha], sort_keys=True, default=str)
@@ -160,7 +160,7 @@ def test_differences_are_taken_seed_by_seed(script):
     assert "| less | 0.600 ± 0.141<br>-0.100 ± 0.000 |" in lines[3]
 
 
-def test_p_is_of_a_paired_t_test_and_undefined_where_nothing_varies(script):
+def test_p_is_from_a_paired_t_test_and_undefined_without_variation(script):
     assert script.paired_p([0.1, 0.2, 0.3]) == pytest.approx(0.0742, abs=1e-4)  # t = 3.464 at 2 degrees of freedom
     assert np.isnan(script.paired_p([0.1, 0.1, 0.1]))
     assert np.isnan(script.paired_p([0.1]))

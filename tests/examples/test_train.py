@@ -82,7 +82,7 @@ def test_the_run_leaves_its_history_and_a_card(first_run):
     assert str(folder) not in card.content
 
 
-def test_a_second_call_goes_on_where_the_first_stopped(first_run, capsys):
+def test_a_second_call_resumes_where_the_first_stopped(first_run, capsys):
     folder, _ = first_run
     before = load_file(folder / "model.safetensors")
     command = ["--output_dir", str(folder), *SETTINGS, "--max_steps", "5"]
@@ -112,7 +112,7 @@ STAGES = sorted(
 
 
 @pytest.mark.parametrize("path", STAGES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_a_stage_of_a_checkpoint_is_what_the_script_accepts_and_goes_on_from_the_one_before(path):
+def test_stages_are_accepted_by_the_script_and_continue_from_the_previous_one(path):
     classes = (TrainingRecipe, ClarityTrainingArguments)
     stage, args = parse_arguments(classes, DEFAULTS, [str(path), "--use_cpu", "True", "--bf16", "False"])
     assert args.matrix_optimizer == "muon"

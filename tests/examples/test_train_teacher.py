@@ -94,7 +94,7 @@ def test_the_run_leaves_history_card_and_no_pickle(first_run, release):
     assert "model.safetensors" in names
 
 
-def test_a_second_call_goes_on_where_the_first_stopped(first_run, release, capsys):
+def test_a_second_call_resumes_where_the_first_stopped(first_run, release, capsys):
     before = load_file(first_run / "model.safetensors")
     call(first_run, "--data_dir", str(release), "--max_steps", "3")
     out = capsys.readouterr().out

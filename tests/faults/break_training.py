@@ -180,7 +180,7 @@ def damaged_best(bench: Bench) -> list[str]:
         return ["the best checkpoint is the last one: nothing was tried"]
     flip(best / "model.safetensors", bench.chance)
     run = bench.run(out)
-    refused = run.ended() == 1 and "must be as it was written" in run.printed()
+    refused = run.ended() == 1 and "must be intact" in run.printed()
     return ["refused" if refused else f"ended with {run.ended()}: {run.printed()[-1500:]}"]
 
 

@@ -126,7 +126,7 @@ def stage(tmp_path, text):
     return str(path)
 
 
-def test_a_file_of_arguments_stands_between_the_defaults_and_the_command_line(tmp_path):
+def test_a_file_of_arguments_overrides_defaults_and_is_overridden_by_the_command_line(tmp_path):
     path = stage(tmp_path, "names: [a, b]\nrate: 2.0e-3\nconfig: {pooling: mean}\nquick: true\n")
     (found,) = parse_arguments((Settings,), {"kind": "two", "rate": 5.0}, [path, "--rate", "3"])
     assert found == Settings(["a", "b"], "two", 3.0, '{"pooling": "mean"}', True)

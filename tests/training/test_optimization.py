@@ -209,7 +209,7 @@ def test_a_scheduler_moves_the_rates_of_both_parts():
     torch.testing.assert_close([matrix.detach(), bias.detach()], start, rtol=0, atol=0)
 
 
-def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else():
+def test_muon_optimizes_only_the_matrices_of_the_blocks():
     model = tiny_model()
     names = {id(weight): name for name, weight in model.named_parameters()}
     taken = {names[id(weight)] for weight in block_matrices(model)}
@@ -233,7 +233,7 @@ def test_an_optimizer_without_any_matrix_for_muon_is_refused():
         MuonWithAdamW([{"params": [bias], "lr": 0.1}], [matrix])
 
 
-def test_the_trainer_uses_muon_where_it_is_asked_for_and_every_weight_moves(tmp_path):
+def test_the_trainer_uses_muon_on_request_and_every_weight_changes(tmp_path):
     muon = {"optim": "adamw_torch_fused", "matrix_optimizer": "muon", "muon_iterations": 4}
     settings = muon | {"learning_rate": 1e-2}
     trainer = tiny_trainer(tmp_path, random_rows(8), max_steps=2, **settings)

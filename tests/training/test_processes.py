@@ -162,7 +162,7 @@ def unsharded():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS)
-def test_sharded_weights_train_as_whole_ones_and_load_from_their_checkpoint(sharded, unsharded, plan):
+def test_sharded_weights_train_like_unsharded_ones_and_load_from_their_checkpoint(sharded, unsharded, plan):
     weights, losses = unsharded
     result = torch.load(sharded / f"{plan}.pt")
     assert result["processes"] == 2

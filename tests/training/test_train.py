@@ -258,7 +258,7 @@ def test_weights_that_a_changed_config_starts_at_random_are_printed(tiny_checkpo
     model = build_model(arguments, FINDINGS, np.zeros((1, 14)))
     assert len(model.clarity.layers) == 3
     said = capsys.readouterr().out
-    assert "16 weights of the changed config start at random: clarity.layers.2.attention.k_proj.bias, " in said
+    assert "16 weights of the changed config are initialised: clarity.layers.2.attention.k_proj.bias, " in said
 
 
 @pytest.mark.parametrize("config", [None, '{"num_hidden_layers": 3}'])
@@ -267,5 +267,5 @@ def test_a_checkpoint_that_lacks_its_own_weights_is_not_continued(tiny_checkpoin
     weights = load_file(folder / "model.safetensors")
     del weights["class_token_head.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"with 1 missing: class_token_head.weight. Fetch the file again"):
+    with pytest.raises(ValueError, match=r"got 1 missing: class_token_head.weight. Download the file again"):
         build_model(TrainingRecipe(model=str(folder), config=config), FINDINGS, np.zeros((1, 14)))

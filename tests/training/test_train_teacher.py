@@ -222,7 +222,7 @@ def test_a_model_without_a_linear_head_is_refused():
         teacher.classifier_of(model)
 
 
-def test_stochastic_depth_is_refused_where_there_is_none():
+def test_stochastic_depth_is_refused_for_models_without_it():
     assert teacher.drop_path_settings(ResNetConfig(), 0.0) == {}
     with pytest.raises(ValueError, match=r"must be 0 for resnet, got 0\.1"):
         teacher.drop_path_settings(ResNetConfig(), 0.1)
@@ -254,7 +254,7 @@ def test_a_teacher_of_this_recipe_hands_its_licence_on(tmp_path, licence):
     assert teacher.licence_of_weights(str(tmp_path))[0] == licence
 
 
-def test_other_weights_have_the_licence_that_is_found_or_none(tmp_path):
+def test_other_weights_have_the_licence_found_or_an_unknown_one(tmp_path):
     config = {"architecture": "resnet18", "model_type": "timm_wrapper", "pretrained_cfg": {"license": "mit"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert teacher.licence_of_weights(str(tmp_path))[0] == "mit"

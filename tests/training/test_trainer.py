@@ -98,7 +98,7 @@ def test_without_a_teacher_or_with_alpha_0_labels_alone_count(tmp_path, rows, te
 
 
 @pytest.mark.parametrize("online", [False, True])
-def test_cached_logits_count_as_the_teachers_and_no_teacher_is_asked(tmp_path, rows, online):
+def test_cached_logits_replace_the_teacher(tmp_path, rows, online):
     batch = batch_of(rows[:4])
     reference = tiny_trainer(tmp_path, rows, teacher=tiny_teacher())
     expected = reference.compute_loss(reference.model.train(), batch)

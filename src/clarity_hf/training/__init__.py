@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Training: the distillation Trainer and its arguments, the teacher and its kept logits, and where training starts."""
+"""Training: the distillation Trainer and its arguments, the teacher and its cached logits, initialisation."""
 
 from clarity_hf.deprecated import old_names
 from clarity_hf.teacher import Teacher

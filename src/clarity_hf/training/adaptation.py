@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Adapting a CLARiTy model to other findings: what it knows by name is kept, the rest is initialised.
+"""Adapting a CLARiTy model to other findings: known findings are kept by name, new ones are initialised.
 
 Class tokens, heads and config values have a row per finding; all other weights are shared.
 """
@@ -33,7 +33,7 @@ PER_FINDING_WEIGHTS = {
 
 @dataclass
 class AdaptationReport:
-    """Findings of a checkpoint that were `kept` or `dropped`, and `new` ones, kept and new in the new order."""
+    """Findings that were `kept` or `dropped` and `new` ones; kept and new ones are in the new order."""
 
     kept: list[str]
     new: list[str]
@@ -51,22 +51,22 @@ def adapt_findings(
     class_token_noise: float = 0.02,
     generator: torch.Generator | None = None,
 ) -> tuple[PreTrained, AdaptationReport]:
-    """A model for other findings that keeps what the given one knows.
+    """A copy of a model for other findings, which keeps what it knows.
 
-    Encoder, SegmentCAM's trunk and the foreground are copied, and so are rows and config values of common findings, by
-    name. As all patches attend to every class token, adding or removing a finding invalidates the calibration of all
-    of them: it is dropped and that is logged.
+    Encoder, SegmentCAM's trunk and the foreground are copied, and so are rows and config values of common findings.
+    All patches attend to every class token, so a change of the set of findings invalidates the calibration of all: it
+    is dropped, which is logged.
 
-    A new finding's class token is the mean of the given model's tokens plus noise, because the blocks have learnt to
-    handle such tokens. Its head has the usual initialisation and its bias corresponds to its prevalence; a mean of
-    heads would be evidence for no finding in particular. Its config values are the defaults.
+    A new finding's class token is the mean of the model's tokens plus noise, which the blocks can process. Its head
+    has the usual initialisation with its prevalence as bias, because a mean of heads would be evidence for no finding
+    in particular. Its config values are the defaults.
 
     Args:
         model: Not changed.
         findings: Names in the order of the new logits, at least one, each once.
         class_token_noise: Standard deviation of the noise on new class tokens and positions, at least 0.
-        generator: Source of noise and of new heads, on the CPU; by default one with seed 0. Global random state
-            stays as it is.
+        generator: Source of noise and of new heads, on the CPU; by default one with seed 0. Global random state is not
+            changed.
 
     Returns:
         The new model, of the same class, dtype, device and mode, and an [`AdaptationReport`]. The same findings in
@@ -89,7 +89,7 @@ def adapt_findings(
     own, known = state_by_short_name(adapted), model.config.findings
     for name, tensor in rows_by_finding(state_by_short_name(model), known, findings, own, noise).items():
         own[name].copy_(tensor)
-    config.calibration_fingerprint = None  # the same findings in another order: it holds for the reordered weights
+    config.calibration_fingerprint = None  # the calibration of the same findings in another order still holds
     adapted.train(model.training)
     return adapted, match_findings(known, findings)
 
@@ -100,14 +100,9 @@ def state_by_short_name(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 class TokenNoise:
-    """Gaussian noise for class tokens and class positions, from a generator of its own.
+    """Gaussian noise of standard deviation `std` for class tokens and positions.
 
-    Args:
-        std: Standard deviation, at least 0.
-        generator: By default one with seed 0, on the CPU.
-
-    Raises:
-        ValueError: `std` is below 0 or not finite.
+    `generator` is by default one with seed 0, on the CPU. Raises ValueError if `std` is below 0 or not finite.
     """
 
     def __init__(self, std: float, generator: torch.Generator | None):
@@ -134,13 +129,13 @@ def rows_by_finding(
     own: Mapping[str, torch.Tensor],
     noise: TokenNoise,
 ) -> dict[str, torch.Tensor]:
-    """A state dict for other findings: known ones' rows by name, new tokens the noisy mean, new heads from `own`.
+    """A state dict for other findings: rows of known ones by name, new tokens from the noisy mean, new heads from
+    `own`.
 
     Args:
-        state: Weights by the names of [`state_by_short_name`], with a row for each of `known`.
-        known: Findings of `state`.
+        state, known: Weights by the names of [`state_by_short_name`], with a row for each known finding.
         findings: Findings of the result, in its order.
-        own: Weights of the model that takes it, with a row for each of `findings`.
+        own: Weights of the target model, with a row for each of `findings`.
         noise: For the tokens of new findings.
     """
     rows = [known.index(finding) if finding in known else None for finding in findings]
@@ -153,14 +148,14 @@ def rows_by_finding(
             fresh = noise.add_to(stored.mean(0).expand(len(findings), *stored.shape[1:]))
         else:
             fresh = own[name].movedim(axis, 0).to(stored)
-        if fresh.shape[1:] == stored.shape[1:]:  # else the head has another width and does not fit anyway
+        if fresh.shape[1:] == stored.shape[1:]:  # otherwise the head has another width and is not used
             chosen = [fresh[i] if row is None else stored[row] for i, row in enumerate(rows)]
             adapted[name] = torch.stack(chosen).movedim(0, axis)
     return adapted
 
 
 def match_findings(known: Sequence[str], findings: Sequence[str]) -> AdaptationReport:
-    """What becomes of the findings `known` when the model is to have `findings`; matched by name."""
+    """Which findings are kept, new and dropped when `known` become `findings`, matched by name."""
     return AdaptationReport(
         kept=[finding for finding in findings if finding in known],
         new=[finding for finding in findings if finding not in known],
@@ -195,12 +190,7 @@ def _set_findings(config: ClarityConfig, findings: list[str]) -> None:
     config.validate_architecture()
 
 
-def listed(names: Sequence[str], limit: int = 6) -> str:
-    """The first names in parentheses after a space, for a message; an empty string without names."""
-    if not names:
-        return ""
-    more = f", … {len(names) - limit} more" if len(names) > limit else ""
-    return f" ({', '.join(names[:limit])}{more})"
-
-
-__all__ = ["AdaptationReport", "adapt_findings"]
+def listed(names: Sequence[str]) -> str:
+    """The first six names in parentheses after a space, for a message; an empty string without names."""
+    more = f", … {len(names) - 6} more" if len(names) > 6 else ""
+    return f" ({', '.join(names[:6])}{more})" if names else ""

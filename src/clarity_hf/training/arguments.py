@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Arguments of a training: those that CLARiTy adds, the defaults of a run, the command line and YAML files."""
+"""Arguments of a training: CLARiTy's own, the defaults of a run, the command line and YAML files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clarity_hf.deprecated import current_options
 
 
 def has_native_bf16() -> bool:
-    """Whether this machine computes in bfloat16 natively: a GPU that does, or a CPU with AVX512-BF16 or AMX."""
+    """Whether this machine computes in bfloat16 natively: a GPU, or a CPU with AVX512-BF16 or AMX."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.backends.cpu.get_cpu_capability().startswith("AVX512") and bool(
@@ -34,47 +34,42 @@ def option(default: Any, description: str) -> Any:
 
 @dataclass
 class ClarityTrainingArguments(TrainingArguments):
-    """[`transformers.TrainingArguments`] with what CLARiTy adds, and the field's defaults for AdamW.
+    """[`transformers.TrainingArguments`] with CLARiTy's own arguments and the usual defaults for AdamW.
 
     The weights of the other losses are part of the model: `ClarityConfig.orthogonal_loss_weight`,
     `foreground_loss_weight`, `background_loss_weight` and `evidence_loss_weight`.
 
     Raises:
-        ValueError: An argument is out of range, or `optim` is given beside Muon.
+        ValueError: An argument is out of range, or `optim` is given with Muon.
     """
 
     distillation_alpha: float = option(
-        0.5, "Share α in [0, 1] of the teacher in each logit's loss, if there is a teacher."
+        0.5, "Share α in [0, 1] of the teacher in each logit's loss, if a teacher is given."
     )
     distillation_temperature: float = option(1.0, "Temperature τ > 0 of the distillation.")
     map_distillation_weight: float = option(
         0.0,
-        "Weight of L_map, by which the student's class activation maps follow where the teacher's are high; the "
-        "teacher must end in a mean over places and a linear layer, as timm's EfficientNets do.",
+        "Weight of L_map, by which the student's class activation maps follow the teacher's; the teacher must end in "
+        "a mean over places and a linear layer, as timm's EfficientNets do.",
     )
     background_warmup_epochs: float = option(1.0, "Epochs over which L_bg rises linearly from 0 to its weight.")
     patch_dropout: float = option(
         0.0,
-        "Share in [0, 1) of the patches, drawn for each image, that the blocks are not given in the first "
-        "--patch_dropout_epochs; 0.5 nearly halves the cost of such a step. Maps and their losses are then those of "
-        "the other patches. Class tokens always stay.",
+        "Share in [0, 1) of each image's patches that are randomly dropped before the blocks in the first "
+        "--patch_dropout_epochs; 0.5 nearly halves the cost of a step. Maps and their losses are then those of the "
+        "other patches. Class tokens are never dropped.",
     )
-    patch_dropout_epochs: float = option(0.0, "Epochs with --patch_dropout; leave the last ones to complete images.")
+    patch_dropout_epochs: float = option(0.0, "Epochs with --patch_dropout; leave the last ones without.")
     layer_decay: float = option(
         1.0, "Factor in (0, 1] on the learning rate from a layer to the one below; 0.65 after DINO."
     )
     matrix_optimizer: Literal["adamw", "muon"] = option(
         "adamw",
-        "Optimizer of the blocks' matrices, beside AdamW for the rest; 'muon' learns from fewer images when a ViT "
-        "starts from random weights. --adam_beta1, --adam_beta2 and --adam_epsilon are AdamW's beside it; --optim "
-        "must be left out.",
+        "Optimizer of the blocks' matrices; AdamW, with --adam_beta1, --adam_beta2 and --adam_epsilon, for the rest. "
+        "'muon' needs fewer images when a ViT starts from random weights; leave --optim out.",
     )
-    muon_iterations: int = option(
-        5, "Newton-Schulz iterations of Muon, 1 to 5; fewer cost less and orthogonalise less exactly."
-    )
-    adam_beta2: float | None = option(
-        None, "AdamW's β2; default: 0.999, and 0.95 beside Muon, with which it was measured."
-    )
+    muon_iterations: int = option(5, "Newton-Schulz iterations of Muon, 1 to 5; fewer are faster and less exact.")
+    adam_beta2: float | None = option(None, "AdamW's β2; default: 0.999, and 0.95 with Muon.")
     weight_decay: float = option(0.05, "AdamW's weight decay.")
     remove_unused_columns: bool = option(False, "Rows are transformed when they are read.")
 
@@ -90,7 +85,7 @@ class ClarityTrainingArguments(TrainingArguments):
         if self.matrix_optimizer == "muon" and self.optim != type(self).optim:
             raise ValueError(
                 f"`optim` must be {type(self).optim} with --matrix_optimizer muon, got {self.optim}. Leave --optim "
-                "out: what Muon does not take is AdamW's."
+                "out: AdamW optimizes the other weights."
             )
         if self.adam_beta2 is None:
             self.adam_beta2 = 0.95 if self.matrix_optimizer == "muon" else 0.999
@@ -108,7 +103,7 @@ RANGES: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
     ("matrix_optimizer", lambda value: value in ("adamw", "muon"), "adamw or muon", "Choose one of them."),
     ("muon_iterations", lambda value: 1 <= value <= 5, "between 1 and 5", "5 is usual."),
 )
-"""Arguments with the values that they may have, in code and in words, and what to do about others."""
+"""Arguments with their valid values, in code and in words, and a remedy."""
 
 
 def default_arguments() -> dict[str, Any]:
@@ -138,12 +133,12 @@ def parse_arguments(
 ) -> tuple[Any, ...]:
     """Parse the arguments of a training, optionally preceded by a YAML or JSON file.
 
-    `clarity-hf train stage.yaml --learning_rate 1e-4` takes from the file what the command line leaves out. Both take
-    names with underscores or hyphens; `null` in a file means the default.
+    `clarity-hf train stage.yaml --learning_rate 1e-4` takes from the file what the command line leaves out. Both
+    accept names with underscores or hyphens; `null` in a file means the default.
 
     Args:
         data_classes: Dataclasses whose fields are the arguments.
-        defaults: Defaults of the command by name, in place of those of the dataclasses.
+        defaults: Defaults of the command by name, instead of those of the dataclasses.
         words: Command line; by default that of the process.
 
     Returns:
@@ -164,7 +159,7 @@ def parse_arguments(
 
 
 def to_flags(arguments: Mapping[str, Any]) -> list[str]:
-    """Arguments as words of a command line: a dict as JSON, a list as several words, None left out."""
+    """Arguments as words of a command line: a dict as JSON, a list as several words, without None."""
     flags: list[str] = []
     for name, value in arguments.items():
         if value is None:

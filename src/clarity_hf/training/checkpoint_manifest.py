@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Which checkpoint a run resumes from, and manifests by which damaged checkpoints are found before it does.
+"""Which checkpoint a run resumes from, and manifests that reveal damaged checkpoints.
 
-The Trainer writes a checkpoint in place, file by file. A manifest is added once all files are written. Checkpoints
-that a kill, a full disk or a failing disk left damaged are skipped or refused.
+The Trainer writes a checkpoint file by file, and a manifest is added at the end. Checkpoints that a kill, a full disk
+or a failing disk damaged are skipped or refused.
 """
 
 from __future__ import annotations
@@ -27,46 +27,31 @@ from clarity_hf.files import UNFINISHED, replaced_file
 logger = logging.getLogger(__name__)
 
 SEAL = "whole.json"
-"""A checkpoint's manifest, written last: size in bytes and hash (BLAKE2b, 16 bytes) of every other file by path."""
+"""A checkpoint's manifest: size in bytes and hash (BLAKE2b, 16 bytes) of every other file by path."""
 
 STATE = "trainer_state.json"
 """The last file that the Trainer writes."""
 
-
 COMPARED = (
-    "seed",
-    "data_seed",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "learning_rate",
-    "weight_decay",
-    "layer_decay",
-    "matrix_optimizer",
-    "optim",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "distillation_alpha",
-    "distillation_temperature",
-    "map_distillation_weight",
-    "patch_dropout",
-    "patch_dropout_epochs",
-    "muon_iterations",
+    *("seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate"),
+    *("weight_decay", "layer_decay", "matrix_optimizer", "optim", "adam_beta1", "adam_beta2", "adam_epsilon"),
+    *("distillation_alpha", "distillation_temperature", "map_distillation_weight"),
+    *("patch_dropout", "patch_dropout_epochs", "muon_iterations"),
 )
-"""Arguments of the Trainer that distinguish runs. The number of epochs does not: a run may be extended."""
+"""Arguments of the Trainer that distinguish runs. The number of epochs does not, as a run may be extended."""
 
 
 class CheckpointManifestCallback(TrainerCallback):
-    """Writes each checkpoint's manifest when every process has written its part, see [`write_manifest`].
+    """Writes the manifest of each checkpoint when every process has written its part, see [`write_manifest`].
 
-    Folders of the trials of a hyperparameter search get none.
+    Trials of a hyperparameter search get none.
     """
 
     def on_save(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the manifest of the new checkpoint.
 
         Raises:
-            OSError: The disk has no room for it.
+            OSError: The disk is full.
         """
         PartialState().wait_for_everyone()  # another process may still be writing its random state
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
@@ -77,22 +62,14 @@ class CheckpointManifestCallback(TrainerCallback):
                 raise _save_failure(checkpoint, error) from error
 
     def on_train_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        """Refuse the best epoch's weights, just loaded, if they were damaged after they were saved.
-
-        Raises:
-            ValueError: They were damaged.
-        """
-        # A second machine without a shared disk has random states only.
+        """Raise ValueError if the best epoch's weights, which were just loaded, were damaged after they were saved."""
+        # A second machine without a shared disk only has random states.
         if args.should_save and args.load_best_model_at_end and state.best_model_checkpoint:
             require_whole(state.best_model_checkpoint)
 
 
 def write_manifest(checkpoint: str | os.PathLike) -> None:
-    """Write `whole.json` into the folder of a finished checkpoint atomically.
-
-    Raises:
-        OSError: A file cannot be read or the manifest cannot be written.
-    """
+    """Write `whole.json` into the folder of a finished checkpoint atomically; raises OSError if that fails."""
     folder = Path(checkpoint)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(UNFINISHED))
     sealed = {path.relative_to(folder).as_posix(): _size_and_hash(path) for path in files if path.name != SEAL}
@@ -103,9 +80,10 @@ def write_manifest(checkpoint: str | os.PathLike) -> None:
 def damage_of(checkpoint: str | os.PathLike, processes: int | None = None) -> str:
     """Describe what is missing from a checkpoint or has changed; an empty string if it is intact.
 
-    Files are compared with the manifest, to the last bit. A checkpoint without a manifest is from an earlier version
+    Files are compared with the manifest, to the last bit. A checkpoint without a manifest is from an earlier version,
     or its run was killed before writing it: its state must be JSON, its weights as long as their header says, and
-    files of `torch.save` must match their own checksums. Each of the run's `processes`, if given, has a random state.
+    files of `torch.save` must match their own checksums. If `processes` is given, each of them must have a random
+    state.
     """
     folder = Path(checkpoint)
     if not _has_state(folder):
@@ -119,16 +97,12 @@ def damage_of(checkpoint: str | os.PathLike, processes: int | None = None) -> st
 
 
 def require_whole(checkpoint: str | os.PathLike) -> None:
-    """Refuse a damaged checkpoint; a missing folder is left to the Trainer, which reports it.
-
-    Raises:
-        ValueError: Part of the checkpoint is missing or has changed.
-    """
+    """Raise ValueError for a damaged checkpoint; a missing folder is left to the Trainer, which reports it."""
     damage = damage_of(checkpoint) if Path(checkpoint).is_dir() else ""
     if damage:
         raise ValueError(
-            f"`checkpoint` must be as it was written, got {checkpoint}: {damage}. Delete it and repeat the command: "
-            "the run resumes from another checkpoint, and ends with its last weights if the best ones are lost."
+            f"`checkpoint` must be intact, got {checkpoint}: {damage}. Delete it and repeat the command: the run "
+            "resumes from another checkpoint, and ends with its last weights if the best ones are lost."
         )
 
 
@@ -139,14 +113,14 @@ def best_checkpoint(checkpoint: str | os.PathLike) -> str | None:
 
 @contextlib.contextmanager
 def named_save_failures(trainer: Trainer) -> Iterator[None]:
-    """Wrap `trainer.train`, so that an error of a library about a full disk names the unfinished checkpoint.
+    """Wrap `trainer.train`, so that a library's error about a full disk names the unfinished checkpoint.
 
     Raises:
         OSError: A checkpoint could not be written. Earlier ones are unchanged.
     """
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors differ
+    except (OSError, RuntimeError, SafetensorError) as error:  # of torch and of safetensors
         checkpoint = Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"
         if not (trainer.control.should_save and checkpoint.is_dir() and damage_of(checkpoint)):
             raise
@@ -156,14 +130,13 @@ def named_save_failures(trainer: Trainer) -> Iterator[None]:
 def _has_state(checkpoint: Path) -> bool:
     """Whether the Trainer's state, which the main process writes last, is complete."""
     try:
-        json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        return json.loads((checkpoint / STATE).read_text(encoding="utf-8")) is not None
     except (FileNotFoundError, ValueError):  # invalid UTF-8 is a ValueError too
         return False
-    return True
 
 
 def _processes_of(checkpoint: Path, recorded: int | None) -> int | None:
-    """Processes that wrote a checkpoint; if the run recorded them, a kill may have left fewer random states."""
+    """Number of processes that wrote a checkpoint; a kill may have left fewer random states than the run recorded."""
     names = {path.name for path in checkpoint.glob("rng_state*.pth")}
     if not names and not (checkpoint / "optimizer.pt").exists():
         raise ValueError(
@@ -176,11 +149,10 @@ def _processes_of(checkpoint: Path, recorded: int | None) -> int | None:
 
 
 def last_checkpoint(args: TrainingArguments, described: Mapping[str, Any]) -> str | None:
-    """Path of the last intact checkpoint in the output folder, if it belongs to this same run; None without one.
+    """Path of the last intact checkpoint in the output folder if it belongs to the same run; None without one.
 
-    The run is described by `COMPARED` arguments of the Trainer and by `described`, JSON values by name. The process
-    that saves writes them into `run.json`. Checkpoints that a kill or a failing disk damaged are skipped with a
-    warning.
+    The run is described by `COMPARED` arguments of the Trainer and by `described`, JSON values by name, which the
+    process that saves writes into `run.json`. Damaged checkpoints are skipped with a warning.
 
     Raises:
         ValueError: The folder has checkpoints of another run, of another number of processes or without optimizer, or
@@ -198,7 +170,7 @@ def last_checkpoint(args: TrainingArguments, described: Mapping[str, Any]) -> st
                 "Give another --output_dir, or name the checkpoint by --resume_from_checkpoint."
             )
         changed = [name for name in described if earlier.get(name) != described[name]]
-        # Folders of earlier versions have no record of these.
+        # Records of earlier versions lack some of these.
         changed += [name for name in settings if name in earlier and earlier[name] != settings[name]]
         if changed:
             raise ValueError(
@@ -224,14 +196,14 @@ def _read_record(record: Path) -> dict[str, Any]:
 
 
 def drop_pickle(folder: str | Path) -> None:
-    """Remove the Trainer's `training_args.bin`, a pickle that nothing loads, from a folder that may be shared."""
+    """Remove the Trainer's `training_args.bin`, a pickle that nothing loads, from a folder."""
     (Path(folder) / "training_args.bin").unlink(missing_ok=True)
 
 
 def last_whole_checkpoint(folder: str | Path, processes: int = 1, recorded: int | None = None) -> Path | None:
     """The last intact checkpoint of a run's folder, or None; damaged ones are skipped with a warning.
 
-    Only a checkpoint of as many `processes` can be resumed exactly; `recorded` is the number that run.json gives.
+    Only a checkpoint of as many `processes` can be resumed exactly; `recorded` is the number in run.json.
 
     Raises:
         ValueError: A checkpoint was written by another number of processes, or has weights only.
@@ -276,7 +248,7 @@ def _damage_by_seal(folder: Path) -> str:
         if not path.is_file():
             return f"{name} is missing"
         if _size_and_hash(path) != expected:
-            return f"{name} is not as it was written"
+            return f"{name} has changed since it was written"
     return ""
 
 

@@ -1,9 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Initialising a model from DINO or another ViT, or from a CLARiTy with other findings.
 
-Sources: DINO (Caron et al., arXiv 2104.14294) and DINOv2 (Oquab et al., arXiv 2304.07193), whose checkpoints come in
-the layouts of transformers and timm; class tokens copied from the one class token: MCTformer (Xu et al., arXiv
-2203.02891).
+Class tokens are copied from one class token as in MCTformer (Xu et al., arXiv 2203.02891).
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ OPTIONAL_BIAS = re.compile(r".*(?:_proj|projection|fc1|fc2)\.bias")
 """Biases that a source may lack; zero is equivalent."""
 
 STATED = ("num_attention_heads", "hidden_act")
-"""Parts of the architecture that only a config states."""
+"""Parts of the architecture that only a config determines."""
 
 
 @dataclass
@@ -45,7 +43,7 @@ class InitializationReport:
     """Where each weight of a model comes from. Every name of its state dict is in exactly one list besides `unused`.
 
     Args:
-        layout: `"transformers"`, `"timm"` (DINO's and DINOv2's own files too) or `"clarity"`.
+        layout: `"transformers"`, `"timm"` (also DINO's and DINOv2's own files) or `"clarity"`.
         eps: LayerNorm's ε of the source (None if unknown) and of the model.
         matched: Copied one to one.
         resampled: Patch positions, resampled bicubically to the model's patch grid.
@@ -53,8 +51,8 @@ class InitializationReport:
         folded: Recomputed without changing the function: LayerScale multiplied into the layer before it, the patch
             embedding summed or spread over channels.
         zeroed: Biases that the source does not have.
-        initialised: Not in the source, and left unchanged.
-        unused: The source's names that the model has no use for; of position embeddings, which rows.
+        initialised: Not in the source, and unchanged.
+        unused: The source's names that the model does not use; of position embeddings, which rows.
         findings: How findings were matched, if a CLARiTy source names its own.
         rotary: Whether the source rotates queries and keys by position (RoPE). The model does not, so its encoder does
             not compute what the source computes until it is trained.
@@ -103,24 +101,24 @@ def initialize_from_vit(
     """Initialise a model from a ViT, in place. The model is unchanged if this raises.
 
     Patch embedding, blocks, final LayerNorm and patch positions are those of the source. Its single class token and
-    that token's position are copied to every finding with noise, as identical tokens would have identical gradients
-    and never diverge. Positions are resampled bicubically without antialiasing if the patch grids differ, as DINO,
-    transformers and the model itself do for other image sizes (timm antialiases). DINOv2's LayerScale is multiplied
-    into the layer before it, and an RGB patch embedding is summed for a model of one channel (or a grey one spread
-    over the channels). The encoder then computes what the source computes, unless the source has register or
-    distillation tokens, which are left out, or RoPE in place of positions, as DINOv3 has; the report says so.
+    that token's position are copied to every finding with noise, as identical tokens would have identical gradients.
+    Positions are resampled bicubically without antialiasing if the patch grids differ, as in DINO, transformers and
+    the model itself (timm antialiases). DINOv2's LayerScale is multiplied into the layer before it, and an RGB patch
+    embedding is summed for a model of one channel (or a grey one spread over the channels). The encoder then computes
+    what the source computes, unless the source has register or distillation tokens, which are left out, or RoPE
+    instead of positions, as in DINOv3; the report says so.
 
-    From a CLARiTy checkpoint everything that fits is copied, heads and class tokens too; findings are matched by name
-    as in [`adapt_findings`].
+    From a CLARiTy checkpoint everything that fits is copied, including heads and class tokens; findings are matched by
+    name as in [`adapt_findings`].
 
     Args:
         model: [`ClarityForMultiLabelLocalization`] or [`ClarityModel`]; keeps its dtype and device.
-        source: A Hub id or folder in the layout of transformers (ViT, DeiT, DINOv2, with registers too) or timm
-            (DINOv3 too; `timm/...`, `hf-hub:timm/...`), a packaged checkpoint such as `clarity-s16-224`, a
-            `.safetensors` file, a module of transformers or timm, or a state dict. Safetensors only. A state dict does
-            not state its number of attention heads: the model's is assumed. Of a DINO file the teacher is used.
+        source: A Hub id or folder in the layout of transformers (ViT, DeiT, DINOv2, also with registers) or timm (also
+            DINOv3; `timm/...`, `hf-hub:timm/...`), a packaged checkpoint such as `clarity-s16-224`, a `.safetensors`
+            file, a module of transformers or timm, or a state dict, with the model's number of attention heads.
+            Safetensors only. Of a DINO file the teacher is used.
         class_token_noise: Standard deviation of the noise on class tokens and class positions, at least 0.
-        generator: Source of the noise, on the CPU; by default one with seed 0. Global random state stays as it is.
+        generator: Source of the noise, on the CPU; by default one with seed 0. Global random state is not changed.
 
     Returns:
         [`InitializationReport`]; `print` it for the log.
@@ -149,7 +147,7 @@ def initialize_from_vit(
 
 
 class _Plan:
-    """Tensors for a model by name (without `clarity.`), and in which list of the report each name goes."""
+    """Tensors for a model by name (without `clarity.`), and the list of the report for each name."""
 
     def __init__(self, read: Checkpoint, prefix: str, model: ClarityPreTrainedModel):
         self.read, self.prefix, self.config, self.own = read, prefix, model.config, state_by_short_name(model)
@@ -166,7 +164,7 @@ class _Plan:
         """Plan for a ViT of transformers, timm or DINO."""
         tensors, self.unused = translate(self.read.state, self.prefix)
         self._check_architecture(tensors)
-        # A state dict does not say so, but only DINOv3 has blocks of this kind and no positions.
+        # A state dict does not state this, but only DINOv3 has such blocks and no positions.
         self.rotary = self.read.rotary or (
             "positions" not in tensors and any(key.endswith(".gamma_1") for key in self.read.state)
         )
@@ -182,7 +180,7 @@ class _Plan:
         self._complete()
 
     def take_clarity(self, noise: TokenNoise) -> None:
-        """Plan for a CLARiTy: all that fits, by name; a head with any weight of another shape is left out."""
+        """Plan for a CLARiTy: all that fits, by name, without heads that have any weight of another shape."""
         read, config = self.read, self.config
         root = self.prefix.removesuffix("clarity.")
         keys = {key.removeprefix(root).removeprefix("clarity."): key for key in read.state if key.startswith(root)}
@@ -203,7 +201,7 @@ class _Plan:
         self._add_patch_positions(positions, grid)
         fits = {name: tensor.shape == self.own[name].shape for name, tensor in state.items() if name in self.own}
         unfit = {name.split(".")[0] for name, fit in fits.items() if not fit}
-        unfit -= {"embeddings", "layers", "layernorm"}  # no heads: what does not fit there is an error
+        unfit -= {"embeddings", "layers", "layernorm"}  # not heads: there another shape is an error
         for name, tensor in state.items():
             if name in fits and name.split(".")[0] not in unfit:
                 self.add(name, tensor, "matched")
@@ -212,7 +210,7 @@ class _Plan:
         self._complete()
 
     def _check_architecture(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Refuse another architecture than the model's; activation and number of heads only a config states."""
+        """Refuse another architecture than the model's; only a config determines `STATED` parts."""
         source = observed_architecture(tensors)
         source |= {name: self.read.architecture[name] for name in STATED if name in self.read.architecture}
         differing = {name: value for name, value in source.items() if getattr(self.config, name) != value}
@@ -235,15 +233,15 @@ class _Plan:
         if positions is not None:  # with RoPE patch positions stay the model's own
             positions = positions.reshape(1, -1, self.config.hidden_size)
             extra, has_token = extra_tokens(self.read.state, self.prefix), int(token is not None)
-            # They begin with those of the class token and of extra tokens, of the former, or of none.
+            # The first positions are of the class token and of extra tokens, of the former, or of none.
             leading = (has_token + sum(extra.values()), has_token + extra["distillation"], has_token, 0)
             count, grid = _position_grid(positions.shape[1], leading, _stored_grid(self.read), self.config)
             self._add_patch_positions(positions[:, count:], grid)
             if count > has_token:
                 self.unused.append(f"position embeddings {has_token} to {count - 1}, of the extra tokens")
-            first = positions[:, :1] if count else None  # DINOv2 with registers and DeiT-3 have none
+            first = positions[:, :1] if count else None  # none in DINOv2 with registers and DeiT-3
         if token is None:
-            return  # class tokens stay as they were, and the report says so
+            return  # class tokens are unchanged, as reported
         token = token.reshape(1, 1, -1)
         first = torch.zeros_like(token) if first is None else first
         for name, one in (("class_tokens", token), ("class_positions", first)):
@@ -251,7 +249,7 @@ class _Plan:
             self.add(f"embeddings.{name}", noise.add_to(copies), "copied_to_classes")
 
     def _add_patch_positions(self, positions: torch.Tensor, grid: tuple[int, int]) -> None:
-        """Positions `(1, N', D)` of a grid for the model's grid, as `ClarityEmbeddings.positions_for` resamples."""
+        """Positions `(1, N', D)` of a grid for the model's grid, resampled as in `ClarityEmbeddings.positions_for`."""
         name = "embeddings.patch_positions"
         if grid == self.config.patch_grid:
             self.add(name, positions, "matched")
@@ -267,7 +265,7 @@ class _Plan:
         for name in encoder:
             if name not in self.tensors and OPTIONAL_BIAS.fullmatch(name):
                 self.add(name, torch.zeros_like(self.own[name]), "zeroed")
-        # The final LayerNorm may be missing: timm moves it behind average pooling, where it norms no token.
+        # The final LayerNorm may be missing, as timm moves it behind average pooling.
         missing = [name for name in encoder if name not in self.tensors]
         if missing:
             raise ValueError(
@@ -282,7 +280,7 @@ class _Plan:
                 )
 
     def _fit_channels(self, channels: int) -> None:
-        """Sum or spread a patch embedding over channels, so that a grey image repeated over them embeds alike."""
+        """Sum or spread a patch embedding over channels, so that a grey image has the same embedding."""
         name = "embeddings.patch_projection.weight"
         weight = self.tensors[name]
         if weight.shape[1] == channels:
@@ -312,7 +310,7 @@ def _position_grid(
 ) -> tuple[int, tuple[int, int]]:
     """How many of `count` positions precede the patches', and the patches' grid.
 
-    Weights do not state their grid: a known one is tried first, then a square, then the model's own.
+    A known grid is tried first, then a square, then the model's own.
     """
     squares = [(tokens, math.isqrt(max(0, count - tokens))) for tokens in leading]
     tried = [(tokens, known) for tokens in leading if known is not None]

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Which weights decay, which layer learns how fast, and Muon for the matrices of the blocks."""
+"""Weight decay, learning rates per layer, and Muon for the matrices of the blocks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch.distributed as dist
 from torch import nn
 
 UNDECAYED = ("class_tokens", "class_positions", "patch_positions")
-"""Tokens and positions: they are inputs of the network, not matrices in it."""
+"""Tokens and positions, which are inputs of the network rather than matrices."""
 
 
 def decaying_parameters(model: nn.Module) -> list[str]:
-    """Names of the weights under weight decay: matrices and convolutions, but no tokens and no positions."""
+    """Names of the weights under weight decay: matrices and convolutions, but not tokens and positions."""
     return [name for name, weight in model.named_parameters() if weight.ndim >= 2 and not name.endswith(UNDECAYED)]
 
 
@@ -39,7 +39,7 @@ def parameter_groups(
 
     .. math:: lr_l = lr \cdot d^{\,L + 1 - l}
 
-    with l of [`layer_of`]: what was learnt before (a DINO encoder) moves slowly, the new heads at the full rate.
+    with l of [`layer_of`]: pretrained layers move slowly, new heads at the full rate.
 
     Args:
         model: The model.
@@ -75,23 +75,22 @@ class MuonWithAdamW(torch.optim.Optimizer):
     r"""Muon for the matrices of the blocks, AdamW for everything else, as one optimizer.
 
     Muon replaces a matrix's momentum by its nearest orthogonal matrix, scaled so that one learning rate serves both
-    (the update's root mean square is AdamW's). A ViT from random weights learns from about half as many images with
-    it.
+    (the update has the root mean square of AdamW's). With it, a ViT from random weights needs about half as many
+    images.
 
-    A group is Muon's if it has Muon's settings and AdamW's otherwise, such as one added later. Everything is kept in
-    groups and state, so that code which copies, stores or replaces them need not know of the two optimizers.
+    A group with Muon's settings is Muon's; any other, such as one added later, is AdamW's. Everything is kept in
+    groups and state, as code that copies, stores or replaces them expects.
 
-    Under data parallelism every process would orthogonalise every matrix. With `replicated`, each does its share and
-    sends the stepped weights to the others, which gives the same weights to the last bit.
+    Under data parallelism every process would orthogonalise every matrix. With `replicated`, each steps its share and
+    sends the weights to the others, which gives the same weights to the last bit.
 
     Args:
         groups: Dicts with `params`, `lr` and `weight_decay`, as of [`parameter_groups`].
-        matrices: The parameters that Muon takes, each `(rows, columns)`; those of [`block_matrices`].
-        betas: Of AdamW.
-        eps: Of AdamW.
+        matrices: Parameters `(rows, columns)` for Muon, as of [`block_matrices`].
+        betas, eps: Of AdamW.
         momentum: Of Muon.
-        replicated: Whether every process of the default process group holds the same weights and gradients, as under
-            DistributedDataParallel. Without a process group it changes nothing.
+        replicated: Whether every process of the default process group has the same weights and gradients, as under
+            DistributedDataParallel. It changes nothing without a process group.
         iterations: Newton-Schulz iterations of Muon, nearly all of its cost.
 
     Raises:
@@ -126,7 +125,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         muon = torch.optim.Muon(hidden, momentum=momentum, ns_steps=iterations, adjust_lr_fn="match_rms_adamw")
         adamw = torch.optim.AdamW(others, betas=betas, eps=eps) if others else None
         super().__init__([*(adamw.param_groups if adamw else []), *muon.param_groups], {})
-        self.defaults = {"betas": betas, "eps": eps}  # of groups that are added: Muon's keep their own
+        self.defaults = {"betas": betas, "eps": eps}  # of groups added later
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -147,20 +146,20 @@ class MuonWithAdamW(torch.optim.Optimizer):
         return loss
 
     def _step(self, kind: Any, groups: list[dict[str, Any]]) -> None:
-        """Step groups with one of torch's optimizers, which takes the dicts as they are, settings included."""
+        """Step groups with one of torch's optimizers, which takes the dicts with their settings."""
         part = kind(groups)
         part.state = self.state
         part.step()
 
     def _step_shares(self, groups: list[dict[str, Any]]) -> None:
-        """Muon's step on this process's share of the matrices; the others come from the processes that step them."""
+        """Step this process's share of Muon's matrices, and receive the others."""
         rank = dist.get_rank()
         weights = [weight for group in groups for weight in group["params"] if weight.grad is not None]
         shares = even_shares(weights, dist.get_world_size())
         own = {id(weight) for weight in shares[rank]}
         chosen = [{**group, "params": [w for w in group["params"] if id(w) in own]} for group in groups]
         self._step(torch.optim.Muon, chosen)
-        for group in groups:  # momentum is kept by all, so that any process can write the checkpoint
+        for group in groups:  # all processes keep the momentum, so that any can write the checkpoint
             for weight in group["params"]:
                 if weight.grad is not None and id(weight) not in own:
                     buffer = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight.grad))
@@ -176,8 +175,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
 def even_shares(matrices: Sequence[torch.Tensor], count: int) -> list[list[torch.Tensor]]:
     """Divide matrices `(rows, columns)` into `count` lists that take about as long to orthogonalise.
 
-    A Newton-Schulz step costs the matrix's larger side times the square of the smaller. The division depends on
-    shapes and order alone, so that all processes arrive at the same one.
+    A Newton-Schulz step costs the larger side times the square of the smaller. The division depends on shapes and
+    order only, so all processes obtain the same one.
     """
     shares: list[list[torch.Tensor]] = [[] for _ in range(count)]
     loads = [0] * count
@@ -189,5 +188,5 @@ def even_shares(matrices: Sequence[torch.Tensor], count: int) -> list[list[torch
 
 
 def block_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """The matrices `(rows, columns)` of a model's blocks, which Muon takes."""
+    """The matrices `(rows, columns)` of a model's blocks, for Muon."""
     return [weight for name, weight in model.named_parameters() if weight.ndim == 2 and ".layers." in name]

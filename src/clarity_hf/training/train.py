@@ -26,6 +26,7 @@ from clarity_hf.losses_clarity import balanced_positive_weights
 from clarity_hf.metrics.classification import youden_thresholds
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
 from clarity_hf.reporting.model_card import write_model_card
+from clarity_hf.safe_loading import require_none
 
 from . import ClarityDistillationTrainer, ClarityTrainingArguments, Teacher
 from .adaptation import adapt_findings
@@ -60,17 +61,17 @@ class TrainingRecipe(DataRecipe):
     """
 
     masks_dir: str | None = option(
-        None, "Thorax masks of a release, if not in its masks/; with --prior auto or masks."
+        None, "Folder of a release's thorax masks, if not its masks/; with --prior auto or masks."
     )
     prior: Literal["auto", "masks", "atlas", "none"] = option(
         "auto",
-        "Anatomical prior: an image's own mask, else the packaged segmenter's, else the atlas; masks or the atlas "
-        "alone; none.",
+        "Anatomical prior: an image's own mask, else the packaged segmenter's, else the atlas; only masks or only the "
+        "atlas; none.",
     )
     streaming: bool = option(
         False,
-        "Read images as a stream; give --max_steps. They are one epoch, so --background_warmup_epochs is a share of "
-        "the whole run: 0.1 for its first tenth.",
+        "Read images as a stream; give --max_steps. The run is one epoch, so --background_warmup_epochs is a share of "
+        "it, such as 0.1.",
     )
     model: str | None = option(None, "Checkpoint to continue from: a name, folder or Hub id. Default: new weights.")
     init: str | None = option(
@@ -84,12 +85,12 @@ class TrainingRecipe(DataRecipe):
     attn_implementation: str | None = option(None, "Attention of the blocks; 'eager' trains faster on CPUs.")
     teacher: str | None = option(None, "Image classifier with the same findings.")
     teacher_cache: str | None = option(None, "Folder for the teacher's logits, computed once; with --augment flip.")
-    balance_positives: bool = option(False, "Weigh positives so that both classes of a finding count alike.")
+    balance_positives: bool = option(False, "Weigh positives so that both classes of a finding count equally.")
     drop_path_rate: float = option(0.0, "Stochastic depth; 0.1 to 0.2 on real images.")
     draw_rate: float = option(
         0.0,
-        "Share of the normal training images into which findings are drawn at known places, for evidence_loss_weight "
-        "of --config.",
+        "Share of normal training images into which findings are drawn at known places, for evidence_loss_weight of "
+        "--config.",
     )
 
     def __post_init__(self):
@@ -99,35 +100,34 @@ class TrainingRecipe(DataRecipe):
                 f"--teacher {self.teacher} --augment {self.augment}. Every random crop needs the teacher itself."
             )
         if self.model and self.init:
-            raise ValueError(f"`init` must be left out with --model, got {self.init}. A checkpoint has its encoder.")
+            raise ValueError(f"`init` must be left out with --model, got {self.init}. A checkpoint has an encoder.")
         if self.size and (self.model or self.init):
             raise ValueError(
-                f"`size` must be left out with --model and --init, got {self.size}. Their weights have their size."
+                f"`size` must be left out with --model and --init, got {self.size}. Their weights determine it."
             )
         if not (self.size or self.model or self.init):
             self.size = "s16"
         if self.masks_dir and self.prior in ("atlas", "none"):
             raise ValueError(
-                f"`masks_dir` must come with --prior auto or masks, got --prior {self.prior}. Its masks would not be "
-                "read."
+                f"`masks_dir` must come with --prior auto or masks, got --prior {self.prior}. Change one of them."
             )
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Train by the arguments of a command line, see [`run_command`]."""
+    """Train with the arguments of a command line, see [`run_command`]."""
     run_command(train, (TrainingRecipe, ClarityTrainingArguments), DEFAULTS, words)
 
 
 def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, float]:
-    """Train, evaluate and save; resume from the last checkpoint if this same run was stopped.
+    """Train, evaluate and save, resuming from the last checkpoint of the same run.
 
     Args:
         recipe: What is trained, and on what.
-        args: Arguments of the Trainer. With several data sets, its metric for the best epoch becomes the last one's.
+        args: Arguments of the Trainer. With several data sets, its metric for the best epoch becomes that of the last.
 
     Returns:
-        Metrics on the validation images of the last data set, such as `validation_auroc`. The epoch and the
-        thresholds are chosen on the same images.
+        Metrics on the validation images of the last data set, such as `validation_auroc`. The epoch and the thresholds
+        are chosen on the same images.
 
     Raises:
         OSError: A data set or a checkpoint does not exist.
@@ -157,7 +157,7 @@ def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, f
     prediction = fit(trainer, recipe)
     scores = 1 / (1 + np.exp(-prediction.predictions.astype(np.float64)))
     model.config.score_thresholds = youden_thresholds(scores, prediction.label_ids).tolist()
-    model.config.update(TRAINING_DEFAULTS)  # run.json has the run's own
+    model.config.update(TRAINING_DEFAULTS)  # run.json has the run's values
 
     def write_card() -> str:
         write_model_card(
@@ -180,9 +180,8 @@ def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, f
 def open_data(recipe: TrainingRecipe, processor: ClarityImageProcessor, seed: int) -> RecipeData:
     """Open the data sets of a recipe, and join or shuffle their training images.
 
-    Raises:
-        ValueError: No image has a mask for the foreground to learn from, there are several streams, or a stream is
-            combined with `image_repeats` or `teacher_cache`.
+    Raises ValueError if no image has a mask for the foreground, there are several streams, or a stream is combined
+    with `image_repeats` or `teacher_cache`.
     """
     plain = ImageTransform(processor, prior=recipe.prior, image_cache=recipe.image_cache)
     augmented = augmented_transform(recipe, processor, recipe.prior, recipe.draw_rate)
@@ -205,7 +204,7 @@ def open_data(recipe: TrainingRecipe, processor: ClarityImageProcessor, seed: in
 
 
 def build_processor(recipe: TrainingRecipe) -> ClarityImageProcessor:
-    """The checkpoint's preprocessing at the wanted size, or that of a new model with as many channels."""
+    """The checkpoint's preprocessing at the wanted size, or that of a new model with its number of channels."""
     if recipe.model:
         side = recipe.image_size or ClarityConfig.from_pretrained(recipe.model).image_size
         return ClarityImageProcessor.from_pretrained(recipe.model, size={"height": side, "width": side})
@@ -221,10 +220,7 @@ def build_processor(recipe: TrainingRecipe) -> ClarityImageProcessor:
 def build_model(
     recipe: TrainingRecipe, findings: Sequence[str], labels: np.ndarray
 ) -> ClarityForMultiLabelLocalization:
-    """A new model with the training images' prevalence in its biases, or a checkpoint at the wanted size.
-
-    `labels` `(n, F)` of training images are 1, 0 or NaN.
-    """
+    """A new model whose biases have the prevalence of the training labels `(n, F)`, or a resized checkpoint."""
     changes = {"drop_path_rate": recipe.drop_path_rate} | json.loads(recipe.config or "{}")
     if recipe.balance_positives:
         changes["positive_weights"] = balanced_positive_weights(torch.from_numpy(labels)).tolist()
@@ -235,7 +231,7 @@ def build_model(
             "image_size": recipe.image_size or ClarityConfig().image_size,
             "id2label": dict(enumerate(findings)),
             "prevalence": prevalence_of(labels).round(4).tolist(),
-            "background_suppression": recipe.prior != "none",  # without a prior the foreground is not trained
+            "background_suppression": recipe.prior != "none",  # which needs a trained foreground
         } | changes
         if recipe.init:
             model = ClarityForMultiLabelLocalization(config_from_vit(recipe.init, **settings))
@@ -248,24 +244,20 @@ def build_model(
 
 
 def _report_new(checkpoint: str | None, missing: Collection[str]) -> None:
-    """Report the weights that a changed config starts at random; refuse a checkpoint that lacks its own weights."""
+    """Report the weights that a changed config initialises; refuse a checkpoint that lacks its own weights."""
     if not missing:
         return
     with torch.device("meta"):
         own = ClarityForMultiLabelLocalization(ClarityConfig.from_pretrained(checkpoint)).state_dict()
-    if lost := sorted(own.keys() & missing):
-        raise ValueError(
-            f"`model` must hold the tensors of its config.json, got {checkpoint} with {len(lost)} missing: "
-            f"{', '.join(lost[:20])}. Fetch the file again."
-        )
-    print(f"{len(missing)} weights of the changed config start at random: {', '.join(sorted(missing))}")
+    require_none(sorted(own.keys() & missing), checkpoint, "missing", "Download the file again.")
+    print(f"{len(missing)} weights of the changed config are initialised: {', '.join(sorted(missing))}")
 
 
 def continued_model(
     recipe: TrainingRecipe, findings: Sequence[str], changes: dict[str, Any]
 ) -> ClarityForMultiLabelLocalization:
-    """A checkpoint with fields of its config changed, at the wanted size and for the wanted findings."""
-    # Lists with a value per finding are set once the model has the findings; the rest shapes the layers.
+    """A checkpoint with a changed config, at the wanted size and for the wanted findings."""
+    # Lists with a value per finding are set once the model has the findings; other fields shape the layers.
     late = {name: changes[name] for name in PER_FINDING_FIELDS if name in changes}
     early = TRAINING_DEFAULTS | {name: value for name, value in changes.items() if name not in late}
     # Suppression stays as the checkpoint has it, because its foreground is already trained.

@@ -1,12 +1,12 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """The teacher's recipe: a ConvNeXtV2, or another image classifier, fine-tuned on the same labels as CLARiTy.
 
-`examples/train_teacher.py` runs it with arguments from the command line, using the plain Trainer of transformers.
+`examples/train_teacher.py` runs it with arguments from the command line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +33,7 @@ from clarity_hf.data.transforms import ImageTransform
 from clarity_hf.files import published_name, replaced_files
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.losses_clarity import multilabel_classification_loss
-from clarity_hf.safe_loading import load_foreign_model
+from clarity_hf.safe_loading import load_foreign_model, require_none
 
 from .arguments import default_arguments, option
 from .optimization import MuonWithAdamW, block_matrices
@@ -61,7 +61,7 @@ SIZES = {
 """Blocks and widths of the four stages (Woo et al., arXiv 2301.00808)."""
 
 TAG = "clarity-teacher"
-"""Tag of cards that this recipe writes, whose licence is that of the weights."""
+"""Tag of cards written by this recipe, whose licence is that of the weights."""
 
 CARD = """---
 {{ card_data }}
@@ -87,7 +87,7 @@ teacher = AutoModelForImageClassification.from_pretrained("FOLDER_OR_HUB_ID")
 ## Data
 
 Trained on {{ train_images }} images of {{ names }}; the epoch was chosen on {{ validation_images }} validation images
-of {{ target }}, on which the figures below are too: they are optimistic by that choice.
+of {{ target }}. The figures below are from the same images, and therefore optimistic.
 
 ## Validation
 
@@ -109,12 +109,12 @@ class TeacherRecipe(DataRecipe):
     size: Literal["atto", "femto", "pico", "nano", "tiny", "base"] = option(
         "nano", "Architecture of a ConvNeXtV2 with random weights, without --model."
     )
-    image_size: int = option(224, "Side of the teacher's input; need not be the student's.")
+    image_size: int = option(224, "Side of the teacher's input, which may differ from the student's.")
     image_mean: list[float] = field(
-        default_factory=lambda: list(IMAGENET_DEFAULT_MEAN), metadata={"help": "Of the normalisation, by channel."}
+        default_factory=lambda: list(IMAGENET_DEFAULT_MEAN), metadata={"help": "Mean of each channel."}
     )
     image_std: list[float] = field(
-        default_factory=lambda: list(IMAGENET_DEFAULT_STD), metadata={"help": "Of the normalisation, by channel."}
+        default_factory=lambda: list(IMAGENET_DEFAULT_STD), metadata={"help": "Standard deviation of each channel."}
     )
     matrix_optimizer: Literal["adamw", "muon"] = option(
         "adamw", "'muon' for the matrices of the blocks, AdamW for the rest: for random weights."
@@ -122,13 +122,13 @@ class TeacherRecipe(DataRecipe):
     drop_path_rate: float = option(0.0, "Stochastic depth; 0.1 to 0.2 on real images.")
     frozen_stages: int = option(
         0,
-        "First stages, the stem with them, that keep the weights and statistics of --model. A timm model with "
-        "`blocks`, such as EfficientNet, trains four times as fast on a CPU with two of them.",
+        "First stages, including the stem, that keep the weights and statistics of --model. With two of them, a timm "
+        "model with `blocks`, such as EfficientNet, trains four times as fast on a CPU.",
     )
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Train by the arguments of a command line, see [`run_command`]."""
+    """Train with the arguments of a command line, see [`run_command`]."""
     run_command(train_teacher, (TeacherRecipe, TrainingArguments), DEFAULTS, words)
 
 
@@ -152,7 +152,7 @@ def train_teacher(recipe: TeacherRecipe, args: TrainingArguments) -> dict[str, f
 
     def write() -> str:
         licence = licence_of_weights(recipe.model)
-        write_card(Path(args.output_dir), model, recipe, prediction, data, licence)
+        write_card(Path(args.output_dir), model, recipe, data, prediction, licence)
         return f", licence of the weights {licence[0]}"
 
     save_run(trainer, recipe, prediction, write)
@@ -167,8 +167,8 @@ def annotated_loss(
     Args:
         outputs: With `logits` `(B, F)`.
         labels: `(B, F)` of 1, 0, NaN.
-        num_items_in_batch: Labels, NaN among them, of all the batches whose gradients are added up before a step: the
-            Trainer divides such a loss by nothing else.
+        num_items_in_batch: Number of labels, including NaN, of all batches accumulated in a step, by which the Trainer
+            does not divide.
 
     Returns:
         Scalar ≥ 0.
@@ -178,7 +178,7 @@ def annotated_loss(
 
 
 def build_processor(recipe: TeacherRecipe) -> ClarityImageProcessor:
-    """The teacher's own preprocessing; [`Teacher`] reads size and normalisation from where it is saved."""
+    """The teacher's own preprocessing, which [`Teacher`] reads."""
     return ClarityImageProcessor(
         size={"height": recipe.image_size, "width": recipe.image_size},
         image_mean=recipe.image_mean,
@@ -189,11 +189,8 @@ def build_processor(recipe: TeacherRecipe) -> ClarityImageProcessor:
 def build_model(recipe: TeacherRecipe, findings: Sequence[str], prevalence: np.ndarray) -> PreTrainedModel:
     """A ConvNeXtV2 with random weights, or a checkpoint.
 
-    A new head of F `findings` starts at their `prevalence` `(F,)` among the training images, in [0.01, 0.99].
-
-    Raises:
-        ValueError: The checkpoint lacks tensors, or has others of another shape than the config's, besides a head that
-            is replaced.
+    A new head of F `findings` starts at their `prevalence` `(F,)` among the training images, in [0.01, 0.99]. Raises
+    ValueError if tensors of the checkpoint, other than those of a replaced head, are missing or of another shape.
     """
     names = {
         "id2label": dict(enumerate(findings)),
@@ -207,18 +204,22 @@ def build_model(recipe: TeacherRecipe, findings: Sequence[str], prevalence: np.n
             recipe.model,
             output_loading_info=True,
             dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # ImageNet's head makes room for one with our findings
+            ignore_mismatched_sizes=True,  # our head replaces ImageNet's
             num_labels=len(findings),
             **names,
             **drop_path_settings(config, recipe.drop_path_rate),
         )
-        # The preprocessing of the original, for which the image processor beside it would not be read, and its
-        # classes, which timm's wrapper would save in place of ours.
+        # The original preprocessing, which would have priority over our image processor, and the original classes,
+        # which timm's wrapper would save instead of ours.
         for name in ("pretrained_cfg", "label_names"):
             if hasattr(model.config, name):
                 delattr(model.config, name)
         same = [config.id2label[index] for index in sorted(config.id2label)] == list(findings)
-        _require_all_but(() if same else head_names(model), recipe.model, loading)
+        head = () if same else {id(weight) for weight in classifier_of(model).parameters()}
+        replaced = {name for name, weight in model.named_parameters() if id(weight) in head}
+        absent = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])} - replaced
+        remedy = "Download the file again, or correct config.json."
+        require_none(sorted(absent), recipe.model, "missing or of another shape", remedy)
         if same:
             return model
     else:
@@ -237,32 +238,21 @@ def build_model(recipe: TeacherRecipe, findings: Sequence[str], prevalence: np.n
     return model
 
 
-def _require_all_but(replaced: Collection[str], name: str, loading: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint if tensors other than the replaced ones would be initialised at random."""
-    absent = sorted({*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])} - set(replaced))
-    if absent:
-        raise ValueError(
-            f"`model` must hold all tensors of its config.json, got {name} with {len(absent)} missing or of another "
-            f"shape: {', '.join(absent[:20])}. Fetch the file again, or correct config.json."
-        )
-
-
 def build_optimizer(model: nn.Module, args: TrainingArguments) -> MuonWithAdamW:
-    """Muon for the pointwise convolutions of the blocks, which are matrices, and AdamW for everything else."""
+    """Muon for the matrices of the blocks, which are pointwise convolutions, and AdamW for everything else."""
     groups: tuple[dict[str, Any], ...] = (
         {"params": [], "lr": args.learning_rate, "weight_decay": args.weight_decay},
         {"params": [], "lr": args.learning_rate, "weight_decay": 0.0},
     )
-    for weight in model.parameters():  # the scales of the response normalisation are vectors, whatever their shape
+    for weight in model.parameters():  # scales of the response normalisation are vectors once squeezed
         groups[weight.squeeze().ndim < 2]["params"].append(weight)
     return MuonWithAdamW(groups, block_matrices(model))
 
 
 def freeze_stages(model: PreTrainedModel, count: int) -> None:
-    """Keep the stem and the first stages of a timm model as they are, the statistics of their BatchNorms too.
+    """Freeze the stem and the first stages of a timm model, including the statistics of their BatchNorms.
 
-    Raises:
-        ValueError: The model has no such stages, or fewer.
+    Raises ValueError if the model has no such stages, or fewer.
     """
     if not count:
         return
@@ -275,15 +265,11 @@ def freeze_stages(model: PreTrainedModel, count: int) -> None:
         )
     for part in (network.conv_stem, network.bn1, *stages[:count]):
         part.requires_grad_(False)
-        part.register_forward_pre_hook(lambda module, _: module.eval() and None)  # the Trainer asks for `train()`
+        part.register_forward_pre_hook(lambda module, _: module.eval() and None)  # the Trainer calls `train()`
 
 
 def drop_path_settings(config: PreTrainedConfig, rate: float) -> dict[str, Any]:
-    """Arguments of `from_pretrained` that set a model's stochastic depth.
-
-    Raises:
-        ValueError: The model has no stochastic depth and `rate` is above 0.
-    """
+    """Arguments of `from_pretrained` that set a model's stochastic depth; raises ValueError if it has none."""
     if config.model_type == "timm_wrapper":
         return {"model_args": (config.model_args or {}) | {"drop_path_rate": rate}} if rate else {}
     if rate and not hasattr(config, "drop_path_rate"):
@@ -291,18 +277,8 @@ def drop_path_settings(config: PreTrainedConfig, rate: float) -> dict[str, Any]:
     return {"drop_path_rate": rate} if hasattr(config, "drop_path_rate") else {}
 
 
-def head_names(model: PreTrainedModel) -> set[str]:
-    """Names of the weights of [`classifier_of`]."""
-    head = {id(weight) for weight in classifier_of(model).parameters()}
-    return {name for name, weight in model.named_parameters() if id(weight) in head}
-
-
 def classifier_of(model: PreTrainedModel) -> nn.Linear:
-    """The layer whose outputs are the logits.
-
-    Raises:
-        ValueError: It is not linear, or has no bias.
-    """
+    """The layer whose outputs are the logits; raises ValueError unless it is linear and has a bias."""
     wrapped = getattr(model, "timm_model", None)
     head = wrapped.get_classifier() if wrapped is not None else getattr(model, "classifier", None)
     if not isinstance(head, nn.Linear) or head.bias is None:
@@ -324,7 +300,7 @@ def licence_of_weights(name: str | None) -> tuple[str, str]:
         return card.license, f"Fine-tuned from {start}, whose weights are under {card.license}."
     config, _ = PreTrainedConfig.get_config_dict(name)
     if "convnextv2" in f"{config.get('model_type')} {config.get('architecture')}":
-        # Whatever a card says: this is the licence of the authors' release.
+        # The licence of the authors' release, whatever a card says.
         return (
             "cc-by-nc-4.0",
             f"Fine-tuned from {start}. The weights published for ConvNeXtV2 are under CC-BY-NC-4.0, which excludes "
@@ -340,18 +316,16 @@ def write_card(
     folder: Path,
     model: PreTrainedModel,
     recipe: TeacherRecipe,
-    prediction: PredictionOutput,
     data: RecipeData,
+    prediction: PredictionOutput,
     licence: tuple[str, str],
 ) -> None:
-    """Write `README.md` beside the model.
+    """Write `README.md` into the folder of the model.
 
     Args:
-        folder: Folder of the model.
-        model: The trained model.
-        recipe: What was trained.
+        folder, model: The trained model and its folder.
+        recipe, data: What was trained, and on what.
         prediction: Predictions for the validation images, with their labels and metrics.
-        data: What was trained on.
         licence: From [`licence_of_weights`].
     """
     names = [source.name for source in data.sources.values()]
@@ -380,5 +354,5 @@ def write_card(
         auroc=mean,
         table="\n".join(rows),
     )
-    with replaced_files(folder) as made:  # a teacher made of this one reads its licence here
+    with replaced_files(folder) as made:  # fine-tuning this teacher reads its licence from the card
         card.save(made / "README.md")

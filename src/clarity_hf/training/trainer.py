@@ -26,7 +26,7 @@ REPLICATING = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 class SetEpochCallback(TrainerCallback):
-    """Sets the epoch of the training data, so that crops and phantoms are drawn again in each epoch.
+    """Sets the epoch of the training data, so that each epoch draws new crops and phantoms.
 
     Accelerate does so for some samplers only.
     """
@@ -39,7 +39,7 @@ class SetEpochCallback(TrainerCallback):
 
 
 class LogLastStepCallback(TrainerCallback):
-    """Also logs the loss of the last steps, as a run shorter than `logging_steps` would otherwise log none."""
+    """Also logs the loss of the last steps, which a run shorter than `logging_steps` would not."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Request a log at the end of the run, unless logging is off."""
@@ -48,13 +48,12 @@ class LogLastStepCallback(TrainerCallback):
 
 
 class CardKeepingTrainer(Trainer):
-    """[`transformers.Trainer`] whose output folder can go to the Hub as it is: with its own card, and no pickle.
+    """[`transformers.Trainer`] whose output folder can be pushed to the Hub: with its own card, and without pickles.
 
-    Epochs reach the training data, the last step is logged, and checkpoints have a manifest.
+    It also sets the epoch of the training data, logs the last step and writes manifests of checkpoints.
 
     Args:
-        args: As for [`transformers.Trainer`], with `kwargs`.
-        kwargs: As for [`transformers.Trainer`].
+        args, kwargs: As for [`transformers.Trainer`].
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -69,13 +68,7 @@ class CardKeepingTrainer(Trainer):
             drop_pickle(self.args.output_dir)
 
     def create_model_card(self, *args: Any, model_name: str | None = None, **kwargs: Any) -> None:
-        """Keep an existing card or write the plain one; `push_to_hub` calls this.
-
-        Args:
-            args: Ignored, with `kwargs`: they are for the library's draft.
-            model_name: As the card calls the model.
-            kwargs: Ignored.
-        """
+        """Keep an existing card or write the plain one for `push_to_hub`; only `model_name` is used."""
         if self.is_world_process_zero():
             findings = getattr(self.accelerator.unwrap_model(self.model).config, "findings", ())
             replace_draft(self.args.output_dir, self.hub_model_id or model_name or "model", findings)
@@ -94,13 +87,13 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
     name, unweighted, as its mean since the last log.
 
     Args:
-        teacher: A [`Teacher`], a loaded image classifier or the name of one, see [`Teacher.of`]; kept off the
-            student's checkpoint and out of the optimizer. None to train on labels.
-        args: [`ClarityTrainingArguments`], or [`transformers.TrainingArguments`], to which the former's defaults of
-            what CLARiTy adds are given: half of the loss is the teacher's.
-        kwargs: As for [`transformers.Trainer`]; rows hold `pixel_values`, `labels` and optionally `anatomical_prior`,
-            `finding_masks` and `teacher_logits` `(F,)`, a teacher's cached answer to just these pixels, for which no
-            teacher is asked.
+        teacher: A [`Teacher`], a loaded image classifier or the name of one, see [`Teacher.of`]; not part of the
+            student's checkpoint or the optimizer. None to train on labels.
+        args: [`ClarityTrainingArguments`], or [`transformers.TrainingArguments`], to which the defaults of the former
+            are added: half of the loss is the teacher's.
+        kwargs: As for [`transformers.Trainer`]; rows have `pixel_values`, `labels` and optionally `anatomical_prior`,
+            `finding_masks` and `teacher_logits` `(F,)`, a teacher's cached logits for these pixels, which replace the
+            teacher.
 
     Raises:
         OSError, TypeError, ValueError: As for [`Teacher.of`].
@@ -148,13 +141,13 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
             loss = loss - (1 - self._background_warmup()) * weight * parts["background"]
         alpha = self.args.distillation_alpha
         parts = dict(parts)
-        # The teacher was not trained on drawn findings: it is not asked about images that have some.
+        # The teacher was not trained on drawn findings: images with them are left out of the distillation.
         drawn = inputs["finding_masks"].flatten(1).amax(-1) > 0 if "finding_masks" in inputs else None
         if self.teacher is not None and self.args.map_distillation_weight > 0:
             with self.compute_loss_context_manager():
                 teacher_maps = self.teacher.activation_maps(inputs["pixel_values"])
             teacher_logits = teacher_maps.mean((2, 3))
-            if outputs.kept_patches is not None:  # the correlation over the same patches
+            if outputs.kept_patches is not None:  # the maps are compared at the same patches
                 grid = [side // self.model.config.patch_size for side in inputs["pixel_values"].shape[-2:]]
                 teacher_maps = at_patches(F.interpolate(teacher_maps, grid), outputs.kept_patches)
             parts["map"] = map_distillation_loss(outputs.activation_maps, teacher_maps, drawn)
@@ -175,15 +168,15 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if "teacher_logits" not in self._signature_columns:  # they are for the loss, and the model does not take them
+        if "teacher_logits" not in self._signature_columns:  # an input of the loss, not of the model
             self._signature_columns.append("teacher_logits")
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
-        """Weights that decay: matrices and convolutions, but no tokens and no positions."""
+        """Weights under weight decay, see [`decaying_parameters`]."""
         return decaying_parameters(model)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """The library's optimizer, with a learning rate per layer where `layer_decay` is below 1, or Muon."""
+        """The library's optimizer, with a learning rate per layer if `layer_decay` is below 1, or Muon."""
         muon = self.args.matrix_optimizer == "muon"
         if self.optimizer is None and (muon or self.args.layer_decay < 1):  # type: ignore[has-type]
             model = self.model if model is None else model
@@ -210,7 +203,7 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
         """Add the parts of the loss to the training logs."""
         if "loss" in logs:
             for name, total in self._part_sums.items():
-                # Over processes, as the loss beside it; every process logs.
+                # The mean over processes, as for the loss; every process logs.
                 mean = self.accelerator.gather(total / self._part_counts[name]).mean()
                 logs[f"loss_{name}"] = round(mean.item(), 4)
             self._part_sums.clear()

@@ -1,8 +1,8 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Reading a ViT or a CLARiTy from files, folders, the Hub or modules: its weights by our names, and its architecture.
 
-Only safetensors are read, and no code of a checkpoint is run. Known layouts are those of transformers, timm, DINO
-(Caron et al., arXiv 2104.14294) and DINOv2 (Oquab et al., arXiv 2304.07193).
+Only safetensors are read, and no remote code is run. Known layouts are those of transformers, timm, DINO (Caron et
+al., arXiv 2104.14294) and DINOv2 (Oquab et al., arXiv 2304.07193).
 """
 
 from __future__ import annotations
@@ -28,23 +28,17 @@ from clarity_hf.safe_loading import PICKLES, load_foreign_model, require_plain_t
 from .adaptation import listed
 
 VIT_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "vit_mae", "vit_msn")
-"""`model_type` of the transformers models whose blocks are those of ClarityModel, LayerScale aside."""
+"""`model_type` of transformers models with the blocks of ClarityModel, apart from LayerScale."""
 
 CONFIG_FIELDS = (
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act"),
     *("num_channels", "qkv_bias", "layer_norm_eps", "image_size"),
 )
-"""Fields that these and [`ClarityConfig`] call the same."""
+"""Fields with the same names in [`ClarityConfig`]."""
 
 NOT_READ = (*PICKLES, ".tar", ".npz")
 
-ACTIVATIONS = {
-    "GELU": "gelu",
-    "GELUTanh": "gelu_pytorch_tanh",
-    "QuickGELU": "quick_gelu",
-    "ReLU": "relu",
-    "SiLU": "silu",
-}
+ACTIVATIONS = dict(GELU="gelu", GELUTanh="gelu_pytorch_tanh", QuickGELU="quick_gelu", ReLU="relu", SiLU="silu")
 """Activations of timm by class, with their names in transformers."""
 
 PATCH_EMBEDDINGS = {
@@ -52,7 +46,7 @@ PATCH_EMBEDDINGS = {
     "transformers": "embeddings.patch_embeddings.projection.weight",
     "timm": "patch_embed.proj.weight",
 }
-"""The key by which a layout is recognised; what precedes it, such as `vit.`, is the prefix of the encoder."""
+"""Key by which a layout is recognised, after the prefix of the encoder, such as `vit.`."""
 
 OUTER_SPELLINGS = {
     "cls_token": ("embeddings.cls_token", "cls_token"),
@@ -60,8 +54,8 @@ OUTER_SPELLINGS = {
     "embeddings.patch_projection": ("embeddings.patch_embeddings.projection", "patch_embed.proj"),
     "layernorm": ("layernorm", "norm"),
 }
-"""Parts outside the blocks by our names: in transformers, and in timm and DINO. `cls_token` and `positions` are still
-to be divided among class tokens and patches."""
+"""Parts outside the blocks by our names: in transformers, and in timm and DINO. `cls_token` and `positions` are later
+divided among class tokens and patches."""
 
 BLOCK_SPELLINGS = {
     "attention.q_proj": ("attention.attention.query", "attention.q_proj"),
@@ -73,14 +67,14 @@ BLOCK_SPELLINGS = {
     "mlp.fc2": ("output.dense", "mlp.fc2"),
     "layernorm_before": ("layernorm_before", "norm1"),
     "layernorm_after": ("layernorm_after", "norm2"),
-    # LayerScale of DINOv2 and DINOv3, by the linear layer before it.
+    # LayerScale of DINOv2 and DINOv3, under the name of the linear layer before it.
     "attention.o_proj.scale": ("layer_scale1.lambda1", "ls1.gamma", "gamma_1"),
     "mlp.fc2.scale": ("layer_scale2.lambda1", "ls2.gamma", "gamma_2"),
-    # Biases that timm's EVA and DINOv3 keep beside their fused projection; keys have none.
+    # Separate biases of timm's EVA and DINOv3; keys have none.
     "attention.q_proj.bias": ("attn.q_bias",),
     "attention.v_proj.bias": ("attn.v_bias",),
 }
-"""Layers and weights of a block by our names: in files of transformers, in its models, in timm and DINO."""
+"""Layers and weights of a block by our names: in files of transformers, in its models, and in timm and DINO."""
 
 BLOCK_KEY = re.compile(r"(?:encoder\.layers?|layers?|blocks)\.(\d+)\.(.+)")
 EXTRA_TOKEN = re.compile(r"(?:embeddings\.)?(?:(reg|register|dist|distillation)_tokens?|mask_token)")
@@ -98,8 +92,7 @@ OUTER_NAMES, BLOCK_NAMES = (
 def find_layout(state: Mapping[str, torch.Tensor]) -> tuple[str, str]:
     """Layout of a state dict, a key of `PATCH_EMBEDDINGS`, and the prefix of its encoder, such as `vit.`.
 
-    Raises:
-        ValueError: It holds no ViT of these layouts, or several.
+    Raises ValueError unless it contains one ViT of these layouts.
     """
     found = [
         (layout, key.removesuffix(ending))
@@ -107,7 +100,7 @@ def find_layout(state: Mapping[str, torch.Tensor]) -> tuple[str, str]:
         for key in state
         if key == ending or key.endswith("." + ending)
     ]
-    if len(found) > 1:  # DINO's own files; DINO evaluates the teacher
+    if len(found) > 1:  # DINO's own files, of which the teacher is used
         found = [(layout, prefix) for layout, prefix in found if "teacher" in prefix] or found
     if not found:
         raise ValueError(
@@ -126,12 +119,12 @@ def translate(state: Mapping[str, torch.Tensor], prefix: str) -> tuple[dict[str,
     """A state dict in the layout of transformers or timm, under a prefix, by the names of ClarityModel.
 
     Returns:
-        Tensors in at least float32, with `cls_token` and `positions` still to be divided and LayerScales `(D,)` as
+        Tensors in at least float32, with `cls_token` and `positions` yet to be divided and LayerScales `(D,)` as
         `scale` of the layer before them; and the keys that the encoder does not need.
 
     Raises:
-        ValueError: ClarityModel has no place for a weight without which the encoder would compute something else, such
-            as those of a SwiGLU MLP.
+        ValueError: ClarityModel has no equivalent of a weight that changes the encoder's function, such as a SwiGLU
+            MLP.
     """
     tensors: dict[str, torch.Tensor] = {}
     unused, unplaced = [], []
@@ -168,12 +161,12 @@ def _our_name(name: str) -> str | None:
 
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:
-    """At least float32: half precision would round what is folded and resampled."""
+    """In at least float32: half precision would round what is folded and resampled."""
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _split(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
-    """A tensor by its name, timm's fused query, key and value as three."""
+    """A tensor by its name; timm's fused query, key and value as three."""
     stem, fused, leaf = name.partition(".qkv.")
     if not fused:
         return {name: tensor}
@@ -181,7 +174,7 @@ def _split(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def gated_mlp_error() -> ValueError:
-    """The error for a source with SwiGLU, to be raised."""
+    """The error for a source with SwiGLU."""
     return ValueError(
         "`source` must have MLPs of two layers, got SwiGLU. Its gate multiplies two projections, which the MLP of "
         "ClarityModel cannot compute: choose a checkpoint without it, such as a DINOv2 smaller than giant."
@@ -189,10 +182,9 @@ def gated_mlp_error() -> ValueError:
 
 
 def observed_architecture(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """The architecture as far as shapes determine it, as arguments of [`ClarityConfig`]; tensors by our names.
+    """The architecture that shapes determine, as arguments of [`ClarityConfig`]; `tensors` are by our names.
 
-    Raises:
-        ValueError: Patches are not square or not embedded by a convolution.
+    Raises ValueError unless patches are square and embedded by a convolution.
     """
     patch = tensors["embeddings.patch_projection.weight"]
     if patch.ndim != 4:
@@ -206,16 +198,12 @@ def observed_architecture(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]
     if "layers.0.mlp.fc1.weight" in tensors:
         observed["intermediate_size"] = tensors["layers.0.mlp.fc1.weight"].shape[0]
     if "layers.0.attention.q_proj.bias" in tensors:
-        observed["qkv_bias"] = True  # without one, zero does the same
+        observed["qkv_bias"] = True  # a missing bias is equivalent to zero
     return observed
 
 
 def patch_side(patch: int | Sequence[int]) -> int:
-    """Side of a square patch in pixels, given as one number or as height and width.
-
-    Raises:
-        ValueError: The patch is not square.
-    """
+    """Side in pixels of a square patch, given as one number or as height and width; raises ValueError for others."""
     height, width = (patch, patch) if isinstance(patch, int) else patch
     if height != width:
         raise ValueError(f"`source` must have square patches, got {height} × {width}. Choose another checkpoint.")
@@ -227,7 +215,7 @@ def extra_tokens(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, in
     counts = {"distillation": 0, "register": 0}
     for key, tensor in state.items():
         match = EXTRA_TOKEN.fullmatch(key.removeprefix(prefix))
-        if match and match[1]:  # a mask token stands in a patch's place
+        if match and match[1]:  # mask tokens replace patches
             kind = "register" if match[1].startswith("reg") else "distillation"
             counts[kind] += tensor.numel() // tensor.shape[-1]
     return counts
@@ -241,7 +229,7 @@ class Checkpoint:
         state: Weights by the source's own names.
         architecture: The encoder according to its config, as arguments of [`ClarityConfig`]; empty without a config.
         findings: Of a CLARiTy with a config, in the order of its logits.
-        unused: Names in its files for which the library's model has no place.
+        unused: Names in its files that the library's model does not use.
         rotary: Whether a module rotates queries and keys by position (RoPE).
     """
 
@@ -257,7 +245,7 @@ def config_from_vit(source: str | os.PathLike | nn.Module | PreTrainedConfig, **
 
     Args:
         source: A Hub id or folder in the layout of transformers or timm, a packaged checkpoint, a module of either
-            library, or a config of transformers. Of a CLARiTy source the config of the heads is taken too.
+            library, or a config of transformers. Of a CLARiTy source the config of the heads is used too.
         changes: Arguments of [`ClarityConfig`] that override the source's, such as `image_size=512`.
 
     Raises:
@@ -285,7 +273,7 @@ def config_from_vit(source: str | os.PathLike | nn.Module | PreTrainedConfig, **
 
 
 def read_checkpoint(source: str | os.PathLike | nn.Module | Mapping[str, torch.Tensor]) -> Checkpoint:
-    """Read a source of [`initialize_from_vit`]: its weights, and the architecture that its config states.
+    """Read a source of [`initialize_from_vit`]: its weights, and the architecture in its config.
 
     Raises:
         ValueError: The weights are pickled, there are several files without a config, or the config does not describe
@@ -332,16 +320,16 @@ def _read_files(name: str) -> Checkpoint:
     if path.is_dir() and not any(path.glob("*.safetensors")):
         pickles = sorted(file.name for file in path.iterdir() if file.suffix in NOT_READ)
         if not pickles:
-            raise FileNotFoundError(f"`source` must hold a .safetensors file, got none in {name}. Correct the path.")
+            raise FileNotFoundError(f"No .safetensors file in {name}. Correct the path of `source`.")
         raise _pickled(name, pickles)
     if path.is_file() and path.suffix != ".safetensors":
         raise _pickled(name, [path.name])
     if path.suffix != ".safetensors":
         return _read_pretrained(name)
     if not path.is_file():
-        raise FileNotFoundError(f"`source` must be a file that exists, got {path}. Correct the path.")
+        raise FileNotFoundError(f"No such file: {path}. Correct the path of `source`.")
     source = Checkpoint(load_file(path))
-    if (path.parent / "config.json").is_file():  # it states the heads, unlike the weights
+    if (path.parent / "config.json").is_file():  # which has the number of heads
         config = AutoConfig.from_pretrained(path.parent, trust_remote_code=False)
         source.architecture, source.findings = _config_architecture(config), _findings_of(config)
     return source
@@ -349,11 +337,11 @@ def _read_files(name: str) -> Checkpoint:
 
 def _read_pretrained(name: str) -> Checkpoint:
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    architecture = _config_architecture(config)  # refuses before anything large is loaded
-    if config.model_type == "timm_wrapper":  # whose loader fails on what timm's own `save_for_hf` writes
+    architecture = _config_architecture(config)  # errors come before anything large is loaded
+    if config.model_type == "timm_wrapper":  # whose loader fails on files of timm's own `save_for_hf`
         return Checkpoint(load_file(cached_file(name, "model.safetensors")), architecture)
     loader: Any = AutoModel if not isinstance(config, ClarityConfig) else ClarityForMultiLabelLocalization
-    with torch.random.fork_rng(devices=[]):  # the library draws weights for what the files lack
+    with torch.random.fork_rng(devices=[]):  # the library initialises missing weights
         module, info = load_foreign_model(loader, name, output_loading_info=True)
     state = {key: tensor for key, tensor in module.state_dict().items() if key not in info["missing_keys"]}
     return Checkpoint(state, architecture, _findings_of(config), sorted(info["unexpected_keys"]))
@@ -378,7 +366,7 @@ def _config_architecture(config: Any) -> dict[str, Any]:
         import timm
 
         require_plain_timm(config)
-        # Only timm can resolve an architecture's name; on the meta device that costs nothing.
+        # Only timm can resolve the name of an architecture.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             module = timm.create_model(config.architecture, **({"num_classes": 0} | (config.model_args or {})))
         architecture, kind = _module_architecture(module), config.architecture
