@@ -72,7 +72,7 @@ def test_an_index_that_names_pickles_is_refused(vit, tmp_path, opened, decoy):
 
 
 def test_an_index_on_the_hub_that_names_pickles_is_refused(tiny_checkpoint, tmp_path, opened, monkeypatch):
-    """Of our own model and of others; the file is a folder's, as it lies in the cache."""
+    """Of our own model and of others; the file is in a folder as in the cache."""
     model = ClarityForMultiLabelLocalization.from_pretrained(str(tiny_checkpoint))
     model.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
     cache = tmp_path / "hub"

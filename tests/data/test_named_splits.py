@@ -107,7 +107,7 @@ def test_an_unknown_name_lists_the_known_ones(name):
 
 @pytest.fixture(scope="module")
 def whole_release(nih_folder, tmp_path_factory):
-    """Images of the whole release's own tables, each with a path, though no image is here."""
+    """Images of the complete release's tables, each with a path that does not exist."""
     folder = tmp_path_factory.mktemp("whole")
     for packed in (nih_folder / "full-release-metadata").glob("*.gz"):
         with gzip.open(packed) as source, (folder / packed.stem).open("wb") as target:

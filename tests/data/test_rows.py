@@ -119,7 +119,7 @@ def test_the_draw_does_not_depend_on_order_or_repetition():
 
 
 def test_the_draw_is_that_of_the_releases_reader():
-    """An image that one of our splits trains on is no other's validation, as far as ids agree."""
+    """No image is in training in one of our splits and in validation in another, if ids agree."""
     from clarity_hf.data.nih import NihImage, split_images
 
     ids = [f"{i:08d}" for i in range(30)]

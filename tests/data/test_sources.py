@@ -282,7 +282,7 @@ def test_options_of_some_kinds_go_to_those_among_several_data_sets(own, release)
     sources = open_sources(names, 1, FEW, LabelOptions(["Rib"]), ReadingOptions(masks_dir=release / "masks"))
     assert all(source.findings == (*FINDINGS, "Rib") for source in sources.values())
     own_labels = np.asarray(sources["own"].train[0]["labels"])
-    assert np.isnan(own_labels[:14]).all()  # Effusion of the table was not asked for
+    assert np.isnan(own_labels[:14]).all()  # Effusion of the table was not requested
     assert sources[release.name].has_prior
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Streams: every image once in an epoch, whoever divides them, and the same view of it wherever it is read."""
+"""Streams: every image once per epoch, whatever divides them, and the same view of it wherever it is read."""
 
 import json
 import os
@@ -102,8 +102,8 @@ def test_the_trainer_shows_each_image_once_over_two_processes_of_two_workers(row
         assert len(ranks[0][epoch]) == len(ranks[1][epoch]) == IMAGES // 2
         assert sorted(number for rank in ranks for number, _ in rank[epoch]) == list(range(IMAGES))
     first, second = (dict(map(tuple, ranks[0][epoch] + ranks[1][epoch])) for epoch in range(2))
-    assert all(first[number] != second[number] for number in range(IMAGES))  # workers that live on draw anew
-    assert [number for number, _ in ranks[0][0]] != [number for number, _ in ranks[0][1]]  # and shuffle anew
+    assert all(first[number] != second[number] for number in range(IMAGES))  # persistent workers draw again
+    assert [number for number, _ in ranks[0][0]] != [number for number, _ in ranks[0][1]]  # and shuffle again
 
 
 def test_an_images_view_depends_on_seed_and_epoch_but_not_on_its_place(rows, transform):

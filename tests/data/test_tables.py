@@ -354,7 +354,7 @@ def chexpert(tmp_path):
 
 def test_the_table_of_chexpert_is_read_as_published(chexpert):
     source = load_table(chexpert, validation_fraction=0)
-    # In the order of the columns; those without a label in the whole table are no findings.
+    # In the order of the columns; those without a label in the table are not findings.
     assert source.findings == (
         *("Cardiomegaly", "Lung Opacity", "Edema", "Consolidation", "Atelectasis", "Pneumothorax", "Effusion"),
         *("Fracture", "Support Devices"),
@@ -453,12 +453,12 @@ def test_blanks_after_a_closing_quote_are_passed_over(images):
     assert report.rows == 3
 
 
-@pytest.mark.parametrize("told", ["sep=;\n", "SEP=;\r\n", '\ufeff"sep=;"\n'])
-def test_a_separator_line_is_read(images, told):
-    text = f"{told}path;Mass;a,b,c,d\nimages/0.png;1;\nimages/1.png;0;\n"
+@pytest.mark.parametrize("line", ["sep=;\n", "SEP=;\r\n", '\ufeff"sep=;"\n'])
+def test_a_separator_line_is_read(images, line):
+    text = f"{line}path;Mass;a,b,c,d\nimages/0.png;1;\nimages/1.png;0;\n"
     assert labels_of(load_table(write(images, text)), "0.png") == [1]
     with pytest.raises(ValueError, match=r"own\.csv, line 3: 'Mass' must be 1, 0, −1 or empty, got 'x'"):
-        load_table(write(images, f"{told}path;Mass\nimages/0.png;x\n"), findings=["Mass"])
+        load_table(write(images, f"{line}path;Mass\nimages/0.png;x\n"), findings=["Mass"])
 
 
 def test_labels_with_a_decimal_comma_are_numbers(images):
@@ -594,17 +594,17 @@ def test_a_column_rejected_for_one_cell_is_reported_with_its_line(images):
     rows = [f"images/{i}.png,p{i},{'maybe' if i == 3 else i % 2},{i % 2},{50 + i},{i % 2}" for i in range(10)]
     loaded = load_table(table_of(images, "path,patient_id,Effusion,Rib,Weight,Mass", rows))
     assert loaded.findings == ("Rib", "Mass")
-    (told,) = [message for message in loaded.messages if "not findings" in message]
-    assert "1 columns are not findings" in told
-    assert "Effusion (line 5 holds 'maybe')" in told
+    (found,) = [message for message in loaded.messages if "not findings" in message]
+    assert "1 columns are not findings" in found
+    assert "Effusion (line 5 holds 'maybe')" in found
     assert not any("not findings" in message for message in load_table(table_of(images)).messages)
 
 
 def test_a_column_named_like_a_finding_is_reported_however_many_of_its_cells_are_invalid(images):
     rows = [f"images/{i}.png,p{i},{'yes' if i % 2 else 'no'},{i % 2}" for i in range(10)]
     loaded = load_table(table_of(images, "path,patient_id,Edema,Rib", rows))
-    (told,) = [message for message in loaded.messages if "not findings" in message]
-    assert "Edema (line 2 holds 'no')" in told
+    (found,) = [message for message in loaded.messages if "not findings" in message]
+    assert "Edema (line 2 holds 'no')" in found
 
 
 @pytest.mark.parametrize("name", ["own.csv", "own.parquet"])
@@ -616,8 +616,8 @@ def test_empty_lists_are_normal_images_and_empty_cells_unannotated_ones_and_both
     assert source.findings == ("Mass", "Edema")
     expected = [[1, 1], [0, 0], [1, 0], [np.nan] * 2, [0, 0]]
     np.testing.assert_array_equal([row["labels"] for row in source.train], expected)
-    told = "2 images have an empty list of labels and count as without findings: images/1.png, images/4.png."
-    assert told in source.messages
+    message = "2 images have an empty list of labels and count as without findings: images/1.png, images/4.png."
+    assert message in source.messages
     assert "1 images have no labels and are not annotated: images/3.png." in source.messages
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Checkpoints are sealed when whole; what is torn, damaged or lost is named, and no run goes on from it."""
+"""Complete checkpoints get a manifest; damage is named, and no run resumes from a damaged checkpoint."""
 
 import importlib.util
 import json
@@ -289,7 +289,7 @@ def test_a_checkpoint_without_a_killed_processs_random_state_is_skipped(tmp_path
     whole = write_checkpoint(tmp_path, 4, FOUR)
     write_checkpoint(tmp_path, 6, TWO)
     assert last_checkpoint(args, {}) == str(whole)
-    with pytest.raises(ValueError, match="checkpoint-6 of 4"):  # two are there: it is no run of two for that
+    with pytest.raises(ValueError, match="checkpoint-6 of 4"):  # two are left, but it is not a run of two
         last_checkpoint(arguments(tmp_path, 2), {})
 
 

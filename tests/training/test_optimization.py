@@ -165,7 +165,7 @@ def test_a_stored_state_resumes_bit_for_bit():
     torch.testing.assert_close(bias, other_bias, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda whole: pickle.loads(pickle.dumps(whole))])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda optimizer: pickle.loads(pickle.dumps(optimizer))])
 def test_a_copy_with_its_weights_steps_as_the_original_would(copied):
     matrix, bias = two_layers()
     optimizer = joined(matrix, bias)

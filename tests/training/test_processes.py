@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Training over processes: equal steps however images are cut, sharded weights, and runs that are killed and go on.
+"""Training over processes: equal steps however images are cut, sharded weights, and killed runs that resume.
 
 All on CPUs through gloo. Each launch costs some ten seconds of imports, so tests share what one leaves.
 """

@@ -293,7 +293,7 @@ def test_a_run_that_is_stopped_keeps_its_parts_and_is_resumed(rows, folder):
         cached(rows, build_teacher(model=Interrupted()), folder, batch_size=1, part_size=1)
     assert len(files(folder)) == 2
     assert all(name.endswith(".safetensors") for name in files(folder))
-    # The class of a teacher is part of its fingerprint: let the same one go on.
+    # The class of a teacher is part of its fingerprint: continue with the same one.
     teacher = build_teacher(model=Interrupted())
     teacher.model.images = -100
     result = cached(rows, teacher, folder, batch_size=1, part_size=1)
@@ -390,14 +390,14 @@ def test_a_missing_image_is_named(rows, folder):
 
 
 def test_rows_pass_the_epoch_on_and_know_their_bounds(rows):
-    class Told(list):
+    class EpochAware(list):
         def set_epoch(self, epoch):
             self.epoch = epoch
 
-    told = Told(rows)
-    result = CachedTeacherRows(told, np.zeros((5, 1, 3), np.float32))
+    aware = EpochAware(rows)
+    result = CachedTeacherRows(aware, np.zeros((5, 1, 3), np.float32))
     result.set_epoch(3)
-    assert told.epoch == 3
+    assert aware.epoch == 3
     CachedTeacherRows(rows, np.zeros((5, 1, 3), np.float32)).set_epoch(3)
     for index in (-1, 5):
         with pytest.raises(IndexError, match="between 0 and 4"):

@@ -218,7 +218,7 @@ def test_rows_without_a_prior_train(tmp_path, rows):
 
 def test_parts_are_logged_by_name_as_their_mean_since_the_last_log(tmp_path, rows):
     teacher = tiny_teacher()
-    # At a learning rate of 0 the two batches of an epoch together are the whole data.
+    # At a learning rate of 0 the two batches of an epoch are all data.
     trainer = tiny_trainer(
         tmp_path,
         rows[:8],
