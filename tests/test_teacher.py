@@ -220,7 +220,7 @@ def test_a_model_that_came_from_nowhere_sees_the_students_pixels(caplog):
     pixels = torch.randn(2, 3, 64, 64)
     found = Teacher.of(model, FINDINGS, None)(pixels)
     torch.testing.assert_close(found, model(pixels).logits)
-    assert "it sees the student's pixels as they are" in caplog.text
+    assert "it sees the student's pixels unchanged" in caplog.text
 
 
 def test_anything_but_a_teacher_is_refused(tmp_path):

@@ -84,11 +84,11 @@ def test_crops_of_kept_images_are_those_of_the_images(tmp_path, image, reads):
     assert len(reads) == 4  # three times without the cache
 
 
-def test_boxes_in_the_images_own_pixels_keep_their_place(tmp_path, image):
-    drawn = {"image": str(image), "boxes": [[10, 20, 40, 60]]}
+def test_masks_keep_their_place_over_a_cached_image(tmp_path, image):
+    drawn = {"image": str(image), "thorax_mask": np.tri(8)}
     plain, cached = transform(None).view(drawn), transform(tmp_path / "cache")
     for _ in range(2):
-        assert torch.equal(cached.view(drawn)["boxes"], plain["boxes"])
+        assert torch.equal(cached.view(drawn)["thorax"], plain["thorax"])
 
 
 def test_a_changed_image_and_another_size_are_decoded_again(tmp_path, image, reads):

@@ -467,7 +467,7 @@ def test_one_view_of_a_teacher_is_that_of_the_unmirrored_image(processor):
 
 
 def test_teacher_logits_that_the_views_do_not_have_are_refused(processor):
-    with pytest.raises(ValueError, match="cached logits serve fixed views"):
+    with pytest.raises(ValueError, match="logits are cached for fixed views"):
         ImageTransform(processor, augment="full")(teacher_row(2))
     with pytest.raises(ValueError, match=r"`teacher_logits` must be \(V, F\) with V = 2 .* got \(1, 3\)"):
         ImageTransform(processor, augment="flip")(teacher_row(1))
