@@ -60,7 +60,7 @@ def test_sums_are_checked_by_us_and_by_sha256sum(tmp_path):
     (tmp_path / "README.md").write_text("changed")
     check_sums(tmp_path)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"`folder` must hold the files .* got config.json \(different SHA-256\)"):
+    with pytest.raises(ValueError, match=r"`folder` must match its SHA256SUMS, got config.json \(different SHA-256\)"):
         check_sums(tmp_path)
 
 
