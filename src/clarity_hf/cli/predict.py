@@ -68,7 +68,8 @@ def predict(
     engine: Annotated[
         str,
         typer.Option(
-            help="auto, torch, onnx or openvino; auto is torch for fewer than 100 images, else the fastest here."
+            help="auto, torch, onnx or openvino; auto is the fastest that gives torch's results without an export for "
+            "fewer than 100 images."
         ),
     ] = "auto",
     precision: PrecisionOption = None,
