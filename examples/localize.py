@@ -72,7 +72,7 @@ def localize(image: str | None, model: str | None, output_dir: Path, radiograph_
         advance(progress, STEPS[4])
         output_dir.mkdir(parents=True, exist_ok=True)
         picture, record = output_dir / f"{name}.overlay.png", output_dir / f"{name}.json"
-        draw_findings(pixels, *with_map_of_first_present(findings, localizer, pixels)).save(picture)
+        draw_findings(pixels, *with_map(findings, localizer, pixels)).save(picture)
         told = json.dumps({"image": name, "findings": findings}, indent=2, allow_nan=False)
         record.write_text(told + "\n", encoding="utf-8")
         advance(progress, "done")
@@ -91,12 +91,11 @@ def name_of(image: Path) -> str:
     return image.name if image.suffix[1:].isdigit() else image.stem
 
 
-def with_map_of_first_present(findings: list[dict], localizer, pixels) -> tuple[list[dict], str | None]:
-    """The findings with the map of the first present one, and its name; none present, no map.
+def with_map(findings: list[dict], localizer, pixels) -> tuple[list[dict], str | None]:
+    """The findings with the map of one of them, and its name; none present, no map."""
+    from clarity_hf.visualization import finding_to_map
 
-    An absent finding's map is low on its own scale; drawn relative to its peak, as maps are, it would glow.
-    """
-    rank = next((rank for rank, finding in enumerate(findings) if finding["present"]), None)
+    rank = finding_to_map(findings)
     if rank is None:
         return findings, None
     mapped = localizer(pixels, top_k=rank + 1, return_maps=True, radiograph_check="off")[rank]

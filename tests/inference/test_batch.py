@@ -218,9 +218,9 @@ def test_pictures_maps_and_tables_stand_beside_the_lines(pipeline, images, tmp_p
     assert list(out.rglob(".unfinished-*")) == []
 
 
-@pytest.mark.parametrize("present", [(2, 5), ()])
-def test_the_map_of_the_first_present_finding_is_drawn_whatever_its_rank(
-    pipeline, images, tmp_path, monkeypatch, present
+@pytest.mark.parametrize(("present", "boxless"), [((2, 5), ()), ((2, 5), (2,)), ((2,), (2,)), ((), ())])
+def test_the_map_of_the_first_finding_with_a_box_or_else_of_the_first_present_one_is_drawn(
+    pipeline, images, tmp_path, monkeypatch, present, boxless
 ):
     drawn = []
     draw = batch.draw_findings
@@ -230,8 +230,10 @@ def test_the_map_of_the_first_present_finding_is_drawn_whatever_its_rank(
     ranked = [finding["label"] for finding in pipeline(str(images / "0.png"))]
     thresholds = [0.0 if ranked.index(label) in present else 1.0 for label in pipeline.model.config.findings]
     pipeline.model.config.score_thresholds = thresholds
+    pipeline.model.config.boxless_findings = [ranked[rank] for rank in boxless]
     predict_images(pipeline, find_images([images / "0.png"]).images, tmp_path / "out", outputs=["overlays"])
-    assert drawn == [ranked[2] if present else None]
+    shown = [rank for rank in present if rank not in boxless] or present
+    assert drawn == [ranked[shown[0]] if shown else None]
 
 
 def test_a_broken_link_with_the_ending_of_an_image_is_an_image_that_fails(pipeline, images, tmp_path):

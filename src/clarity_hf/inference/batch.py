@@ -28,7 +28,7 @@ from clarity_hf.files import replaced_file, replaced_files
 from clarity_hf.image_reading import read_image
 from clarity_hf.labels import checked_shares
 from clarity_hf.radiograph_check import check_mode, check_radiograph
-from clarity_hf.visualization import draw_findings
+from clarity_hf.visualization import draw_findings, finding_to_map
 
 from .dicom_output import DEFAULT_KINDS
 from .image_files import ImageFile
@@ -109,8 +109,8 @@ def predict_images(
         folder: Folder of the results; created if needed.
         model_name: Name for `settings.json` and DICOM results; not a path.
         threshold: Score in [0, 1] from which a finding is present, instead of the config's thresholds.
-        outputs: Names from `OUTPUTS`. `overlays/NAME.png`: boxes of the present findings and the map of the first of
-            them over the image, with its name and scale below.
+        outputs: Names from `OUTPUTS`. `overlays/NAME.png`: boxes of the present findings and the map of the first
+            that has a box, or is present, over the image, with its name and scale below.
             `maps/NAME.npz`: `maps` `(F, h, w)` float32 ≥ 0 on the patch grid over the model's input, `labels` `(F,)`,
             `image_size`, `input_size` (H, W), and `content` (top, left, height, width), where the image lies in the
             input, in its pixels. `dicom/NAME.KIND.dcm`: see `write_dicom_results`; only of images that came as DICOM;
@@ -385,11 +385,10 @@ class _Writer:
         ]
 
     def _write_overlay(self, read: _Read, findings: list[dict[str, Any]], outputs: Any) -> None:
-        """Draw the findings over the image, the first present one with its map."""
+        """Draw the findings over the image, one with its map."""
         if "overlays" not in self.outputs:
             return
-        # Each finding has its own threshold, so the first present one need not have the highest score.
-        rank = next((rank for rank, finding in enumerate(findings) if finding["present"]), None)
+        rank = finding_to_map(findings)
         heat_of = None
         if rank is not None:
             mapped = self.pipeline.postprocess(outputs, threshold=self.threshold, top_k=rank + 1, return_maps=True)

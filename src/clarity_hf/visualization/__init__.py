@@ -6,7 +6,7 @@ axes and need the extra `report`. The same image and findings always give the sa
 """
 
 from .colours import BOX_COLOURS, heat_colours
-from .overlay import LEVELS, MAX_FINDINGS, MIN_PICTURE_SIDE, draw_findings, draw_side_by_side
+from .overlay import LEVELS, MAX_FINDINGS, MIN_PICTURE_SIDE, draw_findings, draw_side_by_side, finding_to_map
 from .plots import plot_findings, plot_map
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "MIN_PICTURE_SIDE",
     "draw_findings",
     "draw_side_by_side",
+    "finding_to_map",
     "heat_colours",
     "plot_findings",
     "plot_map",

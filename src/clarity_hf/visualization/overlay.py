@@ -105,6 +105,23 @@ def draw_findings(
     return with_names(picture, [findings[index] for index in left_out], size) if left_out else picture
 
 
+def finding_to_map(findings: Sequence[Mapping[str, Any]]) -> int | None:
+    """Index of the finding whose map a picture shows by default: the first with a box, else the first present one.
+
+    An absent finding's map is low on its own scale; drawn relative to its peak, as maps are, it would glow.
+
+    Args:
+        findings: A result of the pipeline, highest score first. Each finding has its own threshold, so the first
+            present one need not have the highest score.
+
+    Returns:
+        None if no finding is present.
+    """
+    boxed = (index for index, finding in enumerate(findings) if finding["boxes"])
+    present = (index for index, finding in enumerate(findings) if finding["present"])
+    return next(boxed, next(present, None))
+
+
 def draw_side_by_side(image: Any, findings: Sequence[Mapping[str, Any]], **drawing: Any) -> Image.Image:
     """Draw a radiograph twice, unchanged on the left and by [`draw_findings`] on the right, with the same arguments.
 
@@ -219,9 +236,7 @@ def _washed(image: Image.Image, shares: np.ndarray, opacity: float) -> Image.Ima
     return Image.fromarray(washed.round().astype(np.uint8))
 
 
-def _with_contours(
-    picture: Image.Image, shares: np.ndarray, levels: Sequence[float], colour: str
-) -> Image.Image:
+def _with_contours(picture: Image.Image, shares: np.ndarray, levels: Sequence[float], colour: str) -> Image.Image:
     """Draw smooth contours of even width with a dark outline; a pixel's distance is |m − level| / |∇m|."""
     drawn, width = np.array(picture, dtype=np.float32), line_width(text_height(picture))
     down, right = np.gradient(shares)
