@@ -360,6 +360,11 @@ def test_parts_of_the_map_alone(tiny_model, processor, image):
     np.testing.assert_allclose(attention([image]).maps, 16 * full.class_attention.numpy(), atol=1e-6)
     np.testing.assert_allclose(plain([image]).maps, np.sqrt(cam([image]).maps * attention([image]).maps), atol=1e-6)
     assert [part.name for part in (cam, attention, plain)] == ["CAM alone", "attention alone", "without suppression"]
+    suppressed = with_map_fusion(tiny_model, processor, "cam", background_suppression=True)
+    assert suppressed.name == "CAM alone, suppressed"
+    assert suppressed([image]).maps.sum() < cam([image]).maps.sum()
+    full_maps = with_map_fusion(tiny_model, processor, "geometric", background_suppression=True)
+    np.testing.assert_allclose(full_maps([image]).maps, full.localization_maps.numpy(), atol=1e-6)
 
 
 def test_a_fusion_that_the_model_cannot_have_is_refused(tiny_model, processor):

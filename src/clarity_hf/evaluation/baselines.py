@@ -294,22 +294,28 @@ def with_map_fusion(
     model: ClarityForMultiLabelLocalization,
     image_processor: ClarityImageProcessor,
     map_fusion: Literal["cam", "attention", "geometric"],
+    background_suppression: bool = False,
 ) -> ModelLocalizer:
-    """The same weights with other maps, without background suppression: the activation map or the attention alone.
+    """The same weights with other maps: the activation map or the attention alone.
 
     Args:
         model: In evaluation mode; a copy that shares its weights is changed instead.
         image_processor: The one it was trained with.
         map_fusion: As in [`ClarityConfig`].
+        background_suppression: Whether maps are multiplied by the learned foreground.
 
     Raises:
         ValueError: `map_fusion` is unknown, or the model has no SegmentCAM for it.
     """
     shared = share_weights(model)
-    shared.config.map_fusion, shared.config.background_suppression = map_fusion, False
+    shared.config.map_fusion, shared.config.background_suppression = map_fusion, background_suppression
     shared.config.validate_architecture()
-    names = {"cam": "CAM alone", "attention": "attention alone", "geometric": "without suppression"}
-    return ModelLocalizer(shared, image_processor, names[map_fusion])
+    name = {"cam": "CAM alone", "attention": "attention alone", "geometric": "CLARiTy"}[map_fusion]
+    if map_fusion == "geometric" and not background_suppression:
+        name = "without suppression"
+    elif map_fusion != "geometric" and background_suppression:
+        name += ", suppressed"
+    return ModelLocalizer(shared, image_processor, name)
 
 
 def share_weights(model: ClarityForMultiLabelLocalization) -> ClarityForMultiLabelLocalization:
