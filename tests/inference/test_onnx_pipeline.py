@@ -114,6 +114,19 @@ def test_packaged_names_and_paths_are_taken(monkeypatch):
     assert isinstance(onnx_pipeline(str(CHECKPOINT_FOLDER / DEFAULT_CHECKPOINT), "cpu"), OnnxPipeline)
 
 
+def test_where_the_runtime_fails_auto_is_left_to_the_model(monkeypatch, caplog):
+    def fail(folder):
+        raise RuntimeError("unsupported opset")
+
+    monkeypatch.setattr("clarity_hf.inference.onnx_pipeline.OnnxPipeline", fail)
+    assert onnx_pipeline(DEFAULT_CHECKPOINT, "cpu") is None
+    assert caplog.messages == [
+        f"The ONNX graph of {DEFAULT_CHECKPOINT} cannot be used, predicting in torch: unsupported opset"
+    ]
+    with pytest.raises(RuntimeError, match="unsupported opset"):
+        onnx_pipeline(DEFAULT_CHECKPOINT, "cpu", "onnx")
+
+
 def test_an_unknown_name_is_refused():
     with pytest.raises(OSError, match="No such model: 'clarity-none'"):
         onnx_pipeline("clarity-none", "cpu")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -20,6 +21,8 @@ import numpy as np
 
 from clarity_hf.export.onnx_runner import OnnxRunner, findings_of, prepare
 from clarity_hf.packaged_checkpoints import CHECKPOINT_FOLDER, is_packaged_name, served_path
+
+logger = logging.getLogger(__name__)
 
 ENGINE = "onnx fp32"
 """How results name what computed them."""
@@ -81,7 +84,7 @@ class OnnxPipeline:
 def onnx_pipeline(
     model: str, device: str = "auto", engine: str = "auto", precision: str | None = None, outputs: Sequence[str] = ()
 ) -> OnnxPipeline | None:
-    """The pipeline without torch, where it gives what is asked for.
+    """The pipeline without torch, where it gives what is asked for; with `auto` a runtime that fails is logged.
 
     Args:
         model: Name or folder of a packaged checkpoint; for others, whose graph may not fit their config, None.
@@ -101,7 +104,15 @@ def onnx_pipeline(
         return None
     folder = Path(served_path(model)).resolve()
     packaged = folder.parent == CHECKPOINT_FOLDER.resolve() and (folder / "model.onnx").is_file()
-    return OnnxPipeline(folder) if packaged else None
+    if not packaged:
+        return None
+    try:
+        return OnnxPipeline(folder)
+    except Exception as error:  # a runtime may raise anything, and torch takes over
+        if engine != "auto":
+            raise
+        logger.warning("The ONNX graph of %s cannot be used, predicting in torch: %s", folder.name, error)
+        return None
 
 
 def _may_have_accelerator() -> bool:
