@@ -7,11 +7,10 @@ checkpoints are registered with transformers when that is imported, and does not
 first use.
 """
 
-import importlib
-import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .deprecated import old_names
+from .lazy_names import lazy_names
 from .registration import TASK, register
 
 if TYPE_CHECKING:
@@ -54,26 +53,13 @@ _NAMES = {
 }
 """Public names by the module that defines them, as above for type checkers."""
 
-_MODULES = {name: module for module, names in _NAMES.items() for name in names}
-_old_name = old_names(__name__)
-_importing = threading.RLock()
+__getattr__ = lazy_names(__name__, _NAMES, otherwise=old_names(__name__))
 
 register()
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name, or a module that defines some, on first use."""
-    if name not in _NAMES and name not in _MODULES:
-        return _old_name(name)
-    with _importing:  # two threads that import torchvision at once may each find it half imported
-        if name in _NAMES:
-            return importlib.import_module(f"{__name__}.{name}")
-        value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    return value
-
-
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_NAMES})
+    return sorted({*globals(), *_NAMES, *(name for names in _NAMES.values() for name in names)})
 
 
 __all__ = [
