@@ -122,10 +122,12 @@ class OnnxRunner:
             ImportError: The format of `image`, such as DICOM, needs another library; the message names it.
         """
         pixels = read_image(image)
-        scores, maps = self.session.run(
-            ["scores", "localization_maps"], {"pixel_values": prepare(pixels, self.settings)}
-        )
+        scores, maps = self.run(prepare(pixels, self.settings))
         return findings_of(scores[0], maps[0], pixels.shape, self.settings)
+
+    def run(self, pixel_values: np.ndarray) -> list[np.ndarray]:
+        """`pixel_values` `(B, C, H, W)` float32 → scores `(B, F)` in [0, 1] and maps `(B, F, h, w)`."""
+        return self.session.run(["scores", "localization_maps"], {"pixel_values": pixel_values})
 
 
 def findings_of(scores: np.ndarray, maps: np.ndarray, image: Sequence[int], settings: dict[str, Any]) -> list[dict]:

@@ -73,7 +73,7 @@ def _share_weights(model: Any, weights: Path) -> None:
         if found is None:
             initializers.append(tensor)
             continue
-        (offset, half), transposed = stored[found[0]], found[1]
+        offset, half, transposed = found
         shared = TensorProto(name=f"{tensor.name}.fp16", data_type=TensorProto.FLOAT16, dims=half.shape)
         shared.data_location = TensorProto.EXTERNAL
         for key, value in (("location", weights.name), ("offset", offset), ("length", half.nbytes)):
@@ -92,29 +92,24 @@ def _share_weights(model: Any, weights: Path) -> None:
     model.graph.node.extend(nodes)
 
 
-def _fp16_tensors(weights: Path) -> dict[str, tuple[int, np.ndarray]]:
-    """Offset in the file and values of each tensor."""
+def _fp16_tensors(weights: Path) -> list[tuple[int, np.ndarray]]:
+    """Offset in the file and values of each tensor in fp16."""
     content = weights.read_bytes()
     (length,) = struct.unpack_from("<Q", content)
-    start = 8 + length
-    return {
-        name: (
-            start + about["data_offsets"][0],
-            np.frombuffer(content[slice(*(start + place for place in about["data_offsets"]))], "<f2").reshape(
-                about["shape"]
-            ),
-        )
-        for name, about in json.loads(content[8:start]).items()
-        if name != "__metadata__" and about["dtype"] == "F16"
-    }
+    tensors = []
+    for name, about in json.loads(content[8 : 8 + length]).items():
+        if name != "__metadata__" and about["dtype"] == "F16":
+            offset, end = (8 + length + place for place in about["data_offsets"])
+            tensors.append((offset, np.frombuffer(content[offset:end], "<f2").reshape(about["shape"])))
+    return tensors
 
 
-def _same_values(values: np.ndarray, stored: dict[str, tuple[int, np.ndarray]]) -> tuple[str, bool] | None:
-    """Name of the tensor with the same values, and whether they are transposed."""
-    for name, (_, half) in stored.items():
+def _same_values(values: np.ndarray, stored: list[tuple[int, np.ndarray]]) -> tuple[int, np.ndarray, bool] | None:
+    """Offset and values of the stored tensor that equals `values`, and whether it is transposed."""
+    for offset, half in stored:
         for transposed, candidate in ((False, half), (True, half.T)):
             if candidate.shape == values.shape and np.array_equal(candidate.astype(np.float32), values):
-                return name, transposed
+                return offset, half, transposed
     return None
 
 

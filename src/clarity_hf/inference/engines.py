@@ -29,6 +29,7 @@ from clarity_hf.fingerprints import describe_model
 from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
 
 from .engine_names import PRECISIONS, check_engine
+from .onnx_pipeline import open_runner
 
 logger = logging.getLogger(__name__)
 
@@ -190,14 +191,8 @@ def _in_torch(pipeline: ChestXrayLocalizationPipeline, precision: str) -> Run:
 
 
 def _in_onnxruntime(folder: Path, precision: str) -> Run:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # readers need the cores
-    file = folder / ("model-int8.onnx" if precision == "int8" else "model.onnx")
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return lambda values: session.run(["scores", "localization_maps"], {"pixel_values": values.float().numpy()})
+    runner = open_runner(folder, torch.get_num_threads())
+    return lambda values: tuple(runner.run(values.float().numpy()))
 
 
 def _in_openvino(folder: Path, precision: str) -> Run:

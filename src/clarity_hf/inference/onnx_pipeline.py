@@ -28,6 +28,16 @@ ENGINE = "onnx fp32"
 """How results name what computed them."""
 
 
+def open_runner(folder: str | os.PathLike, threads: int) -> OnnxRunner:
+    """The runner of an export, with this many threads (0 is onnxruntime's choice) that leave idle cores to readers."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return OnnxRunner(folder, session_options=options)
+
+
 class OnnxPipeline:
     """Stands in for [`ChestXrayLocalizationPipeline`] in `predict_images`: the same findings, scores and boxes.
 
@@ -39,12 +49,7 @@ class OnnxPipeline:
     """
 
     def __init__(self, folder: str | os.PathLike):
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # readers need the cores
-        self._runner = OnnxRunner(folder, session_options=options)
+        self._runner = open_runner(folder, int(os.environ.get("OMP_NUM_THREADS") or 0))
 
     def preprocess(self, pixels: np.ndarray, radiograph_check: str = "off") -> dict[str, np.ndarray]:
         """Pixels `(H, W)` in [0, 255] → unchecked `pixel_values` `(1, C, h, w)` and `image_sizes` `(1, 2)`."""
@@ -52,9 +57,8 @@ class OnnxPipeline:
 
     def forward(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Inputs of B images → `scores` `(B, F)` in [0, 1], `localization_maps` `(B, F, h, w)`, and their sizes."""
-        names = ["scores", "localization_maps"]
-        values = self._runner.session.run(names, {"pixel_values": inputs["pixel_values"]})
-        return dict(zip(names, values, strict=True)) | {"image_sizes": inputs["image_sizes"]}
+        scores, maps = self._runner.run(inputs["pixel_values"])
+        return {"scores": scores, "localization_maps": maps, "image_sizes": inputs["image_sizes"]}
 
     def postprocess(self, outputs: dict[str, np.ndarray], threshold: float | None = None) -> list[dict[str, Any]]:
         """Result of one image, a batch of one, as the pipeline gives it.
