@@ -1,11 +1,13 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """DICOM files of a phantom, stored in many ways, for the tests of their reading."""
 
+import importlib.util
 import io
 import re
 import shutil
 import subprocess
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,11 @@ from pydicom import uid  # noqa: E402
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
 from pydicom.encaps import encapsulate  # noqa: E402
 from pydicom.sequence import Sequence  # noqa: E402
+
+_spec = importlib.util.spec_from_file_location("gdcm_files", Path(__file__).with_name("gdcm_files.py"))
+_gdcm_files = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_gdcm_files)
+transcoded = _gdcm_files.transcoded
 
 SECRETS = ("Doe^Jane", "ID-4711", "1.2.3.4.5.6789")
 CR = "1.2.840.10008.5.1.4.1.1.1"
@@ -115,21 +122,8 @@ def stored_high(truth, signed=0):
 
 def jpeg_lossless(truth, bits, tmp_path, syntax="JPEGLosslessProcess14_1"):
     """Path of the image in JPEG lossless."""
-    gdcm = pytest.importorskip("gdcm")
     (tmp_path / "plain.dcm").write_bytes(written(plain(truth, bits=bits)))
-    reader = gdcm.ImageReader()
-    reader.SetFileName(str(tmp_path / "plain.dcm"))
-    assert reader.Read()
-    change = gdcm.ImageChangeTransferSyntax()
-    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer = gdcm.ImageWriter()
-    writer.SetFileName(str(tmp_path / "lossless.dcm"))
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    assert writer.Write()
-    return tmp_path / "lossless.dcm"
+    return transcoded(tmp_path / "plain.dcm", tmp_path / "lossless.dcm", syntax)
 
 
 def by_dcmtk(image, folder, program, *options):
