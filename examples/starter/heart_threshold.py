@@ -8,7 +8,7 @@ span the thorax. The box belongs on the heart, so this keeps the threshold, of 0
 best with the segmenter's heart: the mean over the validation images labelled Cardiomegaly of the IoU of the heart's
 bounding box with the best predicted box. Expected output:
 
-    60 images: threshold 0.15, mean IoU 0.65; 0.47 at the checkpoint's 0.50
+    88 images: threshold 0.20, mean IoU 0.63; 0.44 at the checkpoint's 0.05
 """
 
 import argparse
@@ -80,10 +80,11 @@ def overlaps_with_heart(
     rows, columns = np.nonzero(masks.heart)
     heart = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]])
     outputs = model(**processor(pixels, return_tensors="pt"))
+    of_finding = [float(other != index) for other in range(model.config.num_labels)]  # boxes of no other finding
     ious = []
     for threshold in THRESHOLDS:
         found = processor.post_process_localization(
-            outputs, score_thresholds=0, map_thresholds=float(threshold), target_sizes=[pixels.shape]
+            outputs, score_thresholds=of_finding, map_thresholds=float(threshold), target_sizes=[pixels.shape]
         )[0]
         boxes = found["boxes"][found["labels"] == index].numpy()
         ious.append(float(box_iou(boxes, heart).max(initial=0)))
