@@ -13,6 +13,7 @@ import transformers
 from clarity_hf import TASK
 from clarity_hf.export.shared_graph import write_shared_graph
 from clarity_hf.fingerprints import describe_results
+from clarity_hf.inference.batch import predict_images
 from clarity_hf.inference.onnx_pipeline import ENGINE, OnnxPipeline, onnx_pipeline
 from clarity_hf.packaged_checkpoints import CHECKPOINT_FOLDER, DEFAULT_CHECKPOINT, checkpoint_path
 from clarity_hf.phantoms import draw_phantom
@@ -100,6 +101,13 @@ def test_neither_torch_nor_transformers_is_imported():
 )
 def test_what_it_cannot_do_is_left_to_the_model(arguments):
     assert onnx_pipeline(**{"model": DEFAULT_CHECKPOINT, "device": "cpu"} | arguments) is None
+
+
+@pytest.mark.parametrize("output", ["overlays", "maps", "dicom", "fhir"])
+def test_outputs_that_need_the_model_are_refused_before_anything_is_written(quick, tmp_path, output):
+    with pytest.raises(ValueError, match=rf"can only have 'identifiers', got \['{output}'\]"):
+        predict_images(quick, [], tmp_path / "results", outputs=["identifiers", output])
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_copy_of_the_folder_is_left_to_the_model(tmp_path):

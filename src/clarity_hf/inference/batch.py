@@ -139,9 +139,14 @@ def predict_images(
         ImportError: DICOM results are requested and the extra `dicom` is not installed.
         MemoryError: A batch does not fit into memory.
         OSError: A result cannot be written, or the weights of the radiograph check are not those that ship.
-        ValueError: An argument is out of range, or the folder holds broken records, results of another model, of other
-            settings, of other files under the images' names, or of the same files under other names.
+        ValueError: An argument is out of range, `outputs` need the model itself, or the folder holds broken records,
+            results of another model, of other settings, of other files under the images' names, or of the same files
+            under other names.
     """
+    if isinstance(pipeline, OnnxPipeline) and (others := sorted(set(outputs) - {"identifiers"})):
+        raise ValueError(
+            f"`outputs` of an OnnxPipeline can only have 'identifiers', got {others}. Pass transformers' pipeline."
+        )
     wanted = _Wanted(model_name, threshold, frozenset(outputs), radiograph_check, tuple(dicom_kinds))
     run = _Run(batch_size, workers)
     twice = [name for name, count in Counter(image.name for image in images).items() if count > 1]
