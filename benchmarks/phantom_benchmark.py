@@ -61,7 +61,7 @@ def main() -> None:
         parser.error(f"argument --model: must have the findings {list(FINDINGS)}, has {list(ours.findings)}")
     names = [name for name in BASELINES if arguments.teacher or not name.startswith("gradcam")]
     about = describe_model(model, ours.image_processor)
-    half = [0.5] * len(FINDINGS)  # of no matter: thresholds are chosen on the tuning images
+    half = [0.5] * len(FINDINGS)  # without effect: thresholds are chosen on the tuning images
     settings = BoxSettings(half, half, valleys=model.config.per_finding("box_valleys"))
     results = {"clarity": records_of("clarity", ours, settings, about, arguments)}
     for name, localizer in make_baselines(names, ours, arguments.teacher).items():

@@ -33,7 +33,7 @@ def test_an_image_without_strays_is_held_whole():
         ([2125] * 5, (1000, 2125)),  # more need a gap of half of the range
         ([2499] * 100, (1000, 2499)),
         ([2500] * 100, (1000, 2000)),
-        ([2500] * 300, (1000, 2500)),  # 1.5 % are no strays
+        ([2500] * 300, (1000, 2500)),  # 1.5 % are not strays
     ],
 )
 def test_what_lies_beyond_a_gap_is_left_out(strays, expected):

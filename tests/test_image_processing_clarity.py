@@ -324,7 +324,7 @@ def test_all_components_give_a_row_each(processor):
 
 
 def test_what_a_call_leaves_out_is_the_config_s():
-    # The finding is 5 × 5 patches with a gap between two peaks, and a speck of its own that is no speck.
+    # The finding is 5 × 5 patches with a gap between two peaks, and a small region that is not a speck.
     torch.manual_seed(0)
     config = ClarityConfig(
         num_labels=3,

@@ -108,7 +108,7 @@ def rewritten(markdown: str, origin: str, page: str, modules: set[str], repo_url
 
 
 def _outside(text: str, path: str, modules: set[str], repo_url: str | None) -> str:
-    """A link to a file that is no page: into the reference, to the repository, or its name."""
+    """A link to a file that is not a page: into the reference, to the repository, or its name."""
     module = path.removeprefix("src/").removesuffix(".py").replace("/", ".")
     if path.endswith(".py") and module in modules:
         name = defined_name(text, (ROOT / path).read_text(encoding="utf-8"))

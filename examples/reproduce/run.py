@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def with_teachers(rows: Mapping[str, Row], names: Sequence[str]) -> list[str]:
-    """Rows to run in the order of the table, the teachers of those named among them; `table` is no row."""
+    """Rows to run in the order of the table, the teachers of those named among them; `table` is not a row."""
     named = {name for name in names if name in rows}
     needed = named | {teacher for name in named if (teacher := rows[name].teacher) is not None}
     return [name for name in rows if name in needed]

@@ -314,8 +314,8 @@ class ClarityConfig(PreTrainedConfig):
             The fields, and those of `kwargs` that are none of the library's.
 
         Raises:
-            OSError: There is no such checkpoint, or the file is no JSON.
-            ValueError: There is no such file in it, or it is of no CLARiTy model.
+            OSError: There is no such checkpoint, or the file is not JSON.
+            ValueError: The checkpoint has no such file, or it is not of a CLARiTy model.
         """
         place = f"`{pretrained_model_name_or_path}` must hold the config.json of a CLARiTy model"
         try:
@@ -595,7 +595,7 @@ _SAVE_AGAIN = "Copy the file from where the weights come from, or save the model
 
 
 def _require_fields(cls: type, config_dict: dict) -> None:
-    """Refuse what is no field in a dict that may come from a file: methods overwritten, code to be fetched."""
+    """Refuse keys that are not fields, in a dict that may come from a file: overwritten methods, code to fetch."""
     for name, value in config_dict.items():
         attribute = inspect.getattr_static(cls, name, None)
         method = isinstance(attribute, staticmethod | classmethod) or inspect.isfunction(attribute)

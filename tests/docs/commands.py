@@ -50,7 +50,7 @@ def parse(command):
     """Have a command parsed by its own program's parser, which does nothing else.
 
     Raises:
-        RefusedError: An option is unknown, a value is no choice, a script or a file is not there.
+        RefusedError: An option is unknown, a value is not a choice, a script or a file is not there.
         MissingError: A library that its program imports is not installed.
     """
     words = words_of(command)

@@ -339,7 +339,7 @@ def unraised_errors(package):
         for name in errors_of(item):
             error = error_named(package, item, name)
             if error is None:
-                yield f"{item.path} lists {name}, which is no error"
+                yield f"{item.path} lists {name}, which is not an error"
             elif not (name in reached or is_by_libraries(package, error)):
                 yield f"{item.path} lists {name}, which nothing there raises"
 
@@ -591,7 +591,7 @@ def test_the_rules_see_their_faults(tmp_path, monkeypatch):
         "unlisted_errors": ["raising raises ValueError, lists []"],
         "unraised_errors": [
             "inventing lists KeyError, which nothing there raises",
-            "inventing lists NoError, which is no error",
+            "inventing lists NoError, which is not an error",
         ],
         "dead_links": ["calling links [`gone`], which is nowhere"],
     }

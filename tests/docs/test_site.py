@@ -71,7 +71,7 @@ def load(path):
 
 
 def without_code(text):
-    """Markdown without its blocks of code, whose brackets are no links."""
+    """Markdown without its blocks of code, whose brackets are not links."""
     return re.sub(r"^(```+).*?^\1[ \t]*$|^ {4}[^\n]*$|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
 
 

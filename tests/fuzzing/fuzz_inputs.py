@@ -123,7 +123,7 @@ def deep_seeds() -> dict[str, list[bytes]]:
 
 
 def pydicom_seeds(largest: int = 300_000) -> list[bytes]:
-    """pydicom's own test files, most of no chest: whole, and as if they were, which their pixels then pass for."""
+    """pydicom's own test files, most not of a chest: as they are, and with a header that claims a chest."""
     import pydicom
     import pydicom.data
 

@@ -58,7 +58,7 @@ def test_the_corpus_is_there_and_small():
 
 @pytest.mark.parametrize("reader", READERS)
 def test_seeds_are_read_unless_they_hold_several_frames(reader, seeds, folder):
-    foreign = pydicom_seeds() if reader == "dicom" else []  # of no chest, or broken: read or refused
+    foreign = pydicom_seeds() if reader == "dicom" else []  # not of a chest, or broken: read or refused
     own = [content for content in seeds[reader] if content not in foreign]
     refused = [str(error) for content in own if (error := outcome(reader, content, folder)) is not None]
     assert [message for message in refused if "several frames" not in message] == []

@@ -1,5 +1,5 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
-"""Dependencies: each floor has its reason in the docs, and pip-audit knows of no vulnerability in what is there."""
+"""Dependencies: each floor has its reason in the docs, and pip-audit knows no vulnerability of what is installed."""
 
 import configparser
 import re

@@ -263,7 +263,7 @@ DAMAGED = {
     "text": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
     "a header longer than the file": header({"a": ENTRY}, length=2**40) + bytes(4),
     "a header of 2^63 bytes": header({"a": ENTRY}, length=2**63 + 7) + bytes(4),
-    "a header of no JSON": struct.pack("<Q", 4) + b"junk",
+    "a header that is not JSON": struct.pack("<Q", 4) + b"junk",
     "offsets beyond the file": header({"a": {**ENTRY, "data_offsets": [0, 2**40]}}) + bytes(4),
     "offsets that overlap": header({"a": ENTRY, "b": ENTRY}) + bytes(4),
     "offsets that run backwards": header({"a": {**ENTRY, "data_offsets": [4, 0]}}) + bytes(4),

@@ -120,7 +120,7 @@ def onnx_pipeline(
 
 
 def _may_have_accelerator() -> bool:
-    """Whether torch might find an accelerator, told from its build and the devices of the system."""
+    """Whether torch might find an accelerator, by its build and the devices of the system."""
     version = importlib.metadata.version("torch")
     if version.endswith("+cpu"):
         return False
