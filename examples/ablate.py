@@ -393,13 +393,18 @@ def write_report(arguments: argparse.Namespace) -> None:
         *table("trained", trained, changes, corrected),
         *(["", *table("maps of the same weights", maps, changes, corrected)] if maps else []),
     ]
-    start, end = "<!-- table: written by examples/ablate.py -->", "<!-- end of the table -->"
-    before, after = "# Ablations\n\n", "\n"
-    if arguments.report.is_file():
-        text = arguments.report.read_text(encoding="utf-8")
-        before, after = text.split(start)[0], text.split(end)[-1]
-    arguments.report.write_text(before + "\n".join([start, "", *lines, "", end]) + after, encoding="utf-8")
+    write_between(arguments.report, Path(__file__).name, lines)
     print(f"wrote {arguments.report} ({len(trained)} variants, {arguments.seeds} seeds)")
+
+
+def write_between(report: Path, script: str, lines: Sequence[str]) -> None:
+    """Replace a script's part of a report, between its marks; the text around it is kept."""
+    start, end = f"<!-- table: written by examples/{script} -->", f"<!-- end of the table of examples/{script} -->"
+    before, after = "# Ablations\n\n", "\n"
+    if report.is_file():
+        text = report.read_text(encoding="utf-8")
+        before, after = text.split(start)[0], text.split(end)[-1]
+    report.write_text(before + "\n".join([start, "", *lines, "", end]) + after, encoding="utf-8")
 
 
 def paired_p(changes: Sequence[float]) -> float:
@@ -428,7 +433,7 @@ def changes_of(
     for text, runs in rows.items():
         if runs is not references[text]:
             pairs = list(zip(runs, references[text], strict=True))
-            changes |= {(text, name): np.array([run[name] - other[name] for run, other in pairs]) for name in METRICS}
+            changes |= {(text, name): np.array([run[name] - other[name] for run, other in pairs]) for name in runs[0]}
     return changes
 
 
@@ -438,7 +443,7 @@ def table(
     changes: Mapping[tuple[str, str], np.ndarray],
     corrected: Mapping[tuple[str, str], float],
 ) -> list[str]:
-    """A Markdown table: a row per variant, a column per metric.
+    """A Markdown table: a row per variant, a column per metric of the runs.
 
     Args:
         title: Of the first column.
@@ -446,10 +451,11 @@ def table(
         changes: From [`changes_of`].
         corrected: p-values of [`holm`] over all tests; those below .05 are bold.
     """
-    lines = [f"| {title} | {' | '.join(METRICS)} |", "|---" * (len(METRICS) + 1) + "|"]
+    metrics = list(next(iter(rows.values()))[0])
+    lines = [f"| {title} | {' | '.join(metrics)} |", "|---" * (len(metrics) + 1) + "|"]
     for text, runs in rows.items():
         cells = []
-        for metric in METRICS:
+        for metric in metrics:
             values = np.array([run[metric] for run in runs])
             cell = f"{values.mean():.3f} ± {values.std(ddof=1) if len(values) > 1 else 0:.3f}"
             change = changes.get((text, metric))

@@ -168,6 +168,7 @@ NOT_RUN = {
     r"examples/starter/.*\.yaml": "trains for hours; tests/examples/test_train.py reads its files",
     r"(facebook|timm)/": "starts from weights of the Hub",
     r"^python examples/ablate\.py": "trains for hours; tests/examples/test_ablate.py",
+    r"^python examples/ablate_images\.py": "trains for hours; tests/examples/test_ablate_images.py",
     r"^python examples/reproduce/": "trains for hours or minutes; tests/examples/test_reproduce.py",
     r"^python examples/(build_atlas|write_masks)\.py": "needs weights or packages from elsewhere",
     r"^python examples/(write_card|plot_losses|average_checkpoints)\.py": "tests/examples has tests of each",

@@ -46,7 +46,7 @@ def test_runs_are_kept_and_their_table_is_put_into_the_report(script, teacher, t
     monkeypatch.setattr(script, "VALIDATION_IMAGES", 6)
     monkeypatch.setattr(script, "ProcessPoolExecutor", lambda mp_context: ThreadPoolExecutor(1))
     report = tmp_path / "report.md"
-    marks = ("<!-- table: written by examples/ablate.py -->", "<!-- end of the table -->")
+    marks = ("<!-- table: written by examples/ablate.py -->", "<!-- end of the table of examples/ablate.py -->")
     report.write_text(f"Before.\n{marks[0]}\nearlier\n{marks[1]}\nAfter.\n")
     command = [
         *("ablate.py", "--images", "4", "--test_images", "30", "--seeds", "2", "--variants", "full", "no_prior"),
