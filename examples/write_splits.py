@@ -1,16 +1,18 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Write the lists of patients that `clarity_hf.data.named_splits` names, from the tables of the NIH release.
 
-    python examples/write_splits.py RELEASE_FOLDER --subset SUBSET_FOLDER
+    python examples/write_splits.py RELEASE_FOLDER --subset SUBSET_FOLDER --images IMAGES_FOLDER
 
-RELEASE_FOLDER holds train_val_list.txt and BBox_List_2017.csv; no image is read. SUBSET_FOLDER is the folder in the
-release's layout that the packaged checkpoint was trained on; without it its two lists are left as they are. The lists
-go into the package, and into the same bytes on every machine. Expected output:
+RELEASE_FOLDER holds train_val_list.txt and BBox_List_2017.csv; no image is read. SUBSET_FOLDER and IMAGES_FOLDER are
+the folders in the release's layout that the packaged checkpoint was trained on: the first stages on the subset, with
+the split that `load_nih` gives it, the last two on all images but the patients of clarity-validation. Without them the
+lists of the checkpoint are left as they are. The lists go into the package, and into the same bytes on every machine.
+Expected output:
 
     nih-validation.txt: 5,602 patients
     nih-boxes-tuning-0.txt: 363 patients
     ...
-    clarity-s16-224-validation.txt: 224 patients
+    clarity-validation.txt: 5,612 patients
 """
 
 import argparse
@@ -30,14 +32,16 @@ def main() -> int:
     """Draw the lists, write them; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("release", type=Path, help="folder of the whole release's tables")
-    parser.add_argument("--subset", type=Path, help="folder that the packaged checkpoint was trained on")
+    parser.add_argument("--subset", type=Path, help="folder that the checkpoint's first stages were trained on")
+    parser.add_argument("--images", type=Path, help="folder that its last stages were trained on; with --subset")
     parser.add_argument("--output_dir", type=Path, default=named_splits.SPLIT_FOLDER)
     arguments = parser.parse_args()
+    if (arguments.subset is None) != (arguments.images is None):
+        parser.error("arguments --subset and --images: give both or neither")
     try:
         lists = release_lists(arguments.release)
         if arguments.subset:
-            lists |= checkpoint_lists(arguments.subset)
-            lists |= joined_list(lists)
+            lists |= checkpoint_lists(lists[named_splits.NIH_VALIDATION][0], arguments.subset, arguments.images)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -69,14 +73,15 @@ def release_lists(folder: Path) -> dict[str, tuple[set[str], str]]:
     return lists
 
 
-def checkpoint_lists(folder: Path) -> dict[str, tuple[set[str], str]]:
-    """The same of the packaged checkpoint's patients, as `load_nih` splits the folder that it was trained on."""
-    splits = split_images(read_nih_tables(folder)[0])
-    train, validation = ({image.patient_id for image in splits[name]} for name in ("train", "validation"))
+def checkpoint_lists(drawn: set[str], subset: Path, images: Path) -> dict[str, tuple[set[str], str]]:
+    """The same of the packaged checkpoint's patients, `drawn` being the validation patients of the whole release."""
+    splits = split_images(read_nih_tables(subset)[0])
+    first, validation = ({image.patient_id for image in splits[name]} for name in ("train", "validation"))
+    held_out = (drawn - first) | validation
     return {
         named_splits.CHECKPOINT_TRAIN: (
-            train,
-            "Patients of NIH ChestX-ray14 on whom the packaged checkpoint clarity-s16-224 was trained.",
+            first | (patients_of(images / TRAIN_VALIDATION_LIST) - held_out),
+            "Patients of NIH ChestX-ray14 on whom the packaged checkpoint clarity-s16-224 was trained, in any stage.",
         ),
         named_splits.CHECKPOINT_VALIDATION: (
             validation,
@@ -84,25 +89,11 @@ def checkpoint_lists(folder: Path) -> dict[str, tuple[set[str], str]]:
             "never trained on them. All are of the official train list. Patients with boxes of the RSNA\n"
             "challenge's readers are among them by choice: their share of Pneumonia is not the release's.",
         ),
-    }
-
-
-def joined_list(lists: dict[str, tuple[set[str], str]]) -> dict[str, tuple[set[str], str]]:
-    """The validation patients of a model that goes on from the packaged checkpoint, out of the other lists."""
-    drawn, trained, validated = (
-        lists[name][0]
-        for name in (
-            named_splits.NIH_VALIDATION,
-            named_splits.CHECKPOINT_TRAIN,
-            named_splits.CHECKPOINT_VALIDATION,
-        )
-    )
-    return {
         named_splits.CLARITY_VALIDATION: (
-            (drawn - trained) | validated,
-            "Validation patients of NIH ChestX-ray14 for a model that goes on from the packaged checkpoint: those of\n"
-            "nih-validation but of clarity-s16-224-train, and those of clarity-s16-224-validation.",
-        )
+            held_out,
+            "Validation patients of NIH ChestX-ray14 for a model that continues from the packaged checkpoint: those\n"
+            "of nih-validation without those of clarity-s16-224-train, and those of clarity-s16-224-validation.",
+        ),
     }
 
 
@@ -123,7 +114,7 @@ def list_text(name: str, patients: Iterable[str], about: str) -> str:
         named_splits.CHECKPOINT_VALIDATION,
         named_splits.CLARITY_VALIDATION,
     ):
-        command += " --subset SUBSET_FOLDER"
+        command += " --subset SUBSET_FOLDER --images IMAGES_FOLDER"
     head = [name, *about.splitlines(), f"{len(patients):,} patients, one a line. Made by: {command}"]
     return "".join([*(f"# {line}\n" for line in head), *(f"{patient}\n" for patient in patients)])
 

@@ -29,7 +29,7 @@ PACKAGE = Path(nih.__file__).parents[1]
 SIZES = {
     NIH_VALIDATION: 5602,
     CLARITY_VALIDATION: 5612,
-    CHECKPOINT_TRAIN: 895,
+    CHECKPOINT_TRAIN: 3594,
     CHECKPOINT_VALIDATION: 224,
 } | dict.fromkeys(TUNING_HALVES, 363)
 LISTED = ("00000006", "00000010")
@@ -66,6 +66,7 @@ def test_a_list_says_what_it_is_and_has_a_patient_of_eight_digits_a_line(name):
     ("one", "other"),
     [
         (CHECKPOINT_TRAIN, CHECKPOINT_VALIDATION),
+        (CHECKPOINT_TRAIN, CLARITY_VALIDATION),
         # Boxes are all of the official test list, the other lists of the train list.
         *itertools.product((NIH_VALIDATION, CHECKPOINT_TRAIN, CHECKPOINT_VALIDATION), TUNING_HALVES),
     ],
@@ -155,11 +156,16 @@ def test_half_of_the_patients_with_boxes_tune_and_half_are_left(whole_release, s
     assert len(findings) == 8  # none is without boxes to tune on
 
 
-def test_the_subset_of_the_packaged_checkpoint_splits_into_its_lists(nih_folder):
-    splits = split_images(read_nih_tables(nih_folder)[0])
-    assert patients(splits["train"]) == named_split(CHECKPOINT_TRAIN)
-    assert patients(splits["validation"]) == named_split(CHECKPOINT_VALIDATION)
-    assert (len(splits["train"]), len(splits["validation"])) == (1049, 332)  # as its model card says
+def test_the_images_of_the_packaged_checkpoint_split_into_its_lists(nih_folder):
+    first = split_images(read_nih_tables(nih_folder)[0])
+    assert patients(first["train"]) < named_split(CHECKPOINT_TRAIN)
+    assert patients(first["validation"]) == named_split(CHECKPOINT_VALIDATION)
+    assert (len(first["train"]), len(first["validation"])) == (1049, 332)  # as its model card says
+    if not (folder := nih_folder.with_name("nih-train-240")).is_dir():
+        return
+    last = split_images(read_nih_tables(folder)[0], validation_split=CLARITY_VALIDATION)
+    assert patients(first["train"]) | patients(last["train"]) == named_split(CHECKPOINT_TRAIN)
+    assert (len(last["train"]), len(last["validation"])) == (9263, 2659)
 
 
 # A release by the name of a list

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from clarity_hf.data.named_splits import NIH_VALIDATION, SPLIT_FOLDER, SPLITS, TUNING_HALVES
+from clarity_hf.data.named_splits import (
+    CHECKPOINT_TRAIN,
+    CLARITY_VALIDATION,
+    NIH_VALIDATION,
+    SPLIT_FOLDER,
+    SPLITS,
+    TUNING_HALVES,
+)
 from clarity_hf.phantoms import write_phantoms
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "write_splits.py"
@@ -58,10 +65,22 @@ def test_a_fifth_of_the_train_list_and_half_of_the_boxed_patients_are_written(ru
     assert "nih-validation.txt: 4 patients\nnih-boxes-tuning-0.txt: 2 patients\n" in capsys.readouterr().out
 
 
-def test_a_subset_gives_the_lists_of_the_packaged_checkpoint(run, tables, tmp_path):
+def test_its_images_give_the_lists_of_the_packaged_checkpoint(run, tables, tmp_path):
     write_phantoms(tmp_path / "subset", 10, seed=0, size=32)
-    assert run(tables, "--subset", tmp_path / "subset", "--output_dir", tmp_path / "lists") == 0
-    assert sorted(path.stem for path in (tmp_path / "lists").iterdir()) == sorted(SPLITS)
+    folders = ("--subset", tmp_path / "subset", "--images", tables)
+    assert run(tables, *folders, "--output_dir", tmp_path / "lists") == 0
+    lists = {path.stem: set(path.read_text().splitlines()[3:]) for path in (tmp_path / "lists").iterdir()}
+    assert sorted(lists) == sorted(SPLITS)
+    assert not lists[CHECKPOINT_TRAIN] & lists[CLARITY_VALIDATION]
+    # The later stages saw every patient of the train list who is not held out.
+    assert {f"{patient:08d}" for patient in range(1, 21)} <= lists[CHECKPOINT_TRAIN] | lists[CLARITY_VALIDATION]
+    assert "00000001" in lists[CHECKPOINT_TRAIN]
+
+
+def test_both_folders_of_the_checkpoint_are_given_or_neither(run, tables, capsys):
+    with pytest.raises(SystemExit):
+        run(tables, "--subset", tables)
+    assert "--subset and --images: give both or neither" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["train_val_list.txt", "BBox_List_2017.csv"])
@@ -73,9 +92,12 @@ def test_a_missing_table_is_an_error_and_nothing_is_written(run, tables, tmp_pat
 
 
 def test_the_committed_lists_come_from_the_tables_byte_for_byte(run, nih_folder, tmp_path):
+    images = nih_folder.with_name("nih-train-240")
+    if not images.is_dir():
+        pytest.skip("no real NIH images here: nih-train-240 beside CLARITY_HF_NIH_DIR")
     for packed in (nih_folder / "full-release-metadata").glob("*.gz"):
         with gzip.open(packed) as source, (tmp_path / packed.stem).open("wb") as target:
             shutil.copyfileobj(source, target)
-    assert run(tmp_path, "--subset", nih_folder, "--output_dir", tmp_path / "lists") == 0
+    assert run(tmp_path, "--subset", nih_folder, "--images", images, "--output_dir", tmp_path / "lists") == 0
     for name in SPLITS:
         assert (tmp_path / "lists" / f"{name}.txt").read_bytes() == (SPLIT_FOLDER / f"{name}.txt").read_bytes()

@@ -1,7 +1,7 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Patients of the NIH release by the name of a list that is part of the package.
 
-A draw by seed depends on code and tables; a list does not. Each is a text file in `splits/`: lines that begin with `#`
+A random split by seed depends on code and tables; a list does not. Each is a text file in `splits/`: lines that begin with `#`
 describe it, every other line is a patient of eight digits. `examples/write_splits.py` writes them from the release's
 own tables.
 
@@ -11,8 +11,8 @@ own tables.
   any of them.
 - `nih-boxes-tuning-0` to `nih-boxes-tuning-5`: half of the patients of `BBox_List_2017.csv`, all of the test list. Map
   thresholds are tuned on them, and T(IoU) is counted on the other half. Reports use 0.
-- `clarity-s16-224-train` and `clarity-s16-224-validation`: the patients of a subset of the train list on which the
-  packaged checkpoint was trained, and those on which it was validated and never trained.
+- `clarity-s16-224-train` and `clarity-s16-224-validation`: the patients of the train list on whom the packaged
+  checkpoint was trained, in any stage, and those of the images of its report, on whom it was never trained.
 """
 
 from __future__ import annotations
