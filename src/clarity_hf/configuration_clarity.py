@@ -166,7 +166,7 @@ class ClarityConfig(PreTrainedConfig):
             eager or SDPA attention. See [`tiled_attention_mask`].
         ranking_share (`float`, defaults to 0.3): Share of the patches, in (0, 1], over which the ranking pooling of
             the patch logit averages in effect: its decay is d = max(0, 1 − 1/(share · N)).
-        map_fusion (`str`, defaults to `"geometric"`): `"geometric"` is √(N·a ⊙ softplus(P)), `"attention"`
+        map_fusion (`str`, defaults to `"geometric"`): `"geometric"` as `map_attention_share` has it, `"attention"`
             N·a, `"cam"` softplus(P); a is the class attention, P the class activation map.
         map_attention_share (`float`, defaults to 0.5): β in [0, 1] of the geometric fusion,
             (N·a)^β ⊙ softplus(P)^(1 − β). Attention is the more peaked of the two.
