@@ -42,6 +42,7 @@ def test_a_run_trains_and_keeps_its_figures(script, tiny_checkpoint, tmp_path, m
         model=str(tiny_checkpoint),
         teacher="not used",
         steps=1,
+        image_cache=None,
         output_dir=tmp_path / "runs",
     )
     name, seed, figures = script.run("no_teacher", 3, arguments)
