@@ -277,7 +277,7 @@ def test_a_threshold_outside_the_open_interval_is_refused(threshold):
 
 
 @pytest.mark.parametrize("bad", [np.ones(4), np.ones((1, 4, 4)), np.array([[1, np.nan]]), np.array([[1, np.inf]])])
-def test_what_is_no_map_is_refused(bad):
+def test_anything_but_a_map_is_refused(bad):
     with pytest.raises(ValueError, match="`localization_map` must be"):
         boxes_from_map(bad, identity((32, 32)), 0.5)
 

@@ -148,7 +148,7 @@ def test_it_goes_where_a_folder_s_weights_are_others(folder, tiny_model, tmp_pat
     assert "other weights" in caplog.text
 
 
-def test_it_goes_on_saving_what_was_trained_without_evaluating(calibrated, tmp_path):
+def test_it_saves_a_model_trained_without_evaluation(calibrated, tmp_path):
     move(calibrated.train())
     calibrated.save_pretrained(tmp_path)
     assert is_dropped(calibrated.config)

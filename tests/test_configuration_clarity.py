@@ -53,7 +53,7 @@ def test_own_findings_are_known_both_ways(names):
     assert config.per_finding("suppression_floor") == [0.1, 0.5]  # Effusion sits at the rim
 
 
-def test_calibration_is_told_from_slopes_and_intercepts():
+def test_slopes_and_intercepts_decide_whether_a_model_is_calibrated():
     config = ClarityConfig()
     assert not config.is_calibrated
     config.score_slopes = [1.0] * 13 + [0.9]

@@ -137,7 +137,7 @@ def test_a_frontal_image_is_read_however_little_is_said(truth, elements):
         ({"VOILUTFunction": "CUBIC", "WindowCenter": 5, "WindowWidth": 9}, "CUBIC"),
     ],
 )
-def test_what_is_no_frontal_chest_image_is_refused(truth, elements, reason):
+def test_anything_but_a_frontal_chest_image_is_refused(truth, elements, reason):
     image = plain(truth)
     for keyword, value in elements.items():
         if value is None:

@@ -350,7 +350,7 @@ def test_what_dcmtk_compresses_is_what_it_was(truth, tmp_path, program, options,
 
 
 @pytest.mark.parametrize("fill", [1, 2, 7, 1000])
-def test_fill_bytes_before_any_marker_are_passed_over(truth, tmp_path, fill):
+def test_fill_bytes_before_any_marker_are_skipped(truth, tmp_path, fill):
     """T.81 B.1.1.2: any marker may have any number of bytes 0xFF before it."""
     image = pydicom.dcmread(jpeg_lossless(truth, 12, tmp_path))
     reference = read_dicom(written(image)).pixels

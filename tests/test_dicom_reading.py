@@ -169,7 +169,7 @@ def test_an_element_that_claims_gigabytes_makes_no_room_for_them(truth, tmp_path
         (type(pydicom.pixels.get_decoder(uid.ExplicitVRLittleEndian)), "as_array"),
     ],
 )
-def test_too_little_memory_is_no_fault_of_the_image(truth, place, name, monkeypatch):
+def test_too_little_memory_is_not_blamed_on_the_image(truth, place, name, monkeypatch):
     content = written(plain(truth))
 
     def fail(*words, **options):
@@ -180,7 +180,7 @@ def test_too_little_memory_is_no_fault_of_the_image(truth, place, name, monkeypa
         read_dicom(content)
 
 
-def test_paths_that_are_no_files_are_refused(tmp_path):
+def test_paths_that_are_not_files_are_refused(tmp_path):
     assert "folder" in refusal(tmp_path)
     assert "none.dcm" in refusal(tmp_path / "none.dcm", FileNotFoundError)
     assert "URL" in refusal("https://a.org/image.dcm")

@@ -454,7 +454,7 @@ def test_an_input_that_no_memory_holds_is_refused(side):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.5, 1.5])
-def test_scores_that_are_no_probabilities_are_refused(processor, value):
+def test_scores_that_are_not_probabilities_are_refused(processor, value):
     broken = outputs([[spot(0, 0)]])
     broken.scores[0, 0] = value
     with pytest.raises(ValueError, match=r"`outputs` must give finite scores in \[0, 1\], got"):
@@ -462,7 +462,7 @@ def test_scores_that_are_no_probabilities_are_refused(processor, value):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.5])
-def test_maps_that_are_no_maps_are_refused(processor, value):
+def test_maps_out_of_range_are_refused(processor, value):
     broken = outputs([[spot(0, 0)]])
     broken.localization_maps[0, 0, 1, 1] = value
     for process in (processor.post_process_localization, processor.post_process_maps):

@@ -592,7 +592,7 @@ def test_a_missing_file_is_named(tmp_path):
     assert "none.png" in refusal(tmp_path / "none.png", FileNotFoundError)
 
 
-def test_a_folder_is_no_image(tmp_path):
+def test_a_folder_is_not_an_image(tmp_path):
     assert "folder" in refusal(tmp_path)
 
 
@@ -613,7 +613,7 @@ def test_a_socket_is_not_read(tmp_path, monkeypatch):
         assert "regular file" in refusal(tmp_path / "image.png")
 
 
-def test_a_path_that_cannot_be_is_no_file():
+def test_an_impossible_path_is_a_missing_file():
     for path in ("a\0b.png", "a" * 5000, "a\udcff.png"):
         assert "No such file" in refusal(path, FileNotFoundError)
 
@@ -631,7 +631,7 @@ def test_a_link_is_followed_to_an_image_and_no_further(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"%PDF-1.7 and so on"], ids=["empty", "text", "pdf"])
-def test_what_is_no_image_is_refused(tmp_path, content):
+def test_anything_but_an_image_is_refused(tmp_path, content):
     assert "got something else" in refusal(content)
     path = tmp_path / "image.png"
     path.write_bytes(content)
@@ -706,7 +706,7 @@ def test_damaged_files_are_read_or_refused_but_never_crash(image_format):
     assert [message for message in refusals if not message.startswith("`image` must ")] == []
 
 
-def test_animations_are_no_image():
+def test_animations_are_refused():
     frames = [Image.fromarray(ramp()), Image.fromarray(255 - ramp())]
     gif = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert "got something else" in refusal(gif)
@@ -806,7 +806,7 @@ def test_what_follows_the_end_of_a_jpeg_counts_no_scans(tmp_path):
     np.testing.assert_array_equal(read_image(content + scans), read_image(content))
 
 
-def test_restart_markers_of_a_jpeg_are_no_segments():
+def test_restart_markers_of_a_jpeg_are_not_segments():
     large = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 400), dtype=np.uint8))
     content = encoded(large, "JPEG", restart_marker_blocks=1, quality=95)
     assert content.count(b"\xff\xd0") > 100
@@ -823,7 +823,7 @@ def test_a_jpeg_is_walked_in_time_linear_in_its_size(filling):
         assert time.perf_counter() - begun < 5
 
 
-def test_padding_between_the_segments_of_a_jpeg_is_passed_over_to_a_limit():
+def test_padding_between_the_segments_of_a_jpeg_is_skipped_up_to_a_limit():
     content = encoded(Image.fromarray(ramp()), "JPEG")
     padded = content[:2] + MAX_PADDING * b"\xff" + content[2:]
     np.testing.assert_array_equal(read_image(padded), read_image(content))
@@ -843,7 +843,7 @@ def test_a_jpeg_of_two_pictures_is_refused():
     assert "several frames" in refusal(encoded(grey, "MPO", save_all=True, append_images=[grey.rotate(180)]))
 
 
-def test_too_little_memory_is_no_fault_of_the_image(monkeypatch):
+def test_too_little_memory_is_not_blamed_on_the_image(monkeypatch):
     def fail(*words, **options):
         raise MemoryError
 
@@ -883,7 +883,7 @@ def test_a_file_beyond_any_image_is_not_read(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's own, about the damage
 @pytest.mark.parametrize("exif", [b"II*\0\x08\0\0\0\x01", b"MM", b"Exif\0\0" + bytes(40), b"II*\0\xff\xff\xff\xff"])
-def test_broken_exif_is_passed_over_or_refused(exif):
+def test_broken_exif_is_ignored_or_refused(exif):
     content = encoded(Image.fromarray(ramp()), "PNG", exif=exif)
     try:
         read = read_image(content)
@@ -932,7 +932,7 @@ def test_values_out_of_range_are_refused(image, reason):
 
 
 @pytest.mark.parametrize("shape", [(480,), (2, 24, 20), (24, 20, 2), (5, 24, 20), (24, 20, 5), (1, 3, 24, 20)])
-def test_shapes_that_are_no_image_are_refused(shape):
+def test_shapes_that_are_not_an_image_are_refused(shape):
     assert "1, 3 or 4 channels" in refusal(np.zeros(shape, np.uint8))
 
 

@@ -135,6 +135,6 @@ def test_the_ends_are_shares_where_they_may_be():
     ],
     ids=repr,
 )
-def test_what_is_no_share_is_refused(values, message):
+def test_anything_outside_0_to_1_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
         checked_shares("threshold", values, 2)

@@ -154,7 +154,7 @@ STRANGE = [50, -1, float("nan"), float("inf"), True, "0.5", None, [0.5, True], n
 
 @pytest.mark.parametrize("value", [value for value in STRANGE if value is not None], ids=repr)
 @pytest.mark.parametrize("argument", ["threshold", "map_threshold"])
-def test_thresholds_that_are_no_shares_are_refused(localizer, image, argument, value):
+def test_thresholds_outside_0_to_1_are_refused(localizer, image, argument, value):
     with pytest.raises(ValueError, match=rf"`{argument}` must be"):
         localizer(image, **{argument: value})
 
@@ -173,7 +173,7 @@ def test_a_number_of_findings_is_a_whole_number_from_one_on(localizer, image, va
 
 
 @pytest.mark.parametrize("scale", [1e30, -1e30])
-def test_a_model_whose_scores_are_no_numbers_gives_an_error_that_names_it(tiny_checkpoint, image, tmp_path, scale):
+def test_a_model_whose_scores_are_not_numbers_gives_an_error_that_names_it(tiny_checkpoint, image, tmp_path, scale):
     model = ClarityForMultiLabelLocalization.from_pretrained(tiny_checkpoint)
     with torch.no_grad():
         for weight in model.parameters():
@@ -185,7 +185,7 @@ def test_a_model_whose_scores_are_no_numbers_gives_an_error_that_names_it(tiny_c
         pipeline(TASK, model=str(folder))(image)
 
 
-def test_maps_that_are_no_numbers_are_an_error(localizer, image, monkeypatch):
+def test_maps_with_nan_are_an_error(localizer, image, monkeypatch):
     outputs = localizer.forward(localizer.preprocess(image))
     outputs["localization_maps"][0, 3, 0, 0] = float("nan")
     with pytest.raises(ValueError, match="must give finite localization maps from 0 on, got nan"):
@@ -257,7 +257,7 @@ def test_a_generator_gives_an_iterator(localizer, image):
     assert [len(result) for result in results] == [14, 14]
 
 
-def test_the_iterator_gives_one_result_at_a_time_and_goes_on_where_it_was(localizer, image):
+def test_the_iterator_gives_one_result_at_a_time_and_continues_where_it_was(localizer, image):
     read = []
 
     def images():
@@ -548,6 +548,6 @@ def test_a_table_is_refused_where_a_column_is_meant(localizer, encoded):
         localizer(frame)
 
 
-def test_what_is_no_path_in_a_column_is_named_by_its_place(localizer, encoded):
+def test_a_cell_that_is_not_a_path_is_named_by_its_row(localizer, encoded):
     with pytest.raises(TypeError, match="must be a path, bytes"):
         list(localizer(pytest.importorskip("pandas").Series([encoded[0], None])))

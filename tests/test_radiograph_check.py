@@ -352,7 +352,7 @@ def test_weights_that_are_missing_from_the_package_are_an_error_and_no_silence(u
             check()
 
 
-def test_a_file_that_is_no_such_weights_is_an_error_that_names_it(tmp_path):
+def test_a_file_with_other_weights_is_an_error_that_names_it(tmp_path):
     path = tmp_path / "other.safetensors"
     for tensors, metadata in (({"a": torch.zeros(1)}, None), ({"a": torch.zeros(1)}, {"b": "c"})):
         save_file(tensors, path, metadata)

@@ -388,7 +388,7 @@ def test_drawing_out_of_range_is_refused(options, message):
 @pytest.mark.parametrize(
     ("heat", "message"), [(np.ones((8, 8)), "image's"), (-cone(64), "finite"), (cone(64) * np.nan, "finite")]
 )
-def test_what_is_no_map_of_the_image_is_refused(heat, message):
+def test_a_map_that_does_not_fit_the_image_is_refused(heat, message):
     with pytest.raises(ValueError, match=message):
         draw_findings(ramp(64, 64), [finding("Mass", map=heat)], "Mass")
 

@@ -56,7 +56,7 @@ def test_an_image_becomes_what_its_kind_says(script):
     np.testing.assert_array_equal(np.asarray(dark), 255 - np.asarray(bright))
 
 
-def test_a_canvas_holds_the_whole_image_and_is_no_smaller(script):
+def test_a_canvas_contains_the_image_and_is_not_smaller(script):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 50)).astype(np.uint8))
     shapes = set()
     for seed in range(40):

@@ -243,7 +243,7 @@ def test_unknown_names_that_several_cells_share_are_joined_too():
 ALONE = ["Pleural Effusion", "Lung Opacity", "Support Devices", "Rib/clavicle fracture", "COVID-19", "Pleural Other"]
 
 
-def test_names_of_several_words_are_no_joined_ones():
+def test_names_of_several_words_are_not_joined_names():
     assert set(ordered_names([*ALONE, "Mass", "Pleural_Thickening", "Fracture"])) >= {*ALONE, "Mass", "Fracture"}
 
 
@@ -252,7 +252,7 @@ def test_joined_names_are_one_finding_where_findings_say_so():
     assert reader.read({"labels": "Mass, calcified"}, "line").labels.tolist() == [1, 0]
 
 
-def test_long_cells_of_joined_names_are_refused_and_reports_are_passed_over():
+def test_long_cells_of_joined_names_are_refused_and_reports_are_ignored():
     long = ";".join(FINDINGS)
     with pytest.raises(ValueError, match="must have names that contain no others"):
         choose({"labels": [long, "Mass"], "smoker": ["0", "1"]})
@@ -261,6 +261,6 @@ def test_long_cells_of_joined_names_are_refused_and_reports_are_passed_over():
 
 
 @pytest.mark.parametrize("cells", [["0", "1", "2"], ["3", "7|9"], ["1.5", "Mass"]])
-def test_numbers_are_no_names(cells):
+def test_numbers_are_not_names(cells):
     with pytest.raises(ValueError, match="`findings` must have names, got the numbers"):
         choose({"label": cells})

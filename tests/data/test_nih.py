@@ -393,7 +393,7 @@ def test_open_image_names_the_corrupt_file(release):
         open_image(release / "absent.png")
 
 
-def test_too_little_memory_is_no_fault_of_the_image(release, monkeypatch):
+def test_too_little_memory_is_not_blamed_on_the_image(release, monkeypatch):
     def fail(image):
         raise MemoryError
 

@@ -197,7 +197,7 @@ def test_a_mask_holds_finite_numbers(mask):
         read_mask(mask)
 
 
-def test_pipes_and_devices_are_no_masks(tmp_path):
+def test_pipes_and_devices_are_not_masks(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     for path in (tmp_path / "pipe.png", "/dev/zero", tmp_path):
         with pytest.raises(OSError, match="`source` must be a file, got the folder, pipe or device"):

@@ -363,7 +363,7 @@ def test_a_stream_is_sampled_at_its_head():
     np.testing.assert_array_equal(sample_labels(rows.to_iterable_dataset(), count=3), [[0], [1], [0]])
 
 
-def test_a_name_of_no_user_and_a_pipe_are_no_data_sets(tmp_path):
+def test_an_unknown_user_and_a_pipe_are_not_data_sets(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name in ("~nobody-of-that-name/images", str(tmp_path / "pipe")):
         with pytest.raises(FileNotFoundError, match="which is none of them"):

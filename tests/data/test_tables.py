@@ -440,7 +440,7 @@ def test_a_csv_error_explains_what_is_wrong_with_the_row(images, row, advice):
     assert advice in str(caught.value)
 
 
-def test_blanks_after_a_closing_quote_are_passed_over(images):
+def test_blanks_after_a_closing_quote_are_ignored(images):
     rows = [
         '"images/0.png" ,1 ,"a ""b"" , c"',
         '"images/1.png","0"  ,"say ""hi"""  ',
@@ -482,7 +482,7 @@ def test_nul_bytes_and_huge_cells_are_refused_with_their_line(images):
         load_table(write(images, f"path,Mass\nimages/0.png,{'1' * 140_000}\n"))
 
 
-def test_pipes_folders_and_devices_are_no_tables(images):
+def test_pipes_folders_and_devices_are_not_tables(images):
     os.mkfifo(images / "pipe.csv")
     (images / "folder.csv").mkdir()
     for path in (images / "pipe.csv", images / "folder.csv", "/dev/zero", "/dev/null"):

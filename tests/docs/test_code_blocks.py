@@ -620,7 +620,7 @@ def test_a_wrong_command_is_refused(command, furnished, monkeypatch):
         commands.parse(command)
 
 
-def test_a_command_that_fails_is_no_success(room, monkeypatch):
+def test_a_command_that_fails_does_not_count_as_success(room, monkeypatch):
     monkeypatch.chdir(room)
     with pytest.raises(commands.RefusedError, match="nowhere"):
         commands.run("clarity-hf predict nowhere --output-dir results")

@@ -436,6 +436,6 @@ def test_one_normal_image_in_two_gets_a_box_where_half_may():
 
 
 @pytest.mark.parametrize(("scores", "share"), [(3, 0), (3, 1.1), (0, 0.2)])
-def test_a_share_of_no_images_is_refused(scores, share):
+def test_a_share_without_images_is_refused(scores, share):
     with pytest.raises(ValueError, match="must"):
         box_score_thresholds(np.zeros((scores, 2)), np.full(2, 0.5), share)

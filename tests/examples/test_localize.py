@@ -106,7 +106,7 @@ def test_a_dicom_image_is_named_by_its_whole_uid(run, image, tmp_path):
     assert scores[0] == pytest.approx(scores[1], abs=0.02)
 
 
-def test_an_image_that_looks_wrong_is_told_above_the_table_or_refused(run, tmp_path):
+def test_an_image_that_looks_wrong_gets_a_warning_above_the_table_or_is_refused(run, tmp_path):
     Image.fromarray(255 - draw_phantom(0, size=128).image).save(tmp_path / "dark.png")
     status, out, err = run("dark.png")
     assert status == 0

@@ -154,7 +154,7 @@ def test_masks_that_are_there_are_left_alone(run, images, segformer, tmp_path):
     assert (masks / "a.png").read_bytes() == b"drawn by hand"
 
 
-def test_a_bad_image_is_reported_and_the_others_go_on(run, images, segformer, tmp_path):
+def test_a_bad_image_is_reported_and_the_others_are_processed(run, images, segformer, tmp_path):
     (images / "aa.png").write_bytes(b"this is no image")
     status, out, err = run(images, tmp_path / "masks", "--model", segformer)
     assert status == 1
@@ -188,7 +188,7 @@ def test_a_stopped_run_leaves_no_half_mask(script, images, tmp_path, monkeypatch
     assert not (tmp_path / "a.png").exists()
 
 
-def test_a_models_own_failure_is_no_bad_image(script, images, tmp_path):
+def test_a_failure_of_the_model_is_not_blamed_on_the_image(script, images, tmp_path):
     def broken(image):
         raise ValueError("no such layer")
 
@@ -203,7 +203,7 @@ def test_images_of_one_name_are_refused(run, images, segformer, tmp_path):
     assert "different names" in err
 
 
-def test_masks_below_the_images_are_no_images(run, images, segformer):
+def test_masks_below_the_images_are_not_images(run, images, segformer):
     for _ in range(2):
         status, out, _ = run(images, images / "masks", "--model", segformer)
         assert status == 0

@@ -180,7 +180,7 @@ def test_settings_without_what_is_read_of_them_are_refused(tmp_path, content):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
 @pytest.mark.parametrize("what", ["scores", "maps"])
-def test_results_that_are_no_numbers_are_an_error(what, value):
+def test_results_out_of_range_are_an_error(what, value):
     scores, maps = np.full(2, 0.5, np.float32), np.ones((2, 4, 4), np.float32)
     onnx_runner.findings_of(scores, maps, (64, 64), settings(model="model.onnx"))
     (scores if what == "scores" else maps).reshape(-1)[1] = value

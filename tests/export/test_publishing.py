@@ -619,7 +619,7 @@ def test_an_import_beyond_the_flat_modules_is_refused(tmp_path, code, beyond):
         (Path("owner/name"), False),
     ],
 )
-def test_a_hub_id_is_an_owner_and_a_name_that_is_no_path_here(tmp_path, monkeypatch, destination, expected):
+def test_a_hub_id_is_an_owner_and_a_name_without_a_local_path(tmp_path, monkeypatch, destination, expected):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there" / "name").mkdir(parents=True)
     assert is_hub_id(destination) is expected

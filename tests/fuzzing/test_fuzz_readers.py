@@ -47,7 +47,7 @@ def outcome(reader, content, folder):
 
 
 @pytest.mark.parametrize("file", CORPUS, ids=lambda file: file.stem)
-def test_what_a_fuzzer_found_stays_mended(file, folder):
+def test_what_a_fuzzer_found_stays_fixed(file, folder):
     outcome(file.stem.split("--")[0], file.read_bytes(), folder)
 
 

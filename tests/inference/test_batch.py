@@ -160,7 +160,7 @@ def test_a_batch_too_large_for_the_memory_ends_the_run_with_the_way_out(
         predict_images(pipeline, find_images([images]).images, tmp_path / "out", batch_size=4)
 
 
-def test_scores_that_are_no_numbers_fail_their_image(pipeline, images, tmp_path):
+def test_scores_with_nan_fail_their_image(pipeline, images, tmp_path):
     with torch.no_grad():
         pipeline.model.class_token_head.bias.fill_(float("nan"))
     summary = predict_images(pipeline, find_images([images]).images, tmp_path / "out", table=True)

@@ -94,7 +94,7 @@ def test_an_image_that_ends_the_process_is_given_up_and_the_next_one_done(queue,
     assert queue.counts()["images"] == {"failed": 1, "done": 1}
 
 
-def test_what_was_no_fault_of_the_images_does_not_count(queue):
+def test_failures_not_caused_by_the_images_do_not_count(queue):
     queue.receive("1.1", "1", b"image")
     for _ in range(3 * MAX_ATTEMPTS):
         queue.put_back(queue.next_image(0))
@@ -112,7 +112,7 @@ def test_a_result_that_is_not_taken_waits(queue, clock):
     assert (again.id, again.attempts) == (result.id, 1)
 
 
-def test_a_killed_process_leaves_rows_that_go_on_and_files_that_are_removed(queue, clock):
+def test_a_killed_process_leaves_rows_that_are_resumed_and_files_that_are_removed(queue, clock):
     queue.receive("1.1", "1", b"image")
     queue.next_image(0)
     for name in ("0.dcm", ".unfinished-1"):  # written, and killed before the rows

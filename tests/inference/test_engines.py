@@ -121,7 +121,7 @@ def test_weights_are_hashed_once_to_find_an_export_and_its_comparison(pipeline, 
     assert use_engine(pipeline, images=1000) == "openvino fp32"
 
 
-def test_an_engine_that_differs_from_torch_is_passed_over(pipeline, monkeypatch, caplog, cache):
+def test_an_engine_that_differs_from_torch_is_not_used(pipeline, monkeypatch, caplog, cache):
     require("openvino")
     monkeypatch.setattr(engines, "FASTEST", (("openvino", "fp32"),))
     monkeypatch.setenv("CLARITY_HF_CACHE", str(cache / "differs"))

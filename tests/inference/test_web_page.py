@@ -168,7 +168,7 @@ def test_uploads_that_nobody_read_are_deleted_when_they_are_old(tmp_path):
     assert new.exists()
 
 
-def test_a_folder_of_uploads_that_goes_while_it_is_swept_is_passed_over(tmp_path, monkeypatch):
+def test_a_folder_of_uploads_that_disappears_during_cleaning_is_ignored(tmp_path, monkeypatch):
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "image.png").write_bytes(b"image")

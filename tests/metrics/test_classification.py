@@ -148,7 +148,7 @@ def test_macro_is_over_findings_with_enough_positives_and_a_value():
         macro(values[:3], labels)
 
 
-def test_unannotated_images_are_no_positives():
+def test_unannotated_images_are_not_positives():
     assert math.isnan(mean_auroc(column(0.1, 0.9, 0.8), column(0, 1, NAN), min_positives=2))
 
 

@@ -31,7 +31,7 @@ def test_every_floor_has_its_reason_in_the_docs():
 
 @pytest.mark.slow
 @pytest.mark.network
-def test_pip_audit_knows_of_no_vulnerability():
+def test_pip_audit_reports_no_vulnerability():
     if shutil.which("pip-audit") is None:
         pytest.skip("pip-audit is not installed: pip install pip-audit")
     run = subprocess.run(["pip-audit", "--strict", "--skip-editable"], capture_output=True, text=True)

@@ -351,7 +351,7 @@ def test_the_weights_of_an_encoder_alone_make_no_whole_model(folder, loader):
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.int64, torch.complex64], ids=str)
 @pytest.mark.parametrize("loader", [*WHOLE, "encoder", "auto encoder"])
-def test_tensors_of_no_floating_type_are_refused(folder, loader, dtype):
+def test_tensors_that_are_not_floating_point_are_refused(folder, loader, dtype):
     resave(folder, lambda name, tensor: tensor.to(dtype) if name == "clarity.layernorm.bias" else tensor)
     with pytest.raises(ValueError, match=r"must hold floating point tensors, got 1 .* clarity.layernorm.bias of"):
         LOADERS[loader](folder)
@@ -421,7 +421,7 @@ def test_a_missing_or_mistaken_config_is_named(folder, loader, kind):
 
 
 @pytest.mark.parametrize("text", ["", "{", "\ufeff{}", "config.json"])
-def test_a_config_that_is_no_json_is_named(folder, text):
+def test_a_config_that_is_not_json_is_named(folder, text):
     (folder / "config.json").write_text(text)
     with pytest.raises(OSError, match=r"config.json' is not a valid JSON file"):
         ClarityForMultiLabelLocalization.from_pretrained(folder)

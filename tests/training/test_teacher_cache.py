@@ -406,7 +406,7 @@ def test_rows_pass_the_epoch_on_and_know_their_bounds(rows):
         CachedTeacherRows(rows, np.zeros((4, 1, 3), np.float32))
 
 
-def test_no_rows_are_no_logits(folder):
+def test_no_rows_give_no_logits(folder):
     assert cached([], build_teacher(), folder).logits.shape == (0, 2, 3)
     assert not folder.exists()
 

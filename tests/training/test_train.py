@@ -113,7 +113,7 @@ def test_masks_that_would_not_be_read_are_refused(prior):
         TrainingRecipe(masks_dir="masks", prior=prior)
 
 
-def test_masks_alone_are_no_prior_for_images_without_any(tmp_path):
+def test_prior_masks_without_any_mask_is_refused(tmp_path):
     write_phantoms(tmp_path / "images", 20, seed=3, size=64)
     shutil.rmtree(tmp_path / "images" / "masks")
     options = ("--data_dir", tmp_path / "images", "--prior", "masks", "--output_dir", tmp_path / "out")

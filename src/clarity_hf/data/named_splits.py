@@ -1,9 +1,9 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """Patients of the NIH release by the name of a list that is part of the package.
 
-A random split by seed depends on code and tables; a list does not. Each is a text file in `splits/`: lines that begin with `#`
-describe it, every other line is a patient of eight digits. `examples/write_splits.py` writes them from the release's
-own tables.
+A random split by seed depends on code and tables; a list does not. Each is a text file in `splits/`: lines that begin
+with `#` describe it, every other line is a patient of eight digits. `examples/write_splits.py` writes them from the
+release's own tables.
 
 - `nih-validation`: the validation patients of the complete release, a fifth of those of `train_val_list.txt`.
 - `clarity-validation`: the patients of `nih-validation` without those of `clarity-s16-224-train`, and those of
