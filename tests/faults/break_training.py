@@ -31,7 +31,7 @@ import psutil
 from forks import ENVIRONMENT, PATIENCE, STEPS, Fork, row, same_run, step_of, table_head, train, training_words
 from forks import write_images as write_training_images
 
-from clarity_hf.training.checkpoint_manifest import best_checkpoint, damage_of, last_whole_checkpoint
+from clarity_hf.training.checkpoint_manifest import best_checkpoint, damage_of, last_intact_checkpoint
 
 MIB = 2**20
 
@@ -45,7 +45,7 @@ class Bench:
         write_training_images(self.images)
         if self.run(self.whole).ended() != 0:
             raise RuntimeError(self.log.read_text())
-        self.last = last_whole_checkpoint(self.whole)
+        self.last = last_intact_checkpoint(self.whole)
 
     def start(self, out: Path, *more: str, before: Callable[[], object] = lambda: None) -> Fork:
         """A run into a folder, in a fork; something may be done in it first."""
@@ -154,14 +154,14 @@ def damaged_checkpoint(bench: Bench) -> list[str]:
     """Each file of the last checkpoint in each way, and all checkpoints at once."""
     ended = []
     out, _ = stopped_run(bench)
-    last = last_whole_checkpoint(out)
+    last = last_intact_checkpoint(out)
     names = sorted(path.name for path in last.iterdir() if path.stat().st_size)
     for name in names:
         for damage in (flip, cut, remove):
             stopped_run(bench)
             damage(last / name, bench.chance)
             found = bench.judge(out, None, "")
-            # Without its seal a checkpoint is one of an earlier version, and some of a seal's bits are white space.
+            # Without its manifest a checkpoint is one of an earlier version; some bits of a manifest are white space.
             expected = ("same", "fell back") if name == "whole.json" and damage is not cut else ("fell back",)
             ended.append(found if found in expected else f"{damage.__name__} {name}: {found}")
     stopped_run(bench)
@@ -174,7 +174,7 @@ def damaged_checkpoint(bench: Bench) -> list[str]:
 def damaged_best(bench: Bench) -> list[str]:
     """The best checkpoint, where it is not the last one."""
     out, _ = stopped_run(bench)
-    last = last_whole_checkpoint(out)
+    last = last_intact_checkpoint(out)
     best = Path(best_checkpoint(last))
     if best == last:
         return ["the best checkpoint is the last one: nothing was tried"]

@@ -23,7 +23,7 @@ from clarity_hf import ClarityImageProcessor
 from clarity_hf.data.sources import PhantomRows
 from clarity_hf.data.transforms import ImageTransform, TransformedDataset
 from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments
-from clarity_hf.training.checkpoint_manifest import last_whole_checkpoint
+from clarity_hf.training.checkpoint_manifest import last_intact_checkpoint
 
 IMAGES, BATCH, EPOCHS = 24, 4, 3
 STEPS = EPOCHS * IMAGES // BATCH
@@ -87,7 +87,7 @@ def main(folder, save_steps=4, workers=0):
         train_dataset=NumberedImages(images, transform, seed=0),
         teacher=tiny_teacher(),
     )
-    checkpoint = last_whole_checkpoint(folder, processes)
+    checkpoint = last_intact_checkpoint(folder, processes)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.is_world_process_zero():
         weights = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}

@@ -20,13 +20,13 @@ from transformers import TrainerCallback
 
 from clarity_hf.training import ClarityTrainingArguments
 from clarity_hf.training.checkpoint_manifest import (
-    SEAL,
+    MANIFEST,
     best_checkpoint,
     damage_of,
     last_checkpoint,
-    last_whole_checkpoint,
+    last_intact_checkpoint,
     named_save_failures,
-    require_whole,
+    require_intact,
 )
 
 HERE = Path(__file__).parent
@@ -66,7 +66,7 @@ def trainer(folder, rows=24, **settings):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Folder of a run with the sealed checkpoints 2, 4 and 6. Read only."""
+    """Folder of a run with the checkpoints 2, 4 and 6 and their manifests. Read only."""
     folder = tmp_path_factory.mktemp("run") / "out"
     trainer(folder).train()
     return folder
@@ -84,18 +84,18 @@ def flip(path, bit):
     path.write_bytes(content)
 
 
-def test_every_checkpoint_is_sealed_with_the_size_and_hash_of_each_file(run):
+def test_every_checkpoint_has_a_manifest_with_the_size_and_hash_of_each_file(run):
     for step in (2, 4, 6):
         checkpoint = run / f"checkpoint-{step}"
-        sealed = json.loads((checkpoint / SEAL).read_text())["files"]
-        assert sealed.keys() == {path.name for path in checkpoint.iterdir()} - {SEAL}
-        assert sealed["model.safetensors"]["bytes"] == (checkpoint / "model.safetensors").stat().st_size
-        assert len(sealed["model.safetensors"]["blake2b"]) == 32
+        listed = json.loads((checkpoint / MANIFEST).read_text())["files"]
+        assert listed.keys() == {path.name for path in checkpoint.iterdir()} - {MANIFEST}
+        assert listed["model.safetensors"]["bytes"] == (checkpoint / "model.safetensors").stat().st_size
+        assert len(listed["model.safetensors"]["blake2b"]) == 32
         assert damage_of(checkpoint, 1) == ""
-    assert last_whole_checkpoint(run).name == "checkpoint-6"
+    assert last_intact_checkpoint(run).name == "checkpoint-6"
 
 
-FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", SEAL)
+FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", MANIFEST)
 
 
 @pytest.mark.parametrize("name", FILES[:-1])
@@ -110,17 +110,17 @@ def test_a_flipped_bit_is_found_and_the_checkpoint_before_taken(folder, name, ca
     assert not damage_of(checkpoint, 1)
     flip(checkpoint / name, chance.randrange(8 * len(whole)))
     with caplog.at_level(logging.WARNING):
-        assert last_whole_checkpoint(folder).name == "checkpoint-4"
+        assert last_intact_checkpoint(folder).name == "checkpoint-4"
     assert "checkpoint-6 is damaged and is skipped: " in caplog.text
     assert name in caplog.text
 
 
 def test_an_unreadable_manifest_or_one_of_a_missing_file_is_damage(folder):
-    seal = folder / "checkpoint-6" / SEAL
-    whole = seal.read_text()
+    manifest = folder / "checkpoint-6" / MANIFEST
+    written = manifest.read_text()
     changes = (("{", "["), ('"files"', '"image"'), ("optimizer.pt", "optimizes.pt"), ('"blake2b": "', '"blake2b": "0'))
     for old, new in changes:
-        seal.write_text(whole.replace(old, new, 1))
+        manifest.write_text(written.replace(old, new, 1))
         assert damage_of(folder / "checkpoint-6", 1), old
 
 
@@ -140,7 +140,7 @@ def test_a_missing_file_is_found(folder, name):
 
 def test_without_a_seal_it_is_of_an_earlier_version_and_torn_files_are_found(folder):
     checkpoint = folder / "checkpoint-6"
-    (checkpoint / SEAL).unlink()
+    (checkpoint / MANIFEST).unlink()
     assert damage_of(checkpoint, 1) == ""
     for name in FILES[:-1]:
         whole = (checkpoint / name).read_bytes()
@@ -156,16 +156,16 @@ def test_a_run_without_an_intact_checkpoint_starts_over_with_a_warning(folder, c
     for path in folder.glob("checkpoint-*/optimizer.pt"):
         os.truncate(path, 100)
     with caplog.at_level(logging.WARNING):
-        assert last_whole_checkpoint(folder) is None
+        assert last_intact_checkpoint(folder) is None
     assert caplog.text.count("is skipped") == 3
     assert "holds no intact checkpoint: the run starts from its beginning" in caplog.text
 
 
 def test_a_damaged_checkpoint_that_is_named_is_refused(folder):
-    require_whole(folder / "checkpoint-6")
+    require_intact(folder / "checkpoint-6")
     flip(folder / "checkpoint-6" / "model.safetensors", 9999)
     with pytest.raises(ValueError, match=r"checkpoint-6: model.safetensors has changed since .*\. Delete it"):
-        require_whole(folder / "checkpoint-6")
+        require_intact(folder / "checkpoint-6")
 
 
 class Damaging(TrainerCallback):
@@ -206,8 +206,8 @@ def test_a_save_without_room_is_named_and_leaves_the_earlier_checkpoint(run, tmp
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert damage_of(out / "checkpoint-4", 1)
-    assert last_whole_checkpoint(out).name == "checkpoint-2"
-    trainer(out).train(resume_from_checkpoint=str(last_whole_checkpoint(out)))
+    assert last_intact_checkpoint(out).name == "checkpoint-2"
+    trainer(out).train(resume_from_checkpoint=str(last_intact_checkpoint(out)))
     weights = (each / "checkpoint-6" / "model.safetensors" for each in (run, out))
     assert next(weights).read_bytes() == next(weights).read_bytes()
 
@@ -238,7 +238,7 @@ def test_a_run_that_lost_a_worker_ends_with_an_error_and_can_be_resumed(tmp_path
     code = f"import runpy; runpy.run_path({__file__!r})['train_and_lose_a_worker']({str(tmp_path)!r})"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert result.returncode == 1, result.stderr
-    assert last_whole_checkpoint(tmp_path).name == "checkpoint-2"
+    assert last_intact_checkpoint(tmp_path).name == "checkpoint-2"
 
 
 # Which checkpoint a run resumes from, and which folders are refused
@@ -284,7 +284,7 @@ def test_a_run_of_another_number_of_processes_is_refused(tmp_path, before, state
         last_checkpoint(arguments(tmp_path, now), {})
     (tmp_path / "run.json").unlink()
     with pytest.raises(ValueError, match=text):
-        last_whole_checkpoint(tmp_path, now)
+        last_intact_checkpoint(tmp_path, now)
 
 
 def test_a_checkpoint_without_a_killed_processs_random_state_is_skipped(tmp_path):

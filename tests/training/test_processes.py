@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from clarity_hf import ClarityForMultiLabelLocalization
 from clarity_hf.training import ClarityTrainingArguments
-from clarity_hf.training.checkpoint_manifest import damage_of, last_checkpoint, last_whole_checkpoint
+from clarity_hf.training.checkpoint_manifest import damage_of, last_checkpoint, last_intact_checkpoint
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "train.py"
@@ -334,14 +334,14 @@ def test_two_processes_resume_after_one_was_killed(tmp_path):
 
 
 def test_checkpoints_that_a_kill_left_unfinished_are_seen(tmp_path, whole_run):
-    checkpoint = last_whole_checkpoint(whole_run, processes=1)
+    checkpoint = last_intact_checkpoint(whole_run, processes=1)
     assert checkpoint.name == f"checkpoint-{killed_run.STEPS}"
     assert damage_of(checkpoint, processes=2)  # no random states of two processes
     torn = tmp_path / "checkpoint-99"
     torn.mkdir()
-    assert last_whole_checkpoint(tmp_path, processes=1) is None
+    assert last_intact_checkpoint(tmp_path, processes=1) is None
     (torn / "trainer_state.json").write_text('{"epoch": 1.0,')
-    assert last_whole_checkpoint(tmp_path, processes=1) is None
+    assert last_intact_checkpoint(tmp_path, processes=1) is None
 
 
 def test_the_scripts_resume_from_the_last_intact_checkpoint(tmp_path, whole_run):

@@ -26,7 +26,7 @@ from clarity_hf.files import UNFINISHED, replaced_file
 
 logger = logging.getLogger(__name__)
 
-SEAL = "whole.json"
+MANIFEST = "whole.json"
 """A checkpoint's manifest: size in bytes and hash (BLAKE2b, 16 bytes) of every other file by path."""
 
 STATE = "trainer_state.json"
@@ -65,16 +65,16 @@ class CheckpointManifestCallback(TrainerCallback):
         """Raise ValueError if the best epoch's weights, which were just loaded, were damaged after they were saved."""
         # A second machine without a shared disk only has random states.
         if args.should_save and args.load_best_model_at_end and state.best_model_checkpoint:
-            require_whole(state.best_model_checkpoint)
+            require_intact(state.best_model_checkpoint)
 
 
 def write_manifest(checkpoint: str | os.PathLike) -> None:
     """Write `whole.json` into the folder of a finished checkpoint atomically; raises OSError if that fails."""
     folder = Path(checkpoint)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(UNFINISHED))
-    sealed = {path.relative_to(folder).as_posix(): _size_and_hash(path) for path in files if path.name != SEAL}
-    with replaced_file(folder / SEAL) as made:
-        made.write_text(json.dumps({"files": sealed}, indent=2) + "\n", encoding="utf-8")
+    listed = {path.relative_to(folder).as_posix(): _size_and_hash(path) for path in files if path.name != MANIFEST}
+    with replaced_file(folder / MANIFEST) as made:
+        made.write_text(json.dumps({"files": listed}, indent=2) + "\n", encoding="utf-8")
 
 
 def damage_of(checkpoint: str | os.PathLike, processes: int | None = None) -> str:
@@ -87,16 +87,16 @@ def damage_of(checkpoint: str | os.PathLike, processes: int | None = None) -> st
     """
     folder = Path(checkpoint)
     if not _has_state(folder):
-        return f"{STATE} is missing or torn"
+        return f"{STATE} is missing or incomplete"
     if processes is not None:
         names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{index}.pth" for index in range(processes)]
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             return f"{', '.join(missing)} missing"
-    return _damage_by_seal(folder) if (folder / SEAL).exists() else _damage_by_format(folder)
+    return _damage_by_manifest(folder) if (folder / MANIFEST).exists() else _damage_by_format(folder)
 
 
-def require_whole(checkpoint: str | os.PathLike) -> None:
+def require_intact(checkpoint: str | os.PathLike) -> None:
     """Raise ValueError for a damaged checkpoint; a missing folder is left to the Trainer, which reports it."""
     damage = damage_of(checkpoint) if Path(checkpoint).is_dir() else ""
     if damage:
@@ -161,7 +161,7 @@ def last_checkpoint(args: TrainingArguments, described: Mapping[str, Any]) -> st
     folder = Path(args.output_dir)
     record = folder / "run.json"
     earlier = _read_record(record) if record.is_file() else {}
-    checkpoint = last_whole_checkpoint(folder, args.world_size, earlier.get("processes"))
+    checkpoint = last_intact_checkpoint(folder, args.world_size, earlier.get("processes"))
     settings = {name: getattr(args, name) for name in COMPARED if hasattr(args, name)}
     if checkpoint:
         if not record.is_file():
@@ -200,7 +200,7 @@ def drop_pickle(folder: str | Path) -> None:
     (Path(folder) / "training_args.bin").unlink(missing_ok=True)
 
 
-def last_whole_checkpoint(folder: str | Path, processes: int = 1, recorded: int | None = None) -> Path | None:
+def last_intact_checkpoint(folder: str | Path, processes: int = 1, recorded: int | None = None) -> Path | None:
     """The last intact checkpoint of a run's folder, or None; damaged ones are skipped with a warning.
 
     Only a checkpoint of as many `processes` can be resumed exactly; `recorded` is the number in run.json.
@@ -238,12 +238,12 @@ def _size_and_hash(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "blake2b": digest.hexdigest()}
 
 
-def _damage_by_seal(folder: Path) -> str:
+def _damage_by_manifest(folder: Path) -> str:
     try:
-        sealed = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"].items()
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"].items()
     except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{SEAL} cannot be read"
-    for name, expected in sealed:
+        return f"{MANIFEST} cannot be read"
+    for name, expected in listed:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"

@@ -24,7 +24,7 @@ from clarity_hf.files import move_files
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 
 from .arguments import option, parse_arguments
-from .checkpoint_manifest import best_checkpoint, drop_pickle, last_checkpoint, named_save_failures, require_whole
+from .checkpoint_manifest import best_checkpoint, drop_pickle, last_checkpoint, named_save_failures, require_intact
 
 
 @dataclass
@@ -177,11 +177,11 @@ def fit(trainer: Trainer, recipe: DataRecipe) -> PredictionOutput:
     described.pop("image_cache")  # it changes an image by half a grey value at most
     resume_from = trainer.args.resume_from_checkpoint or last_checkpoint(trainer.args, described)
     if resume_from:
-        require_whole(resume_from)
+        require_intact(resume_from)
         if trainer.args.load_best_model_at_end and (Path(resume_from) / "trainer_state.json").is_file():
             best = best_checkpoint(resume_from)
             if best is not None:
-                require_whole(best)
+                require_intact(best)
         print(f"resuming from {resume_from}")
     with named_save_failures(trainer):
         trainer.train(resume_from_checkpoint=resume_from)
