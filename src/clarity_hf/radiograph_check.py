@@ -180,17 +180,18 @@ def _reduced(content: np.ndarray) -> np.ndarray:
     longer = max(content.shape)
     height, width = (max(1, round(SIDE * side / longer)) for side in content.shape)
     thinned, _ = _thinned(content)
-    reduced = _area_means(len(thinned), height) @ thinned @ _area_means(thinned.shape[1], width).T
+    reduced = _area_means(_area_means(thinned, height).T, width).T
     reduced = (reduced - reduced.mean()) / max(reduced.std(), 1e-3)
     top, left = (SIDE - height) // 2, (SIDE - width) // 2
     return np.pad(reduced, ((top, SIDE - height - top), (left, SIDE - width - left)))[None].astype(np.float32)
 
 
-def _area_means(length: int, count: int) -> np.ndarray:
-    """Matrix `(count, length)` that reduces a side: each of `count` values is the mean of the pixels it overlaps."""
-    pixels, cells = np.arange(length), np.arange(count)[:, None]
-    overlapping = (pixels >= cells * length // count) & (pixels < -(-(cells + 1) * length // count))
-    return overlapping / overlapping.sum(1, keepdims=True, dtype=np.float32)
+def _area_means(values: np.ndarray, count: int) -> np.ndarray:
+    """Reduce the rows of `values (n, m)` to `(count, m)`: each is the mean of the rows that it overlaps."""
+    cells = np.arange(count)
+    starts, stops = cells * len(values) // count, -(-(cells + 1) * len(values) // count)
+    sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=np.float64)])
+    return (sums[stops] - sums[starts]) / (stops - starts)[:, None]
 
 
 def content_of(pixels: np.ndarray) -> tuple[slice, slice]:
@@ -261,11 +262,19 @@ def classify(image: np.ndarray, weights: Mapping[str, np.ndarray]) -> np.ndarray
         kernel, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
         padded = np.pad(values, ((0, 0), (padding, padding), (padding, padding)))
         windows = sliding_window_view(padded, kernel.shape[2:], (1, 2))[:, ::stride, ::stride]
-        values = np.maximum(np.tensordot(kernel, windows, ((1, 2, 3), (0, 3, 4))) + bias[:, None, None], 0)
+        _, height, width = windows.shape[:3]
+        columns = windows.transpose(0, 3, 4, 1, 2).reshape(-1, height * width)
+        summed = _product(kernel.reshape(len(kernel), -1), columns).reshape(-1, height, width)
+        values = np.maximum(summed + bias[:, None, None], 0)
     channels, side, _ = values.shape
     pooled = values.reshape(channels, side // 2, 2, side // 2, 2).mean((2, 4)).ravel()
-    hidden = np.maximum(weights["hidden.weight"] @ pooled + weights["hidden.bias"], 0)
-    return softmax(weights["head.weight"] @ hidden + weights["head.bias"])
+    hidden = np.maximum(_product(weights["hidden.weight"], pooled[:, None])[:, 0] + weights["hidden.bias"], 0)
+    return softmax(_product(weights["head.weight"], hidden[:, None])[:, 0] + weights["head.bias"])
+
+
+def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Matrix product without BLAS, whose threads would wait busily after it, on the cores that the model needs."""
+    return np.einsum("ij,jk->ik", left, right)
 
 
 @functools.cache
