@@ -33,6 +33,7 @@ from clarity_hf import FINDINGS, ClarityConfig, ClarityForMultiLabelLocalization
 from clarity_hf.boxes import Letterbox, boxes_from_map
 from clarity_hf.data.sources import PhantomRows
 from clarity_hf.data.transforms import ImageTransform
+from clarity_hf.files import replaced_file
 from clarity_hf.metrics.classification import mean_auroc
 from clarity_hf.metrics.localization import boxes_found, tune_map_thresholds
 from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments, Teacher
@@ -191,11 +192,8 @@ def main() -> None:
             print(f"{name}, seed {seed}", flush=True)
             model = fit(VARIANTS[name], seed, TrainingRows(train, VARIANTS[name].prior, atlas), arguments.output_dir)
             results = measure_all(model, VARIANTS[name], validation, test, atlas)
-            stored = {"settings": settings_of(VARIANTS[name], arguments), "figures": results}
-            path = result_file(arguments.output_dir, name, seed)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_suffix(".part").write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
-            path.with_suffix(".part").replace(path)
+            settings = settings_of(VARIANTS[name], arguments)
+            keep_result(result_file(arguments.output_dir, name, seed), settings, results)
     write_report(arguments)
 
 
@@ -226,6 +224,13 @@ def is_kept(path: Path, settings: dict[str, Any]) -> bool:
         changed = sorted(name for name in settings if (kept or {}).get(name) != settings[name])
         print(f"{path} has other settings ({', '.join(changed)}) and is repeated", flush=True)
     return kept == settings
+
+
+def keep_result(path: Path, settings: dict[str, Any], figures: dict[str, Any]) -> None:
+    """Keep the figures of a run with its settings, for [`is_kept`]; the file appears when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced_file(path) as made:
+        made.write_text(json.dumps({"settings": settings, "figures": figures}, indent=2) + "\n", encoding="utf-8")
 
 
 def draw_images(split: str, count: int, processor: ClarityImageProcessor) -> Images:

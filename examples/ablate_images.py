@@ -24,7 +24,7 @@ import torch
 import transformers
 
 import clarity_hf
-from ablate import changes_of, holm, is_kept, paired_p, result_file, table, write_between
+from ablate import changes_of, holm, is_kept, keep_result, paired_p, result_file, table, write_between
 from clarity_hf.boxes import boxes_from_map, map_over_image
 from clarity_hf.data.transforms import ImageTransform
 from clarity_hf.evaluation import BoxSettings, EvaluationImage, ModelLocalizer, RowImages
@@ -171,10 +171,7 @@ def run(name: str, seed: int, arguments: argparse.Namespace) -> tuple[str, int, 
     boxed = next(iter(open_recipe_sources(replace(recipe, data_dir=[arguments.boxes]), 0, seed).values())).validation
     images = RowImages(boxed.filter(bool, input_columns="boxes"), data.findings)
     figures |= measure_maps(ModelLocalizer(model.eval(), processor), [images[index] for index in range(len(images))])
-    path = result_file(arguments.output_dir, name, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".part").write_text(json.dumps({"settings": settings, "figures": figures}, indent=2) + "\n")
-    path.with_suffix(".part").replace(path)
+    keep_result(result_file(arguments.output_dir, name, seed), settings, figures)
     return name, seed, figures
 
 

@@ -268,13 +268,13 @@ def classify(image: np.ndarray, weights: Mapping[str, np.ndarray]) -> np.ndarray
         values = np.maximum(summed + bias[:, None, None], 0)
     channels, side, _ = values.shape
     pooled = values.reshape(channels, side // 2, 2, side // 2, 2).mean((2, 4)).ravel()
-    hidden = np.maximum(_product(weights["hidden.weight"], pooled[:, None])[:, 0] + weights["hidden.bias"], 0)
-    return softmax(_product(weights["head.weight"], hidden[:, None])[:, 0] + weights["head.bias"])
+    hidden = np.maximum(_product(weights["hidden.weight"], pooled) + weights["hidden.bias"], 0)
+    return softmax(_product(weights["head.weight"], hidden) + weights["head.bias"])
 
 
 def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Matrix product without BLAS, whose threads would wait busily after it, on the cores that the model needs."""
-    return np.einsum("ij,jk->ik", left, right)
+    """`left @ right` without BLAS, whose threads would wait busily after it, on the cores that the model needs."""
+    return np.einsum("ij,j...->i...", left, right)
 
 
 @functools.cache
