@@ -33,10 +33,10 @@ from clarity_hf.metrics.classification_rivals import within_view
 from clarity_hf.metrics.image_driven import COMPARED_LEVELS, MOST_FIXED_BOXES, AnnotatedMaps, covered_cells
 from clarity_hf.metrics.localization import tune_map_thresholds
 from clarity_hf.metrics.records import MAP_CELLS
-from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments, Teacher
+from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments
 from clarity_hf.training.arguments import default_arguments
 from clarity_hf.training.recipes import open_recipe_sources
-from clarity_hf.training.train import TrainingRecipe, build_model, build_processor, open_data
+from clarity_hf.training.train import TrainingRecipe, build_model, build_processor, open_data, with_teacher
 
 NOT_AVERAGED = ("Pneumonia",)
 """In the NIH release it depends on the source of an image: nearly all of its radiographs are from one selection."""
@@ -84,6 +84,7 @@ class Variant:
 VARIANTS = {
     "full": Variant("everything"),
     "no_teacher": Variant("no teacher", {"teacher": None}),
+    "cached_teacher": Variant("teacher's logits cached", {"teacher_cache": "runs/teacher-cache"}),
     "no_drawn_findings": Variant("no drawn findings", {"draw_rate": 0.0}, {"evidence_loss_weight": 0.0}),
     # For 48 of the 60 steps on the 9,263 images: the last ones see all patches.
     "patch_dropout": Variant("half of the patches", arguments={"patch_dropout": 0.5, "patch_dropout_epochs": 0.166}),
@@ -160,7 +161,7 @@ def run(name: str, seed: int, arguments: argparse.Namespace) -> tuple[str, int, 
         plain=ImageTransform(processor, prior="none", image_cache=recipe.image_cache),
     )
     model = build_model(recipe, data.findings, np.zeros((0, len(data.findings))))
-    teacher = Teacher.from_pretrained(recipe.teacher, data.findings, processor) if recipe.teacher else None
+    data, teacher = with_teacher(recipe, data, processor, args)
     trainer = ClarityDistillationTrainer(
         teacher=teacher, **data.trainer_arguments(model, args, processor, recipe.min_positives)
     )

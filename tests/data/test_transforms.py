@@ -461,16 +461,30 @@ def test_teacher_logits_are_those_of_the_view_that_was_drawn(processor):
     assert seen == {True, False}
 
 
+def test_a_crop_has_the_teacher_logits_of_its_side(processor):
+    """The left half of the image is bright: a crop whose right is bright is of the mirror image."""
+    image = np.zeros((64, 64), np.uint8)
+    image[:, :32] = 255
+    transform = ImageTransform(processor, augment="full")
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(12):
+        out = transform(teacher_row(2) | {"image": image})
+        left, right = (half.mean() for half in out["pixel_values"].chunk(2, dim=-1))
+        assert out["teacher_logits"].tolist() == [0.25 + (right > left), 0.5 + (right > left), 0.75 + (right > left)]
+        seen.add(bool(right > left))
+    assert seen == {True, False}
+
+
 def test_one_view_of_a_teacher_is_that_of_the_unmirrored_image(processor):
     assert ImageTransform(processor)(teacher_row(1))["teacher_logits"].tolist() == [0.25, 0.5, 0.75]
     assert "teacher_logits" not in ImageTransform(processor)(teacher_row(1) | {"teacher_logits": None})
 
 
 def test_teacher_logits_that_the_views_do_not_have_are_refused(processor):
-    with pytest.raises(ValueError, match="logits are cached for fixed views"):
-        ImageTransform(processor, augment="full")(teacher_row(2))
-    with pytest.raises(ValueError, match=r"`teacher_logits` must be \(V, F\) with V = 2 .* got \(1, 3\)"):
-        ImageTransform(processor, augment="flip")(teacher_row(1))
+    for augment in ("flip", "full"):
+        with pytest.raises(ValueError, match=r"`teacher_logits` must be \(V, F\) with V = 2 .* got \(1, 3\)"):
+            ImageTransform(processor, augment=augment)(teacher_row(1))
     for logits in (np.zeros(3), np.zeros((3, 3)), np.zeros((0, 3))):
         with pytest.raises(ValueError, match=r"`teacher_logits` must be \(V, F\) with V = 1 or 2"):
             ImageTransform(processor)(teacher_row(1) | {"teacher_logits": logits})

@@ -131,7 +131,7 @@ RUN_SLOW = {
     "clarity-hf train --data_dir phantom --phantom_count 64 --num_train_epochs 1 --size ti16 --image_size 64 "
     "--output_dir runs/try": {"--phantom_count 64": "--phantom_count 8"},
     "clarity-hf train --data_dir NIH_FOLDER --output_dir runs/nih": {"$": TINY},
-    "clarity-hf train --data_dir NIH_FOLDER --teacher runs/teacher --teacher_cache runs/logits --augment flip "
+    "clarity-hf train --data_dir NIH_FOLDER --teacher runs/teacher --teacher_cache runs/logits "
     "--output_dir runs/distilled": {"$": TINY},
     "clarity-hf train examples/starter/1-phantoms.yaml --output_dir runs/stage1": {"$": TINY},
     "accelerate launch examples/train_teacher.py --size nano --output_dir runs/teacher": {

@@ -46,8 +46,8 @@ class ImageTransform:
         image_processor: Determines size, proportions and normalisation, so that training sees what inference sees.
             Each channel may have its own mean and standard deviation, as for a teacher.
         augment: `"full"`, small rotations and shifts, random crops, flips and exposure; `"flip"`, the image or its
-            mirror image, two fixed views for which a teacher's logits can be cached; `"none"`. Drawn from torch's
-            global random state, which [`TransformedDataset`] sets for each row.
+            mirror image; `"none"`. Drawn from torch's global random state, which [`TransformedDataset`] sets for each
+            row.
         crop_scale: Smallest share of the area that a random crop keeps, in (0, 1].
         prior: Source of the thorax: `"auto"`, the row's own mask, else what [`segment_thorax`] finds, else the atlas;
             `"masks"`, the row's own mask, else unknown; `"atlas"`, always the atlas; `"none"`. An empty mask counts as
@@ -121,13 +121,14 @@ class ImageTransform:
         Returns:
             `pixel_values` `(C, H, W)`, `labels` `(F,)` float32; unless `prior` is `"none"`, `anatomical_prior`
             `(1, 56, 56)` in [0, 1], NaN if unknown; for a row with teacher logits, `teacher_logits` `(F,)` float32 of
-            the view that was drawn; and with a `draw_rate` above 0 `finding_masks` `(F, 56, 56)` in [0, 1], how much
-            of each place a drawn finding covers. The labels of an image with drawn findings are NaN: these are
-            schematic, and scores trained on them are worse on real findings.
+            the whole image or, where the view is mirrored, of its mirror image; and with a `draw_rate` above 0
+            `finding_masks` `(F, 56, 56)` in [0, 1], how much of each place a drawn finding covers. The labels of an
+            image with drawn findings are NaN: these are schematic, and scores trained on them are worse on real
+            findings.
 
         Raises:
-            ValueError: The row has teacher logits that `augment` has no use for, or of another shape, or findings are
-                to be drawn and its labels are not of `FINDINGS`.
+            ValueError: The row's teacher logits are of another shape, or findings are to be drawn and its labels are
+                not of `FINDINGS`.
         """
         labels = torch.as_tensor(np.asarray(row["labels"], dtype=np.float32))
         if self.draw_rate > 0 and labels.shape != (len(FINDINGS),):
@@ -237,12 +238,7 @@ class ImageTransform:
 
     def _logits_of_view(self, logits: Any, mirrored: bool) -> torch.Tensor:
         views = torch.as_tensor(np.asarray(logits, dtype=np.float32))
-        if self.augment == "full":
-            raise ValueError(
-                "`augment` must be 'flip' or 'none' for rows with `teacher_logits`, got 'full': logits are cached for "
-                "fixed views. Change it, or run the teacher on each view."
-            )
-        needed = 2 if self.augment == "flip" else 1
+        needed = 1 if self.augment == "none" else 2
         if views.ndim != 2 or not needed <= len(views) <= 2:
             raise ValueError(
                 f"`teacher_logits` must be (V, F) with V = {'2' if needed == 2 else '1 or 2'} for augment "

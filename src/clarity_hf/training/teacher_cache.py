@@ -2,7 +2,7 @@
 """The teacher's logits, computed once per image for fixed views and kept in a folder.
 
 Training steps then need no forward pass of the teacher. Fixed views are the image and its mirror image; random crops
-and phantoms that change every epoch need the teacher itself.
+take the logits of the whole image. Phantoms that change every epoch need the teacher itself.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def cache_teacher_logits(
         teacher: The teacher as the Trainer would use it.
         image_processor: The student's; another one uses another cache.
         folder: Folder of the files; teachers, data sets and runs may share it.
-        views: `("identity",)` or `("identity", "mirror")`; the latter for training with flips.
+        views: `("identity",)` or `("identity", "mirror")`; the latter for training with flips or crops.
         batch_size: Images in a forward pass of the teacher.
         part_size: Number of new images after which a file is written; at most as many are lost if the run stops.
         num_workers: Processes that read and decode.

@@ -84,7 +84,7 @@ class TrainingRecipe(DataRecipe):
     config: str | None = option(None, 'JSON of ClarityConfig fields to change, such as \'{"pooling": "linear"}\'.')
     attn_implementation: str | None = option(None, "Attention of the blocks; 'eager' trains faster on CPUs.")
     teacher: str | None = option(None, "Image classifier with the same findings.")
-    teacher_cache: str | None = option(None, "Folder for the teacher's logits, computed once; with --augment flip.")
+    teacher_cache: str | None = option(None, "Folder for the teacher's logits of every image, computed once.")
     balance_positives: bool = option(False, "Weigh positives so that both classes of a finding count equally.")
     drop_path_rate: float = option(0.0, "Stochastic depth; 0.1 to 0.2 on real images.")
     draw_rate: float = option(
@@ -94,10 +94,10 @@ class TrainingRecipe(DataRecipe):
     )
 
     def __post_init__(self):
-        if self.teacher_cache and (self.teacher is None or self.augment == "full"):
+        if self.teacher_cache and self.teacher is None:
             raise ValueError(
-                "`teacher_cache` must come with --teacher and --augment flip or none, got "
-                f"--teacher {self.teacher} --augment {self.augment}. Every random crop needs the teacher itself."
+                f"`teacher_cache` must come with --teacher, got {self.teacher_cache} alone. Name the teacher, or "
+                "leave the cache out."
             )
         if self.model and self.init:
             raise ValueError(f"`init` must be left out with --model, got {self.init}. A checkpoint has an encoder.")
@@ -139,18 +139,7 @@ def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, f
     recipe = replace(recipe, image_size=processor.size["height"])
     data = open_data(recipe, processor, args.seed)
     model = build_model(recipe, data.findings, sample_labels(data.images))
-    teacher = Teacher.from_pretrained(recipe.teacher, data.findings, processor) if recipe.teacher else None
-    if teacher is not None and recipe.teacher_cache:
-        known = cache_teacher_logits(
-            data.images,
-            teacher.to(args.device),
-            processor,
-            recipe.teacher_cache,
-            views=("identity", "mirror") if recipe.augment == "flip" else ("identity",),
-            batch_size=args.per_device_eval_batch_size,
-            num_workers=args.dataloader_num_workers,
-        )
-        data, teacher = replace(data, images=known), None
+    data, teacher = with_teacher(recipe, data, processor, args)
     trainer = ClarityDistillationTrainer(
         teacher=teacher, **data.trainer_arguments(model, args, processor, recipe.min_positives)
     )
@@ -175,6 +164,27 @@ def train(recipe: TrainingRecipe, args: ClarityTrainingArguments) -> dict[str, f
 
     save_run(trainer, recipe, prediction, write_card)
     return prediction.metrics
+
+
+def with_teacher(
+    recipe: TrainingRecipe, data: RecipeData, processor: ClarityImageProcessor, args: ClarityTrainingArguments
+) -> tuple[RecipeData, Teacher | None]:
+    """The data and the recipe's teacher, or data with its cached logits and no teacher."""
+    if recipe.teacher is None:
+        return data, None
+    teacher = Teacher.from_pretrained(recipe.teacher, data.findings, processor)
+    if recipe.teacher_cache is None:
+        return data, teacher
+    known = cache_teacher_logits(
+        data.images,
+        teacher.to(args.device),
+        processor,
+        recipe.teacher_cache,
+        views=("identity",) if recipe.augment == "none" else ("identity", "mirror"),
+        batch_size=args.per_device_eval_batch_size,
+        num_workers=args.dataloader_num_workers,
+    )
+    return replace(data, images=known), None
 
 
 def open_data(recipe: TrainingRecipe, processor: ClarityImageProcessor, seed: int) -> RecipeData:

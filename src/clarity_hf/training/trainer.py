@@ -96,7 +96,8 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
             teacher.
 
     Raises:
-        OSError, TypeError, ValueError: As for [`Teacher.of`].
+        OSError, TypeError, ValueError: As for [`Teacher.of`]; ValueError also for a `map_distillation_weight` above 0
+            without a teacher.
     """
 
     loss_is_scaled_for_ga = False  # a mean over images: dividing by the accumulation steps is right
@@ -110,6 +111,11 @@ class ClarityDistillationTrainer(CardKeepingTrainer):
         if teacher is not None:
             findings = self.accelerator.unwrap_model(self.model).config.findings
             self.teacher = Teacher.of(teacher, findings, self.processing_class).to(self.args.device)
+        elif self.args.map_distillation_weight > 0:
+            raise ValueError(
+                "`map_distillation_weight` must be 0 without a teacher that runs in every step, got "
+                f"{self.args.map_distillation_weight}. Give `teacher`: a cache has its logits, not its maps."
+            )
         self._part_sums: dict[str, torch.Tensor] = {}
         self._part_counts: dict[str, int] = defaultdict(int)
 
