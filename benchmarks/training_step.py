@@ -12,7 +12,7 @@ optimizer of ours are the Trainer's own; the optimizer is AdamW where Muon is no
 - `labels`: ours on labels and prior alone;
 - `cached`: and with a teacher's logits from the rows;
 - `online`: and with a ConvNeXtV2 nano of random weights as the teacher of the very pixels;
-- `cached` with options: half or three quarters of the patches dropped, Muon, Muon with three iterations.
+- `cached` with options: compiled, half or three quarters of the patches dropped, Muon, Muon with three iterations.
 
 Processor time: the median over interleaved rounds of the ratio of steps in one round, so that a machine whose speed
 drifts does not favour one. Expected: a ratio of at most 1.15 for `cached`.
@@ -28,6 +28,8 @@ CONTENDERS = {
     "labels": {},
     "cached": {},
     "online": {},
+    "compiled": {"torch_compile": True},
+    "compiled, half the patches": {"torch_compile": True, "patch_dropout": 0.5},
     "half the patches": {"patch_dropout": 0.5},
     "a quarter of the patches": {"patch_dropout": 0.75},
     "muon": {"matrix_optimizer": "muon"},
@@ -69,6 +71,8 @@ def plain_step(image_size, inputs, device):
 
 def our_step(name, image_size, inputs, folder, device):
     """Model, loss and optimizer of one of ours, by the Trainer."""
+    import torch
+
     from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization
     from clarity_hf.training import ClarityDistillationTrainer, ClarityTrainingArguments
 
@@ -89,7 +93,9 @@ def our_step(name, image_size, inputs, folder, device):
     if name in ("labels", "online"):
         inputs = {key: tensor for key, tensor in inputs.items() if key != "teacher_logits"}
     model.to(device)
-    return model, lambda: trainer.compute_loss(model, inputs), trainer.create_optimizer()
+    optimizer = trainer.create_optimizer()
+    shown = torch.compile(model) if trainer.args.torch_compile else model  # as the Trainer does it
+    return model, lambda: trainer.compute_loss(shown, inputs), optimizer
 
 
 def online_teacher(image_size):

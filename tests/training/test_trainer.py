@@ -141,6 +141,11 @@ def test_the_students_maps_follow_the_teachers_and_its_logits_are_their_means(tm
     assert loss.item() == pytest.approx((expected + 0.7 * maps).item(), rel=1e-5)
 
 
+def test_maps_cannot_be_followed_without_a_teacher(tmp_path, rows):
+    with pytest.raises(ValueError, match=r"`map_distillation_weight` must be 0 without a teacher .* got 0\.7"):
+        tiny_trainer(tmp_path, rows, map_distillation_weight=0.7)
+
+
 def test_under_patch_dropout_the_teachers_maps_are_compared_at_the_patches_that_are_kept(tmp_path, rows):
     batch = batch_of(rows[:4])
     arguments = {"map_distillation_weight": 0.7, "patch_dropout_epochs": 1.0}
@@ -276,6 +281,18 @@ def test_gradient_checkpointing_takes_the_same_step(tmp_path, rows):
         trainer = tiny_trainer(tmp_path, rows[:8], max_steps=2, gradient_checkpointing=checkpointing)
         trainer.train()
         assert trainer.model.is_gradient_checkpointing is checkpointing
+        results.append(weights(trainer.model))
+    assert moved(trainer.model) > 1e-2
+    assert_same_weights(*results, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dropout", [{}, {"patch_dropout": 0.5, "patch_dropout_epochs": 0.5}])
+def test_a_compiled_model_takes_the_same_steps(tmp_path, rows, dropout):
+    results = []
+    for options in ({}, {"torch_compile": True, "torch_compile_backend": "aot_eager"}):
+        torch.compiler.reset()
+        trainer = tiny_trainer(tmp_path, rows[:8], max_steps=2, teacher=tiny_teacher(), **options, **dropout)
+        trainer.train()
         results.append(weights(trainer.model))
     assert moved(trainer.model) > 1e-2
     assert_same_weights(*results, rtol=1e-5, atol=1e-6)
