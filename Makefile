@@ -5,12 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
 OUTPUT ?= demo-output
+BASE ?= ../base/src
+IMAGES ?= 100
 BENCHMARKS ?= localization_cost gradcam_cost compile_speed export_speed training_step image_cache_speed \
-	reading_speed folder_speed import_time growth
+	reading_speed folder_speed build_times growth
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-lowest slow bench docs clean
+.PHONY: demo test test-lowest slow bench builds docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/localize.py $(if $(IMAGE),"$(IMAGE)") --output_dir "$(OUTPUT)"
@@ -35,6 +37,12 @@ bench: $(VENV)/.installed-test
 	@for name in $(BENCHMARKS); do \
 		echo; echo "## benchmarks/$$name.py"; echo; $(BIN)/python benchmarks/$$name.py || exit 1; \
 	done
+
+# What this build takes against another, whose sources are in BASE: make builds BASE=../base/src (an hour).
+builds: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/build_times.py --base "$(BASE)"
+	$(BIN)/python benchmarks/predict_builds.py --base "$(BASE)" --engines auto torch --images $(IMAGES) --rounds 1
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/localization_cost.py --rounds 5
 
 docs: $(VENV)/.installed-test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
