@@ -53,6 +53,12 @@ def test_own_findings_are_known_both_ways(names):
     assert config.per_finding("suppression_floor") == [0.1, 0.5]  # Effusion sits at the rim
 
 
+@pytest.mark.parametrize("numbers", [{"Mass": 1, "Effusion": 0}, {"Mass": 0, "Pleural effusion": 1}, {"Mass": 0}])
+def test_two_tables_of_findings_that_differ_are_refused(numbers):
+    with pytest.raises(ValueError, match="`label2id` must number the findings as `id2label` does, got others for"):
+        ClarityConfig(id2label={0: "Mass", 1: "Effusion"}, label2id=numbers)
+
+
 def test_slopes_and_intercepts_decide_whether_a_model_is_calibrated():
     config = ClarityConfig()
     assert not config.is_calibrated

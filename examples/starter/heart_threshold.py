@@ -38,7 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = ClarityForMultiLabelLocalization.from_pretrained(arguments.checkpoint)
     processor = ClarityImageProcessor.from_pretrained(arguments.checkpoint)
-    index = model.config.label2id[FINDING]
+    index = model.config.findings.index(FINDING)
     thresholds = model.config.per_finding("map_thresholds")
     images = load_nih(arguments.nih_folder, validation_split=arguments.validation_split)["validation"]
     with_finding = [i for i, labels in enumerate(images["labels"]) if labels[index] == 1]

@@ -522,6 +522,13 @@ class ClarityConfig(PreTrainedConfig):
         twice = sorted(name for name, count in Counter(self.findings).items() if count > 1)
         if twice:
             raise ValueError(f"`id2label` must name every finding once, got {twice} more often. Rename one of them.")
+        numbered = {name: index for index, name in enumerate(self.findings)}
+        other = sorted(str(name)[:LONGEST_NAME] for name, _ in numbered.items() ^ self.label2id.items())
+        if other:
+            raise ValueError(
+                f"`label2id` must number the findings as `id2label` does, got others for {other[:5]}. Correct one of "
+                "the two, or leave `label2id` out."
+            )
 
     def _validate_numbers(self) -> None:
         """Shares are in [0, 1], other numbers finite and not negative, and the weights fit a machine."""

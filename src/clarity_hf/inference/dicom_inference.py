@@ -168,10 +168,10 @@ class DicomResultWriter:
         present = [finding["label"] for finding in findings if finding["present"]]
         if not present:
             return findings
-        processor, label2id = self.pipeline.image_processor, self.pipeline.model.config.label2id
+        processor, names = self.pipeline.image_processor, self.pipeline.model.config.findings
         height, width = outputs["image_sizes"][0].tolist()
         box = processor.letterbox((height, width))
-        over_input = processor.post_process_maps(outputs, None, [label2id[label] for label in present])[0]
+        over_input = processor.post_process_maps(outputs, None, [names.index(label) for label in present])[0]
         (rows, columns), (top, left) = box.content, (box.top, box.left)
         content = over_input[None, :, top : top + rows, left : left + columns]
         size = stored_map_size((height, width))

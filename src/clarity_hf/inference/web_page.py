@@ -128,7 +128,7 @@ def draw_view(
     Raises:
         ValueError: There is no such finding, or another argument is out of range.
     """
-    index = pipeline.model.config.label2id[image.finding(label)["label"]]
+    index = pipeline.model.config.findings.index(image.finding(label)["label"])
     shown = image.view.shape
     heat = pipeline.image_processor.post_process_maps(image.maps, [shown], [index])[0][0].numpy()
     factors = {"x": shown[1] / image.size[1], "y": shown[0] / image.size[0]}
