@@ -70,6 +70,10 @@ def test_spacing_that_says_nothing_is_none(truth, spacing, read):
         {"PatientOrientation": ["LF", "FR"]},  # the patient leaning
         {"PatientOrientation": ["L", "F"], "FieldOfViewRotation": 180, "FieldOfViewHorizontalFlip": "YES"},
         {"PatientOrientation": "", "FieldOfViewRotation": 0, "FieldOfViewHorizontalFlip": "NO"},
+        {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]},
+        {"ImageOrientationPatient": [0.99, 0.1, 0, 0, 0.1, -0.99]},
+        {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},  # of an axial slice: what converters write for any image
+        {"ImageOrientationPatient": [-1, 0, 0, 0, 0, -1], "PatientOrientation": ["L", "F"]},
         {"PresentationIntentType": "FOR PRESENTATION"},
     ],
 )
@@ -124,6 +128,11 @@ def test_a_frontal_image_is_read_however_little_is_said(truth, elements):
         ),
         ({"PatientOrientation": ["LE", "V"]}, "two directions of L, R, A, P, H and F, got LE/V"),
         ({"PatientOrientation": "L"}, "two directions"),
+        *(
+            ({"ImageOrientationPatient": cosines}, f"(ImageOrientationPatient L/F), got {given}")
+            for cosines, given in (([-1, 0, 0, 0, 0, -1], "R/F"), ([0.99, 0.1, 0, 0, 0, 1], "L/H"))
+        ),
+        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1], "ViewPosition": ""}, "a lateral view (ImageOrientationP"),
         ({"FieldOfViewHorizontalFlip": "YES"}, "got FieldOfViewHorizontalFlip YES without it"),
         ({"FieldOfViewRotation": 90, "PatientOrientation": ""}, "got FieldOfViewRotation 90 without it"),
         ({"PixelSpacing": [0.2, 0.1]}, "sides of 0.2 by 0.1"),

@@ -18,6 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROWS = (
     "deprecated",
     "labels",
+    "view_names",
     "plain_card",
     "boxes",
     "grey_levels",

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from .view_names import view_kind
+
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded (a 43 × 43 cm plate at 50 µm has 74 M pixels, most under 25 M)."""
 
@@ -40,10 +42,7 @@ _SOP_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.7.3",  # Multi-frame Grayscale Word Secondary Capture, of one frame
 )
 
-# Words of ViewPosition and of a view's CodeMeaning. Decubitus images (LATERAL DECUB) are frontal.
-_SIDE_VIEWS = {"LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT", "SAGITTAL"}
-_OBLIQUE_VIEWS = {"LAO", "RAO", "LPO", "RPO", "LLO", "RLO", "OBL", "OBLIQUE"}
-# Codes of CID 4010 "DX View" for the same views, SNOMED CT then SNOMED RT, for a meaning in another language.
+# Codes of CID 4010 "DX View" for lateral and oblique views, SNOMED CT then SNOMED RT, for meanings in other languages.
 _SIDE_CODES = {"399067008", "399198007", "399173006", "30730003", "R-102CD", "R-10232", "R-10236", "G-A145"}
 _OBLIQUE_CODES = {"399182000", "399135007", "399356000", "399006002", "399038007", "399184004", "399236003"}
 _OBLIQUE_CODES |= {"R-102C1", "R-10220", "R-40985", "R-10212", "R-10210", "R-10238", "R-10234"}
@@ -267,11 +266,12 @@ def _check_view(header: DicomHeader) -> None:
     items = header.items("ViewCodeSequence")
     views += [(item.text("CodeMeaning"), item.text("CodeValue")) for item in items]
     for meaning, code in views:
-        words = set(re.findall(r"[A-Z]+", meaning))
-        decubitus = any(word.startswith("DECUB") for word in words)
-        lateral = (words & _SIDE_VIEWS and not decubitus) or code in _SIDE_CODES
-        if lateral or words & _OBLIQUE_VIEWS or code in _OBLIQUE_CODES:
-            kind = "a lateral" if lateral else "an oblique"
+        kind = view_kind(meaning)
+        if kind == "lateral" or code in _SIDE_CODES:
+            kind = "a lateral"
+        elif kind or code in _OBLIQUE_CODES:
+            kind = "an oblique"
+        if kind:
             raise header.error(
                 f"must be a frontal image, got {kind} view ({shown(meaning) or shown(code)}). Pass the study's PA or "
                 "AP image."
@@ -286,6 +286,9 @@ def _check_orientation(header: DicomHeader) -> None:
         value = header.dataset.get("PatientOrientation")
         value = [value] if isinstance(value, str) else list(value or ())
         directions = [str(part).strip().upper() for part in value if str(part).strip()]
+    source = "PatientOrientation"
+    if not directions and (directions := _directions_of_cosines(header)):
+        source = "ImageOrientationPatient"
     flipped = header.text("FieldOfViewHorizontalFlip") == "YES"
     turned = header.number("FieldOfViewRotation") or 0
     if not directions:
@@ -303,13 +306,30 @@ def _check_orientation(header: DicomHeader) -> None:
     if {row[0], column[0]} & set("AP") or set(row) & set("AP"):
         kind = "a lateral" if {row[0], column[0]} & set("AP") else "an oblique"
         raise header.error(
-            f"must be a frontal image, got {kind} view (PatientOrientation {given}). Pass the study's PA or AP image."
+            f"must be a frontal image, got {kind} view ({source} {given}). Pass the study's PA or AP image."
         )
     if (row[0], column[0]) != ("L", "F"):
         raise header.error(
             "must be stored with the patient's left at the right edge and the feet at the lower one "
-            f"(PatientOrientation L/F), got {given}. Rotate or flip its pixels and set PatientOrientation."
+            f"({source} L/F), got {given}. Rotate or flip its pixels and set PatientOrientation."
         )
+
+
+def _directions_of_cosines(header: DicomHeader) -> list[str]:
+    """Directions of rows and columns by ImageOrientationPatient (PS3.3 C.7.6.2.1.1); empty if it does not tell.
+
+    Radiographs do not have this element, but converters write it; those that know no direction write that of an axial
+    slice, which no radiograph is.
+    """
+    with refusing("an ImageOrientationPatient that does not parse", header.name):
+        with quietly():
+            value = header.dataset.get("ImageOrientationPatient")
+        cosines = [float(number) for number in value] if hasattr(value, "__len__") and len(value) == 6 else []
+    if not np.isfinite(cosines).all() or not cosines or cosines == [1, 0, 0, 0, 1, 0]:
+        return []
+    axes = [max(range(3), key=lambda axis: abs(part[axis])) for part in (cosines[:3], cosines[3:])]
+    signs = [part[axis] > 0 for part, axis in zip((cosines[:3], cosines[3:]), axes, strict=True)]
+    return [("RL", "AP", "FH")[axis][sign] for axis, sign in zip(axes, signs, strict=True)]
 
 
 def _check_pixels(header: DicomHeader) -> None:

@@ -104,6 +104,44 @@ def test_rows_are_those_of_every_source(numbered, streaming):
     assert example["labels"].shape == (14,)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("as_class", [False, True])
+def test_lateral_images_are_left_out_whatever_type_their_view_has(tmp_path, streaming, as_class):
+    names = ["Frontal", "Lateral"]
+    view = datasets.ClassLabel(names=names) if as_class else TEXT
+    cells = [0, 1, 0, 1, -1] if as_class else ["Frontal", "Lateral", "Frontal", "Lateral", ""]
+    rows = {"label": [["Mass"], ["Mass"], ["Effusion"], ["Mass"], ["Mass"]], "Frontal/Lateral": cells}
+    folder = write(tmp_path / "views", "train", rows, **{"label": STRINGS, "Frontal/Lateral": view})
+    source = load_hub(folder, validation_fraction=0, streaming=streaming)
+    assert [list(row["labels"]) for row in source.train] == [vector("Mass"), vector("Effusion"), vector("Mass")]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_columns_of_findings_come_before_classes_of_other_names(tmp_path, streaming):
+    number = datasets.Value("int64")
+    rows = {"label": [0, 1], "Effusion": [0, 1], "Mass": [1, 0]}
+    features = {"label": datasets.ClassLabel(names=["normal", "abnormal"]), "Effusion": number, "Mass": number}
+    folder = write(tmp_path / "both", "train", rows, **features)
+    findings = ["Effusion", "Mass"] if streaming else None  # a stream's labels are named
+    source = load_hub(folder, findings=findings, validation_fraction=0, streaming=streaming)
+    assert source.findings == ("Effusion", "Mass")
+    assert [list(row["labels"]) for row in source.train] == [[0, 1], [1, 0]]
+
+
+def test_a_class_of_minus_one_is_not_annotated(tmp_path):
+    feature = datasets.ClassLabel(names=["Effusion", "Mass"])
+    folder = write(tmp_path / "unlabelled", "train", {"label": [0, -1]}, label=feature)
+    source = load_hub(folder, validation_fraction=0)
+    assert list(source.train[0]["labels"]) == [1, 0]
+    assert np.isnan(source.train[1]["labels"]).all()
+
+
+def test_patients_that_are_written_nan_are_unknown(tmp_path):
+    rows = {"label": [["Mass"], ["Effusion"], ["Mass"]], "patient_id": ["nan", "nan", "7"]}
+    folder = write(tmp_path / "patients", "train", rows, label=STRINGS, patient_id=TEXT)
+    assert len(set(load_hub(folder, validation_fraction=0).train["patient_id"])) == 3
+
+
 def test_a_stream_of_the_hub_trains(numbered):
     transform = ImageTransform(ClarityImageProcessor(size={"height": 32, "width": 32}), augment="full")
     stream = load_hub(numbered, validation_fraction=0, streaming=True).train.shuffle(seed=0, buffer_size=4)

@@ -112,7 +112,7 @@ def test_columns_of_labels_are_found_and_other_numbers_are_not():
 
 
 def test_a_column_of_names_is_found_and_a_report_or_a_number_is_not_taken_for_one():
-    assert choose({"Finding Labels": ["Mass|Rib", "No Finding"], "Edema": ["1", "0"]}).names == ("Mass", "Rib")
+    assert choose({"Finding Labels": ["Mass|Rib", "No Finding"], "smoker": ["1", "0"]}).names == ("Mass", "Rib")
     report = "The heart is of normal size and there is no focal consolidation, effusion or pneumothorax."
     assert choose({"findings": [report], "Edema": ["1"]}).names == ("Edema",)
     assert choose({"label": ["1", "0"]}).names == ("label",)

@@ -304,7 +304,52 @@ def test_lateral_images_are_dropped_and_counted(images):
     rows = ["images/0.png,a,LL,1", "images/1.png,a,AP,1", "images/2.png,b,PA,0"]
     source = load_table(table_of(images, "path,patient_id,ViewPosition,Mass", rows))
     assert set(by_name(source)) == {"1.png", "2.png"}
-    assert "1 lateral images are dropped: images/0.png." in source.messages
+    assert "1 lateral or oblique images are dropped: images/0.png." in source.messages
+
+
+@pytest.mark.parametrize("column", ["view", "Projection", "ViewCodeSequence_CodeMeaning"])
+def test_lateral_and_oblique_views_are_known_in_every_spelling(images, column):
+    views = ["LLAT", "xtable lateral", "left lateral", "RAO", "right anterior oblique", "L", "lateral decubitus", "PA"]
+    rows = [f"images/{i}.png,a,{view},{i % 2}" for i, view in enumerate(views)]
+    source = load_table(table_of(images, f"path,patient_id,{column},Mass", rows))
+    assert set(by_name(source)) == {"6.png", "7.png"}
+    assert any(message.startswith("6 lateral or oblique images are dropped") for message in source.messages)
+
+
+def test_columns_of_findings_come_before_a_column_of_other_names(images):
+    rows = [f"images/{i}.png,a,{'abnormal' if i % 2 else 'normal'},{i % 2},{i // 5}" for i in range(10)]
+    source = load_table(table_of(images, "path,patient_id,label,Effusion,Mass", rows))
+    assert source.findings == ("Effusion", "Mass")
+    assert list(labels_of(source, "7.png")) == [1, 1]
+
+
+def test_labels_in_two_forms_are_refused(images):
+    rows = [f"images/{i}.png,a,{'Effusion' if i % 2 else 'No Finding'},{i // 5}" for i in range(10)]
+    table = table_of(images, "path,patient_id,label,Mass", rows)
+    with pytest.raises(ValueError, match=r"labels in two forms, got names in the column 'label' and .*Mass"):
+        load_table(table)
+    assert load_table(table, findings=["Mass"]).findings == ("Mass",)
+    rows = [f"images/{i}.png,a,{'Effusion' if i % 2 else 'No Finding'},{i // 5}" for i in range(10)]
+    other = load_table(table_of(images, "path,patient_id,label,smoker", rows))  # a column that is no finding
+    assert other.findings == ("Effusion",)
+
+
+def test_rows_with_too_few_cells_are_counted(images):
+    rows = ["images/0.png,a,1,1", "images/1.png,b,0", "images/2.png,c"]
+    source = load_table(table_of(images, rows=rows))
+    assert labels_of(source, "1.png")[0] == 0
+    assert np.isnan(labels_of(source, "2.png")).all()
+    wanted = "2 rows have fewer cells than there are columns; the last ones count as empty: line 3, line 4."
+    assert wanted in source.messages
+
+
+@pytest.mark.parametrize("written", ["nan", "NaN", "None", "null", "n/a", "<NA>"])
+def test_what_programs_write_for_an_empty_cell_is_no_patient(images, written):
+    rows = [f"images/{i}.png,{written if i < 6 else 'p'},{i % 2},0" for i in range(10)]
+    source = load_table(table_of(images, rows=rows))
+    patients = [row["patient_id"] for row in by_name(source).values()]
+    assert len(set(patients)) == 7
+    assert any("6 images name no patient" in message for message in source.messages)
 
 
 def test_no_finding_beside_a_finding_is_counted(images):
@@ -360,7 +405,7 @@ def test_the_table_of_chexpert_is_read_as_published(chexpert):
         *("Fracture", "Support Devices"),
     )
     assert sorted(source.train["patient_id"]) == ["patient00001", "patient00002"]
-    assert any("1 lateral images are dropped" in message for message in source.messages)
+    assert any("1 lateral or oblique images are dropped" in message for message in source.messages)
     assert any("5 labels are uncertain" in message for message in source.messages)
 
 

@@ -28,9 +28,9 @@ import pyarrow.compute
 from huggingface_hub import constants
 
 from clarity_hf.labels import FINDINGS, NO_FINDING, loose_name
+from clarity_hf.view_names import view_kind
 
 from .label_columns import (
-    LATERAL_VIEWS,
     MASK_COLUMNS,
     NAME_COLUMNS,
     NORMAL_NAMES,
@@ -43,8 +43,10 @@ from .label_columns import (
     choose_labels,
     find_column,
     find_roles,
+    is_empty,
     named_findings,
     ordered_names,
+    prefers_columns,
 )
 from .row_report import RowReport
 from .rows import (
@@ -263,10 +265,11 @@ class _Schema:
     def patient_of(self, path: str | None, written: Any, fallback: str) -> str:
         """The patient's id: as written, from an NIH file's name, or one of the image's own."""
         match = _NIH_FILE.search(path or "") if self.nih_files else None
-        return cell_text(written) or (match[1] if match else path or fallback)
+        patient = cell_text(written)
+        return (match[1] if match else path or fallback) if is_empty(patient) else patient
 
     def is_frontal(self, row: Mapping[str, Any]) -> bool:
-        return self.view is None or loose_name(cell_text(row[self.view])) not in LATERAL_VIEWS
+        return self.view is None or not view_kind(label_text(row[self.view], self.source[self.view]))
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A row of a stream as [`row_features`] has it."""
@@ -368,6 +371,9 @@ def _find_labels(
     by_column = wanted.findings is not None and set(wanted.findings) <= set(features)
     if column is not None and not by_column and _holds_names(features[column]):
         known = ordered_names(_class_names(features[column]) or FINDINGS)
+        numbers = [name for name, feature in features.items() if _is_number(feature)]
+        by_column = wanted.findings is None and prefers_columns(column, known, numbers)
+    if column is not None and not by_column and _holds_names(features[column]):
         chosen = named_findings(known if wanted.findings is None else wanted.findings)
         multi_hot = _multi_hot_names(data, column, wanted)
         if multi_hot:
@@ -415,7 +421,7 @@ def label_text(value: Any, feature: Any, multi_hot: Sequence[str] = ()) -> str:
     if value is None:
         return ""
     if isinstance(feature, datasets.ClassLabel):
-        return feature.int2str(value)
+        return "" if value == -1 else feature.int2str(value)  # −1: not annotated
     if not isinstance(feature, _LISTS):
         return cell_text(value)
     if not multi_hot and (len(value) == 0 or None in value):
@@ -471,9 +477,13 @@ def _class_names(feature: Any) -> list[str] | None:
     return list(inner.names) if isinstance(inner, datasets.ClassLabel) else None
 
 
+def _is_number(feature: Any) -> bool:
+    """Whether values are numbers, also those of a `ClassLabel`."""
+    return getattr(feature, "dtype", "").startswith(("int", "uint", "bool", "float"))
+
+
 def _is_list_of_numbers(feature: Any) -> bool:
-    is_list = isinstance(feature, _LISTS)
-    return is_list and getattr(feature.feature, "dtype", "").startswith(("int", "uint", "bool", "float"))
+    return isinstance(feature, _LISTS) and _is_number(feature.feature)
 
 
 def _is_numbered(feature: Any) -> bool:

@@ -25,12 +25,14 @@ IMAGE_COLUMNS = ("path", "image path", "file name", "filename", "image", "image 
 PATIENT_COLUMNS = ("patient id", "patientid", "subject id", "patient", "subject")
 SPLIT_COLUMNS = ("split", "partition")
 MASK_COLUMNS = ("thorax mask",)
-VIEW_COLUMNS = ("frontal/lateral", "view position", "viewposition", "view")
+VIEW_COLUMNS = (
+    *("frontal/lateral", "view position", "viewposition", "view", "projection"),
+    "viewcodesequence codemeaning",
+)
 NAME_COLUMNS = ("finding labels", "labels", "findings", "label")
 OTHER_COLUMNS = ("sex", "gender", "patient sex", "patient gender", "age", "patient age", "ap/pa", "follow up #")
 """Columns that are not findings, even if they hold 0 and 1."""
 
-LATERAL_VIEWS = ("lateral", "ll", "rl", "lat")
 NORMAL_NAMES = ("no finding", "no findings", "normal")
 """Names of a column, a label or a folder for radiographs without any finding."""
 
@@ -195,7 +197,7 @@ def read_names(written: str) -> list[str] | None:
     >>> read_names("Effusion|Mass"), read_names("['Effusion' 'Mass']"), read_names("[]"), read_names("")
     (['Effusion', 'Mass'], ['Effusion', 'Mass'], [], None)
     """
-    if written.casefold() in _NULL:
+    if is_empty(written):
         return None
     bare = _ARRAY.sub(r"\1", written)
     inside = _LIST.fullmatch(bare)
@@ -208,7 +210,12 @@ def read_names(written: str) -> list[str] | None:
     if (quoted and _QUOTED.sub("", items).strip(", \t\r\n")) or (not quoted and bare[0] != "["):
         return [written]  # not a known form of list
     names = [one or other for one, other in quoted] if quoted else items.split(",")
-    return [name.strip() for name in names if name.strip().casefold() not in _NULL] or None
+    return [name.strip() for name in names if not is_empty(name)] or None
+
+
+def is_empty(written: str) -> bool:
+    """Whether a cell is empty, or holds what programs write for an empty one, such as `nan`."""
+    return written.strip().casefold() in _NULL
 
 
 _NULL = {"", "nan", "na", "n/a", "<na>", "none", "null"}
@@ -276,8 +283,10 @@ def choose_labels(columns: Mapping[str, Sequence[str]], options: LabelOptions) -
             )
         name_column = name_column if absent else None
     else:
-        names = _label_columns(columns) if name_column is None else ordered_names(columns[name_column])
-        chosen = named_findings(names)
+        of_findings = _label_columns(columns)
+        if name_column is not None and prefers_columns(name_column, ordered_names(columns[name_column]), of_findings):
+            name_column = None
+        chosen = named_findings(of_findings if name_column is None else ordered_names(columns[name_column]))
     reader: LabelReader = (
         NameLabels(name_column, chosen)
         if name_column is not None
@@ -295,6 +304,26 @@ def choose_labels(columns: Mapping[str, Sequence[str]], options: LabelOptions) -
             "it with a mapping {column: name}."
         )
     return reader
+
+
+def prefers_columns(column: str, names: Iterable[str], others: Iterable[str]) -> bool:
+    """Whether labels are in columns named like the 14 findings rather than in a column whose names are none of them.
+
+    Args:
+        column: The column of names, such as `label` with `normal` and `abnormal`.
+        names: What it holds.
+        others: The columns that hold labels.
+
+    Raises:
+        ValueError: Both name some of the 14 findings.
+    """
+    known = [name for name in others if harmonised_finding(name) in FINDINGS]
+    if known and any(harmonised_finding(name) in FINDINGS for name in names):
+        raise ValueError(
+            f"`findings` must be given if a table has labels in two forms, got names in the column '{column}' and the "
+            f"columns {first_names(known)}. Name the columns to use them, or remove one of the forms."
+        )
+    return bool(known)
 
 
 def named_findings(findings: Iterable[str] | Mapping[str, str]) -> dict[str, str]:

@@ -37,6 +37,7 @@ class RowReport:
         notes: Further messages, a sentence each.
         missing_files, unreadable_files, unlisted, laterals: Dropped radiographs; unreadable ones, which only `verify`
             finds, with the reason.
+        short_rows: Rows of a text file with too few cells, as some spreadsheets write them.
         duplicate_rows, conflicting_rows: Further rows of a radiograph with the same or with other labels, not used.
         missing_masks, unknown_patients, contradictions, empty_lists, unannotated: Radiographs that are kept.
         similar_names: Findings that resemble one of the 14 without being a spelling of it, with that finding.
@@ -57,7 +58,8 @@ class RowReport:
     missing_files: list[str] = _counted("images have no file and are dropped")
     unreadable_files: dict[str, str] = _counted("images cannot be read and are dropped", dict)
     unlisted: list[str] = _counted("images are in neither official list and are dropped")
-    laterals: list[str] = _counted("lateral images are dropped")
+    laterals: list[str] = _counted("lateral or oblique images are dropped")
+    short_rows: list[str] = _counted("rows have fewer cells than there are columns; the last ones count as empty")
     duplicate_rows: list[str] = _counted("rows repeat an image; its first row is used")
     conflicting_rows: list[str] = _counted("rows repeat an image with other labels; its first row is used")
     missing_masks: list[str] = _counted("images have no thorax mask")

@@ -43,11 +43,13 @@ class Cells:
         path: Its file.
         columns: Stripped cells by the column's name.
         lines: Line on which each row ends, from 1; in parquet the number of the row.
+        short_lines: Lines of the rows that lack cells, which are empty here.
     """
 
     path: Path
     columns: dict[str, list[str]]
     lines: list[int]
+    short_lines: tuple[int, ...] = ()
 
     def rows(self) -> Iterator[tuple[int, str, dict[str, str]]]:
         """Line, file and line for messages, and cells by column, of each row."""
@@ -91,7 +93,9 @@ def read_cells(path: Path) -> Cells:
                 "the separator."
             )
     columns = {name: [row[i] if i < len(row) else "" for _, row in body] for i, name in enumerate(header) if name}
-    return Cells(path, columns, [line for line, _ in body])
+    named = max((place for place, name in enumerate(header, start=1) if name), default=0)
+    short = tuple(line for line, row in body if len(row) < named)
+    return Cells(path, columns, [line for line, _ in body], short)
 
 
 def check_regular(path: Path) -> None:

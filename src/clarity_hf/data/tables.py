@@ -24,10 +24,10 @@ import numpy as np
 
 from clarity_hf.deprecated import old_names
 from clarity_hf.labels import FINDINGS, harmonised_finding, loose_name
+from clarity_hf.view_names import view_kind
 
 from .label_columns import (
     IMAGE_COLUMNS,
-    LATERAL_VIEWS,
     MAX_NAME_LENGTH,
     ColumnLabels,
     Empty,
@@ -38,6 +38,7 @@ from .label_columns import (
     broken_label_columns,
     choose_labels,
     find_roles,
+    is_empty,
 )
 from .row_report import RowReport, collect_rows, count_files
 from .rows import (
@@ -166,6 +167,7 @@ def read_table(
         roles.setdefault("patient", roles["image"])
     reader = choose_labels(cells.columns, labels or LabelOptions())
     report = RowReport(rows=len(cells.lines), columns=roles | {"labels": reader.described})
+    report.short_rows = [f"line {line}" for line in cells.short_lines]
     if (labels is None or labels.findings is None) and isinstance(reader, ColumnLabels):
         report.broken_columns = {
             name: f"line {cells.lines[place]} holds '{written[:MAX_NAME_LENGTH]}'"
@@ -203,7 +205,7 @@ def _image_root(path: Path, image_dir: str | os.PathLike[str] | None, written: S
 def _image_rows(
     cells: Cells, roles: Mapping[str, str], labels: LabelReader, root: str, report: RowReport
 ) -> Iterator[tuple[str, ImageRow, LabelRow]]:
-    """Path of the image, row and labels of each row; lateral images are counted and left out."""
+    """Path of the image, row and labels of each row; lateral and oblique images are counted and left out."""
 
     def file_of(role: str) -> str:
         return _resolve(cells_of[roles[role]], root, f"{where}: '{roles[role]}'")
@@ -211,10 +213,10 @@ def _image_rows(
     for line, where, cells_of in cells.rows():
         written = {role: cells_of[column] for role, column in roles.items()}
         name, path = written["image"], file_of("image")
-        if loose_name(written.get("view", "")) in LATERAL_VIEWS:
+        if view_kind(written.get("view", "")):
             report.laterals.append(name)
             continue
-        patient = written.get("patient", "")
+        patient = "" if is_empty(written.get("patient", "")) else written["patient"]
         if roles.get("patient") == roles["image"]:
             match = _CHEXPERT_PATIENT.search(patient)
             patient = match[1] if match else ""
