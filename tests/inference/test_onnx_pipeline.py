@@ -8,9 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 import transformers
 
-from clarity_hf import TASK
+from clarity_hf import TASK, ClarityForMultiLabelLocalization
+from clarity_hf.export.onnx_runner import OnnxRunner
 from clarity_hf.export.shared_graph import write_shared_graph
 from clarity_hf.fingerprints import describe_results
 from clarity_hf.inference.batch import predict_images
@@ -60,6 +62,21 @@ def test_settings_of_results_are_those_of_the_pipeline(quick, localizer, thresho
 def test_the_graph_holds_no_weights_of_its_own():
     folder = checkpoint_path(DEFAULT_CHECKPOINT)
     assert (folder / "model.onnx").stat().st_size < 1e6
+
+
+def test_a_graph_beside_other_weights_is_refused(tmp_path):
+    """`save_pretrained` into a copy of the folder writes weights at other offsets, which the graph would read."""
+    folder = shutil.copytree(checkpoint_path(DEFAULT_CHECKPOINT), tmp_path / "copy")
+    OnnxRunner(folder)
+    model = ClarityForMultiLabelLocalization.from_pretrained(folder, dtype="float32")
+    with torch.no_grad():
+        model.segment_cam.cam.weight += 1
+    model.save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"must hold the model\.safetensors that its graph was made for, got another"):
+        OnnxRunner(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="that its graph was made for"):
+        OnnxRunner(folder)
 
 
 @pytest.mark.slow

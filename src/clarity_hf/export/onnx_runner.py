@@ -14,6 +14,7 @@ For research; not a medical device.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -51,8 +52,8 @@ class OnnxRunner:
     Raises:
         FileNotFoundError: `folder` has no `clarity.json`.
         ImportError: onnxruntime is not installed.
-        ValueError: The export is of another format or version, `clarity.json` is not that of the model, or one of its
-            numbers is out of range.
+        ValueError: The export is of another format or version, `clarity.json` or the weights beside the graph are not
+            those of the model, or a number is out of range.
     """
 
     def __init__(
@@ -77,9 +78,25 @@ class OnnxRunner:
         name = self.settings["model"]
         if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith(".onnx"):
             raise ValueError(f"`model` of clarity.json must be an .onnx file beside it, got {name!r}. Correct it.")
+        self._check_weights(Path(folder))
         self.session = onnxruntime.InferenceSession(str(Path(folder) / name), session_options, list(providers))
         self._check_sizes()
         self._check_numbers()
+
+    def _check_weights(self, folder: Path) -> None:
+        """Refuse a file of weights beside the graph that is not the one that it was made for."""
+        made_for = self.settings.get("weights")
+        if made_for is None:  # inside the graph
+            return
+        if not isinstance(made_for, dict) or not all(isinstance(made_for.get(key), str) for key in ("file", "sha256")):
+            raise ValueError(f"`weights` of clarity.json must have file and sha256, got {made_for}. Export it again.")
+        name = os.path.basename(made_for["file"])
+        content = (folder / name).read_bytes() if (folder / name).is_file() else b""
+        if hashlib.sha256(content).hexdigest() != made_for["sha256"]:
+            raise ValueError(
+                f"`folder` must hold the {name} that its graph was made for, got another in {folder}. Export the "
+                "model again, or delete clarity.json and the graph."
+            )
 
     def _check_sizes(self) -> None:
         """Refuse sizes that are not the model's."""

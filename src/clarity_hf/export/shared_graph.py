@@ -7,6 +7,7 @@ the same weights: onnxruntime widens them from fp16 when it opens the graph.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -32,7 +33,7 @@ def write_shared_graph(folder: str | os.PathLike) -> list[Path]:
     """Write `model.onnx` and `clarity.json` into the folder of a checkpoint with weights in fp16.
 
     `clarity.json` also has `results`, what [`describe_results`] gives, so that predictions by the graph have the same
-    settings as the model's.
+    settings as the model's, and the SHA-256 of the weights: others at the same offsets would be read as these.
 
     Args:
         folder: Written by `save_checkpoint`.
@@ -55,6 +56,7 @@ def write_shared_graph(folder: str | os.PathLike) -> list[Path]:
         settings = json.loads(exported["settings"].read_text(encoding="utf-8"))
     _share_weights(graph, folder / WEIGHTS)
     settings["results"] = describe_results(model, image_processor)
+    settings["weights"] = {"file": WEIGHTS, "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()}
     with replaced_files(folder) as made:
         (made / "model.onnx").write_bytes(graph.SerializeToString(deterministic=True))
         (made / "clarity.json").write_text(json.dumps(settings, indent=1, allow_nan=False) + "\n", encoding="utf-8")
