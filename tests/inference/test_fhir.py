@@ -67,6 +67,42 @@ def test_a_report_names_patient_order_and_study_and_what_it_is_not(image, findin
     assert "Ada" not in json.dumps(bundle)  # the patient goes by number
 
 
+@pytest.mark.parametrize(
+    ("moment", "zone", "times"),
+    [
+        ("20250102101112+0200", None, ["2025-01-02T10:11:12+02:00"] * 2),
+        ("20250102101112-0500", "+0200", ["2025-01-02T17:11:12+02:00"] * 2),
+        ("20250102101112", "-0330", ["2025-01-02T10:11:12-03:30"] * 2),
+        ("20250102101112", None, ["2025-01-02", None]),
+        ("20250102101112", "+2", ["2025-01-02", None]),
+        ("20250102101112", "02:00", ["2025-01-02", None]),
+        ("20250102101112", "+9999", ["2025-01-02", None]),
+    ],
+)
+def test_a_time_has_the_offset_that_the_image_states_or_is_a_date(image, findings, moment, zone, times):
+    image.AcquisitionDateTime = moment
+    if zone is not None:
+        image.add_new("TimezoneOffsetFromUTC", "LO", zone)
+    bundle = fhir_bundle(image, findings, cases.MODEL)
+    (report,) = of_kind(bundle, "DiagnosticReport")
+    assert [report.get(name) for name in ("effectiveDateTime", "issued")] == times
+    assert of_kind(bundle, "Observation")[0]["effectiveDateTime"] == times[0]
+
+
+def test_an_image_without_a_date_has_a_report_without_one(image, findings):
+    for name in [element.keyword for element in image if element.VR in ("DA", "DT")]:
+        delattr(image, name)
+    (report,) = of_kind(fhir_bundle(image, findings, cases.MODEL), "DiagnosticReport")
+    assert "effectiveDateTime" not in report
+
+
+def test_identifiers_are_as_they_are_in_the_file(image, findings):
+    image.PatientID, image.AccessionNumber = "HOSP\\123", "A\\1"
+    (report,) = of_kind(fhir_bundle(image, findings, cases.MODEL), "DiagnosticReport")
+    assert report["subject"]["identifier"]["value"] == "HOSP\\123"
+    assert report["basedOn"][0]["identifier"]["value"] == "A\\1"
+
+
 def test_scores_states_and_boxes_are_the_findings(image, findings):
     observations = of_kind(fhir_bundle(image, findings, cases.MODEL), "Observation")
     assert len(observations) == len(findings) == 14

@@ -357,14 +357,18 @@ class _Writer:
             raise ValueError(f"DICOM results: {_reason(error, read.image)}") from error
         self._write_overlay(read, findings, outputs)
         self._write_maps(read, outputs)
-        identifiers = IDENTIFIERS if "identifiers" in self.outputs and read.header is not None else {}
+        identifiers = {}
+        if "identifiers" in self.outputs and read.header is not None:
+            from .dicom_source import text_of
+
+            identifiers = {name: text_of(read.header, keyword) for name, keyword in IDENTIFIERS.items()}
         return {
             "image": read.image.name,
             "size": outputs["image_sizes"][0].tolist(),
             "bytes": read.stat[0],
             "modified": read.stat[1],
             **({} if read.warning is None else {"warning": read.warning}),
-            **{name: str(read.header.get(keyword) or "") for name, keyword in identifiers.items()},
+            **identifiers,
             "findings": findings,
         }
 

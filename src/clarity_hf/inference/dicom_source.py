@@ -341,11 +341,32 @@ def missing_attributes(dataset: Dataset) -> list[str]:
     return [name for name in _NEEDED if dataset.get(name) in (None, "")]
 
 
+def text_of(dataset: Dataset, keyword: str) -> str:
+    """An element as text, several values with backslashes between them as in the file; empty if it is absent."""
+    value = dataset.get(keyword)
+    several = not isinstance(value, str) and isinstance(value, Sequence)
+    return "\\".join(map(str, value)) if several else str(value or "")
+
+
+def zone_of(dataset: Dataset) -> datetime.tzinfo | None:
+    """Zone of [`moment_of`]: TimezoneOffsetFromUTC, else that of AcquisitionDateTime, else unknown."""
+    from pydicom.valuerep import DT
+
+    written = re.fullmatch(r"([+-])(0\d|1[0-4])([0-5]\d)", text_of(dataset, "TimezoneOffsetFromUTC").strip())
+    if written:
+        offset = datetime.timedelta(hours=int(written[2]), minutes=int(written[3]))
+        return datetime.timezone(-offset if written[1] == "-" else offset)
+    both = _parsed(dataset.get("AcquisitionDateTime"), DT)
+    return None if both is None else both.tzinfo
+
+
 def moment_of(dataset: Dataset) -> datetime.datetime:
     """Local time at which an image was acquired, else that of its content, its series or its study, else `UNDATED`."""
     from pydicom.valuerep import DA, DT, TM
 
     both = _parsed(dataset.get("AcquisitionDateTime"), DT)
+    if both is not None and both.tzinfo is not None:
+        both = both.astimezone(zone_of(dataset))
     moments = [(both, both)]
     for name in ("Acquisition", "Content", "Series", "Study"):
         moments.append((_parsed(dataset.get(f"{name}Date"), DA), _parsed(dataset.get(f"{name}Time"), TM)))

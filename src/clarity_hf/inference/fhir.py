@@ -22,7 +22,20 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from .dicom_source import NOTICE, SIDES, Findings, ModelIdentity, code_of, content_hash, moment_of, polyline, quantised
+from .dicom_source import (
+    NOTICE,
+    SIDES,
+    UNDATED,
+    Findings,
+    ModelIdentity,
+    code_of,
+    content_hash,
+    moment_of,
+    polyline,
+    quantised,
+    text_of,
+    zone_of,
+)
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -52,7 +65,8 @@ def fhir_bundle(
         model: The model that made them.
         release: Release of FHIR.
         patient_system: Namespace of PatientID, such as the hospital's.
-        created: Local time of the report, by default the image's.
+        created: Time of the report, by default the image's; without a zone it is in the image's. Where no zone is
+            known, the date alone is written, and no `issued`.
         doubt: Warning about the image that the report repeats.
 
     Raises:
@@ -82,11 +96,16 @@ class _Maker:
     doubt: str
 
     @functools.cached_property
-    def time(self) -> str:
-        """Time of the report with its offset from UTC."""
-        offset = str(self.dataset.get("TimezoneOffsetFromUTC") or "")
-        zone = f"{offset[:3]}:{offset[3:]}" if len(offset) == 5 else "Z"
-        return f"{self.created or moment_of(self.dataset):%Y-%m-%dT%H:%M:%S}{zone}"
+    def times(self) -> dict[str, str]:
+        """`effectiveDateTime` and `issued`: with the offset from UTC, or where it is unknown the date alone."""
+        moment = self.created or moment_of(self.dataset)
+        if moment == UNDATED:
+            return {}
+        zone = moment.tzinfo or zone_of(self.dataset)
+        if zone is None:  # a time must have its offset
+            return {"effectiveDateTime": f"{moment:%Y-%m-%d}"}
+        written = moment.replace(tzinfo=zone).isoformat(timespec="seconds")
+        return {"effectiveDateTime": written, "issued": written}
 
     @functools.cached_property
     def _root(self) -> str:
@@ -106,7 +125,7 @@ class _Maker:
         return [self._report(observations), *observations, *selections]
 
     def _subject(self) -> dict[str, Any]:
-        value = str(self.dataset.get("PatientID") or "")
+        value = text_of(self.dataset, "PatientID")
         identifier = {"identifier": {"system": self.patient_system, "value": value}} if value else {}
         return {"subject": {"type": "Patient", **identifier}}
 
@@ -115,7 +134,7 @@ class _Maker:
         return {"type": "ImagingStudy", "identifier": identifier}
 
     def _report(self, observations: list[dict[str, Any]]) -> dict[str, Any]:
-        accession = str(self.dataset.get("AccessionNumber") or "")
+        accession = text_of(self.dataset, "AccessionNumber")
         present = [finding["label"].replace("_", " ") for finding in self.findings if finding["present"]]
         notice = f"{NOTICE}. {self.doubt}" if self.doubt else NOTICE
         study = {"study" if self.release == "R5" else "imagingStudy": [self._study()]}
@@ -128,8 +147,7 @@ class _Maker:
             "category": [_concept("http://terminology.hl7.org/CodeSystem/v2-0074", "RAD", "Radiology")],
             "code": _concept("http://loinc.org", "18748-4", "Diagnostic imaging study"),
             **self._subject(),
-            "effectiveDateTime": self.time,
-            "issued": self.time,
+            **self.times,
             **({"basedOn": [request]} if accession else {}),
             **study,
             "result": [{"reference": f"urn:uuid:{one['id']}"} for one in observations],
@@ -151,7 +169,7 @@ class _Maker:
             "category": [_concept("http://terminology.hl7.org/CodeSystem/observation-category", "imaging", "Imaging")],
             "code": _concept(_SYSTEMS.get(scheme, _PRIVATE), code, meaning),
             **self._subject(),
-            "effectiveDateTime": self.time,
+            **{name: time for name, time in self.times.items() if name == "effectiveDateTime"},
             "valueQuantity": _quantity(finding["score"]),
             "interpretation": [interpretation],
             "method": {
