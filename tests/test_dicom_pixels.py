@@ -292,6 +292,15 @@ def test_bits_above_the_high_one_are_none_of_the_image(truth):
     np.testing.assert_allclose(read_dicom(image).pixels, 255 * truth, atol=0.1)
 
 
+@pytest.mark.parametrize(("shift", "declared", "doubted"), [(0, False, False), (1, False, True), (1, True, False)])
+def test_bits_above_the_high_one_are_doubted_without_an_overlay(truth, caplog, shift, declared, doubted):
+    image = with_pixels(np.rint(truth * 4095).astype(int) << shift)
+    if declared:
+        image.add_new(0x60000102, "US", 12)  # OverlayBitPosition
+    read_dicom(image)
+    assert ("of the pixels have bits above HighBit" in caplog.text) == doubted
+
+
 @pytest.mark.parametrize("bits", [8, 12, 16])
 @pytest.mark.parametrize(
     ("syntax", "signed"),  # the encoder of JPEG-LS takes no signed values

@@ -345,6 +345,15 @@ def test_a_tiff_is_read_by_its_depth_order_polarity_and_layout(order, white, sha
     np.testing.assert_allclose(read_image(content), ramp(255, np.float64), atol=0.6 if bits == 8 else 255 / high)
 
 
+def test_a_tiff_of_signed_bytes_is_as_its_array():
+    """Pillow takes −1 as 255."""
+    np.testing.assert_array_equal(read_image(tiff_of(ramp(127, np.int8))), ramp(127, np.uint8))
+    signed = (ramp().astype(int) - 128).astype(np.int8)
+    for source in (signed, tiff_of(signed)):
+        with pytest.raises(ValueError, match=r"must be in \[0, 65535\], got \[-128, 127\]. Apply the rescale slope"):
+            read_image(source)
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 @pytest.mark.parametrize("compression", [None, "lzw"])

@@ -7,6 +7,7 @@ values.
 
 from __future__ import annotations
 
+import logging
 import re
 import struct
 from collections.abc import Iterator
@@ -21,7 +22,12 @@ from .grey_levels import held_range
 # other plugin reads, and for streams that pass `_is_orderly`.
 _PLUGINS = ("pylibjpeg", "pyjpegls", "pillow", "pydicom", "gdcm")
 _JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
-_RLE = "1.2.840.10008.1.2.5"
+_RLE, _BIG_ENDIAN = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.2"
+
+MOST_HIGH_BITS = 0.01
+"""Share of pixels with bits above HighBit from which it is doubted."""
+
+logger = logging.getLogger(__name__)
 
 # A marker may have any number of fill bytes before it (T.81 B.1.1.2); 0xFF 0x00 and restarts belong to the scan.
 _FILL = re.compile(rb"\xff*(?=\xff)")
@@ -71,12 +77,30 @@ def decode(header: DicomHeader, pixel_data: Any) -> np.ndarray:
             stream = pydicom_module("encaps").get_frame(image.PixelData, 0, number_of_frames=1)
         _check_stream(stream, header, syntax)
         held = held if syntax == _RLE else _claimed(stream)[3]
+    elif high < held:
+        _doubt_high_bits(image, header, high)
     # pydicom assumes that the stored bits are the lowest ones; HighBit says where they are.
     shift = max(high - stored, 0) if high <= held else 0
     options["bits_stored"] = stored + shift
     with refusing("pixel data that do not decode", name):
         values, _ = decoder.as_array(image, index=0, raw=True, transfer_syntax_uid=syntax, **options)
     return values >> shift if shift else values
+
+
+def _doubt_high_bits(image: Any, header: DicomHeader, high: int) -> None:
+    """Log that unsigned pixels have bits above the stored ones, which belong to a retired overlay or are an error."""
+    overlays = any(tag >> 24 == 0x60 and tag & 0xFFFF == 0x0102 for tag in header.dataset.keys())  # noqa: SIM118
+    if header.integer("BitsAllocated") != 16 or header.integer("PixelRepresentation") or overlays:
+        return
+    order = ">u2" if transfer_syntax(header) == _BIG_ENDIAN else "<u2"
+    share = (np.frombuffer(image.PixelData, order, count=len(image.PixelData) // 2) >> high > 0).mean()
+    if share > MOST_HIGH_BITS:
+        logger.warning(
+            "`%s`: %.0f %% of the pixels have bits above HighBit, which are not read. If BitsStored and HighBit are "
+            "too low, correct them.",
+            header.name,
+            100 * share,
+        )
 
 
 def _plugin(decoder: Any, syntax: Any, stored: int, name: str) -> str:

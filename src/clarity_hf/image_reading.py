@@ -253,6 +253,8 @@ def _is_deep_colour(image: Image.Image) -> bool:
     """Whether Pillow would drop the low byte of a PNG or TIFF that is not decoded yet, or misread its pixels."""
     if hasattr(image, "tag_v2"):
         bits, kinds = (np.atleast_1d(image.tag_v2.get(tag, 1)) for tag in (258, 339))  # BitsPerSample, SampleFormat
+        if bits.max() == 8 and kinds.max() == 2:  # signed, which Pillow takes as unsigned
+            return True
         unsigned = bits.max() == 32 and kinds.max() == 1  # which Pillow takes as signed
         return bits.max() > 8 and (len(bits) > 1 or unsigned or not image.mode.startswith(("I", "F")))
     return any(";16" in str(tile.args) for tile in getattr(image, "tile", ())) and not image.mode.startswith("I")

@@ -82,6 +82,29 @@ def test_the_window_and_the_tables_are_the_images(image, tmp_path):
     assert cases.errors_of(path) == []
 
 
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("kind", ["ModalityLUTSequence", "VOILUTSequence"])
+def test_tables_of_a_big_endian_image_keep_their_values(image, tmp_path, kind, bits):
+    values = np.linspace(0, 2**bits - 1, 256).round().astype(int)
+    table = pydicom.Dataset()
+    table.add_new("LUTDescriptor", "US", [256, 0, bits])
+    table.add_new("LUTData", "OW", values.astype(">u2").tobytes())
+    if kind == "ModalityLUTSequence":
+        table.ModalityLUTType = "US"
+        del image.RescaleSlope, image.RescaleIntercept, image.RescaleType
+    setattr(image, kind, [table])
+    image.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRBigEndian
+    path, made = tmp_path / "big.dcm", tmp_path / "state.dcm"
+    image.save_as(path, enforce_file_format=True)
+    save(write_presentation_state(pydicom.dcmread(path), cases.findings_of(cases.SIZE), cases.MODEL), made)
+    state = pydicom.dcmread(made)
+    (shown,) = state[kind] if kind in state else state.SoftcopyVOILUTSequence[0][kind]
+    data = shown.LUTData
+    stored = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.array(data)
+    most = 2 ** shown.LUTDescriptor[2] - 1
+    np.testing.assert_allclose(stored / most, values / (2**bits - 1), atol=2e-5)
+
+
 @pytest.mark.parametrize(
     ("spacing", "given"),
     [([0.2, 0.1], [0.2, 0.1]), ([0, 0], [0.2, 0.2]), (None, [0.2, 0.2])],
@@ -97,7 +120,7 @@ def test_the_whole_image_is_shown_at_its_own_proportions(image, spacing, given):
 
 def test_an_image_without_spacing_gets_square_pixels_or_its_own_ratio(image):
     del image.PixelSpacing, image.ImagerPixelSpacing
-    for ratio, given in ((None, [1, 1]), ([2, 1], [2, 1])):
+    for ratio, given in ((None, [1, 1]), ([2, 1], [2, 1]), (["1.0", "1.0"], [1, 1])):
         if ratio:
             image.PixelAspectRatio = ratio
         state = write_presentation_state(image, cases.findings_of(cases.SIZE), cases.MODEL)

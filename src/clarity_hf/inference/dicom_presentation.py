@@ -124,7 +124,7 @@ def _whole_area(source: ResultSource) -> Dataset:
     spacing = source.spacing()
     if spacing is None:
         ratio = source.dataset.get("PixelAspectRatio")
-        area.PresentationPixelAspectRatio = [int(part) for part in ratio] if ratio else [1, 1]
+        area.PresentationPixelAspectRatio = [round(float(part)) for part in ratio] if ratio else [1, 1]
     else:
         area.PresentationPixelSpacing = list(spacing)
     return area
@@ -132,6 +132,11 @@ def _whole_area(source: ResultSource) -> Dataset:
 
 def _repeat_grey_levels(state: Dataset, dataset: Dataset) -> None:
     """Copy the image's grey-level transformations: a presentation state without a window would remove its own."""
+    dataset = copy.copy(dataset)  # of which the tables are replaced
+    for name in ("ModalityLUTSequence", "VOILUTSequence"):
+        if dataset.get(name):
+            swapped = dataset.original_encoding[1] is False
+            setattr(dataset, name, [_little_endian(copy.deepcopy(table), swapped) for table in dataset[name].value])
     for name in _MODALITY:
         if name in dataset:
             state[name] = copy.deepcopy(dataset[name])
@@ -139,7 +144,7 @@ def _repeat_grey_levels(state: Dataset, dataset: Dataset) -> None:
         state.RescaleType = "US"
     window = item()
     if dataset.get("VOILUTSequence"):
-        window.VOILUTSequence = [_of_16_bits(table) for table in copy.deepcopy(dataset["VOILUTSequence"].value)]
+        window.VOILUTSequence = [_of_16_bits(table) for table in dataset["VOILUTSequence"].value]
     if dataset.get("WindowCenter") not in (None, "") and dataset.get("WindowWidth") not in (None, ""):
         for name in _WINDOW:
             if dataset.get(name) not in (None, ""):
@@ -150,6 +155,13 @@ def _repeat_grey_levels(state: Dataset, dataset: Dataset) -> None:
         dataset.get("PhotometricInterpretation") == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE"
     )
     state.PresentationLUTShape = "INVERSE" if dark else "IDENTITY"
+
+
+def _little_endian(table: Dataset, swapped: bool) -> Dataset:
+    """A table with its words in the order of written files; pydicom leaves those of a big-endian file as they are."""
+    if swapped and isinstance(table.get("LUTData"), bytes):
+        table.LUTData = np.frombuffer(table.LUTData, ">u2").astype("<u2").tobytes()
+    return table
 
 
 def _of_16_bits(table: Dataset) -> Dataset:
