@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
 OUTPUT ?= demo-output
+WORKERS ?= 2
 BASE ?= ../base/src
 IMAGES ?= 100
 BENCHMARKS ?= localization_cost gradcam_cost compile_speed export_speed training_step image_cache_speed \
@@ -20,7 +21,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
 
 slow: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet -e '.[test,suites]'
