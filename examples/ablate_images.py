@@ -84,7 +84,6 @@ class Variant:
 VARIANTS = {
     "full": Variant("everything"),
     "no_teacher": Variant("no teacher", {"teacher": None}),
-    "cached_teacher": Variant("teacher's logits cached", {"teacher_cache": "runs/teacher-cache"}),
     "no_drawn_findings": Variant("no drawn findings", {"draw_rate": 0.0}, {"evidence_loss_weight": 0.0}),
     # For 48 of the 60 steps on the 9,263 images: the last ones see all patches.
     "patch_dropout": Variant("half of the patches", arguments={"patch_dropout": 0.5, "patch_dropout_epochs": 0.166}),
