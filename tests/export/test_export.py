@@ -114,7 +114,7 @@ def test_all_that_is_written_is_named(onnx_export):
     package = Path(onnx_runner.__file__).parents[1]
     code = {path.name: path.read_bytes() for path in (folder / "clarity_reading").glob("*.py")}
     assert code.pop("__init__.py") == b""
-    dicom = {"dicom_header.py", "dicom_pixels.py", "dicom_reading.py"}
+    dicom = {"dicom_header.py", "dicom_pixels.py", "dicom_reading.py", "view_names.py"}
     assert {"boxes.py", "image_reading.py", "grey_levels.py"} | dicom == code.keys()
     assert code == {name: (package / name).read_bytes() for name in code}
 

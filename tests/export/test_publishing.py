@@ -67,6 +67,7 @@ CODE = [
     "plain_card.py",
     "radiograph_check.py",
     "safe_loading.py",
+    "view_names.py",
 ]
 
 CONFIGS = ["config.json", "preprocessor_config.json"]
