@@ -226,6 +226,29 @@ def test_rare_findings_keep_their_map_thresholds_if_asked(config):
     assert found.pooled_maps == ()
 
 
+def test_too_few_boxes_in_all_leave_every_map_threshold(config):
+    found = calibrate(config, images(), min_boxes=7)
+    assert config.map_thresholds == [0.1, 0.2, 0.3]
+    assert (found.pooled_maps, found.kept_maps) == ((), (0, 1, 2))
+
+
+def test_thresholds_for_boxes_stay_at_the_same_logits(config):
+    config.score_slopes, config.score_intercepts = [1.0, 3.0, 2.0], [0.0, -1.0, 1.0]
+    config.box_score_thresholds = [0.5, 0.8, 0.9]
+    rows = [replace(row, scores=np.array([row.scores[0], *[0.07 * i + 0.1] * 2])) for i, row in enumerate(images())]
+    scores = np.stack([row.scores for row in rows])
+    logits = (logit(scores) - config.score_intercepts) / config.score_slopes
+    before = scores >= config.box_score_thresholds
+    calibrate(config, rows)
+    after = expit(logits * config.score_slopes + config.score_intercepts) >= config.box_score_thresholds
+    np.testing.assert_array_equal(after, before)
+    assert (np.array(config.box_score_thresholds) >= config.score_thresholds).all()
+    assert 0 < before[:, 0].sum() < 6
+    config.box_score_thresholds = None
+    calibrate(config, rows)
+    assert config.box_score_thresholds is None  # every present finding has its boxes
+
+
 def test_thresholds_survive_saving(config, tmp_path):
     calibrate(config, images())
     config.save_pretrained(tmp_path)
@@ -315,6 +338,16 @@ def many_images(count=240, seed=0, skill=1.5):
         peaks = np.array([float(i % 10 > 0), 1, 1])
         rows.append(ImageRecord(f"f{i}", f"p{i // 2}", (100, 100), labels, scores, peaks))
     return rows
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_boxes_on_unseen_normal_images_keep_to_the_share(config, share):
+    rows = many_images(1200)
+    free = cross_fitted(config, rows, repeats=2).figures
+    bound = cross_fitted(config, rows, repeats=2, false_box_share=share).figures
+    assert free["images_with_boxes"].mean > share + 0.1
+    assert bound["images_with_boxes"].mean == pytest.approx(share, abs=0.05)
+    assert bound["findings_flagged"] == free["findings_flagged"]
 
 
 def test_cross_fitted_figures_are_those_of_calibrating_each_half(config):

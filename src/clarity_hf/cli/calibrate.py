@@ -31,9 +31,16 @@ def calibrate(
     min_positives: Annotated[int, typer.Option(help="Findings with fewer positives keep their calibration.")] = 5,
     min_boxes: Annotated[int, typer.Option(help="Findings with fewer boxes are rare.")] = 10,
     rare: Annotated[
-        Literal["pooled", "kept"], typer.Option(help="Map threshold of rare findings: pooled or kept.")
-    ] = "pooled",
-    false_boxes: Annotated[float | None, typer.Option(help="Largest share of normal images with a box.")] = None,
+        Literal["pooled", "kept"] | None,
+        typer.Option(
+            help="Map threshold of rare findings: that of all boxes, or its own; by default its own where the model's "
+            "map thresholds were fitted."
+        ),
+    ] = None,
+    false_boxes: Annotated[
+        float | None,
+        typer.Option(help="Largest share of normal images with a box; by default the model's thresholds stay."),
+    ] = None,
     batch_size: BatchSizeOption = 16,
     workers: WorkersOption = 0,
     device: DeviceOption = "auto",
@@ -52,11 +59,19 @@ def calibrate(
     run = RunSettings(batch_size, workers)
     records = calibration_records(loaded, image_processor, data, output_dir, split, validation_split, images, run)
     # Before the config changes: both undo the calibration that it has now, with which the records were scored.
-    unseen = calibration.cross_fitted(loaded.config, records, rule, sensitivity, min_positives)
+    unseen = calibration.cross_fitted(
+        loaded.config, records, rule, sensitivity, min_positives, false_box_share=false_boxes
+    )
+    rare = rare or ("kept" if isinstance(loaded.config.map_thresholds, list | tuple) else "pooled")
     found = calibration.calibrate(
         loaded.config, records, rule, sensitivity, min_positives, min_boxes, rare, false_boxes
     )
     on = f"{len(records)} {split} images"
     about = f"{on} of {published_name(data)}"
     print(save_calibrated(model, loaded, image_processor, output_dir, found, unseen, about))
+    if len(found.kept_scores) == loaded.config.num_labels:
+        print(
+            f"warning: no finding has {min_positives} images with it and {min_positives} without: all keep their "
+            "scores. Calibrate on more images; a table's column `split` says which."
+        )
     print(f"saved {output_dir}: calibration on {on}")

@@ -177,10 +177,11 @@ def calibrate(
         sensitivity: Sensitivity of the rule of that name, in (0, 1].
         min_positives: With fewer positive or negative images a finding keeps slope, intercept and score threshold.
         min_boxes: A finding with fewer boxes is rare.
-        rare: Map threshold of a rare finding: `"pooled"` takes the best over the boxes of all findings, if there are
-            any; `"kept"` leaves it as it is.
+        rare: Map threshold of a rare finding: `"pooled"` takes the best over the boxes of all findings, if they are at
+            least `min_boxes`; `"kept"` leaves it as it is.
         false_box_share: Share of the normal images, in (0, 1], that may have a box, see [`box_score_thresholds`],
-            which chooses the config's field of that name. None gives every present finding its boxes.
+            which chooses the config's field of that name. With None, `box_score_thresholds` of the config stay at the
+            same logits, but no lower than the score from which a finding is present.
 
     Returns:
         [`Calibration`].
@@ -193,13 +194,13 @@ def calibrate(
     if rare not in ("pooled", "kept"):
         raise ValueError(f"`rare` must be 'pooled' or 'kept', got '{rare}'. Choose one of them.")
     logits, labels = _logits_and_labels(config, records)
-    fit = _fit_scores(config, logits, labels, rule, sensitivity, min_positives)
+    fit = _fit_scores(config, logits, labels, rule, sensitivity, min_positives, false_box_share)
     count = config.num_labels
     components: Literal["largest", "all"] = "largest" if config.box_components == "largest" else "all"
     boxes = annotated_boxes(records, components, count)
     box_counts = np.bincount(boxes.findings, minlength=count)
     is_rare = box_counts < max(1, min_boxes)
-    pooled = is_rare & (rare == "pooled") & (len(boxes.findings) > 0)
+    pooled = is_rare & (rare == "pooled") & (len(boxes.findings) >= max(1, min_boxes))
     map_thresholds = np.where(is_rare, config.per_finding("map_thresholds"), boxes.tuned_thresholds())
     if pooled.any():
         map_thresholds[pooled] = best_threshold(boxes.iou[:, :-1])
@@ -211,12 +212,8 @@ def calibrate(
     }
     for name, values in chosen.items():
         setattr(config, name, [float(value) for value in values])
-    config.box_score_thresholds = None
-    if false_box_share is not None:
-        normal = fit.scores(logits[(labels == 0).all(axis=1)])
-        boxless = np.isin(config.findings, config.boxless_findings or ())
-        found = box_score_thresholds(normal, fit.thresholds, false_box_share, boxless)
-        config.box_score_thresholds = found.tolist()
+    if false_box_share is not None or config.box_score_thresholds is not None:
+        config.box_score_thresholds = fit.box_thresholds.tolist()
     return Calibration(
         **chosen,
         positives=support(labels)["positives"],
@@ -290,7 +287,8 @@ class CrossFitted:
         figures: By name: `uncalibrated_error`, the mean expected calibration error in [0, 1] of the sigmoid of the
             logits, and `calibrated_error`, that of the calibrated scores; mean `sensitivity` and `specificity` at the
             score thresholds; on a normal image, `findings_flagged`, those at or above their threshold, and
-            `boxes_shown`, the boxes that a user sees, one for each flagged finding whose map is not zero (NaN where
+            `boxes_shown`, the boxes that a user sees, one for each finding at or above its threshold for boxes whose
+            map is not zero (NaN where
             `box_components` is `"all"`, because records do not hold the regions of maps on normal images);
             `images_with_boxes`, the share of the normal images with at least one box.
     """
@@ -311,6 +309,7 @@ def cross_fitted(
     min_positives_in_mean: int = 20,
     repeats: int = 5,
     seed: int = 0,
+    false_box_share: float | None = None,
 ) -> CrossFitted:
     """Calibrate on one half of the patients and measure on the other, both ways and on several splits.
 
@@ -327,6 +326,7 @@ def cross_fitted(
         min_positives_in_mean: Findings with fewer positive images in total are not in the means.
         repeats: Number of splits, at least two.
         seed: Seed of the first split, see [`halves`]; the others take the seeds after it.
+        false_box_share: As for [`calibrate`], by the normal images of each half.
 
     Returns:
         [`CrossFitted`].
@@ -347,12 +347,14 @@ def cross_fitted(
     splits = []
     for repeat in range(repeats):
         first = np.isin(patients, list(halves(patients.tolist(), seed + repeat)[0]))
-        scores, flagged = np.empty_like(logits), np.empty(logits.shape, dtype=bool)
+        scores, flagged, boxed = np.empty_like(logits), *np.empty((2, *logits.shape), dtype=bool)
         for on, other in ((first, ~first), (~first, first)):
-            fit = _fit_scores(config, logits[on], labels[on], rule, sensitivity, min_positives)
+            fit = _fit_scores(config, logits[on], labels[on], rule, sensitivity, min_positives, false_box_share)
             scores[other] = fit.scores(logits[other])
             flagged[other] = scores[other] >= fit.thresholds
-        splits.append(_figures(scores, flagged, labels, min_positives_in_mean) | _on_normal(flagged[normal], has_map))
+            boxed[other] = (scores[other] >= fit.box_thresholds) & ~_boxless(config)
+        of_normal = _on_normal(flagged[normal], boxed[normal] & has_map)
+        splits.append(_figures(scores, flagged, labels, min_positives_in_mean) | of_normal)
     plain = macro(calibration_error_per_finding(expit(logits), labels), labels, min_positives_in_mean)
     figures = {"uncalibrated_error": OverSplits(plain, 0.0 * plain)}  # NaN beside NaN
     for name in splits[0]:
@@ -389,6 +391,7 @@ class _ScoreFit:
     slopes: np.ndarray
     intercepts: np.ndarray
     thresholds: np.ndarray
+    box_thresholds: np.ndarray
     kept: np.ndarray
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
@@ -397,16 +400,35 @@ class _ScoreFit:
 
 
 def _fit_scores(
-    config: ClarityConfig, logits: np.ndarray, labels: np.ndarray, rule: str, sensitivity: float, min_positives: int
+    config: ClarityConfig,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    rule: str,
+    sensitivity: float,
+    min_positives: int,
+    false_box_share: float | None,
 ) -> _ScoreFit:
     """Slopes and intercepts first, thresholds on the scores that they give."""
     kept = _too_few(labels, min_positives)
-    slopes, intercepts = fit_platt(
-        logits, labels, min_positives, config.per_finding("score_slopes"), config.per_finding("score_intercepts")
-    )
+    own = config.per_finding("score_slopes"), config.per_finding("score_intercepts")
+    slopes, intercepts = fit_platt(logits, labels, min_positives, *own)
     scores = expit(slopes * logits + intercepts)
     chosen = _between_scores(scores, _score_thresholds(scores, labels, rule, sensitivity))
-    return _ScoreFit(slopes, intercepts, np.where(kept, config.per_finding("score_thresholds"), chosen), kept)
+    thresholds = np.where(kept, config.per_finding("score_thresholds"), chosen)
+    boxed = thresholds
+    if false_box_share is not None:
+        normal = scores[(labels == 0).all(axis=1)]
+        boxed = box_score_thresholds(normal, thresholds, false_box_share, _boxless(config))
+    elif config.box_score_thresholds is not None:
+        with np.errstate(divide="ignore"):  # of a threshold of 0 or 1
+            at = (logit(config.per_finding("box_score_thresholds")) - own[1]) / np.array(own[0])
+        boxed = np.maximum(thresholds, expit(slopes * at + intercepts))
+    return _ScoreFit(slopes, intercepts, thresholds, boxed, kept)
+
+
+def _boxless(config: ClarityConfig) -> np.ndarray:
+    """`(F,)` bool: findings that get no box whatever their score."""
+    return np.isin(config.findings, config.boxless_findings or ())
 
 
 def _figures(
@@ -433,9 +455,8 @@ def _has_map(normal: Sequence[ImageRecord], count: int) -> np.ndarray:
     return peaks > 0
 
 
-def _on_normal(flagged: np.ndarray, has_map: np.ndarray) -> dict[str, float]:
+def _on_normal(flagged: np.ndarray, boxed: np.ndarray) -> dict[str, float]:
     """Flagged findings and boxes on the normal images in one split; both arguments `(n, F)` bool."""
-    boxed = flagged & has_map
     if len(flagged) == 0:
         return dict.fromkeys(("findings_flagged", "boxes_shown", "images_with_boxes"), float("nan"))
     return {
