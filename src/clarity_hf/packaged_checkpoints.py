@@ -48,6 +48,25 @@ def checkpoint_path(name: str) -> Path:
     raise OSError(f"No such model: '{name}'. Pass a packaged checkpoint ({known}), a folder or a Hub id 'owner/name'.")
 
 
+def require_model(name: str) -> None:
+    """Refuse a mistyped name or folder at once, before it is looked for on the Hub.
+
+    Args:
+        name: Packaged name, folder or Hub id `owner/name`.
+
+    Raises:
+        FileNotFoundError: It is no folder, and begins like a path or with a folder that is there.
+        OSError: It has no owner, as a Hub id would, and is no packaged name.
+    """
+    parts = name.replace(os.sep, "/").split("/")
+    if os.path.exists(os.path.expanduser(name)):
+        return
+    if len(parts) == 1:
+        checkpoint_path(name)
+    elif len(parts) > 2 or parts[0] in ("", ".", "..", "~") or os.path.isdir(parts[0]):
+        raise FileNotFoundError(f"No such folder: '{name}'. Pass the folder of a model, or a Hub id 'owner/name'.")
+
+
 def checkpoint_names() -> list[str]:
     """Names of the packaged checkpoints, sorted."""
     return sorted(folder.parent.name for folder in CHECKPOINT_FOLDER.glob("*/config.json"))

@@ -82,6 +82,14 @@ def test_an_unknown_model_name_is_refused_with_the_known_ones(image, tmp_path, c
     assert "No such model: 'nosuch'. Pass a packaged checkpoint (clarity-s16-224), a folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["runs/mien", "./mien", "/mien/a", "a/b/c"])
+def test_a_mistyped_folder_is_not_looked_for_on_the_hub(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    assert main(["evaluate", name, "phantom"]) == 1
+    assert f"No such folder: '{name}'. Pass the folder of a model, or a Hub id" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("command", "words"), [("demo", []), ("serve-dicom", ["queue"])])
 def test_a_service_computes_in_torch_unless_another_engine_is_chosen(command, words):
     click_command = typer.main.get_command(app).commands[command]

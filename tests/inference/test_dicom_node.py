@@ -179,6 +179,16 @@ def test_the_node_answers_an_echo_by_its_own_title_alone(start):
     assert entity.associate("127.0.0.1", node.port, ae_title="OTHER").is_rejected
 
 
+def test_log_lines_are_json_and_name_the_titles_that_were_refused(start, caplog):
+    caplog.set_level(logging.INFO, logger="clarity_hf.inference.dicom_node")
+    node = start(Shelf(), titles=["PACS"])
+    send(node.port, radiograph(1), title="OTHER", called="WRONG")
+    lines = [json.loads(record.getMessage()) for record in caplog.records]
+    (refused,) = [line for line in lines if line["event"] == "title refused"]
+    assert (refused["calling"], refused["called"], refused["address"]) == ("OTHER", "WRONG", "127.0.0.1")
+    assert datetime.datetime.fromisoformat(refused["time"]).tzinfo is not None
+
+
 def test_titles_and_addresses_that_are_not_listed_get_nothing(start, tmp_path):
     node = start(Shelf(), titles=["PACS"])
     assert send(node.port, radiograph(1)) is None

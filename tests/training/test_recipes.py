@@ -32,14 +32,15 @@ def test_every_field_about_the_data_sets_reaches_them(monkeypatch):
     asked = []
     monkeypatch.setattr(common, "open_sources", lambda *arguments: asked.extend(arguments))
     of_phantoms = {"phantom_count": 7, "finding_rate": 0.5, "finding_contrast": 2.0}
-    of_files = {"findings": ["Mass"], "uncertain": "negative", "validation_split": "nih-validation", "verify": True}
+    of_files = {"findings": ["Mass"], "uncertain": "negative", "empty": "negative"}
+    of_files |= {"validation_split": "nih-validation", "verify": True}
     recipe = DataRecipe(data_dir=["images"], image_repeats=2, **of_phantoms, **of_files)
     open_recipe_sources(recipe, phantom_size=32, seed=5, streaming=True)
     assert asked == [
         ["images"],
         2,
         PhantomOptions(7, seed=5, size=32, finding_rate=0.5, finding_contrast=2.0),
-        LabelOptions(["Mass"], "negative"),
+        LabelOptions(["Mass"], "negative", "negative"),
         ReadingOptions(validation_split="nih-validation", verify=True, streaming=True),
     ]
     elsewhere = {"data_dir", "image_repeats", "augment", "crop_scale", "blur", "image_cache", "min_positives"}

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import ConvNextV2Config, ConvNextV2ForImageClassification, ViTConfig, ViTModel
 
@@ -17,6 +18,7 @@ from clarity_hf.phantoms import draw_phantom, write_phantoms
 from clarity_hf.training import ClarityTrainingArguments
 from clarity_hf.training import train as training
 from clarity_hf.training.arguments import parse_arguments
+from clarity_hf.training.recipes import open_recipe_sources
 from clarity_hf.training.teacher_cache import cache_teacher_logits
 from clarity_hf.training.train import TrainingRecipe, build_model, build_processor
 
@@ -111,6 +113,28 @@ def test_weights_that_are_given_have_their_size(start):
 def test_masks_that_would_not_be_read_are_refused(prior):
     with pytest.raises(ValueError, match=f"`masks_dir` must come with --prior auto or masks, got --prior {prior}"):
         TrainingRecipe(masks_dir="masks", prior=prior)
+
+
+def own_images(folder, count):
+    """A table of phantoms, each of a patient of its own; Mass is empty but in the first."""
+    lines = ["path,patient_id,Effusion,Mass"]
+    for index in range(count):
+        Image.fromarray(draw_phantom(index, 64).image).save(folder / f"{index}.png")
+        lines.append(f"{index}.png,{index},{index % 2},{'' if index else 1}")
+    (folder / "own.csv").write_text("\n".join(lines) + "\n")
+    return folder / "own.csv"
+
+
+def test_data_without_validation_images_are_refused_before_the_first_step(tmp_path):
+    options = ("--data_dir", own_images(tmp_path, 2), "--output_dir", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"must leave images for validation, got none of 2 in own. Add patients"):
+        run(*options)
+
+
+def test_an_empty_cell_may_mean_absent(tmp_path):
+    recipe = TrainingRecipe(data_dir=[str(own_images(tmp_path, 2))], empty="negative")
+    (source,) = open_recipe_sources(recipe, 64, 0).values()
+    assert [list(row["labels"]) for row in source.train] == [[0, 1], [1, 0]]
 
 
 def test_prior_masks_without_any_mask_is_refused(tmp_path):

@@ -118,12 +118,11 @@ def load(model: str, device: str = "auto") -> tuple[Any, Any]:
 
     from clarity_hf.image_processing_clarity import ClarityImageProcessor
     from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
-    from clarity_hf.packaged_checkpoints import checkpoint_path
+    from clarity_hf.packaged_checkpoints import require_model
 
     logging.disable_progress_bar()
     place = chosen_device(device)
-    if "/" not in model and not os.path.exists(model):
-        checkpoint_path(model)  # a Hub id has an owner: fail at once, with the packaged names
+    require_model(model)
     loaded = ClarityForMultiLabelLocalization.from_pretrained(model, use_safetensors=True).eval().to(place)
     return loaded, ClarityImageProcessor.from_pretrained(model)
 

@@ -124,7 +124,6 @@ def _set_up_logging() -> None:
     for name in ("pydicom", "pynetdicom", "highdicom"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     lines = logging.StreamHandler(sys.stderr)
-    lines.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger = logging.getLogger("clarity_hf.inference.dicom_node")
     logger.addHandler(lines)
     logger.setLevel(logging.INFO)

@@ -73,7 +73,9 @@ class RowReport:
     broken_columns: dict[str, str] = _counted(
         "columns are not findings because of cells that are not labels; correct them, or name them in `findings`", dict
     )
-    one_sided: list[str] = _counted("findings lack positive or negative labels and cannot be learned")
+    one_sided: list[str] = _counted(
+        "findings lack positive or negative labels and cannot be learned (`empty` 'negative' reads empty cells as 0)"
+    )
     outside_files: list[str] = _counted("images are outside of the folder")
     files_without_row: list[str] = _counted("images have no row in the table and are not read")
     duplicate_files: list[str] = _counted("images are further copies of an image and are not read")

@@ -17,6 +17,7 @@ Standards: DICOM PS3.4 B (Storage), A (Verification), PS3.18 (DICOMweb), PS3.15 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import io
 import ipaddress
 import json
@@ -120,7 +121,7 @@ class NodeSettings:
         if self.host not in _LOOPBACK and not (self.titles or self.addresses):
             raise ValueError(
                 f"`titles` or `addresses` must be given if other machines can connect, got host '{self.host}' and "
-                "none. Name who may call."
+                "none. Name who may call (--allow-title, --allow-address)."
             )
 
 
@@ -314,7 +315,7 @@ def _listening(node: DicomNode) -> Any:
     handlers: Any = [
         (pynetdicom.evt.EVT_C_STORE, node.received),
         (pynetdicom.evt.EVT_C_ECHO, lambda event: _SUCCESS),
-        (pynetdicom.evt.EVT_REJECTED, lambda event: _log("title refused", address=event.assoc.requestor.address)),
+        (pynetdicom.evt.EVT_REJECTED, _log_refused_title),
     ]
     return entity.make_server(
         (settings.host, settings.port),
@@ -380,5 +381,13 @@ def _status_page(node: DicomNode, port: int) -> Iterator[None]:
             thread.join()
 
 
+def _log_refused_title(event: Any) -> None:
+    """Who called whom, as both wrote it: one of the two titles is another than the node's settings have."""
+    asked = event.assoc.requestor
+    titles = {name: str(getattr(asked.primitive, f"{name}_ae_title", "")) for name in ("calling", "called")}
+    _log("title refused", address=asked.address, **titles)
+
+
 def _log(event: str, **facts: Any) -> None:
-    logger.info(json.dumps({"event": event, **facts}))
+    now = datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
+    logger.info(json.dumps({"time": now, "event": event, **facts}))

@@ -90,7 +90,7 @@ def find_images(
         unread = "".join(f" {folder}: {reason}." for folder, reason in list(walk.unread.items())[:3])
         raise ValueError(
             f"`inputs` must include images, got none among {sum(passed_over.values())} files.{unread} "
-            "Check the paths, or search subfolders (recursive)."
+            "Check the paths, or search subfolders (recursive; --recursive)."
         )
     starts = _starts_of_names(roots)
     images = tuple(ImageFile(Path(path), _name(path, starts)) for path in found)

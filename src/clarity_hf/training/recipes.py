@@ -46,6 +46,7 @@ class DataRecipe:
         None, "Committed list of a release's validation patients, such as nih-validation; default: drawn."
     )
     uncertain: Literal["nan", "negative", "positive"] = option("nan", "How -1 in your own labels is read.")
+    empty: Literal["nan", "negative"] = option("nan", "How an empty cell in your own labels is read.")
     phantom_count: int = option(20_000, "Phantoms per epoch.")
     finding_rate: float | None = option(None, "Probability of each finding in a training phantom; default: as in NIH.")
     finding_contrast: float = option(1.0, "Largest contrast of findings in training phantoms; 1 to 4.")
@@ -99,7 +100,7 @@ def open_recipe_sources(recipe: DataRecipe, phantom_size: int, seed: int, **read
         recipe.data_dir,
         recipe.image_repeats,
         PhantomOptions(recipe.phantom_count, seed, phantom_size, recipe.finding_rate, recipe.finding_contrast),
-        LabelOptions(recipe.findings, recipe.uncertain),
+        LabelOptions(recipe.findings, recipe.uncertain, recipe.empty),
         ReadingOptions(validation_split=recipe.validation_split, verify=recipe.verify, **reading),
     )
 
@@ -138,7 +139,16 @@ class RecipeData:
     def trainer_arguments(
         self, model: PreTrainedModel, args: TrainingArguments, processor: ClarityImageProcessor, min_positives: int
     ) -> dict[str, Any]:
-        """Arguments of a Trainer on these data; with several data sets, `args` choose the epoch by the last."""
+        """Arguments of a Trainer on these data; with several data sets, `args` choose the epoch by the last.
+
+        Raises ValueError if a data set has no validation images.
+        """
+        for name, source in self.sources.items():
+            if hasattr(source.validation, "__len__") and not len(source.validation):
+                raise ValueError(
+                    f"`data_dir` must leave images for validation, got none of {len(source.train)} in {name}. Add "
+                    "patients, or a column `split` with `validation` in it."
+                )
         validations = {name: self.transformed(source.validation, self.plain) for name, source in self.sources.items()}
         return {
             "model": model,

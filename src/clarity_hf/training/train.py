@@ -25,6 +25,7 @@ from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.losses_clarity import balanced_positive_weights
 from clarity_hf.metrics.classification import youden_thresholds
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+from clarity_hf.packaged_checkpoints import require_model
 from clarity_hf.reporting.model_card import write_model_card
 from clarity_hf.safe_loading import require_none
 
@@ -172,6 +173,7 @@ def with_teacher(
     """The data and the recipe's teacher, or data with its cached logits and no teacher."""
     if recipe.teacher is None:
         return data, None
+    require_model(recipe.teacher)
     teacher = Teacher.from_pretrained(recipe.teacher, data.findings, processor)
     if recipe.teacher_cache is None:
         return data, teacher
@@ -216,6 +218,7 @@ def open_data(recipe: TrainingRecipe, processor: ClarityImageProcessor, seed: in
 def build_processor(recipe: TrainingRecipe) -> ClarityImageProcessor:
     """The checkpoint's preprocessing at the wanted size, or that of a new model with its number of channels."""
     if recipe.model:
+        require_model(recipe.model)
         side = recipe.image_size or ClarityConfig.from_pretrained(recipe.model).image_size
         return ClarityImageProcessor.from_pretrained(recipe.model, size={"height": side, "width": side})
     side = recipe.image_size or ClarityConfig().image_size
