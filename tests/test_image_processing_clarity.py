@@ -446,6 +446,14 @@ def test_boxes_and_maps_agree(processor):
     np.testing.assert_allclose(result["boxes"][0], pixels_of_map, atol=2 * 400 / 64)
 
 
+def test_a_size_without_height_and_width_is_refused(image):
+    processor = ClarityImageProcessor(size={"shortest_edge": 224})
+    with pytest.raises(ValueError, match="`size` must have a height and a width, got None and None"):
+        processor(image)
+    with pytest.raises(ValueError, match="`size` must have a height and a width"):
+        processor.letterbox((100, 100))
+
+
 @pytest.mark.parametrize("side", [0, 4097, 2**20])
 def test_an_input_that_no_memory_holds_is_refused(side):
     processor = ClarityImageProcessor(size={"height": side, "width": side})

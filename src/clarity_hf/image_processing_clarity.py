@@ -297,8 +297,10 @@ class ClarityImageProcessor(TorchvisionBackend):
         return [self.letterbox((int(height), int(width))) for height, width in target_sizes]
 
 
-def _checked_size(height: int, width: int) -> tuple[int, int]:
+def _checked_size(height: int | None, width: int | None) -> tuple[int, int]:
     """`(height, width)` of the model's input, of a size that a memory holds."""
+    if height is None or width is None:  # such as a shortest edge
+        raise ValueError(f"`size` must have a height and a width, got {height} and {width}. Give both in pixels.")
     if min(height, width) < 1 or height * width > MAX_INPUT_PIXELS:
         raise ValueError(
             f"`size` must have 1 to {MAX_INPUT_PIXELS} pixels, got {height}×{width}. Give the size of the model's "
