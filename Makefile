@@ -39,9 +39,9 @@ bench: $(VENV)/.installed-test
 		echo; echo "## benchmarks/$$name.py"; echo; $(BIN)/python benchmarks/$$name.py || exit 1; \
 	done
 
-# What this build takes against another, whose sources are in BASE: make builds BASE=../base/src (an hour).
+# What this build takes against another, whose sources are in BASE: make builds BASE=../base/src (half an hour).
 builds: $(VENV)/.installed-test
-	$(BIN)/python benchmarks/build_times.py --base "$(BASE)"
+	$(BIN)/python benchmarks/build_times.py --rounds 3 --base "$(BASE)"
 	$(BIN)/python benchmarks/predict_builds.py --base "$(BASE)" --engines auto torch --images $(IMAGES) --rounds 1
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/localization_cost.py --rounds 5
 
