@@ -288,9 +288,8 @@ class CrossFitted:
             logits, and `calibrated_error`, that of the calibrated scores; mean `sensitivity` and `specificity` at the
             score thresholds; on a normal image, `findings_flagged`, those at or above their threshold, and
             `boxes_shown`, the boxes that a user sees, one for each finding at or above its threshold for boxes whose
-            map is not zero (NaN where
-            `box_components` is `"all"`, because records do not hold the regions of maps on normal images);
-            `images_with_boxes`, the share of the normal images with at least one box.
+            map is not zero (NaN where `box_components` is `"all"`, because records do not hold the regions of maps on
+            normal images); `images_with_boxes`, the share of the normal images with at least one box.
     """
 
     images: int
