@@ -154,7 +154,7 @@ NOT_RUN = {
     r"pip (install|wheel|download)\b": "fetches packages",
     r"^python3 -m venv|^\. |^cd ": "the shell's environment",
     r"^pip-audit": "asks a database of advisories; tests/security/test_advisories.py",
-    r"^make (demo|test|bench)$": "installs into .venv; its targets are the tests, the demo and the benchmarks",
+    r"^make (demo|test|bench|builds .*)$": "installs into .venv; the demo, the tests and the benchmarks",
     r"^mkdocs build": "tests/docs/test_site.py builds the site",
     r"-m pytest": "tests, which run by themselves",
     r"-m timeit": "a measurement",

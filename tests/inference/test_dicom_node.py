@@ -183,7 +183,8 @@ def test_log_lines_are_json_and_name_the_titles_that_were_refused(start, caplog)
     caplog.set_level(logging.INFO, logger="clarity_hf.inference.dicom_node")
     node = start(Shelf(), titles=["PACS"])
     send(node.port, radiograph(1), title="OTHER", called="WRONG")
-    lines = [json.loads(record.getMessage()) for record in caplog.records]
+    own = [record for record in caplog.records if record.name == "clarity_hf.inference.dicom_node"]
+    lines = [json.loads(record.getMessage()) for record in own]
     (refused,) = [line for line in lines if line["event"] == "title refused"]
     assert (refused["calling"], refused["called"], refused["address"]) == ("OTHER", "WRONG", "127.0.0.1")
     assert datetime.datetime.fromisoformat(refused["time"]).tzinfo is not None
