@@ -124,7 +124,7 @@ CALIBRATION = {
 }
 """Fields that a calibration fits to a model's weights and findings, with what they are without one."""
 
-PATCH_AXIS_ERROR = "`{name}` must be a multiple of `patch_size` ({patch}), got {size}. Resize or pad the image."
+PATCH_AXIS_ERROR = "`{name}` must be a multiple of `patch_size` ({patch}), got {size}. "
 
 
 @strict
@@ -477,7 +477,8 @@ class ClarityConfig(PreTrainedConfig):
                 )
         for name, size in zip(("image_size height", "image_size width"), _pair(self.image_size), strict=True):
             if size < self.patch_size or size % self.patch_size:
-                raise ValueError(PATCH_AXIS_ERROR.format(name=name, patch=self.patch_size, size=size))
+                error = PATCH_AXIS_ERROR.format(name=name, patch=self.patch_size, size=size)
+                raise ValueError(f"{error}Choose a multiple.")
             if size > LARGEST_SIDE:
                 raise ValueError(f"`{name}` must be at most {LARGEST_SIDE}, got {size}. Lower it.")
         for name, low in (("class_attention_layers", 1), ("affinity_layers", 0)):

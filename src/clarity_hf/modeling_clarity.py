@@ -165,7 +165,8 @@ class ClarityEmbeddings(nn.Module):
             )
         for name, size in zip(("pixel_values height", "pixel_values width"), pixel_values.shape[2:], strict=True):
             if size < self.patch_size or size % self.patch_size:
-                raise ValueError(PATCH_AXIS_ERROR.format(name=name, patch=self.patch_size, size=size))
+                error = PATCH_AXIS_ERROR.format(name=name, patch=self.patch_size, size=size)
+                raise ValueError(f"{error}Resize or pad the image.")
 
 
 def sine_positions(height: int, width: int, size: int) -> torch.Tensor:

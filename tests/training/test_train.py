@@ -96,6 +96,13 @@ def test_a_cache_of_logits_needs_a_teacher():
         TrainingRecipe(teacher_cache="cache")
 
 
+@pytest.mark.parametrize("given", ["{pooling:linear}", "[1]", "linear"])
+def test_a_config_that_is_no_json_object_is_named(given):
+    with pytest.raises(ValueError, match=r"`config` must be a JSON object such as .*double quotes") as raised:
+        TrainingRecipe(config=given)
+    assert given in str(raised.value)
+
+
 def test_a_checkpoint_is_not_initialised_a_second_time():
     with pytest.raises(ValueError, match="`init` must be left out with --model"):
         TrainingRecipe(model="clarity-s16-224", init="timm/vit_small_patch16_224.dino")

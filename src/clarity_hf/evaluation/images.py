@@ -216,7 +216,10 @@ def _open_rows(data: str, split: str, count: int | None, options: Mapping[str, A
     rows = source.splits()[split]
     if len(rows) == 0:
         filled = [name for name, part in source.splits().items() if len(part)]
-        raise ValueError(f"`split` must be one with images, got '{split}' of {source.name}. It has {filled}.")
+        raise ValueError(
+            f"`split` must be one with images, got '{split}' of {source.name}. It has {filled}: pass one of these "
+            "(--split), or add a column `split`."
+        )
     return RowImages(rows if count is None else rows.select(range(min(count, len(rows)))), source.findings)
 
 

@@ -95,6 +95,15 @@ class TrainingRecipe(DataRecipe):
     )
 
     def __post_init__(self):
+        try:
+            known = isinstance(json.loads(self.config or "{}"), dict)
+        except json.JSONDecodeError:
+            known = False
+        if not known:
+            raise ValueError(
+                f"`config` must be a JSON object such as '{{\"pooling\": \"linear\"}}', got {self.config}. Put its "
+                "names and texts in double quotes, and the whole in single ones."
+            )
         if self.teacher_cache and self.teacher is None:
             raise ValueError(
                 f"`teacher_cache` must come with --teacher, got {self.teacher_cache} alone. Name the teacher, or "
