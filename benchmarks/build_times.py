@@ -37,12 +37,14 @@ STEP = (
     "work = lambda turn: steps['{0}']()"
 )
 WORKS = {
-    "a phantom of 1024²": {"base": PHANTOM.format(1024), "this": PHANTOM.format(1024)},
-    "a phantom of 256²": {"base": PHANTOM.format(256), "this": PHANTOM.format(256)},
-    "a training step of 8 images": {"base": STEP.format("cached"), "this": STEP.format("cached")},
-    "a training step of 8 images, half of the patches": {"this": STEP.format("half the patches")},
+    "a phantom of 1024²": PHANTOM.format(1024),
+    "a phantom of 256²": PHANTOM.format(256),
+    "a training step of 8 images": STEP.format("cached"),
+    "a training step of 8 images, half of the patches": STEP.format("half the patches"),
 }
-"""Code that defines `work`, by build; one without a base is compared with the base's work of the row before."""
+"""Code that defines `work`."""
+BASE_OF = {"a training step of 8 images, half of the patches": "a training step of 8 images"}
+"""Work that the base does not have, and its work to compare with."""
 REPEATED = """
 import time
 taken = []
@@ -63,8 +65,9 @@ def main() -> None:
     arguments = parser.parse_args()
     builds = {"base": arguments.base.resolve()} if arguments.base else {}
     builds["this"] = FOLDER.parent / "src"
-    runs = [(name, build) for name in STARTS for build in builds if name != CLASSES or build == "this"]
-    runs += [(name, build) for name, codes in WORKS.items() for build in builds if build in codes]
+    of_this_alone = {CLASSES, *BASE_OF}
+    works = [*STARTS, *WORKS]
+    runs = [(name, build) for name in works for build in builds if build == "this" or name not in of_this_alone]
     taken: dict[tuple[str, str], list[float]] = {run: [] for run in runs}
     with tempfile.TemporaryDirectory() as folder:
         write_phantom_pngs(Path(folder), 1)
@@ -73,15 +76,13 @@ def main() -> None:
                 if name in STARTS:
                     seconds = seconds_of_start(STARTS[name], builds[build], Path(folder))
                 else:
-                    seconds = seconds_of_work(WORKS[name][build], builds[build], Path(folder))
+                    seconds = seconds_of_work(WORKS[name], builds[build], Path(folder))
                 if turn:  # in the first round files and their bytecode come into memory
                     taken[name, build].append(seconds)
     print("| | build | processor seconds | ratio to the classes | ratio to base |")
     print("|---|---|---|---|---|")
-    base: list[float] | None = None
     for name, build in runs:
-        own = taken[name, build]
-        base = taken.get((name, "base"), None if name in STARTS else base)
+        own, base = taken[name, build], taken.get((BASE_OF.get(name, name), "base"))
         to_classes = median_ratio(own, taken[CLASSES, "this"] if name in STARTS else None)
         print(f"| `{name}` | {build} | {statistics.median(own):.3f} | {to_classes} | {median_ratio(own, base)} |")
 

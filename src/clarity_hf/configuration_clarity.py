@@ -124,7 +124,11 @@ CALIBRATION = {
 }
 """Fields that a calibration fits to a model's weights and findings, with what they are without one."""
 
-PATCH_AXIS_ERROR = "`{name}` must be a multiple of `patch_size` ({patch}), got {size}. "
+
+def require_whole_patches(name: str, size: int, patch: int, remedy: str) -> None:
+    """Raise ValueError, with the remedy, unless a side of `size` pixels has one or more whole patches."""
+    if size < patch or size % patch:
+        raise ValueError(f"`{name}` must be a multiple of `patch_size` ({patch}), got {size}. {remedy}")
 
 
 @strict
@@ -476,9 +480,7 @@ class ClarityConfig(PreTrainedConfig):
                     f"`{name}` must be a multiple of {divisor}, got {getattr(self, name)}. Change one of them."
                 )
         for name, size in zip(("image_size height", "image_size width"), _pair(self.image_size), strict=True):
-            if size < self.patch_size or size % self.patch_size:
-                error = PATCH_AXIS_ERROR.format(name=name, patch=self.patch_size, size=size)
-                raise ValueError(f"{error}Choose a multiple.")
+            require_whole_patches(name, size, self.patch_size, "Choose a multiple.")
             if size > LARGEST_SIDE:
                 raise ValueError(f"`{name}` must be at most {LARGEST_SIDE}, got {size}. Lower it.")
         for name, low in (("class_attention_layers", 1), ("affinity_layers", 0)):

@@ -327,9 +327,11 @@ def _directions_of_cosines(header: DicomHeader) -> list[str]:
         cosines = [float(number) for number in value] if hasattr(value, "__len__") and len(value) == 6 else []
     if not np.isfinite(cosines).all() or not cosines or cosines == [1, 0, 0, 0, 1, 0]:
         return []
-    axes = [max(range(3), key=lambda axis: abs(part[axis])) for part in (cosines[:3], cosines[3:])]
-    signs = [part[axis] > 0 for part, axis in zip((cosines[:3], cosines[3:]), axes, strict=True)]
-    return [("RL", "AP", "FH")[axis][sign] for axis, sign in zip(axes, signs, strict=True)]
+    directions = []
+    for part in (cosines[:3], cosines[3:]):
+        axis = int(np.abs(part).argmax())
+        directions.append(("RL", "AP", "FH")[axis][part[axis] > 0])
+    return directions
 
 
 def _check_pixels(header: DicomHeader) -> None:

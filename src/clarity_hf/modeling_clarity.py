@@ -35,7 +35,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .calibration_fingerprint import calibration_fingerprint, may_be_of
-from .configuration_clarity import PATCH_AXIS_ERROR, ClarityConfig
+from .configuration_clarity import ClarityConfig, require_whole_patches
 from .losses_clarity import (
     background_loss,
     check_labels,
@@ -164,9 +164,7 @@ class ClarityEmbeddings(nn.Module):
                 "Prepare images with ClarityImageProcessor."
             )
         for name, size in zip(("pixel_values height", "pixel_values width"), pixel_values.shape[2:], strict=True):
-            if size < self.patch_size or size % self.patch_size:
-                error = PATCH_AXIS_ERROR.format(name=name, patch=self.patch_size, size=size)
-                raise ValueError(f"{error}Resize or pad the image.")
+            require_whole_patches(name, size, self.patch_size, "Resize or pad the image.")
 
 
 def sine_positions(height: int, width: int, size: int) -> torch.Tensor:

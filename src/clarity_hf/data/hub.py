@@ -372,13 +372,12 @@ def _find_labels(
     if column is not None and not by_column and _holds_names(features[column]):
         known = ordered_names(_class_names(features[column]) or FINDINGS)
         numbers = [name for name, feature in features.items() if _is_number(feature)]
-        by_column = wanted.findings is None and prefers_columns(column, known, numbers)
-    if column is not None and not by_column and _holds_names(features[column]):
-        chosen = named_findings(known if wanted.findings is None else wanted.findings)
-        multi_hot = _multi_hot_names(data, column, wanted)
-        if multi_hot:
-            chosen = {name: finding for name, finding in chosen.items() if loose_name(name) not in NORMAL_NAMES}
-        return NameLabels(column, chosen), [column], multi_hot
+        if wanted.findings is not None or not prefers_columns(column, known, numbers):
+            chosen = named_findings(known if wanted.findings is None else wanted.findings)
+            multi_hot = _multi_hot_names(data, column, wanted)
+            if multi_hot:
+                chosen = {name: finding for name, finding in chosen.items() if loose_name(name) not in NORMAL_NAMES}
+            return NameLabels(column, chosen), [column], multi_hot
     scalars = [name for name, feature in features.items() if isinstance(feature, datasets.Value)]
     cells: dict[str, list[str]] = {name: [] for name in scalars}
     for rows in data.values():

@@ -283,10 +283,14 @@ def choose_labels(columns: Mapping[str, Sequence[str]], options: LabelOptions) -
             )
         name_column = name_column if absent else None
     else:
-        of_findings = _label_columns(columns)
-        if name_column is not None and prefers_columns(name_column, ordered_names(columns[name_column]), of_findings):
-            name_column = None
-        chosen = named_findings(of_findings if name_column is None else ordered_names(columns[name_column]))
+        names = _label_columns(columns)
+        if name_column is not None:
+            written = ordered_names(columns[name_column])
+            if prefers_columns(name_column, written, names):
+                name_column = None
+            else:
+                names = written
+        chosen = named_findings(names)
     reader: LabelReader = (
         NameLabels(name_column, chosen)
         if name_column is not None

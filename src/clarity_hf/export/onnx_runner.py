@@ -90,9 +90,11 @@ class OnnxRunner:
             return
         if not isinstance(made_for, dict) or not all(isinstance(made_for.get(key), str) for key in ("file", "sha256")):
             raise ValueError(f"`weights` of clarity.json must have file and sha256, got {made_for}. Export it again.")
-        name = os.path.basename(made_for["file"])
-        content = (folder / name).read_bytes() if (folder / name).is_file() else b""
-        if hashlib.sha256(content).hexdigest() != made_for["sha256"]:
+        name, found = os.path.basename(made_for["file"]), ""
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:  # not read whole: it would double the memory of a small process
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != made_for["sha256"]:
             raise ValueError(
                 f"`folder` must hold the {name} that its graph was made for, got another in {folder}. Export the "
                 "model again, or delete clarity.json and the graph."

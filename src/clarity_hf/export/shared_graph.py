@@ -7,7 +7,6 @@ the same weights: onnxruntime widens them from fp16 when it opens the graph.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import struct
@@ -21,6 +20,7 @@ from clarity_hf.files import replaced_files
 from clarity_hf.fingerprints import describe_results
 from clarity_hf.image_processing_clarity import ClarityImageProcessor
 from clarity_hf.modeling_clarity import ClarityForMultiLabelLocalization
+from clarity_hf.packaged_checkpoints import file_sum
 
 from .export import export_model
 
@@ -56,7 +56,7 @@ def write_shared_graph(folder: str | os.PathLike) -> list[Path]:
         settings = json.loads(exported["settings"].read_text(encoding="utf-8"))
     _share_weights(graph, folder / WEIGHTS)
     settings["results"] = describe_results(model, image_processor)
-    settings["weights"] = {"file": WEIGHTS, "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()}
+    settings["weights"] = {"file": WEIGHTS, "sha256": file_sum(folder / WEIGHTS)}
     with replaced_files(folder) as made:
         (made / "model.onnx").write_bytes(graph.SerializeToString(deterministic=True))
         (made / "clarity.json").write_text(json.dumps(settings, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -132,19 +132,16 @@ def _whole_area(source: ResultSource) -> Dataset:
 
 def _repeat_grey_levels(state: Dataset, dataset: Dataset) -> None:
     """Copy the image's grey-level transformations: a presentation state without a window would remove its own."""
-    dataset = copy.copy(dataset)  # of which the tables are replaced
-    for name in ("ModalityLUTSequence", "VOILUTSequence"):
-        if dataset.get(name):
-            swapped = dataset.original_encoding[1] is False
-            setattr(dataset, name, [_little_endian(copy.deepcopy(table), swapped) for table in dataset[name].value])
     for name in _MODALITY:
         if name in dataset:
             state[name] = copy.deepcopy(dataset[name])
+    if dataset.get("ModalityLUTSequence"):
+        state.ModalityLUTSequence = _tables(dataset, "ModalityLUTSequence")
     if "ModalityLUTSequence" not in state and "RescaleSlope" in state and "RescaleType" not in state:
         state.RescaleType = "US"
     window = item()
     if dataset.get("VOILUTSequence"):
-        window.VOILUTSequence = [_of_16_bits(table) for table in dataset["VOILUTSequence"].value]
+        window.VOILUTSequence = [_of_16_bits(table) for table in _tables(dataset, "VOILUTSequence")]
     if dataset.get("WindowCenter") not in (None, "") and dataset.get("WindowWidth") not in (None, ""):
         for name in _WINDOW:
             if dataset.get(name) not in (None, ""):
@@ -157,11 +154,13 @@ def _repeat_grey_levels(state: Dataset, dataset: Dataset) -> None:
     state.PresentationLUTShape = "INVERSE" if dark else "IDENTITY"
 
 
-def _little_endian(table: Dataset, swapped: bool) -> Dataset:
-    """A table with its words in the order of written files; pydicom leaves those of a big-endian file as they are."""
-    if swapped and isinstance(table.get("LUTData"), bytes):
-        table.LUTData = np.frombuffer(table.LUTData, ">u2").astype("<u2").tobytes()
-    return table
+def _tables(dataset: Dataset, name: str) -> list[Dataset]:
+    """Copies of an image's tables, with their words in the order of written files; pydicom leaves them as read."""
+    tables = list(copy.deepcopy(dataset[name].value))
+    for table in tables if dataset.original_encoding[1] is False else ():
+        if isinstance(table.get("LUTData"), bytes):
+            table.LUTData = np.frombuffer(table.LUTData, ">u2").astype("<u2").tobytes()
+    return tables
 
 
 def _of_16_bits(table: Dataset) -> Dataset:

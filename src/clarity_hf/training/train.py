@@ -96,7 +96,7 @@ class TrainingRecipe(DataRecipe):
 
     def __post_init__(self):
         try:
-            known = isinstance(json.loads(self.config or "{}"), dict)
+            known = isinstance(self.changes, dict)
         except json.JSONDecodeError:
             known = False
         if not known:
@@ -121,6 +121,11 @@ class TrainingRecipe(DataRecipe):
             raise ValueError(
                 f"`masks_dir` must come with --prior auto or masks, got --prior {self.prior}. Change one of them."
             )
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Fields of `config`."""
+        return json.loads(self.config or "{}")
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -231,7 +236,7 @@ def build_processor(recipe: TrainingRecipe) -> ClarityImageProcessor:
         side = recipe.image_size or ClarityConfig.from_pretrained(recipe.model).image_size
         return ClarityImageProcessor.from_pretrained(recipe.model, size={"height": side, "width": side})
     side = recipe.image_size or ClarityConfig().image_size
-    channels = json.loads(recipe.config or "{}").get("num_channels", len(ClarityImageProcessor.image_mean))
+    channels = recipe.changes.get("num_channels", len(ClarityImageProcessor.image_mean))
     return ClarityImageProcessor(
         size={"height": side, "width": side},
         image_mean=ClarityImageProcessor.image_mean[:1] * channels,
@@ -243,7 +248,7 @@ def build_model(
     recipe: TrainingRecipe, findings: Sequence[str], labels: np.ndarray
 ) -> ClarityForMultiLabelLocalization:
     """A new model whose biases have the prevalence of the training labels `(n, F)`, or a resized checkpoint."""
-    changes = {"drop_path_rate": recipe.drop_path_rate} | json.loads(recipe.config or "{}")
+    changes = {"drop_path_rate": recipe.drop_path_rate} | recipe.changes
     if recipe.balance_positives:
         changes["positive_weights"] = balanced_positive_weights(torch.from_numpy(labels)).tolist()
     if recipe.model:
