@@ -2,6 +2,8 @@
 """Engines give the results of the model in torch, and are chosen, exported and kept as documented."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -63,6 +65,30 @@ def test_an_engine_adds_the_bias_of_each_finding_to_all_images_of_a_batch(pipeli
     with torch.inference_mode():
         found = open_engine(pipeline, "openvino", "fp32")(pixel_values=pixel_values)
         torch.testing.assert_close(found.scores, model(pixel_values=pixel_values).scores, atol=1e-4, rtol=0)
+
+
+SIGNALS = """
+import faulthandler, os, signal, sys
+from transformers import pipeline
+from clarity_hf import TASK
+from clarity_hf.inference.engines import open_engine
+faulthandler.enable()  # as pytest does: signals are handled on a stack of its own
+received = []
+signal.signal(signal.SIGUSR1, lambda number, frame: received.append(number))
+localizer = pipeline(TASK, model=sys.argv[1], device="cpu")
+opened = [open_engine(localizer, "openvino", precision) for precision in ("fp32", "bf16", "fp32")]
+while opened:
+    opened.pop(0)
+    os.kill(os.getpid(), signal.SIGUSR1)
+print(len(received))
+"""
+
+
+def test_a_signal_is_handled_after_engines_were_freed_in_the_order_of_their_making(pipeline, tmp_path):
+    require("openvino")
+    pipeline.save_pretrained(tmp_path)
+    done = subprocess.run([sys.executable, "-c", SIGNALS, str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "3"), done.stderr
 
 
 def test_results_of_a_folder_by_an_engine_name_it_and_are_resumed_by_it_alone(pipeline, images, tmp_path):

@@ -17,7 +17,9 @@ import platform
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -195,16 +197,26 @@ def _in_onnxruntime(folder: Path, precision: str) -> Run:
     return lambda values: tuple(runner.run(values.float().numpy()))
 
 
-def _in_openvino(folder: Path, precision: str) -> Run:
+@cache
+def openvino_core() -> Any:
+    """The `openvino.Core` of this process, which is kept until it ends.
+
+    OpenVINO 2026.4.1 replaces the thread's stack for signals while a core lives. Processes that made and freed several
+    cores were ended by SIGSEGV at a later signal, without a traceback.
+    """
     from clarity_hf.export.export import without_telemetry
 
     with without_telemetry():
         import openvino
+    return openvino.Core()
+
+
+def _in_openvino(folder: Path, precision: str) -> Run:
     hints = {
         "INFERENCE_PRECISION_HINT": {"fp32": "f32"}.get(precision, precision),
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
-    compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", hints)
+    compiled = openvino_core().compile_model(folder / "model.xml", "CPU", hints)
 
     def run(pixel_values: torch.Tensor) -> tuple:
         found = compiled({"pixel_values": pixel_values.float().numpy()})
