@@ -468,6 +468,7 @@ def test_an_unknown_finding_names_file_line_and_image(release):
         ("00000003_000.png,Mass,1,2,wide,4", "line 4: x, y, w, h must be numbers"),
         ("00000003_000.png,Mass,1,2", "line 4: a row must be image, finding, x, y, w, h"),
         ("00000003_000.png,Mass,1,2,0,4", "line 4: a box must have a positive size"),
+        ("00000003_000.png,Mass,0.25,0.5,0.125,0.25", "1024x1024 frame of the release, in pixels, got"),
         ("00000003_000.png,Mass,1000,2,100,4", "lie in the 1024x1024 frame"),
         ("00000003_000.png,Mass,nan,2,100,4", "lie in the 1024x1024 frame"),
         ("00000003_000.png,Mass,1,nan,100,4", "lie in the 1024x1024 frame"),

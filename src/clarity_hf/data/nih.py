@@ -470,10 +470,11 @@ def _read_box(written: Sequence[str], where: str) -> tuple[float, float, float, 
         raise ValueError(f"{where}: x, y, w, h must be numbers, got {written}. Correct or remove the row.") from error
     # One pixel beyond the edge is rounding and is cut off; more means another frame.
     inside = all(-1 <= edge <= BOX_FRAME + 1 for edge in (x, y, x + width, y + height))
-    if not (inside and width > 0 and height > 0):
+    in_pixels = max(x + width, y + height) > 1  # others are shares of the image
+    if not (inside and in_pixels and width > 0 and height > 0):
         raise ValueError(
             f"{where}: a box must have a positive size and lie in the {BOX_FRAME}x{BOX_FRAME} frame of the release, "
-            f"got x, y, w, h {written}. Scale the list to that frame, or remove the row."
+            f"in pixels, got x, y, w, h {written}. Scale the list to that frame, or remove the row."
         )
     return max(x, 0.0), max(y, 0.0), min(x + width, float(BOX_FRAME)), min(y + height, float(BOX_FRAME))
 
