@@ -287,6 +287,17 @@ def test_a_header_that_validators_or_highdicom_would_refuse_is_corrected_but_the
     assert spacing.PixelSpacing == [0.2, 0.2]  # of the detector, as that of the patient's plane is 0
 
 
+@pytest.mark.parametrize("ratio", ["10:1", "unknown"])
+def test_a_compression_ratio_that_is_no_number_is_left_out_of_the_results(image, pixels, ratio):
+    image.LossyImageCompression = "01"
+    tag = pydicom.tag.Tag("LossyImageCompressionRatio")
+    as_read = pydicom.dataelem.RawDataElement(tag, "DS", len(ratio), ratio.encode(), 0, False, True)
+    image._dict[tag] = as_read
+    results = write_dicom_results(image, pixels, findings_of(SIZE), MODEL, kinds=KINDS, options=HALF)
+    assert list(results.datasets) == list(KINDS)
+    assert not any("LossyImageCompressionRatio" in document for document in results.datasets.values())
+
+
 def test_an_image_in_a_wrapper_of_one_frame_is_taken_and_two_frames_are_not(image, pixels):
     image.SOPClassUID = pydicom.uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage
     image.NumberOfFrames = 1

@@ -11,6 +11,7 @@ Standards: DICOM PS3.5 B.2 (UIDs), PS3.3 C.7.1 to C.7.5 (patient, study, series,
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import datetime
@@ -498,9 +499,13 @@ def _header_for_highdicom(dataset: Dataset) -> Dataset:
     from pydicom.valuerep import DA, TM
 
     header = item(**{name: dataset.get(name) for name in _EXPECTED})
-    for name in (*_NEEDED, *_LOSSY):
+    for name in _NEEDED:
         if name in dataset:
             setattr(header, name, dataset.get(name))
+    for name in _LOSSY:
+        with contextlib.suppress(ValueError):  # such as a ratio of "10:1"
+            if name in dataset:
+                setattr(header, name, dataset.get(name))
     for name, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
         setattr(header, name, _parsed(dataset.get(name), kind))
     sex = dataset.get("PatientSex")
