@@ -2,10 +2,14 @@
 """`clarity-hf calibrate`: a calibration on validation images, in the config that the pipeline reads."""
 
 import pytest
+from PIL import Image
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization
 from clarity_hf.cli import main
 from clarity_hf.metrics.records import MAP_THRESHOLDS
+from clarity_hf.phantoms import draw_phantom
+
+SIZE = 64
 
 
 def run(capsys, *arguments):
@@ -52,6 +56,30 @@ def test_a_second_pass_keeps_the_calibration_of_findings_with_too_few_images(tin
         assert same == kept, name
     assert after.map_thresholds == before.map_thresholds  # no finding has ten boxes on sixteen images
     assert out[-1] == f"saved {second}: calibration on 16 train images"
+
+
+@pytest.mark.parametrize(
+    ("cell", "options", "fitted"),
+    [
+        ("", [], False),
+        ("", ["--empty", "negative"], True),
+        ("-1", [], False),
+        ("-1", ["--uncertain", "negative"], True),
+        ("-1", ["--uncertain", "positive"], False),
+    ],
+)
+def test_empty_and_uncertain_cells_are_read_as_asked(tiny_checkpoint, tmp_path, capsys, cell, options, fitted):
+    rows = ["path,patient_id,split,Effusion,Mass"]
+    for number in range(12):
+        Image.fromarray(draw_phantom(number, size=SIZE).image).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{number},validation,{1 if number % 2 else cell},{number % 2}")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    folder = tmp_path / "calibrated"
+    run(capsys, tiny_checkpoint, tmp_path / "table.csv", "--output_dir", folder, *options)
+    config = ClarityConfig.from_pretrained(folder)
+    slopes = dict(zip(config.findings, config.score_slopes, strict=True))
+    assert slopes["Mass"] != 1
+    assert (slopes["Effusion"] != 1) is fitted
 
 
 def test_the_test_split_is_refused(tiny_checkpoint, capsys):

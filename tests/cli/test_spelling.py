@@ -14,6 +14,7 @@ COMMANDS = typer.main.get_command(app).commands
 CHOICES = {name: ["cam", "random", "none"] for name in ("--baselines", "--baseline")}
 
 VALUES = {"--split": "train", "--rule": "f1", "--rare": "kept", "--format": "onnx", "--precision": "fp32"}
+VALUES |= {"--uncertain": "nan", "--empty": "nan"}
 VALUES |= {"--baselines": "cam", "--baseline": "cam", "--findings": "Mass", "--finding": "Mass"}
 
 

@@ -10,7 +10,9 @@ from .common import (
     BatchSizeOption,
     DataArgument,
     DeviceOption,
+    EmptyOption,
     ModelArgument,
+    UncertainOption,
     ValidationSplitOption,
     WorkersOption,
     load,
@@ -23,6 +25,8 @@ def calibrate(
     output_dir: Annotated[Path, typer.Option(help="Folder for the calibrated model.")] = Path("runs/calibrated"),
     split: Annotated[Literal["train", "validation"], typer.Option(help="Split of the images.")] = "validation",
     validation_split: ValidationSplitOption = None,
+    uncertain: UncertainOption = "nan",
+    empty: EmptyOption = "nan",
     images: Annotated[int | None, typer.Option(help="Use only the first images.")] = None,
     rule: Annotated[
         Literal["youden", "sensitivity", "f1"], typer.Option(help="Rule for score thresholds.")
@@ -57,7 +61,8 @@ def calibrate(
 
     loaded, image_processor = load(model, device)
     run = RunSettings(batch_size, workers)
-    records = calibration_records(loaded, image_processor, data, output_dir, split, validation_split, images, run)
+    reading = {"validation_split": validation_split, "uncertain": uncertain, "empty": empty}
+    records = calibration_records(loaded, image_processor, data, output_dir, split, images, run, **reading)
     # Before the config changes: both undo the calibration that it has now, with which the records were scored.
     unseen = calibration.cross_fitted(
         loaded.config, records, rule, sensitivity, min_positives, false_box_share=false_boxes

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +16,12 @@ ModelArgument = Annotated[str, typer.Argument(help="Packaged checkpoint, folder 
 ModelOption = Annotated[str, typer.Option(help="Packaged checkpoint, folder or Hub id.")]
 DataArgument = Annotated[str, typer.Argument(help="'phantom', an image folder, a table or a Hub id.")]
 ValidationSplitOption = Annotated[str | None, typer.Option(help="Committed list of patients, such as nih-validation.")]
+UncertainOption = Annotated[
+    Literal["nan", "negative", "positive"], typer.Option(help="How -1 in your own labels is read.")
+]
+EmptyOption = Annotated[
+    Literal["nan", "negative"], typer.Option(help="How an empty cell of your own labels is read.")
+]
 BatchSizeOption = Annotated[int, typer.Option(help="Images per forward pass.")]
 WorkersOption = Annotated[int, typer.Option("--num-workers", "--workers", help="Worker processes that load images.")]
 RadiographCheckOption = Annotated[

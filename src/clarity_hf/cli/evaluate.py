@@ -11,7 +11,9 @@ from .common import (
     BatchSizeOption,
     DataArgument,
     DeviceOption,
+    EmptyOption,
     ModelArgument,
+    UncertainOption,
     ValidationSplitOption,
     WorkersOption,
     load,
@@ -44,6 +46,8 @@ def evaluate(
         Literal["train", "validation", "test"], typer.Option(help="Split of the images.")
     ] = "test",
     validation_split: ValidationSplitOption = None,
+    uncertain: UncertainOption = "nan",
+    empty: EmptyOption = "nan",
     images: Annotated[int | None, typer.Option(help="Use only the first images; 1,000 phantoms by default.")] = None,
     baselines: Annotated[
         list[Baseline] | None,
@@ -66,7 +70,16 @@ def evaluate(
     from clarity_hf.reporting.run import evaluate_checkpoint
 
     loaded, image_processor = load(model, device)
-    opened = open_images(data, split, images, seed, wanted=loaded.config.findings, validation_split=validation_split)
+    opened = open_images(
+        data,
+        split,
+        images,
+        seed,
+        wanted=loaded.config.findings,
+        validation_split=validation_split,
+        uncertain=uncertain,
+        empty=empty,
+    )
     about = {
         "model": published_word(model),
         "data": published_word(data),

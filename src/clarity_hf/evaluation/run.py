@@ -239,9 +239,9 @@ def calibration_records(
     data: str,
     output_dir: str | Path,
     split: str = "validation",
-    validation_split: str | None = None,
     count: int | None = None,
     run: RunSettings | None = None,
+    **options: Any,
 ) -> list[ImageRecord]:
     """Evaluate the images on which a model is to be calibrated, see [`calibrate`]; an interrupted run resumes.
 
@@ -252,9 +252,9 @@ def calibration_records(
         output_dir: Where the calibrated model will be. Records, which name images and patients, go to a file beside
             it, `OUTPUT_DIR-records.jsonl`.
         split: `train` or `validation`.
-        validation_split: Committed list of validation patients of a release; None for the data set's own split.
         count: Only the first images.
         run: Batch size, workers and progress bar; None for the defaults.
+        options: As for [`open_images`], such as `validation_split`, a committed list of a release's patients.
 
     Returns:
         One record per image, with all maps measured.
@@ -262,7 +262,7 @@ def calibration_records(
     run, output_dir = run or RunSettings(), Path(output_dir)
     return evaluate_images(
         ModelLocalizer(model, image_processor),
-        open_images(data, split, count, wanted=model.config.findings, validation_split=validation_split),
+        open_images(data, split, count, wanted=model.config.findings, **options),
         BoxSettings.of_config(model.config),
         output_dir.with_name(f"{output_dir.name}-records.jsonl"),
         describe_model(model, image_processor) | {"data": published_name(data), "split": split},
