@@ -393,3 +393,12 @@ def test_boxes_may_take_a_higher_score_than_being_present():
     assert config.has_calibration
     config.drop_calibration("of a test")
     assert config.box_score_thresholds is None
+
+
+@pytest.mark.parametrize("name", PER_FINDING_FIELDS)
+def test_null_for_a_field_of_each_finding_is_its_default(name):
+    """In a config that was edited by hand, null removes a calibration."""
+    config = ClarityConfig(**{name: None})
+    assert config.per_finding(name) == ClarityConfig().per_finding(name)
+    assert not config.is_calibrated
+    assert not config.has_calibration

@@ -275,6 +275,21 @@ def test_the_high_bit_counts_in_every_syntax(truth, signed, syntax):
     np.testing.assert_allclose(read_dicom(written(image)).pixels, 255 * truth, atol=0.1)
 
 
+def test_the_first_valid_window_counts(truth):
+    two = plain(truth, WindowCenter=["0", "2000"], WindowWidth=["0", "1000"])
+    one = plain(truth, WindowCenter="2000", WindowWidth="1000")
+    np.testing.assert_array_equal(read_dicom(two).pixels, read_dicom(one).pixels)
+    assert (read_dicom(one).pixels == 255).mean() > (read_dicom(plain(truth)).pixels == 255).mean()
+
+
+@pytest.mark.parametrize("element", [{"RescaleSlope": 2}, {"RescaleIntercept": -1024}])
+def test_half_a_rescale_is_left_out_and_said(truth, caplog, element):
+    window = {"WindowCenter": 2000, "WindowWidth": 1000}
+    halved, whole = (read_dicom(plain(truth, **window, **extra)).pixels for extra in (element, {}))
+    np.testing.assert_array_equal(halved, whole)
+    assert caplog.text.count("RescaleSlope and RescaleIntercept are not both there; neither is used") == 1
+
+
 def test_the_high_bit_counts_in_jpeg_lossless(truth, tmp_path):
     path = jpeg_lossless((np.rint(truth * 4095) * 16 + 9) / 65_535, 16, tmp_path)
     image = pydicom.dcmread(path)
@@ -299,6 +314,23 @@ def test_bits_above_the_high_one_are_doubted_without_an_overlay(truth, caplog, s
         image.add_new(0x60000102, "US", 12)  # OverlayBitPosition
     read_dicom(image)
     assert ("of the pixels have bits above HighBit" in caplog.text) == doubted
+
+
+@pytest.mark.parametrize("stored", [12, 14])
+@pytest.mark.parametrize("syntax", ["RLELossless", "JPEGLSLossless", "JPEG2000Lossless", "JPEGLosslessSV1"])
+def test_more_bits_in_a_stream_than_are_stored_are_doubted(truth, tmp_path, caplog, syntax, stored):
+    if syntax == "JPEGLosslessSV1":
+        image = pydicom.dcmread(jpeg_lossless(truth, 14, tmp_path))
+    else:
+        image = plain(truth, bits=14)
+        if not pydicom.pixels.get_encoder(getattr(uid, syntax)).is_available:
+            pytest.skip("no encoder here")
+        image.compress(getattr(uid, syntax), generate_instance_uid=False)
+    image.BitsStored, image.HighBit = stored, stored - 1
+    pixels = read_dicom(written(image)).pixels
+    assert ("of the pixels have bits above HighBit" in caplog.text) == (stored == 12)
+    if stored == 14:
+        np.testing.assert_allclose(pixels, 255 * truth, atol=0.1)
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])

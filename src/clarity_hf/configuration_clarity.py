@@ -420,8 +420,8 @@ class ClarityConfig(PreTrainedConfig):
         if value is None and name == "box_valleys":
             return [0.0 if finding in SINGLE_REGION_FINDINGS else 0.8 for finding in self.findings]
         if value is None:
-            # A prevalence of one half is a bias of zero.
-            return [1.0 if name == "positive_weights" else 0.5] * self.num_labels
+            # Without a calibration; a prevalence of one half is a bias of zero.
+            value = {"positive_weights": 1.0, "prevalence": 0.5, **CALIBRATION}[name]
         for item in value if isinstance(value, list | tuple) else [value]:
             _require_number(name, item)
         spread = value if isinstance(value, list | tuple) else [value] * self.num_labels

@@ -119,7 +119,11 @@ class DicomHeader:
         return ValueError(f"`{self.name}` {what}")
 
     def value(self, keyword: str) -> Any:
-        """An element's value, the first of several; None if it is absent or empty.
+        """An element's value, the first of several; None if it is absent or empty."""
+        return next(iter(self._values(keyword)), None)
+
+    def _values(self, keyword: str) -> list[Any]:
+        """An element's values, None for an empty one; an empty list if it is absent.
 
         Raises:
             ValueError: It does not parse.
@@ -127,11 +131,11 @@ class DicomHeader:
         with refusing(f"a {keyword} that does not parse", self.name):
             with quietly():
                 value = self.dataset.get(keyword)
-            if value is not None and not isinstance(value, str | bytes) and hasattr(value, "__len__"):
-                value = value[0] if len(value) else None
-        if is_dicom_dataset(value):
+            several = value is not None and not isinstance(value, str | bytes) and hasattr(value, "__len__")
+            values = list(value) if several else [value]
+        if any(map(is_dicom_dataset, values)):
             raise unreadable(f"a {keyword} that is a sequence", self.name)
-        return None if isinstance(value, str) and not value else value
+        return [None if isinstance(one, str) and not one else one for one in values]
 
     def text(self, keyword: str) -> str:
         """An element's value as text in upper case, empty if it is absent."""
@@ -139,19 +143,22 @@ class DicomHeader:
         return "" if value is None else str(value).strip().strip("\0").upper()
 
     def number(self, keyword: str) -> float | None:
-        """An element's value as a finite number; None if it is absent.
+        """An element's value, the first of several, as a finite number; None if it is absent."""
+        return next(iter(self.numbers(keyword)), None)
+
+    def numbers(self, keyword: str) -> list[float | None]:
+        """An element's values as finite numbers, None for an empty one.
 
         Raises:
-            ValueError: It is not a number.
+            ValueError: One is not a number.
         """
-        value = self.value(keyword)
         try:
-            number = None if value is None else float(value)
+            numbers = [None if value is None else float(value) for value in self._values(keyword)]
         except (TypeError, ValueError):
-            number = float("nan")
-        if number is not None and not np.isfinite(number):
+            numbers = [float("nan")]
+        if any(number is not None and not np.isfinite(number) for number in numbers):
             raise unreadable(f"a {keyword} that is not a number", self.name)
-        return number
+        return numbers
 
     def integer(self, keyword: str, default: int = 0) -> int:
         """An element's value as an integer."""
@@ -338,9 +345,10 @@ def _check_pixels(header: DicomHeader) -> None:
     allocated, stored = (header.integer(keyword) for keyword in ("BitsAllocated", "BitsStored"))
     if allocated not in (8, 16) or not 8 <= stored <= allocated:
         raise header.error(f"must store 8 to 16 bits in 8 or 16, got {stored} in {allocated}. Export it as 16 bits.")
-    height, width = header.pair("PixelAspectRatio") or header.spacing() or (1.0, 1.0)
-    if abs(height / width - 1) > SQUARE_TOLERANCE:
-        raise header.error(
-            f"must have square pixels, got sides of {height:g} by {width:g}. Resample the image to square "
-            "pixels: boxes are in pixels of the image that is passed."
-        )
+    for keyword in ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        height, width = header.pair(keyword) or (1.0, 1.0)
+        if abs(height / width - 1) > SQUARE_TOLERANCE:
+            raise header.error(
+                f"must have square pixels, got sides of {height:g} by {width:g} ({keyword}). Resample the image to "
+                "square pixels: boxes are in pixels of the image that is passed."
+            )

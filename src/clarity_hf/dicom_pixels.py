@@ -77,23 +77,30 @@ def decode(header: DicomHeader, pixel_data: Any) -> np.ndarray:
             stream = pydicom_module("encaps").get_frame(image.PixelData, 0, number_of_frames=1)
         _check_stream(stream, header, syntax)
         held = held if syntax == _RLE else _claimed(stream)[3]
-    elif high < held:
-        _doubt_high_bits(image, header, high)
     # pydicom assumes that the stored bits are the lowest ones; HighBit says where they are.
     shift = max(high - stored, 0) if high <= held else 0
     options["bits_stored"] = stored + shift
+    unsigned = not header.integer("PixelRepresentation")
+    if unsigned and (syntax == _RLE or options.get("decoding_plugin") == "gdcm"):
+        options["bits_stored"] = max(stored + shift, held)  # these would drop higher bits without a word
     with refusing("pixel data that do not decode", name):
         values, _ = decoder.as_array(image, index=0, raw=True, transfer_syntax_uid=syntax, **options)
+    if high < held:
+        content = image.PixelData  # of which the decoder has dropped the high bits
+        order = ">u2" if syntax == _BIG_ENDIAN else "<u2"
+        raw = values.ravel() if decoder.is_encapsulated else np.frombuffer(content, order, count=len(content) // 2)
+        _doubt_high_bits(raw, header, high)
+    if unsigned and syntax == _RLE:
+        values = values & (2**high - 1)
     return values >> shift if shift else values
 
 
-def _doubt_high_bits(image: Any, header: DicomHeader, high: int) -> None:
+def _doubt_high_bits(values: np.ndarray, header: DicomHeader, high: int) -> None:
     """Log that unsigned pixels have bits above the stored ones, which belong to a retired overlay or are an error."""
     overlays = any(tag >> 24 == 0x60 and tag & 0xFFFF == 0x0102 for tag in header.dataset.keys())  # noqa: SIM118
     if header.integer("BitsAllocated") != 16 or header.integer("PixelRepresentation") or overlays:
         return
-    order = ">u2" if transfer_syntax(header) == _BIG_ENDIAN else "<u2"
-    some = np.frombuffer(image.PixelData, order, count=len(image.PixelData) // 2)[::8]
+    some = values[::8]
     share = (some >> high > 0).mean() if some.size else 0.0
     if share > MOST_HIGH_BITS:
         logger.warning(
@@ -231,20 +238,25 @@ def _apply_modality(levels: np.ndarray, header: DicomHeader) -> np.ndarray:
     if item is not None:
         return _apply_table(levels, item, header)[0].astype(np.float64)
     slope, intercept = (header.number(keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
+    if (slope is None) != (intercept is None):
+        logger.warning("`%s`: RescaleSlope and RescaleIntercept are not both there; neither is used.", header.name)
     return levels.astype(np.float64) if slope is None or intercept is None else levels * slope + intercept
 
 
 def _apply_voi(values: np.ndarray, header: DicomHeader) -> np.ndarray | None:
-    """Modality values → [0, 1] by the first VOI table, else the first window; `None` without either."""
+    """Modality values → [0, 1] by the first VOI table, else the first valid window; `None` without either."""
     item = _first_table(header, "VOILUTSequence")
     if item is not None:
         grey, bits = _apply_table(values, item, header)
         return grey / (2**bits - 1)
-    center, width = (header.number(keyword) for keyword in ("WindowCenter", "WindowWidth"))
     function = header.text("VOILUTFunction") or "LINEAR"
     # PS3.3 C.11.2.1.2 and C.11.2.1.3. A width of 0 means no window.
-    if center is None or width is None or width <= 0 or (function == "LINEAR" and width < 1):
+    windows = zip(header.numbers("WindowCenter"), header.numbers("WindowWidth"), strict=False)
+    least = 1.0 if function == "LINEAR" else float(np.finfo(float).tiny)
+    valid = [(c, w) for c, w in windows if c is not None and w is not None and w >= least]
+    if not valid:
         return None
+    center, width = valid[0]
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         raise ValueError(
             f"`{header.name}` must have the VOI LUT function LINEAR, LINEAR_EXACT or SIGMOID, got {shown(function)}. "

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-_LATERAL = {"LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT", "SAGITTAL"}
+_LATERAL = {"LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT", "SAGITTAL", "LATERALE", "PROFIL", "PROFILE", "SEITLICH"}
 _OBLIQUE = {"LAO", "RAO", "LPO", "RPO", "LLO", "RLO", "OBL", "OBLIQUE"}
 
 

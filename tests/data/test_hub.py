@@ -116,6 +116,36 @@ def test_lateral_images_are_left_out_whatever_type_their_view_has(tmp_path, stre
     assert [list(row["labels"]) for row in source.train] == [vector("Mass"), vector("Effusion"), vector("Mass")]
 
 
+@pytest.mark.parametrize("classes", [["absent", "present"], ["no", "yes"], ["0", "1"], ["positive", "negative"]])
+def test_two_classes_of_a_findings_own_column_are_0_and_1(tmp_path, classes):
+    present = 0 if classes[0] == "positive" else 1
+    features = {name: datasets.ClassLabel(names=classes) for name in ("No Finding", "Effusion")}
+    features["Mass"] = datasets.Value("float32")
+    rows = {"No Finding": [1 - present, present, 1 - present], "Effusion": [present, -1, 1 - present]}
+    folder = write(tmp_path / "own", "train", rows | {"Mass": [0.0, None, 1.0]}, **features)
+    source = load_hub(folder, validation_fraction=0)
+    assert source.findings == ("Effusion", "Mass")
+    np.testing.assert_array_equal([row["labels"] for row in source.train], [[1, 0], [0, 0], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("cells", "feature"),
+    [(["yes", "no", "yes"], TEXT), ([0, 1, 2], datasets.ClassLabel(names=["absent", "present", "maybe"]))],
+)
+def test_a_findings_column_that_holds_other_words_is_reported(tmp_path, cells, feature):
+    rows = {"Effusion": cells, "Mass": [0.0, 1.0, 1.0]}
+    source = load_hub(write(tmp_path / "own", "train", rows, Effusion=feature, Mass=datasets.Value("float32")))
+    assert source.findings == ("Mass",)
+    assert any("1 columns are not findings because of cells that are not labels" in text for text in source.messages)
+
+
+def test_a_multi_hot_list_of_classes_is_refused(tmp_path):
+    feature = datasets.List(datasets.ClassLabel(names=["Mass", "Effusion", "Nodule"]))
+    folder = write(tmp_path / "own", "train", {"labels": [[0, 1, 0], [1, 0, 0]]}, labels=feature)
+    with pytest.raises(ValueError, match=r"must have each class once, got \[0, 1, 0\]\. If it is multi-hot"):
+        load_hub(folder)
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_columns_of_findings_come_before_classes_of_other_names(tmp_path, streaming):
     number = datasets.Value("int64")

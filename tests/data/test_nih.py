@@ -462,6 +462,31 @@ def test_an_unknown_finding_names_file_line_and_image(release):
 
 
 @pytest.mark.parametrize(
+    "header",
+    [
+        "Image Index,Finding Label,x1,y1,x2,y2",
+        "image,finding,xmin,ymin,xmax,ymax",
+        "image,finding,w,h,x,y",
+        "image,finding,y,x,h,w",
+        "00000003_000.png,Mass,1,2,3,4",
+        "00000003_000.png,Mass,1.5,2.5,3.0,4.0,,",
+    ],
+)
+def test_a_box_list_of_other_columns_or_without_names_is_refused(release, header):
+    (release / "BBox_List_own.csv").write_text(f"{header}\n00000003_000.png,Mass,100,200,300,400\n")
+    with pytest.raises(ValueError, match=r"BBox_List_own\.csv, line 1: the columns must be named image"):
+        load_nih(release)
+
+
+@pytest.mark.parametrize("header", ["Image Index,Label,Bbox [x,y,w,h],,,", "a,b,x,y,width,height", "a,b,c,d,e,f"])
+def test_a_box_list_may_name_its_columns_as_it_likes(release, header):
+    (release / "BBox_List_2017.csv").unlink()
+    (release / "BBox_List_own.csv").write_text(f"{header}\n00000003_000.png,Mass,100,200,300,400\n")
+    boxes = [box for rows in load_nih(release).values() for row in rows for box in row["boxes"]]
+    assert np.asarray(boxes).tolist() == [[100, 200, 400, 600]]
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         ("00000003_000.png,Masss,1,2,3,4", r"line 4 \(00000003_000\.png\).*'Masss'"),

@@ -320,6 +320,32 @@ def test_two_data_sets_of_one_name_are_refused(own):
         open_sources([str(own / "own.csv"), str(own / "copy" / "own.csv")])
 
 
+def test_a_file_that_one_table_trains_on_and_another_holds_out_is_refused(own):
+    header, *lines = (own / "own.csv").read_text().splitlines()
+    patient = header.split(",").index("patient_id")
+    patients = sorted({line.split(",")[patient] for line in lines})
+    for name, splits in (("a", ("train", "validation")), ("b", ("validation", "train"))):
+        rows = [f"{line},{splits[patients.index(line.split(',')[patient]) % 2]}" for line in lines]
+        (own / f"{name}.csv").write_text("\n".join([f"{header},split", *rows]))
+    with pytest.raises(ValueError, match=r"got \d+ files in the validation split of b and in the training of a"):
+        open_sources([str(own / "a.csv"), str(own / "b.csv")])
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_patients_that_one_release_trains_on_and_another_holds_out_are_doubted(tmp_path, caplog, streaming):
+    for name, fraction in (("one", 0.0), ("two", 0.5)):
+        write_phantoms(tmp_path / name, 24, seed=0, size=32, test_fraction=fraction)
+    names = [str(tmp_path / name) for name in ("one", "two")]
+    sources = open_sources(names, reading=ReadingOptions(streaming=streaming))
+    trained, held_out = ({row["patient_id"] for row in rows} for rows in (sources["one"].train, sources["two"].test))
+    shared = len(trained & held_out)
+    assert shared > 0
+    assert f"{shared} patients in the test split of two are in the training of one by their ids" in caplog.text
+    caplog.clear()
+    open_sources(names[:1], reading=ReadingOptions(streaming=streaming))
+    assert "by their ids" not in caplog.text
+
+
 # Labels
 
 

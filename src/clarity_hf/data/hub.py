@@ -32,13 +32,16 @@ from clarity_hf.view_names import view_kind
 
 from .label_columns import (
     MASK_COLUMNS,
+    MAX_NAME_LENGTH,
     NAME_COLUMNS,
     NORMAL_NAMES,
+    ColumnLabels,
     Empty,
     LabelOptions,
     LabelReader,
     NameLabels,
     Uncertain,
+    broken_label_columns,
     cell_text,
     choose_labels,
     find_column,
@@ -72,6 +75,10 @@ NUMBERED_LABELS = (NO_FINDING, *FINDINGS)
 
 METADATA_FILES = ("metadata.csv", "metadata.parquet")
 """Tables that a folder of images may contain."""
+
+_TRUTH = dict.fromkeys(("no", "absent", "negative", "false"), "0")
+_TRUTH |= dict.fromkeys(("yes", "present", "positive", "true"), "1")
+"""Names of the two classes of a finding's own column."""
 
 _PEEKED = 16
 """Rows of a stream from which the form of its labels is recognized."""
@@ -260,6 +267,8 @@ class _Schema:
 
     def cells(self, row: Mapping[str, Any]) -> dict[str, str]:
         """The label columns as text, as [`LabelReader`] takes them."""
+        if isinstance(self.labels, ColumnLabels):
+            return {column: _column_text(row[column], self.source[column]) for column in self.label_columns}
         return {column: label_text(row[column], self.source[column], self.multi_hot) for column in self.label_columns}
 
     def patient_of(self, path: str | None, written: Any, fallback: str) -> str:
@@ -324,7 +333,7 @@ def _find_schema(data: Mapping[str, Any], wanted: _Wanted, report: RowReport) ->
     if features is None:
         raise ValueError("a stream's columns must be known, got a data set without features. Convert it to parquet.")
     image = _image_column(features, wanted.image_column)
-    labels, label_columns, multi_hot = _find_labels(data, features, wanted.labels)
+    labels, label_columns, multi_hot = _find_labels(data, features, wanted.labels, report)
     roles = find_roles(list(features), {"patient": wanted.patient_column})
     schema = _Schema(
         images={"image": image} | ({"thorax_mask": roles["thorax mask"]} if "thorax mask" in roles else {}),
@@ -364,9 +373,12 @@ def _image_column(features: datasets.Features, given: str | None) -> str:
 
 
 def _find_labels(
-    data: Mapping[str, Any], features: datasets.Features, wanted: LabelOptions
+    data: Mapping[str, Any], features: datasets.Features, wanted: LabelOptions, report: RowReport
 ) -> tuple[LabelReader, list[str], tuple[str, ...]]:
-    """The reader of labels, the columns that it reads, and the names of a multi-hot list."""
+    """The reader of labels, the columns that it reads, and the names of a multi-hot list.
+
+    Columns that are not findings because of a few cells are added to the report.
+    """
     column = find_column(list(features), None, "labels", NAME_COLUMNS)
     by_column = wanted.findings is not None and set(wanted.findings) <= set(features)
     if column is not None and not by_column and _holds_names(features[column]):
@@ -378,15 +390,22 @@ def _find_labels(
             if multi_hot:
                 chosen = {name: finding for name, finding in chosen.items() if loose_name(name) not in NORMAL_NAMES}
             return NameLabels(column, chosen), [column], multi_hot
-    scalars = [name for name, feature in features.items() if isinstance(feature, datasets.Value)]
+    scalars = [
+        name
+        for name, feature in features.items()
+        if isinstance(feature, datasets.Value) or (isinstance(feature, datasets.ClassLabel) and name != column)
+    ]
     cells: dict[str, list[str]] = {name: [] for name in scalars}
     for rows in data.values():
         if isinstance(rows, datasets.Dataset):
             for name in scalars:
-                cells[name].extend(cell_text(value) for value in rows.select_columns(name)[:][name])
+                cells[name].extend(_column_text(value, features[name]) for value in rows.select_columns(name)[:][name])
     reader = choose_labels(cells, wanted)
     if isinstance(reader, NameLabels):
         return reader, [reader.column], ()
+    if wanted.findings is None:
+        broken = broken_label_columns(cells)
+        report.broken_columns = {name: f"'{written[:MAX_NAME_LENGTH]}'" for name, (_, written) in broken.items()}
     return reader, [*reader.columns, *([reader.normal_column] if reader.normal_column else [])], ()
 
 
@@ -405,6 +424,12 @@ def _multi_hot_names(data: Mapping[str, Any], column: str, wanted: LabelOptions)
         read = labels[:][column] if isinstance(rows, datasets.Dataset) else [r[column] for r in labels.take(_PEEKED)]
         lists.extend(value for value in read if value is not None)
     return names if lists and all(_is_multi_hot(value, len(names)) for value in lists) else ()
+
+
+def _column_text(value: Any, feature: Any) -> str:
+    """A cell of a finding's own column as text; classes such as `absent` and `present` are 0 and 1."""
+    text = label_text(value, feature)
+    return _TRUTH.get(text.casefold(), text) if isinstance(feature, datasets.ClassLabel) else text
 
 
 def label_text(value: Any, feature: Any, multi_hot: Sequence[str] = ()) -> str:
@@ -426,6 +451,11 @@ def label_text(value: Any, feature: Any, multi_hot: Sequence[str] = ()) -> str:
     if not multi_hot and (len(value) == 0 or None in value):
         return cell_text(list(value))
     if isinstance(feature.feature, datasets.ClassLabel):
+        if len(set(value)) < len(value):
+            raise ValueError(
+                f"a list of classes must have each class once, got {list(value)}. If it is multi-hot, store plain "
+                "numbers and give `findings`, or write one column per finding."
+            )
         return "|".join(feature.feature.int2str(value))
     if _is_text(feature.feature):
         return cell_text(list(value))

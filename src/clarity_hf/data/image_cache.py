@@ -22,8 +22,8 @@ from safetensors.numpy import save_file
 from clarity_hf.deprecated import old_names
 from clarity_hf.files import replaced_file
 
-FORMAT_VERSION = 1
-"""Part of every name: raise it when the files or the processing of an image change."""
+FORMAT_VERSION = 2
+"""Part of every name: raise it when the files change, or the values that an image is read as."""
 
 logger = logging.getLogger(__name__)
 

@@ -439,7 +439,7 @@ def _join_lists(images: dict[str, NihImage], root: Path, report: RowReport) -> N
 def _join_boxes(images: dict[str, NihImage], root: Path, report: RowReport) -> None:
     for path in sorted(root.glob(BOX_LISTS)):
         rows = csv_rows(path)
-        next(rows, None)  # the header, which has commas of its own: "Bbox [x,y,w,h],,,"
+        _check_box_header(next(rows, (1, []))[1], path)
         for line, row in rows:
             where = f"{path}, line {line}"
             if len(row) < 6:
@@ -460,6 +460,20 @@ def _join_boxes(images: dict[str, NihImage], root: Path, report: RowReport) -> N
                 report.boxes_without_label.append(image_id)
             image.boxes += (box,)
             image.box_findings += (index,)
+
+
+def _check_box_header(header: Sequence[str], path: Path) -> None:
+    """Refuse a list of boxes without column names, or whose names are of other numbers than x, y, w, h."""
+    # The release's has commas of its own: "Bbox [x,y,w,h],,,".
+    names = [re.sub(r"[^a-z0-9.]", "", cell.lower()).removeprefix("bbox") for cell in header[2:6]]
+    wanted = [("x", "xmin", "x1", "left"), ("y", "ymin", "y1", "top"), ("w", "width"), ("h", "height")]
+    known = {name for one in wanted for name in one} | {"x2", "y2", "xmax", "ymax", "right", "bottom"}
+    others = [name for name, one in zip(names, wanted, strict=False) if name in known and name not in one]
+    if others or any(re.fullmatch(r"[0-9.]+", name) for name in names):
+        raise ValueError(
+            f"{path}, line 1: the columns must be named image, finding, x, y, w, h, got {list(header)}. Write the "
+            "boxes as the release does."
+        )
 
 
 def _read_box(written: Sequence[str], where: str) -> tuple[float, float, float, float]:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+import logging
 import math
 import os
 import re
@@ -41,6 +43,11 @@ PHANTOM = "phantom"
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """Files by which a folder of images is recognized."""
+
+logger = logging.getLogger(__name__)
+
+FILE_KINDS = ("release", "table", "images")
+"""Data sets whose images are files."""
 
 OPTION_KINDS = {
     "findings": (("hub", "images", "table"), "It has the 14 of FINDINGS."),
@@ -253,8 +260,8 @@ def open_sources(
         of findings: NaN for those that a data set does not annotate.
 
     Raises:
-        FileNotFoundError, ValueError: As for [`open_source`], or two data sets have the same name, or none of them
-            takes an option.
+        FileNotFoundError, ValueError: As for [`open_source`], or two data sets have the same name, none of them takes
+            an option, or one trains on files that another holds out.
     """
     kinds = [_kind(name, _path(name)) for name in names]
     labels, reading = labels or LabelOptions(), reading or ReadingOptions()
@@ -267,6 +274,7 @@ def open_sources(
         own: dict[str, Any] = dict.fromkeys(others - {"findings"})
         own_labels = replace(labels, findings=None) if "findings" in others else labels
         opened.append(open_source(name, phantoms, own_labels, replace(reading, **own)))
+    _check_apart(opened, kinds)
     findings = union_of_findings(opened)
     sources = {re.sub(r"\W", "_", source.name): align_source(source, findings) for source in opened}
     if len(sources) < len(opened):
@@ -277,6 +285,40 @@ def open_sources(
         name: source if source.name == PHANTOM else replace(source, train=RepeatedRows(source.train, image_repeats))
         for name, source in sources.items()
     }
+
+
+def _check_apart(sources: Sequence[Source], kinds: Sequence[str]) -> None:
+    """Refuse data sets of which one trains on files that another holds out, and warn of patients of two releases."""
+    of_files = [(source, kind) for source, kind in zip(sources, kinds, strict=True) if kind in FILE_KINDS]
+    for column, among in (("image", of_files), ("patient_id", [each for each in of_files if each[1] == "release"])):
+        if len(among) < 2:
+            continue
+        known = [
+            (source.name, {split: _values_of(rows, column) for split, rows in source.splits().items()})
+            for source, _ in among
+        ]
+        for (name, own), (other, others) in itertools.permutations(known, 2):
+            for split in ("validation", "test"):
+                shared = len(own["train"] & others[split])
+                if shared and column == "image":
+                    raise ValueError(
+                        f"`names` must be data sets of which none trains on what another holds out, got {shared} "
+                        f"files in the {split} split of {other} and in the training of {name}. Give each one split."
+                    )
+                if shared:
+                    logger.warning(
+                        "%d patients in the %s split of %s are in the training of %s by their ids: figures on them "
+                        "are too high. Pass one validation_split for both, such as clarity-validation.",
+                        *(shared, split, other, name),
+                    )
+
+
+def _values_of(rows: Any, column: str) -> set[str]:
+    """Ids of the patients, or paths of the images, of rows of files."""
+    if hasattr(rows, "__len__") and not len(rows):
+        return set()
+    values = (row[column] for row in rows.with_format(None).select_columns(column))
+    return set(values) if column == "patient_id" else {os.path.realpath(value["path"]) for value in values}
 
 
 def sample_labels(rows: Any, count: int = 500) -> np.ndarray:
