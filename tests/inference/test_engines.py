@@ -165,8 +165,88 @@ def test_an_export_is_made_once_and_again_for_other_weights(pipeline, cache, mon
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == written
     with torch.no_grad():
         pipeline.model.class_token_head.bias += 1
-    assert engines._export_folder(pipeline, "openvino") != folder
+    about = engines.describe_model(pipeline.model, pipeline.image_processor)
+    assert engines._export_folder(about, "openvino") != folder
     assert not list((cache / "once").rglob(".unfinished-*"))
+
+
+def test_an_export_that_other_code_made_is_not_used(pipeline, monkeypatch):
+    about = engines.describe_model(pipeline.model, pipeline.image_processor)
+    folder = engines._export_folder(about, "onnx")
+    monkeypatch.setattr(engines, "_code_digest", lambda: "other")
+    assert engines._export_folder(about, "onnx") != folder
+
+
+@pytest.mark.parametrize(
+    ("engine", "damage"),
+    [*(("onnx", damage) for damage in ("changed", "cut", "removed", "settings", "no sums")), ("openvino", "cut")],
+)
+def test_a_damaged_export_is_made_anew(pipeline, cache, monkeypatch, caplog, engine, damage):
+    require(engine)
+    monkeypatch.setenv("CLARITY_HF_CACHE", str(cache / f"damaged-{engine}-{damage.replace(' ', '-')}"))
+    pixel_values = torch.zeros(1, 3, 64, 64)
+    expected = open_engine(pipeline, engine, "fp32")(pixel_values=pixel_values).scores
+    folder = engines.exported(pipeline, engine)
+    (folder / "parity-fp32.json").write_text("{}")  # written later, and no part of the export
+    assert engines.exported(pipeline, engine) == folder
+    assert "is damaged" not in caplog.text
+    largest = max(folder.iterdir(), key=lambda path: path.stat().st_size)
+    content = largest.read_bytes()
+    middle = len(content) // 2
+    if damage == "changed":
+        largest.write_bytes(content[:middle] + bytes(64) + content[middle + 64 :])
+    elif damage == "cut":
+        largest.write_bytes(content[:middle])
+    elif damage == "removed":
+        largest.unlink()
+    else:
+        (folder / ("clarity.json" if damage == "settings" else "SHA256SUMS")).write_text("{")
+    found = open_engine(pipeline, engine, "fp32")(pixel_values=pixel_values).scores
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert f"The export in {folder} is damaged and is made anew" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"score_change": null, "same_boxes": 1}', "nonsense"])
+def test_a_damaged_comparison_is_made_again(pipeline, monkeypatch, content):
+    require("openvino")
+    engine = open_engine(pipeline, "openvino", "fp32")
+    file = engine.folder / "parity-fp32.json"
+    file.write_text(content)
+    monkeypatch.setattr(engines, "measure_parity", lambda *_: Parity(0.0005, 1.0))
+    assert engines._parity_of(pipeline, engine, "fp32") == Parity(0.0005, 1.0)
+    assert json.loads(file.read_text()) == {"score_change": 0.0005, "same_boxes": 1.0}
+
+
+def test_a_cache_folder_that_cannot_be_made_is_named_with_the_remedy(pipeline, monkeypatch, tmp_path):
+    require("openvino")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CLARITY_HF_CACHE", str(tmp_path / "file"))
+    with pytest.raises(OSError, match=r"must be one that can be written, got .*file.*Set CLARITY_HF_CACHE"):
+        open_engine(pipeline, "openvino", "fp32")
+
+
+@pytest.mark.parametrize("change", ["weights", "calibration"])
+def test_results_of_an_engine_whose_model_has_changed_are_refused(pipeline, images, tmp_path, change):
+    require("openvino")
+    use_engine(pipeline, "openvino", "fp32")
+    if change == "weights":
+        with torch.no_grad():
+            pipeline.model.class_token_head.bias += 1
+    else:
+        pipeline.model.config.score_slopes = [0.5] * 14
+    name = "weights" if change == "weights" else "config"
+    with pytest.raises(ValueError, match=f"the model that its engine was made for, got other {name}. Call use_engine"):
+        predict_images(pipeline, find_images([images]).images, tmp_path / "results")
+
+
+def test_a_model_whose_calibration_is_of_other_weights_is_not_exported(pipeline):
+    require("openvino")
+    pipeline.model.config.score_slopes = [0.5] * 14
+    pipeline.model.eval()  # the calibration is taken to be of these weights
+    with torch.no_grad():
+        pipeline.model.class_token_head.weight *= 2
+    with pytest.raises(ValueError, match="must have the weights that its calibration was fitted to"):
+        open_engine(pipeline, "openvino", "fp32")
 
 
 def test_parity_counts_findings_whose_boxes_moved(pipeline, monkeypatch):

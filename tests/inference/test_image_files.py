@@ -119,6 +119,19 @@ def test_folders_inside_are_counted_where_they_are_not_searched(images):
     assert find_images([images], recursive=True).folders == 0
 
 
+def test_overlays_in_folders_of_earlier_results_are_no_images(images, image):
+    results = images / "results"
+    (results / "overlays").mkdir(parents=True)
+    Image.fromarray(image).save(results / "overlays" / "0.png.png")
+    assert "results/overlays/0.png.png" in names(find_images([images], recursive=True))  # nothing says what it is
+    for name in ("settings.json", "findings.jsonl"):
+        (results / name).touch()
+    found = find_images([images], recursive=True)
+    assert names(found) == [png(index) for index in range(COUNT)]
+    assert found.unread == {str(results): "holds results of clarity-hf predict and is not searched"}
+    assert names(find_images([results], recursive=True)) == ["overlays/0.png.png"]  # asked for by name
+
+
 def test_linked_folders_are_searched_once_and_loops_end(images, image, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

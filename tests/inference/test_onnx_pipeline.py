@@ -16,7 +16,7 @@ from clarity_hf.export.onnx_runner import OnnxRunner
 from clarity_hf.export.shared_graph import write_shared_graph
 from clarity_hf.fingerprints import describe_results
 from clarity_hf.inference.batch import predict_images
-from clarity_hf.inference.onnx_pipeline import ENGINE, OnnxPipeline, onnx_pipeline
+from clarity_hf.inference.onnx_pipeline import ENGINE, OnnxPipeline, _threads, onnx_pipeline
 from clarity_hf.packaged_checkpoints import CHECKPOINT_FOLDER, DEFAULT_CHECKPOINT, checkpoint_path
 from clarity_hf.phantoms import draw_phantom
 
@@ -77,6 +77,21 @@ def test_a_graph_beside_other_weights_is_refused(tmp_path):
     (folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="that its graph was made for"):
         OnnxRunner(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_a_graph_beside_another_config_is_refused(tmp_path, name):
+    folder = shutil.copytree(checkpoint_path(DEFAULT_CHECKPOINT), tmp_path / "copy")
+    config = json.loads((folder / name).read_text())
+    changed = {"score_thresholds": [0.9] * 14, "size": {"height": 1, "width": 1}}
+    (folder / name).write_text(json.dumps(config | changed))
+    with pytest.raises(ValueError, match=f"must hold the {name} that its graph was made for, got another"):
+        OnnxRunner(folder)
+
+
+@pytest.mark.parametrize(("written", "threads"), [("", 0), ("3", 3), ("4,2", 4), ("x", 0), ("9" * 11, 0), ("-1", 0)])
+def test_threads_are_the_first_number_of_the_variable(written, threads):
+    assert _threads(written) == threads
 
 
 @pytest.mark.slow

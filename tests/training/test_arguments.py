@@ -40,6 +40,7 @@ def test_defaults_are_those_of_the_documentation(tmp_path):
         ("patch_dropout", 1.0),
         ("patch_dropout", -0.1),
         ("patch_dropout_epochs", -1.0),
+        ("patch_dropout_epochs", float("inf")),
         ("muon_iterations", 0),
     ],
 )

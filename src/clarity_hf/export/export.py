@@ -177,8 +177,15 @@ def export_program(
     """The model at the processor's size as a graph `pixel_values` → `OUTPUTS`, in fp32 on the CPU, of any batch.
 
     It contains no paths of source files and no example input.
+
+    Raises ValueError if the model's calibration is of other weights.
     """
     exported = copy.deepcopy(model).eval().float().cpu().requires_grad_(False)
+    if model.config.has_calibration and not exported.config.has_calibration:
+        raise ValueError(
+            "`model` must have the weights that its calibration was fitted to, got others. Call model.eval(), which "
+            "drops the calibration, or calibrate again."
+        )
     exported.set_attn_implementation("sdpa")  # flash and flex attention have no counterpart elsewhere
     height, width = image_processor.size["height"], image_processor.size["width"]
     if exported.config.patch_grid != (height // exported.config.patch_size, width // exported.config.patch_size):

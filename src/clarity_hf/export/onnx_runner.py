@@ -69,7 +69,10 @@ class OnnxRunner:
         about = Path(folder) / "clarity.json"
         if not about.is_file():
             raise FileNotFoundError(f"`folder` must hold clarity.json, got {folder}. Pass the folder of an export.")
-        self.settings: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
+        try:
+            self.settings: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"`clarity.json` must be JSON, got {error} in {folder}. Export it again.") from error
         if not isinstance(self.settings, dict) or not self.settings.keys() >= SETTINGS:
             raise ValueError(f"`clarity.json` must have {sorted(SETTINGS)}, got others. Export the model again.")
         if self.settings["format_version"] != FORMAT_VERSION or self.settings["format"] != "onnx":
@@ -78,27 +81,30 @@ class OnnxRunner:
         name = self.settings["model"]
         if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith(".onnx"):
             raise ValueError(f"`model` of clarity.json must be an .onnx file beside it, got {name!r}. Correct it.")
-        self._check_weights(Path(folder))
-        self.session = onnxruntime.InferenceSession(str(Path(folder) / name), session_options, list(providers))
+        self._check_checkpoint(Path(folder))
+        try:
+            self.session = onnxruntime.InferenceSession(str(Path(folder) / name), session_options, list(providers))
+        except Exception as error:  # of types of its own
+            text = f"`{name}` must be a graph that onnxruntime opens, got {error} Export the model again."
+            raise ValueError(text) from error
         self._check_sizes()
         self._check_numbers()
 
-    def _check_weights(self, folder: Path) -> None:
-        """Refuse a file of weights beside the graph that is not the one that it was made for."""
-        made_for = self.settings.get("weights")
-        if made_for is None:  # inside the graph
-            return
-        if not isinstance(made_for, dict) or not all(isinstance(made_for.get(key), str) for key in ("file", "sha256")):
-            raise ValueError(f"`weights` of clarity.json must have file and sha256, got {made_for}. Export it again.")
-        name, found = os.path.basename(made_for["file"]), ""
-        if (folder / name).is_file():
-            with (folder / name).open("rb") as file:  # not read whole: it would double the memory of a small process
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != made_for["sha256"]:
-            raise ValueError(
-                f"`folder` must hold the {name} that its graph was made for, got another in {folder}. Export the "
-                "model again, or delete clarity.json and the graph."
-            )
+    def _check_checkpoint(self, folder: Path) -> None:
+        """Refuse files of the checkpoint beside the graph that are not those that it was made for."""
+        made_for = self.settings.get("made_for", {})  # nothing where the weights are inside the graph
+        if not isinstance(made_for, dict) or not all(isinstance(found, str) for found in made_for.values()):
+            raise ValueError(f"`made_for` of clarity.json must be hashes by file, got {made_for}. Export it again.")
+        for name, expected in made_for.items():
+            path, found = folder / os.path.basename(name), ""
+            if path.is_file():
+                with path.open("rb") as file:  # not read whole: it would double the memory of a small process
+                    found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != expected:
+                raise ValueError(
+                    f"`folder` must hold the {path.name} that its graph was made for, got another in {folder}. Export "
+                    "the model again, or delete clarity.json and the graph."
+                )
 
     def _check_sizes(self) -> None:
         """Refuse sizes that are not the model's."""

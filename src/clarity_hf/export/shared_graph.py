@@ -25,6 +25,7 @@ from clarity_hf.packaged_checkpoints import file_sum
 from .export import export_model
 
 WEIGHTS = "model.safetensors"
+CONFIGS = ("config.json", "preprocessor_config.json")
 SMALLEST = 1024
 """Tensors with fewer elements stay in the graph."""
 
@@ -33,7 +34,8 @@ def write_shared_graph(folder: str | os.PathLike) -> list[Path]:
     """Write `model.onnx` and `clarity.json` into the folder of a checkpoint with weights in fp16.
 
     `clarity.json` also has `results`, what [`describe_results`] gives, so that predictions by the graph have the same
-    settings as the model's, and the SHA-256 of the weights: others at the same offsets would be read as these.
+    settings as the model's, and `made_for`, the SHA-256 of weights, config and preprocessing, others than which are
+    refused.
 
     Args:
         folder: Written by `save_checkpoint`.
@@ -56,7 +58,7 @@ def write_shared_graph(folder: str | os.PathLike) -> list[Path]:
         settings = json.loads(exported["settings"].read_text(encoding="utf-8"))
     _share_weights(graph, folder / WEIGHTS)
     settings["results"] = describe_results(model, image_processor)
-    settings["weights"] = {"file": WEIGHTS, "sha256": file_sum(folder / WEIGHTS)}
+    settings["made_for"] = {name: file_sum(folder / name) for name in (WEIGHTS, *CONFIGS)}
     with replaced_files(folder) as made:
         (made / "model.onnx").write_bytes(graph.SerializeToString(deterministic=True))
         (made / "clarity.json").write_text(json.dumps(settings, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -232,7 +232,7 @@ class _Wanted:
             from .engines import engine_settings
 
             described = describe_results(pipeline.model, pipeline.image_processor, self.threshold)
-            described |= engine_settings(pipeline)
+            described |= engine_settings(pipeline, described)
         return {
             "model": self.model_name,
             **described,

@@ -82,7 +82,7 @@ class DicomResultWriter:
         """The model's name and the hash of everything that decides findings and boxes."""
         pipeline = self.pipeline
         settings = describe_results(pipeline.model, pipeline.image_processor, self.threshold)
-        settings |= engine_settings(pipeline)
+        settings |= engine_settings(pipeline, settings)
         return ModelIdentity.of(pipeline.model, self.model_name, settings)
 
     def write(

@@ -7,6 +7,7 @@ weights, config, preprocessing, library versions and processor. The cache holds 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -14,9 +15,10 @@ import json
 import logging
 import os
 import platform
+import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,8 @@ from filelock import FileLock
 from transformers.modeling_outputs import ModelOutput
 
 from clarity_hf.files import UNFINISHED, replaced_file
-from clarity_hf.fingerprints import describe_model
+from clarity_hf.fingerprints import describe_model, write_sums
+from clarity_hf.packaged_checkpoints import differing_files
 from clarity_hf.pipeline_chest_xray_localization import ChestXrayLocalizationPipeline
 
 from .engine_names import PRECISIONS, check_engine
@@ -49,6 +52,9 @@ FEWEST_IMAGES = 100
 
 PARITY_IMAGES, PARITY_SIZE = 16, 512
 """Number of phantoms on which an engine is compared with torch, and their side in pixels."""
+
+PARITY = "parity-"
+"""Start of the names of the files in which the cache keeps these comparisons."""
 
 MOST_MOVED, LEAST_SAME, NEAR = 0.001, 0.99, 2.0
 """Largest mean change of a score, least share of findings with the same boxes, and how many pixels these may move."""
@@ -82,12 +88,14 @@ class Engine:
         name: Runtime and precision, such as `onnx fp32`.
         run: `pixel_values` `(B, C, H, W)` float32 → scores `(B, F)` in [0, 1] and maps `(B, F, h, w)`.
         folder: Folder of the export; None in torch.
+        made_for: The model of the export, from [`describe_model`]; empty in torch, which runs the pipeline's own.
     """
 
     pipeline: ChestXrayLocalizationPipeline
     name: str
     run: Run
     folder: Path | None = None
+    made_for: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, pixel_values: torch.Tensor) -> ModelOutput:
         """Scores, maps and settings of boxes, as the model's forward gives them."""
@@ -133,9 +141,21 @@ def use_engine(
     return f"{engine} {precision}"
 
 
-def engine_settings(pipeline: ChestXrayLocalizationPipeline) -> dict[str, str]:
-    """The engine's name, for the settings of results; nothing where the model itself computes them."""
-    return {"engine": pipeline.engine.name} if isinstance(pipeline.engine, Engine) else {}
+def engine_settings(pipeline: ChestXrayLocalizationPipeline, described: Mapping[str, Any]) -> dict[str, str]:
+    """The engine's name, for the settings of results; nothing where the model itself computes them.
+
+    Raises:
+        ValueError: The engine was made for another model than the one `described`, from [`describe_model`].
+    """
+    if not isinstance(pipeline.engine, Engine):
+        return {}
+    changed = [name for name, value in pipeline.engine.made_for.items() if described[name] != value]
+    if changed:
+        raise ValueError(
+            f"`pipeline` must have the model that its engine was made for, got other {', '.join(changed)}. Call "
+            "use_engine again."
+        )
+    return {"engine": pipeline.engine.name}
 
 
 def _installed(precision: str | None) -> list[tuple[str, str]]:
@@ -152,10 +172,11 @@ def _try(pipeline: ChestXrayLocalizationPipeline, runtime: str, precision: str) 
     try:
         engine = open_engine(pipeline, runtime, precision)
         found = _parity_of(pipeline, engine, precision)
+        passed = found.passed
     except Exception as error:  # a runtime may raise anything, and torch takes over
         logger.warning("The engine %s cannot be used: %s", name, error)
         return False
-    if not found.passed:
+    if not passed:
         logger.warning("The engine %s differs from torch on phantoms: %s.", name, found)
         return False
     pipeline.engine = engine
@@ -169,7 +190,7 @@ def open_engine(pipeline: ChestXrayLocalizationPipeline, engine: str, precision:
 
     Raises:
         ImportError: The engine's package, or one that exporting needs, is not installed.
-        OSError: The export cannot be written to the cache folder.
+        OSError: The export cannot be written to the cache folder, or not be opened.
     """
     name = f"{engine} {precision}"
     if engine == "torch":
@@ -178,9 +199,13 @@ def open_engine(pipeline: ChestXrayLocalizationPipeline, engine: str, precision:
     if importlib.util.find_spec(package) is None:
         extra = "export" if engine == "onnx" else engine
         raise ImportError(f"The engine {engine} needs {package}. Run pip install 'clarity_hf[{extra}]'.")
-    folder = exported(pipeline, engine, "int8" if precision == "int8" else "fp32")
+    made_for = describe_model(pipeline.model, pipeline.image_processor)
+    folder = exported(pipeline, engine, "int8" if precision == "int8" else "fp32", made_for)
     opened = {"onnx": _in_onnxruntime, "openvino": _in_openvino}[engine]
-    return Engine(pipeline, name, opened(folder, precision), folder)
+    try:
+        return Engine(pipeline, name, opened(folder, precision), folder, made_for)
+    except Exception as error:  # a runtime may raise anything
+        raise OSError(f"The export in {folder} cannot be opened by {package}: {error}. Delete it.") from error
 
 
 def _in_torch(pipeline: ChestXrayLocalizationPipeline, precision: str) -> Run:
@@ -228,41 +253,82 @@ def _in_openvino(folder: Path, precision: str) -> Run:
 # Cache
 
 
-def exported(pipeline: ChestXrayLocalizationPipeline, engine: str, precision: str = "fp32") -> Path:
-    """Folder of an export of a pipeline's model, `onnx` or `openvino`, made if the cache lacks it.
+def exported(
+    pipeline: ChestXrayLocalizationPipeline,
+    engine: str,
+    precision: str = "fp32",
+    made_for: Mapping[str, Any] | None = None,
+) -> Path:
+    """Folder of an export of a pipeline's model, made if the cache lacks it or has a damaged one.
 
     Processes wait for each other.
+
+    Args:
+        pipeline: The model is not changed.
+        engine: `onnx` or `openvino`.
+        precision: `fp32` or `int8`.
+        made_for: From [`describe_model`]; None computes it.
 
     Raises:
         ImportError: A library of the extra `export` is not installed.
         OSError: The folder cannot be written.
     """
-    folder = _export_folder(pipeline, engine, precision)
-    if folder.is_dir():
+    folder = _export_folder(made_for or describe_model(pipeline.model, pipeline.image_processor), engine, precision)
+    if _is_whole(folder):
         return folder
     from clarity_hf.export.export import export_model  # 100 MB that a cached export does without
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"The cache folder must be one that can be written, got {folder.parent}: {error.strerror}. Set "
+            "CLARITY_HF_CACHE to another."
+        ) from error
     with FileLock(folder.with_suffix(".lock")):
-        if not folder.is_dir():
+        if not _is_whole(folder):
+            if folder.is_dir():
+                logger.warning("The export in %s is damaged and is made anew.", folder)
+                shutil.rmtree(folder)
             logger.warning("Exporting the model for %s to %s, once.", LIBRARIES[engine], folder)
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=UNFINISHED) as made:
-                export_model(pipeline.model, pipeline.image_processor, Path(made) / "export", engine, precision)  # type: ignore[arg-type]
-                os.replace(Path(made) / "export", folder)
+                export = Path(made) / "export"
+                export_model(pipeline.model, pipeline.image_processor, export, engine, precision)  # type: ignore[arg-type]
+                files = [path.relative_to(export).as_posix() for path in export.rglob("*") if path.is_file()]
+                write_sums(export, files)
+                os.replace(export, folder)
     return folder
 
 
-def _export_folder(pipeline: ChestXrayLocalizationPipeline, engine: str, precision: str = "fp32") -> Path:
-    """Place of an export in the cache; hashes the weights."""
-    about = describe_model(pipeline.model, pipeline.image_processor) | {
+def _is_whole(folder: Path) -> bool:
+    """Whether an export is there with the files that were written."""
+    try:
+        return not [each for each in differing_files(folder) if not each.startswith(PARITY)]
+    except (OSError, ValueError):  # without sums
+        return False
+
+
+def _export_folder(made_for: Mapping[str, Any], engine: str, precision: str = "fp32") -> Path:
+    """Place in the cache of an export of a model that [`describe_model`] described."""
+    about = {
+        **made_for,
         "library": f"{LIBRARIES[engine]} {importlib.metadata.version(LIBRARIES[engine])}",
         "torch": torch.__version__,
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "code": _code_digest(),
     }
     key = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=8).hexdigest()
     own, user = os.environ.get("CLARITY_HF_CACHE"), os.environ.get("XDG_CACHE_HOME")
     cache = Path(own) if own else Path(user or Path.home() / ".cache") / "clarity_hf"
     return cache / "engines" / f"{engine}-{key}{'' if precision == 'fp32' else f'-{precision}'}"
+
+
+@cache
+def _code_digest() -> str:
+    """Hash of the code that a graph is made from: one that an earlier version made may be wrong."""
+    package = Path(__file__).parents[1]
+    sources = [package / "modeling_clarity.py", *sorted((package / "export").glob("*.py"))]
+    return hashlib.blake2b(b"\0".join(path.read_bytes() for path in sources), digest_size=8).hexdigest()
 
 
 # Parity
@@ -271,11 +337,12 @@ def _export_folder(pipeline: ChestXrayLocalizationPipeline, engine: str, precisi
 def _parity_of(pipeline: ChestXrayLocalizationPipeline, engine: Engine, precision: str) -> Parity:
     """Parity of an engine, kept in the folder of its export."""
     assert engine.folder is not None
-    file = engine.folder / f"parity-{precision}.json"
-    if file.is_file():
-        return Parity(**json.loads(file.read_text(encoding="utf-8")))
+    file = engine.folder / f"{PARITY}{precision}.json"
+    with contextlib.suppress(OSError, TypeError, ValueError):  # absent or damaged: measured again
+        kept = Parity(**json.loads(file.read_text(encoding="utf-8")))
+        return Parity(float(kept.score_change), float(kept.same_boxes))
     found = measure_parity(pipeline, engine)
-    with replaced_file(file) as made:
+    with contextlib.suppress(OSError), replaced_file(file) as made:
         made.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
     return found
 

@@ -159,6 +159,10 @@ def _unquoted(line: str) -> str:
     return line if os.path.exists(line) else bare
 
 
+_RESULTS = ("settings.json", "findings.jsonl")
+"""Files of a folder of results, whose overlays are no radiographs."""
+
+
 class _Walk:
     """Walks folders in the order of their names, and records those that could not be listed."""
 
@@ -190,6 +194,9 @@ class _Walk:
             if _contains(root, real) and not any(part.startswith(".") for part in Path(real).relative_to(root).parts):
                 return False
         if real in entered:
+            return False
+        if all(os.path.isfile(os.path.join(path, name)) for name in _RESULTS):
+            self.unread[path] = "holds results of clarity-hf predict and is not searched"
             return False
         entered.add(real)
         return True

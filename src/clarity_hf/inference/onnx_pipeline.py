@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ class OnnxPipeline:
     """
 
     def __init__(self, folder: str | os.PathLike):
-        self._runner = open_runner(folder, int(os.environ.get("OMP_NUM_THREADS") or 0))
+        self._runner = open_runner(folder, _threads(os.environ.get("OMP_NUM_THREADS", "")))
 
     def preprocess(self, pixels: np.ndarray, radiograph_check: str = "off") -> dict[str, np.ndarray]:
         """Pixels `(H, W)` in [0, 255] → unchecked `pixel_values` `(1, C, h, w)` and `image_sizes` `(1, 2)`."""
@@ -117,6 +118,12 @@ def onnx_pipeline(
             raise
         logger.warning("The ONNX graph of %s cannot be used, predicting in torch: %s", folder.name, error)
         return None
+
+
+def _threads(written: str) -> int:
+    """The first number of OMP_NUM_THREADS, such as 4 of `4,2`; 0 for none."""
+    first = written.split(",")[0].strip()
+    return int(first) if re.fullmatch(r"\d{1,5}", first, re.ASCII) else 0
 
 
 def _may_have_accelerator() -> bool:

@@ -98,7 +98,7 @@ RANGES: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
     ("map_distillation_weight", lambda value: 0 <= value < math.inf, "finite and at least 0", "0 ignores the maps."),
     ("background_warmup_epochs", lambda value: value >= 0, "at least 0", "0 turns the warm-up off."),
     ("patch_dropout", lambda value: 0 <= value < 1, "inside [0, 1)", "0 keeps all patches."),
-    ("patch_dropout_epochs", lambda value: value >= 0, "at least 0", "0 turns it off."),
+    ("patch_dropout_epochs", lambda value: 0 <= value < math.inf, "at least 0 and finite", "0 turns it off."),
     ("layer_decay", lambda value: 0 < value <= 1, "inside (0, 1]", "1 decays nothing."),
     ("matrix_optimizer", lambda value: value in ("adamw", "muon"), "adamw or muon", "Choose one of them."),
     ("muon_iterations", lambda value: 1 <= value <= 5, "between 1 and 5", "5 is usual."),
