@@ -1007,3 +1007,14 @@ def test_a_file_opened_for_text_is_refused_with_the_way_out(image, tmp_path):
     (tmp_path / "a.txt").write_text("lines\nof text\n")
     with (tmp_path / "a.txt").open() as file, pytest.raises(TypeError, match=r"opened for text\. Open it with 'rb'"):
         read_image(file)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_an_image_of_0_and_1_alone_is_refused_in_whole_numbers_as_in_floats(tmp_path, kind):
+    """A mask that was saved as an image."""
+    pixels = np.zeros((64, 64), dtype=kind)
+    pixels[16:48, 16:48] = 1
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match=r"`.*mask\.png` must show something, got black in all but 1%"):
+        read_image(tmp_path / "mask.png")
+    assert read_image(pixels.astype(np.float32)).max() == 255  # an array of floats in [0, 1]

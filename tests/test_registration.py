@@ -110,6 +110,13 @@ def test_importing_again_changes_nothing():
     assert isinstance(AutoConfig.for_model("clarity"), ClarityConfig)
 
 
+def test_a_revision_of_a_packaged_name_is_refused():
+    assert AutoConfig.from_pretrained(NAME, revision="main").model_type == "clarity"
+    for load in (AutoConfig, clarity_hf.ClarityForMultiLabelLocalization):
+        with pytest.raises(OSError, match=f"`revision` must be left out for the packaged {NAME}, got 'deadbeef'"):
+            load.from_pretrained(NAME, revision="deadbeef")
+
+
 def test_the_hub_is_asked_only_about_other_names(monkeypatch):
     asked = []
     monkeypatch.setattr(HfApi, "resolve_revision", lambda self, repo_id, **kwargs: asked.append(repo_id))

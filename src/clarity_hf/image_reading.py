@@ -139,7 +139,7 @@ def _check_shown(pixels: np.ndarray, name: str) -> None:
     if not 0 <= low < high <= 255:
         raise ValueError(f"`{name}` must come out in [0, 255], got [{low}, {high}]. Report this file.")
     # Such an image would be taken for [0, 1] if it were read again.
-    if pixels.dtype.kind == "f" and _share(pixels > 1 + FLOAT_OVERSHOOT) <= STRAY_SHARE:
+    if _share(pixels > 1 + FLOAT_OVERSHOOT) <= STRAY_SHARE:
         raise ValueError(
             f"`{name}` must show something, got black in all but {STRAY_SHARE:.0%} of its pixels (grey levels to "
             f"{1 + FLOAT_OVERSHOOT} of 255). Check its window, or the range of its values."

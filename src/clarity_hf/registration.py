@@ -143,6 +143,11 @@ def serve_packaged_names(hub: Any) -> None:
 
     @functools.wraps(cached_files)
     def of_names_too(path_or_repo_id: Any, *args: Any, **kwargs: Any) -> Any:
+        if is_packaged_name(str(path_or_repo_id)) and kwargs.get("revision") not in (None, "main"):
+            raise OSError(
+                f"`revision` must be left out for the packaged {path_or_repo_id}, got '{kwargs['revision']}'. Install "
+                "the version of clarity_hf that has the weights you want."
+            )
         return cached_files(served_path(path_or_repo_id), *args, **kwargs)
 
     @functools.wraps(resolve_revision)

@@ -202,3 +202,20 @@ def test_pipes_and_devices_are_not_masks(tmp_path):
     for path in (tmp_path / "pipe.png", "/dev/zero", tmp_path):
         with pytest.raises(OSError, match="`source` must be a file, got the folder, pipe or device"):
             read_mask(path)
+
+
+@pytest.mark.parametrize("form", ["alpha", "colour and alpha", "blue", "palette"])
+def test_a_mask_in_colour_or_transparency_is_read(form):
+    inside = np.zeros((8, 8), dtype=np.uint8)
+    inside[2:5, 3:6] = 1
+    if form == "alpha":
+        pixels = np.dstack([np.full((8, 8), 255, np.uint8), 255 * inside])
+        mask = Image.fromarray(pixels, "LA")
+    elif form == "colour and alpha":
+        mask = Image.fromarray(np.dstack([255 * inside] * 3 + [np.full((8, 8), 255, np.uint8)]))
+    elif form == "blue":
+        mask = Image.fromarray(np.dstack([0 * inside, 0 * inside, inside]))
+    else:
+        mask = Image.fromarray(inside, "P")
+        mask.putpalette([0, 0, 0, 1, 0, 2])
+    np.testing.assert_array_equal(read_mask(mask), inside)

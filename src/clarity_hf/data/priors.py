@@ -121,7 +121,10 @@ def read_mask(mask: Any) -> np.ndarray | None:
         threshold = 127 if mask.format == "JPEG" else 0
         # Grey ones keep their mode, because values below 1 would become 0 in 8 bits.
         if mask.mode not in ("1", "L", "I", "I;16", "F"):
-            mask = _decoded(functools.partial(mask.convert, "L"))  # a broken palette fails only here
+            *colours, alpha = np.moveaxis(np.asarray(_decoded(functools.partial(mask.convert, "RGBA"))), -1, 0)
+            brightest = np.max(colours, axis=0)
+            # A mask may be in the transparency alone.
+            mask = alpha if np.ptp(brightest) == 0 < np.ptp(alpha) else np.where(alpha > 0, brightest, 0)
     values = np.asarray(mask)
     if values.ndim != 2:
         raise ValueError(f"`thorax_mask` must be (h, w), got {values.shape}. Pass one channel.")
