@@ -318,7 +318,9 @@ def _values_of(rows: Any, column: str) -> set[str]:
     if hasattr(rows, "__len__") and not len(rows):
         return set()
     values = (row[column] for row in rows.with_format(None).select_columns(column))
-    return set(values) if column == "patient_id" else {os.path.realpath(value["path"]) for value in values}
+    if column == "patient_id":
+        return set(values)
+    return {os.path.realpath(value["path"]) for value in values if value["path"]}
 
 
 def sample_labels(rows: Any, count: int = 500) -> np.ndarray:
