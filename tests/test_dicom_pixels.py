@@ -288,6 +288,10 @@ def test_half_a_rescale_is_left_out_and_said(truth, caplog, element):
     halved, whole = (read_dicom(plain(truth, **window, **extra)).pixels for extra in (element, {}))
     np.testing.assert_array_equal(halved, whole)
     assert caplog.text.count("RescaleSlope and RescaleIntercept are not both there; neither is used") == 1
+    caplog.clear()
+    read_dicom(plain(truth, RescaleSlope=1))
+    read_dicom(plain(truth, RescaleIntercept=0))
+    assert not caplog.text
 
 
 def test_the_high_bit_counts_in_jpeg_lossless(truth, tmp_path):
@@ -329,8 +333,33 @@ def test_more_bits_in_a_stream_than_are_stored_are_doubted(truth, tmp_path, capl
     image.BitsStored, image.HighBit = stored, stored - 1
     pixels = read_dicom(written(image)).pixels
     assert ("of the pixels have bits above HighBit" in caplog.text) == (stored == 12)
-    if stored == 14:
-        np.testing.assert_allclose(pixels, 255 * truth, atol=0.1)
+    expected = np.rint(truth * 16383) % 2**stored / (2**stored - 1)  # as of uncompressed values, they are not read
+    np.testing.assert_allclose(pixels, 255 * expected, atol=0.1)
+
+
+@pytest.mark.parametrize("syntax", ["RLELossless", "JPEGLSLossless", "JPEG2000Lossless", "JPEGLosslessSV1"])
+def test_an_overlay_in_the_high_bits_of_a_stream_is_not_read(truth, tmp_path, caplog, syntax):
+    marks = np.arange(truth.size).reshape(truth.shape) % 2 << 15
+    stored = np.rint(truth * 4095).astype(int) | marks
+    if syntax == "JPEGLosslessSV1":
+        image = pydicom.dcmread(jpeg_lossless(stored / 65_535, 16, tmp_path))
+    else:
+        image = with_pixels(stored, BitsStored=16, HighBit=15)
+        if not pydicom.pixels.get_encoder(getattr(uid, syntax)).is_available:
+            pytest.skip("no encoder here")
+        image.compress(getattr(uid, syntax), generate_instance_uid=False)
+    image.BitsStored, image.HighBit = 12, 11
+    image.add_new(0x60000102, "US", 16)  # OverlayBitPosition
+    np.testing.assert_allclose(read_dicom(written(image)).pixels, 255 * truth, atol=0.1)
+    assert "bits above HighBit" not in caplog.text
+
+
+@pytest.mark.parametrize(("bits", "high"), [(12, 7), (12, 0), (16, 16), (8, 15), (8, 11)])
+def test_a_high_bit_that_cannot_be_changes_nothing(truth, bits, high):
+    image = plain(truth, bits=bits)
+    image.compress(uid.RLELossless, generate_instance_uid=False)
+    image.HighBit = high
+    np.testing.assert_allclose(read_dicom(written(image)).pixels, 255 * truth, atol=0.6 if bits == 8 else 0.1)
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])

@@ -458,7 +458,7 @@ def test_a_size_without_height_and_width_is_refused(image):
 def test_an_input_that_no_memory_holds_is_refused(side):
     processor = ClarityImageProcessor(size={"height": side, "width": side})
     with pytest.raises(ValueError, match=r"`size` must have 1 to 16777216 pixels, got"):
-        processor(np.eye(32, dtype=np.uint8), return_tensors="pt")
+        processor(255 * np.eye(32, dtype=np.uint8), return_tensors="pt")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.5, 1.5])

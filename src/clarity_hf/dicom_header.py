@@ -123,7 +123,7 @@ class DicomHeader:
         return next(iter(self._values(keyword)), None)
 
     def _values(self, keyword: str) -> list[Any]:
-        """An element's values, None for an empty one; an empty list if it is absent.
+        """An element's values, None for an empty or absent one.
 
         Raises:
             ValueError: It does not parse.

@@ -90,8 +90,8 @@ def decode(header: DicomHeader, pixel_data: Any) -> np.ndarray:
         order = ">u2" if syntax == _BIG_ENDIAN else "<u2"
         raw = values.ravel() if decoder.is_encapsulated else np.frombuffer(content, order, count=len(content) // 2)
         _doubt_high_bits(raw, header, high)
-    if unsigned and syntax == _RLE:
-        values = values & (2**high - 1)
+    if unsigned and decoder.is_encapsulated:
+        values = values & (2 ** (stored + shift) - 1)
     return values >> shift if shift else values
 
 
@@ -238,7 +238,7 @@ def _apply_modality(levels: np.ndarray, header: DicomHeader) -> np.ndarray:
     if item is not None:
         return _apply_table(levels, item, header)[0].astype(np.float64)
     slope, intercept = (header.number(keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
-    if (slope is None) != (intercept is None):
+    if (slope is None) != (intercept is None) and (slope not in (None, 1) or intercept not in (None, 0)):
         logger.warning("`%s`: RescaleSlope and RescaleIntercept are not both there; neither is used.", header.name)
     return levels.astype(np.float64) if slope is None or intercept is None else levels * slope + intercept
 

@@ -138,7 +138,7 @@ def _check_shown(pixels: np.ndarray, name: str) -> None:
         raise ValueError(f"`{name}` must show something, got {low} in every pixel. Check the export.")
     if not 0 <= low < high <= 255:
         raise ValueError(f"`{name}` must come out in [0, 255], got [{low}, {high}]. Report this file.")
-    # Such an image would be taken for [0, 1] if it were read again.
+    # In floats such an image would be taken for [0, 1] if it were read again.
     if _share(pixels > 1 + FLOAT_OVERSHOOT) <= STRAY_SHARE:
         raise ValueError(
             f"`{name}` must show something, got black in all but {STRAY_SHARE:.0%} of its pixels (grey levels to "

@@ -142,8 +142,26 @@ def test_a_findings_column_that_holds_other_words_is_reported(tmp_path, cells, f
 def test_a_multi_hot_list_of_classes_is_refused(tmp_path):
     feature = datasets.List(datasets.ClassLabel(names=["Mass", "Effusion", "Nodule"]))
     folder = write(tmp_path / "own", "train", {"labels": [[0, 1, 0], [1, 0, 0]]}, labels=feature)
-    with pytest.raises(ValueError, match=r"must have each class once, got \[0, 1, 0\]\. If it is multi-hot"):
+    with pytest.raises(ValueError, match=r"numbers of those that are present, got \[0, 1, 0\]\. If it is multi-hot"):
         load_hub(folder)
+
+
+def test_a_class_may_be_named_twice_in_a_list(tmp_path):
+    """As with one class for each box."""
+    feature = datasets.List(datasets.ClassLabel(names=["Mass", "Effusion", "Nodule"]))
+    folder = write(tmp_path / "own", "train", {"labels": [[0, 0, 2], [2, 2], [1]]}, labels=feature)
+    source = load_hub(folder, validation_fraction=0)
+    np.testing.assert_array_equal([row["labels"] for row in source.train], [[0, 1, 1], [0, 0, 1], [1, 0, 0]])
+    assert source.findings == ("Effusion", "Mass", "Nodule")
+
+
+def test_columns_of_yes_and_no_are_findings_only_by_their_names_or_if_given(tmp_path):
+    yes_no = datasets.ClassLabel(names=["no", "yes"])
+    rows = {"portable": [0, 1], "Effusion": [1, 0], "sex": [0, 1]}
+    sex = datasets.ClassLabel(names=["F", "M"])
+    folder = write(tmp_path / "own", "train", rows, portable=yes_no, Effusion=yes_no, sex=sex)
+    assert load_hub(folder).findings == ("Effusion",)
+    assert load_hub(folder, findings=["Effusion", "portable"]).findings == ("Effusion", "portable")
 
 
 @pytest.mark.parametrize("streaming", [False, True])

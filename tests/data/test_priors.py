@@ -204,15 +204,16 @@ def test_pipes_and_devices_are_not_masks(tmp_path):
             read_mask(path)
 
 
-@pytest.mark.parametrize("form", ["alpha", "colour and alpha", "blue", "palette"])
+@pytest.mark.parametrize("form", ["alpha", "colour and alpha", "colour, transparent", "blue", "palette"])
 def test_a_mask_in_colour_or_transparency_is_read(form):
     inside = np.zeros((8, 8), dtype=np.uint8)
     inside[2:5, 3:6] = 1
     if form == "alpha":
         pixels = np.dstack([np.full((8, 8), 255, np.uint8), 255 * inside])
         mask = Image.fromarray(pixels, "LA")
-    elif form == "colour and alpha":
-        mask = Image.fromarray(np.dstack([255 * inside] * 3 + [np.full((8, 8), 255, np.uint8)]))
+    elif form.startswith("colour"):
+        alpha = np.full((8, 8), 0 if "transparent" in form else 255, np.uint8)
+        mask = Image.fromarray(np.dstack([255 * inside] * 3 + [alpha]))
     elif form == "blue":
         mask = Image.fromarray(np.dstack([0 * inside, 0 * inside, inside]))
     else:

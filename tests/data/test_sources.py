@@ -341,6 +341,7 @@ def test_patients_that_one_release_trains_on_and_another_holds_out_are_doubted(t
     shared = len(trained & held_out)
     assert shared > 0
     assert f"{shared} patients in the test split of two are in the training of one by their ids" in caplog.text
+    assert "Leave one of them out" in caplog.text
     caplog.clear()
     open_sources(names[:1], reading=ReadingOptions(streaming=streaming))
     assert "by their ids" not in caplog.text

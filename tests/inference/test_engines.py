@@ -225,6 +225,19 @@ def test_a_cache_folder_that_cannot_be_made_is_named_with_the_remedy(pipeline, m
         open_engine(pipeline, "openvino", "fp32")
 
 
+def test_a_cache_folder_that_is_read_only_is_named_with_the_remedy(pipeline, monkeypatch, tmp_path):
+    require("openvino")
+    monkeypatch.setenv("CLARITY_HF_CACHE", str(tmp_path))
+
+    class Locked:
+        def __init__(self, path):
+            raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(engines, "FileLock", Locked)
+    with pytest.raises(OSError, match=r"must be one that can be written, got .*Permission denied.*CLARITY_HF_CACHE"):
+        open_engine(pipeline, "openvino", "fp32")
+
+
 @pytest.mark.parametrize("change", ["weights", "calibration"])
 def test_results_of_an_engine_whose_model_has_changed_are_refused(pipeline, images, tmp_path, change):
     require("openvino")

@@ -128,8 +128,10 @@ def test_overlays_in_folders_of_earlier_results_are_no_images(images, image):
         (results / name).touch()
     found = find_images([images], recursive=True)
     assert names(found) == [png(index) for index in range(COUNT)]
-    assert found.unread == {str(results): "holds results of clarity-hf predict and is not searched"}
-    assert names(find_images([results], recursive=True)) == ["overlays/0.png.png"]  # asked for by name
+    assert (found.results, found.unread) == (1, {})
+    Image.fromarray(image).save(results / "radiograph.png")  # results may lie beside the images
+    assert names(find_images([results], recursive=True)) == ["radiograph.png"]
+    assert names(find_images([results / "overlays"])) == ["0.png.png"]  # asked for by name
 
 
 def test_linked_folders_are_searched_once_and_loops_end(images, image, tmp_path):

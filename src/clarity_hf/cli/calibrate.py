@@ -62,7 +62,7 @@ def calibrate(
     loaded, image_processor = load(model, device)
     run = RunSettings(batch_size, workers)
     reading = {"validation_split": validation_split, "uncertain": uncertain, "empty": empty}
-    records = calibration_records(loaded, image_processor, data, output_dir, split, images, run, **reading)
+    records = calibration_records(loaded, image_processor, data, output_dir, split, count=images, run=run, **reading)
     # Before the config changes: both undo the calibration that it has now, with which the records were scored.
     unseen = calibration.cross_fitted(
         loaded.config, records, rule, sensitivity, min_positives, false_box_share=false_boxes

@@ -201,6 +201,8 @@ def _report_skipped(found: Any) -> None:
         print(f"skipped, not images: {kinds}", file=sys.stderr)
     if found.folders:
         print(f"not searched: {found.folders} subfolders (use -r)", file=sys.stderr)
+    if found.results:
+        print(f"not searched: {found.results} folders of earlier results", file=sys.stderr)
     for folder, reason in list(found.unread.items())[:MOST_FOLDERS]:
         print(f"warning: images may be missing: {_printable(folder)} {reason}", file=sys.stderr)
     if len(found.unread) > MOST_FOLDERS:

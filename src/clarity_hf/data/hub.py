@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow.compute
 from huggingface_hub import constants
 
-from clarity_hf.labels import FINDINGS, NO_FINDING, loose_name
+from clarity_hf.labels import FINDINGS, NO_FINDING, harmonised_finding, loose_name
 from clarity_hf.view_names import view_kind
 
 from .label_columns import (
@@ -393,7 +393,8 @@ def _find_labels(
     scalars = [
         name
         for name, feature in features.items()
-        if isinstance(feature, datasets.Value) or (isinstance(feature, datasets.ClassLabel) and name != column)
+        if isinstance(feature, datasets.Value)
+        or (isinstance(feature, datasets.ClassLabel) and name != column and (by_column or _is_findings_name(name)))
     ]
     cells: dict[str, list[str]] = {name: [] for name in scalars}
     for rows in data.values():
@@ -426,6 +427,11 @@ def _multi_hot_names(data: Mapping[str, Any], column: str, wanted: LabelOptions)
     return names if lists and all(_is_multi_hot(value, len(names)) for value in lists) else ()
 
 
+def _is_findings_name(column: str) -> bool:
+    """Whether a column of classes is named like a finding; others may be of yes and no too, such as `portable`."""
+    return harmonised_finding(column) in FINDINGS or loose_name(column) in NORMAL_NAMES
+
+
 def _column_text(value: Any, feature: Any) -> str:
     """A cell of a finding's own column as text; classes such as `absent` and `present` are 0 and 1."""
     text = label_text(value, feature)
@@ -451,10 +457,10 @@ def label_text(value: Any, feature: Any, multi_hot: Sequence[str] = ()) -> str:
     if not multi_hot and (len(value) == 0 or None in value):
         return cell_text(list(value))
     if isinstance(feature.feature, datasets.ClassLabel):
-        if len(set(value)) < len(value):
+        if _is_multi_hot(value, len(feature.feature.names)) and len(set(value)) < len(value):
             raise ValueError(
-                f"a list of classes must have each class once, got {list(value)}. If it is multi-hot, store plain "
-                "numbers and give `findings`, or write one column per finding."
+                f"a list of classes must have the numbers of those that are present, got {list(value)}. If it is "
+                "multi-hot, store plain numbers and give `findings`, or write one column per finding."
             )
         return "|".join(feature.feature.int2str(value))
     if _is_text(feature.feature):

@@ -124,7 +124,8 @@ def read_mask(mask: Any) -> np.ndarray | None:
             *colours, alpha = np.moveaxis(np.asarray(_decoded(functools.partial(mask.convert, "RGBA"))), -1, 0)
             brightest = np.max(colours, axis=0)
             # A mask may be in the transparency alone.
-            mask = alpha if np.ptp(brightest) == 0 < np.ptp(alpha) else np.where(alpha > 0, brightest, 0)
+            shown = np.where(alpha > 0, brightest, 0)
+            mask = alpha if np.ptp(brightest) == 0 < np.ptp(alpha) else shown if shown.any() else brightest
     values = np.asarray(mask)
     if values.ndim != 2:
         raise ValueError(f"`thorax_mask` must be (h, w), got {values.shape}. Pass one channel.")

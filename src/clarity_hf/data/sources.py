@@ -287,6 +287,12 @@ def open_sources(
     }
 
 
+_REMEDIES = {
+    "validation": "Pass one validation_split for both, such as clarity-validation",
+    "test": "Leave one of them out",
+}
+
+
 def _check_apart(sources: Sequence[Source], kinds: Sequence[str]) -> None:
     """Refuse data sets of which one trains on files that another holds out, and warn of patients of two releases."""
     of_files = [(source, kind) for source, kind in zip(sources, kinds, strict=True) if kind in FILE_KINDS]
@@ -303,13 +309,14 @@ def _check_apart(sources: Sequence[Source], kinds: Sequence[str]) -> None:
                 if shared and column == "image":
                     raise ValueError(
                         f"`names` must be data sets of which none trains on what another holds out, got {shared} "
-                        f"files in the {split} split of {other} and in the training of {name}. Give each one split."
+                        f"files in the {split} split of {other} and in the training of {name}. Add a column `split` "
+                        "that agrees, or leave one of them out."
                     )
                 if shared:
                     logger.warning(
                         "%d patients in the %s split of %s are in the training of %s by their ids: figures on them "
-                        "are too high. Pass one validation_split for both, such as clarity-validation.",
-                        *(shared, split, other, name),
+                        "are too high. %s.",
+                        *(shared, split, other, name, _REMEDIES[split]),
                     )
 
 

@@ -239,6 +239,7 @@ def calibration_records(
     data: str,
     output_dir: str | Path,
     split: str = "validation",
+    *,
     count: int | None = None,
     run: RunSettings | None = None,
     **options: Any,

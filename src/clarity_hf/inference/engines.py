@@ -2,7 +2,8 @@
 """Runtimes that compute scores and maps: torch itself, or an export of the model in onnxruntime or OpenVINO.
 
 An export is made once and kept in a cache folder, `$CLARITY_HF_CACHE` or `~/.cache/clarity_hf`, under a hash of
-weights, config, preprocessing, library versions and processor. The cache holds no radiographs and may be deleted.
+weights, config, preprocessing, library versions, processor and the code that exports. The cache holds no radiographs
+and may be deleted.
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ def use_engine(
     Raises:
         ImportError: The engine's package, or one that exporting needs, is not installed.
         OSError: The export cannot be written to the cache folder.
-        ValueError: The engine or the precision is unknown, or the model is not on a CPU and the engine is not torch.
+        ValueError: The engine or the precision is unknown, the model is not on a CPU and the engine is not torch, or
+            the model's calibration is of other weights.
     """
     check_engine(engine, precision)
     pipeline.engine = None
@@ -172,11 +174,10 @@ def _try(pipeline: ChestXrayLocalizationPipeline, runtime: str, precision: str) 
     try:
         engine = open_engine(pipeline, runtime, precision)
         found = _parity_of(pipeline, engine, precision)
-        passed = found.passed
     except Exception as error:  # a runtime may raise anything, and torch takes over
         logger.warning("The engine %s cannot be used: %s", name, error)
         return False
-    if not passed:
+    if not found.passed:
         logger.warning("The engine %s differs from torch on phantoms: %s.", name, found)
         return False
     pipeline.engine = engine
@@ -191,6 +192,7 @@ def open_engine(pipeline: ChestXrayLocalizationPipeline, engine: str, precision:
     Raises:
         ImportError: The engine's package, or one that exporting needs, is not installed.
         OSError: The export cannot be written to the cache folder, or not be opened.
+        ValueError: The model's calibration is of other weights.
     """
     name = f"{engine} {precision}"
     if engine == "torch":
@@ -204,6 +206,8 @@ def open_engine(pipeline: ChestXrayLocalizationPipeline, engine: str, precision:
     opened = {"onnx": _in_onnxruntime, "openvino": _in_openvino}[engine]
     try:
         return Engine(pipeline, name, opened(folder, precision), folder, made_for)
+    except (ImportError, MemoryError):
+        raise
     except Exception as error:  # a runtime may raise anything
         raise OSError(f"The export in {folder} cannot be opened by {package}: {error}. Delete it.") from error
 
@@ -276,28 +280,32 @@ def exported(
     folder = _export_folder(made_for or describe_model(pipeline.model, pipeline.image_processor), engine, precision)
     if _is_whole(folder):
         return folder
-    from clarity_hf.export.export import export_model  # 100 MB that a cached export does without
-
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not _is_whole(folder):
+                _export(pipeline, engine, precision, folder)
     except OSError as error:
         raise OSError(
-            f"The cache folder must be one that can be written, got {folder.parent}: {error.strerror}. Set "
-            "CLARITY_HF_CACHE to another."
+            f"The cache folder must be one that can be written, got {folder.parent}: {error}. Set CLARITY_HF_CACHE to "
+            "another."
         ) from error
-    with FileLock(folder.with_suffix(".lock")):
-        if not _is_whole(folder):
-            if folder.is_dir():
-                logger.warning("The export in %s is damaged and is made anew.", folder)
-                shutil.rmtree(folder)
-            logger.warning("Exporting the model for %s to %s, once.", LIBRARIES[engine], folder)
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=UNFINISHED) as made:
-                export = Path(made) / "export"
-                export_model(pipeline.model, pipeline.image_processor, export, engine, precision)  # type: ignore[arg-type]
-                files = [path.relative_to(export).as_posix() for path in export.rglob("*") if path.is_file()]
-                write_sums(export, files)
-                os.replace(export, folder)
     return folder
+
+
+def _export(pipeline: ChestXrayLocalizationPipeline, engine: str, precision: str, folder: Path) -> None:
+    """Write an export, with its sums, in the place of what may be there."""
+    from clarity_hf.export.export import export_model  # 100 MB that a cached export does without
+
+    if folder.is_dir():
+        logger.warning("The export in %s is damaged and is made anew.", folder)
+        shutil.rmtree(folder)
+    logger.warning("Exporting the model for %s to %s, once.", LIBRARIES[engine], folder)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=UNFINISHED) as made:
+        export = Path(made) / "export"
+        export_model(pipeline.model, pipeline.image_processor, export, engine, precision)  # type: ignore[arg-type]
+        write_sums(export, [path.relative_to(export).as_posix() for path in export.rglob("*") if path.is_file()])
+        os.replace(export, folder)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -44,12 +44,14 @@ class FoundImages:
         passed_over: Number of other files in folders, by their ending (`""` for none), most frequent first.
         unread: Folders that could not be listed, each with the reason; images in them are missing.
         folders: Number of subfolders that were not searched, without `recursive`.
+        results: Number of folders of overlays and DICOM results of earlier predictions, which are not searched.
     """
 
     images: tuple[ImageFile, ...]
     passed_over: dict[str, int]
     unread: dict[str, str] = field(default_factory=dict)
     folders: int = 0
+    results: int = 0
 
 
 def find_images(
@@ -94,7 +96,7 @@ def find_images(
         )
     starts = _starts_of_names(roots)
     images = tuple(ImageFile(Path(path), _name(path, starts)) for path in found)
-    return FoundImages(images, dict(passed_over.most_common()), walk.unread, walk.folders)
+    return FoundImages(images, dict(passed_over.most_common()), walk.unread, walk.folders, walk.results)
 
 
 def _starts_of_names(roots: set[str]) -> dict[str, str]:
@@ -160,7 +162,8 @@ def _unquoted(line: str) -> str:
 
 
 _RESULTS = ("settings.json", "findings.jsonl")
-"""Files of a folder of results, whose overlays are no radiographs."""
+_DRAWN = ("overlays", "dicom")
+"""Files of a folder of results, and its folders of images that are no radiographs."""
 
 
 class _Walk:
@@ -170,6 +173,7 @@ class _Walk:
         self.recursive, self.excluded = recursive, excluded
         self.unread: dict[str, str] = {}
         self.folders = 0
+        self.results = 0
 
     def files_below(self, folder: str) -> Iterator[str]:
         """Files of a folder, without hidden files and folders."""
@@ -195,8 +199,9 @@ class _Walk:
                 return False
         if real in entered:
             return False
-        if all(os.path.isfile(os.path.join(path, name)) for name in _RESULTS):
-            self.unread[path] = "holds results of clarity-hf predict and is not searched"
+        parent, name = os.path.split(path)
+        if name in _DRAWN and all(os.path.isfile(os.path.join(parent, file)) for file in _RESULTS):
+            self.results += 1
             return False
         entered.add(real)
         return True
