@@ -1,11 +1,26 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """`clarity-hf serve-dicom`: what it refuses before it loads a model. That it serves is in `test_dicom_node.py`."""
 
+import logging
+import warnings
+
 import pytest
 
 from clarity_hf.cli import main
 
 pytest.importorskip("pynetdicom")
+
+
+@pytest.fixture(autouse=True)
+def loggers():
+    """What the command sets for its process is undone: tests after it see the log of the node."""
+    names = ("pydicom", "pynetdicom", "highdicom", "clarity_hf.inference.dicom_node")
+    before = [(logger, logger.level, logger.propagate, [*logger.handlers]) for logger in map(logging.getLogger, names)]
+    with warnings.catch_warnings():
+        yield
+    for logger, level, propagate, handlers in before:
+        logger.setLevel(level)
+        logger.propagate, logger.handlers = propagate, handlers
 
 
 @pytest.mark.parametrize(
