@@ -1,12 +1,16 @@
 # Copyright 2026 The clarity_hf authors. Licensed under the Apache License, Version 2.0.
 """`clarity-hf calibrate`: a calibration on validation images, in the config that the pipeline reads."""
 
+import shutil
+
 import pytest
 from PIL import Image
 
 from clarity_hf import ClarityConfig, ClarityForMultiLabelLocalization
 from clarity_hf.cli import main
+from clarity_hf.data.named_splits import CHECKPOINT_TRAIN, CHECKPOINT_VALIDATION, named_split
 from clarity_hf.metrics.records import MAP_THRESHOLDS
+from clarity_hf.packaged_checkpoints import DEFAULT_CHECKPOINT
 from clarity_hf.phantoms import draw_phantom
 
 SIZE = 64
@@ -80,6 +84,23 @@ def test_empty_and_uncertain_cells_are_read_as_asked(tiny_checkpoint, tmp_path, 
     slopes = dict(zip(config.findings, config.score_slopes, strict=True))
     assert slopes["Mass"] != 1
     assert (slopes["Effusion"] != 1) is fitted
+
+
+@pytest.mark.parametrize("name", [DEFAULT_CHECKPOINT, "other"])
+@pytest.mark.parametrize("command", ["calibrate", "evaluate"])
+def test_patients_that_a_checkpoint_was_trained_on_are_counted(tiny_checkpoint, tmp_path, capsys, command, name):
+    seen, unseen = (sorted(named_split(each))[:2] for each in (CHECKPOINT_TRAIN, CHECKPOINT_VALIDATION))
+    rows = ["path,patient_id,split,Effusion"]
+    for number, patient in enumerate((*seen, seen[0], *unseen)):
+        Image.fromarray(draw_phantom(number, size=SIZE).image).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{patient},validation,{number % 2}")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    model = shutil.copytree(tiny_checkpoint, tmp_path / name)
+    words = [model, tmp_path / "table.csv", "--split", "validation", "--output_dir", tmp_path / "results"]
+    words += ["--repeats", "2", "--no-cases"] if command == "evaluate" else []
+    assert main([command, *map(str, words)]) == 0
+    warning = "clarity-s16-224 was trained on 2 of the 4 patients, by their ids: figures on them are too high"
+    assert (warning in capsys.readouterr().err) == (name == DEFAULT_CHECKPOINT)
 
 
 def test_the_test_split_is_refused(tiny_checkpoint, capsys):

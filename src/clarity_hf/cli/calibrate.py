@@ -16,6 +16,7 @@ from .common import (
     ValidationSplitOption,
     WorkersOption,
     load,
+    warn_of_training,
 )
 
 
@@ -63,6 +64,7 @@ def calibrate(
     run = RunSettings(batch_size, workers)
     reading = {"validation_split": validation_split, "uncertain": uncertain, "empty": empty}
     records = calibration_records(loaded, image_processor, data, output_dir, split, count=images, run=run, **reading)
+    warn_of_training(model, [record.patient for record in records])
     # Before the config changes: both undo the calibration that it has now, with which the records were scored.
     unseen = calibration.cross_fitted(
         loaded.config, records, rule, sensitivity, min_positives, false_box_share=false_boxes

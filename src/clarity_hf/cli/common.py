@@ -152,3 +152,18 @@ def load_service(model: str, device: str, engine: str, precision: str | None) ->
     if pipeline.engine is not None:
         print(f"engine: {chosen}", file=sys.stderr)
     return pipeline
+
+
+def warn_of_training(model: str, patients: Sequence[str]) -> None:
+    """Print how many of the patients a packaged checkpoint was trained on, if any."""
+    from clarity_hf.data.named_splits import CLARITY_VALIDATION, trained_on
+    from clarity_hf.files import published_name
+
+    name = published_name(model)
+    seen = len(trained_on(name, patients))
+    if seen:
+        print(
+            f"warning: {name} was trained on {seen} of the {len(set(patients))} patients, by their ids: figures on "
+            f"them are too high. Pass --validation-split {CLARITY_VALIDATION}.",
+            file=sys.stderr,
+        )

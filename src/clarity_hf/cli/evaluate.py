@@ -19,6 +19,7 @@ from .common import (
     load,
     published_command,
     published_word,
+    warn_of_training,
     words_of,
 )
 from .spelling import NONE
@@ -80,6 +81,7 @@ def evaluate(
         uncertain=uncertain,
         empty=empty,
     )
+    warn_of_training(model, opened.patients)
     about = {
         "model": published_word(model),
         "data": published_word(data),

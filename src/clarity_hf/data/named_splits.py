@@ -17,6 +17,7 @@ release's own tables.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 SPLIT_FOLDER = Path(__file__).parent / "splits"
@@ -30,6 +31,12 @@ CHECKPOINT_VALIDATION = "clarity-s16-224-validation"
 
 SPLITS = (NIH_VALIDATION, CLARITY_VALIDATION, *TUNING_HALVES, CHECKPOINT_TRAIN, CHECKPOINT_VALIDATION)
 """Names of all lists."""
+
+
+def trained_on(model: str, patients: Iterable[str]) -> frozenset[str]:
+    """Those of some patients on whom a packaged checkpoint was trained, by their ids; none for other models."""
+    name = f"{model}-train"
+    return named_split(name) & frozenset(patients) if name in SPLITS else frozenset()
 
 
 def named_split(name: str) -> frozenset[str]:

@@ -71,6 +71,7 @@ class PhantomImages:
         self.rows = PhantomRows(count, split, seed, size)
         self.fingerprint = f"phantoms {generator_fingerprint()} of {split}, seed {seed}, {size} pixels"
         self.names = [f"phantom-{split}-{seed}-{index}" for index in range(count)]
+        self.patients = self.names
 
     def __len__(self) -> int:
         """Number of images."""
@@ -106,6 +107,7 @@ class RowImages:
         self.rows, self.findings, self.fingerprint = rows, tuple(findings), _fingerprint(rows)
         named = "image_id" in getattr(rows, "column_names", ())
         self.names = list(rows["image_id"]) if named else [f"image-{index:06d}" for index in range(len(rows))]
+        self.patients = list(rows["patient_id"]) if "patient_id" in getattr(rows, "column_names", ()) else self.names
 
     def __len__(self) -> int:
         """Number of images."""
@@ -151,6 +153,7 @@ class AlignedImages:
 
     def __init__(self, images: PhantomImages | RowImages, findings: Sequence[str]):
         self.images, self.names, self.findings = images, images.names, tuple(findings)
+        self.patients = images.patients
         self.fingerprint = f"{images.fingerprint} as {','.join(findings)}"
         self.places = {
             place: self.findings.index(name) for place, name in enumerate(images.findings) if name in self.findings
