@@ -116,7 +116,9 @@ def test_lateral_images_are_left_out_whatever_type_their_view_has(tmp_path, stre
     assert [list(row["labels"]) for row in source.train] == [vector("Mass"), vector("Effusion"), vector("Mass")]
 
 
-@pytest.mark.parametrize("classes", [["absent", "present"], ["no", "yes"], ["0", "1"], ["positive", "negative"]])
+@pytest.mark.parametrize(
+    "classes", [["absent", "present"], ["no", "yes"], ["0", "1"], ["False", "True"], ["positive", "negative"]]
+)
 def test_two_classes_of_a_findings_own_column_are_0_and_1(tmp_path, classes):
     present = 0 if classes[0] == "positive" else 1
     features = {name: datasets.ClassLabel(names=classes) for name in ("No Finding", "Effusion")}

@@ -76,9 +76,8 @@ NUMBERED_LABELS = (NO_FINDING, *FINDINGS)
 METADATA_FILES = ("metadata.csv", "metadata.parquet")
 """Tables that a folder of images may contain."""
 
-_TRUTH = dict.fromkeys(("no", "absent", "negative", "false"), "0")
-_TRUTH |= dict.fromkeys(("yes", "present", "positive", "true"), "1")
-"""Names of the two classes of a finding's own column."""
+_TRUTH = {"no": "0", "absent": "0", "negative": "0", "yes": "1", "present": "1", "positive": "1"}
+"""Names of the two classes of a finding's own column, beside those that every label may have, such as `True`."""
 
 _PEEKED = 16
 """Rows of a stream from which the form of its labels is recognized."""

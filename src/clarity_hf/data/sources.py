@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -295,29 +295,31 @@ _REMEDIES = {
 
 def _check_apart(sources: Sequence[Source], kinds: Sequence[str]) -> None:
     """Refuse data sets of which one trains on files that another holds out, and warn of patients of two releases."""
-    of_files = [(source, kind) for source, kind in zip(sources, kinds, strict=True) if kind in FILE_KINDS]
-    for column, among in (("image", of_files), ("patient_id", [each for each in of_files if each[1] == "release"])):
-        if len(among) < 2:
-            continue
-        known = [
-            (source.name, {split: _values_of(rows, column) for split, rows in source.splits().items()})
-            for source, _ in among
-        ]
-        for (name, own), (other, others) in itertools.permutations(known, 2):
-            for split in ("validation", "test"):
-                shared = len(own["train"] & others[split])
-                if shared and column == "image":
-                    raise ValueError(
-                        f"`names` must be data sets of which none trains on what another holds out, got {shared} "
-                        f"files in the {split} split of {other} and in the training of {name}. Add a column `split` "
-                        "that agrees, or leave one of them out."
-                    )
-                if shared:
-                    logger.warning(
-                        "%d patients in the %s split of %s are in the training of %s by their ids: figures on them "
-                        "are too high. %s.",
-                        *(shared, split, other, name, _REMEDIES[split]),
-                    )
+    of_files = [source for source, kind in zip(sources, kinds, strict=True) if kind in FILE_KINDS]
+    for name, split, other, shared in _held_out_elsewhere(of_files, "image"):
+        raise ValueError(
+            f"`names` must be data sets of which none trains on what another holds out, got {shared} files in the "
+            f"{split} split of {other} and in the training of {name}. Add a column `split` that agrees, or leave one "
+            "of them out."
+        )
+    releases = [source for source, kind in zip(sources, kinds, strict=True) if kind == "release"]
+    for name, split, other, shared in _held_out_elsewhere(releases, "patient_id"):
+        logger.warning(
+            "%d patients in the %s split of %s are in the training of %s by their ids: figures on them are too high. "
+            "%s.",
+            *(shared, split, other, name, _REMEDIES[split]),
+        )
+
+
+def _held_out_elsewhere(sources: Sequence[Source], column: str) -> Iterator[tuple[str, str, str, int]]:
+    """Each data set with a split of another that shares values of a column with its training rows, and how many."""
+    if len(sources) < 2:
+        return
+    known = [{split: _values_of(rows, column) for split, rows in source.splits().items()} for source in sources]
+    for (one, own), (other, others) in itertools.permutations(zip(sources, known, strict=True), 2):
+        for split in _REMEDIES:
+            if shared := len(own["train"] & others[split]):
+                yield one.name, split, other.name, shared
 
 
 def _values_of(rows: Any, column: str) -> set[str]:
